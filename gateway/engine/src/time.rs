@@ -1,0 +1,110 @@
+//! The two clocks, as values. Whoever reads them is the shell's `clock.rs`, once per turn.
+
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+/// A point on the boot-time clock in nanoseconds: never steps, counts a suspend. Deadlines and
+/// ages use it. It means nothing after a restart of the machine and is never stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(u64);
+
+impl Mono {
+    pub const ZERO: Mono = Mono(0);
+
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Mono(nanos)
+    }
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Mono(millis * 1_000_000)
+    }
+
+    pub const fn from_secs(secs: u64) -> Self {
+        Mono(secs * 1_000_000_000)
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time since `earlier`; zero if `earlier` is in the future.
+    pub fn since(self, earlier: Mono) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Mono {
+    type Output = Mono;
+
+    fn add(self, d: Duration) -> Mono {
+        let nanos = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        Mono(self.0.saturating_add(nanos))
+    }
+}
+
+impl Sub<Duration> for Mono {
+    type Output = Mono;
+
+    fn sub(self, d: Duration) -> Mono {
+        let nanos = u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+        Mono(self.0.saturating_sub(nanos))
+    }
+}
+
+/// Calendar time: milliseconds since 1970-01-01T00:00:00Z. May step. Stored, shown, compared
+/// with what devices and customers say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wall(i64);
+
+impl Wall {
+    pub const fn from_millis(millis: i64) -> Self {
+        Wall(millis)
+    }
+
+    pub const fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// The time since `earlier`; zero if `earlier` is in the future.
+    pub fn since(self, earlier: Wall) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl Add<Duration> for Wall {
+    type Output = Wall;
+
+    fn add(self, d: Duration) -> Wall {
+        let millis = i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        Wall(self.0.saturating_add(millis))
+    }
+}
+
+impl Sub<Duration> for Wall {
+    type Output = Wall;
+
+    fn sub(self, d: Duration) -> Wall {
+        let millis = i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
+        Wall(self.0.saturating_sub(millis))
+    }
+}
+
+/// Both clocks, read together once per turn of a loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    pub mono: Mono,
+    pub wall: Wall,
+}
+
+impl Now {
+    /// The wall time of a past point on the boot-time clock, by today's reading of both.
+    pub fn wall_at(&self, past: Mono) -> Wall {
+        self.wall - self.mono.since(past)
+    }
+
+    /// The boot-time point of a past wall time, by today's reading of both. A stored time that
+    /// lies in the future (the wall clock stepped back) becomes `now`.
+    pub fn mono_at(&self, past: Wall) -> Mono {
+        self.mono - self.wall.since(past)
+    }
+}

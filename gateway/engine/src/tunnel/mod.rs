@@ -1,0 +1,3 @@
+//! Tunnels: peers, sessions, routes, the access filter, and TCP/IP inside the process.
+
+pub mod session;

@@ -1,0 +1,120 @@
+//! The narrow seam between the tunnel and WireGuard's cryptography.
+//!
+//! `noise.rs` stands behind it with boringtun, the simulator with a plaintext session of the same
+//! timers. Every call takes `now`; nothing behind the seam may decide by a clock of its own.
+
+use std::net::SocketAddr;
+
+use fleetgate_keys::{PresharedKey, PublicKey};
+
+use crate::time::{Mono, Now};
+use crate::wire::{DropReason, Tai64n};
+
+/// Scratch space that every call that may produce a datagram needs; longer datagrams are dropped
+/// before they come here.
+pub const SCRATCH: usize = 65_535 + 64;
+
+/// What one datagram for a session turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened<'b> {
+    /// An authenticated inner IP packet.
+    Packet(&'b [u8]),
+    /// Authenticated, without content.
+    Keepalive,
+    /// The peer's answer to our initiation opened: a session exists.
+    HandshakeDone,
+    /// The peer's initiation was answered; the session is confirmed by its first packet.
+    HandshakeAnswered,
+    /// A cookie, or something else that proves nothing about the peer.
+    Nothing,
+    Dropped(DropReason),
+}
+
+/// Datagrams that a call wants sent to the peer, in order.
+pub type Sink<'a> = &'a mut dyn FnMut(&[u8]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no session: nothing can be sent until a handshake is done")]
+pub struct NoSession;
+
+/// One peer's WireGuard state.
+pub trait Session {
+    /// Takes a datagram that the front or the index map gave to this peer.
+    fn receive<'b>(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        now: Mono,
+        scratch: &'b mut [u8],
+        sink: Sink<'_>,
+    ) -> Opened<'b>;
+
+    /// Seals one inner packet (empty: a keepalive).
+    ///
+    /// # Errors
+    /// Without a session younger than 180 s nothing is queued and no handshake starts.
+    fn send(&mut self, packet: &[u8], now: Mono, scratch: &mut [u8], sink: Sink<'_>)
+    -> Result<(), NoSession>;
+
+    /// Starts a handshake, or repeats one that is in flight.
+    fn initiate(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
+
+    /// Runs timers. To be called at `next_poll`, or at any time.
+    fn poll(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
+
+    /// When `poll` has something to do. `None`: this session can be dropped.
+    fn next_poll(&self) -> Option<Mono>;
+
+    /// Whether `send` would succeed.
+    fn established(&self, now: Mono) -> bool;
+}
+
+/// What an initiation said, opened without touching any peer's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Initiation {
+    pub peer: PublicKey,
+    pub stamp: Tai64n,
+}
+
+/// What the front makes of a datagram from the Internet.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Front {
+    /// An initiation of a known peer, fully opened. The caller decides if the stamp is newer than
+    /// the last that was answered.
+    Initiation(Initiation),
+    /// A right mac1 and a static key that nobody has enrolled (the second DH was not done).
+    UnknownKey(PublicKey),
+    /// Anything for an existing session: the first 24 bits of the receiver index.
+    ForIndex(u32),
+    /// Under load: send this cookie reply to where the datagram came from.
+    Cookie(Vec<u8>),
+    Dropped(DropReason),
+}
+
+/// The gateway's side of the cryptography: the front door and the making of sessions.
+pub trait Noise {
+    type Session: Session;
+
+    /// Everything up to and including mac1, cookies, rate limits and the opening of an
+    /// initiation. Does not allocate per source beyond its bounded tables. `known` is asked once
+    /// the static key is open, before anything dearer is done.
+    fn front(
+        &mut self,
+        datagram: &[u8],
+        from: SocketAddr,
+        known: &dyn Fn(&PublicKey) -> bool,
+        now: Now,
+    ) -> Front;
+
+    /// `index` has 24 bits and is unique among the live sessions of this gateway.
+    fn session(
+        &mut self,
+        peer: &PublicKey,
+        psk: Option<&PresharedKey>,
+        index: u32,
+        now: Now,
+    ) -> Self::Session;
+
+    /// Drops whatever the front remembers of a key (the static-static secret).
+    fn forget(&mut self, peer: &PublicKey);
+}

@@ -1,0 +1,25 @@
+//! The one place where the program reads its clocks.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fleetgate_engine::time::{Mono, Now, Wall};
+
+/// Both clocks. The boot-time clock counts a suspend, so that a resumed machine knows how long it
+/// was away.
+pub fn now() -> Now {
+    Now { mono: boot_time(), wall: wall() }
+}
+
+pub fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[allow(unsafe_code, reason = "std has no CLOCK_BOOTTIME")]
+fn boot_time() -> Mono {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid timespec for the call to fill.
+    let rc = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut t) };
+    assert_eq!(rc, 0, "CLOCK_BOOTTIME exists on every Linux we run on");
+    Mono::from_nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}

@@ -1,0 +1,164 @@
+//! WireGuard keys (Curve25519) and preshared keys.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+pub const KEY_LEN: usize = 32;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadKey {
+    #[error("not a key: 44 characters of base64 ending in '=' are expected")]
+    Text,
+    #[error("a key of small order (or zero): no shared secret can be made with it")]
+    LowOrder,
+    #[error("not in canonical form: no WireGuard implementation prints such a key")]
+    NotCanonical,
+}
+
+fn from_base64(text: &str) -> Result<[u8; KEY_LEN], BadKey> {
+    let bytes = Zeroizing::new(BASE64.decode(text.trim()).map_err(|_| BadKey::Text)?);
+    bytes.as_slice().try_into().map_err(|_| BadKey::Text)
+}
+
+/// A peer's static public key; never of small order and always canonical.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; KEY_LEN]);
+
+impl PublicKey {
+    /// # Errors
+    /// Refuses points of small order, zero among them, and encodings that are not reduced.
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Result<Self, BadKey> {
+        if !is_canonical(&bytes) {
+            return Err(BadKey::NotCanonical);
+        }
+        // Multiplying by any clamped scalar (a multiple of the cofactor) turns exactly the
+        // points of small order into zero.
+        let probe = x25519_dalek::StaticSecret::from([0x42; KEY_LEN]);
+        if !probe.diffie_hellman(&bytes.into()).was_contributory() {
+            return Err(BadKey::LowOrder);
+        }
+        Ok(PublicKey(bytes))
+    }
+
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+}
+
+/// Below 2^255 - 19 in little-endian order.
+fn is_canonical(bytes: &[u8; KEY_LEN]) -> bool {
+    let all_ones = bytes[1..31].iter().all(|&b| b == 0xff);
+    bytes[31] < 0x7f || bytes[31] == 0x7f && !(all_ones && bytes[0] >= 0xed)
+}
+
+impl FromStr for PublicKey {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        PublicKey::from_bytes(from_base64(text)?)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A static private key.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PrivateKey([u8; KEY_LEN]);
+
+impl PrivateKey {
+    /// Clamps as `wg genkey` does, so that the text is what other tools print for this key.
+    pub fn from_bytes(mut bytes: [u8; KEY_LEN]) -> Self {
+        bytes[0] &= 248;
+        bytes[31] = bytes[31] & 127 | 64;
+        PrivateKey(bytes)
+    }
+
+    /// # Panics
+    /// When the operating system has no randomness to give.
+    pub fn generate() -> Self {
+        let mut bytes = [0u8; KEY_LEN];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        PrivateKey::from_bytes(bytes)
+    }
+
+    pub fn public(&self) -> PublicKey {
+        let secret = x25519_dalek::StaticSecret::from(self.0);
+        PublicKey(x25519_dalek::PublicKey::from(&secret).to_bytes())
+    }
+
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(BASE64.encode(self.0))
+    }
+}
+
+impl FromStr for PrivateKey {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        Ok(PrivateKey::from_bytes(from_base64(text)?))
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(..)")
+    }
+}
+
+/// A preshared key of one pair of peers.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct PresharedKey([u8; KEY_LEN]);
+
+impl PresharedKey {
+    pub fn from_bytes(bytes: [u8; KEY_LEN]) -> Self {
+        PresharedKey(bytes)
+    }
+
+    /// # Panics
+    /// When the operating system has no randomness to give.
+    pub fn generate() -> Self {
+        let mut bytes = [0u8; KEY_LEN];
+        getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+        PresharedKey(bytes)
+    }
+
+    pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    pub fn to_base64(&self) -> Zeroizing<String> {
+        Zeroizing::new(BASE64.encode(self.0))
+    }
+}
+
+impl FromStr for PresharedKey {
+    type Err = BadKey;
+
+    fn from_str(text: &str) -> Result<Self, BadKey> {
+        Ok(PresharedKey(from_base64(text)?))
+    }
+}
+
+impl fmt::Debug for PresharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PresharedKey(..)")
+    }
+}

@@ -1,0 +1,8 @@
+//! Everything that can be asked of a host, and what the answer means.
+//!
+//! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
+
+pub mod plugin;
+pub mod range;
+pub mod sample;
+pub mod sensors;
