@@ -1,0 +1,210 @@
+//! The wire types of the API: what JSON looks like. Domain types never derive serde; they are
+//! turned into these at the edge. Times are RFC 3339 in UTC, durations are seconds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
+pub type Labels = BTreeMap<String, String>;
+
+/// One strip of counters that answers "is anything wrong".
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Overview {
+    pub hosts: HostCounts,
+    pub services: ServiceCounts,
+    /// The newest result of any check.
+    pub last_check: Option<String>,
+    /// Enrolments that wait for a person.
+    pub awaiting_approval: i64,
+}
+
+/// A partition: every host is counted exactly once in up, down, unreachable and pending.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostCounts {
+    pub up: i64,
+    /// Not up, and reachable.
+    pub down: i64,
+    /// Not up, and what stands before it is down too.
+    pub unreachable: i64,
+    pub pending: i64,
+    /// Beside the partition: the last result is older than the checks allow.
+    pub stale: i64,
+    /// Beside the partition: silent as expected.
+    pub asleep: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceCounts {
+    pub ok: i64,
+    pub warning: i64,
+    pub critical: i64,
+    pub unknown: i64,
+    pub pending: i64,
+    /// Beside the partition: not current.
+    pub stale: i64,
+}
+
+/// One row of the host list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
+    pub id: String,
+    pub name: String,
+    pub labels: Labels,
+    pub profile: String,
+    /// `tunnel`, `direct` or `auto`.
+    pub route: String,
+    /// Inner address, or the address behind `via`.
+    pub address: Option<String>,
+    /// The device this host stands behind.
+    pub via: Option<String>,
+    pub direct_address: Option<String>,
+    pub state: HostState,
+    /// The host's own tunnel; absent for hosts without one.
+    pub tunnel: Option<Tunnel>,
+    /// How many services are in which state.
+    pub services: ServiceCounts,
+    pub created_at: String,
+}
+
+/// State, reachability and currency are separate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostState {
+    /// `pending`, `up` or `down`: the hard state.
+    pub state: String,
+    /// `pending`, `up` or `down`: the last result; differs from `state` while attempts run.
+    pub last_result: String,
+    /// `soft` or `hard`.
+    pub state_type: String,
+    pub attempt: i64,
+    pub max_attempts: i64,
+    pub reachable: bool,
+    pub stale: bool,
+    pub asleep: bool,
+    pub since: Option<String>,
+    pub last_check: Option<String>,
+    pub next_check: Option<String>,
+    /// What proved it: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`.
+    pub source: String,
+    pub text: String,
+}
+
+/// What an operator wants to know of a tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tunnel {
+    pub public_key: String,
+    /// A session younger than 180 s exists.
+    pub established: bool,
+    pub endpoint: Option<String>,
+    pub last_packet: Option<String>,
+    pub last_handshake: Option<String>,
+    /// Device clock minus gateway clock at the last handshake.
+    pub clock_skew_s: Option<f64>,
+    /// The last refused handshake, in words, and when.
+    pub last_refusal: Option<String>,
+    pub last_refusal_at: Option<String>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub handshakes: u64,
+    /// Packets and datagrams dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    pub host: String,
+    pub host_name: String,
+    pub name: String,
+    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor` or `command`.
+    pub check: String,
+    /// `pending`, `ok`, `warning`, `critical` or `unknown`: the hard state.
+    pub state: String,
+    /// The same of the last result; differs from `state` while attempts run.
+    pub last_result: String,
+    pub state_type: String,
+    pub attempt: i64,
+    pub max_attempts: i64,
+    /// Not current: the host is down, or what this depends on fails.
+    pub stale: bool,
+    pub since: Option<String>,
+    pub last_check: Option<String>,
+    pub next_check: Option<String>,
+    /// `tunnel` or `direct`: the way the last result went.
+    pub route: String,
+    pub text: String,
+    pub long_text: String,
+    pub metrics: Vec<Metric>,
+    /// Performance data that was skipped, and why.
+    pub parse_warnings: Vec<String>,
+    pub check_interval_s: f64,
+    pub retry_interval_s: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Metric {
+    pub label: String,
+    /// `null`: the plugin said it does not know.
+    pub value: Option<f64>,
+    pub uom: String,
+    /// A Nagios range.
+    pub warn: Option<String>,
+    pub crit: Option<String>,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+/// A host that is down or unreachable, or a service that is not OK (and current), worst first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    pub host: String,
+    pub host_name: String,
+    /// Absent: the host itself.
+    pub service: Option<String>,
+    pub state: String,
+    pub state_type: String,
+    pub since: Option<String>,
+    pub last_check: Option<String>,
+    pub text: String,
+}
+
+/// One line of the event log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    pub seq: i64,
+    pub at: String,
+    /// `state`, `device.created`, `enrolment.approved`, `message.sent`, ...
+    pub kind: String,
+    /// `host`, `service`, `device`, `enrolment`, `token`, `user` or `system`.
+    pub object: String,
+    pub object_id: Option<String>,
+    /// The object's name of today, where it still has one.
+    pub object_name: Option<String>,
+    pub service: Option<String>,
+    pub cause: String,
+    pub evidence: String,
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
+    pub principal: String,
+}
+
+/// One page of a list. `next` goes into `?after=` for the next page; absent on the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    pub next: Option<String>,
+}
+
+/// Raw samples of one metric, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Samples {
+    pub label: String,
+    pub uom: String,
+    pub points: Vec<Point>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Point {
+    pub at: String,
+    pub value: Option<f64>,
+}

@@ -1,0 +1,340 @@
+//! The settings: `fleetgate.toml`, overridden by `FLEETGATE_*` variables. Every key is optional.
+//!
+//! serde stays here; what leaves is checked (addresses parsed, paths resolved, prefixes sane).
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::Deserialize;
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data: PathBuf,
+    /// The UDP address of the tunnels.
+    pub listen: SocketAddr,
+    /// `host:port` that devices are given. Never guessed: set here, or confirmed once.
+    pub endpoint: Option<String>,
+    pub api_listen: SocketAddr,
+    pub public_url: Option<String>,
+    pub tls: Option<TlsFiles>,
+    pub pool_v4: Ipv4Net,
+    pub pool_v6: Ipv6Net,
+    /// Seconds of the keepalive in the configurations that devices get.
+    pub keepalive: u16,
+    pub timing: TimingDefaults,
+    pub mail: Option<MailConfig>,
+    pub ssh_idle: Duration,
+    pub ssh_connections: usize,
+    pub log_json: bool,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct TimingDefaults {
+    pub interval: Duration,
+    pub retry: Duration,
+    pub attempts: u32,
+    pub timeout: Duration,
+    pub ping_interval: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct MailConfig {
+    pub host: String,
+    pub port: u16,
+    pub security: MailSecurity,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    pub from: String,
+    pub to: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailSecurity {
+    None,
+    Starttls,
+    Tls,
+}
+
+/// Redacts itself.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Password(String);
+
+impl Password {
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// The file as it is written. Unknown keys are errors: a typo must not be silence.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: Option<String>,
+    endpoint: Option<String>,
+    api_listen: Option<String>,
+    api_cleartext: bool,
+    public_url: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    pool_v4: Option<String>,
+    pool_v6: Option<String>,
+    keepalive: Option<u16>,
+    log: Option<LogFormat>,
+    trusted_proxies: Vec<IpAddr>,
+    checks: ChecksFile,
+    ssh: SshFile,
+    mail: Option<MailFile>,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ChecksFile {
+    interval: Option<f64>,
+    retry: Option<f64>,
+    attempts: Option<u32>,
+    timeout: Option<f64>,
+    ping_interval: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SshFile {
+    idle: Option<f64>,
+    connections: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MailFile {
+    host: String,
+    port: Option<u16>,
+    security: Option<MailSecurity>,
+    user: Option<String>,
+    password: Option<Password>,
+    from: String,
+    to: Vec<String>,
+}
+
+/// Where things are when nothing says otherwise.
+const DEFAULT_LISTEN: &str = "[::]:51820";
+const DEFAULT_API: &str = "127.0.0.1:8080";
+/// Outside 100.64/10, which LTE carriers use; room for 262,000 devices.
+const DEFAULT_POOL_V4: &str = "172.24.0.0/14";
+const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
+/// The longest interval that makes sense to ask for.
+const LONGEST: f64 = 7.0 * 86_400.0;
+
+impl Config {
+    /// Reads `file` (or `fleetgate.toml` in the data directory, if it is there) and the
+    /// environment.
+    ///
+    /// # Errors
+    /// Names the key and says what is expected.
+    pub fn load(data: &Path, file: Option<&Path>) -> anyhow::Result<Config> {
+        let raw = read(data, file)?;
+        Config::check(data, raw)
+    }
+
+    fn check(data: &Path, raw: File) -> anyhow::Result<Config> {
+        let api_listen = socket_addr("api_listen", raw.api_listen.as_deref().unwrap_or(DEFAULT_API))?;
+        let tls = tls_files(raw.tls_cert, raw.tls_key)?;
+        if tls.is_none() && !api_listen.ip().is_loopback() && !raw.api_cleartext {
+            bail!(
+                "api_listen is {api_listen}: without tls_cert and tls_key the API answers on loopback only. \
+                 Set both, or put a TLS proxy in front, or say api_cleartext = true (FLEETGATE_API_CLEARTEXT) \
+                 if the network between is yours"
+            );
+        }
+        let endpoint = raw.endpoint.map(|e| host_port("endpoint", &e).map(|()| e)).transpose()?;
+        Ok(Config {
+            data: data.to_owned(),
+            listen: socket_addr("listen", raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
+            endpoint,
+            api_listen,
+            public_url: raw.public_url.map(|u| u.trim_end_matches('/').to_owned()),
+            tls,
+            pool_v4: pool_v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
+            pool_v6: pool_v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
+            keepalive: raw.keepalive.unwrap_or(25),
+            timing: timing(&raw.checks)?,
+            mail: raw.mail.map(mail).transpose()?,
+            ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
+            ssh_connections: raw.ssh.connections.unwrap_or(256),
+            log_json: raw.log == Some(LogFormat::Json),
+            trusted_proxies: raw.trusted_proxies,
+        })
+    }
+
+    /// The gateway's own inner addresses: the first of each pool.
+    pub fn inner_addresses(&self) -> (IpAddr, IpAddr) {
+        let v4 = u32::from(self.pool_v4.network()) + 1;
+        let v6 = u128::from(self.pool_v6.network()) + 1;
+        (IpAddr::V4(v4.into()), IpAddr::V6(Ipv6Addr::from(v6)))
+    }
+}
+
+fn read(data: &Path, file: Option<&Path>) -> anyhow::Result<File> {
+    let default = data.join("fleetgate.toml");
+    let path = file.unwrap_or(&default);
+    let mut builder = config::Config::builder();
+    if file.is_some() || path.exists() {
+        builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
+    }
+    let environment = config::Environment::with_prefix("FLEETGATE")
+        .prefix_separator("_")
+        .separator("__")
+        .try_parsing(true)
+        .ignore_empty(true)
+        .source(Some(own_variables()));
+    let merged =
+        builder.add_source(environment).build().with_context(|| format!("settings in {}", path.display()))?;
+    merged
+        .try_deserialize()
+        .with_context(|| format!("settings in {} and FLEETGATE_* variables", path.display()))
+}
+
+/// What the command line and the build read for themselves is no setting.
+fn own_variables() -> config::Map<String, String> {
+    const NOT_SETTINGS: [&str; 6] = [
+        "FLEETGATE_DATA",
+        "FLEETGATE_CONFIG",
+        "FLEETGATE_URL",
+        "FLEETGATE_TOKEN",
+        "FLEETGATE_WEB",
+        "FLEETGATE_LOG",
+    ];
+    std::env::vars()
+        .filter(|(name, _)| name.starts_with("FLEETGATE_") && !NOT_SETTINGS.contains(&name.as_str()))
+        .filter(|(name, _)| !name.starts_with("FLEETGATE_SIM_") && !name.starts_with("FLEETGATE_TEST_"))
+        .collect()
+}
+
+fn socket_addr(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse().with_context(|| {
+        format!("{key} = {text:?}: expected address:port, such as 127.0.0.1:8080 or [::]:51820")
+    })
+}
+
+/// Checks `host:port`, brackets around an IPv6 address.
+///
+/// # Errors
+/// Names `key` and what is expected.
+pub fn host_port(key: &str, text: &str) -> anyhow::Result<()> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let host_ok = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() || host.starts_with('['))
+        || (!host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'));
+    if !host_ok || port.parse::<u16>().map_or(true, |p| p == 0) {
+        bail!("{key} = {text:?}: expected host:port, such as vpn.example.com:51820 or [2001:db8::1]:51820");
+    }
+    Ok(())
+}
+
+fn pool_v4(text: &str) -> anyhow::Result<Ipv4Net> {
+    let net: Ipv4Net = text
+        .parse()
+        .with_context(|| format!("pool_v4 = {text:?}: expected a prefix such as 172.24.0.0/14"))?;
+    if net.prefix_len() > 29 {
+        bail!("pool_v4 = {text:?}: too small, at least a /29 is needed");
+    }
+    Ok(net.trunc())
+}
+
+fn pool_v6(text: &str) -> anyhow::Result<Ipv6Net> {
+    let net: Ipv6Net =
+        text.parse().with_context(|| format!("pool_v6 = {text:?}: expected a prefix such as fd00:1::/64"))?;
+    if net.prefix_len() > 112 {
+        bail!("pool_v6 = {text:?}: too small, at least a /112 is needed");
+    }
+    Ok(net.trunc())
+}
+
+fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Result<Duration> {
+    let s = given.unwrap_or(default);
+    if !(0.1..=LONGEST).contains(&s) {
+        bail!("{key} = {s}: expected seconds between 0.1 and {LONGEST}");
+    }
+    Ok(Duration::from_secs_f64(s))
+}
+
+fn timing(file: &ChecksFile) -> anyhow::Result<TimingDefaults> {
+    let attempts = file.attempts.unwrap_or(3);
+    if !(1..=100).contains(&attempts) {
+        bail!("checks.attempts = {attempts}: expected 1 to 100");
+    }
+    let interval = seconds("checks.interval", file.interval, 60.0)?;
+    let timeout = seconds("checks.timeout", file.timeout, 10f64.min(interval.as_secs_f64() * 0.8))?;
+    if timeout >= interval {
+        bail!("checks.timeout must be shorter than checks.interval ({} s)", interval.as_secs_f64());
+    }
+    Ok(TimingDefaults {
+        interval,
+        retry: seconds("checks.retry", file.retry, 10.0)?,
+        attempts,
+        timeout,
+        ping_interval: seconds("checks.ping_interval", file.ping_interval, 300.0)?,
+    })
+}
+
+fn tls_files(cert: Option<PathBuf>, key: Option<PathBuf>) -> anyhow::Result<Option<TlsFiles>> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        _ => bail!("tls_cert and tls_key belong together: only one of them is set"),
+    }
+}
+
+fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
+    if file.to.is_empty() {
+        bail!("mail.to is empty: name at least one receiver, or leave [mail] out");
+    }
+    for address in file.to.iter().chain([&file.from]) {
+        address
+            .parse::<lettre::message::Mailbox>()
+            .with_context(|| format!("mail: {address:?} is not an e-mail address"))?;
+    }
+    let security = file.security.unwrap_or(MailSecurity::Starttls);
+    let port = file.port.unwrap_or(match security {
+        MailSecurity::None => 25,
+        MailSecurity::Starttls => 587,
+        MailSecurity::Tls => 465,
+    });
+    Ok(MailConfig {
+        host: file.host,
+        port,
+        security,
+        user: file.user,
+        password: file.password,
+        from: file.from,
+        to: file.to,
+    })
+}

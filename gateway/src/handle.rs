@@ -1,0 +1,87 @@
+//! How the shell tells the engine that the database changed: commit first, then tell.
+//!
+//! Carries values to the two engine threads; loads them from the store; decides nothing.
+
+use std::sync::Arc;
+
+use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::wire::{Command, MonitorInput};
+use tokio::sync::mpsc;
+
+use crate::live::{Change, Live};
+use crate::store::Store;
+
+/// Commands in flight to each thread. They are drained each turn; a full queue means a hung
+/// thread, and the sender waits.
+pub const QUEUE: usize = 4096;
+
+#[derive(Clone)]
+pub struct Handle(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    live: Live,
+    tunnel: mpsc::Sender<Command>,
+    monitor: mpsc::Sender<MonitorInput>,
+}
+
+impl Handle {
+    pub fn new(
+        store: Store,
+        live: Live,
+        tunnel: mpsc::Sender<Command>,
+        monitor: mpsc::Sender<MonitorInput>,
+    ) -> Self {
+        Handle(Arc::new(Inner { store, live, tunnel, monitor }))
+    }
+
+    /// A peer was added, changed or removed: its row decides which.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
+        let command = match self.0.store.peer_spec(id).await? {
+            Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
+            None => {
+                self.0.live.forget_peer(id);
+                Command::Remove(id)
+            }
+        };
+        self.tunnel(command).await;
+        Ok(())
+    }
+
+    /// A host was added, changed or removed: its row decides which.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
+        let (input, change) = match self.0.store.host_spec(id).await? {
+            Some(spec) => (MonitorInput::Upsert(Box::new(spec)), Change::Host(id)),
+            None => (MonitorInput::Remove(id), Change::HostRemoved(id)),
+        };
+        self.monitor(input).await;
+        self.0.live.tell(change);
+        Ok(())
+    }
+
+    pub async fn reset_clock(&self, peer: PeerId) {
+        self.tunnel(Command::ResetClock(peer)).await;
+    }
+
+    pub async fn check_now(&self, host: HostId, service: Option<String>) {
+        self.monitor(MonitorInput::CheckNow { host, service }).await;
+    }
+
+    async fn tunnel(&self, command: Command) {
+        if self.0.tunnel.send(command).await.is_err() {
+            tracing::warn!("the tunnel thread has ended; a command was dropped");
+        }
+    }
+
+    async fn monitor(&self, input: MonitorInput) {
+        if self.0.monitor.send(input).await.is_err() {
+            tracing::warn!("the monitor thread has ended; a command was dropped");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The databases: one for everything that must be true, one for samples.
+//!
+//! SQLite in WAL mode: one connection writes (`synchronous=FULL`, what grants or revokes access
+//! must survive a power cut), a pool reads. SQL is portable (`$1`, `returning`, `on conflict`);
+//! this file is the one that knows it is SQLite. An unbound parameter is silently NULL here, so
+//! count them.
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::wire::{HostSpec, PeerMemory, PeerSpec};
+use sqlx::SqlStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+/// Readers at a time: more than the machine's cores gain nothing on one file.
+const READERS: u32 = 4;
+/// How long a statement waits for the other process that may hold the file (a backup).
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Handles to both databases. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    /// One connection: transactions on it are the order of all writes.
+    pub(crate) write: SqlitePool,
+    pub(crate) read: SqlitePool,
+    pub(crate) history_write: SqlitePool,
+    pub(crate) history_read: SqlitePool,
+}
+
+impl Store {
+    /// Opens or makes `fleetgate.db` and `history.db` in `dir` and brings them to this version.
+    ///
+    /// # Errors
+    /// Refuses a database of a newer version, naming it; a full or read-only disk.
+    pub async fn open(dir: &Path) -> anyhow::Result<Store> {
+        let main = dir.join("fleetgate.db");
+        let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
+        migrate(migrations(&MAIN), &write, &main).await?;
+        let history = dir.join("history.db");
+        let (history_write, history_read) = pools(&history, SqliteSynchronous::Normal).await?;
+        migrate(migrations(&HISTORY), &history_write, &history).await?;
+        Ok(Store { write, read, history_write, history_read })
+    }
+
+    pub async fn close(&self) {
+        for pool in [&self.read, &self.history_read, &self.write, &self.history_write] {
+            pool.close().await;
+        }
+    }
+
+    /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
+    ///
+    /// # Errors
+    /// When the database cannot be read or a row makes no sense.
+    pub async fn peer_spec(&self, _id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
+        Ok(None)
+    }
+
+    /// The host as the monitor wants it, profile and overrides folded.
+    ///
+    /// # Errors
+    /// When the database cannot be read or a row makes no sense.
+    pub async fn host_spec(&self, _id: HostId) -> anyhow::Result<Option<HostSpec>> {
+        Ok(None)
+    }
+}
+
+async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(SqlitePool, SqlitePool)> {
+    let options = SqliteConnectOptions::from_str("sqlite:")?
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(synchronous)
+        .busy_timeout(BUSY)
+        .foreign_keys(true);
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .connect_with(options.clone())
+        .await
+        .with_context(|| format!("cannot open {}", file.display()))?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .connect_with(options.read_only(true))
+        .await
+        .with_context(|| format!("cannot open {}", file.display()))?;
+    Ok((write, read))
+}
+
+/// One released step of a schema; never edited afterwards.
+struct Step {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MAIN: [Step; 1] =
+    [Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") }];
+const HISTORY: [Step; 1] =
+    [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];
+
+fn migrations(steps: &'static [Step]) -> Migrator {
+    let step = |s: &'static Step| {
+        Migration::new(s.version, s.name.into(), MigrationType::Simple, SqlStr::from_static(s.sql), false)
+    };
+    Migrator::with_migrations(steps.iter().map(step).collect())
+}
+
+async fn migrate(migrator: Migrator, pool: &SqlitePool, file: &Path) -> anyhow::Result<()> {
+    migrator.run(pool).await.map_err(|e| match e {
+        MigrateError::VersionMissing(version) => anyhow::anyhow!(
+            "{} was written by a newer fleetgate (schema {version}): start that version, or restore a backup",
+            file.display()
+        ),
+        other => {
+            anyhow::Error::new(other).context(format!("cannot bring {} to this version", file.display()))
+        }
+    })
+}
