@@ -162,3 +162,71 @@ impl fmt::Debug for PresharedKey {
         f.write_str("PresharedKey(..)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every point of small order, reduced, in little-endian order (0, 1, the two of order 8, -1).
+    fn small_order_points() -> Vec<[u8; KEY_LEN]> {
+        let hex = [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        hex.iter().map(|text| unhex(text)).collect()
+    }
+
+    fn unhex(text: &str) -> [u8; KEY_LEN] {
+        std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    }
+
+    #[test]
+    fn points_of_small_order_are_refused_zero_among_them() {
+        for point in small_order_points() {
+            assert_eq!(PublicKey::from_bytes(point), Err(BadKey::LowOrder));
+        }
+    }
+
+    #[test]
+    fn encodings_that_are_not_reduced_are_refused() {
+        let p = unhex("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f");
+        let p_plus_one = unhex("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f");
+        let mut high_bit = *PrivateKey::generate().public().as_bytes();
+        high_bit[31] |= 0x80;
+        for bytes in [p, p_plus_one, high_bit, [0xff; KEY_LEN]] {
+            assert_eq!(PublicKey::from_bytes(bytes), Err(BadKey::NotCanonical));
+        }
+    }
+
+    #[test]
+    fn a_key_survives_its_text() {
+        let private = PrivateKey::generate();
+        let again: PrivateKey = private.to_base64().parse().unwrap();
+        assert_eq!(private.as_bytes(), again.as_bytes());
+        assert_eq!(private.public().to_string().parse(), Ok(again.public()));
+        let psk = PresharedKey::generate();
+        assert_eq!(psk.to_base64().parse::<PresharedKey>().unwrap().as_bytes(), psk.as_bytes());
+    }
+
+    #[test]
+    fn the_public_key_is_the_one_that_wg_pubkey_prints() {
+        let private = PrivateKey::from_bytes(std::array::from_fn(|i| i as u8));
+        assert_eq!(private.public().to_string(), "j0DFrbaPJWJK5bIU6nZ6bslNgp09e14a0bpvPiE4KF8=");
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_refused_as_text() {
+        for bad in ["", "x", "AAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "=", "a key"] {
+            assert_eq!(bad.parse::<PublicKey>(), Err(BadKey::Text), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_redact_their_debug() {
+        assert_eq!(format!("{:?}", PrivateKey::generate()), "PrivateKey(..)");
+        assert_eq!(format!("{:?}", PresharedKey::generate()), "PresharedKey(..)");
+    }
+}
