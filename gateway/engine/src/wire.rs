@@ -275,7 +275,8 @@ pub enum Question {
     Evidence {
         peer: PeerId,
     },
-    /// Echo requests, one after the other.
+    /// Echo requests, one after the other. Like `Connect` and `Ssh` through a tunnel it dials
+    /// nobody: without a session it is answered `NoTunnel` at once.
     Echo {
         peer: PeerId,
         address: IpAddr,
@@ -285,7 +286,7 @@ pub enum Question {
         route: Route,
         port: u16,
     },
-    /// A handshake, forced: at most two initiations.
+    /// A handshake, forced: at most two initiations. The only question that dials.
     Handshake {
         peer: PeerId,
     },
@@ -297,6 +298,8 @@ pub enum Question {
 }
 
 /// One SSH session: identification, host key, and, where there is a login, commands in order.
+/// Without a user it ends after the key exchange and is never answered from a kept session: it
+/// asks whether that host is there now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SshRun {
     /// `SHA256:...` of the host key to insist on. Nothing is authenticated under another one.
@@ -457,9 +460,22 @@ pub struct SshSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub interval: Duration,
+    /// Between the failures of a soft state.
     pub retry: Duration,
+    /// Failures in a row that make a state hard; at least 1.
     pub attempts: u32,
+    /// Of each question, and of each command in an SSH session.
     pub timeout: Duration,
+}
+
+impl Timing {
+    /// SEMANTICS 9; the timeout leaves a check of several questions room in its interval.
+    pub const DEFAULT: Timing = Timing {
+        interval: Duration::from_secs(60),
+        retry: Duration::from_secs(10),
+        attempts: 3,
+        timeout: Duration::from_secs(10),
+    };
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -504,7 +520,7 @@ pub enum MonitorInput {
     /// Adds or changes a host; its states are kept where the service still exists.
     Upsert(Box<HostSpec>),
     Remove(HostId),
-    /// Check now; `None`: the host and all its services. The principal stands in the event.
+    /// Check now; `None`: the host and all its services. Who asked stands in the shell's event.
     CheckNow {
         host: HostId,
         service: Option<String>,
@@ -513,6 +529,14 @@ pub enum MonitorInput {
 }
 
 // ------------------------------------------------------------ monitor: out
+
+/// What the store remembers of a host from an earlier run; without states it is new.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostMemory {
+    pub spec: HostSpec,
+    pub state: Option<HostState>,
+    pub services: Vec<ServiceState>,
+}
 
 #[derive(Debug)]
 pub enum MonitorOutput {
@@ -544,6 +568,17 @@ pub enum HostStatus {
     Down,
 }
 
+impl HostStatus {
+    /// The lower-case name used in the API, the store and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HostStatus::Pending => "pending",
+            HostStatus::Up => "up",
+            HostStatus::Down => "down",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateType {
     Soft,
@@ -564,10 +599,13 @@ pub struct HostState {
     /// The last result is older than the checks allow.
     pub stale: bool,
     pub asleep: bool,
+    /// Since when `status` is what it is.
     pub since: Wall,
+    /// The last result; an inconclusive check yields none.
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
-    /// `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`.
+    /// What decided: `evidence`, `echo`, `tcp`, `handshake`, `direct`; `none` when all failed,
+    /// empty before the first result.
     pub source: String,
     pub output: String,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
@@ -587,7 +625,7 @@ pub struct ServiceState {
     pub since: Wall,
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
-    /// `tunnel` or `direct`.
+    /// `tunnel` or `direct`; empty before the first result.
     pub route: String,
     pub result: PluginResult,
     pub notified: Option<Status>,
