@@ -3,6 +3,12 @@
 pub mod api;
 pub mod clock;
 pub mod config;
+pub mod data_dir;
+pub mod driver;
 pub mod handle;
+pub mod identity;
 pub mod live;
 pub mod store;
+pub mod stream;
+pub mod telemetry;
+pub mod udp;

@@ -1,0 +1,145 @@
+//! Talking to a gateway: by its socket on the same machine, by URL and token elsewhere.
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Connection;
+use crate::data_dir;
+
+/// Behind the socket any host name will do.
+const LOCAL_BASE: &str = "http://localhost";
+/// Patience with one answer; event streams have none of their own.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+    /// What to say when nobody answers.
+    place: String,
+    pub json: bool,
+}
+
+impl Client {
+    pub fn new(to: &Connection) -> anyhow::Result<Client> {
+        let builder = reqwest::Client::builder().connect_timeout(PATIENCE);
+        if let Some(url) = &to.url {
+            if to.token.is_none() {
+                bail!("--url needs a token: make one with `fleetgate token create` on the server, set FLEETGATE_TOKEN");
+            }
+            return Ok(Client {
+                http: builder.build()?,
+                base: url.trim_end_matches('/').to_owned(),
+                token: to.token.clone(),
+                place: url.clone(),
+                json: to.json,
+            });
+        }
+        let socket = find_socket(to)?;
+        Ok(Client {
+            place: socket.display().to_string(),
+            http: builder.unix_socket(socket).build()?,
+            base: LOCAL_BASE.to_owned(),
+            token: to.token.clone(),
+            json: to.json,
+        })
+    }
+
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
+        let response = self.send(Method::GET, path, query, None).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        let response = self.send(Method::POST, path, &[], Some(body)).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
+    /// For answers without a body.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<()> {
+        self.send(method, path, &[], body).await.map(drop)
+    }
+
+    /// Changes a resource against the version that was read just before.
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let current = self.send(Method::GET, path, &[], None).await?;
+        let mut request = self.request(Method::PATCH, path).json(body);
+        if let Some(etag) = current.headers().get("etag") {
+            request = request.header("if-match", etag.clone());
+        }
+        let response = self.judged(request).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
+    /// Server-sent events, as they come.
+    pub async fn stream(&self, path: &str) -> anyhow::Result<Response> {
+        self.judged(self.request(Method::GET, path)).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Response> {
+        let mut request = self.request(method, path).query(query).timeout(PATIENCE);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        self.judged(request).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("{}/api/v1{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn judged(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Response> {
+        let response = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body: Value = response.json().await.unwrap_or_default();
+        bail!(problem_text(&body).unwrap_or_else(|| format!("the gateway answered {status}")))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
+        if error.is_timeout() {
+            return anyhow::anyhow!("{} does not answer within {} s", self.place, PATIENCE.as_secs());
+        }
+        anyhow::anyhow!("no gateway answers at {}: is `fleetgate serve` running? ({})", self.place, root_cause(error))
+    }
+}
+
+/// The innermost words of an error are the ones that say what happened.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// The given data directory's socket, or the running gateway's of this user: `serve` before `demo`.
+fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
+    let serve = data_dir::default_path(to.data.clone(), "fleetgate")?.join(data_dir::SOCKET);
+    let demo = data_dir::default_path(to.data.clone(), super::demo::NAME)?.join(data_dir::SOCKET);
+    Ok(if !serve.exists() && demo.exists() { demo } else { serve })
+}
+
+/// A problem document in one line, field errors behind it.
+fn problem_text(body: &Value) -> Option<String> {
+    let detail = body.get("detail").or_else(|| body.get("title"))?.as_str()?;
+    let fields = body.get("errors").and_then(Value::as_array).into_iter().flatten();
+    let fields: Vec<String> = fields
+        .filter_map(|e| Some(format!("{}: {}", e.get("field")?.as_str()?, e.get("detail")?.as_str()?)))
+        .collect();
+    Some(if fields.is_empty() { detail.to_owned() } else { format!("{detail} ({})", fields.join("; ")) })
+}

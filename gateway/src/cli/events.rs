@@ -1,0 +1,108 @@
+//! `fleetgate events [--follow]`.
+
+use clap::Args;
+use futures_util::StreamExt as _;
+
+use super::client::Client;
+use super::table;
+use crate::api::model::{Event, Page};
+
+#[derive(Args)]
+pub(crate) struct EventsArgs {
+    /// Only of this host (name or id)
+    #[arg(long)]
+    host: Option<String>,
+    /// How many of the newest
+    #[arg(long, short = 'n', default_value_t = 50)]
+    lines: usize,
+    /// Go on with new ones as they happen
+    #[arg(long, short)]
+    follow: bool,
+}
+
+pub(crate) async fn run(client: &Client, args: EventsArgs) -> anyhow::Result<()> {
+    let mut query = vec![("limit", args.lines.to_string()), ("order", "desc".to_owned())];
+    query.extend(args.host.clone().map(|h| ("host", h)));
+    // Listening first: what happens between the two is then shown twice at most, never lost.
+    let stream = if args.follow { Some(client.stream("/stream").await?) } else { None };
+    let page: Page<Event> = client.get("/events", &query).await?;
+    let mut last = page.items.first().map_or(0, |e| e.seq);
+    page.items.iter().rev().try_for_each(|e| print(client, e))?;
+    let Some(stream) = stream else { return Ok(()) };
+    let mut bytes = stream.bytes_stream();
+    let mut lines = Lines::default();
+    while let Some(chunk) = bytes.next().await {
+        for event in lines.events(&chunk?) {
+            let wanted = event.seq > last && args.host.as_ref().is_none_or(|h| is_of(&event, h));
+            last = last.max(event.seq);
+            if wanted {
+                print(client, &event)?;
+            }
+        }
+    }
+    anstream::eprintln!("fleetgate: the gateway has stopped");
+    Ok(())
+}
+
+fn is_of(event: &Event, host: &str) -> bool {
+    event.object_id.as_deref() == Some(host) || event.object_name.as_deref() == Some(host)
+}
+
+fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
+    if client.json {
+        println!("{}", serde_json::to_string(e)?);
+        return Ok(());
+    }
+    let name = e.object_name.as_deref().or(e.object_id.as_deref()).unwrap_or(&e.object);
+    let service = e.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
+    let by = if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
+    let object = format!("{}{}", table::safe(name), table::safe(&service));
+    anstream::println!("{}  {:<24} {:<22} {}{by}", e.at, object, e.kind, table::safe(&e.cause));
+    Ok(())
+}
+
+/// The `event` messages of a stream of server-sent events.
+#[derive(Default)]
+struct Lines {
+    rest: Vec<u8>,
+    name: String,
+}
+
+impl Lines {
+    fn events(&mut self, chunk: &[u8]) -> Vec<Event> {
+        self.rest.extend_from_slice(chunk);
+        let mut events = Vec::new();
+        while let Some(end) = self.rest.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            events.extend(self.line(line.trim_end()));
+        }
+        events
+    }
+
+    fn line(&mut self, line: &str) -> Option<Event> {
+        if let Some(name) = line.strip_prefix("event:") {
+            self.name = name.trim().to_owned();
+            return None;
+        }
+        let data = line.strip_prefix("data:")?;
+        if self.name == "event" { serde_json::from_str(data.trim()).ok() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_out_of_a_stream_cut_anywhere() {
+        let event = r#"{"seq":7,"at":"x","kind":"state","object":"host","object_id":null,"object_name":"a","service":null,"cause":"c","evidence":"","data":{},"principal":"system"}"#;
+        let text = format!("event: overview\ndata: {{}}\n\nevent: event\ndata: {event}\n\n");
+        for cut in 1..text.len() {
+            let mut lines = Lines::default();
+            let mut seen = lines.events(&text.as_bytes()[..cut]);
+            seen.extend(lines.events(&text.as_bytes()[cut..]));
+            assert_eq!(seen.iter().map(|e| e.seq).collect::<Vec<_>>(), [7]);
+        }
+    }
+}

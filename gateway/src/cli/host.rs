@@ -1,0 +1,193 @@
+//! `fleetgate host` and `fleetgate check`.
+
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::client::Client;
+use super::table;
+use crate::api::model::{Host, Metric, Page, Service, Tunnel};
+
+/// Rows asked for at a time; the listing goes on until the last page.
+const PAGE: usize = 500;
+
+#[derive(Subcommand)]
+pub(crate) enum HostCommand {
+    /// One line a host
+    List {
+        /// Part of a name, label or address
+        query: Option<String>,
+        /// up, down, unreachable or pending
+        #[arg(long)]
+        state: Option<String>,
+        /// key=value
+        #[arg(long)]
+        label: Option<String>,
+    },
+    /// Everything about one host
+    Show { host: String },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CheckCommand {
+    /// Check a host and its services, or one of them, now
+    Now { host: String, service: Option<String> },
+}
+
+pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result<()> {
+    match command {
+        HostCommand::List { query, state, label } => {
+            let filters = [("q", query), ("state", state), ("label", label)];
+            let filters: Vec<_> = filters.into_iter().filter_map(|(k, v)| Some((k, v?))).collect();
+            list(client, &filters).await
+        }
+        HostCommand::Show { host } => show(client, &host).await,
+    }
+}
+
+pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Result<()> {
+    let CheckCommand::Now { host, service } = command;
+    let path = match &service {
+        Some(service) => format!("/hosts/{host}/services/{service}/check"),
+        None => format!("/hosts/{host}/check"),
+    };
+    client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
+    anstream::eprintln!("asked; see: fleetgate host show {host}");
+    Ok(())
+}
+
+/// All pages of a list.
+pub(crate) async fn pages<T: serde::de::DeserializeOwned>(
+    client: &Client,
+    path: &str,
+    filters: &[(&str, String)],
+) -> anyhow::Result<Vec<T>> {
+    let mut items = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = filters.to_vec();
+        query.push(("limit", PAGE.to_string()));
+        query.extend(after.map(|a| ("after", a)));
+        let page: Page<T> = client.get(path, &query).await?;
+        items.extend(page.items);
+        after = page.next;
+        if after.is_none() {
+            return Ok(items);
+        }
+    }
+}
+
+async fn list(client: &Client, filters: &[(&str, String)]) -> anyhow::Result<()> {
+    let hosts: Vec<Host> = pages(client, "/hosts", filters).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&hosts)?);
+        return Ok(());
+    }
+    if hosts.is_empty() {
+        anstream::eprintln!("no hosts{}", if filters.is_empty() { ": fleetgate device add NAME" } else { " match" });
+        return Ok(());
+    }
+    let headers = ["STATE", "NAME", "ADDRESS", "SERVICES", "LAST PACKET", "SINCE", "LAST CHECK", "LABELS"];
+    table::print(&headers, hosts.iter().map(row).collect());
+    Ok(())
+}
+
+fn row(h: &Host) -> Vec<String> {
+    let now = table::now();
+    let packet = h.tunnel.as_ref().and_then(|t| t.last_packet.as_deref());
+    let address = h.address.as_deref().or(h.direct_address.as_deref()).unwrap_or("-");
+    vec![
+        shown_state(h),
+        table::safe(&h.name),
+        table::safe(address),
+        services(h),
+        table::ago(packet, now),
+        table::ago(h.state.since.as_deref(), now),
+        table::ago(h.state.last_check.as_deref(), now),
+        labels(h),
+    ]
+}
+
+fn shown_state(h: &Host) -> String {
+    let word = if h.state.state == "down" && !h.state.reachable { "unreachable" } else { &h.state.state };
+    let mark = if h.state.asleep {
+        " zz"
+    } else if h.state.stale {
+        " ?"
+    } else {
+        ""
+    };
+    format!("{}{mark}", table::state(word))
+}
+
+fn services(h: &Host) -> String {
+    let s = &h.services;
+    let parts = [(s.critical, "critical"), (s.unknown, "unknown"), (s.warning, "warning"), (s.ok, "ok")];
+    let shown: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| table::coloured(&format!("{n} {word}"), word)).collect();
+    if shown.is_empty() { "-".to_owned() } else { shown.join(", ") }
+}
+
+fn labels(h: &Host) -> String {
+    h.labels.iter().map(|(k, v)| table::safe(&format!("{k}={v}"))).collect::<Vec<_>>().join(" ")
+}
+
+async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
+    let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
+    let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "host": host, "services": services }))?);
+        return Ok(());
+    }
+    headline(&host);
+    if let Some(tunnel) = &host.tunnel {
+        tunnel_lines(tunnel);
+    }
+    anstream::println!();
+    let headers = ["STATE", "SERVICE", "LAST CHECK", "SINCE", "OUTPUT", "METRICS"];
+    table::print(&headers, services.iter().map(service_row).collect());
+    Ok(())
+}
+
+fn headline(h: &Host) {
+    let now = table::now();
+    anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
+    anstream::println!("  {}", table::safe(&h.state.text));
+    let address = h.address.as_deref().unwrap_or("no tunnel address");
+    let direct = h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
+    anstream::println!("  address     {}{direct}", table::safe(address));
+    anstream::println!("  profile     {}, route {}", h.profile, h.route);
+    if !h.labels.is_empty() {
+        anstream::println!("  labels      {}", labels(h));
+    }
+    let (since, last) = (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
+    anstream::println!("  since {since}, last check {last} by {}", h.state.source);
+}
+
+fn tunnel_lines(t: &Tunnel) {
+    let now = table::now();
+    anstream::println!("  public key  {}", t.public_key);
+    anstream::println!("  endpoint    {}", t.endpoint.as_deref().unwrap_or("never seen"));
+    let (packet, handshake) = (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
+    anstream::println!("  last packet {packet}, last handshake {handshake}");
+    anstream::println!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
+    if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
+        anstream::println!("  clock       {skew:+.0} s off");
+    }
+    if let Some(refusal) = &t.last_refusal {
+        anstream::println!("  refused     {} ({})", table::safe(refusal), table::ago(t.last_refusal_at.as_deref(), now));
+    }
+}
+
+fn service_row(s: &Service) -> Vec<String> {
+    let now = table::now();
+    let stale = if s.stale { " ?" } else { "" };
+    let metric = |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), |v| format!("{v}")), m.uom);
+    vec![
+        format!("{}{stale}", table::state(&s.state)),
+        table::safe(&s.name),
+        table::ago(s.last_check.as_deref(), now),
+        table::ago(s.since.as_deref(), now),
+        table::safe(&s.text),
+        s.metrics.iter().map(|m| table::safe(&metric(m))).collect::<Vec<_>>().join(" "),
+    ]
+}

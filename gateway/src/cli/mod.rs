@@ -1,0 +1,113 @@
+//! The command line: `serve` and `demo` run a gateway, everything else talks to one through its
+//! API and knows nothing that the API does not say.
+
+mod client;
+mod demo;
+mod device;
+mod enrolment;
+mod events;
+mod host;
+mod serve;
+mod status;
+mod table;
+mod token;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::Client;
+
+/// Terminates WireGuard tunnels of a fleet in userspace, watches every device across them, and
+/// says truthfully what is wrong.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    to: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the gateway is, for every command that talks to one.
+#[derive(Args, Clone)]
+pub(crate) struct Connection {
+    /// Data directory [default: $STATE_DIRECTORY or ~/.local/share/fleetgate]
+    #[arg(long, global = true, env = "FLEETGATE_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A gateway elsewhere; needs a token. Without it: the one on this machine, by its socket
+    #[arg(long, global = true, env = "FLEETGATE_URL")]
+    url: Option<String>,
+    /// API token for --url; better in the environment than on the command line
+    #[arg(long, global = true, env = "FLEETGATE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Print JSON as the API gives it
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::ServeArgs),
+    /// Run a gateway with a simulated fleet of 25 devices over real tunnels
+    Demo(demo::DemoArgs),
+    /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin
+    Status(status::StatusArgs),
+    /// Devices: identity and tunnel
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// Hosts: state and services
+    #[command(subcommand)]
+    Host(host::HostCommand),
+    /// Check now
+    #[command(subcommand)]
+    Check(host::CheckCommand),
+    /// Devices that ask to be let in, and the tokens they ask with
+    #[command(subcommand)]
+    Enrolment(enrolment::EnrolmentCommand),
+    /// API and enrolment tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// The event log
+    Events(events::EventsArgs),
+    /// Print a completion script for a shell
+    Completions { shell: clap_complete::Shell },
+}
+
+/// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
+/// `status` has a plugin's codes.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    rustls::crypto::ring::default_provider().install_default().expect("nobody installed one before");
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    runtime.block_on(run(cli)).unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    anstream::eprintln!("fleetgate: {error:#}");
+    ExitCode::from(1)
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let client = || Client::new(&cli.to);
+    match cli.command {
+        Command::Serve(args) => serve::run(&cli.to, args).await?,
+        Command::Demo(args) => demo::run(&cli.to, args).await?,
+        Command::Status(args) => return status::run(&client()?, args).await,
+        Command::Device(command) => device::run(&client()?, command).await?,
+        Command::Host(command) => host::run(&client()?, command).await?,
+        Command::Check(command) => host::check(&client()?, command).await?,
+        Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
+        Command::Token(command) => token::run(&client()?, command).await?,
+        Command::Events(args) => events::run(&client()?, args).await?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fleetgate", &mut std::io::stdout());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! `fleetgate serve`: a gateway until SIGTERM or SIGINT.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Connection;
+use crate::config::Config;
+use crate::data_dir::{self, DataDir};
+use crate::server::Server;
+use crate::telemetry;
+
+pub(crate) const NAME: &str = "fleetgate";
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// Settings [default: fleetgate.toml in the data directory, if it is there]
+    #[arg(long, env = "FLEETGATE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> {
+    let path = data_dir::default_path(to.data.clone(), NAME)?;
+    let data = DataDir::open(&path)?;
+    let config = Config::load(&path, args.config.as_deref())?;
+    telemetry::init(config.log_json);
+    let server = Server::start(config, data).await?;
+    announce(&server).await?;
+    stopped().await?;
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// Until somebody wants the gateway to end.
+pub(crate) async fn stopped() -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}
+
+/// What a person who starts a gateway needs to know, on stdout; logs go to stderr.
+async fn announce(server: &Server) -> anyhow::Result<()> {
+    let config = &server.state.config;
+    anstream::println!("fleetgate {}", env!("CARGO_PKG_VERSION"));
+    anstream::println!("  data       {}", config.data.display());
+    anstream::println!("  tunnels    UDP port {}, public key {}", server.udp_port, server.identity.wireguard.public());
+    match server.state.endpoint().await? {
+        Some(endpoint) => anstream::println!("  endpoint   {endpoint} (what devices are given)"),
+        None => anstream::println!(
+            "  endpoint   not set: say where devices reach UDP port {} of this machine, once:\n             \
+             fleetgate endpoint HOST:{}",
+            server.udp_port,
+            server.udp_port
+        ),
+    }
+    anstream::println!("  dashboard  {}", server.dashboard_url());
+    if config.public_url.is_none() && server.api.ip().is_loopback() && !std::io::stdout().is_terminal() {
+        let port = server.api.port();
+        anstream::println!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");
+    }
+    if let Some(secret) = server.first_admin().await? {
+        anstream::println!("  first login, shown once: user admin, password {secret}");
+        anstream::println!("             or open {}/login#{}", server.dashboard_url(), server.login_link().await?);
+    }
+    Ok(())
+}

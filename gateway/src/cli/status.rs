@@ -1,0 +1,129 @@
+//! `fleetgate status`: the strip, and what is wrong.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::client::Client;
+use super::table;
+use crate::api::model::{HostCounts, Overview, Page, Problem, ServiceCounts};
+
+/// Problems that fit a screen; `host list` has the rest.
+const SHOWN: usize = 20;
+
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// One line, as a plugin prints it
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let overview: Overview = match client.get("/overview", &[]).await {
+        Ok(overview) => overview,
+        Err(error) => {
+            anstream::eprintln!("fleetgate: {error:#}");
+            return Ok(ExitCode::from(3));
+        }
+    };
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&overview)?);
+    } else {
+        show(&overview);
+        if !args.quiet {
+            problems(client).await?;
+        }
+    }
+    Ok(ExitCode::from(severity(&overview)))
+}
+
+/// 2: a host is down or a service critical; 1: anything else is wrong; 0: nothing is.
+fn severity(o: &Overview) -> u8 {
+    if o.hosts.down + o.hosts.unreachable + o.services.critical > 0 {
+        2
+    } else if o.services.warning + o.services.unknown > 0 {
+        1
+    } else {
+        0
+    }
+}
+
+fn show(o: &Overview) {
+    let now = table::now();
+    anstream::println!("{}", hosts_line(&o.hosts));
+    anstream::println!("{}", services_line(&o.services));
+    anstream::println!("Last check {}", table::ago(o.last_check.as_deref(), now));
+    if o.awaiting_approval > 0 {
+        anstream::println!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);
+    }
+}
+
+fn count(word: &str, state: &str, n: i64) -> String {
+    if n > 0 { table::coloured(&format!("{word} {n}"), state) } else { format!("{word} {n}") }
+}
+
+fn beside(word: &str, n: i64) -> String {
+    if n > 0 { format!("  ({n} {word})") } else { String::new() }
+}
+
+fn hosts_line(h: &HostCounts) -> String {
+    format!(
+        "Hosts     {} / {} / {} / {}{}{}",
+        count("Up", "up", h.up),
+        count("Down", "down", h.down),
+        count("Unreachable", "unreachable", h.unreachable),
+        count("Pending", "pending", h.pending),
+        beside("not current", h.stale),
+        beside("asleep", h.asleep),
+    )
+}
+
+fn services_line(s: &ServiceCounts) -> String {
+    format!(
+        "Services  {} / {} / {} / {} / {}{}",
+        count("OK", "ok", s.ok),
+        count("Warning", "warning", s.warning),
+        count("Critical", "critical", s.critical),
+        count("Unknown", "unknown", s.unknown),
+        count("Pending", "pending", s.pending),
+        beside("not current", s.stale),
+    )
+}
+
+async fn problems(client: &Client) -> anyhow::Result<()> {
+    let page: Page<Problem> = client.get("/problems", &[("limit", SHOWN.to_string())]).await?;
+    if page.items.is_empty() {
+        return Ok(());
+    }
+    let now = table::now();
+    let row = |p: &Problem| {
+        vec![
+            table::state(&p.state),
+            table::safe(&p.host_name),
+            table::safe(p.service.as_deref().unwrap_or("")),
+            table::ago(p.since.as_deref(), now),
+            table::safe(&p.text),
+        ]
+    };
+    anstream::println!();
+    table::print(&["STATE", "HOST", "SERVICE", "SINCE", "OUTPUT"], page.items.iter().map(row).collect());
+    if page.next.is_some() {
+        anstream::println!("... and more: fleetgate host list");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_is_a_plugins() {
+        let mut o = Overview::default();
+        assert_eq!(severity(&o), 0);
+        o.services.warning = 1;
+        assert_eq!(severity(&o), 1);
+        o.hosts.down = 1;
+        assert_eq!(severity(&o), 2);
+    }
+}

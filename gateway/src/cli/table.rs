@@ -1,0 +1,97 @@
+//! Tables and colours for a terminal; plain text for everything else.
+
+use std::io::IsTerminal as _;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use owo_colors::OwoColorize as _;
+
+use crate::clock;
+
+/// Prints rows under headers; to a pipe without colours and at full width.
+pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(headers);
+    if std::io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.add_rows(rows);
+    for line in table.lines() {
+        anstream::println!("{}", line.trim_end());
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A state's word in its colour.
+pub(crate) fn state(word: &str) -> String {
+    coloured(&word.replace('_', " ").to_uppercase(), word)
+}
+
+/// `anstream` takes the colour away where there is no terminal.
+pub(crate) fn coloured(shown: &str, state: &str) -> String {
+    match state {
+        "up" | "ok" | "approved" => shown.green().to_string(),
+        "warning" | "awaiting_approval" => shown.yellow().to_string(),
+        "down" | "critical" | "rejected" => shown.red().bold().to_string(),
+        "unknown" | "unreachable" => shown.magenta().to_string(),
+        _ => shown.dimmed().to_string(),
+    }
+}
+
+/// `3m ago` of an RFC 3339 time; a dash where there is none.
+pub(crate) fn ago(time: Option<&str>, now: Timestamp) -> String {
+    let Some(then) = time.and_then(|t| t.parse::<Timestamp>().ok()) else { return "-".to_owned() };
+    let secs = now.duration_since(then).as_secs();
+    match secs {
+        i64::MIN..=0 => "now".to_owned(),
+        1..60 => format!("{secs}s ago"),
+        60..3_600 => format!("{}m ago", secs / 60),
+        3_600..86_400 => format!("{}h {}m ago", secs / 3_600, secs / 60 % 60),
+        _ => format!("{}d {}h ago", secs / 86_400, secs / 3_600 % 24),
+    }
+}
+
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// What came from a device or a person, safe to print: no control characters.
+pub(crate) fn safe(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_read_well() {
+        let now: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
+        let of = |t| ago(Some(t), now);
+        assert_eq!(of("2026-01-02T11:59:30Z"), "30s ago");
+        assert_eq!(of("2026-01-02T10:30:00Z"), "1h 30m ago");
+        assert_eq!(of("2026-01-01T11:00:00Z"), "1d 1h ago");
+        assert_eq!(of("2026-01-02T12:00:05Z"), "now");
+        assert_eq!(ago(None, now), "-");
+    }
+
+    #[test]
+    fn escape_sequences_of_a_device_do_not_reach_the_terminal() {
+        assert_eq!(safe("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn bytes_read_well() {
+        assert_eq!([bytes(999), bytes(1_500), bytes(2_000_000)], ["999 B", "1.5 kB", "2.0 MB"]);
+    }
+}

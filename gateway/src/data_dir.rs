@@ -1,0 +1,86 @@
+//! The data directory: where it is, that it is ours, and that one gateway runs in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+/// The socket that the other commands on the same machine talk to.
+pub const SOCKET: &str = "fleetgate.sock";
+const LOCK: &str = "lock";
+
+/// `--data`, `$STATE_DIRECTORY` (systemd), or the user's data directory.
+///
+/// # Errors
+/// When there is no home either.
+pub fn default_path(given: Option<PathBuf>, name: &str) -> anyhow::Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    given
+        .or_else(|| variable("STATE_DIRECTORY"))
+        .or_else(|| variable("XDG_DATA_HOME").map(|d| d.join(name)))
+        .or_else(|| variable("HOME").map(|h| h.join(".local/share").join(name)))
+        .context("there is no home directory to keep data in: say --data DIR")
+}
+
+/// Held while a gateway runs.
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory (0700) and locks it.
+    ///
+    /// # Errors
+    /// When another gateway runs in it, or it cannot be written.
+    pub fn open(path: &Path) -> anyhow::Result<DataDir> {
+        let name = path.display();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data directory {name}"))?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join(LOCK))
+            .with_context(|| format!("cannot write in the data directory {name}"))?;
+        if !try_lock(&lock) {
+            bail!("another fleetgate runs in {name}: stop it, or say another --data");
+        }
+        Ok(DataDir { path: path.to_owned(), _lock: lock })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+}
+
+#[allow(unsafe_code, reason = "flock, which the kernel gives back however the process ends")]
+fn try_lock(file: &File) -> bool {
+    // SAFETY: the descriptor is open for the length of the call.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_gateway_in_one_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(dir.path()).unwrap();
+        let error = DataDir::open(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("another fleetgate runs"), "{error}");
+        drop(first);
+        assert!(DataDir::open(dir.path()).is_ok());
+    }
+}

@@ -1,0 +1,157 @@
+//! The tunnel thread: the UDP socket, the engine's `Tunnel`, and one clock reading per turn.
+//!
+//! Feeds inputs, drains outputs until `Wait`, and hands each to where it belongs. Decides nothing.
+
+use std::thread::JoinHandle;
+
+use anyhow::Context as _;
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::tunnel::Tunnel;
+use fleetgate_engine::tunnel::session::Noise;
+use fleetgate_engine::wire::{Answer, AskId, Command, Input, News, Output, Transmit};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::stream::Streams;
+use crate::udp::Udp;
+
+/// Commands taken in one turn before packets have their say.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// Where the tunnel's words go. Each of them must not block: the thread carries every packet.
+pub struct Mouths {
+    pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
+    pub news: Box<dyn FnMut(News) + Send>,
+    pub streams: Streams,
+}
+
+pub struct Inbox {
+    /// From the API: bounded, the sender waits.
+    pub commands: mpsc::Receiver<Command>,
+    /// Questions and stream words: bounded by the monitor's cap and the streams' windows.
+    pub asks: mpsc::UnboundedReceiver<Command>,
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// When the thread or its reactor cannot be made, or the socket does not take its options.
+pub fn start<N: Noise + Send + 'static>(
+    tunnel: Tunnel<N>,
+    socket: std::net::UdpSocket,
+    inbox: Inbox,
+    mouths: Mouths,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>>
+where
+    N::Session: Send,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let udp = {
+        let _inside = runtime.enter();
+        Udp::new(socket).context("the UDP socket does not take its options")?
+    };
+    let driver = Driver { tunnel, udp, mouths, outgoing: Vec::new() };
+    let thread = std::thread::Builder::new().name("tunnel".to_owned());
+    Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
+}
+
+struct Driver<N: Noise> {
+    tunnel: Tunnel<N>,
+    udp: Udp,
+    mouths: Mouths,
+    /// Kept between turns for its capacity.
+    outgoing: Vec<Transmit>,
+}
+
+impl<N: Noise> Driver<N> {
+    async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
+        let mut deadline = self.drain();
+        loop {
+            let wait = deadline.map(|at| at.since(clock::now().mono));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                ready = self.udp.readable() => match ready {
+                    Ok(()) => self.receive(),
+                    Err(error) => return tracing::error!(%error, "the UDP socket is gone; tunnels have ended"),
+                },
+                command = inbox.asks.recv() => match command {
+                    Some(first) => self.asks(first, &mut inbox.asks),
+                    None => return,
+                },
+                command = inbox.commands.recv() => match command {
+                    Some(first) => self.commands(first, &mut inbox.commands),
+                    None => return,
+                },
+                () = sleep(wait) => self.tunnel.handle(Input::Timeout, clock::now()),
+            }
+            // What a flood of packets would keep waiting: commands are taken each turn.
+            self.waiting(&mut inbox);
+            deadline = self.drain();
+        }
+    }
+
+    fn receive(&mut self) {
+        let now = clock::now();
+        let tunnel = &mut self.tunnel;
+        self.udp.receive(|from, to, bytes| tunnel.handle(Input::Datagram { from, to, bytes }, now));
+    }
+
+    fn asks(&mut self, first: Command, more: &mut mpsc::UnboundedReceiver<Command>) {
+        self.take(first, || more.try_recv());
+    }
+
+    fn commands(&mut self, first: Command, more: &mut mpsc::Receiver<Command>) {
+        self.take(first, || more.try_recv());
+    }
+
+    fn waiting(&mut self, inbox: &mut Inbox) {
+        if let Ok(first) = inbox.asks.try_recv() {
+            self.asks(first, &mut inbox.asks);
+        }
+        if let Ok(first) = inbox.commands.try_recv() {
+            self.commands(first, &mut inbox.commands);
+        }
+    }
+
+    fn take(&mut self, first: Command, mut more: impl FnMut() -> Result<Command, TryRecvError>) {
+        let now = clock::now();
+        self.tunnel.handle(Input::Command(first), now);
+        for _ in 1..COMMANDS_PER_TURN {
+            match more() {
+                Ok(command) => self.tunnel.handle(Input::Command(command), now),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Empties the engine; sends in batches; says when it wants to be called again.
+    fn drain(&mut self) -> Option<Mono> {
+        let deadline = loop {
+            match self.tunnel.poll_output() {
+                Output::Transmit(transmit) => self.outgoing.push(transmit),
+                Output::Answer(id, answer) => (self.mouths.answer)(id, answer),
+                Output::Stream(id, word) => self.mouths.streams.deliver(id, word),
+                Output::News(news) => (self.mouths.news)(news),
+                Output::Wait(at, why) => {
+                    tracing::trace!(?at, ?why, "tunnel waits");
+                    break at;
+                }
+            }
+        };
+        self.udp.send(&self.outgoing);
+        self.outgoing.clear();
+        deadline
+    }
+}
+
+/// Until the engine wants to be called, or for ever.
+pub(crate) async fn sleep(wait: Option<std::time::Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,98 @@
+//! The gateway's own keys: made at first start, readable by their owner alone.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use fleetgate_keys::PrivateKey;
+use fleetgate_keys::ssh_key::SshKey;
+use zeroize::Zeroizing;
+
+pub const WIREGUARD_FILE: &str = "gateway.key";
+pub const SSH_FILE: &str = "gateway_ssh_key";
+
+/// The keys that the whole fleet knows the gateway by.
+pub struct Identity {
+    pub wireguard: PrivateKey,
+    pub ssh: SshKey,
+    /// No key was there: this is a first start.
+    pub fresh: bool,
+}
+
+impl Identity {
+    /// Reads the keys of `data`, or makes what is missing.
+    ///
+    /// # Errors
+    /// Refuses a key file that others can read, naming it and what to do.
+    pub fn open(data: &Path) -> anyhow::Result<Identity> {
+        let wireguard_file = data.join(WIREGUARD_FILE);
+        let fresh = !wireguard_file.exists();
+        if fresh {
+            write_secret(&wireguard_file, &PrivateKey::generate().to_base64())?;
+        }
+        let ssh_file = data.join(SSH_FILE);
+        if !ssh_file.exists() {
+            write_secret(&ssh_file, &SshKey::generate("fleetgate").to_openssh())?;
+        }
+        let wireguard = read_secret(&wireguard_file)?
+            .trim()
+            .parse()
+            .with_context(|| format!("{} does not hold a WireGuard private key", wireguard_file.display()))?;
+        let ssh = read_secret(&ssh_file)?
+            .parse::<SshKey>()
+            .with_context(|| format!("{} does not hold an OpenSSH ed25519 key", ssh_file.display()))?;
+        Ok(Identity { wireguard, ssh, fresh })
+    }
+}
+
+fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
+    let name = file.display();
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| format!("cannot make {name}"))?;
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.sync_all())
+        .with_context(|| format!("cannot write {name}"))
+}
+
+fn read_secret(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let name = file.display();
+    let mode = fs::metadata(file).with_context(|| format!("cannot read {name}"))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!(
+            "others can read {name} (mode {:o}): run `chmod 600 {name}`, and replace the key if it leaked",
+            mode & 0o777
+        );
+    }
+    fs::read_to_string(file).map(Zeroizing::new).with_context(|| format!("cannot read {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_made_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path()).unwrap();
+        let second = Identity::open(dir.path()).unwrap();
+        assert!(first.fresh && !second.fresh);
+        assert_eq!(first.wireguard.public(), second.wireguard.public());
+        let mode = fs::metadata(dir.path().join(WIREGUARD_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_stops_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::open(dir.path()).unwrap();
+        fs::set_permissions(dir.path().join(WIREGUARD_FILE), fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Identity::open(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+}

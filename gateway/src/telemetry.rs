@@ -1,0 +1,22 @@
+//! Logs to stderr, as text or JSON.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+/// boringtun logs an error for every peer that is merely offline; the tunnel reports what matters.
+const DEFAULT_FILTER: &str = "info,boringtun=off,russh=warn,sqlx=warn,hyper=warn";
+
+/// `FLEETGATE_LOG` takes the usual filter syntax, such as `debug` or `fleetgate=trace`.
+pub fn init(json: bool) {
+    let filter = std::env::var("FLEETGATE_LOG").unwrap_or_default();
+    let filter = format!("{DEFAULT_FILTER}{}{filter}", if filter.is_empty() { "" } else { "," });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)))
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+    }
+}

@@ -1,0 +1,189 @@
+//! The monitor thread, and the carrying of its questions to where they can be answered.
+//!
+//! Questions through a tunnel go to the tunnel thread, direct ones and SSH to tasks of their own.
+//! Decides nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fleetgate_engine::monitor::Monitor;
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::wire::{
+    Answer, Ask, AskId, Command, ConnectFailure, MonitorInput, MonitorOutput, Question, Route,
+};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::driver::sleep;
+use crate::ssh::{SessionKey, SshClient};
+use crate::stream::{Streams, TunnelStream};
+use crate::writer::Writer;
+
+/// Inputs taken in one turn before records are handed on.
+const INPUTS_PER_TURN: usize = 1024;
+
+pub struct Inbox {
+    /// From the API: bounded, the sender waits.
+    pub commands: mpsc::Receiver<MonitorInput>,
+    /// Answers and news: bounded by the monitor's cap of questions and the tunnel's rates.
+    pub answers: mpsc::UnboundedReceiver<MonitorInput>,
+}
+
+/// Carries questions. Cheap to clone.
+#[derive(Clone)]
+pub struct Carrier(Arc<Roads>);
+
+struct Roads {
+    tunnel: mpsc::UnboundedSender<Command>,
+    answers: mpsc::UnboundedSender<MonitorInput>,
+    streams: Streams,
+    ssh: SshClient,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Carrier {
+    pub fn new(
+        tunnel: mpsc::UnboundedSender<Command>,
+        answers: mpsc::UnboundedSender<MonitorInput>,
+        streams: Streams,
+        ssh: SshClient,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, runtime }))
+    }
+
+    fn carry(&self, ask: Ask) {
+        match ask.question {
+            Question::Connect { route: Route::Direct { host }, port } => {
+                self.spawn(ask.id, async move { Answer::Connect(direct_time(&host, port, ask.timeout).await) });
+            }
+            Question::Ssh { route, port, run } => {
+                let key = SessionKey { host: ask.host, route: route.clone(), port };
+                let dialled = dial(self.0.streams.clone(), route, port, ask.timeout);
+                let client = self.0.ssh.clone();
+                self.spawn(ask.id, async move { Answer::Ssh(client.run(key, dialled, run, ask.timeout).await) });
+            }
+            _ => {
+                if self.0.tunnel.send(Command::Ask(ask)).is_err() {
+                    tracing::debug!("the tunnel thread has ended; a question was dropped");
+                }
+            }
+        }
+    }
+
+    fn spawn(&self, id: AskId, work: impl Future<Output = Answer> + Send + 'static) {
+        let answers = self.0.answers.clone();
+        self.0.runtime.spawn(async move {
+            let answer = work.await;
+            let _ = answers.send(MonitorInput::Answer(id, answer));
+        });
+    }
+}
+
+/// Dials for SSH: through the tunnel or straight.
+async fn dial(streams: Streams, route: Route, port: u16, timeout: Duration) -> Result<Either<TunnelStream, TcpStream>, ConnectFailure> {
+    match route {
+        Route::Tunnel { peer, address } => {
+            Ok(Either::Left(streams.connect(peer, SocketAddr::new(address, port), timeout).await?))
+        }
+        Route::Direct { host } => Ok(Either::Right(direct(&host, port, timeout).await?)),
+    }
+}
+
+async fn direct_time(host: &str, port: u16, timeout: Duration) -> Result<Duration, ConnectFailure> {
+    let before = clock::now().mono;
+    direct(host, port, timeout).await?;
+    Ok(clock::now().mono.since(before))
+}
+
+async fn direct(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, ConnectFailure> {
+    match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => {
+            // Small packets in both directions: nothing is won by waiting to fill them.
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(failure(&error)),
+        Err(_) => Err(ConnectFailure::Timeout),
+    }
+}
+
+fn failure(error: &std::io::Error) -> ConnectFailure {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+        ErrorKind::ConnectionReset => ConnectFailure::Reset,
+        ErrorKind::TimedOut => ConnectFailure::Timeout,
+        _ => ConnectFailure::Unreachable(error.to_string()),
+    }
+}
+
+/// Runs until `stop`; what is recorded by then is with the writer.
+///
+/// # Errors
+/// When the thread or its reactor cannot be made.
+pub fn start(monitor: Monitor, inbox: Inbox, carrier: Carrier, writer: Writer, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let watch = Watch { monitor, carrier, writer };
+    let thread = std::thread::Builder::new().name("monitor".to_owned());
+    Ok(thread.spawn(move || runtime.block_on(watch.run(inbox, stop)))?)
+}
+
+struct Watch {
+    monitor: Monitor,
+    carrier: Carrier,
+    writer: Writer,
+}
+
+impl Watch {
+    async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
+        let mut deadline = self.drain().await;
+        loop {
+            let wait = deadline.map(|at| at.since(clock::now().mono));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                input = inbox.answers.recv() => match input {
+                    Some(first) => self.take(first, &mut inbox),
+                    None => return,
+                },
+                input = inbox.commands.recv() => match input {
+                    Some(first) => self.take(first, &mut inbox),
+                    None => return,
+                },
+                () = sleep(wait) => self.monitor.handle(MonitorInput::Timeout, clock::now()),
+            }
+            deadline = self.drain().await;
+        }
+    }
+
+    fn take(&mut self, first: MonitorInput, inbox: &mut Inbox) {
+        let now = clock::now();
+        self.monitor.handle(first, now);
+        for _ in 1..INPUTS_PER_TURN {
+            let next = inbox.answers.try_recv().or_else(|_| inbox.commands.try_recv());
+            match next {
+                Ok(input) => self.monitor.handle(input, now),
+                Err(_) => return,
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> Option<Mono> {
+        loop {
+            match self.monitor.poll_output() {
+                MonitorOutput::Ask(ask) => self.carrier.carry(ask),
+                MonitorOutput::Record(record) => self.writer.record(record).await,
+                MonitorOutput::Wait(at, why) => {
+                    tracing::trace!(?at, ?why, "monitor waits");
+                    return at;
+                }
+            }
+        }
+    }
+}

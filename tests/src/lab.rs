@@ -1,0 +1,446 @@
+//! Network namespaces with real peers. Needs root; cleans up after itself, also after a panic.
+//!
+//! ```text
+//!   gw 10.77.0.2 ── r (router) ── d1 10.77.1.2 (and 10.77.2.2 to roam to)
+//!                    │  │  └───── d2 10.77.3.2
+//!                    │  └──────── m  10.77.9.2  (mail)
+//!                    └─────────── x  10.77.8.2  (attacker)
+//! ```
+//! Each link has IPv6 beside it: fd77:N::/64.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The unprivileged user that the gateway runs as.
+const NOBODY: u32 = 65_534;
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// Runs a command to its end; panics with what it printed if it fails.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(out.status.success(), "{program} {args:?}\n{}", both(&out));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+fn both(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// Asks until the answer is yes; panics with `what` when the time is over. The bound is patience
+/// with a busy machine, not a promise of speed.
+pub fn eventually(what: &str, patience: Duration, mut yes: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !yes() {
+        assert!(begin.elapsed() < patience, "not within {} s: {what}", patience.as_secs());
+        sleep(Duration::from_millis(200));
+    }
+}
+
+/// A process of the lab; ended when dropped.
+pub struct Running(Child);
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        run("kill", &[&format!("-{name}"), &self.pid().to_string()]);
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+
+    /// Waits for the end that was asked for.
+    pub fn ended(&mut self, patience: Duration) -> bool {
+        let begin = Instant::now();
+        while begin.elapsed() < patience {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
+                return true;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        false
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub struct Lab {
+    tag: String,
+    pub dir: TempDir,
+    namespaces: Vec<String>,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Lab::new()
+    }
+}
+
+impl Lab {
+    /// Builds the namespaces and the links.
+    pub fn new() -> Lab {
+        let tag = format!("fg{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        let mut lab = Lab { tag, dir, namespaces: Vec::new() };
+        for name in ["r", "gw", "d1", "d2", "x", "m"] {
+            lab.namespace(name);
+        }
+        lab.sh("r", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        for (name, net) in [("gw", 0), ("d1", 1), ("d2", 3), ("x", 8), ("m", 9)] {
+            lab.link(name, net, true);
+        }
+        lab.link("d1", 2, false);
+        lab
+    }
+
+    fn namespace(&mut self, name: &str) {
+        let ns = self.ns(name);
+        run("ip", &["netns", "add", &ns]);
+        self.namespaces.push(ns);
+        self.sh(
+            name,
+            "ip link set lo up; sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0",
+        );
+    }
+
+    /// A cable from the router to `name`: 10.77.NET.2 and fd77:NET::2 on its end.
+    fn link(&self, name: &str, net: u8, default: bool) {
+        let (own, far) = (format!("e{net}"), format!("r{net}"));
+        let (ns, router) = (self.ns(name), self.ns("r"));
+        run(
+            "ip",
+            &["link", "add", &own, "netns", &ns, "type", "veth", "peer", "name", &far, "netns", &router],
+        );
+        self.sh("r", &format!("ip addr add 10.77.{net}.1/24 dev {far}; ip -6 addr add fd77:{net}::1/64 dev {far} nodad; ip link set {far} up"));
+        self.sh(name, &format!("ip addr add 10.77.{net}.2/24 dev {own}; ip -6 addr add fd77:{net}::2/64 dev {own} nodad; ip link set {own} up"));
+        if default {
+            self.sh(
+                name,
+                &format!("ip route add default via 10.77.{net}.1; ip -6 route add default via fd77:{net}::1"),
+            );
+        }
+    }
+
+    pub fn ns(&self, name: &str) -> String {
+        format!("{}-{name}", self.tag)
+    }
+
+    /// Runs a shell line in a namespace; panics with its output if it fails.
+    pub fn sh(&self, name: &str, line: &str) -> String {
+        run("ip", &["netns", "exec", &self.ns(name), "sh", "-ec", line])
+    }
+
+    /// The same, handing back whether it succeeded and what it printed.
+    pub fn try_sh(&self, name: &str, line: &str) -> (bool, String) {
+        let ns = self.ns(name);
+        let out =
+            Command::new("ip").args(["netns", "exec", &ns, "sh", "-c", line]).output().expect("ip is there");
+        (out.status.success(), both(&out))
+    }
+
+    /// Starts something in a namespace; its output goes to a file of the lab.
+    pub fn spawn(
+        &self,
+        name: &str,
+        log: &str,
+        program: &str,
+        args: &[&str],
+        env: &[(&str, String)],
+    ) -> Running {
+        let file = fs::File::create(self.path(log)).expect("a log in the lab's directory");
+        let child = Command::new("ip")
+            .args(["netns", "exec", &self.ns(name), program])
+            .args(args)
+            .envs(env.iter().map(|(k, v)| (*k, v.as_str())))
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a second handle"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{program}: {e}"));
+        Running(child)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for entry in fs::read_dir(self.dir.path()).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|e| e == "log") {
+                    eprintln!("--- {}\n{}", entry.path().display(), tail(&entry.path()));
+                }
+            }
+        }
+        for ns in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", ns]).status();
+        }
+    }
+}
+
+fn tail(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// The program as cargo built it, beside this test.
+pub fn program() -> PathBuf {
+    let mut dir = std::env::current_exe().expect("own path");
+    dir.pop();
+    if dir.ends_with("deps") {
+        dir.pop();
+    }
+    let file = dir.join("fleetgate");
+    assert!(file.exists(), "{} is not built: run `cargo build` first", file.display());
+    file
+}
+
+/// A gateway in the namespace `gw`, as an unprivileged user without capabilities.
+pub struct Gateway<'a> {
+    lab: &'a Lab,
+    data: PathBuf,
+    binary: PathBuf,
+    pub process: Option<Running>,
+}
+
+impl<'a> Gateway<'a> {
+    /// Starts with these settings (TOML) and waits until it is ready.
+    pub fn start(lab: &'a Lab, settings: &str) -> Gateway<'a> {
+        let data = lab.path("data");
+        fs::create_dir(&data).expect("a data directory");
+        fs::write(data.join("fleetgate.toml"), settings).expect("settings");
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("own directory");
+        chown(&data, Some(NOBODY), Some(NOBODY)).expect("root");
+        // Where any user may read and run it, wherever the checkout is.
+        let binary = lab.path("fleetgate");
+        fs::copy(program(), &binary).expect("the program");
+        let mut gateway = Gateway { lab, data, binary, process: None };
+        gateway.again();
+        gateway
+    }
+
+    /// Starts, or starts again after an end.
+    pub fn again(&mut self) {
+        let args = unprivileged(&self.binary, &["--data", self.data.to_str().expect("UTF-8"), "serve"]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let home = ("HOME", self.data.display().to_string());
+        self.process = Some(self.lab.spawn("gw", "gateway.log", "setpriv", &args, &[home]));
+        eventually("the gateway is ready", Duration::from_secs(60), || {
+            self.try_cli(&["status", "--json"]).is_some()
+        });
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut full = vec!["--data", self.data.to_str().expect("UTF-8")];
+        full.extend(args);
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.lab.ns("gw"), "setpriv"])
+            .args(unprivileged(&self.binary, &full));
+        command
+    }
+
+    /// What a command prints on stdout; panics if it fails.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let out = self.command(args).output().expect("the program runs");
+        assert!(out.status.success(), "fleetgate {args:?}: {}", both(&out));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// What a command says when it is to fail.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let out = self.command(args).output().expect("the program runs");
+        assert!(!out.status.success(), "fleetgate {args:?} was to fail: {}", both(&out));
+        both(&out)
+    }
+
+    /// JSON, where the gateway answers at all. `status` exits with a plugin's code, so the code
+    /// says nothing here.
+    fn try_cli(&self, args: &[&str]) -> Option<Value> {
+        let out = self.command(args).output().ok()?;
+        serde_json::from_slice(&out.stdout).ok()
+    }
+
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut full = args.to_vec();
+        full.push("--json");
+        self.try_cli(&full).unwrap_or_else(|| panic!("fleetgate {full:?} printed no JSON"))
+    }
+
+    /// `state`, of a host or one of its services.
+    pub fn state(&self, host: &str, service: Option<&str>) -> String {
+        let shown = self.json(&["host", "show", host]);
+        let state = match service {
+            None => shown["host"]["state"]["state"].clone(),
+            Some(name) => {
+                let services = shown["services"].as_array().cloned().unwrap_or_default();
+                services.iter().find(|s| s["name"] == name).map(|s| s["state"].clone()).unwrap_or_default()
+            }
+        };
+        state.as_str().unwrap_or("missing").to_owned()
+    }
+
+    pub fn becomes(&self, host: &str, service: Option<&str>, state: &str) {
+        let what = format!("{host} {} is {state}", service.unwrap_or("(host)"));
+        let begin = Instant::now();
+        while self.state(host, service) != state {
+            if begin.elapsed() > Duration::from_secs(90) {
+                panic!("not within 90 s: {what}; it is:\n{:#}", self.json(&["host", "show", host]));
+            }
+            sleep(Duration::from_millis(300));
+        }
+    }
+}
+
+fn unprivileged(binary: &Path, args: &[&str]) -> Vec<String> {
+    let fences = [
+        format!("--reuid={NOBODY}"),
+        format!("--regid={NOBODY}"),
+        "--clear-groups".to_owned(),
+        "--no-new-privs".to_owned(),
+        "--bounding-set=-all".to_owned(),
+        "--inh-caps=-all".to_owned(),
+    ];
+    let program = [binary.display().to_string()];
+    fences.into_iter().chain(program).chain(args.iter().map(|a| (*a).to_owned())).collect()
+}
+
+/// wireguard-go in a namespace, configured by a `.conf`.
+pub struct WireGuard<'a> {
+    lab: &'a Lab,
+    ns: &'static str,
+    pub interface: String,
+    process: Option<Running>,
+    conf: String,
+}
+
+impl<'a> WireGuard<'a> {
+    pub fn up(lab: &'a Lab, ns: &'static str, conf: &str) -> WireGuard<'a> {
+        // Control sockets of all namespaces share one directory: the names must differ.
+        let interface = format!("w{}{ns}", lab.tag.trim_start_matches("fg").replace('x', ""));
+        let interface = interface[interface.len().saturating_sub(15)..].to_owned();
+        let mut wg = WireGuard { lab, ns, interface, process: None, conf: conf.to_owned() };
+        wg.start();
+        wg
+    }
+
+    pub fn start(&mut self) {
+        let file = self.lab.path(&format!("{}.conf", self.interface));
+        fs::write(&file, plain_conf(&self.conf)).expect("a configuration");
+        let log = format!("{}.log", self.interface);
+        let process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", &self.interface], &[]);
+        self.process = Some(process);
+        let dev = &self.interface;
+        eventually("wireguard-go made its interface", Duration::from_secs(20), || {
+            self.lab.try_sh(self.ns, &format!("wg show {dev}")).0
+        });
+        self.lab.sh(self.ns, &format!("wg setconf {dev} {}", file.display()));
+        for address in addresses(&self.conf) {
+            let family = if address.contains(':') { "-6" } else { "-4" };
+            let nodad = if address.contains(':') { "nodad" } else { "" };
+            self.lab.sh(self.ns, &format!("ip {family} addr add {address} dev {dev} {nodad}"));
+        }
+        self.lab.sh(self.ns, &format!("ip link set mtu 1420 up dev {dev}"));
+        for net in allowed(&self.conf) {
+            let family = if net.contains(':') { "-6" } else { "-4" };
+            self.lab.sh(self.ns, &format!("ip {family} route add {net} dev {dev}"));
+        }
+    }
+
+    /// Ends the client: the tunnel is dead, the device is not.
+    pub fn down(&mut self) {
+        self.process = None;
+        let dev = &self.interface;
+        let _ = self.lab.try_sh(self.ns, &format!("ip link del {dev}"));
+    }
+
+    pub fn own_v4(&self) -> String {
+        let own = addresses(&self.conf).into_iter().find(|a| !a.contains(':'));
+        own.expect("an IPv4 address").split('/').next().expect("before the slash").to_owned()
+    }
+}
+
+/// What `wg setconf` takes: wg-quick's own keys left out.
+fn plain_conf(conf: &str) -> String {
+    let own = ["address", "mtu", "dns", "table", "preup", "postup", "predown", "postdown"];
+    let keep = |line: &&str| !own.iter().any(|k| line.trim().to_lowercase().starts_with(k));
+    conf.lines().filter(keep).map(|l| format!("{l}\n")).collect()
+}
+
+fn list(conf: &str, key: &str) -> Vec<String> {
+    let lines = conf.lines().filter_map(|l| l.split_once('='));
+    let values = lines.filter(|(k, _)| k.trim().eq_ignore_ascii_case(key)).map(|(_, v)| v);
+    values.flat_map(|v| v.split(',')).map(|v| v.trim().to_owned()).collect()
+}
+
+pub fn addresses(conf: &str) -> Vec<String> {
+    list(conf, "Address")
+}
+
+fn allowed(conf: &str) -> Vec<String> {
+    list(conf, "AllowedIPs")
+}
+
+/// An SMTP server (aiosmtpd) in the namespace `m` that keeps every message as a file.
+pub struct MailSink<'a> {
+    lab: &'a Lab,
+    process: Option<Running>,
+}
+
+impl<'a> MailSink<'a> {
+    pub const ADDRESS: &'static str = "10.77.9.2";
+    pub const PORT: u16 = 2525;
+
+    pub fn start(lab: &'a Lab) -> MailSink<'a> {
+        let mut sink = MailSink { lab, process: None };
+        sink.again();
+        sink
+    }
+
+    pub fn again(&mut self) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/mail_sink.py");
+        let dir = self.lab.path("mail");
+        let args = [script.to_str().expect("UTF-8"), dir.to_str().expect("UTF-8"), "2525"];
+        self.process = Some(self.lab.spawn("m", "mail.log", "python3", &args, &[]));
+        eventually("the mail sink listens", Duration::from_secs(20), || {
+            self.lab.try_sh("m", "ss -ltn | grep -q :2525").0
+        });
+    }
+
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// All messages so far, in the order of arrival.
+    pub fn messages(&self) -> Vec<String> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(self.lab.path("mail")).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        files.sort();
+        files.iter().map(|f| fs::read_to_string(f).unwrap_or_default()).collect()
+    }
+}
