@@ -73,6 +73,11 @@ impl Handle {
         self.monitor(MonitorInput::CheckNow { host, service }).await;
     }
 
+    /// Whether both engine threads still listen.
+    pub fn is_running(&self) -> bool {
+        !self.0.tunnel.is_closed() && !self.0.monitor.is_closed()
+    }
+
     async fn tunnel(&self, command: Command) {
         if self.0.tunnel.send(command).await.is_err() {
             tracing::warn!("the tunnel thread has ended; a command was dropped");

@@ -137,7 +137,6 @@ create table users (
     role text not null,                         -- admin | operator | viewer
     customer integer,
     password_hash text not null,
-    must_change integer not null default 0,
     created_at integer not null,
     disabled_at integer
 ) strict;
@@ -145,7 +144,6 @@ create table users (
 create table sessions (
     hash blob primary key not null,             -- SHA-256 of the cookie
     user integer not null references users (id),
-    csrf text not null,
     created_at integer not null,
     seen_at integer not null,
     expires_at integer not null

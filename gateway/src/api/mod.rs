@@ -1,3 +1,124 @@
-//! The HTTP API.
+//! The HTTP API: authenticates, parses, calls the store, tells the engine, renders.
+//!
+//! Decides nothing about devices or states. Everything that comes in is hostile until it is
+//! parsed; everything that goes out is a type of `model.rs` or a problem document.
 
+mod auth;
+mod client;
+mod document;
+mod edge;
+mod etag;
+mod extract;
+mod gateway;
+mod health;
+mod idempotency;
+mod ids;
 pub mod model;
+mod page;
+mod problem;
+#[cfg(test)]
+mod testing;
+mod throttle;
+mod write;
+
+use std::sync::Arc;
+
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use fleetgate_keys::{PublicKey, SealKey, SshPublicKey};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
+
+pub use client::Client;
+pub use problem::{FieldError, ProblemDocument};
+
+use crate::config::Config;
+use crate::handle::Handle;
+use crate::live::Live;
+use crate::store::Store;
+use problem::Problem;
+
+/// What handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Parts>);
+
+/// The parts of a running gateway that the API talks to.
+pub struct Parts {
+    pub store: Store,
+    pub handle: Handle,
+    pub live: Live,
+    pub config: Config,
+    pub identity: Identity,
+    /// The port that the tunnels' socket is bound to.
+    pub udp_port: u16,
+    pub metrics: PrometheusHandle,
+    /// Cancelled when the gateway stops: streams end.
+    pub shutdown: CancellationToken,
+}
+
+/// What the fleet knows the gateway by, and what seals the secrets in the database.
+pub struct Identity {
+    pub public_key: PublicKey,
+    pub ssh_public_key: SshPublicKey,
+    pub seal: SealKey,
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl AppState {
+    pub fn new(parts: Parts) -> Self {
+        AppState(Arc::new(parts))
+    }
+
+    /// As the browser sees it, which a proxy may have between.
+    fn is_https(&self) -> bool {
+        let public = self.config.public_url.as_deref();
+        self.config.tls.is_some() || public.is_some_and(|url| url.starts_with("https://"))
+    }
+
+    /// The prefix makes browsers refuse one that another host or a plain connection set.
+    fn cookie_name(&self) -> &'static str {
+        if self.is_https() { "__Host-fleetgate_session" } else { "fleetgate_session" }
+    }
+}
+
+/// Everything that the gateway answers over HTTP. Serve it with
+/// `into_make_service_with_connect_info::<Client>()`, on TCP and on the Unix socket.
+pub fn router(state: AppState) -> axum::Router {
+    let (routes, declared) = declared().split_for_parts();
+    let text: Arc<str> = document::complete(&declared).to_string().into();
+    let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
+    let routes = routes
+        .merge(health::routes())
+        .merge(swagger)
+        .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
+        .fallback(|| async { Problem::from_status(StatusCode::NOT_FOUND) });
+    edge::wrap(routes, &state).with_state(state)
+}
+
+/// The OpenAPI document, as `docs/openapi.json` has it.
+pub fn openapi() -> serde_json::Value {
+    document::complete(&declared().into_openapi())
+}
+
+async fn serve_document(text: Arc<str>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+}
+
+fn declared() -> OpenApiRouter<AppState> {
+    document::base().nest("/api/v1", routes())
+}
+
+/// Everything under `/api/v1`, a file each.
+fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().merge(gateway::routes())
+}

@@ -5,6 +5,14 @@
 //! this file is the one that knows it is SQLite. An unbound parameter is silently NULL here, so
 //! count them.
 
+pub mod access;
+pub mod events;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod idempotency;
+pub mod settings;
+pub mod tokens;
+
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -12,16 +20,20 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::wire::{HostSpec, PeerMemory, PeerSpec};
-use sqlx::SqlStr;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{SqlStr, Sqlite};
 
 /// Readers at a time: more than the machine's cores gain nothing on one file.
 const READERS: u32 = 4;
 /// How long a statement waits for the other process that may hold the file (a backup).
 const BUSY: Duration = Duration::from_secs(10);
+
+/// Changes to the main database that happen together or not at all.
+pub type Tx = sqlx::Transaction<'static, Sqlite>;
 
 /// Handles to both databases. Cheap to clone.
 #[derive(Clone)]
@@ -52,6 +64,29 @@ impl Store {
         for pool in [&self.read, &self.history_read, &self.write, &self.history_write] {
             pool.close().await;
         }
+    }
+
+    /// A transaction on the one writing connection. It holds up every other write until it is
+    /// committed or dropped.
+    ///
+    /// # Errors
+    /// When the connection does not become free in time.
+    pub async fn begin(&self) -> sqlx::Result<Tx> {
+        self.write.begin_with("begin immediate").await
+    }
+
+    /// A connection for several readings.
+    ///
+    /// # Errors
+    /// When none becomes free in time.
+    pub async fn reader(&self) -> sqlx::Result<PoolConnection<Sqlite>> {
+        self.read.acquire().await
+    }
+
+    /// # Errors
+    /// When the main database cannot be read.
+    pub async fn ping(&self) -> sqlx::Result<()> {
+        sqlx::query("select count(*) from settings").execute(&self.read).await.map(drop)
     }
 
     /// The peer as the tunnel wants it; `None` if there is no such peer (any more).

@@ -1,0 +1,245 @@
+//! Who calls: a token, a session, or our own user on the Unix socket; and what he may.
+//!
+//! Deny by default: a handler without `Require...` is public, and a test names every one of those.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, MatchedPath};
+use axum::http::{HeaderMap, HeaderName, header, request::Parts};
+use axum_extra::extract::CookieJar;
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::{Token, TokenHash, TokenKind};
+
+use super::AppState;
+use super::client::Client;
+use super::ids::Kind;
+use super::problem::Problem;
+pub use crate::store::access::Role;
+use crate::store::{access, tokens};
+
+/// A session that nobody used for so long has ended.
+pub const SESSION_IDLE: Duration = Duration::from_secs(24 * 3_600);
+/// However busy, a session ends so long after the login.
+pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
+/// Last uses are noted so often and not at each request: each is a write.
+const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// In place of an `Origin`, for callers that are no browser and still use a cookie. A page of
+/// somebody else cannot send it without asking first (CORS), and nobody answers that.
+pub const CSRF_HEADER: HeaderName = HeaderName::from_static("x-fleetgate");
+
+/// Who is behind a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub who: Who,
+    pub role: Role,
+    /// Areas of the API; empty: all that the role allows.
+    pub scopes: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// With a session; its hash finds it again.
+    User {
+        id: Id,
+        name: String,
+        session: TokenHash,
+        until: Wall,
+    },
+    Token(Id),
+    /// Our own user, over the Unix socket.
+    Local,
+}
+
+/// As events name it.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::User { name, .. } => write!(f, "user:{name}"),
+            Who::Token(id) => write!(f, "token:{}", Kind::Token.text(*id)),
+            Who::Local => f.write_str("user:local"),
+        }
+    }
+}
+
+/// Areas of the API that a token can be limited to.
+pub const SCOPES: [&str; 5] = ["monitoring", "devices", "enrolments", "access", "gateway"];
+
+/// By the first part of a route.
+fn scope_of(route: &str) -> &'static str {
+    let first = route.trim_start_matches("/api/v1/").split('/').next().unwrap_or_default();
+    match first {
+        "devices" => "devices",
+        "enrolments" | "enrolment-tokens" => "enrolments",
+        "tokens" | "users" | "audit" | "session" => "access",
+        "gateway" | "metrics" | "/metrics" => "gateway",
+        _ => "monitoring",
+    }
+}
+
+impl Principal {
+    fn must_be(self, role: Role, route: &str) -> Result<Self, Problem> {
+        if self.role < role {
+            let detail = format!("this needs the role {role}; {self} is {}", self.role);
+            return Err(Problem::forbidden("role_missing", detail));
+        }
+        let scope = scope_of(route);
+        if !self.scopes.is_empty() && !self.scopes.iter().any(|s| s == scope) {
+            let detail = format!("this needs the scope {scope}, which this token does not have");
+            return Err(Problem::forbidden("scope_missing", detail));
+        }
+        Ok(self)
+    }
+}
+
+impl FromRequestParts<AppState> for Principal {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        if let Some(given) = parts.headers.get(header::AUTHORIZATION) {
+            let text = given.to_str().unwrap_or_default();
+            return by_token(app, text).await;
+        }
+        let Ok(client) = Client::from_request_parts(parts, app).await;
+        if client.is_own_user() {
+            return Ok(Principal { who: Who::Local, role: Role::Admin, scopes: Vec::new() });
+        }
+        let cookies = CookieJar::from_headers(&parts.headers);
+        let Some(cookie) = cookies.get(app.cookie_name()) else {
+            let detail = "log in, or send a token as `Authorization: Bearer fgt_...`";
+            return Err(Problem::unauthorized("not_logged_in", detail));
+        };
+        if !parts.method.is_safe() {
+            same_origin(&parts.headers, app)?;
+        }
+        by_session(app, cookie.value()).await
+    }
+}
+
+async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
+    let refused = |why: String| Problem::unauthorized("token_refused", why);
+    let text = header.strip_prefix("Bearer ").map(str::trim);
+    let text = text.ok_or_else(|| refused("`Authorization: Bearer fgt_...` is expected".into()))?;
+    let token: Token = text.parse().map_err(|e| refused(format!("{e}")))?;
+    if token.kind() != TokenKind::Api {
+        return Err(refused("this is no API token; those begin with fgt_".into()));
+    }
+    let id: Id = token.id().parse().map_err(|e| refused(format!("{e}")))?;
+    let row = app.store.api_token(id).await?.filter(|(_, hash)| token.matches(hash));
+    let (row, _) = row.ok_or_else(|| refused("this gateway does not know this token".into()))?;
+    let now = crate::clock::wall();
+    if !row.is_good(now) {
+        return Err(refused("this token has expired or was revoked: make a new one".into()));
+    }
+    if row.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
+        let mut tx = app.store.begin().await?;
+        tokens::touch(&mut tx, id, now).await?;
+        tx.commit().await?;
+    }
+    Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes })
+}
+
+async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> {
+    let over = || Problem::unauthorized("session_over", "the session is over: log in again");
+    let token: Token = cookie.parse().map_err(|_| over())?;
+    let hash = token.hash();
+    let session = app.store.session(&hash).await?.filter(|_| token.kind() == TokenKind::Session);
+    let session = session.ok_or_else(over)?;
+    let now = crate::clock::wall();
+    let idle = now.since(session.seen_at);
+    if now >= session.expires_at || idle >= SESSION_IDLE || session.user.disabled_at.is_some() {
+        return Err(over());
+    }
+    if idle >= TOUCH_EVERY {
+        let mut tx = app.store.begin().await?;
+        access::touch_session(&mut tx, &hash, now).await?;
+        tx.commit().await?;
+    }
+    let (id, name, until) = (session.user.id, session.user.name, session.expires_at);
+    let who = Who::User { id, name, session: hash, until };
+    Ok(Principal { who, role: session.user.role, scopes: Vec::new() })
+}
+
+/// A cookie comes along with whatever a browser was talked into sending. `SameSite=Strict` holds
+/// that back already; this does where it fails.
+///
+/// # Errors
+/// 403 when the request may come from another site.
+pub(super) fn same_origin(headers: &HeaderMap, app: &AppState) -> Result<(), Problem> {
+    let text = |name: HeaderName| headers.get(name).map(|v| v.to_str().unwrap_or_default());
+    let fine = match (text(HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {
+        (Some(site), _) if site != "same-origin" => false,
+        (_, Some(origin)) => is_ours(origin, text(header::HOST), app.config.public_url.as_deref()),
+        (Some(_), None) => true,
+        (None, None) => headers.contains_key(CSRF_HEADER),
+    };
+    if fine {
+        return Ok(());
+    }
+    let detail = "this request came from another site, or its Origin header is missing; \
+                  programs use a token, or send the header X-Fleetgate";
+    Err(Problem::forbidden("cross_site", detail))
+}
+
+fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
+    let authority = origin.split_once("://").map(|(_, authority)| authority);
+    public_url == Some(origin) || authority.is_some() && authority == host
+}
+
+macro_rules! require {
+    ($($name:ident $role:ident),*) => {$(
+        #[doc = concat!("The caller, who is ", stringify!($role), " or more.")]
+        #[derive(Clone, Debug)]
+        pub struct $name(pub Principal);
+
+        impl FromRequestParts<AppState> for $name {
+            type Rejection = Problem;
+
+            async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+                let principal = Principal::from_request_parts(parts, app).await?;
+                let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+                principal.must_be(Role::$role, route).map($name)
+            }
+        }
+    )*};
+}
+
+require!(RequireViewer Viewer, RequireOperator Operator, RequireAdmin Admin);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(role: Role, scopes: &[&str]) -> Principal {
+        let scopes = scopes.iter().map(ToString::to_string).collect();
+        Principal { who: Who::Token(Id::from_i64(7)), role, scopes }
+    }
+
+    #[test]
+    fn a_role_includes_the_lower_ones_only() {
+        let route = "/api/v1/devices";
+        assert!(token(Role::Operator, &[]).must_be(Role::Viewer, route).is_ok());
+        assert!(token(Role::Operator, &[]).must_be(Role::Operator, route).is_ok());
+        assert!(token(Role::Operator, &[]).must_be(Role::Admin, route).is_err());
+    }
+
+    #[test]
+    fn a_scope_limits_a_token_to_its_area() {
+        let limited = token(Role::Admin, &["devices"]);
+        assert!(limited.clone().must_be(Role::Operator, "/api/v1/devices/{device}").is_ok());
+        for elsewhere in ["/api/v1/hosts", "/api/v1/tokens", "/api/v1/gateway/endpoint", "/api/v1/enrolments"]
+        {
+            assert!(limited.clone().must_be(Role::Viewer, elsewhere).is_err(), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_ours_by_host_or_by_the_public_url() {
+        assert!(is_ours("https://gw.example", Some("gw.example"), None));
+        assert!(is_ours("https://gw.example", Some("10.0.0.1:8080"), Some("https://gw.example")));
+        assert!(!is_ours("https://evil.example", Some("gw.example"), Some("https://gw.example")));
+        assert!(!is_ours("null", Some("gw.example"), None));
+        assert!(!is_ours("https://gw.example.evil.example", Some("gw.example"), None));
+    }
+}

@@ -1,0 +1,149 @@
+//! Where a request came from: this machine's socket or the network, and which address counts.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use axum::extract::FromRequestParts;
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::http::{HeaderMap, request::Parts};
+use axum::serve::IncomingStream;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use super::AppState;
+
+/// The other end of a connection. Serve the router with
+/// `into_make_service_with_connect_info::<Client>()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Over the Unix socket, by the user that the kernel names.
+    Local {
+        uid: u32,
+    },
+    Remote(SocketAddr),
+}
+
+/// Where the kernel would not say; no process of ours has it.
+const NOBODY_KNOWS: u32 = u32::MAX;
+/// Root reads the data directory anyway, and `sudo fleetgate device add` is how it is called on a
+/// server where the gateway has a user of its own.
+const ROOT: u32 = 0;
+
+impl Client {
+    /// Our own user, or root.
+    pub fn is_own_user(self) -> bool {
+        matches!(self, Client::Local { uid } if uid != NOBODY_KNOWS && (uid == ROOT || Some(uid) == own_uid()))
+    }
+
+    pub fn is_this_machine(self) -> bool {
+        match self {
+            Client::Local { .. } => true,
+            Client::Remote(address) => address.ip().to_canonical().is_loopback(),
+        }
+    }
+
+    /// Behind proxies that are ours to believe, the last address that is not one of them.
+    pub fn source(self, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
+        let Client::Remote(address) = self else { return IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let peer = address.ip().to_canonical();
+        if !trusted.contains(&peer) {
+            return peer;
+        }
+        let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok());
+        let hops: Vec<&str> = forwarded.flat_map(|v| v.split(',')).collect();
+        let hops = hops.iter().rev().map_while(|h| h.trim().parse::<IpAddr>().ok());
+        hops.map(|ip| ip.to_canonical()).find(|ip| !trusted.contains(ip)).unwrap_or(peer)
+    }
+}
+
+/// One customer of a provider has a /64, so that counting single addresses bounds nothing.
+pub fn throttled_as(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) >> 64 << 64)),
+    }
+}
+
+fn own_uid() -> Option<u32> {
+    static OWN: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
+    *OWN.get_or_init(|| UnixStream::pair().ok()?.0.peer_cred().ok().map(|c| c.uid()))
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Client {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Client::Remote(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Client {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Client::Local { uid: stream.io().peer_cred().map_or(NOBODY_KNOWS, |c| c.uid()) }
+    }
+}
+
+/// As axum-server tells it, which serves TLS.
+impl Connected<SocketAddr> for Client {
+    fn connect_info(address: SocketAddr) -> Self {
+        Client::Remote(address)
+    }
+}
+
+/// A request without connection info is a stranger's.
+impl FromRequestParts<AppState> for Client {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let info = ConnectInfo::<Client>::from_request_parts(parts, state).await;
+        Ok(info.ok().map_or(Client::Remote(SocketAddr::from(([0, 0, 0, 0], 0))), |info| info.0))
+    }
+}
+
+/// The address that throttling and the audit go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Source(pub IpAddr);
+
+impl FromRequestParts<AppState> for Source {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        let client = Client::from_request_parts(parts, state).await?;
+        Ok(Source(client.source(&parts.headers, &state.config.trusted_proxies)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", value.parse().unwrap());
+        }
+        let client = Client::Remote(SocketAddr::new(peer.parse().unwrap(), 1));
+        client.source(&headers, &["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()]).to_string()
+    }
+
+    #[test]
+    fn a_forwarded_address_is_believed_from_configured_proxies_only() {
+        assert_eq!(source("192.0.2.9", &["198.51.100.1"]), "192.0.2.9");
+        assert_eq!(source("10.0.0.1", &["203.0.113.7, 198.51.100.1"]), "198.51.100.1");
+        assert_eq!(source("10.0.0.1", &["198.51.100.1", "10.0.0.2"]), "198.51.100.1");
+        assert_eq!(source("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(source("10.0.0.1", &["198.51.100.1, nonsense"]), "10.0.0.1");
+        assert_eq!(source("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[tokio::test]
+    async fn our_own_user_is_known_on_the_socket() {
+        let uid = own_uid().unwrap();
+        assert!(Client::Local { uid }.is_own_user());
+        assert!(!Client::Local { uid: uid + 1 }.is_own_user());
+        assert!(!Client::Local { uid: NOBODY_KNOWS }.is_own_user());
+    }
+
+    #[test]
+    fn neighbours_in_one_v6_network_are_throttled_as_one() {
+        let [a, b] = ["2001:db8::1", "2001:db8::ffff:2"].map(|a| throttled_as(a.parse().unwrap()));
+        assert_eq!(a, b);
+    }
+}

@@ -1,0 +1,128 @@
+//! What handlers take from a request, with every refusal a problem document.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::{StatusCode, header, request::Parts};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        must_be_json(&request)?;
+        parse(&read(request, state).await?).map(Body)
+    }
+}
+
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let read = Bytes::from_request(request, state).await;
+    read.map_err(|rejection| Problem::from_status(rejection.status()))
+}
+
+/// An empty body stands for `{}`, so that a POST without parameters needs none.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    Json::from_bytes(bytes).map(|Json(value)| value).map_err(json_problem)
+}
+
+/// Anything else may come from a form on a stranger's page.
+pub(super) fn must_be_json(request: &Request) -> Result<(), Problem> {
+    let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
+    let mime = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if mime.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Problem::from_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+}
+
+fn json_problem(rejection: JsonRejection) -> Problem {
+    let text = rejection.body_text();
+    match rejection {
+        JsonRejection::JsonDataError(_) => {
+            let what = text.split_once("target type: ").map_or(text.as_str(), |(_, what)| what);
+            let (field, detail) = what.split_once(": ").filter(|(f, _)| is_path(f)).unwrap_or(("", what));
+            Problem::invalid(field, detail)
+        }
+        _ => Problem::bad_request("broken_json", "the body is not JSON; it breaks off or has a typo"),
+    }
+}
+
+/// A path as serde names it, and not the beginning of a sentence.
+fn is_path(text: &str) -> bool {
+    text != "missing field" && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.[]-/".contains(&b))
+}
+
+/// Parameters of the query string.
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::from_request_parts(parts, state).await;
+        query.map(|q| Query(q.0)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let detail = text.split_once("query string: ").map_or(text.as_str(), |(_, what)| what);
+            Problem::bad_request("bad_query", detail)
+        })
+    }
+}
+
+/// Parts of the path.
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|p| Path(p.0)).map_err(|_| Problem::from_status(StatusCode::NOT_FOUND))
+    }
+}
+
+/// For PATCH: absent is `None` (leave it), `null` is `Some(None)` (clear it).
+pub fn present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code, reason = "only its parsing matters")]
+        name: String,
+        #[serde(default)]
+        #[allow(dead_code, reason = "only its parsing matters")]
+        labels: BTreeMap<String, String>,
+    }
+
+    fn refused(body: &str) -> String {
+        parse::<Sample>(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_body_is_refused_with_the_field() {
+        assert_eq!(refused("{"), "broken_json: the body is not JSON; it breaks off or has a typo");
+        assert!(refused(r#"{"name":1}"#).starts_with("invalid: name: invalid type: integer"));
+        assert!(refused(r#"{"name":"a","labels":{"x":[]}}"#).starts_with("invalid: labels.x: invalid type"));
+        assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));
+        assert!(refused(r#"{"name":"a","nam":"b"}"#).contains("unknown field `nam`"));
+        assert!(refused("[1]").contains("invalid"), "{}", refused("[1]"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Facts of the gateway, and the one of them that is confirmed by a person: its endpoint.
+
+use axum::Json;
+use axum::extract::State;
+use fleetgate_engine::id::Id;
+use fleetgate_keys::Endpoint;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireAdmin, RequireViewer};
+use super::extract::Body;
+use super::model::{EndpointChange, Gateway};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::events::Object;
+use crate::store::settings;
+
+const ENDPOINT: &str = "endpoint";
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(set_endpoint))
+}
+
+#[utoipa::path(get, path = "/gateway", operation_id = "show_gateway", tag = "gateway",
+    security(("token" = ["viewer"])), responses((status = 200, body = Gateway)))]
+async fn show(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Gateway>, Problem> {
+    let mut conn = app.store.reader().await?;
+    Ok(Json(facts(&app, confirmed_endpoint(&app, &mut conn).await?)))
+}
+
+/// Confirms the address that devices are given. Once is enough; configurations that have left keep
+/// what they say.
+#[utoipa::path(put, path = "/gateway/endpoint", operation_id = "set_endpoint", tag = "gateway",
+    security(("token" = ["admin"])), request_body = EndpointChange,
+    responses((status = 200, body = Gateway)))]
+async fn set_endpoint(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    Body(change): Body<EndpointChange>,
+) -> Result<Json<Gateway>, Problem> {
+    let endpoint: Endpoint =
+        change.endpoint.parse().map_err(|e| Problem::invalid("endpoint", format!("{e}")))?;
+    if let Some(set) = &app.config.endpoint {
+        let detail = format!("the settings say endpoint = {set:?}: change it there and restart");
+        return Err(Problem::conflict("endpoint_configured", detail));
+    }
+    let mut write = Write::begin(&app, &who).await?;
+    settings::put(write.tx(), ENDPOINT, &endpoint.to_string()).await?;
+    let data = json!({ "endpoint": endpoint.to_string() });
+    write.event("gateway.endpoint", (Object::System, Id::from_i64(0)), "confirmed", data).await?;
+    write.commit().await?;
+    Ok(Json(facts(&app, Some(endpoint))))
+}
+
+/// The endpoint of the settings, or the one that was confirmed.
+async fn confirmed_endpoint(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+) -> Result<Option<Endpoint>, Problem> {
+    let text = match &app.config.endpoint {
+        Some(text) => Some(text.clone()),
+        None => settings::find(conn, ENDPOINT).await?,
+    };
+    text.map(|t| t.parse().map_err(|e| Problem::internal(anyhow::anyhow!("endpoint {t:?}: {e}")))).transpose()
+}
+
+/// The endpoint that a configuration may leave with.
+///
+/// # Errors
+/// 409 while nobody has said it: a guessed one would have to be visited device by device.
+pub(super) async fn endpoint(app: &AppState, conn: &mut SqliteConnection) -> Result<Endpoint, Problem> {
+    confirmed_endpoint(app, conn).await?.ok_or_else(|| {
+        let port = app.udp_port;
+        Problem::conflict(
+            "endpoint_not_set",
+            format!(
+                "devices cannot be told where the gateway is: set endpoint in fleetgate.toml \
+                 (FLEETGATE_ENDPOINT), or confirm it once with `fleetgate gateway endpoint \
+                 vpn.example.com:{port}` or PUT /api/v1/gateway/endpoint {{\"endpoint\": \
+                 \"vpn.example.com:{port}\"}}. UDP port {port} of this machine must be reachable there"
+            ),
+        )
+    })
+}
+
+fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
+    let (v4, v6) = app.config.inner_addresses();
+    Gateway {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        public_key: app.identity.public_key.to_string(),
+        ssh_public_key: app.identity.ssh_public_key.to_string(),
+        endpoint: endpoint.map(|e| e.to_string()),
+        endpoint_configured: app.config.endpoint.is_some(),
+        udp_port: app.udp_port,
+        pool_v4: app.config.pool_v4.to_string(),
+        pool_v6: app.config.pool_v6.to_string(),
+        addresses: vec![v4.to_string(), v6.to_string()],
+        keepalive_s: app.config.keepalive,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn the_endpoint_is_confirmed_once_and_shown() {
+        let api = TestApi::new().await;
+        let shown = api.viewer().get("/api/v1/gateway").await;
+        assert_eq!((shown.status, &shown.json["endpoint"]), (200, &json!(null)));
+        let set = json!({ "endpoint": "vpn.example.net:51820" });
+        assert_eq!(api.admin().put("/api/v1/gateway/endpoint", set).await.status, 200);
+        let shown = api.viewer().get("/api/v1/gateway").await;
+        assert_eq!(shown.json["endpoint"], "vpn.example.net:51820");
+    }
+
+    #[tokio::test]
+    async fn a_nonsense_endpoint_is_refused_with_the_field() {
+        let api = TestApi::new().await;
+        for bad in ["", "host", "host:0", "a b:1", "host:1\nPostUp = reboot"] {
+            let answer = api.admin().put("/api/v1/gateway/endpoint", json!({ "endpoint": bad })).await;
+            assert_eq!((answer.status, answer.code()), (422, "invalid"), "{bad:?}");
+            assert_eq!(answer.json["errors"][0]["field"], "endpoint");
+        }
+    }
+}

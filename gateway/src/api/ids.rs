@@ -1,0 +1,102 @@
+//! Ids and names in paths and answers. Names never hold `_`, so that a path takes either.
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+
+use super::problem::Problem;
+
+/// What an id names; stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hosts and devices: one space.
+    Host,
+    Enrolment,
+    Token,
+    User,
+}
+
+impl Kind {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Kind::Host => "h_",
+            Kind::Enrolment => "e_",
+            Kind::Token => "t_",
+            Kind::User => "u_",
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Kind::Host => "host or device",
+            Kind::Enrolment => "enrolment",
+            Kind::Token => "token",
+            Kind::User => "user",
+        }
+    }
+
+    pub fn text(self, id: Id) -> String {
+        format!("{}{id}", self.prefix())
+    }
+
+    /// # Errors
+    /// 404: what is no id names nothing.
+    pub fn parse(self, text: &str) -> Result<Id, Problem> {
+        let id = text.strip_prefix(self.prefix()).and_then(|rest| rest.parse().ok());
+        id.ok_or_else(|| self.unknown(text))
+    }
+
+    pub fn unknown(self, text: &str) -> Problem {
+        // What was asked for is hostile text; a name of ours is short.
+        let shown: String = text.chars().take(80).collect();
+        Problem::not_found(format!("no {} is called {shown:?}", self.noun()))
+    }
+}
+
+/// What stands in a path: an id, or a name to be looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    Id(Id),
+    Name(String),
+}
+
+impl Kind {
+    pub fn named(self, text: &str) -> Named {
+        match self.parse(text) {
+            Ok(id) => Named::Id(id),
+            Err(_) => Named::Name(text.to_owned()),
+        }
+    }
+}
+
+/// A new id; the database's primary key makes sure that it is.
+///
+/// # Panics
+/// When the operating system has no randomness to give.
+pub fn new_id(now: Wall) -> Id {
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    Id::new(now.as_millis(), u32::from_ne_bytes(random))
+}
+
+/// RFC 3339 in UTC.
+pub fn time(at: Wall) -> String {
+    jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_takes_an_id_or_a_name() {
+        let id = Id::from_i64(7);
+        assert_eq!(Kind::Host.named(&Kind::Host.text(id)), Named::Id(id));
+        assert_eq!(Kind::Host.named("cam-07"), Named::Name("cam-07".into()));
+        assert!(Kind::User.parse(&Kind::Host.text(id)).is_err());
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(Wall::from_millis(1_700_000_000_250)), "2023-11-14T22:13:20.25Z");
+    }
+}

@@ -1,0 +1,214 @@
+//! Errors as problem documents (RFC 9457) with a stable `code`.
+//!
+//! What stands in one is written for the caller. The chain of an internal error goes to the log,
+//! once, and the caller gets the request id to name it by.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// A problem document as it goes over the wire.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProblemDocument {
+    /// `urn:fleetgate:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// Stable: programs branch on this.
+    pub code: String,
+    /// For people: what is wrong and what to do.
+    pub detail: String,
+    /// Names this request in the gateway's log.
+    pub request_id: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// What is wrong with one field of the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldError {
+    /// The path of the field, such as `labels.site`; empty for the whole body.
+    pub field: String,
+    pub detail: String,
+}
+
+/// An error on its way out of a handler.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    errors: Vec<FieldError>,
+    retry_after_s: Option<u64>,
+    cause: Option<Arc<anyhow::Error>>,
+}
+
+impl Problem {
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Problem { status, code, detail: detail.into(), errors: Vec::new(), retry_after_s: None, cause: None }
+    }
+
+    pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    pub fn unauthorized(code: &'static str, detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::UNAUTHORIZED, code, detail)
+    }
+
+    pub fn forbidden(code: &'static str, detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::FORBIDDEN, code, detail)
+    }
+
+    /// `what` as in `no device is called "cam1"`.
+    pub fn not_found(what: impl Into<String>) -> Self {
+        Problem::new(StatusCode::NOT_FOUND, "not_found", what)
+    }
+
+    pub fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Problem::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// The request was understood and one field of it is no good.
+    pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Problem::invalid_fields(vec![FieldError { field: field.into(), detail: detail.into() }])
+    }
+
+    pub fn invalid_fields(errors: Vec<FieldError>) -> Self {
+        let first = errors.first().map_or_else(String::new, |e| match e.field.as_str() {
+            "" => e.detail.clone(),
+            field => format!("{field}: {}", e.detail),
+        });
+        Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", first) }
+    }
+
+    pub fn too_many(detail: impl Into<String>, retry_after_s: u64) -> Self {
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail);
+        Problem { retry_after_s: Some(retry_after_s), ..problem }
+    }
+
+    /// Ours, not the caller's.
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        let detail = "something went wrong inside; the gateway's log has it under the request id";
+        let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
+        Problem { cause: Some(Arc::new(cause.into())), ..problem }
+    }
+
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The document, and the one log line of an internal error.
+    pub(super) fn render(&self, request_id: &str) -> ProblemDocument {
+        if let Some(cause) = &self.cause {
+            tracing::error!(request_id, error = format!("{cause:#}"), "a request failed");
+        }
+        ProblemDocument {
+            kind: format!("urn:fleetgate:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail.clone(),
+            request_id: request_id.to_owned(),
+            errors: self.errors.clone(),
+        }
+    }
+
+    /// For an answer of a layer that knows no problems: a wrong method, a body over the limit.
+    pub(super) fn from_status(status: StatusCode) -> Self {
+        let (code, detail) = match status {
+            StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path"),
+            StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not take this method"),
+            StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "the body is larger than this gateway takes"),
+            StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "this took too long; try again"),
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "the body must be JSON"),
+            s if s.is_client_error() => ("bad_request", "the request was not understood"),
+            _ => ("internal", "something went wrong inside; the gateway's log has it under the request id"),
+        };
+        Problem::new(status, code, detail)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.detail)
+    }
+}
+
+/// Leaves the body to `edge.rs`, which knows the request id.
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.status;
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"fleetgate\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Self {
+        match error.downcast::<sqlx::Error>() {
+            Ok(error) => error.into(),
+            Err(error) => Problem::internal(error),
+        }
+    }
+}
+
+/// SQLite's primary result code of a write without room for it.
+const SQLITE_FULL: &str = "13";
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == SQLITE_FULL);
+        let (status, code, detail) = if full {
+            (StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the gateway's disk is full; nothing was changed")
+        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+            (StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy; try again")
+        } else {
+            return Problem::internal(error);
+        };
+        Problem { cause: Some(Arc::new(error.into())), ..Problem::new(status, code, detail) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_internal_error_shows_its_request_id_and_nothing_else() {
+        let problem = Problem::internal(anyhow::anyhow!("no such table: peers"));
+        let text = serde_json::to_string(&problem.render("r1")).unwrap();
+        assert!(text.contains("\"request_id\":\"r1\"") && !text.contains("peers"), "{text}");
+    }
+
+    #[test]
+    fn a_field_error_names_the_field() {
+        let document = Problem::invalid("name", "too long").render("r1");
+        assert_eq!((document.status, document.code.as_str()), (422, "invalid"));
+        assert_eq!(document.detail, "name: too long");
+    }
+}

@@ -1,0 +1,201 @@
+//! A whole API in memory, with typed callers, for the tests of its files.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{HeaderMap, Request, header};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Command, MonitorInput};
+use fleetgate_keys::{PrivateKey, SealKey, SshKey, Token, TokenKind};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{AppState, Client, Identity, Parts, ids, router};
+use crate::config::Config;
+use crate::handle::{Handle, QUEUE};
+use crate::live::Live;
+use crate::store::access::Role;
+use crate::store::tokens::{self, ApiToken};
+use crate::store::{Store, fixture};
+
+pub struct TestApi {
+    pub state: AppState,
+    pub tunnel: mpsc::Receiver<Command>,
+    pub monitor: mpsc::Receiver<MonitorInput>,
+    router: axum::Router,
+    bearers: [Token; 3],
+    _dir: TempDir,
+}
+
+impl TestApi {
+    pub async fn new() -> TestApi {
+        TestApi::with(|_| {}).await
+    }
+
+    /// With settings changed.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> TestApi {
+        let (store, dir) = fixture::store().await;
+        let mut config = Config::load(dir.path(), None).unwrap();
+        change(&mut config);
+        let live = Live::default();
+        let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
+        let (to_monitor, monitor) = mpsc::channel(QUEUE);
+        let handle = Handle::new(store.clone(), live.clone(), to_tunnel, to_monitor);
+        let bearers = [
+            bearer(&store, Role::Viewer).await,
+            bearer(&store, Role::Operator).await,
+            bearer(&store, Role::Admin).await,
+        ];
+        let state = AppState::new(Parts {
+            store,
+            handle,
+            live,
+            config,
+            identity: identity(),
+            udp_port: 51_820,
+            metrics: PrometheusBuilder::new().build_recorder().handle(),
+            shutdown: CancellationToken::new(),
+        });
+        let router = router(state.clone());
+        TestApi { state, tunnel, monitor, router, bearers, _dir: dir }
+    }
+
+    /// With an endpoint that devices can be told.
+    pub async fn with_endpoint() -> TestApi {
+        TestApi::with(|config| config.endpoint = Some("vpn.example.net:51820".into())).await
+    }
+
+    pub fn anonymous(&self) -> Caller<'_> {
+        Caller {
+            api: self,
+            headers: HeaderMap::new(),
+            client: Client::Remote(([192, 0, 2, 1], 4_000).into()),
+        }
+    }
+
+    pub fn viewer(&self) -> Caller<'_> {
+        self.anonymous().bearer(self.bearers[0].reveal())
+    }
+
+    pub fn operator(&self) -> Caller<'_> {
+        self.anonymous().bearer(self.bearers[1].reveal())
+    }
+
+    pub fn admin(&self) -> Caller<'_> {
+        self.anonymous().bearer(self.bearers[2].reveal())
+    }
+}
+
+fn identity() -> Identity {
+    let gateway = PrivateKey::from_bytes([7; 32]);
+    Identity {
+        public_key: gateway.public(),
+        ssh_public_key: SshKey::generate("fleetgate").public(),
+        seal: SealKey::derive(&gateway, "test"),
+    }
+}
+
+async fn bearer(store: &Store, role: Role) -> Token {
+    let id = ids::new_id(Wall::from_millis(role as i64));
+    let secret = Token::generate(TokenKind::Api, id);
+    let token = ApiToken {
+        id,
+        name: role.to_string(),
+        role,
+        scopes: Vec::new(),
+        created_by: "test".into(),
+        created_at: crate::clock::wall(),
+        expires_at: None,
+        revoked_at: None,
+        last_used_at: Some(crate::clock::wall()),
+    };
+    let mut tx = store.begin().await.unwrap();
+    tokens::insert(&mut tx, &token, &secret.hash()).await.unwrap();
+    tx.commit().await.unwrap();
+    secret
+}
+
+/// One caller with what he sends along.
+#[derive(Clone)]
+pub struct Caller<'a> {
+    api: &'a TestApi,
+    headers: HeaderMap,
+    client: Client,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// Null where the body is no JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    /// The code of a problem document.
+    pub fn code(&self) -> &str {
+        self.json["code"].as_str().unwrap_or_default()
+    }
+}
+
+impl Caller<'_> {
+    pub fn bearer(self, token: &str) -> Self {
+        self.header(header::AUTHORIZATION.as_str(), &format!("Bearer {token}"))
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let name: header::HeaderName = name.parse().unwrap();
+        self.headers.insert(name, value.parse().unwrap());
+        self
+    }
+
+    pub fn from(self, client: Client) -> Self {
+        Caller { client, ..self }
+    }
+
+    pub fn from_address(self, address: &str) -> Self {
+        self.from(Client::Remote(SocketAddr::new(address.parse().unwrap(), 1)))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, Body::empty()).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send_json("POST", path, body).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send_json("PUT", path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send_json("PATCH", path, body).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, Body::empty()).await
+    }
+
+    async fn send_json(&self, method: &str, path: &str, body: Value) -> Answer {
+        let caller = self.clone().header(header::CONTENT_TYPE.as_str(), "application/json");
+        caller.send(method, path, Body::from(body.to_string())).await
+    }
+
+    pub async fn send(&self, method: &str, path: &str, body: Body) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).body(body).unwrap();
+        *request.headers_mut() = self.headers.clone();
+        request.extensions_mut().insert(ConnectInfo(self.client));
+        let response = self.api.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    }
+}

@@ -1,0 +1,93 @@
+//! One change to the database and what follows from it: commit first, then tell the engine and
+//! the dashboards. No handler can get that order wrong.
+
+use std::fmt;
+
+use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::time::Wall;
+use sqlx::SqliteConnection;
+
+use super::AppState;
+use super::problem::Problem;
+use crate::live::Change;
+use crate::store::Tx;
+use crate::store::events::{self, NewEvent, Object};
+
+/// A transaction on the one writing connection. Dropped, it changes nothing.
+pub struct Write<'a> {
+    app: &'a AppState,
+    tx: Tx,
+    /// Read once, at the beginning.
+    pub now: Wall,
+    /// The principal of all its events.
+    pub by: String,
+    peers: Vec<PeerId>,
+    hosts: Vec<HostId>,
+    enrolments: Vec<Id>,
+    last_event: Option<i64>,
+}
+
+impl<'a> Write<'a> {
+    /// # Errors
+    /// When the database cannot be written now.
+    pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+        let tx = app.store.begin().await?;
+        let now = crate::clock::wall();
+        let (peers, hosts, enrolments) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Write { app, tx, now, by: by.to_string(), peers, hosts, enrolments, last_event: None })
+    }
+
+    pub fn tx(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+
+    /// An event that a person or a program caused.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn event(
+        &mut self,
+        kind: &str,
+        object: (Object, Id),
+        cause: &str,
+        data: serde_json::Value,
+    ) -> Result<(), Problem> {
+        let (object, id) = object;
+        let event = NewEvent { data, ..NewEvent::new(self.now, kind, (object, Some(id)), cause, &self.by) };
+        self.last_event = Some(events::append(&mut self.tx, &event).await?);
+        Ok(())
+    }
+
+    /// The engine is to load this peer again.
+    pub fn peer(&mut self, id: PeerId) {
+        self.peers.push(id);
+    }
+
+    /// The engine is to load this host again.
+    pub fn host(&mut self, id: HostId) {
+        self.hosts.push(id);
+    }
+
+    /// The dashboards are to show this enrolment again.
+    pub fn enrolment(&mut self, id: Id) {
+        self.enrolments.push(id);
+    }
+
+    /// # Errors
+    /// When the commit fails (then nothing happened), or when the engine cannot be told.
+    pub async fn commit(self) -> Result<(), Problem> {
+        self.tx.commit().await?;
+        let (handle, live) = (&self.app.handle, &self.app.live);
+        for id in self.peers {
+            handle.peer_changed(id).await?;
+        }
+        for id in self.hosts {
+            handle.host_changed(id).await?;
+        }
+        self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
+        if let Some(seq) = self.last_event {
+            live.tell(Change::Event(seq));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! Passwords: hashed with argon2id, compared in constant time. Slow and large in memory by
+//! design, so callers run it off the async threads and a few at a time.
+
+use argon2::Argon2;
+use argon2::password_hash::rand_core::OsRng;
+use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use std::sync::LazyLock;
+
+/// As NIST SP 800-63B wants it of a password that stands alone, and short enough to be typed.
+pub const MIN_CHARS: usize = 10;
+/// Nobody types more; hashing megabytes is an attack.
+pub const MAX_BYTES: usize = 1_024;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadPassword {
+    #[error("too short: at least {MIN_CHARS} characters are expected")]
+    Short,
+    #[error("too long: at most {MAX_BYTES} bytes are expected")]
+    Long,
+}
+
+/// # Errors
+/// Outside of the bounds.
+pub fn check(password: &str) -> Result<(), BadPassword> {
+    if password.len() > MAX_BYTES {
+        return Err(BadPassword::Long);
+    }
+    if password.chars().count() < MIN_CHARS { Err(BadPassword::Short) } else { Ok(()) }
+}
+
+/// The PHC text of a password's hash.
+///
+/// # Panics
+/// When the operating system has no randomness to give.
+pub fn hash(password: &str) -> String {
+    let salt = SaltString::generate(&mut OsRng);
+    let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
+    hash.expect("the default parameters hash any text").to_string()
+}
+
+/// `stored` is `None` for an unknown user, which takes as long as a known one.
+pub fn verify(stored: Option<&str>, password: &str) -> bool {
+    static NOBODY: LazyLock<String> = LazyLock::new(|| hash("the password of nobody"));
+    let known = stored.is_some();
+    let right = PasswordHash::new(stored.unwrap_or(&NOBODY)).is_ok_and(|hash| {
+        let bytes = password.as_bytes();
+        bytes.len() <= MAX_BYTES && Argon2::default().verify_password(bytes, &hash).is_ok()
+    });
+    known && right
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_password_is_verified() {
+        let stored = hash("correct horse");
+        assert!(verify(Some(&stored), "correct horse"));
+        assert!(!verify(Some(&stored), "battery staple"));
+        assert!(!verify(None, "the password of nobody"));
+        assert!(!verify(Some("not a hash"), "correct horse"));
+    }
+
+    #[test]
+    fn passwords_have_bounds() {
+        assert_eq!(check("ninechars"), Err(BadPassword::Short));
+        assert_eq!(check("ten chars!"), Ok(()));
+        assert_eq!(check(&"x".repeat(MAX_BYTES + 1)), Err(BadPassword::Long));
+    }
+}

@@ -1,0 +1,113 @@
+//! Tokens of programs that call the API.
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::TokenHash;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::Store;
+use super::access::{Role, id, maybe_wall, role, wall};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiToken {
+    pub id: Id,
+    pub name: String,
+    pub role: Role,
+    /// Areas of the API; empty: all that the role allows.
+    pub scopes: Vec<String>,
+    pub created_by: String,
+    pub created_at: Wall,
+    pub expires_at: Option<Wall>,
+    pub revoked_at: Option<Wall>,
+    pub last_used_at: Option<Wall>,
+}
+
+impl ApiToken {
+    pub fn is_good(&self, now: Wall) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
+impl FromRow<'_, SqliteRow> for ApiToken {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let scopes: sqlx::types::Json<Vec<String>> = row.try_get("scopes")?;
+        Ok(ApiToken {
+            id: id(row, "id")?,
+            name: row.try_get("name")?,
+            role: role(row, "role")?,
+            scopes: scopes.0,
+            created_by: row.try_get("created_by")?,
+            created_at: wall(row, "created_at")?,
+            expires_at: maybe_wall(row, "expires_at")?,
+            revoked_at: maybe_wall(row, "revoked_at")?,
+            last_used_at: maybe_wall(row, "last_used_at")?,
+        })
+    }
+}
+
+impl Store {
+    /// A token with the hash of its secret, whatever its state.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn api_token(&self, token: Id) -> sqlx::Result<Option<(ApiToken, TokenHash)>> {
+        let row = sqlx::query("select * from tokens where id = $1").bind(token.as_i64());
+        let row = row.fetch_optional(&self.read).await?;
+        row.map(|row| Ok((ApiToken::from_row(&row)?, hash(&row)?))).transpose()
+    }
+
+    /// The newest first, from before `before` on.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn api_tokens(&self, before: i64, limit: i64) -> sqlx::Result<Vec<ApiToken>> {
+        let sql = "select * from tokens where id < $1 order by id desc limit $2";
+        sqlx::query_as(sql).bind(before).bind(limit).fetch_all(&self.read).await
+    }
+}
+
+/// Reads a hash column.
+pub(crate) fn hash(row: &SqliteRow) -> sqlx::Result<TokenHash> {
+    let bytes: Vec<u8> = row.try_get("hash")?;
+    bytes
+        .try_into()
+        .map_err(|_| sqlx::Error::ColumnDecode { index: "hash".into(), source: "a hash has 32 bytes".into() })
+}
+
+/// # Errors
+/// When the database cannot be written.
+pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHash) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into tokens (id, hash, name, role, scopes, created_by, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(token.id.as_i64())
+    .bind(hash.as_slice())
+    .bind(&token.name)
+    .bind(token.role.name())
+    .bind(sqlx::types::Json(&token.scopes))
+    .bind(&token.created_by)
+    .bind(token.created_at.as_millis())
+    .bind(token.expires_at.map(Wall::as_millis))
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Whether there was one to revoke; a second time changes nothing.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn revoke(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<bool> {
+    let sql = "update tokens set revoked_at = coalesce(revoked_at, $2) where id = $1";
+    let done = sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// # Errors
+/// When the database cannot be written.
+pub async fn touch(tx: &mut SqliteConnection, token: Id, now: Wall) -> sqlx::Result<()> {
+    let sql = "update tokens set last_used_at = $2 where id = $1";
+    sqlx::query(sql).bind(token.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
