@@ -2,7 +2,10 @@
 //!
 //! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
 
+pub mod perfdata;
 pub mod plugin;
 pub mod range;
 pub mod sample;
 pub mod sensors;
+
+mod words;

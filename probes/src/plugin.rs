@@ -1,6 +1,21 @@
 //! What a plugin printed and how it ended, by the Nagios plugin conventions.
+//!
+//! Promises one bounded, harmless result for any bytes and any ending; the exit code decides, never
+//! the text. Does not know where the command ran, nor what state follows from the result.
 
+use std::time::Duration;
+
+use crate::perfdata;
+use crate::range::Thresholds;
 use crate::sample::{Metric, Status};
+use crate::words;
+
+/// Bytes of standard output that are read; Nagios takes 8 KiB. What a person would scroll through
+/// ends far below.
+pub const MAX_OUTPUT: usize = 64 * 1024;
+
+/// How much of standard error a result quotes, in characters: the line that explains, not a log.
+const STDERR_CHARS: usize = 300;
 
 /// A result in its final form, whatever made it.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,4 +27,327 @@ pub struct PluginResult {
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why; truncation.
     pub warnings: Vec<String>,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Exit(u32),
+    /// The name as SSH gives it, without `SIG`.
+    Signal(String),
+    /// After this time, when its channel was closed.
+    Timeout(Duration),
+    /// The connection ended before the command did.
+    Lost,
+}
+
+impl PluginResult {
+    /// A result of ours, without long text.
+    pub fn new(status: Status, text: impl Into<String>, metrics: Vec<Metric>) -> Self {
+        PluginResult { status, text: text.into(), long_text: String::new(), metrics, warnings: Vec::new() }
+    }
+
+    pub fn ok(text: impl Into<String>) -> Self {
+        PluginResult::new(Status::Ok, text, Vec::new())
+    }
+
+    pub fn critical(text: impl Into<String>) -> Self {
+        PluginResult::new(Status::Critical, text, Vec::new())
+    }
+
+    pub fn unknown(text: impl Into<String>) -> Self {
+        PluginResult::new(Status::Unknown, text, Vec::new())
+    }
+
+    /// `truncated`: the output went over a limit before it came here.
+    pub fn from_run(ending: &Ending, stdout: &[u8], stderr: &[u8], truncated: bool) -> Self {
+        let (output, truncated) = readable(stdout, truncated);
+        let printed = Printed::split(&output, truncated);
+        let text = text_or_placeholder(printed.text, stderr);
+        let (status, text) = match regular_status(ending) {
+            Some(status) => (status, text),
+            None => (Status::Unknown, format!("{}: {text}", abnormality(ending))),
+        };
+        let regular = regular_status(ending).is_some();
+        let found = if regular { perfdata::parse(&printed.perfdata) } else { perfdata::Perfdata::default() };
+        let mut result = PluginResult::new(status, text, found.metrics);
+        result.long_text = printed.long_text;
+        result.warnings = found.warnings;
+        if truncated {
+            result.warnings.push(format!("the output is cut at {} KiB", MAX_OUTPUT / 1024));
+        }
+        result
+    }
+
+    /// Applies thresholds set on the server. They can worsen a status, never better it; a metric
+    /// that has a threshold and no value is UNKNOWN. The text names each metric over its limit, and
+    /// the metric carries the limits that judged it.
+    #[must_use]
+    pub fn apply(mut self, limits: &[(String, Thresholds)]) -> Self {
+        let own = self.status;
+        for (label, limits) in limits.iter().filter(|(_, limits)| !limits.is_unset()) {
+            let metric = self.metrics.iter_mut().find(|m| m.label == *label);
+            let value = metric.as_ref().and_then(|m| m.value);
+            let judged = limits.judge(value);
+            if let Some(remark) = remark(own, judged, label, metric.as_deref(), limits) {
+                self.text = format!("{}; {remark}", self.text);
+            }
+            if let Some(metric) = metric {
+                metric.warn = limits.warn.or(metric.warn);
+                metric.crit = limits.crit.or(metric.crit);
+            }
+            self.status = self.status.worst(judged);
+        }
+        self
+    }
+}
+
+/// Standard output as text: bounded, valid, without control characters but line feeds.
+fn readable(stdout: &[u8], truncated: bool) -> (String, bool) {
+    let bytes = &stdout[..stdout.len().min(MAX_OUTPUT)];
+    let text = words::harmless(&String::from_utf8_lossy(bytes));
+    // Replacement characters are longer than what they replace.
+    let (kept, cut) = words::cut(&text, MAX_OUTPUT);
+    (kept.to_owned(), truncated || cut || bytes.len() < stdout.len())
+}
+
+/// Standard output taken apart at its pipes.
+#[derive(Debug, Default, PartialEq)]
+struct Printed {
+    text: String,
+    long_text: String,
+    perfdata: String,
+}
+
+impl Printed {
+    /// The first line is `text | perfdata`; then long text until a line with a pipe, behind which
+    /// everything is performance data. The last token of a truncated output may be half of itself
+    /// (`12` of `123`) and is left out.
+    fn split(output: &str, truncated: bool) -> Printed {
+        let output = output.trim_start();
+        let (first, rest) = split_at(output, '\n');
+        let (text, mut perfdata) = split_at(first, '|');
+        let (long_text, mut more) = split_at(rest, '|');
+        if truncated {
+            more = without_last_token(more);
+            perfdata = if output.contains('\n') { perfdata } else { without_last_token(perfdata) };
+        }
+        Printed {
+            text: text.trim().to_owned(),
+            long_text: long_text.trim().to_owned(),
+            perfdata: format!("{perfdata} {more}"),
+        }
+    }
+}
+
+fn without_last_token(perfdata: &str) -> &str {
+    &perfdata[..perfdata.rfind(char::is_whitespace).unwrap_or(0)]
+}
+
+fn split_at(text: &str, separator: char) -> (&str, &str) {
+    text.split_once(separator).unwrap_or((text, ""))
+}
+
+fn text_or_placeholder(text: String, stderr: &[u8]) -> String {
+    if !text.is_empty() {
+        return text;
+    }
+    let bytes = &stderr[..stderr.len().min(MAX_OUTPUT)];
+    match words::line(&String::from_utf8_lossy(bytes), STDERR_CHARS) {
+        line if line.is_empty() => "(no output)".to_owned(),
+        line => format!("(no output) stderr: {line}"),
+    }
+}
+
+fn regular_status(ending: &Ending) -> Option<Status> {
+    match ending {
+        Ending::Exit(code) => Status::from_exit_code(*code),
+        _ => None,
+    }
+}
+
+fn abnormality(ending: &Ending) -> String {
+    match ending {
+        Ending::Exit(126) => "exit code 126 (the command is not executable)".to_owned(),
+        Ending::Exit(127) => "exit code 127 (command not found)".to_owned(),
+        Ending::Exit(code @ 129..=192) => {
+            format!("exit code {code} (a shell's way to say: killed by signal {})", code - 128)
+        }
+        Ending::Exit(code) => format!("exit code {code} (plugins end with 0 to 3)"),
+        Ending::Signal(name) => format!("killed by signal {}", words::line(name, 20)),
+        Ending::Timeout(after) => format!("timed out after {}", words::age(after.as_secs_f64())),
+        Ending::Lost => "the connection was lost before the command ended".to_owned(),
+    }
+}
+
+/// What the text says about one judged metric. That it is missing is worth saying only where the
+/// result does not already explain more.
+fn remark(
+    own: Status,
+    judged: Status,
+    label: &str,
+    metric: Option<&Metric>,
+    limits: &Thresholds,
+) -> Option<String> {
+    let explains_more = matches!(own, Status::Critical | Status::Unknown);
+    let range = match judged {
+        Status::Ok => return None,
+        Status::Unknown if explains_more => return None,
+        Status::Unknown if metric.is_some() => return Some(format!("{label} has a limit but no value")),
+        Status::Unknown => return Some(format!("{label} has a limit but is not among the metrics")),
+        Status::Warning => limits.warn?,
+        Status::Critical => limits.crit?,
+    };
+    let metric = metric?;
+    let value = metric.value?;
+    let unit = if metric.uom.is_empty() { String::new() } else { format!(" {}", metric.uom) };
+    Some(format!("{label} {}{unit} is {} ({})", words::brief(value), range.place_of(value), judged.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn run(code: u32, stdout: &str) -> PluginResult {
+        PluginResult::from_run(&Ending::Exit(code), stdout.as_bytes(), b"", false)
+    }
+
+    fn values(result: &PluginResult) -> Vec<(&str, Option<f64>)> {
+        result.metrics.iter().map(|m| (m.label.as_str(), m.value)).collect()
+    }
+
+    fn limits(metric: &str, warn: &str, crit: &str) -> Vec<(String, Thresholds)> {
+        vec![(metric.to_owned(), Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() })]
+    }
+
+    #[test]
+    fn one_line_is_text_and_perfdata() {
+        let r = run(0, "DISK OK - free: 3326 MB; all fine | /=2643MB;5948;5958;0;5968\n");
+        assert_eq!((r.status, r.text.as_str()), (Status::Ok, "DISK OK - free: 3326 MB; all fine"));
+        assert_eq!(values(&r), [("/", Some(2643.0))]);
+        assert_eq!((r.long_text.as_str(), r.warnings.len()), ("", 0));
+    }
+
+    #[test]
+    fn later_perfdata_begins_at_the_next_pipe_and_takes_all_that_follows() {
+        let r = run(1, "text | a=1\r\nlong 1\r\nlong 2 | b=2\nc=3 d=4\n'x|y'=5\n");
+        assert_eq!((r.status, r.long_text.as_str()), (Status::Warning, "long 1\nlong 2"));
+        assert_eq!(values(&r).iter().map(|v| v.0).collect::<Vec<_>>(), ["a", "b", "c", "d", "x|y"]);
+    }
+
+    #[test]
+    fn the_first_pipe_splits() {
+        let r = run(0, "a | 'b|c'=1 | d=2");
+        assert_eq!(r.text, "a");
+        assert_eq!(values(&r), [("b|c", Some(1.0)), ("d", Some(2.0))]);
+        assert_eq!(r.warnings.len(), 1);
+    }
+
+    #[test]
+    fn text_without_metrics_is_normal() {
+        let r = run(2, "  CRITICAL: it burns  \n");
+        assert_eq!((r.status, r.text.as_str()), (Status::Critical, "CRITICAL: it burns"));
+        assert_eq!((r.metrics.len(), r.warnings.len()), (0, 0));
+    }
+
+    #[test]
+    fn abnormal_endings_are_unknown_say_why_and_lose_their_metrics() {
+        let table = [
+            (Ending::Exit(4), "exit code 4"),
+            (Ending::Exit(126), "not executable"),
+            (Ending::Exit(127), "command not found"),
+            (Ending::Exit(137), "killed by signal 9"),
+            (Ending::Exit(255), "exit code 255"),
+            (Ending::Exit(70_000), "exit code 70000"),
+            (Ending::Signal("KILL".into()), "killed by signal KILL"),
+            (Ending::Timeout(Duration::from_secs(10)), "timed out after 10 s"),
+            (Ending::Lost, "connection was lost"),
+        ];
+        for (ending, reason) in table {
+            let r = PluginResult::from_run(&ending, b"half a text | a=1", b"", false);
+            assert_eq!((r.status, r.metrics.len()), (Status::Unknown, 0));
+            assert!(r.text.contains(reason) && r.text.contains("half a text"), "{}", r.text);
+        }
+    }
+
+    #[test]
+    fn a_regular_unknown_keeps_its_metrics() {
+        assert_eq!(values(&run(3, "hm | a=1")), [("a", Some(1.0))]);
+    }
+
+    #[test]
+    fn empty_output_shows_the_first_line_of_stderr() {
+        let r =
+            PluginResult::from_run(&Ending::Exit(127), b" \n", b"\nsh: check_x: not found\nmore\n", false);
+        assert_eq!(r.text, "exit code 127 (command not found): (no output) stderr: sh: check_x: not found");
+        assert_eq!(run(0, "").text, "(no output)");
+        assert_eq!(run(0, "|a=1").text, "(no output)");
+    }
+
+    #[test]
+    fn long_output_is_cut_flagged_and_its_last_token_is_not_trusted() {
+        let r = PluginResult::from_run(&Ending::Exit(0), b"t | a=1 b=12", b"", true);
+        assert_eq!(values(&r), [("a", Some(1.0))]);
+        assert!(r.warnings[0].contains("cut at 64 KiB"));
+        let r = PluginResult::from_run(&Ending::Exit(0), b"t | a=1 b=12\nlong te", b"", true);
+        assert_eq!(values(&r), [("a", Some(1.0)), ("b", Some(12.0))]);
+        let long = run(0, &"x".repeat(MAX_OUTPUT + 1));
+        assert_eq!((long.text.len(), long.warnings.len()), (MAX_OUTPUT, 1));
+        assert_eq!(run(0, &"x".repeat(MAX_OUTPUT)).warnings.len(), 0);
+    }
+
+    #[test]
+    fn foreign_bytes_are_made_harmless() {
+        let r = PluginResult::from_run(&Ending::Exit(0), b"a\xff\x1b[2J\tb\0 | m=1\nl\x07", b"", false);
+        assert_eq!(r.text, "a\u{fffd}\u{fffd}[2J b\u{fffd}");
+        assert_eq!(r.long_text, "l\u{fffd}");
+    }
+
+    #[test]
+    fn server_thresholds_worsen_and_name_the_metric() {
+        let r = run(0, "fine | used=97.25% free=5").apply(&limits("used", "80", "90"));
+        assert_eq!(r.status, Status::Critical);
+        assert_eq!(r.text, "fine; used 97.25 % is above 90 (critical)");
+        assert_eq!(r.metrics[0].crit, "90".parse().ok());
+        let r = run(0, "fine | used=85").apply(&limits("used", "80", "90"));
+        assert_eq!((r.status, r.text.as_str()), (Status::Warning, "fine; used 85 is above 80 (warning)"));
+    }
+
+    #[test]
+    fn server_thresholds_never_better_a_status() {
+        let r = run(2, "bad | a=1").apply(&limits("a", "10", "20"));
+        assert_eq!((r.status, r.text.as_str()), (Status::Critical, "bad"));
+    }
+
+    #[test]
+    fn a_limit_on_a_missing_metric_is_unknown() {
+        let r = run(0, "fine | a=U").apply(&limits("a", "10", ""));
+        assert_eq!((r.status, r.text.as_str()), (Status::Unknown, "fine; a has a limit but no value"));
+        let r = run(1, "so so").apply(&limits("b", "", "10"));
+        assert_eq!(
+            (r.status, r.text.as_str()),
+            (Status::Unknown, "so so; b has a limit but is not among the metrics")
+        );
+        let r = run(2, "burning").apply(&limits("b", "", "10"));
+        assert_eq!((r.status, r.text.as_str()), (Status::Critical, "burning"));
+        let r = run(0, "fine").apply(&[("b".to_owned(), Thresholds::default())]);
+        assert_eq!(r.status, Status::Ok);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_make_a_bounded_harmless_result(
+            stdout in proptest::collection::vec(any::<u8>(), 0..2000),
+            stderr in proptest::collection::vec(any::<u8>(), 0..200),
+            code: u32, truncated: bool,
+        ) {
+            let r = PluginResult::from_run(&Ending::Exit(code), &stdout, &stderr, truncated);
+            prop_assert!(!r.text.is_empty());
+            prop_assert!(r.text.len() + r.long_text.len() <= MAX_OUTPUT + 2_000);
+            prop_assert!(!r.text.chars().any(char::is_control));
+            prop_assert!(!r.long_text.chars().any(|c| c.is_control() && c != '\n'));
+            prop_assert_eq!(Status::from_exit_code(code).unwrap_or(Status::Unknown), r.status);
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What a check yields: a status and metrics.
+//!
+//! Values only. Knows neither how they were obtained nor what becomes of them.
 
 use crate::range::Range;
 
-/// A service's status. The order is that of severity for people: OK, WARNING, UNKNOWN, CRITICAL
-/// is not it; this is the order of the exit codes.
+/// A service's status. It is ordered as the exit codes of plugins are; for "which is worse" ask
+/// [`Status::worst`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     Ok,
@@ -13,6 +15,8 @@ pub enum Status {
 }
 
 impl Status {
+    pub const ALL: [Status; 4] = [Status::Ok, Status::Warning, Status::Critical, Status::Unknown];
+
     /// The lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {
@@ -20,6 +24,35 @@ impl Status {
             Status::Warning => "warning",
             Status::Critical => "critical",
             Status::Unknown => "unknown",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|s| s.name() == name)
+    }
+
+    /// 0 to 3, as plugins end.
+    pub const fn exit_code(self) -> u8 {
+        self as u8
+    }
+
+    /// `None` for anything but 0 to 3: such a plugin ended abnormally.
+    pub fn from_exit_code(code: u32) -> Option<Status> {
+        Status::ALL.into_iter().find(|s| u32::from(s.exit_code()) == code)
+    }
+
+    /// The one that wants attention more: CRITICAL before UNKNOWN before WARNING before OK.
+    #[must_use]
+    pub fn worst(self, other: Status) -> Status {
+        if other.severity() > self.severity() { other } else { self }
+    }
+
+    const fn severity(self) -> u8 {
+        match self {
+            Status::Ok => 0,
+            Status::Warning => 1,
+            Status::Unknown => 2,
+            Status::Critical => 3,
         }
     }
 }
@@ -39,14 +72,53 @@ pub struct Metric {
 
 impl Metric {
     pub fn plain(label: &str, value: f64, uom: &str) -> Self {
+        Metric { value: Some(value), ..Metric::gap(label, uom) }
+    }
+
+    /// A metric that exists but has no value this time.
+    pub fn gap(label: &str, uom: &str) -> Self {
         Metric {
             label: label.to_owned(),
-            value: Some(value),
+            value: None,
             uom: uom.to_owned(),
             warn: None,
             crit: None,
             min: None,
             max: None,
         }
+    }
+
+    /// A share of a whole: unit `%`, 0 to 100.
+    pub fn percent(label: &str, value: f64) -> Self {
+        Metric { min: Some(0.0), max: Some(100.0), ..Metric::plain(label, value, "%") }
+    }
+
+    /// A quantity that is never negative.
+    pub fn amount(label: &str, value: f64, uom: &str) -> Self {
+        Metric { min: Some(0.0), ..Metric::plain(label, value, uom) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_exit_codes_lead_back_to_the_status() {
+        for status in Status::ALL {
+            assert_eq!(Status::from_name(status.name()), Some(status));
+            assert_eq!(Status::from_exit_code(status.exit_code().into()), Some(status));
+        }
+        assert_eq!(Status::from_name("OK"), None);
+        assert_eq!(Status::from_exit_code(4), None);
+    }
+
+    #[test]
+    fn critical_is_worse_than_unknown_and_unknown_worse_than_warning() {
+        use Status::*;
+        assert_eq!(Unknown.worst(Critical), Critical);
+        assert_eq!(Critical.worst(Unknown), Critical);
+        assert_eq!(Warning.worst(Unknown), Unknown);
+        assert_eq!(Ok.worst(Warning), Warning);
     }
 }
