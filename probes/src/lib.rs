@@ -2,10 +2,14 @@
 //!
 //! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
 
+pub mod echo;
+pub mod packet;
 pub mod perfdata;
 pub mod plugin;
 pub mod range;
 pub mod sample;
 pub mod sensors;
+pub mod ssh;
+pub mod tcp;
 
 mod words;

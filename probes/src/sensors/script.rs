@@ -1,0 +1,411 @@
+//! The text of the sensor script, and the request inside it.
+//!
+//! Promises one command that any POSIX shell of any login account can run, that no path or name can
+//! break out of its quotes, and that a simulated device can read what is asked without a shell.
+//! Does not know what the answers mean.
+//!
+//! # Shape
+//!
+//! ```text
+//! # fleetgate-checks 1
+//! # root disk %2F
+//! # cpu load -
+//! exec sh -c '...' fleetgate root disk '/' cpu load ''
+//! ```
+//!
+//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then one `sh` with
+//! the functions that are needed, and no others: on a metered link each byte is paid for with every
+//! check. The functions hold no single quote and no backslash before a quote, so that the whole is
+//! one quoted word in every shell, `fish` included. Arguments travel as positional parameters and
+//! are never parsed again.
+
+use super::Sensor;
+
+/// The first line of every request.
+const MARK: &str = "# fleetgate-checks 1";
+
+/// Longest request. Older dropbear servers refuse a command above 9,000 bytes.
+pub const MAX_SCRIPT: usize = 8_800;
+
+/// Sensors asked at once; more would not fit `MAX_SCRIPT` either.
+pub const MAX_SENSORS: usize = 64;
+
+/// Locale, search path, the line feed as a variable, and how to say what is wrong: one line.
+const PROLOGUE: &str = r#"LC_ALL=C
+PATH=$PATH:/bin:/usr/bin:/sbin:/usr/sbin
+export LC_ALL PATH
+nl="
+"
+no() { printf "@error %.200s\n" "${1%%"$nl"*}"; exit; }
+note() { printf "@note %.100s\n" "${1%%"$nl"*}"; }
+"#;
+
+/// Each sensor runs in a subshell: what one does to variables or how it fails is its own affair.
+const EPILOGUE: &str = r#"echo "@fleetgate 1"
+while [ $# -gt 2 ]
+do
+echo "@key $1"
+( "fg_$2" "$3" )
+echo @end
+shift 3
+done"#;
+
+/// The device name may have blanks: the figures are found by their shape, not by their column.
+const DISK: &str = r#"fg_disk() {
+o=$(df -P -k -- "$1" 2>&1) || no "$o"
+set -f
+set -- ${o##*"$nl"}
+while [ $# -gt 3 ]
+do
+case $2,$3,$4 in
+*[!0-9,]*|,*|*,) shift ;;
+*) echo "total $2 kB"; echo "used $3 kB"; echo "free $4 kB"; exit ;;
+esac
+done
+no "df: $o"
+}
+"#;
+
+const LOAD: &str = r#"fg_load() {
+[ -r /proc/loadavg ] || no "cannot read /proc/loadavg"
+read -r a b c r </proc/loadavg
+echo "load1 $a"; echo "load5 $b"; echo "load15 $c"
+n=0
+[ -r /proc/stat ] && while read -r a r
+do
+case $a in
+cpu) ;;
+cpu*) n=$((n+1)) ;;
+*) break ;;
+esac
+done </proc/stat
+[ $n -gt 0 ] && echo "cpus $n"
+}
+"#;
+
+/// Kernels before 3.14 do not say what is available; free, buffers and cache come close.
+const MEMORY: &str = r#"fg_memory() {
+[ -r /proc/meminfo ] || no "cannot read /proc/meminfo"
+t= a= f=0
+while read -r k v r
+do
+case $k in
+MemTotal:) t=$v ;;
+MemAvailable:) a=$v ;;
+MemFree:|Buffers:|Cached:) f=$((f+v)) ;;
+esac
+done </proc/meminfo
+[ -n "$t" ] || no "no MemTotal in /proc/meminfo"
+echo "total $t kB"; echo "available ${a:-$f} kB"
+}
+"#;
+
+const UPTIME: &str = r#"fg_uptime() {
+[ -r /proc/uptime ] || no "cannot read /proc/uptime"
+read -r a r </proc/uptime
+echo "uptime $a s"
+}
+"#;
+
+/// A sensor is called by its zone type or chip name, or by chip and label: `cpu-thermal`,
+/// `coretemp`, `coretemp/Core 0`.
+const TEMPERATURE: &str = r#"fg_temperature() {
+m= w=
+for f in /sys/class/thermal/thermal_zone*/temp /sys/class/hwmon/hwmon*/temp*_input
+do
+[ -r "$f" ] || continue
+n= l=
+case $f in
+*/temp) IFS= read -r n 2>/dev/null <"${f%temp}type" ;;
+*)
+IFS= read -r n 2>/dev/null <"${f%/*}/name"
+[ -r "${f%input}label" ] && IFS= read -r l 2>/dev/null <"${f%input}label"
+;;
+esac
+case $1 in
+""|"$n"|"$n/$l") ;;
+*) continue ;;
+esac
+v=
+read -r v 2>/dev/null <"$f"
+case ${v#-} in
+""|*[!0-9]*) continue ;;
+esac
+if [ -z "$m" ] || [ "$v" -gt "$m" ]
+then m=$v w=$n${l:+/$l}
+fi
+done
+[ -n "$m" ] || no "no temperature sensor${1:+ named $1} can be read"
+echo "temperature $m mC"
+[ -z "$w" ] || note "$w"
+}
+"#;
+
+/// The kernel keeps 15 bytes of a process name.
+const PROCESSES: &str = r#"fg_processes() {
+[ -r /proc/self/stat ] || no "cannot read /proc"
+w=$(printf "%.15s" "$1")
+n=0
+for p in /proc/[0-9]*
+do
+if [ -n "$w" ]
+then
+c=
+IFS= read -r c 2>/dev/null <"$p/comm"
+[ "$c" = "$w" ] || continue
+fi
+n=$((n+1))
+done
+echo "processes $n"
+}
+"#;
+
+/// Age by the device's own clock, so that a wrong one does no harm. In a folder: the newest of the
+/// regular files right in it, hidden ones left out (unfinished uploads are hidden by custom).
+const FILE_AGE: &str = r#"fg_file_age() {
+[ -e "$1" ] || no "no such file: $1"
+n=$1
+if [ -d "$1" ]
+then
+[ -r "$1" ] && [ -x "$1" ] || no "cannot read folder $1"
+n=
+for f in "${1%/}"/*
+do
+[ -f "$f" ] || continue
+if [ -z "$n" ] || [ "$f" -nt "$n" ]
+then n=$f
+fi
+done
+[ -n "$n" ] || no "no file in $1"
+note "${n##*/}"
+fi
+t=$(date -r "$n" +%s 2>/dev/null || stat -c %Y -- "$n" 2>/dev/null) || no "cannot read the time of $n"
+echo "age $(($(date +%s)-t)) s"
+}
+"#;
+
+/// Kinds by the name they have in a request, with the function that answers.
+const KINDS: [(&str, &str); 7] = [
+    ("disk", DISK),
+    ("load", LOAD),
+    ("memory", MEMORY),
+    ("uptime", UPTIME),
+    ("temperature", TEMPERATURE),
+    ("processes", PROCESSES),
+    ("file_age", FILE_AGE),
+];
+
+/// The complete command to run on a device. Sensors beyond `MAX_SENSORS`, or that would make it
+/// longer than `MAX_SCRIPT`, are left out; their keys are then missing in the answer.
+pub fn script(sensors: &[(String, Sensor)]) -> String {
+    let mut asked = &sensors[..sensors.len().min(MAX_SENSORS)];
+    loop {
+        let text = assemble(asked);
+        match asked.split_last() {
+            Some((_, fewer)) if text.len() > MAX_SCRIPT => asked = fewer,
+            _ => return text,
+        }
+    }
+}
+
+/// What a request asks, read from its comment lines alone. `None`: not a request of ours.
+pub fn parse_request(script: &str) -> Option<Vec<(String, Sensor)>> {
+    let mut lines = script.lines();
+    lines.next().filter(|line| *line == MARK)?;
+    let comments = lines.map_while(|line| line.strip_prefix("# "));
+    comments.take(MAX_SENSORS).map(read_comment).collect()
+}
+
+fn assemble(sensors: &[(String, Sensor)]) -> String {
+    let comments: String = sensors.iter().map(|(key, sensor)| comment(key, sensor)).collect();
+    let needed = KINDS.iter().filter(|(kind, _)| sensors.iter().any(|(_, s)| s.kind() == *kind));
+    let functions: String = needed.map(|(_, function)| *function).collect();
+    let arguments: String = sensors.iter().map(|(key, sensor)| arguments(key, sensor)).collect();
+    format!("{MARK}\n{comments}exec sh -c '{PROLOGUE}{functions}{EPILOGUE}' fleetgate{arguments}\n")
+}
+
+fn comment(key: &str, sensor: &Sensor) -> String {
+    let argument = sensor.argument().map_or("-".to_owned(), encode);
+    format!("# {} {} {argument}\n", encode(key), sensor.kind())
+}
+
+fn arguments(key: &str, sensor: &Sensor) -> String {
+    format!(" {} {} {}", encode(key), sensor.kind(), quote(sensor.argument().unwrap_or_default()))
+}
+
+fn read_comment(comment: &str) -> Option<(String, Sensor)> {
+    let (key, rest) = comment.split_once(' ')?;
+    let (kind, argument) = rest.split_once(' ')?;
+    let argument = if argument == "-" { None } else { Some(decode(argument)?) };
+    let sensor = Sensor::from_parts(kind, argument.as_deref()).ok()?;
+    Some((decode(key)?, sensor))
+}
+
+/// One word for every shell. A backslash is spelt outside the quotes, where all shells agree.
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("'");
+    for c in text.chars() {
+        match c {
+            '\'' => quoted.push_str(r"'\''"),
+            '\\' => quoted.push_str(r"'\\'"),
+            // No argument of any program can hold it; `Sensor::from_parts` refuses it.
+            '\0' => {}
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// Percent-encoding of all but the plainest bytes; never empty, never a lone `-`.
+pub(super) fn encode(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+    match text {
+        "" => "%".to_owned(),
+        "-" => "%2D".to_owned(),
+        _ => text
+            .bytes()
+            .map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect(),
+    }
+}
+
+pub(super) fn decode(text: &str) -> Option<String> {
+    if text == "%" {
+        return Some(String::new());
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let byte = u8::from_str_radix(part.get(..2)?, 16).ok()?;
+        bytes.push(byte);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    fn disk(key: &str, path: &str) -> (String, Sensor) {
+        (key.to_owned(), Sensor::Disk { path: path.to_owned() })
+    }
+
+    fn all_kinds() -> Vec<(String, Sensor)> {
+        let sensors = [
+            Sensor::Disk { path: "/".into() },
+            Sensor::Load,
+            Sensor::Memory,
+            Sensor::Uptime,
+            Sensor::Temperature { name: Some("Core 0".into()) },
+            Sensor::Processes { name: None },
+            Sensor::FileAge { path: "/tmp".into() },
+        ];
+        sensors.into_iter().map(|sensor| (sensor.kind().to_owned(), sensor)).collect()
+    }
+
+    /// Lets a shell read the text without running it.
+    fn shell_accepts(text: &str) -> bool {
+        let mut sh = Command::new("sh").arg("-n").stdin(Stdio::piped()).spawn().expect("a shell");
+        sh.stdin.take().expect("its input").write_all(text.as_bytes()).expect("it reads");
+        sh.wait().expect("it ends").success()
+    }
+
+    #[test]
+    fn a_request_says_in_comments_what_it_asks() {
+        let text = script(&[disk("root", "/"), ("cpu".into(), Sensor::Load)]);
+        assert!(text.starts_with("# fleetgate-checks 1\n# root disk %2F\n# cpu load -\nexec sh -c '"));
+        assert!(text.ends_with("' fleetgate root disk '/' cpu load ''\n"));
+        assert_eq!(parse_request(&text), Some(vec![disk("root", "/"), ("cpu".into(), Sensor::Load)]));
+    }
+
+    #[test]
+    fn only_the_functions_that_are_needed_are_sent() {
+        let text = script(&[("up".into(), Sensor::Uptime)]);
+        assert!(text.contains("fg_uptime()") && !text.contains("fg_disk()"));
+        assert!(text.len() < 700, "{}", text.len());
+    }
+
+    #[test]
+    fn the_functions_are_one_quoted_word_in_every_shell() {
+        for text in KINDS.iter().map(|(_, function)| *function).chain([PROLOGUE, EPILOGUE]) {
+            assert!(!text.contains('\'') && !text.contains(r"\\") && text.is_ascii());
+        }
+    }
+
+    #[test]
+    fn everything_asked_at_once_fits_the_strictest_server() {
+        assert!(script(&all_kinds()).len() < MAX_SCRIPT / 2);
+        let many: Vec<_> = (0..200).map(|i| disk(&format!("d{i}"), &"/é'".repeat(40))).collect();
+        let text = script(&many);
+        assert!(text.len() <= MAX_SCRIPT);
+        let asked = parse_request(&text).expect("a request");
+        assert!(asked.len() > 5 && asked[..] == many[..asked.len()]);
+    }
+
+    #[test]
+    fn other_commands_are_no_requests() {
+        for text in [
+            "",
+            "uptime",
+            "# fleetgate-checks 2\n",
+            "# fleetgate-checks 1\n# a disk\n",
+            "# fleetgate-checks 1\n# a nose -\n",
+        ] {
+            assert_eq!(parse_request(text), None, "{text:?}");
+        }
+        assert_eq!(parse_request("# fleetgate-checks 1\nexec sh"), Some(vec![]));
+    }
+
+    /// Paths as an enemy, or a customer with a sense of humour, would name them.
+    fn hostile() -> impl Strategy<Value = String> {
+        let nasty = prop_oneof![
+            Just("'; touch /tmp/pwned; '"),
+            Just("$(id)"),
+            Just("`id`"),
+            Just("\\'"),
+            Just("\\"),
+            Just("\n"),
+            Just("# x\n"),
+            Just("\""),
+            Just("%"),
+            Just("-"),
+            Just("é"),
+            Just("!"),
+            Just("*"),
+            Just("\r\n"),
+            Just(" "),
+        ];
+        let piece = prop_oneof![nasty.prop_map(str::to_owned), "[^\0]{0,4}"];
+        proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn no_name_breaks_out_of_its_quotes(key in hostile(), path in hostile()) {
+            let sensors = vec![disk(&key, &format!("/{path}")), ("b".to_owned(), Sensor::Load)];
+            let text = script(&sensors);
+            prop_assert!(shell_accepts(&text), "{}", text);
+            // The shell sees the argument as it was.
+            let echoed = format!("printf %s {}", quote(&path));
+            let out = Command::new("sh").arg("-c").arg(&echoed).output().expect("a shell");
+            prop_assert_eq!(String::from_utf8_lossy(&out.stdout), path);
+            prop_assert_eq!(parse_request(&text), Some(sensors));
+        }
+
+        #[test]
+        fn encoding_is_one_plain_word_and_turns_back(text in any::<String>(), junk in "[%0-9A-Fa-z]{0,12}") {
+            let word = encode(&text);
+            prop_assert!(!word.is_empty() && word != "-" && word.bytes().all(|b| b.is_ascii_graphic()));
+            prop_assert_eq!(decode(&word), Some(text));
+            let _ = (decode(&junk), parse_request(&format!("{MARK}\n# {junk} disk {junk}\n")));
+        }
+    }
+}

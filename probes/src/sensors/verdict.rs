@@ -1,0 +1,249 @@
+//! What a reading means, in plain words and metrics.
+//!
+//! | sensor | metrics |
+//! |---|---|
+//! | disk | `used` in %, `free` in B |
+//! | load | `load1 load5 load15`, and each with `_per_cpu` where the number of processors is known |
+//! | memory | `used` in %, `available` in B |
+//! | uptime | `uptime` in s |
+//! | temperature | `temperature` in C |
+//! | processes | `processes` |
+//! | file_age | `age` in s; negative for a file from the future |
+//!
+//! Promises UNKNOWN, with the device's words, for whatever could not be read. Knows no limits of its
+//! own: OK until a threshold says otherwise.
+
+use super::{Reading, Sensor};
+use crate::plugin::PluginResult;
+use crate::range::Thresholds;
+use crate::sample::{Metric, Status};
+use crate::words;
+
+const BYTES_PER_KB: f64 = 1024.0;
+
+/// The result of one sensor, with the thresholds of its service applied.
+pub fn judge(sensor: &Sensor, reading: &Reading, limits: &[(String, Thresholds)]) -> PluginResult {
+    if let Some(why) = &reading.error {
+        return PluginResult::unknown(format!("{}: {why}", name(sensor)));
+    }
+    match said(sensor, reading) {
+        Some((text, metrics)) => PluginResult::new(Status::Ok, text, metrics).apply(limits),
+        None => PluginResult::unknown(format!("{}: the device's answer lacks a number", name(sensor))),
+    }
+}
+
+/// The result of a sensor whose key is missing in the answer.
+pub fn unanswered(sensor: &Sensor) -> PluginResult {
+    PluginResult::unknown(format!("{}: the device's answer does not speak of it", name(sensor)))
+}
+
+fn name(sensor: &Sensor) -> String {
+    let kind = sensor.kind().replace('_', " ");
+    match sensor.argument() {
+        Some(argument) => format!("{kind} {}", words::line(argument, 80)),
+        None => kind,
+    }
+}
+
+/// Text and metrics; `None` where a number is missing.
+fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    match sensor {
+        Sensor::Disk { .. } => disk(&name(sensor), reading),
+        Sensor::Load => load(reading),
+        Sensor::Memory => memory(reading),
+        Sensor::Uptime => uptime(reading),
+        Sensor::Temperature { .. } => temperature(reading),
+        Sensor::Processes { name } => processes(name.as_deref(), reading),
+        Sensor::FileAge { path } => file_age(path, reading),
+    }
+}
+
+/// Percent as `df` has it: of what ordinary users can fill, without what is reserved for root.
+fn disk(name: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let used = reading.number("used", "kB")?;
+    let free = reading.number("free", "kB")?;
+    let percent = share(used, used + free)?;
+    let free = free * BYTES_PER_KB;
+    let text = format!("{name} {} % used, {} free", whole(percent), words::bytes(free));
+    Some((text, vec![Metric::percent("used", percent), Metric::amount("free", free, "B")]))
+}
+
+fn load(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    const AVERAGES: [&str; 3] = ["load1", "load5", "load15"];
+    let values: Vec<f64> = AVERAGES.iter().map(|name| reading.number(name, "")).collect::<Option<_>>()?;
+    let mut text = format!("load {:.2}, {:.2}, {:.2}", values[0], values[1], values[2]);
+    let plain = |(name, value): (&&str, &f64)| Metric::amount(name, *value, "");
+    let mut metrics: Vec<_> = AVERAGES.iter().zip(&values).map(plain).collect();
+    if let Some(cpus) = reading.number("cpus", "").filter(|n| *n >= 1.0) {
+        text = format!("{text} on {} cpu{}", words::brief(cpus), plural(cpus));
+        let per_cpu =
+            |(name, value): (&&str, &f64)| Metric::amount(&format!("{name}_per_cpu"), value / cpus, "");
+        metrics.extend(AVERAGES.iter().zip(&values).map(per_cpu));
+    }
+    Some((text, metrics))
+}
+
+fn memory(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let total = reading.number("total", "kB")?;
+    let available = reading.number("available", "kB")?;
+    let percent = share(total - available, total)?;
+    let available = available * BYTES_PER_KB;
+    let text = format!("memory {} % used, {} available", whole(percent), words::bytes(available));
+    Some((text, vec![Metric::percent("used", percent), Metric::amount("available", available, "B")]))
+}
+
+fn uptime(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let seconds = reading.number("uptime", "s")?;
+    Some((format!("up {}", words::age(seconds)), vec![Metric::amount("uptime", seconds, "s")]))
+}
+
+fn temperature(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let celsius = reading.number("temperature", "mC")? / 1000.0;
+    let place = if reading.note.is_empty() { String::new() } else { format!(" ({})", reading.note) };
+    Some((format!("temperature {celsius:.1} °C{place}"), vec![Metric::plain("temperature", celsius, "C")]))
+}
+
+fn processes(name: Option<&str>, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let count = reading.number("processes", "")?;
+    let of_name = name.map_or(String::new(), |name| format!(" named {}", words::line(name, 80)));
+    let es = if count == 1.0 { "" } else { "es" };
+    let text = format!("{} process{es}{of_name}", words::brief(count));
+    Some((text, vec![Metric::amount("processes", count, "")]))
+}
+
+fn file_age(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let seconds = reading.number("age", "s")?;
+    let newest =
+        if reading.note.is_empty() { String::new() } else { format!(": newest file {}", reading.note) };
+    let when = match seconds {
+        s if s < 0.0 => format!("{} in the future", words::age(-s)),
+        s => format!("{} old", words::age(s)),
+    };
+    let text = format!("{}{newest} is {when}", words::line(path, 80));
+    Some((text, vec![Metric::plain("age", seconds, "s")]))
+}
+
+fn share(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| (100.0 * part / whole).clamp(0.0, 100.0))
+}
+
+/// Percent without decimals; a disk with something left is not called full.
+fn whole(percent: f64) -> String {
+    match percent {
+        99.0..100.0 => format!("{:.1}", (percent * 10.0).floor() / 10.0),
+        _ => format!("{percent:.0}"),
+    }
+}
+
+fn plural(count: f64) -> &'static str {
+    if count == 1.0 { "" } else { "s" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn result(sensor: &Sensor, reading: &Reading) -> (Status, String, Vec<(String, f64)>) {
+        let r = judge(sensor, reading, &[]);
+        let values = r.metrics.iter().map(|m| (m.label.clone(), m.value.expect("a value"))).collect();
+        (r.status, r.text, values)
+    }
+
+    fn root() -> Sensor {
+        Sensor::Disk { path: "/".into() }
+    }
+
+    #[test]
+    fn a_disk_says_how_full_and_how_much_is_left() {
+        let reading = Reading::of(&[("total", 1e8, "kB"), ("used", 7.1e7, "kB"), ("free", 2.9e7, "kB")]);
+        let (status, text, values) = result(&root(), &reading);
+        assert_eq!((status, text.as_str()), (Status::Ok, "disk / 71 % used, 29.7 GB free"));
+        assert_eq!(values, [("used".into(), 71.0), ("free".into(), 2.9e7 * 1024.0)]);
+    }
+
+    #[test]
+    fn an_almost_full_disk_is_not_called_full() {
+        let reading = Reading::of(&[("used", 99_970.0, "kB"), ("free", 30.0, "kB")]);
+        assert_eq!(result(&root(), &reading).1, "disk / 99.9 % used, 30.7 kB free");
+        let reading = Reading::of(&[("used", 996.0, "kB"), ("free", 4.0, "kB")]);
+        assert_eq!(result(&root(), &reading).1, "disk / 99.6 % used, 4.1 kB free");
+    }
+
+    #[test]
+    fn load_is_given_per_cpu_too() {
+        let (_, text, values) = result(&Sensor::Load, &Reading::load([0.5, 1.0, 2.0], 4));
+        assert_eq!(text, "load 0.50, 1.00, 2.00 on 4 cpus");
+        assert_eq!(values[2], ("load15".into(), 2.0));
+        assert_eq!(values[5], ("load15_per_cpu".into(), 0.5));
+        let unknown_cpus = Reading::of(&[("load1", 1.0, ""), ("load5", 1.0, ""), ("load15", 1.0, "")]);
+        assert_eq!(result(&Sensor::Load, &unknown_cpus).2.len(), 3);
+    }
+
+    #[test]
+    fn the_other_sensors_read_well() {
+        let table = [
+            (
+                Sensor::Memory,
+                Reading::memory(4_000_000_000, 1_000_000_000),
+                "memory 75 % used, 1.0 GB available",
+            ),
+            (Sensor::Uptime, Reading::uptime(1_051_200.4), "up 12 d 4 h"),
+            (
+                Sensor::Temperature { name: None },
+                Reading::temperature(45.3, "cpu"),
+                "temperature 45.3 °C (cpu)",
+            ),
+            (Sensor::Processes { name: None }, Reading::processes(143), "143 processes"),
+            (Sensor::Processes { name: Some("sshd".into()) }, Reading::processes(1), "1 process named sshd"),
+            (
+                Sensor::FileAge { path: "/data".into() },
+                Reading::file_age(35.0, "a.jpg"),
+                "/data: newest file a.jpg is 35 s old",
+            ),
+            (Sensor::FileAge { path: "/x".into() }, Reading::file_age(-5.0, ""), "/x is 5 s in the future"),
+        ];
+        for (sensor, reading, text) in table {
+            let (status, said, values) = result(&sensor, &reading);
+            assert_eq!((status, said.as_str(), values.is_empty()), (Status::Ok, text, false));
+        }
+    }
+
+    #[test]
+    fn thresholds_judge_a_reading() {
+        let limits = [("used".to_owned(), Thresholds { warn: "80".parse().ok(), crit: "90".parse().ok() })];
+        let full = judge(&root(), &Reading::disk(100 << 30, 95 << 30), &limits);
+        assert_eq!(full.status, Status::Critical);
+        assert_eq!(full.text, "disk / 95 % used, 5.4 GB free; used 95 % is above 90 (critical)");
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_unknown_in_the_device_s_words() {
+        let limits = [("used".to_owned(), Thresholds { warn: "80".parse().ok(), crit: None })];
+        let r = judge(&root(), &Reading::failed("df: /: Permission denied"), &limits);
+        assert_eq!((r.status, r.text.as_str()), (Status::Unknown, "disk /: df: /: Permission denied"));
+        let r = judge(&Sensor::Memory, &Reading::default(), &[]);
+        assert_eq!(
+            (r.status, r.text.as_str()),
+            (Status::Unknown, "memory: the device's answer lacks a number")
+        );
+        assert_eq!(unanswered(&Sensor::Load).status, Status::Unknown);
+        let empty = Reading::of(&[("used", 0.0, "kB"), ("free", 0.0, "kB")]);
+        assert_eq!(judge(&root(), &empty, &[]).status, Status::Unknown);
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_make_a_finite_result(a in any::<f64>(), b in any::<f64>()) {
+            let reading = Reading::of(&[
+                ("used", a, "kB"), ("free", b, "kB"), ("total", a, "kB"), ("available", b, "kB"),
+                ("uptime", a, "s"), ("age", b, "s"), ("temperature", a, "mC"), ("processes", b, ""),
+            ]);
+            for kind in ["disk", "memory", "uptime", "temperature", "processes", "file_age"] {
+                let sensor = Sensor::from_parts(kind, Some("/x")).or_else(|_| Sensor::from_parts(kind, None));
+                let r = judge(&sensor.expect("a sensor"), &reading, &[]);
+                prop_assert!(r.text.chars().count() < 2_000 && !r.text.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What the answer of an SSH server means for the built-in `ssh` check.
+//!
+//! Asks for identification, host key, and a login where one is configured. A transport failure is
+//! the finding of this check (CRITICAL), never of what runs over it. Knows no SSH library and no
+//! credentials.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::plugin::PluginResult;
+use crate::sample::Status;
+use crate::tcp::{self, ConnectEnd};
+use crate::words;
+
+/// RFC 4253, section 4.2: the identification line with its line end.
+pub const MAX_IDENTIFICATION: usize = 255;
+
+/// How much of foreign text a result quotes, in characters.
+const QUOTED_CHARS: usize = 100;
+
+/// `SSH-protoversion-softwareversion [comments]` of RFC 4253, section 4.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identification {
+    /// `2.0`, or `1.99` of a server that speaks both.
+    pub protocol: String,
+    pub software: String,
+    pub comments: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadIdentification {
+    #[error("not SSH: it says {0:?}")]
+    NotSsh(String),
+    #[error("speaks SSH {0} only: version 2.0 is needed")]
+    OldProtocol(String),
+}
+
+impl FromStr for Identification {
+    type Err = BadIdentification;
+
+    /// Takes one line, with or without its end.
+    fn from_str(line: &str) -> Result<Self, BadIdentification> {
+        let not_ssh = || BadIdentification::NotSsh(words::line(line, QUOTED_CHARS));
+        let bare = line.trim_end_matches(['\r', '\n']);
+        let printable = bare.chars().all(|c| !c.is_control());
+        let rest = bare.strip_prefix("SSH-").filter(|_| printable && line.len() <= MAX_IDENTIFICATION);
+        let (protocol, rest) = rest.and_then(|r| r.split_once('-')).ok_or_else(not_ssh)?;
+        let (software, comments) = match rest.split_once(' ') {
+            Some((software, comments)) => (software, Some(comments.to_owned())),
+            None => (rest, None),
+        };
+        if software.is_empty() {
+            return Err(not_ssh());
+        }
+        if !matches!(protocol, "2.0" | "1.99") {
+            return Err(BadIdentification::OldProtocol(words::line(protocol, 20)));
+        }
+        Ok(Identification { protocol: protocol.to_owned(), software: software.to_owned(), comments })
+    }
+}
+
+/// The software with its comments, which is what a person wants to see.
+impl fmt::Display for Identification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.software)?;
+        self.comments.iter().try_for_each(|comments| write!(f, " {comments}"))
+    }
+}
+
+/// How far one SSH connection came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshSeen {
+    /// The server's line, as it said it.
+    pub identification: Option<String>,
+    /// Who logged in, where a login was configured and accepted.
+    pub logged_in_as: Option<String>,
+    /// To the end of the key exchange; `None` for a session that was kept from before.
+    pub connect: Option<Duration>,
+    pub failure: Option<SshFailure>,
+}
+
+/// The first failure ends a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshFailure {
+    Connect(ConnectEnd),
+    /// Something else answers; what it said first.
+    NotSsh(String),
+    /// Key exchange or connection broke, in the library's words.
+    Protocol(String),
+    HostKeyChanged {
+        pinned: String,
+        seen: String,
+    },
+    /// No key is pinned and none may be learnt on this route: no login was attempted.
+    HostKeyUnknown {
+        seen: String,
+    },
+    LoginRefused {
+        user: String,
+    },
+    /// It connected and then fell silent.
+    Timeout,
+}
+
+/// The result of the `ssh` check; metric `time` in s where a connection was made.
+///
+/// A host key that nobody has confirmed is OK with a note: the server was asked for its
+/// identification and gave it, a person has something to do, and nothing is broken. The checks that
+/// need the login say for themselves that they have none.
+pub fn judge(seen: &SshSeen) -> PluginResult {
+    let (status, text) = match &seen.failure {
+        None => success(seen),
+        Some(failure) => failed(failure, seen),
+    };
+    let metrics = seen.connect.map(tcp::time).into_iter().collect();
+    PluginResult::new(status, text, metrics)
+}
+
+fn success(seen: &SshSeen) -> (Status, String) {
+    let server = match identified(seen) {
+        Ok(server) => server,
+        Err(why) => return (Status::Critical, why),
+    };
+    let login = match &seen.logged_in_as {
+        Some(user) => format!(", logged in as {}", words::line(user, QUOTED_CHARS)),
+        None => String::new(),
+    };
+    let time = match seen.connect {
+        Some(took) => format!(" in {}", words::latency(took)),
+        None => String::new(),
+    };
+    (Status::Ok, format!("{server} answers{time}{login}"))
+}
+
+/// The server's name for a sentence, or why it is none.
+fn identified(seen: &SshSeen) -> Result<String, String> {
+    match seen.identification.as_deref().map(Identification::from_str) {
+        None => Ok("SSH".to_owned()),
+        Some(Ok(id)) => Ok(words::line(&id.to_string(), QUOTED_CHARS)),
+        Some(Err(why)) => Err(why.to_string()),
+    }
+}
+
+fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
+    let short = |text: &str| words::line(text, QUOTED_CHARS);
+    let text = match failure {
+        SshFailure::Connect(end) => return (end.status(), end.failure().unwrap_or_default()),
+        SshFailure::HostKeyUnknown { seen: key } => return unknown_key(seen, &short(key)),
+        SshFailure::NotSsh(said) if said.trim().is_empty() => "not SSH: nothing was said".to_owned(),
+        SshFailure::NotSsh(said) => format!("not SSH: it says {:?}", short(said)),
+        SshFailure::Protocol(why) => format!("the SSH connection failed: {}", short(why)),
+        SshFailure::HostKeyChanged { pinned, seen } => format!(
+            "host key changed: pinned {}, seen {}; nothing was authenticated",
+            short(pinned),
+            short(seen)
+        ),
+        SshFailure::LoginRefused { user } => format!(
+            "login refused: {} does not accept the gateway's key for {}",
+            identified(seen).unwrap_or_else(|_| "the server".to_owned()),
+            short(user)
+        ),
+        SshFailure::Timeout => "connected, then no SSH answer in time".to_owned(),
+    };
+    (Status::Critical, text)
+}
+
+fn unknown_key(seen: &SshSeen, key: &str) -> (Status, String) {
+    match identified(seen) {
+        Err(why) => (Status::Critical, why),
+        Ok(server) => (
+            Status::Ok,
+            format!(
+                "{server} answers; no login: host key {key} is not confirmed (compare it, then: fleetgate device trust)"
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DEBIAN: &str = "SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3";
+
+    fn seen(failure: Option<SshFailure>) -> SshSeen {
+        SshSeen { identification: Some(DEBIAN.into()), failure, ..SshSeen::default() }
+    }
+
+    fn verdict(failure: SshFailure) -> (Status, String) {
+        let r = judge(&seen(Some(failure)));
+        (r.status, r.text)
+    }
+
+    #[test]
+    fn identification_lines_are_read_by_the_rfc() {
+        let id: Identification = format!("{DEBIAN}\r\n").parse().expect("an identification");
+        assert_eq!((id.protocol.as_str(), id.software.as_str()), ("2.0", "OpenSSH_9.2p1"));
+        assert_eq!(id.comments.as_deref(), Some("Debian-2+deb12u3"));
+        let id: Identification = "SSH-1.99-dropbear_2022.83".parse().expect("an identification");
+        assert_eq!((id.to_string().as_str(), id.comments), ("dropbear_2022.83", None));
+    }
+
+    #[test]
+    fn what_is_not_ssh_is_said_so() {
+        let long = format!("SSH-2.0-{}", "x".repeat(MAX_IDENTIFICATION));
+        for bad in ["", "HTTP/1.1 400", "SSH-2.0", "SSH-2.0-", "SSH-2.0- x", "SSH-2.0-a\x07", &long] {
+            let refused = Identification::from_str(bad);
+            assert!(matches!(refused, Err(BadIdentification::NotSsh(_))), "{bad:?}");
+        }
+        let old = Identification::from_str("SSH-1.5-old").expect_err("old");
+        assert_eq!(old.to_string(), "speaks SSH 1.5 only: version 2.0 is needed");
+    }
+
+    #[test]
+    fn an_answer_with_login_is_ok_and_names_both() {
+        let mut seen = seen(None);
+        seen.logged_in_as = Some("monitor".into());
+        seen.connect = Some(Duration::from_millis(120));
+        let r = judge(&seen);
+        assert_eq!(r.status, Status::Ok);
+        assert_eq!(r.text, "OpenSSH_9.2p1 Debian-2+deb12u3 answers in 120.0 ms, logged in as monitor");
+        assert_eq!(r.metrics[0].value, Some(0.12));
+    }
+
+    #[test]
+    fn a_kept_session_has_no_time() {
+        let r = judge(&seen(None));
+        assert_eq!((r.status, r.metrics.len()), (Status::Ok, 0));
+        assert_eq!(r.text, "OpenSSH_9.2p1 Debian-2+deb12u3 answers");
+    }
+
+    #[test]
+    fn a_changed_host_key_is_critical_and_nothing_was_authenticated() {
+        let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
+        let text = "host key changed: pinned SHA256:a, seen SHA256:b; nothing was authenticated";
+        assert_eq!(verdict(changed), (Status::Critical, text.to_owned()));
+    }
+
+    #[test]
+    fn an_unconfirmed_host_key_is_ok_but_says_what_to_do() {
+        let (status, text) = verdict(SshFailure::HostKeyUnknown { seen: "SHA256:b".into() });
+        assert_eq!(status, Status::Ok);
+        assert!(text.contains("no login") && text.contains("SHA256:b") && text.contains("device trust"));
+    }
+
+    #[test]
+    fn every_other_failure_is_critical_with_its_reason() {
+        let table = [
+            (SshFailure::Connect(ConnectEnd::Refused), "connection refused"),
+            (SshFailure::Connect(ConnectEnd::Timeout(Duration::from_secs(5))), "no answer within 5 s"),
+            (SshFailure::NotSsh("220 ftp ready\r\n".into()), "not SSH: it says \"220 ftp ready\""),
+            (SshFailure::NotSsh(String::new()), "nothing was said"),
+            (SshFailure::Protocol("no common cipher".into()), "no common cipher"),
+            (SshFailure::LoginRefused { user: "root".into() }, "does not accept the gateway's key for root"),
+            (SshFailure::Timeout, "no SSH answer in time"),
+        ];
+        for (failure, reason) in table {
+            let (status, text) = verdict(failure);
+            assert_eq!(status, Status::Critical);
+            assert!(text.contains(reason), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_server_makes_one_short_harmless_line(said in any::<String>(), other in any::<String>()) {
+            for failure in [None, Some(SshFailure::NotSsh(other.clone())), Some(SshFailure::Protocol(other))] {
+                let seen = SshSeen { identification: Some(said.clone()), failure, ..SshSeen::default() };
+                let text = judge(&seen).text;
+                prop_assert!(!text.is_empty() && text.chars().count() < 1_500);
+                prop_assert!(!text.chars().any(char::is_control));
+            }
+        }
+    }
+}
