@@ -8,6 +8,7 @@ use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::wire::{Command, MonitorInput};
 use tokio::sync::mpsc;
 
+use crate::config::TimingDefaults;
 use crate::live::{Change, Live};
 use crate::store::Store;
 
@@ -21,6 +22,7 @@ pub struct Handle(Arc<Inner>);
 struct Inner {
     store: Store,
     live: Live,
+    timing: TimingDefaults,
     tunnel: mpsc::Sender<Command>,
     monitor: mpsc::Sender<MonitorInput>,
 }
@@ -29,10 +31,11 @@ impl Handle {
     pub fn new(
         store: Store,
         live: Live,
+        timing: TimingDefaults,
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
     ) -> Self {
-        Handle(Arc::new(Inner { store, live, tunnel, monitor }))
+        Handle(Arc::new(Inner { store, live, timing, tunnel, monitor }))
     }
 
     /// A peer was added, changed or removed: its row decides which.
@@ -54,11 +57,18 @@ impl Handle {
     /// A host was added, changed or removed: its row decides which.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// When the store cannot be read or written.
     pub async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
-        let (input, change) = match self.0.store.host_spec(id).await? {
-            Some(spec) => (MonitorInput::Upsert(Box::new(spec)), Change::Host(id)),
-            None => (MonitorInput::Remove(id), Change::HostRemoved(id)),
+        let store = &self.0.store;
+        let (input, change) = match store.host_spec(id, &self.0.timing).await? {
+            Some(spec) => {
+                store.settle(&spec).await?;
+                (MonitorInput::Upsert(Box::new(spec)), Change::Host(id))
+            }
+            None => {
+                store.forget_states(id).await?;
+                (MonitorInput::Remove(id), Change::HostRemoved(id))
+            }
         };
         self.monitor(input).await;
         self.0.live.tell(change);

@@ -235,10 +235,12 @@ create table events (
 create index events_object on events (object_id, seq);
 create view audit as select * from events where principal != 'system';
 
+-- Messages to people, a row per receiver.
 create table outbox (
     id integer primary key autoincrement not null,
-    event integer references events (seq),
+    event integer references events (seq),      -- what made it necessary
     host integer not null,
+    recipient text not null,                    -- empty: nobody is configured
     body text not null,                         -- JSON of the message
     created_at integer not null,
     attempts integer not null default 0,

@@ -45,7 +45,7 @@ impl TestApi {
         let live = Live::default();
         let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
         let (to_monitor, monitor) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), to_tunnel, to_monitor);
+        let handle = Handle::new(store.clone(), live.clone(), config.timing, to_tunnel, to_monitor);
         let bearers = [
             bearer(&store, Role::Viewer).await,
             bearer(&store, Role::Operator).await,

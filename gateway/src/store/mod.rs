@@ -6,11 +6,17 @@
 //! count them.
 
 pub mod access;
+pub mod definition;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod history;
 pub mod idempotency;
+pub mod outbox;
+mod rows;
 pub mod settings;
+pub mod snapshot;
+pub mod states;
 pub mod tokens;
 
 use std::path::Path;
@@ -18,14 +24,14 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::wire::{HostSpec, PeerMemory, PeerSpec};
+use fleetgate_keys::SealKey;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{SqlStr, Sqlite};
+use zeroize::Zeroizing;
 
 /// Readers at a time: more than the machine's cores gain nothing on one file.
 const READERS: u32 = 4;
@@ -43,21 +49,23 @@ pub struct Store {
     pub(crate) read: SqlitePool,
     pub(crate) history_write: SqlitePool,
     pub(crate) history_read: SqlitePool,
+    seal: SealKey,
 }
 
 impl Store {
     /// Opens or makes `fleetgate.db` and `history.db` in `dir` and brings them to this version.
+    /// `seal` is what secrets in them are sealed with.
     ///
     /// # Errors
     /// Refuses a database of a newer version, naming it; a full or read-only disk.
-    pub async fn open(dir: &Path) -> anyhow::Result<Store> {
+    pub async fn open(dir: &Path, seal: SealKey) -> anyhow::Result<Store> {
         let main = dir.join("fleetgate.db");
         let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
         migrate(migrations(&MAIN), &write, &main).await?;
         let history = dir.join("history.db");
         let (history_write, history_read) = pools(&history, SqliteSynchronous::Normal).await?;
         migrate(migrations(&HISTORY), &history_write, &history).await?;
-        Ok(Store { write, read, history_write, history_read })
+        Ok(Store { write, read, history_write, history_read, seal })
     }
 
     pub async fn close(&self) {
@@ -89,20 +97,15 @@ impl Store {
         sqlx::query("select count(*) from settings").execute(&self.read).await.map(drop)
     }
 
-    /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
-    ///
-    /// # Errors
-    /// When the database cannot be read or a row makes no sense.
-    pub async fn peer_spec(&self, _id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
-        Ok(None)
+    /// Seals a secret for its place, such as [`snapshot::psk_place`].
+    pub fn seal(&self, place: &str, secret: &[u8]) -> Vec<u8> {
+        self.seal.seal(secret, place.as_bytes())
     }
 
-    /// The host as the monitor wants it, profile and overrides folded.
-    ///
     /// # Errors
-    /// When the database cannot be read or a row makes no sense.
-    pub async fn host_spec(&self, _id: HostId) -> anyhow::Result<Option<HostSpec>> {
-        Ok(None)
+    /// When it was sealed for another place or by another gateway, or is damaged.
+    pub fn unseal(&self, place: &str, sealed: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+        self.seal.open(sealed, place.as_bytes()).with_context(|| place.to_owned())
     }
 }
 

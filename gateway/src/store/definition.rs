@@ -1,0 +1,407 @@
+//! What a service override says, as JSON: in the column `service_overrides.definition` and in the
+//! API alike.
+//!
+//! Strict: what is unknown, of another type or out of bounds is refused with the field's name, so
+//! that a typo is never silence. Says nothing about whether a host can run the check.
+
+use std::time::Duration;
+
+use fleetgate_engine::monitor::profile::ServiceOverride;
+use fleetgate_engine::wire::{Check, Threshold};
+use fleetgate_probes::range::{Range, Thresholds};
+use fleetgate_probes::sensors::Sensor;
+use serde_json::{Map, Value, json};
+
+/// Seconds; what a person can mean by a check's interval.
+const SHORTEST_S: f64 = 0.1;
+const LONGEST_S: f64 = 7.0 * 86_400.0;
+const MAX_ATTEMPTS: u64 = 100;
+/// Echo requests of one check; more is a load test.
+const MAX_ECHOES: u64 = 20;
+/// Characters of a command line: what a shell history holds, not a script.
+pub const MAX_LINE: usize = 4_096;
+const MAX_PATH: usize = 1_024;
+/// Characters of a metric's label or a sensor's name.
+const MAX_LABEL: usize = 255;
+/// Thresholds of one service; a plugin with more metrics than this sets its own.
+const MAX_THRESHOLDS: usize = 32;
+const MAX_SERVICE_NAME: usize = 63;
+
+/// A field that is not as it should be. `field` is a path such as `check.port`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {detail}")]
+pub struct FieldError {
+    pub field: String,
+    pub detail: String,
+}
+
+fn wrong(field: impl Into<String>, detail: impl Into<String>) -> FieldError {
+    FieldError { field: field.into(), detail: detail.into() }
+}
+
+/// Checks the name of a service: what can stand in a path, a subject line and a shell.
+///
+/// # Errors
+/// Says what is expected.
+pub fn service_name(name: &str) -> Result<(), FieldError> {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    let bytes = name.as_bytes();
+    if edge(bytes.first()) && edge(bytes.last()) && bytes.len() <= MAX_SERVICE_NAME && name.bytes().all(inner)
+    {
+        return Ok(());
+    }
+    Err(wrong("service", "a name of 1 to 63 characters is expected: a-z 0-9, and . _ - between them"))
+}
+
+/// Reads a definition; `service` and `disabled` are columns of their own.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn parse(service: &str, disabled: bool, value: &Value) -> Result<ServiceOverride, FieldError> {
+    let mut fields = Fields::of("", value)?;
+    let found = ServiceOverride {
+        service: service.to_owned(),
+        disabled,
+        check: fields.take("check").map(|v| check(&v)).transpose()?,
+        interval: fields.seconds("interval_s")?,
+        retry: fields.seconds("retry_s")?,
+        timeout: fields.seconds("timeout_s")?,
+        attempts: fields.whole("max_check_attempts", 1..=MAX_ATTEMPTS)?.map(|n| n as u32),
+        thresholds: fields.take("thresholds").map(|v| thresholds(&v)).transpose()?,
+    };
+    fields.end()?;
+    match (found.timeout, found.interval) {
+        (Some(timeout), Some(interval)) if timeout >= interval => {
+            Err(wrong("timeout_s", "must be shorter than interval_s"))
+        }
+        _ => Ok(found),
+    }
+}
+
+/// The same as JSON, only what differs from the profile.
+pub fn to_json(change: &ServiceOverride) -> Value {
+    let seconds = |d: Duration| json!(d.as_secs_f64());
+    let fields = [
+        ("check", change.check.as_ref().map(check_json)),
+        ("interval_s", change.interval.map(seconds)),
+        ("retry_s", change.retry.map(seconds)),
+        ("timeout_s", change.timeout.map(seconds)),
+        ("max_check_attempts", change.attempts.map(|n| json!(n))),
+        ("thresholds", change.thresholds.as_ref().map(|t| t.iter().map(threshold_json).collect())),
+    ];
+    Value::Object(fields.into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect())
+}
+
+/// The word for a kind of check.
+pub fn check_kind(check: &Check) -> &'static str {
+    match check {
+        Check::Tunnel => "tunnel",
+        Check::Ping { .. } => "ping",
+        Check::Tcp { .. } => "tcp",
+        Check::Ssh => "ssh",
+        Check::Sensor(_) => "sensor",
+        Check::Command { .. } => "command",
+    }
+}
+
+fn check(value: &Value) -> Result<Check, FieldError> {
+    let mut fields = Fields::of("check", value)?;
+    let kind = fields.required_text("type", MAX_LABEL)?;
+    let found = match kind.as_str() {
+        "tunnel" => Check::Tunnel,
+        "ping" => {
+            let count = fields.whole("count", 1..=MAX_ECHOES)?;
+            Check::Ping { count: count.map_or(fleetgate_engine::monitor::profile::PING_COUNT, |n| n as u8) }
+        }
+        "tcp" => {
+            let port = fields.whole("port", 1..=u64::from(u16::MAX))?;
+            Check::Tcp { port: port.ok_or_else(|| fields.missing("port"))? as u16 }
+        }
+        "ssh" => Check::Ssh,
+        "sensor" => Check::Sensor(sensor(&mut fields)?),
+        "command" => Check::Command { line: fields.required_text("line", MAX_LINE)? },
+        _ => return Err(wrong("check.type", "one of tunnel, ping, tcp, ssh, sensor, command is expected")),
+    };
+    fields.end()?;
+    Ok(found)
+}
+
+fn sensor(fields: &mut Fields) -> Result<Sensor, FieldError> {
+    let kind = fields.required_text("sensor", MAX_LABEL)?;
+    Ok(match kind.as_str() {
+        "disk" => Sensor::Disk { path: fields.path()? },
+        "load" => Sensor::Load,
+        "memory" => Sensor::Memory,
+        "uptime" => Sensor::Uptime,
+        "temperature" => Sensor::Temperature { name: fields.text("name", MAX_LABEL)? },
+        "processes" => Sensor::Processes { name: fields.text("name", MAX_LABEL)? },
+        "file_age" => Sensor::FileAge { path: fields.path()? },
+        _ => {
+            return Err(wrong(
+                "check.sensor",
+                "one of disk, load, memory, uptime, temperature, processes, file_age is expected",
+            ));
+        }
+    })
+}
+
+fn check_json(check: &Check) -> Value {
+    let mut json = match check {
+        Check::Tunnel | Check::Ssh => json!({}),
+        Check::Ping { count } => json!({ "count": count }),
+        Check::Tcp { port } => json!({ "port": port }),
+        Check::Sensor(sensor) => sensor_json(sensor),
+        Check::Command { line } => json!({ "line": line }),
+    };
+    json["type"] = json!(check_kind(check));
+    json
+}
+
+fn sensor_json(sensor: &Sensor) -> Value {
+    let named = |sensor: &str, name: &Option<String>| match name {
+        Some(name) => json!({ "sensor": sensor, "name": name }),
+        None => json!({ "sensor": sensor }),
+    };
+    match sensor {
+        Sensor::Disk { path } => json!({ "sensor": "disk", "path": path }),
+        Sensor::Load => json!({ "sensor": "load" }),
+        Sensor::Memory => json!({ "sensor": "memory" }),
+        Sensor::Uptime => json!({ "sensor": "uptime" }),
+        Sensor::Temperature { name } => named("temperature", name),
+        Sensor::Processes { name } => named("processes", name),
+        Sensor::FileAge { path } => json!({ "sensor": "file_age", "path": path }),
+    }
+}
+
+fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
+    let list = value.as_array().ok_or_else(|| wrong("thresholds", "a list is expected"))?;
+    if list.len() > MAX_THRESHOLDS {
+        return Err(wrong("thresholds", format!("at most {MAX_THRESHOLDS} are possible")));
+    }
+    let mut found: Vec<Threshold> = Vec::with_capacity(list.len());
+    for (i, value) in list.iter().enumerate() {
+        let threshold = threshold(&format!("thresholds[{i}]"), value)?;
+        if found.iter().any(|t| t.metric == threshold.metric) {
+            return Err(wrong(format!("thresholds[{i}].metric"), "stands here twice"));
+        }
+        found.push(threshold);
+    }
+    Ok(found)
+}
+
+fn threshold(at: &str, value: &Value) -> Result<Threshold, FieldError> {
+    let mut fields = Fields::of(at, value)?;
+    let metric = fields.required_text("metric", MAX_LABEL)?;
+    let limits = Thresholds { warn: fields.range("warn")?, crit: fields.range("crit")? };
+    fields.end()?;
+    Ok(Threshold { metric, limits })
+}
+
+fn threshold_json(threshold: &Threshold) -> Value {
+    let mut json = json!({ "metric": threshold.metric });
+    for (name, range) in [("warn", threshold.limits.warn), ("crit", threshold.limits.crit)] {
+        if let Some(range) = range {
+            json[name] = json!(range.to_string());
+        }
+    }
+    json
+}
+
+/// The fields of one object, taken out one by one; what is left at the end is unknown.
+struct Fields {
+    at: String,
+    left: Map<String, Value>,
+}
+
+impl Fields {
+    fn of(at: &str, value: &Value) -> Result<Self, FieldError> {
+        let left = value.as_object().cloned().ok_or_else(|| wrong(at, "an object is expected"))?;
+        Ok(Fields { at: at.to_owned(), left })
+    }
+
+    fn path_of(&self, name: &str) -> String {
+        if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
+    }
+
+    /// `null` is absent.
+    fn take(&mut self, name: &str) -> Option<Value> {
+        self.left.remove(name).filter(|v| !v.is_null())
+    }
+
+    fn missing(&self, name: &str) -> FieldError {
+        wrong(self.path_of(name), "is missing")
+    }
+
+    fn text(&mut self, name: &str, longest: usize) -> Result<Option<String>, FieldError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let text = value.as_str().ok_or_else(|| wrong(self.path_of(name), "text is expected"))?;
+        if text.trim().is_empty() || text.len() > longest || text.chars().any(char::is_control) {
+            let detail = format!("1 to {longest} characters without control characters are expected");
+            return Err(wrong(self.path_of(name), detail));
+        }
+        Ok(Some(text.to_owned()))
+    }
+
+    fn required_text(&mut self, name: &str, longest: usize) -> Result<String, FieldError> {
+        self.text(name, longest)?.ok_or_else(|| self.missing(name))
+    }
+
+    fn path(&mut self) -> Result<String, FieldError> {
+        let path = self.required_text("path", MAX_PATH)?;
+        if path.starts_with('/') {
+            return Ok(path);
+        }
+        Err(wrong(self.path_of("path"), "an absolute path is expected, such as /var/lib/pictures"))
+    }
+
+    fn whole(
+        &mut self,
+        name: &str,
+        bounds: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, FieldError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let number = value.as_u64().filter(|n| bounds.contains(n));
+        let detail = || format!("a whole number from {} to {} is expected", bounds.start(), bounds.end());
+        number.map(Some).ok_or_else(|| wrong(self.path_of(name), detail()))
+    }
+
+    fn seconds(&mut self, name: &str) -> Result<Option<Duration>, FieldError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let seconds = value.as_f64().filter(|s| (SHORTEST_S..=LONGEST_S).contains(s));
+        let detail = || format!("seconds from {SHORTEST_S} to {LONGEST_S} are expected");
+        seconds.map(|s| Some(Duration::from_secs_f64(s))).ok_or_else(|| wrong(self.path_of(name), detail()))
+    }
+
+    /// A number stands for its own text, since `{"warn": 80}` can mean only that.
+    fn range(&mut self, name: &str) -> Result<Option<Range>, FieldError> {
+        let text = match self.take(name) {
+            None => return Ok(None),
+            Some(Value::String(text)) => text,
+            Some(Value::Number(number)) => number.to_string(),
+            Some(_) => {
+                return Err(wrong(self.path_of(name), "a range is expected, such as \"80\" or \"10:20\""));
+            }
+        };
+        text.parse().map(Some).map_err(|e| wrong(self.path_of(name), format!("{e}")))
+    }
+
+    fn end(self) -> Result<(), FieldError> {
+        match self.left.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(wrong(self.path_of(name), "is unknown here")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refused(value: &Value) -> String {
+        parse("x", false, value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_definition_is_read() {
+        let value = json!({
+            "check": { "type": "sensor", "sensor": "temperature", "name": "case" },
+            "interval_s": 5, "retry_s": 1.5, "timeout_s": 2, "max_check_attempts": 3,
+            "thresholds": [{ "metric": "temperature", "warn": "60", "crit": "@70:80" }, { "metric": "b" }],
+        });
+        let read = parse("temperature", false, &value).unwrap();
+        assert_eq!(read.check, Some(Check::Sensor(Sensor::Temperature { name: Some("case".into()) })));
+        assert_eq!(read.retry, Some(Duration::from_millis(1500)));
+        assert_eq!(read.thresholds.as_ref().map(Vec::len), Some(2));
+        assert_eq!(parse("temperature", false, &to_json(&read)).unwrap(), read);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (json!([]), ": an object is expected"),
+            (json!({ "intervall_s": 5 }), "intervall_s: is unknown here"),
+            (json!({ "interval_s": "5" }), "interval_s: seconds from 0.1 to 604800 are expected"),
+            (json!({ "interval_s": 0 }), "interval_s: seconds from 0.1 to 604800 are expected"),
+            (json!({ "interval_s": 5, "timeout_s": 5 }), "timeout_s: must be shorter than interval_s"),
+            (
+                json!({ "max_check_attempts": 0 }),
+                "max_check_attempts: a whole number from 1 to 100 is expected",
+            ),
+            (json!({ "check": { "type": "tcp" } }), "check.port: is missing"),
+            (
+                json!({ "check": { "type": "tcp", "port": 65536 } }),
+                "check.port: a whole number from 1 to 65535 is expected",
+            ),
+            (json!({ "check": { "type": "ssh", "port": 22 } }), "check.port: is unknown here"),
+            (
+                json!({ "check": { "type": "sensor", "sensor": "disk", "path": "pictures" } }),
+                "check.path: an absolute path is expected, such as /var/lib/pictures",
+            ),
+            (
+                json!({ "thresholds": [{ "metric": "a" }, { "metric": "a" }] }),
+                "thresholds[1].metric: stands here twice",
+            ),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(refused(&value), expected);
+        }
+        assert!(
+            refused(&json!({ "thresholds": [{ "metric": "a", "warn": "-10" }] }))
+                .starts_with("thresholds[0].warn: ")
+        );
+        assert!(
+            refused(&json!({ "check": { "type": "command", "line": "a\nb" } })).starts_with("check.line: ")
+        );
+    }
+
+    #[test]
+    fn service_names_can_stand_in_a_path() {
+        for good in ["a", "disk-root", "file_age.1"] {
+            assert_eq!(service_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", "A", "a/b", "ä", &"a".repeat(64)] {
+            assert!(service_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn any_check() -> impl Strategy<Value = Check> {
+        let name = proptest::option::of("[a-z]{1,9}");
+        prop_oneof![
+            Just(Check::Tunnel),
+            Just(Check::Ssh),
+            (1u8..=20).prop_map(|count| Check::Ping { count }),
+            (1u16..).prop_map(|port| Check::Tcp { port }),
+            "[a-z '|]{1,20}[a-z]".prop_map(|line| Check::Command { line }),
+            "/[a-z/]{0,20}".prop_map(|path| Check::Sensor(Sensor::Disk { path })),
+            name.clone().prop_map(|name| Check::Sensor(Sensor::Processes { name })),
+            name.prop_map(|name| Check::Sensor(Sensor::Temperature { name })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_definition_survives_its_json(
+            check in proptest::option::of(any_check()),
+            interval in proptest::option::of(1_000u64..600_000_000),
+            attempts in proptest::option::of(1u32..=100),
+            limit in proptest::option::of(0u32..1_000),
+        ) {
+            let threshold = |n: u32| Threshold {
+                metric: "m".into(),
+                limits: Thresholds { warn: Some(n.to_string().parse().unwrap()), crit: None },
+            };
+            let change = ServiceOverride {
+                service: "x".into(),
+                check,
+                interval: interval.map(Duration::from_millis),
+                attempts,
+                thresholds: limit.map(|n| vec![threshold(n)]),
+                ..ServiceOverride::default()
+            };
+            prop_assert_eq!(parse("x", false, &to_json(&change)), Ok(change));
+        }
+    }
+}

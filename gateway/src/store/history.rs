@@ -1,0 +1,260 @@
+//! Samples: every result's metrics with their time, in a database of their own.
+//!
+//! A sample belongs to a series (host, service, label). Gaps stay gaps (NULL). The main database
+//! never depends on anything in here.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::Sample;
+use fleetgate_probes::sample::Metric;
+use sqlx::sqlite::SqliteConnection;
+
+use super::Store;
+use super::rows::{Batched, NARROW};
+
+/// Series of one service. A plugin with more metrics is cut here; one that invents new labels all
+/// the time cannot fill the disk.
+const MAX_SERIES: i64 = 64;
+/// Series whose number is remembered: 10,000 hosts with a dozen metrics each, at about 100 bytes.
+/// Over it all are forgotten and looked up again.
+const MAX_CACHED: usize = 131_072;
+
+/// Numbers of series that were looked up before.
+#[derive(Default)]
+pub struct SeriesCache {
+    hosts: HashMap<HostId, Vec<Known>>,
+    count: usize,
+}
+
+struct Known {
+    service: Box<str>,
+    label: Box<str>,
+    uom: Box<str>,
+    /// `None`: the service has too many.
+    series: Option<i64>,
+}
+
+impl SeriesCache {
+    fn find(&self, sample: &Sample, metric: &Metric) -> Option<Option<i64>> {
+        let known =
+            self.hosts.get(&sample.host)?.iter().find(|k| {
+                *k.label == *metric.label && *k.service == *sample.service && *k.uom == *metric.uom
+            });
+        known.map(|k| k.series)
+    }
+
+    fn remember(&mut self, sample: &Sample, metric: &Metric, series: Option<i64>) {
+        if self.count >= MAX_CACHED {
+            *self = SeriesCache::default();
+        }
+        self.count += 1;
+        self.hosts.entry(sample.host).or_default().push(Known {
+            service: sample.service.as_str().into(),
+            label: metric.label.as_str().into(),
+            uom: metric.uom.as_str().into(),
+            series,
+        });
+    }
+
+    /// What a failed transaction may have made does not exist.
+    pub fn clear(&mut self) {
+        *self = SeriesCache::default();
+    }
+}
+
+static INSERT: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 3, |values| {
+        format!(
+            "insert into samples (series, at, value) values {values}
+             on conflict (series, at) do update set value = excluded.value"
+        )
+    })
+});
+
+/// Writes samples; gives how many values had no room (see `MAX_SERIES`).
+///
+/// # Errors
+/// When the database refuses the write; then the cache must be cleared.
+pub async fn write(
+    conn: &mut SqliteConnection,
+    cache: &mut SeriesCache,
+    samples: &[Sample],
+) -> sqlx::Result<u64> {
+    let mut rows: Vec<(i64, i64, Option<f64>)> = Vec::with_capacity(samples.len() * 2);
+    let mut refused = 0;
+    for sample in samples {
+        for metric in &sample.metrics {
+            match series_of(conn, cache, sample, metric).await? {
+                Some(series) => rows.push((series, sample.at.as_millis(), metric.value)),
+                None => refused += 1,
+            }
+        }
+    }
+    // In the order of the table: neighbours share a page.
+    rows.sort_unstable_by_key(|&(series, at, _)| (series, at));
+    INSERT
+        .run(conn, &rows, |&(series, at, value), arguments| {
+            arguments.add(series).add(at).add(value);
+        })
+        .await?;
+    Ok(refused)
+}
+
+async fn series_of(
+    conn: &mut SqliteConnection,
+    cache: &mut SeriesCache,
+    sample: &Sample,
+    metric: &Metric,
+) -> sqlx::Result<Option<i64>> {
+    if let Some(known) = cache.find(sample, metric) {
+        return Ok(known);
+    }
+    let series = find_or_make(conn, sample, metric).await?;
+    cache.remember(sample, metric, series);
+    Ok(series)
+}
+
+/// The unit is what the newest sample says.
+async fn find_or_make(
+    conn: &mut SqliteConnection,
+    sample: &Sample,
+    metric: &Metric,
+) -> sqlx::Result<Option<i64>> {
+    let (host, service, label) = (sample.host.as_i64(), &sample.service, &metric.label);
+    let update = "update series set uom = $4 where host = $1 and service = $2 and label = $3 returning id";
+    let found: Option<i64> = sqlx::query_scalar(update)
+        .bind(host)
+        .bind(service)
+        .bind(label)
+        .bind(&metric.uom)
+        .fetch_optional(&mut *conn)
+        .await?;
+    if found.is_some() {
+        return Ok(found);
+    }
+    sqlx::query_scalar(
+        "insert into series (host, service, label, uom) select $1, $2, $3, $4
+         where (select count(*) from series where host = $1 and service = $2) < $5 returning id",
+    )
+    .bind(host)
+    .bind(service)
+    .bind(label)
+    .bind(&metric.uom)
+    .bind(MAX_SERIES)
+    .fetch_optional(conn)
+    .await
+}
+
+/// A series as it can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    pub id: i64,
+    pub service: String,
+    pub label: String,
+    pub uom: String,
+}
+
+impl Store {
+    /// The series of a host, or of one of its services (empty: the host check).
+    ///
+    /// # Errors
+    /// When the history database cannot be read.
+    pub async fn series(&self, host: HostId, service: Option<&str>) -> sqlx::Result<Vec<Series>> {
+        let rows: Vec<(i64, String, String, String)> = sqlx::query_as(
+            "select id, service, label, uom from series
+             where host = $1 and ($2 is null or service = $2) order by service, label",
+        )
+        .bind(host.as_i64())
+        .bind(service)
+        .fetch_all(&self.history_read)
+        .await?;
+        let row = |(id, service, label, uom)| Series { id, service, label, uom };
+        Ok(rows.into_iter().map(row).collect())
+    }
+
+    /// The newest `limit` samples of `[from, to)`, oldest first.
+    ///
+    /// # Errors
+    /// When the history database cannot be read.
+    pub async fn samples(
+        &self,
+        series: i64,
+        from: Wall,
+        to: Wall,
+        limit: i64,
+    ) -> sqlx::Result<Vec<(Wall, Option<f64>)>> {
+        let mut rows: Vec<(i64, Option<f64>)> = sqlx::query_as(
+            "select at, value from samples where series = $1 and at >= $2 and at < $3
+             order by at desc limit $4",
+        )
+        .bind(series)
+        .bind(from.as_millis())
+        .bind(to.as_millis())
+        .bind(limit)
+        .fetch_all(&self.history_read)
+        .await?;
+        rows.reverse();
+        Ok(rows.into_iter().map(|(at, value)| (Wall::from_millis(at), value)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+
+    use super::*;
+    use crate::store::fixture;
+
+    fn sample(at: i64, metrics: Vec<Metric>) -> Sample {
+        Sample { host: Id::from_i64(7), service: "ping".into(), at: Wall::from_millis(at), metrics }
+    }
+
+    async fn put(store: &Store, cache: &mut SeriesCache, samples: &[Sample]) -> u64 {
+        let mut tx = store.history_write.begin().await.unwrap();
+        let refused = write(&mut tx, cache, samples).await.unwrap();
+        tx.commit().await.unwrap();
+        refused
+    }
+
+    #[tokio::test]
+    async fn samples_come_back_in_order_and_gaps_stay_gaps() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let gap = Metric { value: None, ..Metric::plain("rtt", 0.0, "ms") };
+        let many: Vec<Sample> = (0..200)
+            .map(|n| sample(n, vec![Metric::plain("rtt", n as f64, "ms"), Metric::plain("loss", 0.0, "%")]))
+            .collect();
+        put(&store, &mut cache, &many).await;
+        put(&store, &mut cache, &[sample(200, vec![gap])]).await;
+
+        let series = store.series(Id::from_i64(7), Some("ping")).await.unwrap();
+        assert_eq!(series.iter().map(|s| s.label.as_str()).collect::<Vec<_>>(), ["loss", "rtt"]);
+        let all = (Wall::from_millis(0), Wall::from_millis(1_000));
+        let last = store.samples(series[1].id, all.0, all.1, 3).await.unwrap();
+        let expected = [(198, Some(198.0)), (199, Some(199.0)), (200, None)];
+        assert_eq!(last, expected.map(|(at, value)| (Wall::from_millis(at), value)));
+        assert_eq!(store.samples(series[1].id, all.0, all.1, 999).await.unwrap().len(), 201);
+    }
+
+    #[tokio::test]
+    async fn a_changed_unit_replaces_the_old_one() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        put(&store, &mut cache, &[sample(1, vec![Metric::plain("rtt", 1.0, "s")])]).await;
+        put(&store, &mut cache, &[sample(2, vec![Metric::plain("rtt", 1.0, "ms")])]).await;
+        let series = store.series(Id::from_i64(7), None).await.unwrap();
+        assert_eq!((series.len(), series[0].uom.as_str()), (1, "ms"));
+    }
+
+    #[tokio::test]
+    async fn a_plugin_that_invents_labels_is_cut() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let metrics = (0..100).map(|n| Metric::plain(&format!("label{n}"), 1.0, "")).collect();
+        assert_eq!(put(&store, &mut cache, &[sample(1, metrics)]).await, 36);
+        assert_eq!(store.series(Id::from_i64(7), None).await.unwrap().len(), 64);
+    }
+}

@@ -1,0 +1,505 @@
+//! Rows put together to what the engine wants: peers with what is remembered of them, hosts with
+//! profile and overrides folded and their last states.
+//!
+//! Read whole at the start and one by one after each change, by the same statements. A row that
+//! makes no sense is an error where it is asked for by itself, and is left out with an error in the
+//! log where all are loaded: one bad row must not keep a fleet unwatched.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::monitor::profile::{self, Facts, ServiceOverride};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{
+    HostMemory, HostSpec, PeerKey, PeerKind, PeerMemory, PeerSpec, RoutePolicy, SshSpec, Tai64n, Timing,
+};
+use fleetgate_keys::{PresharedKey, PublicKey};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::states::{self, HostRow, ServiceRow};
+use super::{Store, definition};
+use crate::config::TimingDefaults;
+
+/// A host's timeout where only its interval is set: it must end before the next check begins.
+const TIMEOUT_SHARE: f64 = 0.8;
+
+impl Store {
+    /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
+    ///
+    /// # Errors
+    /// When the database cannot be read or a row makes no sense.
+    pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
+        let mut conn = self.read.acquire().await?;
+        let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
+        let Some(peer) = rows.peers.pop() else { return Ok(None) };
+        rows.assemble(self, peer).map(Some)
+    }
+
+    /// Every peer that is not removed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerMemory)>> {
+        let mut conn = self.read.acquire().await?;
+        let mut rows = PeerRows::load(&mut conn, None).await?;
+        let peers = std::mem::take(&mut rows.peers);
+        let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer)));
+        Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
+    }
+
+    /// The host as the monitor wants it, profile and overrides folded.
+    ///
+    /// # Errors
+    /// When the database cannot be read or a row makes no sense.
+    pub async fn host_spec(&self, id: HostId, timing: &TimingDefaults) -> anyhow::Result<Option<HostSpec>> {
+        let mut conn = self.read.acquire().await?;
+        host_spec(&mut conn, id, timing).await
+    }
+
+    /// Every host that is not removed, with its states; brings the rows of the states in line with
+    /// what each host has.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
+        let mut conn = self.read.acquire().await?;
+        let mut rows = HostRows::load(&mut conn, None).await?;
+        let mut states = States::load(&mut conn).await?;
+        drop(conn);
+        let hosts = std::mem::take(&mut rows.hosts);
+        let specs: Vec<HostSpec> = hosts
+            .into_iter()
+            .filter_map(|host| sensible("host", host.id, rows.assemble(host, timing)))
+            .collect();
+        self.settle_all(&specs, &states).await?;
+        Ok(specs.into_iter().map(|spec| states.memory(spec)).collect())
+    }
+
+    /// Brings the rows of a host's states in line with its services.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn settle(&self, spec: &HostSpec) -> sqlx::Result<()> {
+        let mut tx = self.begin().await?;
+        states::settle(&mut tx, spec, crate::clock::wall()).await?;
+        tx.commit().await
+    }
+
+    /// Takes away the states of a host that is no more.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn forget_states(&self, host: HostId) -> sqlx::Result<()> {
+        let mut tx = self.begin().await?;
+        states::forget(&mut tx, host).await?;
+        tx.commit().await
+    }
+
+    async fn settle_all(&self, specs: &[HostSpec], states: &States) -> sqlx::Result<()> {
+        let mut tx = self.begin().await?;
+        for sql in [
+            "delete from service_states where host in (select id from hosts where removed_at is not null)",
+            "delete from host_states where host in (select id from hosts where removed_at is not null)",
+        ] {
+            sqlx::query(sql).execute(&mut *tx).await?;
+        }
+        for spec in specs.iter().filter(|spec| !states.fit(spec)) {
+            states::settle(&mut tx, spec, crate::clock::wall()).await?;
+        }
+        tx.commit().await
+    }
+}
+
+/// The same on a connection of the caller's, such as a transaction that has just changed the host.
+///
+/// # Errors
+/// When the database cannot be read or a row makes no sense.
+pub async fn host_spec(
+    conn: &mut SqliteConnection,
+    id: HostId,
+    timing: &TimingDefaults,
+) -> anyhow::Result<Option<HostSpec>> {
+    let mut rows = HostRows::load(conn, Some(id)).await?;
+    let Some(host) = rows.hosts.pop() else { return Ok(None) };
+    rows.assemble(host, timing).with_context(|| format!("host {id}")).map(Some)
+}
+
+fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
+    made.inspect_err(|error| tracing::error!("{what} {id} is left out: {error:#}")).ok()
+}
+
+/// Rows of many, by what they belong to.
+fn group<T>(rows: Vec<(i64, T)>) -> HashMap<i64, Vec<T>> {
+    let mut groups: HashMap<i64, Vec<T>> = HashMap::new();
+    for (of, row) in rows {
+        groups.entry(of).or_default().push(row);
+    }
+    groups
+}
+
+// ------------------------------------------------------------------- peers
+
+struct PeerRow {
+    id: PeerId,
+    kind: String,
+    networks: String,
+}
+
+struct KeyRow {
+    public: String,
+    psk: Option<Vec<u8>>,
+}
+
+/// What the peers of one loading are made of; `$1` is NULL for all of them.
+struct PeerRows {
+    peers: Vec<PeerRow>,
+    keys: HashMap<i64, Vec<KeyRow>>,
+    addresses: HashMap<i64, Vec<String>>,
+    memories: HashMap<i64, PeerMemory>,
+}
+
+impl PeerRows {
+    async fn load(conn: &mut SqliteConnection, one: Option<PeerId>) -> anyhow::Result<Self> {
+        let peers: Vec<(i64, String, String)> = fetch(
+            conn,
+            one,
+            "select id, kind, networks from peers where removed_at is null",
+            "select id, kind, networks from peers where removed_at is null and id = $1",
+        )
+        .await?;
+        let keys: Vec<(i64, String, Option<Vec<u8>>)> = fetch(
+            conn,
+            one,
+            "select peer, public_key, psk from peer_keys where retired_at is null order by position",
+            "select peer, public_key, psk from peer_keys where retired_at is null and peer = $1
+             order by position",
+        )
+        .await?;
+        let memories: Vec<MemoryRow> = fetch(
+            conn,
+            one,
+            "select peer, stamp, endpoint, last_packet, last_handshake, rx_bytes, tx_bytes from peer_memory",
+            "select peer, stamp, endpoint, last_packet, last_handshake, rx_bytes, tx_bytes from peer_memory
+             where peer = $1",
+        )
+        .await?;
+        let row = |(id, kind, networks)| PeerRow { id: Id::from_i64(id), kind, networks };
+        Ok(PeerRows {
+            peers: peers.into_iter().map(row).collect(),
+            keys: group(keys.into_iter().map(|(peer, public, psk)| (peer, KeyRow { public, psk })).collect()),
+            addresses: group(addresses(conn, one).await?),
+            memories: memories.into_iter().map(|m| (m.peer, m.memory)).collect(),
+        })
+    }
+
+    fn assemble(&self, store: &Store, peer: PeerRow) -> anyhow::Result<(PeerSpec, PeerMemory)> {
+        let id = peer.id.as_i64();
+        let keys = self.keys.get(&id).map_or(&[][..], Vec::as_slice);
+        let networks: Vec<String> = serde_json::from_str(&peer.networks).context("networks")?;
+        let spec = PeerSpec {
+            id: peer.id,
+            kind: peer_kind(&peer.kind)?,
+            keys: keys.iter().map(|key| key.open(store)).collect::<Result<_, _>>()?,
+            addresses: inner(self.addresses.get(&id))?,
+            networks: networks.iter().map(|n| n.parse()).collect::<Result<_, _>>().context("networks")?,
+        };
+        Ok((spec, self.memories.get(&id).copied().unwrap_or_default()))
+    }
+}
+
+impl KeyRow {
+    fn open(&self, store: &Store) -> anyhow::Result<PeerKey> {
+        let public: PublicKey = self.public.parse().with_context(|| format!("key {}", self.public))?;
+        let Some(sealed) = &self.psk else { return Ok(PeerKey { public, psk: None }) };
+        let bytes = store.unseal(&psk_place(&public), sealed)?;
+        let psk: [u8; 32] = bytes.as_slice().try_into().context("a preshared key has 32 bytes")?;
+        Ok(PeerKey { public, psk: Some(PresharedKey::from_bytes(psk)) })
+    }
+}
+
+/// Where a preshared key stands, for its seal.
+pub fn psk_place(public: &PublicKey) -> String {
+    format!("peer_keys/psk/{public}")
+}
+
+fn peer_kind(name: &str) -> anyhow::Result<PeerKind> {
+    Ok(match name {
+        "device" => PeerKind::Device,
+        "operator" => PeerKind::Operator,
+        "renter" => PeerKind::Renter,
+        other => anyhow::bail!("{other:?} is no kind of peer: device, operator or renter"),
+    })
+}
+
+/// IPv4 first: it is what people see.
+fn inner(addresses: Option<&Vec<String>>) -> anyhow::Result<Vec<IpAddr>> {
+    let texts = addresses.map_or(&[][..], Vec::as_slice);
+    let mut parsed: Vec<IpAddr> =
+        texts.iter().map(|a| a.parse()).collect::<Result<_, _>>().context("inner address")?;
+    parsed.sort_unstable();
+    Ok(parsed)
+}
+
+async fn addresses(conn: &mut SqliteConnection, one: Option<PeerId>) -> sqlx::Result<Vec<(i64, String)>> {
+    fetch(
+        conn,
+        one,
+        "select peer, address from addresses where released_at is null and peer is not null",
+        "select peer, address from addresses where released_at is null and peer = $1",
+    )
+    .await
+}
+
+/// All rows, or those of one thing by its index.
+async fn fetch<T>(
+    conn: &mut SqliteConnection,
+    one: Option<Id>,
+    all_sql: &'static str,
+    one_sql: &'static str,
+) -> sqlx::Result<Vec<T>>
+where
+    T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+{
+    match one {
+        None => sqlx::query_as(all_sql).fetch_all(conn).await,
+        Some(id) => sqlx::query_as(one_sql).bind(id.as_i64()).fetch_all(conn).await,
+    }
+}
+
+struct MemoryRow {
+    peer: i64,
+    memory: PeerMemory,
+}
+
+impl FromRow<'_, SqliteRow> for MemoryRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let stamp: Option<&[u8]> = row.try_get(1)?;
+        let endpoint: Option<&str> = row.try_get(2)?;
+        let wall = |at: usize| -> sqlx::Result<Option<Wall>> {
+            Ok(row.try_get::<Option<i64>, _>(at)?.map(Wall::from_millis))
+        };
+        let bytes = |at: usize| -> sqlx::Result<u64> { Ok(row.try_get::<i64, _>(at)?.cast_unsigned()) };
+        let memory = PeerMemory {
+            // Neither can be wrong unless the file was edited; without them a peer starts anew.
+            stamp: stamp.and_then(|s| s.try_into().ok()).map(Tai64n),
+            endpoint: endpoint.and_then(|e| e.parse().ok()),
+            last_packet: wall(3)?,
+            last_handshake: wall(4)?,
+            rx_bytes: bytes(5)?,
+            tx_bytes: bytes(6)?,
+        };
+        Ok(MemoryRow { peer: row.try_get(0)?, memory })
+    }
+}
+
+// ------------------------------------------------------------------- hosts
+
+struct HostBase {
+    id: HostId,
+    name: String,
+    profile: String,
+    route: String,
+    via: Option<Id>,
+    address: Option<String>,
+    direct: Option<String>,
+    ssh: SshSpec,
+    timing: TimingRow,
+    max_silence: Option<Duration>,
+    /// Its own, or that of the device it stands behind.
+    peer: Option<PeerId>,
+}
+
+/// A host's own timing, as far as it has one.
+struct TimingRow {
+    interval: Option<Duration>,
+    retry: Option<Duration>,
+    attempts: Option<u32>,
+    timeout: Option<Duration>,
+}
+
+impl TimingRow {
+    fn over(&self, defaults: &TimingDefaults) -> Timing {
+        let interval = self.interval.unwrap_or(defaults.interval);
+        Timing {
+            interval,
+            retry: self.retry.unwrap_or(defaults.retry.min(interval)),
+            attempts: self.attempts.unwrap_or(defaults.attempts),
+            timeout: self.timeout.unwrap_or(defaults.timeout.min(interval.mul_f64(TIMEOUT_SHARE))),
+        }
+    }
+}
+
+macro_rules! host_base {
+    ($which:literal) => {
+        concat!(
+            "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
+                    h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
+                    h.max_silence_ms, p.id
+             from hosts h left join peers p on p.id = coalesce(h.via, h.id) and p.removed_at is null
+             where h.removed_at is null",
+            $which
+        )
+    };
+}
+
+impl FromRow<'_, SqliteRow> for HostBase {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let id = |at: usize| -> sqlx::Result<Option<Id>> {
+            Ok(row.try_get::<Option<i64>, _>(at)?.map(Id::from_i64))
+        };
+        let time = |at: usize| -> sqlx::Result<Option<Duration>> {
+            Ok(row.try_get::<Option<i64>, _>(at)?.map(|ms| Duration::from_millis(ms.cast_unsigned())))
+        };
+        Ok(HostBase {
+            id: Id::from_i64(row.try_get(0)?),
+            name: row.try_get(1)?,
+            profile: row.try_get(2)?,
+            route: row.try_get(3)?,
+            via: id(4)?,
+            address: row.try_get(5)?,
+            direct: row.try_get(6)?,
+            ssh: SshSpec { port: row.try_get(7)?, user: row.try_get(8)?, pin: row.try_get(9)? },
+            timing: TimingRow {
+                interval: time(10)?,
+                retry: time(11)?,
+                attempts: row.try_get(12)?,
+                timeout: time(13)?,
+            },
+            max_silence: time(14)?,
+            peer: id(15)?,
+        })
+    }
+}
+
+struct HostRows {
+    hosts: Vec<HostBase>,
+    addresses: HashMap<i64, Vec<String>>,
+    overrides: HashMap<i64, Vec<(String, bool, String)>>,
+}
+
+impl HostRows {
+    async fn load(conn: &mut SqliteConnection, one: Option<HostId>) -> anyhow::Result<Self> {
+        let hosts = fetch(conn, one, host_base!(""), host_base!(" and h.id = $1")).await?;
+        let overrides: Vec<(i64, String, bool, String)> = fetch(
+            conn,
+            one,
+            "select host, service, disabled, definition from service_overrides order by host, service",
+            "select host, service, disabled, definition from service_overrides where host = $1
+             order by service",
+        )
+        .await?;
+        let row = |(host, service, disabled, json)| (host, (service, disabled, json));
+        Ok(HostRows {
+            hosts,
+            addresses: group(addresses(conn, one).await?),
+            overrides: group(overrides.into_iter().map(row).collect()),
+        })
+    }
+
+    fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
+        let id = host.id.as_i64();
+        let timing = host.timing.over(defaults);
+        let facts = Facts {
+            tunnel: host.peer.is_some(),
+            login: host.ssh.user.is_some(),
+            direct: host.direct.is_some(),
+        };
+        let services = profile::fold(&host.profile, facts, timing, &self.changes(id, timing, defaults)?)?;
+        let address = match &host.via {
+            Some(_) => host.address.as_deref().map(|a| a.parse().context("address")).transpose()?,
+            None => inner(self.addresses.get(&id))?.first().copied(),
+        };
+        Ok(HostSpec {
+            id: host.id,
+            name: host.name,
+            peer: host.peer,
+            own_tunnel: host.peer == Some(host.id),
+            address,
+            direct: host.direct,
+            ssh: host.ssh,
+            route: route_policy(&host.route)?,
+            max_silence: host.max_silence,
+            timing,
+            services,
+        })
+    }
+
+    /// The host's overrides, after the setting for all pings.
+    fn changes(
+        &self,
+        host: i64,
+        timing: Timing,
+        defaults: &TimingDefaults,
+    ) -> anyhow::Result<Vec<ServiceOverride>> {
+        let pings = ServiceOverride {
+            service: "ping".to_owned(),
+            interval: Some(defaults.ping_interval.max(timing.interval)),
+            ..ServiceOverride::default()
+        };
+        let rows = self.overrides.get(&host).map_or(&[][..], Vec::as_slice);
+        let own = rows.iter().map(|(service, disabled, json)| stored_override(service, *disabled, json));
+        std::iter::once(Ok(pings)).chain(own).collect()
+    }
+}
+
+/// Reads one row of `service_overrides`.
+///
+/// # Errors
+/// When it was not written by us.
+pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Result<ServiceOverride> {
+    let value = serde_json::from_str(json).with_context(|| format!("override of {service}"))?;
+    definition::parse(service, disabled, &value).with_context(|| format!("override of {service}"))
+}
+
+fn route_policy(name: &str) -> anyhow::Result<RoutePolicy> {
+    Ok(match name {
+        "tunnel" => RoutePolicy::Tunnel,
+        "direct" => RoutePolicy::Direct,
+        "auto" => RoutePolicy::Auto,
+        other => anyhow::bail!("{other:?} is no route: tunnel, direct or auto"),
+    })
+}
+
+// ------------------------------------------------------------------ states
+
+/// The states of all hosts.
+struct States {
+    hosts: BTreeMap<HostId, HostRow>,
+    services: BTreeMap<HostId, Vec<ServiceRow>>,
+}
+
+impl States {
+    async fn load(conn: &mut SqliteConnection) -> sqlx::Result<Self> {
+        let hosts: Vec<HostRow> = sqlx::query_as(states::ALL_HOSTS).fetch_all(&mut *conn).await?;
+        let rows: Vec<ServiceRow> = sqlx::query_as(states::ALL_SERVICES).fetch_all(conn).await?;
+        let mut services: BTreeMap<HostId, Vec<ServiceRow>> = BTreeMap::new();
+        for row in rows {
+            services.entry(row.host).or_default().push(row);
+        }
+        Ok(States { hosts: hosts.into_iter().map(|row| (row.0.host, row)).collect(), services })
+    }
+
+    /// Whether the rows are exactly those that the host should have.
+    fn fit(&self, spec: &HostSpec) -> bool {
+        let rows = self.services.get(&spec.id).map_or(&[][..], Vec::as_slice);
+        let has: BTreeSet<&str> = rows.iter().map(|row| row.state.name.as_str()).collect();
+        self.hosts.contains_key(&spec.id) && has == spec.services.iter().map(|s| s.name.as_str()).collect()
+    }
+
+    /// What is pending has nothing to be remembered.
+    fn memory(&mut self, spec: HostSpec) -> HostMemory {
+        let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.last_check.is_some());
+        let rows = self.services.remove(&spec.id).unwrap_or_default();
+        let wanted = |row: &ServiceRow| spec.services.iter().any(|s| s.name == row.state.name);
+        let services = rows
+            .into_iter()
+            .filter(|row| row.state.status.is_some() && wanted(row))
+            .map(|row| row.state)
+            .collect();
+        HostMemory { spec, state, services }
+    }
+}

@@ -1,0 +1,348 @@
+//! The states of hosts and services, as rows.
+//!
+//! A row exists for exactly those services that a host has (`settle_services`): the monitor's
+//! results only change rows, so that a late one cannot bring back what was switched off, and the
+//! counters are plain aggregates. Decides nothing about states.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use anyhow::Context as _;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{HostSpec, HostState, HostStatus, ServiceState, StateType};
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::range::Range;
+use fleetgate_probes::sample::{Metric, Status};
+use serde::{Deserialize, Serialize};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::rows::{Arguments, Batched, WIDE};
+
+// ------------------------------------------------------------------- names
+
+pub const fn host_status_name(status: HostStatus) -> &'static str {
+    match status {
+        HostStatus::Pending => "pending",
+        HostStatus::Up => "up",
+        HostStatus::Down => "down",
+    }
+}
+
+fn host_status(name: &str) -> anyhow::Result<HostStatus> {
+    Ok(match name {
+        "pending" => HostStatus::Pending,
+        "up" => HostStatus::Up,
+        "down" => HostStatus::Down,
+        other => anyhow::bail!("{other:?} is no host status: pending, up or down"),
+    })
+}
+
+pub const fn state_type_name(kind: StateType) -> &'static str {
+    match kind {
+        StateType::Soft => "soft",
+        StateType::Hard => "hard",
+    }
+}
+
+fn state_type(name: &str) -> StateType {
+    if name == "soft" { StateType::Soft } else { StateType::Hard }
+}
+
+fn service_status(name: &str) -> anyhow::Result<Status> {
+    let all = [Status::Ok, Status::Warning, Status::Critical, Status::Unknown];
+    let found = all.into_iter().find(|s| s.name() == name);
+    found.with_context(|| format!("{name:?} is no service status: ok, warning, critical or unknown"))
+}
+
+fn millis(at: Option<Wall>) -> Option<i64> {
+    at.map(Wall::as_millis)
+}
+
+// ------------------------------------------------------------------- hosts
+
+static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(WIDE, 14, |values| {
+        format!(
+            "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
+                     next_check, source, output, notified) as (values {values})
+             update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
+                    hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
+                    since = v.since, last_check = v.last_check, next_check = v.next_check,
+                    source = v.source, output = v.output, notified = v.notified
+             from v where host_states.host = v.host"
+        )
+    })
+});
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_hosts(conn: &mut SqliteConnection, states: &[&HostState]) -> sqlx::Result<()> {
+    UPDATE_HOSTS.run(conn, states, |s, a| bind_host(s, a)).await
+}
+
+fn bind_host(s: &HostState, a: &mut Arguments) {
+    a.add(s.host.as_i64())
+        .add(host_status_name(s.status))
+        .add(state_type_name(s.kind))
+        .add(s.attempt)
+        .add(host_status_name(s.hard))
+        .add(s.reachable)
+        .add(s.stale)
+        .add(s.asleep)
+        .add(s.since.as_millis())
+        .add(millis(s.last_check))
+        .add(millis(s.next_check))
+        .add(s.source.clone())
+        .add(s.output.clone())
+        .add(s.notified.map(host_status_name));
+}
+
+/// A host's row; `None` for a host that has no result yet.
+pub struct HostRow(pub HostState);
+
+pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
+    last_check, next_check, source, output, notified from host_states";
+
+impl FromRow<'_, SqliteRow> for HostRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let status = |at: usize| -> sqlx::Result<HostStatus> { decode(host_status(row.try_get(at)?)) };
+        let notified: Option<&str> = row.try_get(13)?;
+        Ok(HostRow(HostState {
+            host: HostId::from_i64(row.try_get(0)?),
+            status: status(1)?,
+            kind: state_type(row.try_get(2)?),
+            attempt: row.try_get(3)?,
+            hard: status(4)?,
+            reachable: row.try_get(5)?,
+            stale: row.try_get(6)?,
+            asleep: row.try_get(7)?,
+            since: Wall::from_millis(row.try_get(8)?),
+            last_check: row.try_get::<Option<i64>, _>(9)?.map(Wall::from_millis),
+            next_check: row.try_get::<Option<i64>, _>(10)?.map(Wall::from_millis),
+            source: row.try_get(11)?,
+            output: row.try_get(12)?,
+            notified: decode(notified.map(host_status).transpose())?,
+        }))
+    }
+}
+
+fn decode<T>(parsed: anyhow::Result<T>) -> sqlx::Result<T> {
+    parsed.map_err(|e| sqlx::Error::Decode(e.into()))
+}
+
+// ---------------------------------------------------------------- services
+
+static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(WIDE, 16, |values| {
+        format!(
+            "with v (host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
+                     route, output, long_output, metrics, warnings, notified) as (values {values})
+             update service_states set status = v.status, kind = v.kind, attempt = v.attempt,
+                    hard = v.hard, stale = v.stale, since = v.since, last_check = v.last_check,
+                    next_check = v.next_check, route = v.route, output = v.output,
+                    long_output = v.long_output, metrics = v.metrics, warnings = v.warnings,
+                    notified = v.notified
+             from v where service_states.host = v.host and service_states.service = v.service"
+        )
+    })
+});
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_services(
+    conn: &mut SqliteConnection,
+    states: &[(HostId, &ServiceState)],
+) -> sqlx::Result<()> {
+    UPDATE_SERVICES.run(conn, states, |(host, s), a| bind_service(*host, s, a)).await
+}
+
+fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
+    a.add(host.as_i64())
+        .add(s.name.clone())
+        .add(s.status.map(Status::name))
+        .add(state_type_name(s.kind))
+        .add(s.attempt)
+        .add(s.hard.map(Status::name))
+        .add(s.stale)
+        .add(s.since.as_millis())
+        .add(millis(s.last_check))
+        .add(millis(s.next_check))
+        .add(s.route.clone())
+        .add(s.result.text.clone())
+        .add(s.result.long_text.clone())
+        .add(metrics_json(&s.result.metrics))
+        .add(warnings_json(&s.result.warnings))
+        .add(s.notified.map(Status::name));
+}
+
+/// A service's row with its host.
+pub struct ServiceRow {
+    pub host: HostId,
+    pub state: ServiceState,
+}
+
+macro_rules! select_services {
+    ($which:literal) => {
+        concat!(
+            "select host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
+                    route, output, long_output, metrics, warnings, notified
+             from service_states",
+            $which
+        )
+    };
+}
+
+pub const ALL_SERVICES: &str = select_services!("");
+pub const SERVICES_OF_HOST: &str = select_services!(" where host = $1 order by service");
+
+impl FromRow<'_, SqliteRow> for ServiceRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let status = |at: usize| -> sqlx::Result<Option<Status>> {
+            let name: Option<&str> = row.try_get(at)?;
+            decode(name.map(service_status).transpose())
+        };
+        let state = ServiceState {
+            name: row.try_get(1)?,
+            status: status(2)?,
+            kind: state_type(row.try_get(3)?),
+            attempt: row.try_get(4)?,
+            hard: status(5)?,
+            stale: row.try_get(6)?,
+            since: Wall::from_millis(row.try_get(7)?),
+            last_check: row.try_get::<Option<i64>, _>(8)?.map(Wall::from_millis),
+            next_check: row.try_get::<Option<i64>, _>(9)?.map(Wall::from_millis),
+            route: row.try_get(10)?,
+            result: PluginResult {
+                status: status(2)?.unwrap_or(Status::Unknown),
+                text: row.try_get(11)?,
+                long_text: row.try_get(12)?,
+                metrics: decode(metrics_from_json(row.try_get(13)?))?,
+                warnings: decode(warnings_from_json(row.try_get(14)?))?,
+            },
+            notified: status(15)?,
+        };
+        Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
+    }
+}
+
+/// A metric as it stands in the column; ranges as their text.
+#[derive(Serialize, Deserialize)]
+struct StoredMetric<'a> {
+    label: std::borrow::Cow<'a, str>,
+    value: Option<f64>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    uom: std::borrow::Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warn: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    crit: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    min: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max: Option<f64>,
+}
+
+fn metrics_json(metrics: &[Metric]) -> String {
+    let stored: Vec<StoredMetric<'_>> = metrics
+        .iter()
+        .map(|m| StoredMetric {
+            label: m.label.as_str().into(),
+            value: m.value,
+            uom: m.uom.as_str().into(),
+            warn: m.warn.map(|r| r.to_string()),
+            crit: m.crit.map(|r| r.to_string()),
+            min: m.min,
+            max: m.max,
+        })
+        .collect();
+    serde_json::to_string(&stored).expect("metrics are plain values")
+}
+
+fn metrics_from_json(text: &str) -> anyhow::Result<Vec<Metric>> {
+    let range = |text: Option<String>| text.map(|t| t.parse::<Range>()).transpose();
+    let stored: Vec<StoredMetric<'_>> = serde_json::from_str(text)?;
+    stored
+        .into_iter()
+        .map(|m| {
+            Ok(Metric {
+                label: m.label.into_owned(),
+                value: m.value,
+                uom: m.uom.into_owned(),
+                warn: range(m.warn)?,
+                crit: range(m.crit)?,
+                min: m.min,
+                max: m.max,
+            })
+        })
+        .collect()
+}
+
+fn warnings_json(warnings: &[String]) -> String {
+    serde_json::to_string(warnings).expect("a list of strings")
+}
+
+fn warnings_from_json(text: &str) -> anyhow::Result<Vec<String>> {
+    Ok(serde_json::from_str(text)?)
+}
+
+// ------------------------------------------------------------- settlement
+
+/// Makes rows for what this host has and takes away the others. A new one is pending; one that
+/// stays keeps its state.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> sqlx::Result<()> {
+    let host = spec.id.as_i64();
+    sqlx::query(
+        "insert into host_states (host, status, kind, attempt, hard, reachable, stale, asleep, since,
+                                  source, output)
+         values ($1, 'pending', 'hard', 1, 'pending', 1, 0, 0, $2, '', '')
+         on conflict (host) do nothing",
+    )
+    .bind(host)
+    .bind(now.as_millis())
+    .execute(&mut *conn)
+    .await?;
+    let existing: Vec<String> = sqlx::query_scalar("select service from service_states where host = $1")
+        .bind(host)
+        .fetch_all(&mut *conn)
+        .await?;
+    let existing: BTreeSet<&str> = existing.iter().map(String::as_str).collect();
+    let wanted: BTreeSet<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
+    for service in wanted.difference(&existing) {
+        add_pending(conn, host, service, now).await?;
+    }
+    for service in existing.difference(&wanted) {
+        let sql = "delete from service_states where host = $1 and service = $2";
+        sqlx::query(sql).bind(host).bind(*service).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now: Wall) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into service_states (host, service, kind, attempt, stale, since, route, output,
+                                     long_output, metrics, warnings)
+         values ($1, $2, 'hard', 1, 0, $3, '', '', '', '[]', '[]')",
+    )
+    .bind(host)
+    .bind(service)
+    .bind(now.as_millis())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Takes away the states of a host that is no more; its events and samples stay.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn forget(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<()> {
+    for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
+        sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
