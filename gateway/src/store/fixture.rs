@@ -1,11 +1,110 @@
 //! A store in a folder of its own, for tests.
 
-use fleetgate_keys::SealKey;
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, StateType};
+use fleetgate_keys::{PrivateKey, SealKey};
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::{Metric, Status};
 use tempfile::TempDir;
 
 use super::Store;
+use crate::config::TimingDefaults;
 
 pub(crate) async fn store() -> (Store, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     (Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.expect("a new store"), dir)
+}
+
+pub(crate) const TIMING: TimingDefaults = TimingDefaults {
+    interval: Duration::from_secs(60),
+    retry: Duration::from_secs(10),
+    attempts: 3,
+    timeout: Duration::from_secs(10),
+    ping_interval: Duration::from_secs(300),
+};
+
+/// Runs a statement with what `bind` gives it.
+pub(crate) async fn run(store: &Store, sql: &'static str, bind: &[&str]) {
+    let mut query = sqlx::query(sql);
+    for value in bind {
+        query = query.bind(*value);
+    }
+    query.execute(&store.write).await.expect("a statement of a test");
+}
+
+/// A device with a tunnel: its key is made of its number, its address is 172.24.0.`n`.
+pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
+    let id = HostId::from_i64(i64::from(n));
+    sqlx::query("insert into hosts (id, name, profile, created_at) values ($1, $2, 'default', 0)")
+        .bind(id.as_i64())
+        .bind(name)
+        .execute(&store.write)
+        .await
+        .expect("a new host");
+    for sql in [
+        "insert into peers (id, kind, created_at) values ($1, 'device', 0)",
+        "insert into addresses (address, peer, allocated_at) values ('172.24.0.' || $1, $1, 0)",
+        "insert into addresses (address, peer, allocated_at) values ('fd72::' || $1, $1, 0)",
+    ] {
+        sqlx::query(sql).bind(id.as_i64()).execute(&store.write).await.expect("a new peer");
+    }
+    sqlx::query("insert into peer_keys (public_key, peer, added_at) values ($1, $2, 0)")
+        .bind(PrivateKey::from_bytes([n; 32]).public().to_string())
+        .bind(id.as_i64())
+        .execute(&store.write)
+        .await
+        .expect("a new key");
+    id
+}
+
+/// A host's state after its first result.
+pub(crate) fn up(host: HostId) -> HostState {
+    HostState {
+        host,
+        status: HostStatus::Up,
+        kind: StateType::Hard,
+        attempt: 1,
+        hard: HostStatus::Up,
+        reachable: true,
+        stale: false,
+        asleep: false,
+        since: Wall::from_millis(1_000),
+        last_check: Some(Wall::from_millis(2_000)),
+        next_check: Some(Wall::from_millis(62_000)),
+        source: "evidence".into(),
+        output: "an authenticated packet 2 s ago".into(),
+        notified: None,
+    }
+}
+
+/// A service's state after its first result.
+pub(crate) fn service(name: &str, status: Status) -> ServiceState {
+    ServiceState {
+        name: name.into(),
+        status: Some(status),
+        kind: StateType::Hard,
+        attempt: 1,
+        hard: Some(status),
+        stale: false,
+        since: Wall::from_millis(1_000),
+        last_check: Some(Wall::from_millis(2_000)),
+        next_check: None,
+        route: "tunnel".into(),
+        result: PluginResult {
+            status,
+            text: format!("{name} is {}", status.name()),
+            long_text: "more".into(),
+            metrics: vec![Metric {
+                warn: "@10:20".parse().ok(),
+                crit: "~:90".parse().ok(),
+                min: Some(0.0),
+                ..Metric::plain("rtt", 12.5, "ms")
+            }],
+            warnings: vec!["skipped 'x'".into()],
+        },
+        notified: None,
+    }
 }
