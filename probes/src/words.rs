@@ -35,14 +35,17 @@ pub(crate) fn bytes(value: f64) -> String {
     format!("{rest:.1} TB")
 }
 
-/// An age or a waiting time in its two largest units: `35 s`, `12 min 5 s`, `3 h 20 min`, `12 d 3 h`.
+/// An age or a waiting time in its two largest units: `0.4 s`, `35 s`, `12 min 5 s`, `3 h 20 min`, `12 d 3 h`.
 pub(crate) fn age(seconds: f64) -> String {
     if seconds.is_nan() {
         return "an unknown time".to_owned();
     }
+    if seconds.abs() < 10.0 {
+        return format!("{} s", brief((seconds * 10.0).round() / 10.0));
+    }
     // A float beyond the range of i64 saturates.
     let s = seconds.abs().round() as i64;
-    let sign = if seconds <= -0.5 { "-" } else { "" };
+    let sign = if seconds < 0.0 { "-" } else { "" };
     let (large, small) = match s {
         0..60 => return format!("{sign}{s} s"),
         60..3_600 => ((s / 60, "min"), (s % 60, "s")),
@@ -119,6 +122,7 @@ mod tests {
         assert_eq!(bytes(512.0), "512 B");
         assert_eq!(bytes(3.2e15), "3200.0 TB");
         assert_eq!(age(35.2), "35 s");
+        assert_eq!((age(0.4), age(-5.0)), ("0.4 s".into(), "-5 s".into()));
         assert_eq!(age(-90.0), "-1 min 30 s");
         assert_eq!(age(1_051_200.0), "12 d 4 h");
         assert_eq!(age(f64::INFINITY), "106751991167300 d 15 h");

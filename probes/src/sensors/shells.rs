@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::{Reading, Sensor, judge, parse, script};
 use crate::sample::Status;
 
-/// Shells that answer on devices; those that this machine lacks are passed over, `sh` is not.
-const SHELLS: [&[&str]; 4] = [&["sh"], &["dash"], &["busybox", "sh"], &["bash"]];
+/// Login shells of devices; those that this machine lacks are passed over, but `sh` must be there.
+const SHELLS: [&[&str]; 6] = [&["sh"], &["dash"], &["busybox", "sh"], &["bash"], &["zsh"], &["fish"]];
 
 /// A folder that goes away with its test.
 struct Scratch(PathBuf);
