@@ -13,3 +13,4 @@ pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod udp;
+pub mod ssh;

@@ -366,10 +366,10 @@ pub struct SshAnswer {
     pub failure: Option<SshFailure>,
     /// `SSH-2.0-...` as the server said it.
     pub identification: Option<String>,
-    /// `SHA256:...` of the key that the server proved to have, and its type.
+    /// `SHA256:...` of the key that the server proved to have.
     pub host_key: Option<String>,
     pub logged_in: bool,
-    /// To the end of the key exchange; zero-cost for a session that was kept.
+    /// To the end of the key exchange; `None` on a session that was kept.
     pub connect: Option<Duration>,
     /// A session from before was used again.
     pub reused: bool,

@@ -1,0 +1,136 @@
+//! What a server may ask of this client: to look at its host key, and nothing else.
+
+use std::sync::{Arc, OnceLock};
+
+use fleetgate_engine::wire::{SshFailure, SshRun};
+use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
+use russh::keys::{HashAlg, PublicKeyOrCertificate};
+use russh::{Channel, Error};
+
+/// The fingerprint that the server proved; empty until the key exchange is done.
+pub(super) type SeenKey = Arc<OnceLock<String>>;
+
+/// Whether a run accepts a host key.
+///
+/// # Errors
+/// The failure that the run ends with.
+pub(super) fn judge(run: &SshRun, seen: &str) -> Result<(), SshFailure> {
+    match &run.pin {
+        Some(pinned) if pinned == seen => Ok(()),
+        Some(pinned) => Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen: seen.to_owned() }),
+        None if run.learn => Ok(()),
+        None => Err(SshFailure::HostKeyUnknown { seen: seen.to_owned() }),
+    }
+}
+
+pub(super) struct HostKeyCheck {
+    pub(super) run: SshRun,
+    pub(super) seen: SeenKey,
+}
+
+/// Every kind of channel that a server could open is refused: dropping the reply does that.
+impl Handler for HostKeyCheck {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
+        let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
+        // A server that changes its key in mid-session is refused like one with a wrong pin.
+        let first = self.seen.get_or_init(|| fingerprint.clone());
+        Ok(*first == fingerprint && judge(&self.run, &fingerprint).is_ok())
+    }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_forwarded_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_tcpip(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_direct_streamlocal(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn server_channel_open_x11(
+        &mut self,
+        _: Channel<Msg>,
+        _: &str,
+        _: u32,
+        _: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(pin: Option<&str>, learn: bool) -> SshRun {
+        SshRun { pin: pin.map(str::to_owned), learn, user: None, commands: Vec::new() }
+    }
+
+    #[test]
+    fn a_pin_decides_alone_and_an_unknown_key_needs_leave_to_be_learnt() {
+        assert_eq!(judge(&run(Some("SHA256:a"), false), "SHA256:a"), Ok(()));
+        assert!(matches!(
+            judge(&run(Some("SHA256:a"), true), "SHA256:b"),
+            Err(SshFailure::HostKeyChanged { .. })
+        ));
+        assert_eq!(judge(&run(None, true), "SHA256:b"), Ok(()));
+        assert!(matches!(judge(&run(None, false), "x"), Err(SshFailure::HostKeyUnknown { .. })));
+    }
+}

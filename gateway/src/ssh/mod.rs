@@ -1,0 +1,213 @@
+//! The SSH client of the prober, over any byte stream.
+//!
+//! Promises one [`SshAnswer`] per run, within the run's timeout, whatever the server does: bytes,
+//! time, output and sessions are bounded, each conversation has a task of its own, and a panic in
+//! the protocol code is an answer like any other. No credential leaves before the host key is the
+//! right one; there is no agent and no forwarding, and channels that a server opens are refused.
+//!
+//! It does not know what an answer means for a host, and not where its streams come from.
+
+mod guard;
+mod handler;
+mod pool;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::wire::{ConnectFailure, Route, SshAnswer, SshFailure, SshRun};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::clock;
+use pool::Pool;
+use session::{Connection, Login};
+
+/// Settings of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How long a connection without a run is kept. Five minutes serve checks of a minute and
+    /// stay below what most NATs and servers allow an idle connection.
+    pub idle: Duration,
+    /// How many are kept, the most recent ones. 256 cost about 8 MB.
+    pub kept: usize,
+    /// Conversations at the same time; a further one waits for its turn within its own timeout.
+    pub concurrent: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { idle: Duration::from_secs(300), kept: 256, concurrent: 128 }
+    }
+}
+
+/// What a connection is kept under.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionKey {
+    pub host: HostId,
+    pub route: Route,
+    pub port: u16,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the gateway's SSH key cannot be read; it must be an OpenSSH private key without a passphrase")]
+pub struct BadSshKey;
+
+/// Cheap to clone; all clones share the kept connections.
+#[derive(Clone)]
+pub struct SshClient(Arc<Inner>);
+
+struct Inner {
+    login: Login,
+    gate: Semaphore,
+    pool: Mutex<Pool<Connection>>,
+}
+
+impl SshClient {
+    /// `key`: the gateway's private key as OpenSSH writes it.
+    ///
+    /// # Errors
+    /// When the text is no such key.
+    pub fn new(key: &str, limits: Limits) -> Result<Self, BadSshKey> {
+        Ok(SshClient(Arc::new(Inner {
+            login: Login::new(key).ok_or(BadSshKey)?,
+            gate: Semaphore::new(limits.concurrent),
+            pool: Mutex::new(Pool::new(limits.kept, limits.idle)),
+        })))
+    }
+
+    /// Does one run. `connect` is polled only if no kept connection serves.
+    pub async fn run<S>(
+        &self,
+        key: SessionKey,
+        connect: impl Future<Output = Result<S, ConnectFailure>>,
+        run: SshRun,
+        timeout: Duration,
+    ) -> SshAnswer
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let deadline = Deadline::after(timeout);
+        let Some(Ok(_turn)) = deadline.limit(self.0.gate.acquire()).await else {
+            return failed(SshFailure::Connect(ConnectFailure::Busy));
+        };
+        let epoch = self.pool().epoch();
+        let ended = match self.resume(&key, &run, deadline).await {
+            Some(ended) => ended,
+            None => match deadline.limit(connect).await {
+                Some(Ok(stream)) => self.converse(stream, run, deadline).await,
+                Some(Err(failure)) => return failed(SshFailure::Connect(failure)),
+                None => return failed(SshFailure::Connect(ConnectFailure::Timeout)),
+            },
+        };
+        if let Some(connection) = ended.connection {
+            self.keep(key, connection, epoch);
+        }
+        ended.answer
+    }
+
+    /// Closes what is kept for a host: it was removed, or its key or login changed.
+    pub fn forget(&self, host: HostId) {
+        self.pool().forget(host);
+    }
+
+    /// Connections that wait for their next run.
+    pub fn kept(&self) -> usize {
+        self.pool().len()
+    }
+
+    /// On a kept connection; `None` if there is none, or it turns out to be dead.
+    async fn resume(&self, key: &SessionKey, run: &SshRun, deadline: Deadline) -> Option<Ended> {
+        let fits = |k: &SessionKey, c: &Connection| k == key && c.serves(run);
+        let kept = self.pool().take(fits, clock::now().mono)?;
+        isolated(kept.resume(run.clone(), deadline)).await.unwrap_or_else(|broken| Some(broken.into()))
+    }
+
+    async fn converse<S>(&self, stream: S, run: SshRun, deadline: Deadline) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let login = self.0.login.clone();
+        isolated(session::converse(stream, login, run, deadline)).await.unwrap_or_else(Ended::from)
+    }
+
+    fn keep(&self, key: SessionKey, connection: Connection, epoch: u64) {
+        let starts_sweeping = self.pool().put(key, connection, epoch, clock::now().mono);
+        if starts_sweeping {
+            tokio::spawn(sweep(Arc::downgrade(&self.0)));
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool<Connection>> {
+        self.0.pool()
+    }
+}
+
+impl Inner {
+    fn pool(&self) -> MutexGuard<'_, Pool<Connection>> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes connections as they grow too old; ends when none is left.
+async fn sweep(client: Weak<Inner>) {
+    loop {
+        let Some(inner) = client.upgrade() else { return };
+        let now = clock::now().mono;
+        let Some(next) = inner.pool().sweep(now) else { return };
+        drop(inner);
+        tokio::time::sleep(next.since(now)).await;
+    }
+}
+
+/// The outcome of a conversation: what is told, and the connection if it is good for another.
+struct Ended {
+    answer: SshAnswer,
+    connection: Option<Connection>,
+}
+
+/// The conversation's task panicked.
+struct Broken;
+
+impl From<Broken> for Ended {
+    fn from(_: Broken) -> Self {
+        let text = "the SSH client broke on what this server sent".to_owned();
+        Ended { answer: failed(SshFailure::Protocol(text)), connection: None }
+    }
+}
+
+/// In a task of its own, so that a panic ends there; ends with the caller.
+async fn isolated<T: Send + 'static>(
+    conversation: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Broken> {
+    AbortOnDropHandle::new(tokio::spawn(conversation)).await.map_err(|_| Broken)
+}
+
+fn failed(failure: SshFailure) -> SshAnswer {
+    SshAnswer { failure: Some(failure), ..SshAnswer::default() }
+}
+
+/// When a run must have its answer.
+#[derive(Clone, Copy)]
+struct Deadline(Mono);
+
+impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        Deadline(clock::now().mono + timeout)
+    }
+
+    fn remaining(self) -> Duration {
+        self.0.since(clock::now().mono)
+    }
+
+    /// `None` when the time is over first.
+    async fn limit<T>(self, future: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(self.remaining(), future).await.ok()
+    }
+}
