@@ -35,10 +35,7 @@ impl PublicKey {
         if !is_canonical(&bytes) {
             return Err(BadKey::NotCanonical);
         }
-        // Multiplying by any clamped scalar (a multiple of the cofactor) turns exactly the
-        // points of small order into zero.
-        let probe = x25519_dalek::StaticSecret::from([0x42; KEY_LEN]);
-        if !probe.diffie_hellman(&bytes.into()).was_contributory() {
+        if SMALL_ORDER.contains(&bytes) {
             return Err(BadKey::LowOrder);
         }
         Ok(PublicKey(bytes))
@@ -47,6 +44,29 @@ impl PublicKey {
     pub fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
+}
+
+/// Every reduced point of small order on the curve and its twist: 0, 1, the two of order 8, -1.
+/// Compared, and not multiplied out, because each initiation of a stranger comes by here.
+const SMALL_ORDER: [[u8; KEY_LEN]; 5] = [
+    [0; KEY_LEN],
+    with_ends(0x01, 0x00, 0x00),
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+    with_ends(0xec, 0xff, 0x7f),
+];
+
+const fn with_ends(first: u8, middle: u8, last: u8) -> [u8; KEY_LEN] {
+    let mut bytes = [middle; KEY_LEN];
+    bytes[0] = first;
+    bytes[KEY_LEN - 1] = last;
+    bytes
 }
 
 /// Below 2^255 - 19 in little-endian order.
@@ -167,27 +187,23 @@ impl fmt::Debug for PresharedKey {
 mod tests {
     use super::*;
 
-    /// Every point of small order, reduced, in little-endian order (0, 1, the two of order 8, -1).
-    fn small_order_points() -> Vec<[u8; KEY_LEN]> {
-        let hex = [
-            "0000000000000000000000000000000000000000000000000000000000000000",
-            "0100000000000000000000000000000000000000000000000000000000000000",
-            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
-            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
-            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
-        ];
-        hex.iter().map(|text| unhex(text)).collect()
-    }
-
     fn unhex(text: &str) -> [u8; KEY_LEN] {
         std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
     }
 
     #[test]
     fn points_of_small_order_are_refused_zero_among_them() {
-        for point in small_order_points() {
+        for point in SMALL_ORDER {
             assert_eq!(PublicKey::from_bytes(point), Err(BadKey::LowOrder));
         }
+    }
+
+    #[test]
+    fn the_points_of_small_order_are_those_that_make_no_secret() {
+        let secret = x25519_dalek::StaticSecret::from([0x42; KEY_LEN]);
+        let makes_one = |point: [u8; KEY_LEN]| secret.diffie_hellman(&point.into()).was_contributory();
+        assert!(SMALL_ORDER.into_iter().all(|point| !makes_one(point)));
+        assert!((2..200).all(|first| makes_one(with_ends(first, 0, 0))));
     }
 
     #[test]

@@ -3,6 +3,10 @@
 //! [`Tunnel`] is driven from outside: hand it an [`Input`] with the time, then take outputs until
 //! [`Output::Wait`]. It knows no socket, no clock and no store.
 
+mod floods;
+pub mod front;
+mod initiation;
+pub mod noise;
 pub mod session;
 
 use std::collections::{BTreeMap, VecDeque};

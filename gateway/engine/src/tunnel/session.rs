@@ -56,13 +56,15 @@ pub trait Session {
     fn send(&mut self, packet: &[u8], now: Mono, scratch: &mut [u8], sink: Sink<'_>)
     -> Result<(), NoSession>;
 
-    /// Starts a handshake, or repeats one that is in flight.
+    /// Starts a dial: an initiation, and a second one 5 s later from `poll` (or from here) if
+    /// there was no answer. Does nothing while one is in flight.
     fn initiate(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
 
     /// Runs timers. To be called at `next_poll`, or at any time.
     fn poll(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>);
 
-    /// When `poll` has something to do. `None`: this session can be dropped.
+    /// When `poll` has something to do; in the past: at once. Any other call may move it, also to
+    /// an earlier time. `None`: this session can be dropped.
     fn next_poll(&self) -> Option<Mono>;
 
     /// Whether `send` would succeed.
