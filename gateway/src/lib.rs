@@ -14,3 +14,4 @@ pub mod stream;
 pub mod telemetry;
 pub mod udp;
 pub mod ssh;
+pub mod web;

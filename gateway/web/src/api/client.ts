@@ -1,0 +1,80 @@
+/** The gateway's public API, typed from its description. The page uses nothing else. */
+
+import createClient, { type Middleware } from 'openapi-fetch';
+import type { paths } from './schema';
+
+/** What went wrong, in words for the person in front of the page. */
+export class Refused extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+type Listener = { onDate?: (ms: number) => void; onUnauthorized?: () => void };
+const listeners: Listener = {};
+
+/** Told the server's clock with every answer, and when the session is over. */
+export function listen(to: Listener): void {
+  Object.assign(listeners, to);
+}
+
+const watch: Middleware = {
+  onRequest({ request }) {
+    if (request.method !== 'GET') request.headers.set('X-Fleetgate', 'dashboard');
+    return request;
+  },
+  onResponse({ response, request }) {
+    const date = Date.parse(response.headers.get('date') ?? '');
+    if (!Number.isNaN(date)) listeners.onDate?.(date);
+    const login = request.url.endsWith('/session');
+    if (response.status === 401 && !login) listeners.onUnauthorized?.();
+  },
+};
+
+export const api = createClient<paths>({ credentials: 'same-origin' });
+api.use(watch);
+
+interface Answer<T> {
+  data?: T;
+  error?: unknown;
+  response: Response;
+}
+
+/** The data of an answer, or an error that can be shown. */
+export async function ask<T>(answer: Promise<Answer<T>>): Promise<T> {
+  let got: Answer<T>;
+  try {
+    got = await answer;
+  } catch {
+    throw new Refused(0, 'The gateway does not answer. Try again in a moment.');
+  }
+  if (got.response.ok) return got.data as T;
+  throw new Refused(got.response.status, inWords(got.error, got.response.status));
+}
+
+function inWords(error: unknown, status: number): string {
+  const problem = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
+  const text = problem.detail || problem.title;
+  return typeof text === 'string' && text !== '' ? text : `The gateway answered with status ${status}.`;
+}
+
+interface PageOf<T> {
+  items: T[];
+  next?: string | null;
+}
+
+/** Follows `next` until the last page, or until `enough` rows are there. */
+export async function pages<T>(
+  load: (after: string | undefined) => Promise<PageOf<T>>,
+  take: (items: T[]) => boolean | void,
+): Promise<void> {
+  let after: string | undefined;
+  do {
+    const page = await load(after);
+    if (take(page.items) === false) return;
+    after = page.next ?? undefined;
+  } while (after !== undefined);
+}

@@ -1,0 +1,16 @@
+/** The wire types under the names that the pages use. They are generated from the API's description. */
+
+import type { components } from './schema';
+
+type Schemas = components['schemas'];
+
+export type Overview = Schemas['Overview'];
+export type Host = Schemas['Host'];
+export type Tunnel = Schemas['Tunnel'];
+export type Service = Schemas['Service'];
+export type ServiceCounts = Schemas['ServiceCounts'];
+export type Metric = Schemas['Metric'];
+export type Problem = Schemas['Problem'];
+export type Event = Schemas['Event'];
+export type Enrolment = Schemas['Enrolment'];
+export type Session = Schemas['Session'];

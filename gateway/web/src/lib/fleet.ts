@@ -1,0 +1,156 @@
+/**
+ * The rows of the host list: loaded in pages, patched by the event stream. Pure: promises that
+ * whatever comes over the stream while a load runs is newer than the pages, and that the order is
+ * total, so that rows do not jump among equals.
+ */
+
+import type { Host } from '../api/types';
+import { type HostKind, hostKind, hostSeverity, SERVICE_STATES, type ServiceKind } from './states';
+
+export class Fleet {
+  readonly rows = new Map<string, Host>();
+  /** What the stream said since the load began: pages must not undo it. */
+  private touched: Set<string> | undefined;
+  /** What the load has not seen yet; what is left at its end is gone. */
+  private unseen = new Set<string>();
+
+  /** A load from the first page on begins. Rows stay on show until its end tells which are gone. */
+  beginLoad(): void {
+    this.touched = new Set();
+    this.unseen = new Set(this.rows.keys());
+  }
+
+  addPage(hosts: Host[]): void {
+    for (const host of hosts) {
+      this.unseen.delete(host.id);
+      if (!this.touched?.has(host.id)) this.rows.set(host.id, host);
+    }
+  }
+
+  endLoad(): void {
+    for (const id of this.unseen) {
+      if (!this.touched?.has(id)) this.rows.delete(id);
+    }
+    this.unseen.clear();
+    this.touched = undefined;
+  }
+
+  put(host: Host): void {
+    this.touched?.add(host.id);
+    this.rows.set(host.id, host);
+  }
+
+  remove(id: string): void {
+    this.touched?.add(id);
+    this.rows.delete(id);
+  }
+
+  byNameOrId(key: string): Host | undefined {
+    const direct = this.rows.get(key);
+    if (direct) return direct;
+    for (const host of this.rows.values()) if (host.name === key) return host;
+    return undefined;
+  }
+}
+
+export const SORTS = ['name', 'state', 'since', 'packet', 'check'] as const;
+export type SortKey = (typeof SORTS)[number];
+
+export interface View {
+  query: string;
+  state: HostKind | undefined;
+  /** Hosts with at least one service in that state. */
+  service: ServiceKind | undefined;
+  /** Beside the states. */
+  mark: 'stale' | 'asleep' | undefined;
+  sort: SortKey;
+  /** The other way round than the column usually goes. */
+  reversed: boolean;
+}
+
+export const PLAIN: View = {
+  query: '', state: undefined, service: undefined, mark: undefined, sort: 'name', reversed: false,
+};
+
+export function isFiltered(view: View): boolean {
+  return Boolean(view.query.trim() || view.state || view.service || view.mark);
+}
+
+/** Every word must be found somewhere: in the name, an address, a label (`site=berlin`), the profile. */
+export function matches(host: Host, view: View): boolean {
+  if (view.state && hostKind(host) !== view.state) return false;
+  if (view.service && host.services[view.service] === 0) return false;
+  if (view.mark === 'stale' && !host.state.stale) return false;
+  if (view.mark === 'asleep' && !host.state.asleep) return false;
+  const words = view.query.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length === 0) return true;
+  const text = searchable(host);
+  return words.every((word) => text.includes(word));
+}
+
+const texts = new WeakMap<Host, string>();
+
+/** Kept per row object: typing in the search box asks for 10,000 of them at each key. */
+function searchable(host: Host): string {
+  let text = texts.get(host);
+  if (text === undefined) {
+    const labels = Object.entries(host.labels).map(([key, value]) => `${key}=${value}`);
+    const addresses = [host.address, host.direct_address, host.tunnel?.endpoint, host.via];
+    text = [host.name, host.id, host.profile, ...addresses, ...labels].join('\n').toLowerCase();
+    texts.set(host, text);
+  }
+  return text;
+}
+
+type Compare = (a: Host, b: Host) => number;
+
+const late = (time: string | null | undefined): string => time ?? '';
+/** Equal times of RFC 3339 in UTC are equal texts, and later ones are greater. */
+const byText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
+
+const COMPARE: Record<SortKey, Compare> = {
+  name: () => 0,
+  state: (a, b) => hostSeverity(b) - hostSeverity(a),
+  since: (a, b) => byText(late(b.state.since), late(a.state.since)),
+  packet: (a, b) => byText(late(a.tunnel?.last_packet), late(b.tunnel?.last_packet)),
+  check: (a, b) => byText(late(a.state.last_check), late(b.state.last_check)),
+};
+
+/** `cam-2` before `cam-10`. */
+const names = new Intl.Collator('en', { numeric: true });
+
+export function arrange(hosts: Iterable<Host>, view: View): Host[] {
+  const sign = view.reversed ? -1 : 1;
+  const compare = COMPARE[view.sort];
+  const found: Host[] = [];
+  for (const host of hosts) if (matches(host, view)) found.push(host);
+  const byName: Compare = (a, b) => names.compare(a.name, b.name) || byText(a.id, b.id);
+  return found.sort((a, b) => sign * (compare(a, b) || byName(a, b)));
+}
+
+/** The view as it stands in the address, and back. What is as usual is left out. */
+export function toQuery(view: View): string {
+  const query = new URLSearchParams();
+  if (view.query.trim()) query.set('q', view.query.trim());
+  if (view.state) query.set('state', view.state);
+  if (view.service) query.set('service', view.service);
+  if (view.mark) query.set('mark', view.mark);
+  if (view.sort !== PLAIN.sort) query.set('sort', view.sort);
+  if (view.reversed) query.set('reversed', '1');
+  const text = query.toString();
+  return text ? `?${text}` : '';
+}
+
+export function fromQuery(text: string): View {
+  const query = new URLSearchParams(text);
+  const one = <T extends string>(key: string, of: readonly T[]): T | undefined =>
+    of.find((value) => value === query.get(key));
+  return {
+    query: query.get('q') ?? '',
+    state: one('state', ['up', 'down', 'unreachable', 'pending'] as const),
+    service: one('service', SERVICE_STATES),
+    mark: one('mark', ['stale', 'asleep'] as const),
+    sort: one('sort', SORTS) ?? PLAIN.sort,
+    reversed: query.get('reversed') === '1',
+  };
+}

@@ -1,0 +1,44 @@
+/** "Is anything wrong?" in one line. Pure. */
+
+import type { Overview } from '../api/types';
+import { plural } from './format';
+import type { Kind } from './states';
+
+export interface Headline {
+  kind: Kind;
+  text: string;
+}
+
+export function headline({ hosts, services }: Overview): Headline {
+  const wrong: [number, Kind, string][] = [
+    [hosts.down, 'down', `${plural(hosts.down, 'host is', 'hosts are')} down`],
+    [hosts.unreachable, 'unreachable', `${plural(hosts.unreachable, 'host is', 'hosts are')} unreachable`],
+    [services.critical, 'critical', `${plural(services.critical, 'service is', 'services are')} critical`],
+    [services.warning, 'warning', `${plural(services.warning, 'service is', 'services are')} in warning`],
+    [services.unknown, 'unknown', `${plural(services.unknown, 'service is', 'services are')} unknown`],
+  ];
+  const found = wrong.filter(([count]) => count > 0);
+  const worst = found[0];
+  if (worst) return { kind: worst[1], text: join(found.map(([, , text]) => text)) };
+  if (hosts.up === 0) return { kind: 'pending', text: hosts.pending ? 'Waiting for first results' : 'No hosts yet' };
+  return { kind: 'ok', text: 'All is well' };
+}
+
+/** `a`, `a and b`, `a, b and c`. */
+function join(parts: string[]): string {
+  if (parts.length < 2) return parts.join('');
+  return `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
+}
+
+/** For the tab, which is often all that is seen. */
+export function tabTitle(overview: Overview | undefined, lost: boolean): string {
+  if (lost) return 'disconnected · fleetgate';
+  if (!overview) return 'fleetgate';
+  const { hosts, services } = overview;
+  const bad = [
+    hosts.down && `${hosts.down} down`,
+    hosts.unreachable && `${hosts.unreachable} unreachable`,
+    services.critical && `${services.critical} critical`,
+  ].filter(Boolean);
+  return [...bad, 'fleetgate'].join(' · ');
+}

@@ -1,0 +1,103 @@
+/** Nagios threshold ranges, and how a value stands between them. Pure. */
+
+/** Alerts outside of `[start, end]`, or inside if `inside`. */
+export interface Range {
+  start: number;
+  end: number;
+  inside: boolean;
+}
+
+export type Zone = 'ok' | 'warning' | 'critical';
+
+export interface Band {
+  from: number;
+  to: number;
+  zone: Zone;
+}
+
+/** A scale from `low` to `high`, painted with bands that follow each other without a gap. */
+export interface Scale {
+  low: number;
+  high: number;
+  bands: Band[];
+}
+
+/** How far the scale goes beyond the furthest thing that it must show. */
+const HEADROOM = 1.25;
+
+export function parseRange(text: string | null | undefined): Range | undefined {
+  const match = /^(@?)(?:(~|[-+.\deE]*):)?([-+.\deE]*)$/.exec((text ?? '').trim());
+  if (!match) return undefined;
+  const [, at, from, to] = match;
+  const start = from === undefined || from === '' ? 0 : from === '~' ? -Infinity : Number(from);
+  const end = to === '' ? Infinity : Number(to);
+  const bare = from === undefined && to === '';
+  if (bare || Number.isNaN(start) || Number.isNaN(end) || start > end) return undefined;
+  return { start, end, inside: at === '@' };
+}
+
+export function alerts(range: Range | undefined, value: number): boolean {
+  if (!range) return false;
+  const within = value >= range.start && value <= range.end;
+  return within === range.inside;
+}
+
+export function zoneOf(value: number, warn: Range | undefined, crit: Range | undefined): Zone {
+  if (alerts(crit, value)) return 'critical';
+  return alerts(warn, value) ? 'warning' : 'ok';
+}
+
+export interface Measured {
+  value?: number | null;
+  uom: string;
+  warn?: string | null;
+  crit?: string | null;
+  min?: number | null;
+  max?: number | null;
+}
+
+/** Nothing where there is nothing to compare with: no threshold and no natural end. */
+export function scale(metric: Measured): Scale | undefined {
+  const warn = parseRange(metric.warn);
+  const crit = parseRange(metric.crit);
+  const ends = [warn, crit].flatMap((range) => (range ? [range.start, range.end] : [])).filter(Number.isFinite);
+  const max = metric.max ?? (metric.uom === '%' ? 100 : undefined);
+  if (ends.length === 0 && max === undefined) return undefined;
+  const shown = [...ends, metric.value ?? 0].filter(Number.isFinite);
+  const low = metric.min ?? Math.min(0, ...shown.map((end) => end * HEADROOM));
+  const high = max ?? Math.max(0, ...shown.map((end) => end * HEADROOM));
+  if (!(high > low)) return undefined;
+  return { low, high, bands: bands(low, high, ends, warn, crit) };
+}
+
+function bands(low: number, high: number, ends: number[], warn: Range | undefined, crit: Range | undefined): Band[] {
+  const inner = ends.filter((end) => end > low && end < high);
+  const cuts = [...new Set([low, ...inner, high])].sort((a, b) => a - b);
+  const found: Band[] = [];
+  for (let i = 0; i + 1 < cuts.length; i += 1) {
+    const from = cuts[i]!;
+    const to = cuts[i + 1]!;
+    const zone = zoneOf((from + to) / 2, warn, crit);
+    const last = found.at(-1);
+    if (last?.zone === zone) last.to = to;
+    else found.push({ from, to, zone });
+  }
+  return found;
+}
+
+/** Where a value lies on the scale, 0 to 1; beyond the ends it stays at the end. */
+export function place(scale: Scale, value: number): number {
+  const share = (value - scale.low) / (scale.high - scale.low);
+  return Math.min(1, Math.max(0, share));
+}
+
+/** A threshold in words: `above 50`, `outside 10 to 20`. */
+export function inWords(text: string | null | undefined): string {
+  const range = parseRange(text);
+  if (!range) return '';
+  const { start, end, inside } = range;
+  if (inside) return `${start} to ${end}`;
+  if (start === 0 && Number.isFinite(end)) return `above ${end}`;
+  if (start === -Infinity) return Number.isFinite(end) ? `above ${end}` : 'never';
+  return Number.isFinite(end) ? `outside ${start} to ${end}` : `below ${start}`;
+}

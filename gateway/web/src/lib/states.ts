@@ -1,0 +1,55 @@
+/** What states there are, how they are named and which is worse. Pure. */
+
+import type { Host, ServiceCounts } from '../api/types';
+
+/** The partition of the hosts; exactly one fits each host. */
+export const HOST_STATES = ['up', 'down', 'unreachable', 'pending'] as const;
+export const SERVICE_STATES = ['ok', 'warning', 'critical', 'unknown', 'pending'] as const;
+export type HostKind = (typeof HOST_STATES)[number];
+export type ServiceKind = (typeof SERVICE_STATES)[number];
+export type Kind = HostKind | ServiceKind;
+
+const NAMES: Record<Kind, string> = {
+  up: 'Up',
+  down: 'Down',
+  unreachable: 'Unreachable',
+  pending: 'Pending',
+  ok: 'OK',
+  warning: 'Warning',
+  critical: 'Critical',
+  unknown: 'Unknown',
+};
+
+/** Worst last. */
+const SEVERITY: Kind[] = ['up', 'ok', 'pending', 'unknown', 'unreachable', 'warning', 'critical', 'down'];
+
+export function hostKind(host: Pick<Host, 'state'>): HostKind {
+  const { state, reachable } = host.state;
+  if (state === 'up' || state === 'pending') return state;
+  return reachable ? 'down' : 'unreachable';
+}
+
+/** A word that the server invents later is shown as unknown rather than hidden. */
+export function kindOf(word: string): Kind {
+  return word in NAMES ? (word as Kind) : 'unknown';
+}
+
+export function nameOf(kind: Kind): string {
+  return NAMES[kind];
+}
+
+export function severity(kind: Kind): number {
+  return SEVERITY.indexOf(kind);
+}
+
+export function servicesTotal(counts: ServiceCounts): number {
+  return SERVICE_STATES.reduce((sum, kind) => sum + counts[kind], 0);
+}
+
+/** How bad a row is at its worst: its own state first, then its services'. */
+export function hostSeverity(host: Host): number {
+  const own = hostKind(host);
+  if (own !== 'up') return severity(own) * 10;
+  const worst = SERVICE_STATES.filter((kind) => host.services[kind] > 0).map(severity);
+  return Math.max(0, ...worst);
+}

@@ -1,0 +1,37 @@
+/** The gateway's time as this page knows it. The only place that reads the browser's clock. */
+
+/** A second: the smallest step that the page shows. */
+const TICK_MS = 1000;
+/** `Date` headers are whole seconds and travel a while; less than this is no difference. */
+const TOLERANCE_MS = 2500;
+/** A tick that comes so late means that the machine slept. */
+const SLEPT_MS = 15_000;
+
+class Clock {
+  now = $state(Date.now());
+  private offset = 0;
+  private last = Date.now();
+
+  /** Ticks until the page is closed; `onWake` is called after a sleep. */
+  start(onWake: () => void): void {
+    setInterval(() => {
+      const slept = Date.now() - this.last > SLEPT_MS;
+      this.last = Date.now();
+      this.now = this.last + this.offset;
+      if (slept) onWake();
+    }, TICK_MS);
+  }
+
+  /** Ages are told by the gateway's clock: the reader's may be wrong. */
+  observe(server: number): void {
+    const offset = server - Date.now();
+    this.offset = Math.abs(offset) > TOLERANCE_MS ? offset : 0;
+  }
+
+  /** The gateway's time of this instant, not of the last tick. */
+  instant(): number {
+    return Date.now() + this.offset;
+  }
+}
+
+export const clock = new Clock();

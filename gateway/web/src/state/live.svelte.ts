@@ -1,0 +1,161 @@
+/**
+ * The fleet as the event stream keeps it: snapshot first, then changes. Promises that after each
+ * (re)connection everything on show is loaded again, and that a lost stream is said, with its time.
+ */
+
+import { api, ask, pages } from '../api/client';
+import type { Event, Host, Overview, Problem } from '../api/types';
+import { Fleet } from '../lib/fleet';
+import { retryDelay } from '../lib/retry';
+import { throttle } from '../lib/throttle';
+import { clock } from './clock.svelte';
+import { login } from './session.svelte';
+
+/** The most that one page of the API gives: 10,000 hosts are five requests. */
+const PAGE = 2000;
+/** Changes of many hosts are drawn together; faster is not seen. */
+const DRAW_MS = 250;
+/** Problems are asked for again so seldom, however fast states change. */
+const PROBLEMS_MS = 2000;
+/** More problems than anybody reads; the strip has the whole number. */
+const PROBLEMS_MOST = 500;
+
+type HostListener = (id: string) => void;
+type EventListener = (event: Event) => void;
+
+class Live {
+  status = $state<'connecting' | 'live' | 'lost'>('connecting');
+  lostSince = $state<number | undefined>();
+  overview = $state.raw<Overview | undefined>();
+  problems = $state.raw<Problem[]>([]);
+  problemsLoaded = $state(false);
+  /** Counts up whenever `fleet` changed; read it to be told. */
+  version = $state(0);
+  /** All pages of hosts have arrived once. */
+  loaded = $state(false);
+  readonly fleet = new Fleet();
+
+  private source: EventSource | undefined;
+  private attempt = 0;
+  private retry: ReturnType<typeof setTimeout> | undefined;
+  private loads = 0;
+  private hostListeners = new Set<HostListener>();
+  private eventListeners = new Set<EventListener>();
+  private draw = throttle(() => (this.version += 1), DRAW_MS);
+  private askProblems = throttle(() => void this.loadProblems(), PROBLEMS_MS);
+
+  onHost(listener: HostListener): () => void {
+    this.hostListeners.add(listener);
+    return () => this.hostListeners.delete(listener);
+  }
+
+  onEvent(listener: EventListener): () => void {
+    this.eventListeners.add(listener);
+    return () => this.eventListeners.delete(listener);
+  }
+
+  connect(): void {
+    this.close();
+    const source = new EventSource('/api/v1/stream');
+    this.source = source;
+    const on = <T>(name: string, take: (data: T) => void): void =>
+      source.addEventListener(name, (message) => take(JSON.parse((message as MessageEvent<string>).data) as T));
+    on<{ overview: Overview }>('snapshot', (data) => this.begin(data.overview));
+    on<Host>('host', (host) => this.changed(host));
+    on<{ id: string }>('host_removed', ({ id }) => this.removed(id));
+    on<Overview>('overview', (overview) => this.count(overview));
+    on<Event>('event', (event) => this.eventListeners.forEach((tell) => tell(event)));
+    source.addEventListener('reload', () => this.connect());
+    source.addEventListener('error', () => this.lost());
+  }
+
+  /** After a sleep, or when the network is back: what is on show may be old. */
+  reconnect(): void {
+    if (this.source || this.status === 'lost') this.connect();
+  }
+
+  close(): void {
+    clearTimeout(this.retry);
+    this.source?.close();
+    this.source = undefined;
+  }
+
+  private begin(overview: Overview): void {
+    this.status = 'live';
+    this.lostSince = undefined;
+    this.attempt = 0;
+    this.count(overview);
+    void this.loadHosts();
+    this.hostListeners.forEach((tell) => tell('*'));
+  }
+
+  private count(overview: Overview): void {
+    this.overview = overview;
+    this.askProblems();
+  }
+
+  private changed(host: Host): void {
+    this.fleet.put(host);
+    this.draw();
+    this.askProblems();
+    this.hostListeners.forEach((tell) => tell(host.id));
+  }
+
+  private removed(id: string): void {
+    this.fleet.remove(id);
+    this.draw();
+    this.hostListeners.forEach((tell) => tell(id));
+  }
+
+  private lost(): void {
+    this.close();
+    if (this.status !== 'lost') this.lostSince = clock.instant();
+    this.status = 'lost';
+    this.retry = setTimeout(() => void this.again(), retryDelay(this.attempt, Math.random()));
+    this.attempt += 1;
+  }
+
+  /** A stream cannot tell why it was refused; the session can. */
+  private async again(): Promise<void> {
+    try {
+      await login.load();
+      if (login.who) this.connect();
+    } catch {
+      this.lost();
+    }
+  }
+
+  private async loadHosts(): Promise<void> {
+    const mine = (this.loads += 1);
+    this.fleet.beginLoad();
+    try {
+      await pages(
+        (after) => ask(api.GET('/api/v1/hosts', { params: { query: { limit: PAGE, after } } })),
+        (hosts) => {
+          if (mine !== this.loads) return false;
+          this.fleet.addPage(hosts);
+          this.draw();
+        },
+      );
+    } catch {
+      if (mine === this.loads) this.lost();
+      return;
+    }
+    if (mine !== this.loads) return;
+    this.fleet.endLoad();
+    this.loaded = true;
+    this.draw();
+  }
+
+  private async loadProblems(): Promise<void> {
+    try {
+      const page = await ask(api.GET('/api/v1/problems', { params: { query: { limit: PROBLEMS_MOST } } }));
+      this.problems = page.items;
+      this.problemsLoaded = true;
+    } catch {
+      // The stream tells when the gateway is away, and the next change asks again.
+    }
+  }
+}
+
+export const live = new Live();
