@@ -1,26 +1,63 @@
 //! Tunnels: peers, sessions, routes, the access filter, and TCP/IP inside the process.
 //!
 //! [`Tunnel`] is driven from outside: hand it an [`Input`] with the time, then take outputs until
-//! [`Output::Wait`]. It knows no socket, no clock and no store.
+//! [`Output::Wait`]. It knows no socket, no clock and no store. All `handle` calls of one turn of
+//! the driver's loop carry the same `Now`: budgets are per turn.
 
+mod access;
+mod asks;
+mod changes;
+mod conn;
+#[cfg(any(test, feature = "sim"))]
+pub mod device;
+mod dial;
 mod floods;
+mod flows;
 pub mod front;
+mod icmp;
+mod inbound;
+mod index;
 mod initiation;
+mod inner;
+mod links;
+mod news;
 pub mod noise;
+mod peers;
+#[cfg(any(test, feature = "sim"))]
+pub mod plain;
+mod random;
+mod routes;
 pub mod session;
+mod stack;
+mod stamp;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod wheel;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::PeerId;
-use crate::time::Now;
-use crate::wire::{
-    Answer, Command, ConnectFailure, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus,
-    StreamInput, StreamOutput, Why,
-};
-use session::Noise;
+use crate::time::{Mono, Now};
+use crate::wire::{Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, StreamId};
+use dial::Pacer;
+use inbound::Pending;
+use index::Indices;
+use news::UnknownKeys;
+use peers::{Peers, Slot};
+use random::Random;
+use routes::Routes;
+use session::{Noise, SCRATCH};
+use turn::Budget;
+use wheel::Wheel;
+
+pub use index::MAX_SESSIONS;
+pub use stack::MTU;
+#[cfg(any(test, feature = "sim"))]
+pub use stamp::from_unix_ms as stamp_from_unix_ms;
 
 /// What the tunnel has to know before the first peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,25 +78,76 @@ impl Config {
     }
 }
 
+/// How much there is of everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub peers: usize,
+    pub sessions: usize,
+    /// TCP connections, those that linger after their end included.
+    pub connections: usize,
+    /// Initiations that wait for their turn.
+    pub initiations_waiting: usize,
+}
+
 /// All tunnels of a gateway. `seed` feeds every choice that must not be predictable: 32 bytes of
 /// the operating system in production, a constant in tests.
 pub struct Tunnel<N: Noise> {
-    noise: N,
-    peers: BTreeMap<PeerId, (PeerSpec, PeerMemory)>,
-    out: VecDeque<Output>,
-    drops: BTreeMap<DropReason, u64>,
     config: Config,
+    noise: N,
+    random: Random,
+    peers: Peers<N::Session>,
+    indices: Indices,
+    routes: Routes,
+    wheel: Wheel,
+    pacer: Pacer,
+    /// Opened initiations that wait for the dear part of their handshake.
+    initiations: VecDeque<Pending>,
+    /// Stacks with something to do.
+    ready: VecDeque<Slot>,
+    streams: HashMap<StreamId, Slot>,
+    connections: usize,
+    /// Changed peers and when to tell of them, in order.
+    changed: VecDeque<(Mono, Slot)>,
+    unknown: UnknownKeys,
+    drops: BTreeMap<DropReason, u64>,
+    out: VecDeque<Output>,
+    scratch: Box<[u8]>,
+    budget: Budget,
+    now: Now,
+    quiet: bool,
 }
 
 impl<N: Noise> Tunnel<N> {
-    pub fn new(config: Config, noise: N, _seed: [u8; 32]) -> Self {
-        Tunnel { noise, peers: BTreeMap::new(), out: VecDeque::new(), drops: BTreeMap::new(), config }
+    pub fn new(config: Config, noise: N, seed: [u8; 32]) -> Self {
+        Tunnel {
+            config,
+            noise,
+            random: Random::new(seed),
+            peers: Peers::default(),
+            indices: Indices::default(),
+            routes: Routes::new(config),
+            wheel: Wheel::default(),
+            pacer: Pacer::default(),
+            initiations: VecDeque::new(),
+            ready: VecDeque::new(),
+            streams: HashMap::new(),
+            connections: 0,
+            changed: VecDeque::new(),
+            unknown: UnknownKeys::default(),
+            drops: BTreeMap::new(),
+            out: VecDeque::new(),
+            scratch: vec![0; SCRATCH].into(),
+            budget: Budget::default(),
+            now: Now::default(),
+            quiet: false,
+        }
     }
 
     /// Takes over what the store knows, before the first datagram.
     pub fn restore(&mut self, peers: impl IntoIterator<Item = (PeerSpec, PeerMemory)>, now: Now) {
+        self.begin(now);
         for (spec, memory) in peers {
-            self.handle(Input::Command(Command::Upsert(Box::new(spec), memory)), now);
+            self.upsert(spec, memory);
         }
     }
 
@@ -67,38 +155,69 @@ impl<N: Noise> Tunnel<N> {
         self.config
     }
 
-    pub fn handle(&mut self, input: Input<'_>, _now: Now) {
+    pub fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.begin(now);
         match input {
-            Input::Command(Command::Upsert(spec, memory)) => {
-                self.peers.insert(spec.id, (*spec, memory));
-            }
-            Input::Command(Command::Remove(id)) => {
-                if let Some((spec, _)) = self.peers.remove(&id) {
-                    spec.keys.iter().for_each(|key| self.noise.forget(&key.public));
-                }
-            }
-            Input::Command(Command::Ask(ask)) => {
-                self.out.push_back(Output::Answer(ask.id, Answer::Refused("no tunnel".into())));
-            }
-            Input::Command(Command::Stream(id, StreamInput::Open { .. })) => {
-                let end = StreamOutput::Closed(Some(ConnectFailure::NoTunnel));
-                self.out.push_back(Output::Stream(id, end));
-            }
-            _ => {}
+            Input::Datagram { from, to, bytes } => self.datagram(from, to, bytes),
+            Input::Command(command) => self.command(command),
+            Input::Timeout => {}
+        }
+    }
+
+    fn begin(&mut self, now: Now) {
+        if now.mono != self.now.mono {
+            self.budget = Budget::default();
+        }
+        self.now = now;
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Upsert(spec, memory) => self.upsert(*spec, memory),
+            Command::Remove(peer) => self.remove(peer),
+            Command::ResetClock(peer) => self.reset_clock(peer),
+            Command::DialAll => self.dial_all(),
+            Command::Ask(ask) => self.ask(ask),
+            Command::Stream(id, input) => self.stream(id, input),
+            Command::Quiesce => self.quiesce(),
         }
     }
 
     /// To be called until it says `Wait`.
     pub fn poll_output(&mut self) -> Output {
-        self.out.pop_front().unwrap_or(Output::Wait(None, Why::Idle))
+        loop {
+            if let Some(output) = self.out.pop_front() {
+                return output;
+            }
+            if !self.work() {
+                return self.wait();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn poll_output_wait(&mut self) -> Option<Mono> {
+        match self.poll_output() {
+            Output::Wait(at, _) => at,
+            other => panic!("drained is expected, not {other:?}"),
+        }
     }
 
     pub fn status(&self, peer: PeerId) -> Option<PeerStatus> {
-        self.peers.get(&peer).map(|_| PeerStatus::default())
+        self.peers.get(self.peers.find(peer)?).map(|peer| peer.status())
     }
 
     /// Datagrams that belonged to no known peer, by reason.
     pub fn global_drops(&self) -> &BTreeMap<DropReason, u64> {
         &self.drops
+    }
+
+    pub fn totals(&self) -> Totals {
+        Totals {
+            peers: self.peers.len(),
+            sessions: self.indices.len(),
+            connections: self.connections,
+            initiations_waiting: self.initiations.len(),
+        }
     }
 }

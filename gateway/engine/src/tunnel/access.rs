@@ -1,0 +1,52 @@
+//! Who may reach whom through the gateway: the one place that decides it.
+//!
+//! Everything that does not end at the gateway itself comes here. There are no grants, so the
+//! answer is no, with the reason; nothing about packets, sessions or counters is known here.
+
+use super::inner::Inner;
+use crate::id::PeerId;
+use crate::time::Now;
+use crate::wire::DropReason;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Refused(DropReason),
+}
+
+/// What to do with a packet of a peer whose target address belongs to `owner`. Deny by default; the
+/// time is an argument because access is a window in time.
+pub fn verdict(packet: &Inner<'_>, owner: Option<PeerId>, _now: Now) -> Verdict {
+    match owner {
+        Some(_) if !packet.target.is_multicast() => Verdict::Refused(DropReason::NotAllowed),
+        _ => Verdict::Refused(DropReason::NoRoute),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+
+    fn judged(target: &str, owner: Option<i64>) -> Verdict {
+        let packet = Inner {
+            source: [10, 0, 0, 3].into(),
+            target: target.parse().expect("an address"),
+            protocol: smoltcp::wire::IpProtocol::Udp,
+            plain: true,
+            bytes: &[],
+            payload: &[],
+        };
+        verdict(&packet, owner.map(Id::from_i64), Now::default())
+    }
+
+    #[test]
+    fn device_to_device_is_closed() {
+        assert_eq!(judged("10.0.0.4", Some(2)), Verdict::Refused(DropReason::NotAllowed));
+    }
+
+    #[test]
+    fn what_nobody_owns_has_no_route() {
+        assert_eq!(judged("10.0.0.4", None), Verdict::Refused(DropReason::NoRoute));
+        assert_eq!(judged("224.0.0.251", None), Verdict::Refused(DropReason::NoRoute));
+    }
+}

@@ -1,0 +1,370 @@
+//! One TCP connection of a peer's stack: a connect probe, or a byte stream with back pressure.
+//!
+//! Watches its socket and reports each change once; whose packets these are it does not know.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use smoltcp::iface::{Context, SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+
+use super::icmp::Undelivered;
+use super::inner::Inner;
+use crate::time::Mono;
+use crate::wire::{Answer, AskId, ConnectFailure, STREAM_WINDOW, StreamId, StreamOutput};
+
+/// Socket buffers of a stream, each way: enough for SSH over a second of delay, and 256 kept
+/// sessions stay under 20 MB.
+const STREAM_BUFFER: usize = STREAM_WINDOW / 2;
+
+/// A connect probe carries nothing; what the server says first is thrown away.
+const PROBE_BUFFER: usize = 1_024;
+
+/// Unacknowledged data for so long ends a stream.
+const SEND_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
+
+/// How long an ended connection may take to say goodbye before it is reset.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// TIME-WAIT is cut to this: long enough to repeat the last acknowledgement once. Ports are drawn
+/// at random for each connection, so none is soon met again.
+const TIME_WAIT: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Answers as soon as the connection stands, then closes it.
+    Probe(AskId),
+    Stream(StreamId),
+}
+
+#[derive(Debug)]
+pub enum Report {
+    Answer(AskId, Answer),
+    Stream(StreamId, StreamOutput),
+}
+
+impl Purpose {
+    /// How this ends when it comes to nothing.
+    pub fn failed(self, failure: Option<ConnectFailure>) -> Report {
+        match self {
+            Purpose::Stream(id) => Report::Stream(id, StreamOutput::Closed(failure)),
+            Purpose::Probe(ask) => {
+                Report::Answer(ask, Answer::Connect(Err(failure.unwrap_or(ConnectFailure::Reset))))
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Opening {
+        until: Mono,
+    },
+    Open,
+    /// Reported as over; the goodbye is still under way.
+    Ended {
+        until: Mono,
+    },
+}
+
+pub struct Conn {
+    handle: SocketHandle,
+    purpose: Purpose,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    started: Mono,
+    phase: Phase,
+    /// Sequence number of our SYN, as it went out.
+    seq: Option<[u8; 4]>,
+    /// Why it cannot be opened, as a router says.
+    undelivered: Option<&'static str>,
+    /// Bytes that the application may send without asking again.
+    credit: usize,
+    /// Bytes that the application has not taken yet.
+    untaken: usize,
+    /// The other side ended its direction, and the application was told.
+    peer_finished: bool,
+    /// The application ended its direction.
+    finished: bool,
+    reset_seen: bool,
+    /// TIME-WAIT is over.
+    waited: bool,
+}
+
+fn tcp_socket(purpose: Purpose) -> Socket<'static> {
+    let size = match purpose {
+        Purpose::Probe(_) => PROBE_BUFFER,
+        Purpose::Stream(_) => STREAM_BUFFER,
+    };
+    let mut socket = Socket::new(SocketBuffer::new(vec![0; size]), SocketBuffer::new(vec![0; size]));
+    socket.set_nagle_enabled(false);
+    socket
+}
+
+impl Conn {
+    /// # Errors
+    /// `Unreachable` where nothing can be connected to.
+    pub fn open(
+        purpose: Purpose,
+        (local, remote): (SocketAddr, SocketAddr),
+        (now, deadline): (Mono, Mono),
+        sockets: &mut SocketSet<'static>,
+        context: &mut Context,
+    ) -> Result<Self, ConnectFailure> {
+        let mut socket = tcp_socket(purpose);
+        socket
+            .connect(context, remote, local)
+            .map_err(|error| ConnectFailure::Unreachable(error.to_string()))?;
+        Ok(Conn {
+            handle: sockets.add(socket),
+            purpose,
+            local,
+            remote,
+            started: now,
+            phase: Phase::Opening { until: deadline },
+            seq: None,
+            undelivered: None,
+            credit: 0,
+            untaken: 0,
+            peer_finished: false,
+            finished: false,
+            reset_seen: false,
+            waited: false,
+        })
+    }
+
+    pub fn is_stream(&self, id: StreamId) -> bool {
+        self.purpose == Purpose::Stream(id)
+    }
+
+    fn socket<'a>(&self, sockets: &'a mut SocketSet<'static>) -> &'a mut Socket<'static> {
+        sockets.get_mut(self.handle)
+    }
+
+    /// Ends what took too long.
+    pub fn expire(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        match self.phase {
+            Phase::Opening { until } if now >= until => {
+                self.abort(Some(ConnectFailure::Timeout), sockets, reports);
+            }
+            Phase::Ended { until } if now >= until => self.give_up(sockets),
+            _ => {}
+        }
+    }
+
+    /// Reports what changed since the last time.
+    pub fn advance(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        match self.phase {
+            Phase::Opening { .. } => self.advance_opening(now, sockets, reports),
+            Phase::Open => self.advance_open(now, sockets, reports),
+            Phase::Ended { until } => self.advance_ended(until, now, sockets),
+        }
+    }
+
+    fn advance_ended(&mut self, until: Mono, now: Mono, sockets: &mut SocketSet<'static>) {
+        let socket = self.socket(sockets);
+        discard(socket);
+        if socket.state() == State::TimeWait {
+            self.phase = Phase::Ended { until: until.min(now + TIME_WAIT) };
+        }
+    }
+
+    fn give_up(&mut self, sockets: &mut SocketSet<'static>) {
+        let socket = self.socket(sockets);
+        match socket.state() {
+            State::TimeWait => self.waited = true,
+            _ => socket.abort(),
+        }
+    }
+
+    fn advance_opening(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        if let Some(reason) = self.undelivered {
+            return self.abort(Some(ConnectFailure::Unreachable(reason.into())), sockets, reports);
+        }
+        match self.socket(sockets).state() {
+            State::SynSent | State::SynReceived => {}
+            State::Closed => {
+                let failure = if self.reset_seen { ConnectFailure::Refused } else { ConnectFailure::Timeout };
+                self.end(Some(failure), now, reports);
+            }
+            _ => self.opened(now, sockets, reports),
+        }
+    }
+
+    fn opened(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        let socket = self.socket(sockets);
+        match self.purpose {
+            Purpose::Probe(ask) => {
+                socket.close();
+                reports.push(Report::Answer(ask, Answer::Connect(Ok(now.since(self.started)))));
+                self.phase = Phase::Ended { until: now + LINGER };
+            }
+            Purpose::Stream(id) => {
+                socket.set_timeout(Some(SEND_TIMEOUT));
+                reports.push(Report::Stream(id, StreamOutput::Connected));
+                self.phase = Phase::Open;
+                self.advance_open(now, sockets, reports);
+            }
+        }
+    }
+
+    fn advance_open(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        let Purpose::Stream(id) = self.purpose else { return };
+        let socket = self.socket(sockets);
+        self.deliver(id, socket, reports);
+        self.notice_end(id, socket, reports);
+        self.offer(id, socket, reports);
+        match socket.state() {
+            State::TimeWait => self.end(None, now, reports),
+            State::Closed => self.end(self.reason_of_end(), now, reports),
+            _ => {}
+        }
+    }
+
+    /// Hands over what came, as long as the reader keeps up.
+    fn deliver(&mut self, id: StreamId, socket: &mut Socket<'_>, reports: &mut Vec<Report>) {
+        while self.untaken < STREAM_WINDOW && socket.can_recv() {
+            let room = STREAM_WINDOW - self.untaken;
+            let take = |bytes: &mut [u8]| {
+                let count = bytes.len().min(room);
+                (count, bytes[..count].to_vec())
+            };
+            let Ok(data) = socket.recv(take) else { return };
+            self.untaken += data.len();
+            reports.push(Report::Stream(id, StreamOutput::Data(data)));
+        }
+    }
+
+    fn notice_end(&mut self, id: StreamId, socket: &Socket<'_>, reports: &mut Vec<Report>) {
+        let ended =
+            matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+        if ended && !self.peer_finished && socket.recv_queue() == 0 {
+            self.peer_finished = true;
+            reports.push(Report::Stream(id, StreamOutput::Finished));
+        }
+    }
+
+    /// Offers room in quarters of the buffer, so that a slow link does not cause a message per
+    /// segment.
+    fn offer(&mut self, id: StreamId, socket: &Socket<'_>, reports: &mut Vec<Report>) {
+        if self.finished || !socket.may_send() {
+            return;
+        }
+        let fresh = STREAM_BUFFER - socket.send_queue() - self.credit;
+        if fresh >= STREAM_BUFFER / 4 || fresh > 0 && socket.send_queue() == 0 {
+            self.credit += fresh;
+            reports.push(Report::Stream(id, StreamOutput::Writable(fresh)));
+        }
+    }
+
+    fn reason_of_end(&self) -> Option<ConnectFailure> {
+        match (self.finished && self.peer_finished, self.reset_seen) {
+            (true, _) => None,
+            (false, true) => Some(ConnectFailure::Reset),
+            (false, false) => Some(ConnectFailure::Timeout),
+        }
+    }
+
+    fn end(&mut self, failure: Option<ConnectFailure>, now: Mono, reports: &mut Vec<Report>) {
+        reports.push(self.purpose.failed(failure));
+        self.phase = Phase::Ended { until: now + LINGER };
+    }
+
+    /// Ends it at once; the other side gets a reset with the next poll.
+    pub fn abort(
+        &mut self,
+        failure: Option<ConnectFailure>,
+        sockets: &mut SocketSet<'static>,
+        reports: &mut Vec<Report>,
+    ) {
+        self.socket(sockets).abort();
+        if !matches!(self.phase, Phase::Ended { .. }) {
+            self.end(failure, Mono::ZERO, reports);
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8], sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        if bytes.len() > self.credit || self.finished {
+            return self.abort(Some(ConnectFailure::Busy), sockets, reports);
+        }
+        self.credit -= bytes.len();
+        // A socket that can no longer send says so by its state, which `advance` reports.
+        let _ = self.socket(sockets).send_slice(bytes);
+    }
+
+    pub fn taken(&mut self, count: usize) {
+        self.untaken = self.untaken.saturating_sub(count);
+    }
+
+    /// The application will send no more.
+    pub fn finish(&mut self, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        match self.phase {
+            Phase::Opening { .. } => self.abort(None, sockets, reports),
+            Phase::Open => {
+                self.finished = true;
+                self.socket(sockets).close();
+            }
+            Phase::Ended { .. } => {}
+        }
+    }
+
+    /// Whether nothing remains to be sent or received, not even a reset.
+    pub fn is_over(&self, sockets: &SocketSet<'static>) -> bool {
+        let socket: &Socket<'_> = sockets.get(self.handle);
+        let closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
+        matches!(self.phase, Phase::Ended { .. }) && (closed || self.waited)
+    }
+
+    pub fn release(&self, sockets: &mut SocketSet<'static>) {
+        sockets.remove(self.handle);
+    }
+
+    pub fn due(&self) -> Option<Mono> {
+        match self.phase {
+            Phase::Opening { until } => Some(until),
+            Phase::Open => None,
+            Phase::Ended { until } => Some(until),
+        }
+    }
+
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. })
+    }
+
+    /// Remembers the sequence number of our SYN, by which an ICMP error is believed.
+    pub fn note_syn(&mut self, outgoing: &Inner<'_>) {
+        let ours = outgoing.tcp_ports() == Some((self.local.port(), self.remote.port()));
+        if self.is_opening() && ours {
+            self.seq = outgoing.payload[4..8].try_into().ok();
+        }
+    }
+
+    /// Remembers a segment with RST, to tell a refusal from silence.
+    pub fn note_reset(&mut self, incoming: &Inner<'_>) {
+        const RST: u8 = 0x04;
+        let ours = incoming.tcp_ports() == Some((self.remote.port(), self.local.port()));
+        if ours && incoming.payload[13] & RST != 0 {
+            self.reset_seen = true;
+        }
+    }
+
+    pub fn undelivered(&mut self, error: &Undelivered<'_>) -> bool {
+        let ours = self.is_opening()
+            && (error.source, error.target) == (self.local.ip(), self.remote.ip())
+            && error.start[0..2] == self.local.port().to_be_bytes()
+            && error.start[2..4] == self.remote.port().to_be_bytes()
+            && self.seq.is_some_and(|seq| error.start[4..8] == seq);
+        if ours {
+            self.undelivered = Some(error.reason);
+        }
+        ours
+    }
+}
+
+/// Reads on so that the other side can end, and throws it away.
+fn discard(socket: &mut Socket<'_>) {
+    while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
+}

@@ -1,0 +1,251 @@
+//! A simulated device, for tests: the other end of a tunnel, over any [`Session`].
+//!
+//! It answers echo requests for its addresses, accepts TCP on its open ports and says everything
+//! back, and refuses the others. Only built for tests (feature `sim`).
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device as Phy, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpCidr, IpProtocol};
+
+use super::icmp;
+use super::inner::Inner;
+use super::session::{NoSession, Opened, SCRATCH, Session};
+use crate::time::Mono;
+
+/// Listeners per port: smoltcp has no backlog, a listening socket becomes the connection.
+const LISTENERS: usize = 4;
+
+pub struct Device<S> {
+    pub session: S,
+    /// Whether the IP stack answers; the session lives on without it.
+    pub answers: bool,
+    /// The first of each family is its own.
+    addresses: Vec<IpAddr>,
+    server: Option<Server>,
+    ports: Vec<u16>,
+    scratch: Vec<u8>,
+    /// What came through the tunnel, apart from what was answered.
+    pub received: Vec<Vec<u8>>,
+}
+
+/// Datagrams for the gateway.
+pub type Datagrams = Vec<Vec<u8>>;
+
+impl<S: Session> Device<S> {
+    pub fn new(session: S, addresses: Vec<IpAddr>, ports: Vec<u16>) -> Self {
+        Device {
+            session,
+            answers: true,
+            addresses,
+            server: None,
+            ports,
+            scratch: vec![0; SCRATCH],
+            received: Vec::new(),
+        }
+    }
+
+    pub fn initiate(&mut self, now: Mono) -> Datagrams {
+        let mut sent = Vec::new();
+        self.session.initiate(now, &mut self.scratch, &mut |datagram| sent.push(datagram.to_vec()));
+        sent
+    }
+
+    /// Sends an inner packet of the test's own making.
+    ///
+    /// # Errors
+    /// Without a session.
+    pub fn send(&mut self, packet: &[u8], now: Mono) -> Result<Datagrams, NoSession> {
+        let mut sent = Vec::new();
+        self.session.send(packet, now, &mut self.scratch, &mut |datagram| sent.push(datagram.to_vec()))?;
+        Ok(sent)
+    }
+
+    pub fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Mono) -> Datagrams {
+        let mut sent = Vec::new();
+        let opened = self.session.receive(datagram, from, now, &mut self.scratch, &mut |datagram| {
+            sent.push(datagram.to_vec());
+        });
+        let packet = match opened {
+            Opened::Packet(packet) if self.answers => packet.to_vec(),
+            _ => return sent,
+        };
+        for reply in self.reply(&packet, now) {
+            sent.extend(self.send(&reply, now).unwrap_or_default());
+        }
+        sent
+    }
+
+    fn reply(&mut self, packet: &[u8], now: Mono) -> Vec<Vec<u8>> {
+        let Some(inner) = Inner::parse(packet).filter(|inner| self.addresses.contains(&inner.target)) else {
+            self.received.push(packet.to_vec());
+            return Vec::new();
+        };
+        if inner.protocol == IpProtocol::Tcp {
+            let (addresses, ports) = (&self.addresses, &self.ports);
+            return self
+                .server
+                .get_or_insert_with(|| Server::new(addresses, ports, now))
+                .run(Some(packet), now);
+        }
+        match icmp::answer(packet) {
+            Some(reply) => vec![reply],
+            None => {
+                self.received.push(packet.to_vec());
+                Vec::new()
+            }
+        }
+    }
+
+    pub fn poll(&mut self, now: Mono) -> Datagrams {
+        let mut sent = Vec::new();
+        self.session.poll(now, &mut self.scratch, &mut |datagram| sent.push(datagram.to_vec()));
+        let packets = self.server.as_mut().map(|server| server.run(None, now)).unwrap_or_default();
+        for packet in packets {
+            sent.extend(self.send(&packet, now).unwrap_or_default());
+        }
+        sent
+    }
+
+    pub fn next_poll(&mut self, now: Mono) -> Option<Mono> {
+        let server = self.server.as_mut().and_then(|server| server.due(now));
+        [self.session.next_poll(), server].into_iter().flatten().min().map(|at| at.max(now))
+    }
+}
+
+#[derive(Default)]
+struct Queues {
+    inbound: VecDeque<Vec<u8>>,
+    outbound: Vec<Vec<u8>>,
+}
+
+struct Received(Vec<u8>);
+struct Sending<'a>(&'a mut Vec<Vec<u8>>);
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut packet = vec![0; len];
+        let result = f(&mut packet);
+        self.0.push(packet);
+        result
+    }
+}
+
+impl Phy for Queues {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received, Sending<'_>)> {
+        Some((Received(self.inbound.pop_front()?), Sending(&mut self.outbound)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
+        Some(Sending(&mut self.outbound))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = super::MTU;
+        capabilities
+    }
+}
+
+/// TCP ports that say back what they hear.
+struct Server {
+    iface: Interface,
+    sockets: SocketSet<'static>,
+    handles: Vec<(SocketHandle, u16)>,
+    queues: Queues,
+}
+
+fn instant(at: Mono) -> Instant {
+    Instant::from_micros((at.as_nanos() / 1_000) as i64)
+}
+
+impl Server {
+    fn new(addresses: &[IpAddr], ports: &[u16], now: Mono) -> Self {
+        let mut queues = Queues::default();
+        let settings = smoltcp::iface::Config::new(HardwareAddress::Ip);
+        let mut iface = Interface::new(settings, &mut queues, instant(now));
+        iface.set_any_ip(true);
+        for address in addresses {
+            let first = iface
+                .ip_addrs()
+                .iter()
+                .all(|own| own.address().version() != IpCidr::new((*address).into(), 0).address().version());
+            if first {
+                iface.update_ip_addrs(|own| {
+                    own.push(IpCidr::new((*address).into(), 0)).expect("one per family");
+                });
+                add_route(&mut iface, *address);
+            }
+        }
+        let mut sockets = SocketSet::new(Vec::new());
+        let all = ports.iter().flat_map(|port| std::iter::repeat_n(*port, LISTENERS));
+        let handles = all.map(|port| (sockets.add(listener(port)), port)).collect();
+        Server { iface, sockets, handles, queues }
+    }
+
+    fn run(&mut self, packet: Option<&[u8]>, now: Mono) -> Vec<Vec<u8>> {
+        self.queues.inbound.extend(packet.map(<[u8]>::to_vec));
+        self.iface.poll(instant(now), &mut self.queues, &mut self.sockets);
+        for (handle, port) in &self.handles {
+            serve(self.sockets.get_mut(*handle), *port);
+        }
+        self.iface.poll(instant(now), &mut self.queues, &mut self.sockets);
+        std::mem::take(&mut self.queues.outbound)
+    }
+
+    fn due(&mut self, now: Mono) -> Option<Mono> {
+        let at = self.iface.poll_at(instant(now), &self.sockets)?;
+        Some(Mono::from_nanos(at.total_micros() as u64 * 1_000).max(now))
+    }
+}
+
+fn add_route(iface: &mut Interface, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => iface.routes_mut().add_default_ipv4_route(address),
+        IpAddr::V6(address) => iface.routes_mut().add_default_ipv6_route(address),
+    }
+    .expect("one per family");
+}
+
+fn listener(port: u16) -> Socket<'static> {
+    let buffer = || SocketBuffer::new(vec![0; 16_384]);
+    let mut socket = Socket::new(buffer(), buffer());
+    socket.listen(port).expect("a closed socket and a port");
+    socket
+}
+
+fn serve(socket: &mut Socket<'_>, port: u16) {
+    let room = socket.send_capacity() - socket.send_queue();
+    if socket.can_recv() && room > 0 {
+        let take = |bytes: &mut [u8]| {
+            let count = bytes.len().min(room);
+            (count, bytes[..count].to_vec())
+        };
+        if let Ok(bytes) = socket.recv(take) {
+            // A peer that left in the meantime hears nothing.
+            let _ = socket.send_slice(&bytes);
+        }
+    }
+    match socket.state() {
+        State::CloseWait if socket.recv_queue() == 0 => socket.close(),
+        State::Closed | State::TimeWait => {
+            socket.abort();
+            let _ = socket.listen(port);
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,303 @@
+//! From the Internet inwards: the front door, handshakes, sessions, inner packets.
+//!
+//! Only what a session opened moves an endpoint or counts as a sign of life. Of initiations only
+//! one with a newer stamp reaches a session, and only within the turn's budget.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_keys::PublicKey;
+
+use super::Tunnel;
+use super::access::{Verdict, verdict};
+use super::icmp::Icmp;
+use super::inner::Inner;
+use super::peers::{Endpoint, Link, Seen, Slot, Unproved};
+use super::routes::Source;
+use super::session::{Front, Initiation, Noise, Opened, Session};
+use super::stamp::{behind, unix_ms};
+use crate::wire::{DropReason, News, Output, Refusal, Tai64n, Transmit};
+
+/// Initiations that wait for their turn, one per peer at most: those of half a second at the rate
+/// that one core can answer. 148 bytes each.
+const MAX_WAITING: usize = 1_024;
+
+/// Between two answered initiations of one peer, as wireguard-go has it.
+const HANDSHAKE_GAP: Duration = Duration::from_millis(20);
+
+/// Within this time an equal stamp is the same datagram twice (networks do that), later a replay or
+/// a clock that stands still.
+const DUPLICATE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Message types of WireGuard.
+const RESPONSE: u8 = 2;
+
+/// An initiation that the front has opened.
+pub struct Pending {
+    peer: Slot,
+    key: PublicKey,
+    stamp: Tai64n,
+    from: Endpoint,
+    datagram: Vec<u8>,
+}
+
+impl<N: Noise> Tunnel<N> {
+    pub(super) fn datagram(&mut self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+        let from = Endpoint { remote, local };
+        let peers = &self.peers;
+        let known = |key: &PublicKey| peers.find_key(key).is_some();
+        match self.noise.front(bytes, remote, &known, self.now) {
+            Front::Initiation(initiation) => self.initiation(initiation, from, bytes),
+            Front::ForIndex(index) => self.for_index(index, from, bytes),
+            Front::UnknownKey(key) => self.unknown_key(key, remote),
+            Front::Cookie(bytes) => {
+                self.out.push_back(Output::Transmit(Transmit { to: remote, from: local, bytes }));
+            }
+            Front::Dropped(reason) => self.count_global(reason),
+        }
+    }
+
+    fn initiation(&mut self, initiation: Initiation, from: Endpoint, bytes: &[u8]) {
+        let Initiation { peer: key, stamp } = initiation;
+        let Some(slot) = self.peers.find_key(&key) else {
+            return self.count_global(DropReason::UnknownKey);
+        };
+        if !self.is_newer(slot, stamp) || !self.may_handshake(slot) {
+            return;
+        }
+        if self.initiations.len() >= MAX_WAITING {
+            return self.count_drop(slot, DropReason::Budget);
+        }
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.initiation_waits = true;
+        }
+        self.initiations.push_back(Pending { peer: slot, key, stamp, from, datagram: bytes.to_vec() });
+    }
+
+    /// The newest stamp per peer decides; what is not newer is refused, with the reason.
+    fn is_newer(&mut self, slot: Slot, stamp: Tai64n) -> bool {
+        let now = self.now.mono;
+        let Some(peer) = self.peers.get(slot) else { return false };
+        let Some(newest) = peer.stamp.filter(|newest| stamp <= *newest) else { return true };
+        let lately = peer.answered.is_some_and(|at| now.since(at) < DUPLICATE_WITHIN);
+        self.count_drop(slot, DropReason::StaleStamp);
+        if stamp < newest || !lately {
+            self.refuse(slot, Refusal::ClockWentBack { behind: behind(newest, stamp) });
+        }
+        false
+    }
+
+    fn may_handshake(&mut self, slot: Slot) -> bool {
+        let now = self.now.mono;
+        let Some(peer) = self.peers.get(slot) else { return false };
+        let hasty = peer.answered.is_some_and(|at| now.since(at) < HANDSHAKE_GAP);
+        if peer.initiation_waits || hasty {
+            self.count_drop(slot, DropReason::RateLimited);
+            self.refuse(slot, Refusal::RateLimited);
+            return false;
+        }
+        true
+    }
+
+    /// Answers the oldest initiation that waits.
+    pub(super) fn run_initiation(&mut self) -> bool {
+        if self.initiations.is_empty() || !self.budget.handshake() {
+            return false;
+        }
+        let Some(pending) = self.initiations.pop_front() else { return false };
+        if let Some(peer) = self.peers.get_mut(pending.peer) {
+            peer.initiation_waits = false;
+            if peer.key(&pending.key).is_some() && self.is_newer(pending.peer, pending.stamp) {
+                self.answer_initiation(&pending);
+            }
+            self.settle(pending.peer);
+        }
+        true
+    }
+
+    fn answer_initiation(&mut self, pending: &Pending) {
+        let slot = pending.peer;
+        self.make_room_for(slot, pending.stamp);
+        if !self.ensure_link(slot, &pending.key) {
+            return self.count_drop(slot, DropReason::Budget);
+        }
+        let now = self.now;
+        let Some(link) = self.peers.get_mut(slot).and_then(|peer| peer.link_mut()) else { return };
+        let mut sent = Vec::new();
+        let opened = link.session.receive(
+            &pending.datagram,
+            pending.from.remote,
+            now.mono,
+            &mut self.scratch,
+            &mut |datagram| sent.push(datagram.to_vec()),
+        );
+        match opened {
+            Opened::HandshakeAnswered => self.answered(pending),
+            Opened::Dropped(reason) => self.handshake_dropped(slot, reason),
+            _ => {}
+        }
+        self.transmit(slot, sent, Some(pending.from));
+    }
+
+    /// A session refuses stamps older than those it has seen; after `reset_clock` a fresh one must
+    /// take its place.
+    fn make_room_for(&mut self, slot: Slot, stamp: Tai64n) {
+        let link = self.peers.get(slot).and_then(|peer| peer.link());
+        if link.and_then(|link| link.newest_stamp).is_some_and(|newest| stamp <= newest) {
+            self.drop_link(slot);
+        }
+    }
+
+    fn answered(&mut self, pending: &Pending) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(pending.peer) else { return };
+        peer.stamp = Some(pending.stamp);
+        peer.answered = Some(now.mono);
+        let skew_ms = unix_ms(pending.stamp).saturating_sub(now.wall.as_millis());
+        if let Some(link) = peer.link_mut() {
+            link.newest_stamp = Some(pending.stamp);
+            link.unproved = Some(Unproved { at: now.mono, skew_ms });
+        }
+        let id = peer.id;
+        self.news(News::Stamp(id, pending.stamp));
+    }
+
+    fn handshake_dropped(&mut self, slot: Slot, reason: DropReason) {
+        self.count_drop(slot, reason);
+        if reason == DropReason::Crypto {
+            self.refuse(slot, Refusal::Crypto);
+        }
+    }
+
+    fn for_index(&mut self, index: u32, from: Endpoint, bytes: &[u8]) {
+        let Some(slot) = self.indices.owner(index) else {
+            return self.count_global(DropReason::UnknownIndex);
+        };
+        let now = self.now.mono;
+        let Some(link) = self.peers.get_mut(slot).and_then(|peer| peer.link_mut()) else { return };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut sent = Vec::new();
+        let opened = link.session.receive(bytes, from.remote, now, &mut scratch, &mut |datagram| {
+            sent.push(datagram.to_vec());
+        });
+        self.opened(slot, opened, from, bytes);
+        self.scratch = scratch;
+        self.transmit(slot, sent, None);
+        self.run_echoes(slot);
+        self.settle(slot);
+    }
+
+    fn opened(&mut self, slot: Slot, opened: Opened<'_>, from: Endpoint, datagram: &[u8]) {
+        match opened {
+            Opened::Packet(packet) => {
+                self.authenticated(slot, from, datagram.len());
+                self.proved(slot);
+                self.inner_packet(slot, packet);
+            }
+            Opened::Keepalive => {
+                self.authenticated(slot, from, datagram.len());
+                self.proved(slot);
+            }
+            Opened::HandshakeDone => {
+                self.authenticated(slot, from, datagram.len());
+                self.handshake_done(slot);
+            }
+            Opened::HandshakeAnswered | Opened::Nothing => {}
+            Opened::Dropped(reason) if datagram.first() == Some(&RESPONSE) => {
+                self.handshake_dropped(slot, reason);
+            }
+            Opened::Dropped(reason) => self.count_drop(slot, reason),
+        }
+    }
+
+    /// A sign of life that only this peer can give.
+    fn authenticated(&mut self, slot: Slot, from: Endpoint, bytes: usize) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.last_packet = Some(Seen::from(now));
+        peer.dial_failed = None;
+        peer.traffic.rx_bytes += bytes as u64;
+        if let Some(link) = peer.link_mut() {
+            link.initiations = 0;
+        }
+        let moved = peer.endpoint.is_none_or(|before| before.remote != from.remote);
+        peer.endpoint = Some(from);
+        let id = peer.id;
+        if moved {
+            self.news(News::Endpoint(id, from.remote));
+        }
+        self.mark_changed(slot);
+    }
+
+    /// The first packet after an answered initiation: no replay, a handshake.
+    fn proved(&mut self, slot: Slot) {
+        let unproved = |link: &mut Link<N::Session>| link.unproved.take();
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if let Some(Unproved { skew_ms, .. }) = peer.link_mut().and_then(unproved) {
+            peer.skew_ms = Some(skew_ms);
+            self.handshake_done(slot);
+        }
+    }
+
+    fn inner_packet(&mut self, slot: Slot, bytes: &[u8]) {
+        if let Err(reason) = self.accept(slot, bytes) {
+            self.count_drop(slot, reason);
+        } else if let Some(peer) = self.peers.get_mut(slot) {
+            peer.traffic.rx_packets += 1;
+        }
+    }
+
+    fn accept(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), DropReason> {
+        let inner = Inner::parse(bytes).ok_or(DropReason::BadPacket)?;
+        let peer = self.peers.get(slot).ok_or(DropReason::NoRoute)?;
+        if self.routes.judge(inner.source, slot, &peer.networks) == Source::Foreign {
+            return Err(DropReason::SpoofedSource);
+        }
+        if self.routes.is_gateway(inner.target) {
+            return self.for_gateway(slot, &inner);
+        }
+        let owner = self.routes.owner(inner.target).and_then(|slot| self.peers.get(slot)).map(|peer| peer.id);
+        let Verdict::Refused(reason) = verdict(&inner, owner, self.now);
+        Err(reason)
+    }
+
+    /// Probes in flight first, then the peer's stack; everything else was not asked for. An address
+    /// behind a device can only be heard here as the other end of something of ours.
+    fn for_gateway(&mut self, slot: Slot, inner: &Inner<'_>) -> Result<(), DropReason> {
+        if !inner.plain {
+            return Err(DropReason::Unsolicited);
+        }
+        match Icmp::parse(inner) {
+            Some(icmp) => self.icmp(slot, inner.source, &icmp),
+            None => self.segment(slot, inner),
+        }
+    }
+
+    fn icmp(&mut self, slot: Slot, source: IpAddr, icmp: &Icmp<'_>) -> Result<(), DropReason> {
+        let now = self.now.mono;
+        let live =
+            self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()).ok_or(DropReason::Unsolicited)?;
+        if live.echoes.iter_mut().any(|echo| echo.accept(source, icmp, now)) {
+            return Ok(());
+        }
+        let Icmp::Error(error) = icmp else { return Err(DropReason::Unsolicited) };
+        if !live.stack.as_mut().is_some_and(|stack| stack.undelivered(error)) {
+            return Err(DropReason::Unsolicited);
+        }
+        self.wake(slot);
+        Ok(())
+    }
+
+    fn segment(&mut self, slot: Slot, inner: &Inner<'_>) -> Result<(), DropReason> {
+        let stack =
+            self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()).ok_or(DropReason::Unsolicited)?;
+        if !stack.wants(inner) {
+            return Err(DropReason::Unsolicited);
+        }
+        if !stack.push(inner) {
+            return Err(DropReason::Budget);
+        }
+        self.wake(slot);
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! What is told without being asked, and how often; drops are counted here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fleetgate_keys::PublicKey;
+
+use super::Tunnel;
+use super::peers::Slot;
+use super::session::Noise;
+use crate::time::Mono;
+use crate::wire::{DropReason, News, Output, Refusal};
+
+/// A changed peer is told of this much later, once, whatever happens in between.
+const PUBLISH_AFTER: Duration = Duration::from_secs(1);
+
+/// Per unknown key, and per refused peer.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Unknown keys remembered. A stranger can make keys without end; those over this many within a
+/// minute are counted only.
+const MAX_UNKNOWN: usize = 256;
+
+/// Keys that nobody enrolled and that were told of lately.
+#[derive(Default)]
+pub struct UnknownKeys {
+    told: BTreeMap<PublicKey, Mono>,
+}
+
+impl UnknownKeys {
+    /// Whether to tell of this key now.
+    pub fn note(&mut self, key: PublicKey, now: Mono) -> bool {
+        let fresh = |at: &Mono| now.since(*at) < TELL_EVERY;
+        if self.told.get(&key).is_some_and(fresh) {
+            return false;
+        }
+        if self.told.len() >= MAX_UNKNOWN {
+            self.told.retain(|_, at| fresh(at));
+        }
+        let room = self.told.len() < MAX_UNKNOWN;
+        if room {
+            self.told.insert(key, now);
+        }
+        room
+    }
+}
+
+impl<N: Noise> Tunnel<N> {
+    pub(super) fn news(&mut self, news: News) {
+        self.out.push_back(Output::News(news));
+    }
+
+    pub(super) fn count_global(&mut self, reason: DropReason) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn count_drop(&mut self, slot: Slot, reason: DropReason) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.count_drop(reason);
+        }
+        self.mark_changed(slot);
+    }
+
+    pub(super) fn unknown_key(&mut self, key: PublicKey, from: SocketAddr) {
+        self.count_global(DropReason::UnknownKey);
+        if self.unknown.note(key, self.now.mono) {
+            self.news(News::UnknownKey(key, from));
+        }
+    }
+
+    /// Remembers why a known peer was not answered, and tells of it now and then.
+    pub(super) fn refuse(&mut self, slot: Slot, refusal: Refusal) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.refusal = Some((now.wall, refusal));
+        if peer.refusal_told.is_some_and(|at| now.mono.since(at) < TELL_EVERY) {
+            return;
+        }
+        peer.refusal_told = Some(now.mono);
+        let id = peer.id;
+        self.news(News::Refused(id, refusal));
+    }
+
+    pub(super) fn mark_changed(&mut self, slot: Slot) {
+        let at = self.now.mono + PUBLISH_AFTER;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        if !std::mem::replace(&mut peer.changed, true) {
+            self.changed.push_back((at, slot));
+        }
+    }
+
+    /// Tells of the peer that changed first, a second after it did.
+    pub(super) fn run_publish(&mut self) -> bool {
+        let due = self.changed.front().is_some_and(|(at, _)| *at <= self.now.mono);
+        if !due || !self.budget.publish() {
+            return false;
+        }
+        let Some((_, slot)) = self.changed.pop_front() else { return false };
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.changed = false;
+            let news = News::Status(peer.id, Box::new(peer.status()));
+            self.news(news);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u16) -> PublicKey {
+        let mut bytes = [9; 32];
+        bytes[1..3].copy_from_slice(&n.to_le_bytes());
+        bytes[31] = 0;
+        PublicKey::from_bytes(bytes).expect("an ordinary point")
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_of_once_a_minute() {
+        let mut unknown = UnknownKeys::default();
+        assert!(unknown.note(key(1), Mono::from_secs(0)));
+        assert!(!unknown.note(key(1), Mono::from_secs(59)));
+        assert!(unknown.note(key(1), Mono::from_secs(60)));
+    }
+
+    #[test]
+    fn ten_thousand_unknown_keys_fill_a_bounded_table() {
+        let mut unknown = UnknownKeys::default();
+        let told = (0..1_000).filter(|n| unknown.note(key(*n), Mono::ZERO)).count();
+        assert_eq!((told, unknown.told.len()), (MAX_UNKNOWN, MAX_UNKNOWN));
+        assert!(unknown.note(key(5_000), Mono::from_secs(61)));
+    }
+}

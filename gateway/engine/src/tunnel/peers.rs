@@ -1,0 +1,411 @@
+//! The peers: what the store said of them, what is remembered, and, boxed, what is alive.
+//!
+//! A peer that never came is a few hundred bytes; session, probes and stack exist only while there
+//! is something in them. The table finds a peer by id and by public key; nothing here sends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use fleetgate_keys::PublicKey;
+use ipnet::IpNet;
+
+use super::dial::Dial;
+use super::flows::{Echo, MAX_IN_FLIGHT, Want};
+use super::stack::Stack;
+use super::wheel::Filed;
+use crate::id::PeerId;
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{DropReason, Evidence, PeerKey, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n};
+
+/// Where a peer stands in the table. A slot that was given away and taken again has another
+/// generation: what still refers to the old peer finds nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    pub index: u32,
+    pub generation: u32,
+}
+
+/// Where to send, and from which of our addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub remote: SocketAddr,
+    pub local: Option<IpAddr>,
+}
+
+/// A moment on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub mono: Mono,
+    pub wall: Wall,
+}
+
+impl From<Now> for Seen {
+    fn from(now: Now) -> Self {
+        Seen { mono: now.mono, wall: now.wall }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+}
+
+/// One peer's WireGuard session and what the tunnel must know about it.
+pub struct Link<S> {
+    pub session: S,
+    pub index: u32,
+    pub key: PublicKey,
+    /// The newest stamp that this session was given; it refuses older ones by itself.
+    pub newest_stamp: Option<Tai64n>,
+    /// An initiation was answered; the first packet proves that it was no replay.
+    pub unproved: Option<Unproved>,
+    /// Since the peer was last heard, or since a dial began.
+    pub initiations: u8,
+    /// As last told to the outside.
+    pub up: bool,
+    pub polled: Mono,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Unproved {
+    pub at: Mono,
+    /// Device clock minus ours, in milliseconds.
+    pub skew_ms: i64,
+}
+
+/// What exists only while something goes on.
+pub struct Live<S> {
+    pub link: Option<Box<Link<S>>>,
+    pub dial: Option<Dial>,
+    pub waiting: Vec<Want>,
+    pub echoes: Vec<Echo>,
+    pub stack: Option<Box<Stack>>,
+}
+
+impl<S> Default for Live<S> {
+    fn default() -> Self {
+        Live { link: None, dial: None, waiting: Vec::new(), echoes: Vec::new(), stack: None }
+    }
+}
+
+impl<S> Live<S> {
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len() + self.echoes.len() + self.stack.as_ref().map_or(0, |stack| stack.connections())
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= MAX_IN_FLIGHT
+    }
+
+    fn is_empty(&self) -> bool {
+        self.link.is_none() && self.dial.is_none() && self.in_flight() == 0
+    }
+}
+
+pub struct Peer<S> {
+    pub id: PeerId,
+    pub keys: Box<[PeerKey]>,
+    pub addresses: Box<[IpAddr]>,
+    pub networks: Box<[IpNet]>,
+    pub stamp: Option<Tai64n>,
+    pub answered: Option<Mono>,
+    pub endpoint: Option<Endpoint>,
+    pub last_packet: Option<Seen>,
+    pub last_handshake: Option<Seen>,
+    /// No handshake yet under the present keys.
+    pub is_new: bool,
+    pub skew_ms: Option<i64>,
+    pub refusal: Option<(Wall, Refusal)>,
+    pub refusal_told: Option<Mono>,
+    pub traffic: Traffic,
+    pub handshakes: u64,
+    pub drops: BTreeMap<DropReason, u64>,
+    pub dial_failed: Option<Mono>,
+    /// In the queue of initiations, where each peer has one place.
+    pub initiation_waits: bool,
+    pub filed: Filed,
+    /// Waits in the queue of changed peers.
+    pub changed: bool,
+    pub live: Option<Box<Live<S>>>,
+}
+
+impl<S> Peer<S> {
+    pub fn new(spec: PeerSpec, memory: PeerMemory, now: Now) -> Self {
+        let seen = |wall: Wall| Seen { mono: now.mono_at(wall), wall };
+        Peer {
+            id: spec.id,
+            keys: spec.keys.into(),
+            addresses: spec.addresses.into(),
+            networks: spec.networks.into(),
+            stamp: memory.stamp,
+            answered: None,
+            endpoint: memory.endpoint.map(|remote| Endpoint { remote, local: None }),
+            last_packet: memory.last_packet.map(seen),
+            last_handshake: memory.last_handshake.map(seen),
+            is_new: memory.last_handshake.is_none(),
+            skew_ms: None,
+            refusal: None,
+            refusal_told: None,
+            traffic: Traffic { rx_bytes: memory.rx_bytes, tx_bytes: memory.tx_bytes, ..Traffic::default() },
+            handshakes: 0,
+            drops: BTreeMap::new(),
+            dial_failed: None,
+            initiation_waits: false,
+            filed: Filed::default(),
+            changed: false,
+            live: None,
+        }
+    }
+
+    pub fn live(&mut self) -> &mut Live<S> {
+        self.live.get_or_insert_default()
+    }
+
+    pub fn link(&self) -> Option<&Link<S>> {
+        self.live.as_ref()?.link.as_deref()
+    }
+
+    pub fn link_mut(&mut self) -> Option<&mut Link<S>> {
+        self.live.as_mut()?.link.as_deref_mut()
+    }
+
+    pub fn stack_mut(&mut self) -> Option<&mut Stack> {
+        self.live.as_mut()?.stack.as_deref_mut()
+    }
+
+    /// Lets go of what is empty.
+    pub fn tidy(&mut self) {
+        if let Some(live) = &mut self.live
+            && live.stack.as_ref().is_some_and(|stack| stack.connections() == 0)
+        {
+            live.stack = None;
+        }
+        if self.live.as_ref().is_some_and(|live| live.is_empty()) {
+            self.live = None;
+        }
+    }
+
+    pub fn count_drop(&mut self, reason: DropReason) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    /// Whether something at `address` can be asked through this peer.
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.networks.iter().any(|net| net.contains(&address))
+    }
+
+    pub fn key(&self, public: &PublicKey) -> Option<&PeerKey> {
+        self.keys.iter().find(|key| key.public == *public)
+    }
+
+    /// Under new keys it may be another device: its clock and its first handshake are its own.
+    pub fn start_over(&mut self) {
+        self.stamp = None;
+        self.answered = None;
+        self.is_new = true;
+        self.skew_ms = None;
+        self.refusal = None;
+        self.refusal_told = None;
+        self.dial_failed = None;
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.link().is_some_and(|link| link.up)
+    }
+
+    pub fn evidence(&self) -> Evidence {
+        Evidence {
+            last_packet: self.last_packet.map(|seen| seen.mono),
+            last_handshake: self.last_handshake.map(|seen| seen.mono),
+            established: self.is_up(),
+            clock_skew_ms: self.skew_ms,
+        }
+    }
+
+    pub fn status(&self) -> PeerStatus {
+        PeerStatus {
+            established: self.is_up(),
+            endpoint: self.endpoint.map(|endpoint| endpoint.remote),
+            last_packet: self.last_packet.map(|seen| seen.wall),
+            last_handshake: self.last_handshake.map(|seen| seen.wall),
+            clock_skew_ms: self.skew_ms,
+            last_refusal: self.refusal,
+            rx_bytes: self.traffic.rx_bytes,
+            tx_bytes: self.traffic.tx_bytes,
+            rx_packets: self.traffic.rx_packets,
+            tx_packets: self.traffic.tx_packets,
+            handshakes: self.handshakes,
+            drops: self.drops.clone(),
+        }
+    }
+}
+
+struct Place<S> {
+    generation: u32,
+    peer: Option<Box<Peer<S>>>,
+}
+
+/// The table.
+pub struct Peers<S> {
+    places: Vec<Place<S>>,
+    free: Vec<u32>,
+    by_id: HashMap<PeerId, Slot>,
+    by_key: HashMap<PublicKey, Slot>,
+}
+
+impl<S> Default for Peers<S> {
+    fn default() -> Self {
+        Peers { places: Vec::new(), free: Vec::new(), by_id: HashMap::new(), by_key: HashMap::new() }
+    }
+}
+
+impl<S> Peers<S> {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn find(&self, id: PeerId) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub fn find_key(&self, key: &PublicKey) -> Option<Slot> {
+        self.by_key.get(key).copied()
+    }
+
+    pub fn get(&self, slot: Slot) -> Option<&Peer<S>> {
+        self.places
+            .get(slot.index as usize)
+            .filter(|place| place.generation == slot.generation)?
+            .peer
+            .as_deref()
+    }
+
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Peer<S>> {
+        let place = self.places.get_mut(slot.index as usize)?;
+        if place.generation == slot.generation { place.peer.as_deref_mut() } else { None }
+    }
+
+    /// In the order of the table.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.places
+            .iter()
+            .enumerate()
+            .filter(|(_, place)| place.peer.is_some())
+            .map(|(index, place)| Slot { index: index as u32, generation: place.generation })
+    }
+
+    pub fn insert(&mut self, peer: Peer<S>) -> Slot {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, peer: None });
+            self.places.len() as u32 - 1
+        });
+        let place = &mut self.places[index as usize];
+        let slot = Slot { index, generation: place.generation };
+        self.by_id.insert(peer.id, slot);
+        place.peer = Some(Box::new(peer));
+        slot
+    }
+
+    /// Says whose key this is. Returns the peer that had it before, if that was another one.
+    pub fn claim_key(&mut self, key: PublicKey, slot: Slot) -> Option<Slot> {
+        self.by_key.insert(key, slot).filter(|before| *before != slot)
+    }
+
+    /// Takes a key back, if it is still this peer's. Says whether it was.
+    pub fn release_key(&mut self, key: &PublicKey, slot: Slot) -> bool {
+        let ours = self.by_key.get(key) == Some(&slot);
+        if ours {
+            self.by_key.remove(key);
+        }
+        ours
+    }
+
+    /// The keys are the caller's to release.
+    pub fn remove(&mut self, slot: Slot) -> Option<Box<Peer<S>>> {
+        let place = self.places.get_mut(slot.index as usize)?;
+        if place.generation != slot.generation {
+            return None;
+        }
+        let peer = place.peer.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(slot.index);
+        self.by_id.remove(&peer.id);
+        Some(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::wire::PeerKind;
+
+    /// As large as boringtun's, so that sizes mean something.
+    type Session = [u8; 11_040];
+
+    fn peer(id: i64) -> Peer<Session> {
+        let spec = PeerSpec {
+            id: Id::from_i64(id),
+            kind: PeerKind::Device,
+            keys: vec![],
+            addresses: vec![[172, 24, 0, 9].into()],
+            networks: vec!["192.168.1.0/24".parse().expect("a network")],
+        };
+        Peer::new(spec, PeerMemory::default(), Now::default())
+    }
+
+    #[test]
+    fn a_peer_that_never_came_is_small() {
+        let size = size_of::<Peer<Session>>();
+        assert!(size <= 512, "{size} bytes");
+    }
+
+    #[test]
+    fn a_slot_that_was_given_away_finds_nobody() {
+        let mut peers = Peers::default();
+        let first = peers.insert(peer(1));
+        assert!(peers.remove(first).is_some());
+        let second = peers.insert(peer(2));
+        assert_eq!(first.index, second.index);
+        assert!(
+            peers.get(first).is_none() && peers.get_mut(first).is_none() && peers.remove(first).is_none()
+        );
+        assert_eq!(peers.get(second).map(|peer| peer.id), Some(Id::from_i64(2)));
+        assert_eq!((peers.len(), peers.find(Id::from_i64(1))), (1, None));
+    }
+
+    #[test]
+    fn a_key_that_moved_on_is_not_taken_from_its_new_owner() {
+        let mut peers = Peers::default();
+        let (a, b) = (peers.insert(peer(1)), peers.insert(peer(2)));
+        let mut bytes = [0; 32];
+        bytes[0] = 9;
+        let key = PublicKey::from_bytes(bytes).expect("the base point");
+        assert_eq!(peers.claim_key(key, a), None);
+        assert_eq!(peers.claim_key(key, b), Some(a));
+        assert!(!peers.release_key(&key, a));
+        assert_eq!(peers.find_key(&key), Some(b));
+    }
+
+    #[test]
+    fn a_peer_reaches_its_own_address_and_the_networks_behind_it() {
+        let peer = peer(1);
+        let reaches = |text: &str| peer.reaches(text.parse().expect("an address"));
+        assert!(reaches("172.24.0.9") && reaches("192.168.1.77"));
+        assert!(!reaches("172.24.0.10") && !reaches("192.168.2.1"));
+    }
+
+    #[test]
+    fn what_is_empty_is_let_go() {
+        let mut peer = peer(1);
+        peer.live().dial = Some(Dial::new(Mono::ZERO));
+        peer.tidy();
+        assert!(peer.live.is_some());
+        peer.live().dial = None;
+        peer.tidy();
+        assert!(peer.live.is_none());
+    }
+}

@@ -1,0 +1,75 @@
+//! Arithmetic on WireGuard's handshake timestamps.
+
+use std::time::Duration;
+
+use crate::wire::Tai64n;
+
+/// The label of 1970-01-01T00:00:10 TAI, from which the Linux kernel, wireguard-go and the other
+/// clients of wireguard.com count Unix seconds. (boringtun counts from 37: as a client its clock
+/// seems 27 s ahead.)
+const EPOCH: u64 = (1 << 62) + 10;
+
+fn parts(stamp: Tai64n) -> (u64, u32) {
+    let (seconds, nanos) = stamp.0.split_at(8);
+    (
+        u64::from_be_bytes(seconds.try_into().expect("eight bytes")),
+        u32::from_be_bytes(nanos.try_into().expect("four bytes")),
+    )
+}
+
+/// Milliseconds since 1970 by the clock of whoever made the stamp. The stamp is authenticated and
+/// not trusted: any value gives a number.
+pub fn unix_ms(stamp: Tai64n) -> i64 {
+    let (seconds, nanos) = parts(stamp);
+    (seconds.wrapping_sub(EPOCH) as i64).saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
+}
+
+/// How far `older` lies behind `newer`; zero if it does not.
+pub fn behind(newer: Tai64n, older: Tai64n) -> Duration {
+    let length = |(seconds, nanos): (u64, u32)| {
+        Duration::from_secs(seconds).saturating_add(Duration::from_nanos(u64::from(nanos)))
+    };
+    length(parts(newer)).saturating_sub(length(parts(older)))
+}
+
+/// The stamp of a moment, as a client makes it.
+#[cfg(any(test, feature = "sim"))]
+pub fn from_unix_ms(ms: i64) -> Tai64n {
+    let seconds = EPOCH.wrapping_add_signed(ms.div_euclid(1_000));
+    let nanos = ms.rem_euclid(1_000) as u32 * 1_000_000;
+    let mut bytes = [0; 12];
+    bytes[..8].copy_from_slice(&seconds.to_be_bytes());
+    bytes[8..].copy_from_slice(&nanos.to_be_bytes());
+    Tai64n(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_known_stamp_is_read_as_the_other_implementations_write_it() {
+        // 2022-02-02T02:02:02Z by the kernel.
+        let stamp = Tai64n([0x40, 0, 0, 0, 0x61, 0xf9, 0xe5, 0x24, 0, 0, 0, 0]);
+        assert_eq!(unix_ms(stamp), 0x61f9_e51a * 1_000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_stamp_gives_a_number(bytes in any::<[u8; 12]>(), other in any::<[u8; 12]>()) {
+            let _ = unix_ms(Tai64n(bytes));
+            let _ = behind(Tai64n(bytes), Tai64n(other));
+        }
+
+        #[test]
+        fn stamps_keep_milliseconds_and_order(a in -2_000_000_000_000i64..4_000_000_000_000, step in 0u32..1_000_000) {
+            let (older, newer) = (from_unix_ms(a), from_unix_ms(a + i64::from(step)));
+            prop_assert_eq!(unix_ms(older), a);
+            prop_assert!(older <= newer);
+            prop_assert_eq!(behind(newer, older), Duration::from_millis(step.into()));
+            prop_assert_eq!(behind(older, newer), Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::super::icmp::{EchoBody, answer, host_unreachable, request};
+use super::world::*;
+use crate::wire::{Answer, DropReason, EchoAnswer, Question};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ping(source: IpAddr, target: IpAddr) -> Vec<u8> {
+    request(source, target, EchoBody { ident: 1, seq: 1, data: &[0; 16] }).expect("one family")
+}
+
+fn gateway() -> IpAddr {
+    v4(1)
+}
+
+#[test]
+fn a_source_that_belongs_to_somebody_else_is_dropped_and_counted() {
+    let mut world = connected(2);
+    for source in [v4(3), v4(77), gateway(), [10, 1, 1, 1].into()] {
+        world.say(2, &ping(source, gateway()));
+    }
+    world.say(2, &ping(v6(3), v6(1)));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::SpoofedSource), 5);
+    assert_eq!(world.dropped(3, DropReason::SpoofedSource), 0);
+}
+
+#[test]
+fn device_to_device_is_closed() {
+    let mut world = connected(2);
+    world.say(2, &ping(v4(2), v4(3)));
+    world.say(2, &ping(v6(2), v6(3)));
+    world.say(2, &ping(v4(2), [8, 8, 8, 8].into()));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::NotAllowed), 2);
+    assert_eq!(world.dropped(2, DropReason::NoRoute), 1);
+    assert!(world.end(3).device.received.is_empty());
+}
+
+#[test]
+fn the_gateway_answers_nothing_from_inside() {
+    let mut world = connected(1);
+    world.sent.clear();
+    world.say(2, &ping(v4(2), gateway()));
+    world.say(2, &answer(&ping(gateway(), v4(2))).expect("an answer"));
+    world.say(2, &answer(&ping(v6(1), v6(2))).expect("an answer"));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::Unsolicited), 3);
+    assert_eq!(world.sent, []);
+}
+
+#[test]
+fn what_is_no_packet_is_counted() {
+    let mut world = connected(1);
+    for packet in [&[0u8; 20][..], b"hello", &[0x45; 40]] {
+        world.say(2, packet);
+    }
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::BadPacket), 3);
+}
+
+#[test]
+fn an_address_behind_a_device_is_heard_only_as_an_answer() {
+    let mut world = connected(2);
+    world.say(2, &answer(&ping(gateway(), behind())).expect("an answer"));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::Unsolicited), 1);
+    assert_eq!(
+        world.echo(2, behind(), 1),
+        Answer::Echo(EchoAnswer { sent: 1, rtts: vec![RTT], failure: None })
+    );
+}
+
+#[test]
+fn forged_errors_and_replies_of_another_device_change_nothing() {
+    let mut world = connected(2);
+    world.end(2).device.answers = false;
+    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
+    world.say(3, &host_unreachable([172, 24, 0, 3].into(), &ping(gateway(), v4(2))));
+    world.say(3, &host_unreachable([172, 24, 0, 2].into(), &ping(gateway(), v4(2))));
+    world.run(SECOND);
+    assert!(world.answers.is_empty());
+    assert_eq!(world.dropped(3, DropReason::Unsolicited), 1);
+    assert_eq!(world.dropped(3, DropReason::SpoofedSource), 1);
+    world.run(5 * SECOND);
+    assert_eq!(world.answers.iter().filter(|(id, ..)| *id == ask).count(), 1);
+}
+
+#[test]
+fn a_fragment_for_the_gateway_ends_at_its_door() {
+    let mut world = connected(1);
+    let mut fragment = ping(v4(2), gateway());
+    let mut packet = smoltcp::wire::Ipv4Packet::new_unchecked(&mut fragment);
+    packet.set_more_frags(true);
+    packet.fill_checksum();
+    world.say(2, &fragment);
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::Unsolicited), 1);
+}
+
+#[test]
+fn counters_add_up() {
+    let mut world = connected(1);
+    let before = world.tunnel.status(id(2)).expect("a peer");
+    world.answer(Question::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
+    let after = world.tunnel.status(id(2)).expect("a peer");
+    assert_eq!(after.tx_packets - before.tx_packets, 5);
+    assert_eq!(after.rx_packets - before.rx_packets, 5);
+    let request = 20 + 8 + 16 + 32;
+    assert_eq!(after.tx_bytes - before.tx_bytes, 5 * request);
+}

@@ -1,0 +1,6 @@
+//! Tunnels between a gateway and simulated devices, as stories.
+
+mod handshakes;
+mod inside;
+mod questions;
+mod world;

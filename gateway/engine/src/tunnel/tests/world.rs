@@ -1,0 +1,322 @@
+//! A gateway, some devices, and a network of constant delay between them, under a virtual clock.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
+
+use super::super::device::Device;
+use super::super::plain::{PlainNoise, PlainSession};
+use super::super::session::Noise;
+use super::super::{Config, Tunnel};
+use crate::id::{Id, PeerId};
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{
+    Answer, Ask, AskId, Command, DropReason, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
+    Question, Route, StreamId, StreamInput, StreamOutput,
+};
+
+/// One way.
+pub const DELAY: Duration = Duration::from_millis(20);
+pub const RTT: Duration = Duration::from_millis(40);
+
+const START: Wall = Wall::from_millis(1_750_000_000_000);
+
+pub fn config() -> Config {
+    Config {
+        pool_v4: "172.24.0.0/14".parse().expect("a network"),
+        pool_v6: "fd00:1::/64".parse().expect("a network"),
+    }
+}
+
+pub fn private(n: u8) -> PrivateKey {
+    PrivateKey::from_bytes([n; 32])
+}
+
+pub fn gateway_key() -> PublicKey {
+    private(200).public()
+}
+
+pub fn id(n: u8) -> PeerId {
+    Id::from_i64(i64::from(n))
+}
+
+pub fn v4(n: u8) -> IpAddr {
+    [172, 24, 0, n].into()
+}
+
+pub fn v6(n: u8) -> IpAddr {
+    format!("fd00:1::{n:x}").parse().expect("an address")
+}
+
+/// A camera behind device `n`; every site has the same network.
+pub fn behind() -> IpAddr {
+    [192, 168, 1, 50].into()
+}
+
+pub fn gateway_address() -> SocketAddr {
+    "198.51.100.1:51820".parse().expect("an address")
+}
+
+pub fn public_address(n: u8) -> SocketAddr {
+    format!("203.0.113.{n}:40000").parse().expect("an address")
+}
+
+pub fn spec(n: u8) -> PeerSpec {
+    PeerSpec {
+        id: id(n),
+        kind: PeerKind::Device,
+        keys: vec![PeerKey { public: private(n).public(), psk: None }],
+        addresses: vec![v4(n), v6(n)],
+        networks: vec!["192.168.1.0/24".parse().expect("a network")],
+    }
+}
+
+pub struct End<S> {
+    pub device: Device<S>,
+    pub at: SocketAddr,
+    /// Off, or without a network.
+    pub off: bool,
+}
+
+enum Flight {
+    ToGateway(SocketAddr, Vec<u8>),
+    ToDevice(SocketAddr, Vec<u8>),
+}
+
+pub struct World<N: Noise> {
+    pub now: Now,
+    pub tunnel: Tunnel<N>,
+    pub ends: Vec<End<N::Session>>,
+    flights: Vec<(Mono, Flight)>,
+    due: Option<Mono>,
+    pub answers: Vec<(AskId, Answer, Mono)>,
+    pub news: Vec<News>,
+    pub streams: Vec<(StreamId, StreamOutput)>,
+    /// Message types that the gateway sent.
+    pub sent: Vec<u8>,
+    /// Every datagram that reached the gateway.
+    pub captured: Vec<(SocketAddr, Vec<u8>)>,
+    next_ask: u64,
+}
+
+pub type Plain = World<PlainNoise>;
+
+pub fn plain_session(n: u8, psk: Option<&PresharedKey>, now: Now) -> PlainSession {
+    let mut noise = PlainNoise::new(private(n).public(), [n; 32]);
+    noise.session(&gateway_key(), psk, u32::from(n), now).as_client(Some(Duration::from_secs(25)))
+}
+
+/// A gateway that knows device 2, 3, ... and these devices, silent so far.
+pub fn plain(devices: u8) -> Plain {
+    let mut world = World::new(PlainNoise::new(gateway_key(), [0; 32]));
+    for n in 2..2 + devices {
+        world.command(Command::Upsert(Box::new(spec(n)), PeerMemory::default()));
+        let session = plain_session(n, None, world.now);
+        world.add(n, session);
+    }
+    world
+}
+
+/// The same, with tunnels.
+pub fn connected(devices: u8) -> Plain {
+    let mut world = plain(devices);
+    for n in 2..2 + devices {
+        world.initiate(n);
+    }
+    world.run(Duration::from_secs(1));
+    world.news.clear();
+    world.sent.clear();
+    world
+}
+
+impl<N: Noise> World<N> {
+    pub fn new(noise: N) -> Self {
+        World {
+            now: Now { mono: Mono::from_secs(1_000), wall: START },
+            tunnel: Tunnel::new(config(), noise, [1; 32]),
+            ends: Vec::new(),
+            flights: Vec::new(),
+            due: None,
+            answers: Vec::new(),
+            news: Vec::new(),
+            streams: Vec::new(),
+            sent: Vec::new(),
+            captured: Vec::new(),
+            next_ask: 0,
+        }
+    }
+
+    /// Device `n`; they are added in order, from 2.
+    pub fn add(&mut self, n: u8, session: N::Session) {
+        assert_eq!(self.ends.len() + 2, usize::from(n));
+        let device = Device::new(session, vec![v4(n), v6(n), behind()], vec![22]);
+        self.ends.push(End { device, at: public_address(n), off: false });
+    }
+
+    pub fn end(&mut self, n: u8) -> &mut End<N::Session> {
+        &mut self.ends[usize::from(n) - 2]
+    }
+
+    pub fn initiate(&mut self, n: u8) {
+        let now = self.now.mono;
+        let datagrams = self.end(n).device.initiate(now);
+        self.to_gateway(n, datagrams);
+    }
+
+    /// An inner packet of device `n`, of the test's own making.
+    pub fn say(&mut self, n: u8, packet: &[u8]) {
+        let now = self.now.mono;
+        let datagrams = self.end(n).device.send(packet, now).expect("a session");
+        self.to_gateway(n, datagrams);
+    }
+
+    fn to_gateway(&mut self, n: u8, datagrams: Vec<Vec<u8>>) {
+        let (at, off, arrival) = (self.end(n).at, self.end(n).off, self.now.mono + DELAY);
+        for bytes in datagrams.into_iter().filter(|_| !off) {
+            self.flights.push((arrival, Flight::ToGateway(at, bytes)));
+        }
+    }
+
+    pub fn command(&mut self, command: Command) {
+        self.tunnel.handle(Input::Command(command), self.now);
+        self.drain();
+    }
+
+    pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) {
+        self.tunnel.handle(Input::Datagram { from, to: None, bytes }, self.now);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.tunnel.poll_output() {
+                Output::Transmit(transmit) => {
+                    self.sent.push(transmit.bytes[0]);
+                    self.flights.push((self.now.mono + DELAY, Flight::ToDevice(transmit.to, transmit.bytes)));
+                }
+                Output::Answer(id, answer) => self.answers.push((id, answer, self.now.mono)),
+                Output::Stream(id, output) => self.streams.push((id, output)),
+                Output::News(news) => self.news.push(news),
+                Output::Wait(at, _) => {
+                    assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
+                    self.due = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while let Some(at) = self.next_event().filter(|at| *at <= end) {
+            self.advance_to(at);
+            self.deliver();
+            self.poll_devices();
+            self.tunnel.handle(Input::Timeout, self.now);
+            self.drain();
+        }
+        self.advance_to(end);
+    }
+
+    fn advance_to(&mut self, at: Mono) {
+        let step = at.since(self.now.mono);
+        self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
+    }
+
+    /// The next full millisecond at which something happens: as the real clock, it always moves on.
+    fn next_event(&mut self) -> Option<Mono> {
+        let now = self.now.mono;
+        let devices = self.ends.iter_mut().filter(|end| !end.off).filter_map(|end| end.device.next_poll(now));
+        let flights = self.flights.iter().map(|(at, _)| *at);
+        let soonest = devices.chain(flights).chain(self.due).min()?;
+        Some(soonest.max(now + Duration::from_millis(1)))
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now.mono;
+        let mut arrived: Vec<_> = self.flights.extract_if(.., |(at, _)| *at <= now).collect();
+        arrived.sort_by_key(|(at, _)| *at);
+        for (_, flight) in arrived {
+            match flight {
+                Flight::ToGateway(from, bytes) => {
+                    self.captured.push((from, bytes.clone()));
+                    self.inject(from, &bytes);
+                }
+                Flight::ToDevice(to, bytes) => self.deliver_to_device(to, &bytes),
+            }
+        }
+    }
+
+    fn deliver_to_device(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let now = self.now.mono;
+        let Some(place) = self.ends.iter().position(|end| end.at == to && !end.off) else { return };
+        let replies = self.ends[place].device.receive(bytes, gateway_address(), now);
+        self.to_gateway(place as u8 + 2, replies);
+    }
+
+    fn poll_devices(&mut self) {
+        let now = self.now.mono;
+        for place in 0..self.ends.len() {
+            let end = &mut self.ends[place];
+            if !end.off && end.device.next_poll(now).is_some_and(|due| due <= now) {
+                let datagrams = end.device.poll(now);
+                self.to_gateway(place as u8 + 2, datagrams);
+            }
+        }
+    }
+
+    pub fn ask(&mut self, question: Question, timeout: Duration) -> AskId {
+        self.next_ask += 1;
+        let id = AskId(self.next_ask);
+        self.command(Command::Ask(Ask { id, host: super::world::id(2), question, timeout }));
+        id
+    }
+
+    /// Asks, waits, and returns the one answer and how long it took.
+    pub fn answer(&mut self, question: Question, timeout: Duration) -> (Answer, Duration) {
+        let asked = self.now.mono;
+        let ask = self.ask(question, timeout);
+        self.run(timeout + Duration::from_millis(100));
+        let mut answers = self.answers.extract_if(.., |(id, ..)| *id == ask);
+        let (_, answer, at) = answers.next().expect("an answer in time");
+        assert!(answers.next().is_none(), "exactly one answer");
+        (answer, at.since(asked))
+    }
+
+    pub fn echo(&mut self, n: u8, address: IpAddr, count: u8) -> Answer {
+        self.answer(Question::Echo { peer: id(n), address, count }, Duration::from_secs(15)).0
+    }
+
+    pub fn connect(&mut self, n: u8, address: IpAddr, port: u16) -> Answer {
+        let route = Route::Tunnel { peer: id(n), address };
+        self.answer(Question::Connect { route, port }, Duration::from_secs(15)).0
+    }
+
+    pub fn handshake(&mut self, n: u8) -> (Answer, Duration) {
+        self.answer(Question::Handshake { peer: id(n) }, Duration::from_secs(20))
+    }
+
+    pub fn stream(&mut self, input: StreamInput) -> Vec<StreamOutput> {
+        self.command(Command::Stream(StreamId(1), input));
+        self.run(Duration::from_millis(500));
+        std::mem::take(&mut self.streams).into_iter().map(|(_, output)| output).collect()
+    }
+
+    pub fn established(&self, n: u8) -> bool {
+        self.tunnel.status(id(n)).expect("a peer").established
+    }
+
+    pub fn dropped(&self, n: u8, reason: DropReason) -> u64 {
+        self.tunnel.status(id(n)).expect("a peer").drops.get(&reason).copied().unwrap_or(0)
+    }
+
+    /// The newest datagram of this message type that reached the gateway.
+    pub fn last_captured(&self, kind: u8) -> (SocketAddr, Vec<u8>) {
+        self.captured.iter().rev().find(|(_, bytes)| bytes[0] == kind).cloned().expect("one was sent")
+    }
+
+    pub fn initiations(&self) -> usize {
+        self.sent.iter().filter(|kind| **kind == 1).count()
+    }
+}
