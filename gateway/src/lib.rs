@@ -8,6 +8,7 @@ pub mod driver;
 pub mod handle;
 pub mod identity;
 pub mod live;
+pub mod names;
 pub mod password;
 pub mod store;
 pub mod stream;

@@ -47,7 +47,6 @@ create table peer_keys (
     public_key text primary key not null,       -- a key is one peer's, for ever
     peer integer not null references peers (id),
     psk blob,                                   -- sealed
-    psk_fetched_until_handshake integer not null default 0,
     position integer not null default 0,        -- 0: the one the gateway dials with
     added_at integer not null,
     retired_at integer
@@ -78,11 +77,14 @@ create table peer_endpoints (
 -- rests until the quarantine is over.
 create table addresses (
     address text primary key not null,
+    slot integer not null,                      -- its place in both pools
     peer integer references peers (id),
     allocated_at integer not null,
     released_at integer
 ) strict;
+create index addresses_slot on addresses (slot);
 create index addresses_peer on addresses (peer);
+create index addresses_resting on addresses (released_at) where released_at is not null;
 
 -- Sparse differences from the profile.
 create table service_overrides (
@@ -103,6 +105,7 @@ create table enrolment_tokens (
     profile text not null,
     ssh_user text,
     needs_approval integer not null default 0,
+    replaces integer references hosts (id),     -- swaps the key and the SSH pin of this device
     uses_left integer,                          -- NULL: no limit
     expires_at integer,
     customer integer,
@@ -121,7 +124,6 @@ create table enrolments (
     ssh_host_key text,
     poll_hash blob not null,
     host integer references hosts (id),
-    psk blob,                                   -- sealed, until the first handshake
     remote_address text not null default '',
     reason text not null default '',
     created_at integer not null,
@@ -129,6 +131,7 @@ create table enrolments (
     decided_by text,
     expires_at integer
 ) strict;
+create index enrolments_host on enrolments (host);
 create unique index enrolments_key on enrolments (public_key) where state in ('awaiting_approval', 'approved');
 
 create table users (

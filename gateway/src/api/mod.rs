@@ -5,6 +5,8 @@
 
 mod auth;
 mod client;
+mod conf;
+mod devices;
 mod document;
 mod edge;
 mod etag;
@@ -15,6 +17,7 @@ mod idempotency;
 mod ids;
 pub mod model;
 mod page;
+mod parse;
 mod problem;
 #[cfg(test)]
 mod testing;
@@ -23,12 +26,14 @@ mod write;
 
 use std::sync::Arc;
 
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use fleetgate_keys::{PublicKey, SealKey, SshPublicKey};
+use fleetgate_keys::{PublicKey, SshPublicKey};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
@@ -59,11 +64,10 @@ pub struct Parts {
     pub shutdown: CancellationToken,
 }
 
-/// What the fleet knows the gateway by, and what seals the secrets in the database.
+/// What the fleet knows the gateway by.
 pub struct Identity {
     pub public_key: PublicKey,
     pub ssh_public_key: SshPublicKey,
-    pub seal: SealKey,
 }
 
 impl std::ops::Deref for AppState {
@@ -101,8 +105,16 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(health::routes())
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
-        .fallback(|| async { Problem::from_status(StatusCode::NOT_FOUND) });
+        .fallback(elsewhere);
     edge::wrap(routes, &state).with_state(state)
+}
+
+/// What is no route of the API may be the dashboard's.
+async fn elsewhere(request: Request) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        return Problem::from_status(StatusCode::NOT_FOUND).into_response();
+    }
+    crate::web::router().oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
 /// The OpenAPI document, as `docs/openapi.json` has it.
@@ -120,5 +132,5 @@ fn declared() -> OpenApiRouter<AppState> {
 
 /// Everything under `/api/v1`, a file each.
 fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(gateway::routes())
+    OpenApiRouter::new().merge(devices::routes()).merge(gateway::routes())
 }

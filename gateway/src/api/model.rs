@@ -6,8 +6,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+mod access;
+mod devices;
+mod enrolments;
 mod gateway;
 
+pub use access::*;
+pub use devices::*;
+pub use enrolments::*;
 pub use gateway::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.

@@ -7,7 +7,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Command, MonitorInput};
-use fleetgate_keys::{PrivateKey, SealKey, SshKey, Token, TokenKind};
+use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -96,7 +96,6 @@ fn identity() -> Identity {
     Identity {
         public_key: gateway.public(),
         ssh_public_key: SshKey::generate("fleetgate").public(),
-        seal: SealKey::derive(&gateway, "test"),
     }
 }
 

@@ -6,7 +6,11 @@
 //! count them.
 
 pub mod access;
+pub mod addresses;
 pub mod definition;
+pub mod devices;
+pub mod enrolment_tokens;
+pub mod enrolments;
 pub mod events;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -1,0 +1,481 @@
+//! Devices: identity and tunnel. Their states are `hosts`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{Principal, RequireOperator, RequireViewer, Role};
+use super::etag::{IfMatch, Tagged, header_value};
+use super::extract::{Body, Path, Query};
+use super::idempotency::Idempotent;
+use super::ids::{self, Kind, Named};
+use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, NewDevice, Page, Trust};
+use super::page::Paging;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use super::{conf, gateway};
+use crate::store::addresses::NoAddress;
+use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
+use crate::store::events::Object;
+use crate::store::snapshot::psk_place;
+
+const SSH_PORT: u16 = 22;
+const DEFAULT_PROFILE: &str = fleetgate_engine::monitor::profile::DEFAULT;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change, remove))
+        .routes(routes!(reissue))
+        .routes(routes!(trust))
+        .routes(routes!(reset_clock))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// A part of the name.
+    q: Option<String>,
+    /// `key=value`.
+    label: Option<String>,
+}
+
+#[utoipa::path(get, path = "/devices", operation_id = "list_devices", tag = "devices",
+    security(("token" = ["viewer"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<model::Device>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<model::Device>>, Problem> {
+    let label = wanted.label.map(|text| {
+        let pair = text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+        pair.ok_or_else(|| Problem::bad_request("bad_query", "label: key=value is expected"))
+    });
+    let filter = devices::Filter { q: wanted.q, label: label.transpose()? };
+    let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
+    let rows = app.store.devices(&filter, &after, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |d| d.settings.name.clone(), |d| wire(&d))))
+}
+
+/// Adds a device, which is a host from then on. Without a key of its own it gets a pair, which is
+/// shown once and never stored.
+#[utoipa::path(post, path = "/devices", operation_id = "create_device", tag = "devices",
+    security(("token" = ["operator"])), request_body = NewDevice,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one device")),
+    responses((status = 201, body = DeviceWithCredentials)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    request: Idempotent<NewDevice>,
+) -> Result<Response, Problem> {
+    let wanted = Wish::parse(&app, request.value)?;
+    let mut write = Write::begin(&app, &who).await?;
+    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
+        return Ok(replay);
+    }
+    let (id, now) = (ids::new_id(write.now), write.now);
+    let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
+    inserted.map_err(|e| refusal(e, &who))?;
+    let credentials = match wanted.tunnel {
+        Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
+        None => None,
+    };
+    let data = json!({ "name": wanted.settings.name, "tunnel": credentials.is_some() });
+    write.event("device.created", (Object::Device, id), "added", data).await?;
+    let made = load(write.tx(), Named::Id(id)).await?;
+    let shown = DeviceWithCredentials { device: wire(&made), credentials: None };
+    let by = write.by.clone();
+    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
+    write.host(id);
+    write.commit().await?;
+    let tag = [(header::ETAG, header_value(made.version))];
+    Ok((StatusCode::CREATED, tag, Json(DeviceWithCredentials { credentials, ..shown })).into_response())
+}
+
+#[utoipa::path(get, path = "/devices/{device}", operation_id = "show_device", tag = "devices",
+    security(("token" = ["viewer"])), params(("device" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::Device)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(device): Path<String>,
+) -> Result<Tagged<model::Device>, Problem> {
+    let mut conn = app.store.reader().await?;
+    tagged(load(&mut conn, Kind::Host.named(&device)).await?)
+}
+
+#[utoipa::path(patch, path = "/devices/{device}", operation_id = "change_device", tag = "devices",
+    security(("token" = ["operator"])), request_body = model::DeviceChange,
+    params(("device" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
+    responses((status = 200, body = model::Device)))]
+async fn change(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<model::DeviceChange>,
+) -> Result<Tagged<model::Device>, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    if_match.check(before.version)?;
+    let settings = changed(&app, &before, change)?;
+    if settings != before.settings {
+        devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, &who))?;
+        let data = json!({ "changed": differences(&before.settings, &settings) });
+        write.event("device.changed", (Object::Device, before.id), "changed", data).await?;
+        if before.settings.networks != settings.networks {
+            write.peer(before.id);
+        }
+        write.host(before.id);
+    }
+    let after = load(write.tx(), Named::Id(before.id)).await?;
+    write.commit().await?;
+    tagged(after)
+}
+
+/// Ends the tunnel at once. History and events stay; the addresses rest for a day.
+#[utoipa::path(delete, path = "/devices/{device}", operation_id = "remove_device", tag = "devices",
+    security(("token" = ["operator"])),
+    params(("device" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let gone = load(write.tx(), Kind::Host.named(&device)).await?;
+    if_match.check(gone.version)?;
+    let now = write.now;
+    let behind = devices::hosts_behind(write.tx(), gone.id).await?;
+    for host in &behind {
+        devices::remove(write.tx(), *host, now).await?;
+        write.event("host.removed", (Object::Host, *host), "its device was removed", json!({})).await?;
+        write.host(*host);
+    }
+    devices::remove(write.tx(), gone.id, now).await?;
+    let data = json!({ "name": gone.settings.name });
+    write.event("device.removed", (Object::Device, gone.id), "removed", data).await?;
+    write.peer(gone.id);
+    write.host(gone.id);
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// New keys for a device; those before stop working at once.
+#[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "reissue_credentials",
+    tag = "devices", security(("token" = ["operator"])), request_body = NewCredentials,
+    params(("device" = String, Path, description = "id or name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "the same call twice changes keys once")),
+    responses((status = 200, body = DeviceWithCredentials)))]
+async fn reissue(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+    request: Idempotent<NewCredentials>,
+) -> Result<Response, Problem> {
+    let given = Given::parse(&app, request.value.public_key.as_deref())?;
+    let mut write = Write::begin(&app, &who).await?;
+    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
+        return Ok(replay);
+    }
+    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    let credentials = issue(&app, &mut write, before.id, given, &who).await?;
+    let before_key = before.tunnel.map(|t| t.public_key);
+    let data = json!({ "previous_key": before_key });
+    write.event("device.rekeyed", (Object::Device, before.id), "new credentials", data).await?;
+    let device = wire(&load(write.tx(), Named::Id(before.id)).await?);
+    let shown = DeviceWithCredentials { device, credentials: None };
+    let (by, now) = (write.by.clone(), write.now);
+    request.once.remember(write.tx(), &by, now, StatusCode::OK, &shown).await?;
+    write.host(before.id);
+    write.commit().await?;
+    Ok(Json(DeviceWithCredentials { credentials: Some(credentials), ..shown }).into_response())
+}
+
+/// Confirms the host key that the device's SSH server is to prove from now on.
+#[utoipa::path(post, path = "/devices/{device}/trust", operation_id = "trust_device", tag = "devices",
+    security(("token" = ["operator"])), request_body = Trust,
+    params(("device" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::Device)))]
+async fn trust(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+    Body(trust): Body<Trust>,
+) -> Result<Tagged<model::Device>, Problem> {
+    let fingerprint = parse::host_key(&trust.host_key).map_err(|e| Problem::invalid("host_key", e))?;
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), Kind::Host.named(&device)).await?;
+    let previous = before.settings.ssh.pin.as_ref().map(|p| p.fingerprint.clone());
+    let mut settings = before.settings;
+    let data = json!({ "fingerprint": fingerprint, "previous": previous });
+    settings.ssh.pin = Some(Pin { fingerprint, source: "trusted".into() });
+    devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, &who))?;
+    write.event("device.trusted", (Object::Device, before.id), "host key confirmed", data).await?;
+    write.host(before.id);
+    let after = load(write.tx(), Named::Id(before.id)).await?;
+    write.commit().await?;
+    tagged(after)
+}
+
+/// Forgets the newest handshake stamp: for a device whose clock was wrong in the future, and right
+/// again now.
+#[utoipa::path(post, path = "/devices/{device}/reset-clock", operation_id = "reset_device_clock",
+    tag = "devices", security(("token" = ["operator"])),
+    params(("device" = String, Path, description = "id or name")), responses((status = 204)))]
+async fn reset_clock(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let device = load(write.tx(), Kind::Host.named(&device)).await?;
+    if device.tunnel.is_none() {
+        return Err(no_tunnel());
+    }
+    devices::reset_clock(write.tx(), device.id).await?;
+    write.event("device.clock_reset", (Object::Device, device.id), "clock reset", json!({})).await?;
+    write.commit().await?;
+    app.handle.reset_clock(device.id).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_tunnel() -> Problem {
+    Problem::conflict("no_tunnel", "this device has no tunnel: POST /devices/{device}/credentials makes one")
+}
+
+/// # Errors
+/// 404 when no device is called so.
+pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Device, Problem> {
+    match named {
+        Named::Id(id) => {
+            devices::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+        }
+        Named::Name(name) => devices::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+    }
+}
+
+fn tagged(device: Device) -> Result<Tagged<model::Device>, Problem> {
+    Ok(Tagged { version: device.version, value: wire(&device) })
+}
+
+/// Where a device's key comes from.
+pub(super) enum Given {
+    /// The device made it.
+    Public(PublicKey),
+    /// It is made here, and shown once.
+    Pair(Box<PrivateKey>),
+}
+
+impl Given {
+    fn parse(app: &AppState, text: Option<&str>) -> Result<Self, Problem> {
+        let Some(text) = text else { return Ok(Given::Pair(Box::new(PrivateKey::generate()))) };
+        parse::public_key(app, text).map(Given::Public).map_err(|e| Problem::invalid("public_key", e))
+    }
+}
+
+/// Gives the device the key and a new preshared key; what is to be shown once.
+async fn issue(
+    app: &AppState,
+    write: &mut Write<'_>,
+    device: fleetgate_engine::id::HostId,
+    given: Given,
+    who: &Principal,
+) -> Result<Credentials, Problem> {
+    let endpoint = gateway::endpoint(app, write.tx()).await?;
+    let (public, private) = match given {
+        Given::Public(key) => (key, None),
+        Given::Pair(pair) => (pair.public(), Some(*pair)),
+    };
+    let psk = PresharedKey::generate();
+    let key = NewKey { public, sealed_psk: app.store.seal(&psk_place(&public), psk.as_bytes()) };
+    let (pools, now) = (conf::pools(app), write.now);
+    devices::set_key(write.tx(), device, key, pools, now).await.map_err(|e| refusal(e, who))?;
+    write.peer(device);
+    let made = load(write.tx(), Named::Id(device)).await?;
+    let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
+    conf::credentials(app, endpoint, &addresses, private, psk)
+}
+
+/// The store's refusal as a problem. Whose key it is, only operators learn.
+pub(super) fn refusal(error: NotMade, who: &Principal) -> Problem {
+    match error {
+        NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
+        NotMade::Key(taken) => {
+            let owner = taken.owner.filter(|_| who.role >= Role::Operator);
+            let owner = owner.map(|id| format!(" (by {})", Kind::Host.text(id)));
+            Problem::conflict("key_in_use", format!("{taken}{}", owner.unwrap_or_default()))
+        }
+        NotMade::Address(NoAddress::Full(_)) => Problem::conflict("pool_full", error.to_string()),
+        NotMade::Address(NoAddress::Store(error)) | NotMade::Store(error) => error.into(),
+    }
+}
+
+/// A request to add a device, parsed.
+struct Wish {
+    settings: Settings,
+    /// `None`: outside of the VPN.
+    tunnel: Option<Given>,
+}
+
+impl Wish {
+    fn parse(app: &AppState, new: NewDevice) -> Result<Wish, Problem> {
+        let tunnelled = new.tunnel.unwrap_or(true);
+        let default_route = if tunnelled { RoutePolicy::Auto } else { RoutePolicy::Direct };
+        let mut fields = Fields::default();
+        let key = new.public_key.as_deref().map(|k| parse::public_key(app, k));
+        let key = key.and_then(|k| fields.take("public_key", k));
+        let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
+        let route = route.unwrap_or(default_route);
+        if !tunnelled {
+            fields.take("direct_address", direct_only(&new, route));
+        }
+        let profile = new.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+        let direct = new.direct_address.as_deref().map(crate::names::host_address);
+        let settings = Settings {
+            name: fields.take("name", parse::name(&new.name)).unwrap_or_default(),
+            labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
+            profile: fields.take("profile", parse::profile(profile)).unwrap_or_default(),
+            route,
+            direct_address: direct.and_then(|a| fields.take("direct_address", a)),
+            ssh: ssh(&mut fields, new.ssh),
+            networks: networks(&mut fields, app, &new.networks),
+            notes: fields.take("notes", parse::notes(new.notes)).unwrap_or_default(),
+        };
+        fields.finish()?;
+        let given = match key {
+            Some(key) => Given::Public(key),
+            None => Given::Pair(Box::new(PrivateKey::generate())),
+        };
+        Ok(Wish { settings, tunnel: tunnelled.then_some(given) })
+    }
+}
+
+fn direct_only(new: &NewDevice, route: RoutePolicy) -> Result<(), &'static str> {
+    if new.direct_address.is_none() {
+        return Err("a device without a tunnel needs one: there is no other way to it");
+    }
+    if new.public_key.is_some() || !new.networks.is_empty() || route != RoutePolicy::Direct {
+        return Err("a device without a tunnel has no key, no networks behind it, and the route direct");
+    }
+    Ok(())
+}
+
+fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {
+    let pin = new.host_key.as_deref().map(parse::host_key);
+    let pin = pin.and_then(|p| fields.take("ssh.host_key", p));
+    let user = new.user.as_deref().map(parse::login);
+    Ssh {
+        port: fields.take("ssh.port", parse::ssh_port(new.port.unwrap_or(SSH_PORT))).unwrap_or(SSH_PORT),
+        user: user.and_then(|u| fields.take("ssh.user", u)),
+        pin: pin.map(|fingerprint| Pin { fingerprint, source: "given".into() }),
+    }
+}
+
+fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<ipnet::IpNet> {
+    fields.take("networks", parse::networks(texts, conf::pools(app))).unwrap_or_default()
+}
+
+/// The settings with what the request says.
+fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Result<Settings, Problem> {
+    let mut fields = Fields::default();
+    let mut settings = before.settings.clone();
+    let mut set = Setter(&mut fields);
+    set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
+    set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
+    set.to(&mut settings.profile, "profile", change.profile.as_deref().map(parse::profile));
+    set.to(&mut settings.route, "route", change.route.as_deref().map(parse::route));
+    let direct = change.direct_address.map(|a| a.as_deref().map(crate::names::host_address).transpose());
+    set.to(&mut settings.direct_address, "direct_address", direct);
+    if let Some(ssh) = change.ssh {
+        set.to(&mut settings.ssh.port, "ssh.port", ssh.port.map(parse::ssh_port));
+        let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
+        set.to(&mut settings.ssh.user, "ssh.user", user);
+    }
+    let networks = change.networks.map(|n| parse::networks(&n, conf::pools(app)));
+    set.to(&mut settings.networks, "networks", networks);
+    set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
+    if before.tunnel.is_none() {
+        fields.take("direct_address", stays_reachable(&settings));
+    }
+    fields.finish()?;
+    Ok(settings)
+}
+
+fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
+    let direct = settings.direct_address.is_some() && settings.route == RoutePolicy::Direct;
+    let wanted =
+        "a device without a tunnel needs an address, the route direct, and has no networks behind it";
+    if direct && settings.networks.is_empty() { Ok(()) } else { Err(wanted) }
+}
+
+/// Puts values in place that were given and are right.
+struct Setter<'a>(&'a mut Fields);
+
+impl Setter<'_> {
+    fn to<T, E: std::fmt::Display>(&mut self, slot: &mut T, field: &str, given: Option<Result<T, E>>) {
+        if let Some(value) = given.and_then(|value| self.0.take(field, value)) {
+            *slot = value;
+        }
+    }
+}
+
+/// Which settings differ, for the event.
+fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
+    let pairs = [
+        ("name", before.name != after.name),
+        ("labels", before.labels != after.labels),
+        ("profile", before.profile != after.profile),
+        ("route", before.route != after.route),
+        ("direct_address", before.direct_address != after.direct_address),
+        ("ssh", before.ssh != after.ssh),
+        ("networks", before.networks != after.networks),
+        ("notes", before.notes != after.notes),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+pub(super) fn wire(device: &Device) -> model::Device {
+    let settings = &device.settings;
+    let pin = settings.ssh.pin.as_ref();
+    model::Device {
+        id: Kind::Host.text(device.id),
+        name: settings.name.clone(),
+        labels: settings.labels.clone(),
+        profile: settings.profile.clone(),
+        route: devices::route_name(settings.route).to_owned(),
+        tunnel: device.tunnel.as_ref().map(|tunnel| model::DeviceTunnel {
+            public_key: tunnel.public_key.clone(),
+            keyed_at: ids::time(tunnel.keyed_at),
+            addresses: tunnel.addresses.iter().map(ToString::to_string).collect(),
+        }),
+        direct_address: settings.direct_address.clone(),
+        ssh: model::DeviceSsh {
+            port: settings.ssh.port,
+            user: settings.ssh.user.clone(),
+            pin: pin.map(|p| p.fingerprint.clone()),
+            pin_source: pin.map(|p| p.source.clone()),
+        },
+        networks: settings.networks.iter().map(ToString::to_string).collect(),
+        notes: settings.notes.clone(),
+        created_at: ids::time(device.created_at),
+        version: device.version,
+    }
+}

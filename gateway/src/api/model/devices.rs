@@ -1,0 +1,157 @@
+//! Devices: identity and tunnel.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Labels;
+use crate::api::extract::present;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Device {
+    pub id: String,
+    pub name: String,
+    pub labels: Labels,
+    pub profile: String,
+    /// `tunnel`, `direct` or `auto`.
+    pub route: String,
+    /// Absent: a device without a tunnel.
+    pub tunnel: Option<DeviceTunnel>,
+    /// Its name or address on the Internet.
+    pub direct_address: Option<String>,
+    pub ssh: DeviceSsh,
+    /// Networks behind the device.
+    pub networks: Vec<String>,
+    pub notes: String,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    pub version: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceTunnel {
+    pub public_key: String,
+    /// Since when it has this key.
+    pub keyed_at: String,
+    pub addresses: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceSsh {
+    pub port: u16,
+    /// Absent: there is no login, and what needs one is not checked.
+    pub user: Option<String>,
+    /// `SHA256:...` of the host key to insist on.
+    pub pin: Option<String>,
+    /// How the pin is known: `tunnel` (first contact through it), `given` or `trusted`.
+    pub pin_source: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewDevice {
+    pub name: String,
+    #[serde(default)]
+    pub labels: Labels,
+    /// `default` when absent.
+    pub profile: Option<String>,
+    /// The device's own key. Absent: a pair is made for it and shown once.
+    pub public_key: Option<String>,
+    /// `false`: outside of the VPN, watched at its `direct_address`. `true` when absent.
+    pub tunnel: Option<bool>,
+    pub route: Option<String>,
+    pub direct_address: Option<String>,
+    #[serde(default)]
+    pub ssh: NewSsh,
+    #[serde(default)]
+    pub networks: Vec<String>,
+    #[serde(default)]
+    pub notes: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewSsh {
+    /// 22 when absent.
+    pub port: Option<u16>,
+    pub user: Option<String>,
+    /// The host key to insist on: a line of `known_hosts`, a public key, or `SHA256:...`.
+    pub host_key: Option<String>,
+}
+
+/// What is absent stays as it is; `null` clears what can be absent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeviceChange {
+    pub name: Option<String>,
+    pub labels: Option<Labels>,
+    pub profile: Option<String>,
+    pub route: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub direct_address: Option<Option<String>>,
+    pub ssh: Option<SshChange>,
+    pub networks: Option<Vec<String>>,
+    pub notes: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshChange {
+    pub port: Option<u16>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub user: Option<Option<String>>,
+}
+
+/// A device with what is shown once.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceWithCredentials {
+    pub device: Device,
+    /// Absent for a device without a tunnel, and when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
+}
+
+/// Shown once and never stored in clear. Whoever holds it is the device.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct Credentials {
+    /// Absent where the device made its own pair.
+    pub private_key: Option<String>,
+    pub preshared_key: String,
+    /// The text of a WireGuard configuration.
+    pub conf: String,
+    /// The configuration as a QR code: text for a terminal. Absent without a private key.
+    pub qr_text: Option<String>,
+    /// The same as an SVG image.
+    pub qr_svg: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewCredentials {
+    /// The device's own new key. Absent: a pair is made for it and shown once.
+    pub public_key: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trust {
+    /// The host key to insist on from now on: `SHA256:...`, a public key, or a line of
+    /// `known_hosts`.
+    pub host_key: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewReplacement {
+    /// 7 days when absent.
+    pub expires_in_s: Option<i64>,
+    /// Whether a person has to approve the successor.
+    pub needs_approval: bool,
+}

@@ -1,0 +1,195 @@
+//! What people call things: names, labels, addresses of hosts. Exist only when valid.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// A name stands in DNS labels, file names and subject lines: 63 is what the narrowest takes.
+pub const MAX_NAME: usize = 63;
+/// Labels of one host; a hundred would be a database of its own.
+pub const MAX_LABELS: usize = 32;
+const MAX_LABEL_KEY: usize = 63;
+/// Characters of a label's value.
+const MAX_LABEL_VALUE: usize = 255;
+/// The longest host name of DNS (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 253;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadName {
+    #[error(
+        "a name has 1 to {MAX_NAME} characters of a-z 0-9 . and -, and begins and ends with a letter or digit"
+    )]
+    Name,
+    #[error("at most {MAX_LABELS} labels are expected")]
+    TooManyLabels,
+    #[error("a label's key has 1 to {MAX_LABEL_KEY} characters of a-z 0-9 . _ / and -: not {0:?}")]
+    LabelKey(String),
+    #[error(
+        "a label's value has at most {MAX_LABEL_VALUE} characters and no control characters: {0:?} differs"
+    )]
+    LabelValue(String),
+    #[error("a host name or an address is expected, such as cam1.example.net, 192.0.2.7 or 2001:db8::7")]
+    Host,
+}
+
+/// The name of a host, device or user: `[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+impl Name {
+    /// # Errors
+    /// Says what a name looks like.
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let outer = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-".contains(b);
+        let bytes = text.as_bytes();
+        let fine = bytes.len() <= MAX_NAME && outer(bytes.first()) && outer(bytes.last());
+        if fine && bytes.iter().all(inner) { Ok(Name(text.to_owned())) } else { Err(BadName::Name) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Sorted, bounded labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(BTreeMap<String, String>);
+
+impl Labels {
+    /// # Errors
+    /// Names the label that is no good.
+    pub fn parse(map: BTreeMap<String, String>) -> Result<Self, BadName> {
+        if map.len() > MAX_LABELS {
+            return Err(BadName::TooManyLabels);
+        }
+        for (key, value) in &map {
+            check_label(key, value)?;
+        }
+        Ok(Labels(map))
+    }
+
+    /// These, and those of `others` that are not among them.
+    ///
+    /// # Errors
+    /// When together they are too many.
+    pub fn or(mut self, others: Labels) -> Result<Self, BadName> {
+        for (key, value) in others.0 {
+            self.0.entry(key).or_insert(value);
+        }
+        Labels::parse(self.0)
+    }
+
+    pub fn as_map(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    pub fn into_map(self) -> BTreeMap<String, String> {
+        self.0
+    }
+}
+
+fn check_label(key: &str, value: &str) -> Result<(), BadName> {
+    let in_key = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._/-".contains(&b);
+    if !(1..=MAX_LABEL_KEY).contains(&key.len()) || !key.bytes().all(in_key) {
+        return Err(BadName::LabelKey(key.chars().take(MAX_LABEL_KEY).collect()));
+    }
+    if value.chars().count() > MAX_LABEL_VALUE || value.chars().any(char::is_control) {
+        return Err(BadName::LabelValue(key.to_owned()));
+    }
+    Ok(())
+}
+
+/// A host name or an address, to be connected to. Never holds blanks, ports or line ends.
+///
+/// # Errors
+/// Says what is expected.
+pub fn host_address(text: &str) -> Result<String, BadName> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ip.to_string());
+    }
+    let label = |l: &str| {
+        let inner = l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        (1..=63).contains(&l.len()) && inner && !l.starts_with('-') && !l.ends_with('-')
+    };
+    // What ends in a number is read as an old form of IPv4 address by some resolvers.
+    let last_is_a_name = text.rsplit('.').next().is_some_and(|l| l.bytes().any(|b| !b.is_ascii_digit()));
+    let fine = text.len() <= MAX_HOST && last_is_a_name && text.split('.').all(label);
+    if fine { Ok(text.to_ascii_lowercase()) } else { Err(BadName::Host) }
+}
+
+/// A login name on a device, as `useradd` takes it.
+pub fn is_login(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-.".contains(&b);
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
+    text.len() <= 32 && first && text.bytes().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_what_a_path_and_a_dns_label_take() {
+        for good in ["a", "0", "cam-07", "cam.site.north", &"a".repeat(63)] {
+            assert_eq!(Name::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "-a", "a-", ".a", "a.", "A", "a_b", "a b", "ä", "a\n", "h_1", &"a".repeat(64), "a/b"]
+        {
+            assert_eq!(Name::parse(bad), Err(BadName::Name), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        let one = |k: &str, v: &str| Labels::parse(BTreeMap::from([(k.to_owned(), v.to_owned())]));
+        assert!(one("site/floor.1-a_b", "Nordpol \u{2744} <b>").is_ok());
+        assert_eq!(one("Site", ""), Err(BadName::LabelKey("Site".into())));
+        assert_eq!(one("", "x"), Err(BadName::LabelKey(String::new())));
+        assert_eq!(one("a", "x\u{1b}[31m"), Err(BadName::LabelValue("a".into())));
+        assert_eq!(one("a", &"x".repeat(256)), Err(BadName::LabelValue("a".into())));
+        let many = (0..=MAX_LABELS).map(|i| (format!("k{i}"), String::new())).collect();
+        assert_eq!(Labels::parse(many), Err(BadName::TooManyLabels));
+    }
+
+    #[test]
+    fn an_address_is_a_name_or_an_ip_and_nothing_else() {
+        for (given, kept) in [
+            ("Cam1.Example.net", "cam1.example.net"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("2001:DB8::7", "2001:db8::7"),
+            ("my_host", "my_host"),
+        ] {
+            assert_eq!(host_address(given).unwrap(), kept);
+        }
+        for bad in
+            ["", "a b", "a:22", "-oProxyCommand=x", "a..b", "a/b", "[::1]", "127.1", "2130706433", "a\n"]
+        {
+            assert_eq!(host_address(bad), Err(BadName::Host), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn login_names_hold_nothing_that_a_shell_reads() {
+        assert!(["root", "_svc", "cam.user-1"].iter().all(|u| is_login(u)));
+        assert!(["", "1a", "a b", "a;b", "-a", "A", "$x"].iter().all(|u| !is_login(u)));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_matches_its_pattern(text in "\\PC{0,70}") {
+            let pattern = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' || c == '-';
+            if Name::parse(&text).is_ok() {
+                prop_assert!(text.chars().all(pattern) && !text.starts_with(['.', '-']));
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Inner addresses: one slot of the pools per peer, its IPv4 and its IPv6 address at once.
+//!
+//! Slots are given upwards and used again only when the pool has been gone through once: an
+//! address then means one device for as long as possible, in logs and in other people's firewalls,
+//! and the next free one is found by an index. (At random would serve as well; in order can be
+//! read.) The primary key arbitrates; a released address rests first.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use fleetgate_engine::id::PeerId;
+use fleetgate_engine::time::Wall;
+use ipnet::{Ipv4Net, Ipv6Net};
+use sqlx::SqliteConnection;
+
+/// A released address is not given again so long: caches, logs and sessions of the old owner age
+/// out first.
+pub const QUARANTINE: Duration = Duration::from_secs(24 * 3_600);
+/// Slots tried one after the other where addresses are taken by other means (the pools were
+/// changed in the settings). Beyond that the pools overlap what was given before.
+const MAX_TRIES: u32 = 256;
+/// Slot 0 is the network, slot 1 the gateway.
+const FIRST_SLOT: i64 = 2;
+
+/// Where inner addresses come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pools {
+    pub v4: Ipv4Net,
+    pub v6: Ipv6Net,
+}
+
+impl Pools {
+    /// The last slot that has an address in both pools; IPv4's last one is for broadcasts.
+    fn last_slot(self) -> i64 {
+        let v4 = (1i64 << (32 - self.v4.prefix_len())) - 2;
+        let v6_bits = u32::from(128 - self.v6.prefix_len()).min(62);
+        v4.min((1i64 << v6_bits) - 1)
+    }
+
+    fn at(self, slot: i64) -> [IpAddr; 2] {
+        let v4 = u32::from(self.v4.network()) + u32::try_from(slot).expect("a slot of an IPv4 pool");
+        let v6 = u128::from(self.v6.network()) + u128::try_from(slot).expect("slots are positive");
+        [Ipv4Addr::from(v4).into(), Ipv6Addr::from(v6).into()]
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NoAddress {
+    #[error(
+        "the pool {0} is full: remove devices (an address rests for a day), or set a larger pool_v4; \
+         devices keep the addresses they have"
+    )]
+    Full(Ipv4Net),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// Gives a peer its pair of addresses.
+///
+/// # Errors
+/// When no slot is free, or the database cannot be written.
+pub async fn allocate(
+    tx: &mut SqliteConnection,
+    peer: PeerId,
+    pools: Pools,
+    now: Wall,
+) -> Result<[IpAddr; 2], NoAddress> {
+    end_quarantine(tx, now).await?;
+    let mut from = next_slot(tx, pools).await?;
+    for _ in 0..MAX_TRIES {
+        let slot = free_slot(tx, from, pools).await?.ok_or(NoAddress::Full(pools.v4))?;
+        if take(tx, peer, slot, pools.at(slot), now).await? {
+            return Ok(pools.at(slot));
+        }
+        from = slot + 1;
+    }
+    Err(NoAddress::Full(pools.v4))
+}
+
+/// Addresses rest from now on.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn release(tx: &mut SqliteConnection, peer: PeerId, now: Wall) -> sqlx::Result<()> {
+    let sql = "update addresses set released_at = $2 where peer = $1 and released_at is null";
+    sqlx::query(sql).bind(peer.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+async fn end_quarantine(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
+    let sql = "delete from addresses where released_at < $1";
+    sqlx::query(sql).bind((now - QUARANTINE).as_millis()).execute(tx).await.map(drop)
+}
+
+/// One above all that were given; back at the beginning when there is none above.
+async fn next_slot(tx: &mut SqliteConnection, pools: Pools) -> sqlx::Result<i64> {
+    let sql = "select coalesce(max(slot) + 1, $1) from addresses where slot between $1 and $2";
+    let next: i64 = sqlx::query_scalar(sql).bind(FIRST_SLOT).bind(pools.last_slot()).fetch_one(tx).await?;
+    Ok(if next > pools.last_slot() { FIRST_SLOT } else { next })
+}
+
+/// The lowest free slot from `from` on: `from` itself, or the end of the first run of taken ones.
+async fn free_slot(tx: &mut SqliteConnection, from: i64, pools: Pools) -> sqlx::Result<Option<i64>> {
+    let free: Option<i64> = sqlx::query_scalar(
+        "select case when not exists (select 1 from addresses where slot = $1) then $1 else (
+             select min(a.slot) + 1 from addresses a where a.slot >= $1
+                 and not exists (select 1 from addresses b where b.slot = a.slot + 1)
+         ) end",
+    )
+    .bind(from)
+    .fetch_one(tx)
+    .await?;
+    Ok(free.filter(|slot| *slot <= pools.last_slot()))
+}
+
+/// Whether both addresses were free.
+async fn take(
+    tx: &mut SqliteConnection,
+    peer: PeerId,
+    slot: i64,
+    addresses: [IpAddr; 2],
+    now: Wall,
+) -> sqlx::Result<bool> {
+    for (i, address) in addresses.iter().enumerate() {
+        let done = sqlx::query(
+            "insert into addresses (address, slot, peer, allocated_at) values ($1, $2, $3, $4)
+             on conflict (address) do nothing",
+        )
+        .bind(address.to_string())
+        .bind(slot)
+        .bind(peer.as_i64())
+        .bind(now.as_millis())
+        .execute(&mut *tx)
+        .await?;
+        if done.rows_affected() == 0 {
+            undo(tx, &addresses[..i]).await?;
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn undo(tx: &mut SqliteConnection, addresses: &[IpAddr]) -> sqlx::Result<()> {
+    for address in addresses {
+        let sql = "delete from addresses where address = $1";
+        sqlx::query(sql).bind(address.to_string()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use fleetgate_engine::id::Id;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::store::{Store, Tx, fixture};
+
+    const SMALL: &str = "10.9.0.0/29";
+
+    fn pools(v4: &str) -> Pools {
+        Pools { v4: v4.parse().unwrap(), v6: "fd00::/112".parse().unwrap() }
+    }
+
+    async fn peer(tx: &mut Tx, id: i64) -> PeerId {
+        let sql = "insert into peers (id, kind, created_at) values ($1, 'device', 0)";
+        sqlx::query(sql).bind(id).execute(&mut **tx).await.unwrap();
+        Id::from_i64(id)
+    }
+
+    async fn give(tx: &mut Tx, id: i64, v4: &str, now: i64) -> Result<String, NoAddress> {
+        let peer = peer(tx, id).await;
+        let given = allocate(tx, peer, pools(v4), Wall::from_millis(now)).await?;
+        Ok(given.map(|a| a.to_string()).join(" "))
+    }
+
+    async fn store() -> (Store, tempfile::TempDir) {
+        fixture::store().await
+    }
+
+    #[tokio::test]
+    async fn a_peer_gets_the_same_slot_of_both_pools_and_the_gateway_has_the_first() {
+        let (store, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(give(&mut tx, 1, SMALL, 0).await.unwrap(), "10.9.0.2 fd00::2");
+        assert_eq!(give(&mut tx, 2, SMALL, 0).await.unwrap(), "10.9.0.3 fd00::3");
+    }
+
+    #[tokio::test]
+    async fn a_full_pool_is_named_and_a_released_address_rests_for_a_day() {
+        let (store, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        for id in 1..=5 {
+            give(&mut tx, id, SMALL, 0).await.unwrap();
+        }
+        let full = give(&mut tx, 6, SMALL, 0).await.unwrap_err();
+        assert!(full.to_string().starts_with("the pool 10.9.0.0/29 is full"), "{full}");
+        release(&mut tx, Id::from_i64(3), Wall::from_millis(1_000)).await.unwrap();
+        let day = i64::try_from(QUARANTINE.as_millis()).unwrap();
+        assert!(give(&mut tx, 7, SMALL, 1_000 + day).await.is_err());
+        assert_eq!(give(&mut tx, 8, SMALL, 1_001 + day).await.unwrap(), "10.9.0.4 fd00::4");
+    }
+
+    #[tokio::test]
+    async fn an_address_taken_by_an_earlier_pool_is_stepped_over() {
+        let (store, _dir) = store().await;
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(give(&mut tx, 1, "10.9.0.0/24", 0).await.unwrap(), "10.9.0.2 fd00::2");
+        // Slot 1 of this pool is the gateway's; slot 2 was slot 2 of the pool before.
+        assert_eq!(give(&mut tx, 2, "10.8.0.0/15", 0).await.unwrap(), "10.8.0.3 fd00::3");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn no_address_is_given_twice_while_it_is_held_or_rests(
+            steps in proptest::collection::vec((any::<bool>(), 0usize..8, 0i64..100_000_000), 1..40)
+        ) {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let (store, _dir) = store().await;
+                let mut tx = store.begin().await.unwrap();
+                let (mut now, mut held): (i64, Vec<(i64, String)>) = (0, Vec::new());
+                for (i, (give_one, which, pause)) in steps.into_iter().enumerate() {
+                    now += pause;
+                    let id = i64::try_from(i).unwrap() + 1;
+                    if !give_one && !held.is_empty() {
+                        let (id, _) = held.remove(which % held.len());
+                        release(&mut tx, Id::from_i64(id), Wall::from_millis(now)).await.unwrap();
+                    } else if let Ok(address) = give(&mut tx, id, "10.9.0.0/28", now).await {
+                        held.push((id, address));
+                    }
+                    let different: BTreeSet<&String> = held.iter().map(|(_, a)| a).collect();
+                    assert_eq!(different.len(), held.len());
+                }
+            });
+        }
+    }
+}

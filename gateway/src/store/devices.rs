@@ -1,0 +1,388 @@
+//! Devices: what is watched and has an identity of its own, with or without a tunnel.
+//!
+//! A device is a host that stands behind no other; its peer, if it has one, shares its id. Takes
+//! values that are valid; the database refuses a name or key that is taken.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_keys::PublicKey;
+use ipnet::IpNet;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::Store;
+use super::access::{id, maybe_wall, wall};
+use super::addresses::{self, NoAddress, Pools};
+
+/// What an admin says of a device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub profile: String,
+    pub route: RoutePolicy,
+    pub direct_address: Option<String>,
+    pub ssh: Ssh,
+    /// Behind the device's peer.
+    pub networks: Vec<IpNet>,
+    pub notes: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ssh {
+    pub port: u16,
+    pub user: Option<String>,
+    pub pin: Option<Pin>,
+}
+
+/// `SHA256:...` of the host key to insist on, and how we know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    pub fingerprint: String,
+    /// `tunnel`, `given` or `trusted`.
+    pub source: String,
+}
+
+/// A device as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    pub id: HostId,
+    pub settings: Settings,
+    pub tunnel: Option<Tunnel>,
+    pub version: i64,
+    pub created_at: Wall,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tunnel {
+    pub public_key: String,
+    /// Since when this key.
+    pub keyed_at: Wall,
+    pub addresses: Vec<IpAddr>,
+    /// The last handshake that was stored, by whatever key.
+    pub last_handshake: Option<Wall>,
+}
+
+pub const fn route_name(route: RoutePolicy) -> &'static str {
+    match route {
+        RoutePolicy::Tunnel => "tunnel",
+        RoutePolicy::Direct => "direct",
+        RoutePolicy::Auto => "auto",
+    }
+}
+
+pub fn route_named(name: &str) -> Option<RoutePolicy> {
+    [RoutePolicy::Tunnel, RoutePolicy::Direct, RoutePolicy::Auto].into_iter().find(|r| route_name(*r) == name)
+}
+
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "select h.*, p.networks, k.public_key, k.added_at as keyed_at, m.last_handshake,
+                 (select string_agg(a.address, ' ') from addresses a
+                  where a.peer = h.id and a.released_at is null) as inner_addresses
+             from hosts h
+             left join peers p on p.id = h.id and p.removed_at is null
+             left join peer_keys k on k.peer = p.id and k.retired_at is null and k.position = 0
+             left join peer_memory m on m.peer = p.id
+             where h.removed_at is null and h.via is null and ",
+            $condition
+        )
+    };
+}
+
+const BY_ID: &str = select!("h.id = $1");
+const BY_NAME: &str = select!("h.name = $1");
+const LIST: &str = select!(
+    "h.name > $1 and ($2 is null or instr(h.name, $2) > 0)
+     and ($3 is null or instr(h.labels, $3) > 0) order by h.name limit $4"
+);
+
+impl FromRow<'_, SqliteRow> for Device {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Device {
+            id: id(row, "id")?,
+            settings: settings(row)?,
+            tunnel: tunnel(row)?,
+            version: row.try_get("version")?,
+            created_at: wall(row, "created_at")?,
+        })
+    }
+}
+
+fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
+    let labels: Json<BTreeMap<String, String>> = row.try_get("labels")?;
+    let networks: Option<Json<Vec<IpNet>>> = row.try_get("networks")?;
+    let route: String = row.try_get("route")?;
+    let fingerprint: Option<String> = row.try_get("ssh_pin")?;
+    let source: Option<String> = row.try_get("ssh_pin_source")?;
+    let pin = fingerprint.map(|f| Pin { fingerprint: f, source: source.unwrap_or_default() });
+    Ok(Settings {
+        name: row.try_get("name")?,
+        labels: labels.0,
+        profile: row.try_get("profile")?,
+        route: route_named(&route).ok_or_else(|| damaged("route", "tunnel, direct or auto is expected"))?,
+        direct_address: row.try_get("direct_address")?,
+        ssh: Ssh { port: row.try_get("ssh_port")?, user: row.try_get("ssh_user")?, pin },
+        networks: networks.map(|n| n.0).unwrap_or_default(),
+        notes: row.try_get("notes")?,
+    })
+}
+
+fn tunnel(row: &SqliteRow) -> sqlx::Result<Option<Tunnel>> {
+    let Some(public_key) = row.try_get::<Option<String>, _>("public_key")? else { return Ok(None) };
+    let text: Option<String> = row.try_get("inner_addresses")?;
+    let text = text.unwrap_or_default();
+    let parsed: Result<Vec<IpAddr>, _> = text.split_whitespace().map(str::parse).collect();
+    let mut addresses = parsed.map_err(|_| damaged("address", "an IP address is expected"))?;
+    addresses.sort_unstable();
+    let (keyed_at, last_handshake) = (wall(row, "keyed_at")?, maybe_wall(row, "last_handshake")?);
+    Ok(Some(Tunnel { public_key, keyed_at, addresses, last_handshake }))
+}
+
+fn damaged(column: &str, why: &str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: why.into() }
+}
+
+/// Which devices are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// A part of the name.
+    pub q: Option<String>,
+    pub label: Option<(String, String)>,
+}
+
+impl Store {
+    /// By name, from after `after` on.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn devices(&self, filter: &Filter, after: &str, limit: i64) -> sqlx::Result<Vec<Device>> {
+        // The column is compact JSON of sorted strings, so that one label is a piece of its text.
+        let label = filter.label.as_ref().map(|(k, v)| format!("{}:{}", Json(k).text(), Json(v).text()));
+        let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
+        query.bind(limit).fetch_all(&self.read).await
+    }
+}
+
+trait Text {
+    fn text(&self) -> String;
+}
+
+impl Text for Json<&String> {
+    fn text(&self) -> String {
+        serde_json::to_string(self.0).expect("a string is JSON")
+    }
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn by_id(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Device>> {
+    sqlx::query_as(BY_ID).bind(device.as_i64()).fetch_optional(conn).await
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn by_name(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Device>> {
+    sqlx::query_as(BY_NAME).bind(name).fetch_optional(conn).await
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum NotMade {
+    #[error("the name {0:?} is taken by another host")]
+    NameTaken(String),
+    #[error(transparent)]
+    Key(#[from] KeyTaken),
+    #[error(transparent)]
+    Address(#[from] NoAddress),
+    #[error(transparent)]
+    Store(#[from] sqlx::Error),
+}
+
+/// A key is one peer's, for ever: its owner may still hold it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this public key is in use already, or was: make a new pair on the device")]
+pub struct KeyTaken {
+    /// Whose; for those who may know.
+    pub owner: Option<Id>,
+}
+
+/// Inserts the host; its tunnel, if it gets one, is made by [`set_key`].
+///
+/// # Errors
+/// When the name is taken, or the database cannot be written.
+pub async fn insert(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    settings: &Settings,
+    now: Wall,
+) -> Result<(), NotMade> {
+    let sql = "insert into hosts (id, name, profile, created_at) values ($1, $2, '', $3)";
+    let query = sqlx::query(sql).bind(device.as_i64()).bind(&settings.name).bind(now.as_millis());
+    query.execute(&mut *tx).await.map_err(|e| name_taken(e, &settings.name))?;
+    write_settings(tx, device, settings).await
+}
+
+/// Stores changed settings; the version goes up.
+///
+/// # Errors
+/// When the name is taken, or the database cannot be written.
+pub async fn update(tx: &mut SqliteConnection, device: HostId, settings: &Settings) -> Result<(), NotMade> {
+    sqlx::query("update hosts set version = version + 1 where id = $1")
+        .bind(device.as_i64())
+        .execute(&mut *tx)
+        .await?;
+    write_settings(tx, device, settings).await
+}
+
+async fn write_settings(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    settings: &Settings,
+) -> Result<(), NotMade> {
+    let pin = settings.ssh.pin.as_ref();
+    sqlx::query(
+        "update hosts set name = $2, labels = $3, profile = $4, route = $5, direct_address = $6,
+             ssh_port = $7, ssh_user = $8, ssh_pin = $9, ssh_pin_source = $10, notes = $11
+         where id = $1",
+    )
+    .bind(device.as_i64())
+    .bind(&settings.name)
+    .bind(Json(&settings.labels))
+    .bind(&settings.profile)
+    .bind(route_name(settings.route))
+    .bind(settings.direct_address.as_deref())
+    .bind(settings.ssh.port)
+    .bind(settings.ssh.user.as_deref())
+    .bind(pin.map(|p| p.fingerprint.as_str()))
+    .bind(pin.map(|p| p.source.as_str()))
+    .bind(&settings.notes)
+    .execute(&mut *tx)
+    .await
+    .map_err(|e| name_taken(e, &settings.name))?;
+    let sql = "update peers set networks = $2 where id = $1";
+    sqlx::query(sql).bind(device.as_i64()).bind(Json(&settings.networks)).execute(tx).await?;
+    Ok(())
+}
+
+fn name_taken(error: sqlx::Error, name: &str) -> NotMade {
+    if error.as_database_error().is_some_and(|e| e.is_unique_violation()) {
+        return NotMade::NameTaken(name.to_owned());
+    }
+    NotMade::Store(error)
+}
+
+/// A key as it comes to a peer.
+pub struct NewKey {
+    pub public: PublicKey,
+    /// For [`super::snapshot::psk_place`].
+    pub sealed_psk: Vec<u8>,
+}
+
+/// Gives a device this key and no other: the ones before are retired and what was remembered of
+/// them is forgotten. Makes the peer, with its addresses, where there is none.
+///
+/// # Errors
+/// When the key is or was somebody's, or no address is free.
+pub async fn set_key(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    key: NewKey,
+    pools: Pools,
+    now: Wall,
+) -> Result<(), NotMade> {
+    if let Some(taken) = key_taken(tx, &key.public).await? {
+        return Err(taken.into());
+    }
+    let sql =
+        "insert into peers (id, kind, created_at) values ($1, 'device', $2) on conflict (id) do nothing";
+    let done = sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+    if done.rows_affected() > 0 {
+        addresses::allocate(tx, device, pools, now).await?;
+    }
+    retire_keys(tx, device, now).await?;
+    sqlx::query("insert into peer_keys (public_key, peer, psk, added_at) values ($1, $2, $3, $4)")
+        .bind(key.public.to_string())
+        .bind(device.as_i64())
+        .bind(key.sealed_psk)
+        .bind(now.as_millis())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
+    let sql = "update peer_keys set retired_at = $2 where peer = $1 and retired_at is null";
+    sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+    for sql in [
+        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null where peer = $1",
+        "update enrolments set state = 'expired', reason = 'the key was replaced'
+         where host = $1 and state = 'approved'",
+    ] {
+        sqlx::query(sql).bind(device.as_i64()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// Whether a key is or was a peer's.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<KeyTaken>> {
+    let sql = "select peer from peer_keys where public_key = $1";
+    let owner: Option<i64> = sqlx::query_scalar(sql).bind(key.to_string()).fetch_optional(tx).await?;
+    Ok(owner.map(|id| KeyTaken { owner: Some(Id::from_i64(id)) }))
+}
+
+/// Forgets the newest handshake stamp: the device's clock was wrong in the future.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn reset_clock(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
+    let sql = "update peer_memory set stamp = null, clock_skew_ms = null where peer = $1";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
+}
+
+/// Hosts behind a device.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn hosts_behind(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<Vec<HostId>> {
+    let sql = "select id from hosts where via = $1 and removed_at is null";
+    let ids: Vec<i64> = sqlx::query_scalar(sql).bind(device.as_i64()).fetch_all(tx).await?;
+    Ok(ids.into_iter().map(Id::from_i64).collect())
+}
+
+/// Ends a host and what is its own: keys, addresses, enrolments, tokens that would replace it. Its
+/// history and events stay.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn remove(tx: &mut SqliteConnection, host: HostId, now: Wall) -> sqlx::Result<()> {
+    retire_keys(tx, host, now).await?;
+    addresses::release(tx, host, now).await?;
+    for sql in [
+        "update hosts set removed_at = $2, version = version + 1 where id = $1",
+        "update peers set removed_at = $2 where id = $1",
+        "update enrolment_tokens set revoked_at = $2 where replaces = $1 and revoked_at is null",
+    ] {
+        sqlx::query(sql).bind(host.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// The sealed preshared key of a key that is in use.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn sealed_psk(conn: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<Vec<u8>>> {
+    let sql = "select psk from peer_keys where public_key = $1 and retired_at is null";
+    let psk: Option<Option<Vec<u8>>> =
+        sqlx::query_scalar(sql).bind(key.to_string()).fetch_optional(conn).await?;
+    Ok(psk.flatten())
+}
