@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use fast_qr::convert::Builder as _;
 use fast_qr::convert::svg::SvgBuilder;
 use fast_qr::{ECL, QRBuilder};
 use fleetgate_keys::{Conf, Endpoint, PresharedKey, PrivateKey};

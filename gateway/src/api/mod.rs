@@ -21,6 +21,8 @@ mod parse;
 mod problem;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod write;
 

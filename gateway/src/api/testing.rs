@@ -93,10 +93,7 @@ impl TestApi {
 
 fn identity() -> Identity {
     let gateway = PrivateKey::from_bytes([7; 32]);
-    Identity {
-        public_key: gateway.public(),
-        ssh_public_key: SshKey::generate("fleetgate").public(),
-    }
+    Identity { public_key: gateway.public(), ssh_public_key: SshKey::generate("fleetgate").public() }
 }
 
 async fn bearer(store: &Store, role: Role) -> Token {

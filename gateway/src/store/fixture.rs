@@ -46,8 +46,8 @@ pub(crate) async fn device(store: &Store, n: u8, name: &str) -> HostId {
         .expect("a new host");
     for sql in [
         "insert into peers (id, kind, created_at) values ($1, 'device', 0)",
-        "insert into addresses (address, peer, allocated_at) values ('172.24.0.' || $1, $1, 0)",
-        "insert into addresses (address, peer, allocated_at) values ('fd72::' || $1, $1, 0)",
+        "insert into addresses (address, slot, peer, allocated_at) values ('172.24.0.' || $1, $1, $1, 0)",
+        "insert into addresses (address, slot, peer, allocated_at) values ('fd72::' || $1, $1, $1, 0)",
     ] {
         sqlx::query(sql).bind(id.as_i64()).execute(&store.write).await.expect("a new peer");
     }

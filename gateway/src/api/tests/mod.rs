@@ -1,0 +1,3 @@
+//! What the API promises, asked of the whole router.
+
+mod devices;
