@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
+use lettre::message::Mailbox;
 use serde::Deserialize;
 
 /// The settings in force.
@@ -56,8 +57,8 @@ pub struct MailConfig {
     pub security: MailSecurity,
     pub user: Option<String>,
     pub password: Option<Password>,
-    pub from: String,
-    pub to: Vec<String>,
+    pub from: Mailbox,
+    pub to: Vec<Mailbox>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -317,11 +318,9 @@ fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
     if file.to.is_empty() {
         bail!("mail.to is empty: name at least one receiver, or leave [mail] out");
     }
-    for address in file.to.iter().chain([&file.from]) {
-        address
-            .parse::<lettre::message::Mailbox>()
-            .with_context(|| format!("mail: {address:?} is not an e-mail address"))?;
-    }
+    let mailbox = |address: &String| -> anyhow::Result<Mailbox> {
+        address.parse().with_context(|| format!("mail: {address:?} is not an e-mail address"))
+    };
     let security = file.security.unwrap_or(MailSecurity::Starttls);
     let port = file.port.unwrap_or(match security {
         MailSecurity::None => 25,
@@ -334,7 +333,7 @@ fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
         security,
         user: file.user,
         password: file.password,
-        from: file.from,
-        to: file.to,
+        from: mailbox(&file.from)?,
+        to: file.to.iter().map(mailbox).collect::<Result<_, _>>()?,
     })
 }

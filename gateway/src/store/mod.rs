@@ -16,6 +16,7 @@ pub mod events;
 pub(crate) mod fixture;
 pub mod history;
 pub mod idempotency;
+pub mod memory;
 pub mod outbox;
 mod rows;
 pub mod settings;

@@ -1,0 +1,159 @@
+//! What the tunnels learnt of peers, for the next start. Rows of peers that are no more are not
+//! made again.
+
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+
+use fleetgate_engine::id::PeerId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{PeerStatus, Tai64n};
+use sqlx::sqlite::SqliteConnection;
+
+use super::rows::{Batched, NARROW, WIDE};
+
+/// Endpoints kept of one peer: a device on a mobile network has a new one every day.
+const MAX_ENDPOINTS: i64 = 8;
+
+static STAMPS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 2, |values| {
+        format!(
+            "with v (peer, stamp) as (values {values})
+             insert into peer_memory (peer, stamp)
+             select v.peer, v.stamp from v where exists (select 1 from peers where id = v.peer)
+             on conflict (peer) do update set stamp = excluded.stamp"
+        )
+    })
+});
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_stamps(conn: &mut SqliteConnection, stamps: &[(PeerId, Tai64n)]) -> sqlx::Result<()> {
+    STAMPS
+        .run(conn, stamps, |(peer, stamp), arguments| {
+            arguments.add(peer.as_i64()).add(stamp.0.to_vec());
+        })
+        .await
+}
+
+static STATUSES: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(WIDE, 6, |values| {
+        format!(
+            "with v (peer, last_packet, last_handshake, clock_skew_ms, rx_bytes, tx_bytes)
+                  as (values {values})
+             insert into peer_memory (peer, last_packet, last_handshake, clock_skew_ms, rx_bytes, tx_bytes)
+             select v.peer, v.last_packet, v.last_handshake, v.clock_skew_ms, v.rx_bytes, v.tx_bytes from v
+             where exists (select 1 from peers where id = v.peer)
+             on conflict (peer) do update set last_packet = excluded.last_packet,
+                    last_handshake = excluded.last_handshake,
+                    clock_skew_ms = coalesce(excluded.clock_skew_ms, peer_memory.clock_skew_ms),
+                    rx_bytes = excluded.rx_bytes, tx_bytes = excluded.tx_bytes"
+        )
+    })
+});
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_statuses(
+    conn: &mut SqliteConnection,
+    statuses: &[(PeerId, Box<PeerStatus>)],
+) -> sqlx::Result<()> {
+    STATUSES
+        .run(conn, statuses, |(peer, status), arguments| {
+            arguments
+                .add(peer.as_i64())
+                .add(status.last_packet.map(Wall::as_millis))
+                .add(status.last_handshake.map(Wall::as_millis))
+                .add(status.clock_skew_ms)
+                .add(status.rx_bytes.cast_signed())
+                .add(status.tx_bytes.cast_signed());
+        })
+        .await
+}
+
+/// The endpoint to dial, and the list of those that were seen.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_endpoint(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+    endpoint: SocketAddr,
+    seen: Wall,
+) -> sqlx::Result<()> {
+    let text = endpoint.to_string();
+    sqlx::query(
+        "insert into peer_memory (peer, endpoint)
+         select $1, $2 where exists (select 1 from peers where id = $1)
+         on conflict (peer) do update set endpoint = excluded.endpoint",
+    )
+    .bind(peer.as_i64())
+    .bind(&text)
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "insert into peer_endpoints (peer, endpoint, first_seen, last_seen)
+         select $1, $2, $3, $3 where exists (select 1 from peers where id = $1)
+         on conflict (peer, endpoint) do update set last_seen = excluded.last_seen",
+    )
+    .bind(peer.as_i64())
+    .bind(&text)
+    .bind(seen.as_millis())
+    .execute(&mut *conn)
+    .await?;
+    forget_oldest(conn, peer).await
+}
+
+async fn forget_oldest(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
+    sqlx::query(
+        "delete from peer_endpoints where peer = $1 and endpoint not in
+         (select endpoint from peer_endpoints where peer = $1
+          order by last_seen desc, endpoint limit $2)",
+    )
+    .bind(peer.as_i64())
+    .bind(MAX_ENDPOINTS)
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn what_was_learnt_is_there_after_a_restart() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        let stranger = Id::from_i64(99);
+        let status = PeerStatus {
+            last_packet: Some(Wall::from_millis(5)),
+            rx_bytes: 17,
+            tx_bytes: u64::MAX,
+            ..PeerStatus::default()
+        };
+        let mut tx = store.begin().await.unwrap();
+        write_stamps(&mut tx, &[(peer, Tai64n([1; 12])), (stranger, Tai64n([2; 12]))]).await.unwrap();
+        for port in 1..=20u16 {
+            let endpoint = SocketAddr::from(([192, 0, 2, 1], port));
+            write_endpoint(&mut tx, peer, endpoint, Wall::from_millis(i64::from(port))).await.unwrap();
+        }
+        write_statuses(&mut tx, &[(peer, Box::new(status.clone())), (stranger, Box::new(status))])
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+
+        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        assert_eq!(memory.stamp, Some(Tai64n([1; 12])));
+        assert_eq!(memory.endpoint, "192.0.2.1:20".parse().ok());
+        assert_eq!((memory.last_packet, memory.rx_bytes), (Some(Wall::from_millis(5)), 17));
+        assert_eq!(memory.tx_bytes, u64::MAX);
+        let kept: Vec<(i64,)> = sqlx::query_as("select first_seen from peer_endpoints order by 1")
+            .fetch_all(&store.read)
+            .await
+            .unwrap();
+        assert_eq!(kept.iter().map(|r| r.0).collect::<Vec<_>>(), (13..=20).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,215 @@
+//! Puts on disk what the engine decides, in its order, many at a time.
+//!
+//! One transaction of the main database takes everything that waits: states, events, messages,
+//! pins, and what the tunnels learnt. Then the samples go to the history database, the dashboards
+//! are told and the mail is woken. What belongs together ([`Writer::append`] takes the records of
+//! one turn) is committed together, so that "was told" and the message can never part.
+//!
+//! If the disk is slower than the fleet, states are overwritten in memory by newer ones, samples
+//! are dropped and counted, and events and messages make the monitor wait: they are never lost.
+//!
+//! **A commit that fails** is repeated with its data until it succeeds: a full disk loses nothing
+//! but samples. What is never repeated is an `fsync`: after one has failed, nobody knows which pages
+//! are on disk. So after any I/O error the connection is closed, and the whole transaction is
+//! written again through a new one. Knows nothing of what states mean.
+
+mod commit;
+mod pending;
+mod samples;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use fleetgate_engine::wire::Record;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::live::{Change, Live};
+use crate::mail::Postman;
+use crate::store::Store;
+pub use pending::MemoryUpdate;
+use pending::{Batch, Pending};
+use samples::Samples;
+
+/// Pauses between the attempts of a failing commit: short enough that a freed disk is used at
+/// once, long enough not to fill the log.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The way to the disk. Cheap to clone.
+#[derive(Clone)]
+pub struct Writer(Arc<Shared>);
+
+struct Shared {
+    pending: Mutex<Pending>,
+    /// The time of the next commit moved forward.
+    sooner: Notify,
+    /// Something was taken: whoever waits for room may look again. One producer waits at most.
+    room: Notify,
+    closing: CancellationToken,
+    ended: CancellationToken,
+}
+
+impl Writer {
+    pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, postman: Postman) -> Writer {
+        let shared = Arc::new(Shared {
+            pending: Mutex::new(Pending::default()),
+            sooner: Notify::new(),
+            room: Notify::new(),
+            closing: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        });
+        let samples = Samples::start(tasks, store.clone());
+        let task = Task { shared: shared.clone(), store, live, postman, samples };
+        tasks.spawn(task.run());
+        Writer(shared)
+    }
+
+    /// Takes the records of one turn of the monitor; they are committed together. Waits only while
+    /// so many events and messages are ahead that the disk must have failed.
+    pub async fn append(&self, records: Vec<Record>) {
+        if records.is_empty() {
+            return;
+        }
+        while !self.0.has_room() {
+            self.0.room.notified().await;
+        }
+        let sooner = self.0.lock().add(records, clock::now().mono);
+        if sooner {
+            self.0.sooner.notify_one();
+        }
+    }
+
+    /// What the tunnels learnt of a peer. Never waits.
+    pub fn memory(&self, update: Option<MemoryUpdate>) {
+        let Some(update) = update else { return };
+        let now = clock::now();
+        let sooner = self.0.lock().learn(update, now);
+        if sooner {
+            self.0.sooner.notify_one();
+        }
+    }
+
+    /// Writes what is there and ends. Nothing may be appended afterwards.
+    pub async fn finish(&self) {
+        self.0.closing.cancel();
+        self.0.ended.cancelled().await;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().expect("no holder panics")
+    }
+
+    fn has_room(&self) -> bool {
+        self.lock().has_room() || self.closing.is_cancelled()
+    }
+
+    /// Until something is due, or the end.
+    async fn due(&self) {
+        loop {
+            let due = self.lock().due();
+            let wait = due.map(|at| at.since(clock::now().mono));
+            if wait == Some(Duration::ZERO) || self.closing.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = sleep(wait) => return,
+                () = self.sooner.notified() => {}
+                () = self.closing.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// For ever, if there is nothing to wait for.
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    store: Store,
+    live: Live,
+    postman: Postman,
+    samples: Samples,
+}
+
+impl Task {
+    async fn run(self) {
+        loop {
+            self.shared.due().await;
+            let closing = self.shared.closing.is_cancelled();
+            let now = clock::now().mono;
+            let batch = if closing { self.shared.lock().take_all() } else { self.shared.lock().take(now) };
+            self.shared.room.notify_one();
+            if !batch.is_empty() {
+                self.write(batch).await;
+            } else if closing {
+                break;
+            }
+        }
+        self.samples.finish().await;
+        self.shared.ended.cancel();
+    }
+
+    async fn write(&self, mut batch: Batch) {
+        let samples = std::mem::take(&mut batch.samples);
+        if self.commit(&batch).await {
+            self.samples.append(samples);
+        }
+    }
+
+    /// Until it succeeds. `false`: the gateway stops, and the disk takes nothing.
+    async fn commit(&self, batch: &Batch) -> bool {
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .without_max_times()
+            .build();
+        loop {
+            let error = match commit::commit(&self.store, &self.postman, batch).await {
+                Ok(done) => {
+                    self.tell(batch, &done);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            metrics::counter!("fleetgate_commit_failures_total").increment(1);
+            if self.shared.closing.is_cancelled() {
+                tracing::error!("{} are lost: {error}", batch.describe());
+                return false;
+            }
+            tracing::error!(
+                "the database takes nothing, {} wait: {error}; is the disk full or read-only?",
+                batch.describe()
+            );
+            tokio::select! {
+                () = tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
+                () = self.shared.closing.cancelled() => {}
+            }
+        }
+    }
+
+    fn tell(&self, batch: &Batch, done: &commit::Done) {
+        for host in batch.changed_hosts() {
+            self.live.tell(Change::Host(host));
+        }
+        if let Some(seq) = done.last_event {
+            self.live.tell(Change::Event(seq));
+        }
+        if done.messages {
+            self.postman.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

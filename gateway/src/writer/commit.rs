@@ -1,0 +1,95 @@
+//! One batch, one transaction.
+
+use fleetgate_engine::time::Wall;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::pending::{Batch, Entry};
+use crate::clock;
+use crate::mail::Postman;
+use crate::store::{Store, events, memory, states};
+
+/// The primary code of SQLite's I/O errors, a failed `fsync` among them.
+const SQLITE_IOERR: i32 = 10;
+
+/// What the dashboards and the mail are to hear of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    pub last_event: Option<i64>,
+    pub messages: bool,
+}
+
+/// # Errors
+/// When the database refuses; then nothing was written. After an I/O error the connection is
+/// closed, so that the next attempt begins with a new one.
+pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> sqlx::Result<Done> {
+    let started = clock::now().mono;
+    let mut conn = store.write.acquire().await?;
+    let outcome = write(&mut conn, postman, batch).await;
+    if outcome.as_ref().is_err_and(is_io) {
+        // What closing says adds nothing to the error that led here.
+        let _ = conn.close().await;
+    }
+    let took = clock::now().mono.since(started);
+    metrics::histogram!("fleetgate_commit_seconds").record(took.as_secs_f64());
+    outcome
+}
+
+fn is_io(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|e| e.code()?.parse::<i32>().ok());
+    code.is_some_and(|code| code & 0xff == SQLITE_IOERR)
+}
+
+async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) -> sqlx::Result<Done> {
+    let mut tx = conn.begin_with("begin immediate").await?;
+    let now = clock::wall();
+    let hosts: Vec<_> = batch.hosts.values().collect();
+    states::write_hosts(&mut tx, &hosts).await?;
+    let services: Vec<_> =
+        batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
+    states::write_services(&mut tx, &services).await?;
+    let done = write_log(&mut tx, postman, &batch.log, now).await?;
+    let stamps: Vec<_> = batch.stamps.iter().map(|(peer, stamp)| (*peer, *stamp)).collect();
+    memory::write_stamps(&mut tx, &stamps).await?;
+    for (peer, (endpoint, seen)) in &batch.endpoints {
+        memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
+    }
+    memory::write_statuses(&mut tx, &batch.statuses).await?;
+    tx.commit().await?;
+    Ok(done)
+}
+
+async fn write_log(
+    conn: &mut SqliteConnection,
+    postman: &Postman,
+    log: &[Entry],
+    now: Wall,
+) -> sqlx::Result<Done> {
+    let mut done = Done::default();
+    for entry in log {
+        match entry {
+            Entry::Event(event) => done.last_event = Some(events::append_observed(conn, event).await?),
+            Entry::Message(message) => {
+                // The event that makes a message necessary stands right before it.
+                let refused = postman.queue(conn, message, done.last_event, now).await?;
+                done.last_event = refused.or(done.last_event);
+                done.messages = true;
+            }
+            Entry::Pinned { host, fingerprint } => pin(conn, host.as_i64(), fingerprint).await?,
+        }
+    }
+    Ok(done)
+}
+
+/// A pin that a person gave meanwhile stays.
+async fn pin(conn: &mut SqliteConnection, host: i64, fingerprint: &str) -> sqlx::Result<()> {
+    sqlx::query(
+        "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', version = version + 1
+         where id = $1 and ssh_pin is null",
+    )
+    .bind(host)
+    .bind(fingerprint)
+    .execute(conn)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,293 @@
+//! What waits for the disk, and when it must go. Pure: told the time, touches nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::wire::{
+    Event, HostState, Message, News, PeerStatus, Record, Sample, ServiceState, Tai64n,
+};
+
+/// Results wait so long for others to share their commit: a person does not see it, and a disk
+/// syncs ten times a second.
+const GATHER: Duration = Duration::from_millis(100);
+/// A stamp or endpoint waits at most so long, half of the second that is promised.
+const LEARNT: Duration = Duration::from_millis(500);
+/// Counters and times of a peer are written so often at most.
+const STATUS: Duration = Duration::from_secs(10);
+/// Counters of so many peers in one commit, so that none takes long; the others follow.
+const STATUS_ROWS: usize = 2_000;
+const STATUS_NEXT: Duration = Duration::from_millis(200);
+/// Events and messages that wait. A fleet of 100,000 that goes down at once makes about as many
+/// within its three attempts; more can only mean that the disk is gone.
+pub(super) const MAX_LOG: usize = 65_536;
+/// Results whose metrics wait, about 300 bytes each.
+pub(super) const MAX_SAMPLES: usize = 65_536;
+
+/// What a tunnel learnt of a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MemoryUpdate {
+    Stamp(PeerId, Tai64n),
+    Endpoint(PeerId, SocketAddr),
+    Status(PeerId, Box<PeerStatus>),
+}
+
+impl MemoryUpdate {
+    /// `None`: nothing in it is to be remembered.
+    pub fn from_news(news: &News) -> Option<Self> {
+        match news {
+            News::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
+            News::Endpoint(peer, endpoint) => Some(MemoryUpdate::Endpoint(*peer, *endpoint)),
+            News::Status(peer, status) => Some(MemoryUpdate::Status(*peer, status.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// What has to keep its order and may not be lost.
+#[derive(Debug, PartialEq)]
+pub(super) enum Entry {
+    Event(Event),
+    Message(Message),
+    Pinned { host: HostId, fingerprint: String },
+}
+
+/// What one transaction writes.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub hosts: HashMap<HostId, HostState>,
+    pub services: HashMap<HostId, Vec<ServiceState>>,
+    pub log: Vec<Entry>,
+    pub stamps: HashMap<PeerId, Tai64n>,
+    pub endpoints: HashMap<PeerId, (SocketAddr, Wall)>,
+    pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
+    /// Not of the transaction: they follow it.
+    pub samples: Vec<Sample>,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+            && self.services.is_empty()
+            && self.log.is_empty()
+            && self.stamps.is_empty()
+            && self.endpoints.is_empty()
+            && self.statuses.is_empty()
+            && self.samples.is_empty()
+    }
+
+    /// Hosts whose row looks another way now.
+    pub fn changed_hosts(&self) -> BTreeSet<HostId> {
+        self.hosts.keys().chain(self.services.keys()).copied().collect()
+    }
+
+    pub fn describe(&self) -> String {
+        let services: usize = self.services.values().map(Vec::len).sum();
+        let states = self.hosts.len() + services;
+        let learnt = self.stamps.len() + self.endpoints.len() + self.statuses.len();
+        format!("{} events and messages, {states} states and {learnt} facts of tunnels", self.log.len())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Pending {
+    batch: Batch,
+    statuses: BTreeMap<PeerId, Box<PeerStatus>>,
+    next_statuses: Mono,
+    deadline: Option<Mono>,
+}
+
+impl Pending {
+    pub fn has_room(&self) -> bool {
+        self.batch.log.len() < MAX_LOG
+    }
+
+    pub fn due(&self) -> Option<Mono> {
+        self.deadline
+    }
+
+    /// Whether the deadline moved forward.
+    pub fn add(&mut self, records: Vec<Record>, now: Mono) -> bool {
+        let urgent = records.iter().any(|r| matches!(r, Record::Event(_) | Record::Message(_)));
+        for record in records {
+            self.add_one(record);
+        }
+        self.not_later_than(if urgent { now } else { now + GATHER })
+    }
+
+    fn add_one(&mut self, record: Record) {
+        let batch = &mut self.batch;
+        match record {
+            Record::Host(state) => drop(batch.hosts.insert(state.host, state)),
+            Record::Service(host, state) => replace(batch.services.entry(host).or_default(), state),
+            Record::Sample(sample) if batch.samples.len() < MAX_SAMPLES => batch.samples.push(sample),
+            Record::Sample(_) => super::samples::dropped("lag", 1),
+            Record::Event(event) => batch.log.push(Entry::Event(event)),
+            Record::Message(message) => batch.log.push(Entry::Message(message)),
+            Record::Pinned { host, fingerprint } => batch.log.push(Entry::Pinned { host, fingerprint }),
+        }
+    }
+
+    /// Whether the deadline moved forward.
+    pub fn learn(&mut self, update: MemoryUpdate, now: Now) -> bool {
+        let at = match update {
+            MemoryUpdate::Stamp(peer, stamp) => {
+                self.batch.stamps.insert(peer, stamp);
+                now.mono + LEARNT
+            }
+            MemoryUpdate::Endpoint(peer, endpoint) => {
+                self.batch.endpoints.insert(peer, (endpoint, now.wall));
+                now.mono + LEARNT
+            }
+            MemoryUpdate::Status(peer, status) => {
+                self.statuses.insert(peer, status);
+                self.next_statuses.max(now.mono + GATHER)
+            }
+        };
+        self.not_later_than(at)
+    }
+
+    fn not_later_than(&mut self, at: Mono) -> bool {
+        let sooner = self.deadline.is_none_or(|deadline| at < deadline);
+        if sooner {
+            self.deadline = Some(at);
+        }
+        sooner
+    }
+
+    /// Everything that is to go now.
+    pub fn take(&mut self, now: Mono) -> Batch {
+        if now >= self.next_statuses {
+            self.sweep(now, STATUS_ROWS);
+        }
+        self.deadline = (!self.statuses.is_empty()).then_some(self.next_statuses);
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Everything, at the end.
+    pub fn take_all(&mut self) -> Batch {
+        self.sweep(Mono::ZERO, usize::MAX);
+        self.deadline = None;
+        std::mem::take(&mut self.batch)
+    }
+
+    fn sweep(&mut self, now: Mono, most: usize) {
+        while self.batch.statuses.len() < most {
+            let Some(next) = self.statuses.pop_first() else { break };
+            self.batch.statuses.push(next);
+        }
+        self.next_statuses = now + if self.statuses.is_empty() { STATUS } else { STATUS_NEXT };
+    }
+}
+
+fn replace(services: &mut Vec<ServiceState>, state: ServiceState) {
+    match services.iter_mut().find(|s| s.name == state.name) {
+        Some(old) => *old = state,
+        None => services.push(state),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::wire::EventKind;
+    use fleetgate_probes::sample::Status;
+
+    use super::*;
+    use crate::store::fixture;
+
+    const HOST: HostId = Id::from_i64(7);
+
+    fn at(ms: u64) -> Mono {
+        Mono::from_millis(ms)
+    }
+
+    fn now(ms: u64) -> Now {
+        Now { mono: at(ms), wall: Wall::from_millis(0) }
+    }
+
+    fn event() -> Record {
+        Record::Event(Event {
+            at: Wall::from_millis(0),
+            host: HOST,
+            service: None,
+            kind: EventKind::FirstHandshake,
+            cause: String::new(),
+            evidence: String::new(),
+        })
+    }
+
+    #[test]
+    fn results_gather_and_changes_go_at_once() {
+        let mut pending = Pending::default();
+        assert!(pending.add(vec![Record::Host(fixture::up(HOST))], at(1_000)));
+        assert_eq!(pending.due(), Some(at(1_100)));
+        assert!(!pending.add(vec![Record::Host(fixture::up(HOST))], at(1_050)));
+        assert!(pending.add(vec![event()], at(1_060)));
+        assert_eq!(pending.due(), Some(at(1_060)));
+        let batch = pending.take(at(1_060));
+        assert_eq!((batch.hosts.len(), batch.log.len()), (1, 1));
+        assert_eq!(pending.due(), None);
+    }
+
+    #[test]
+    fn the_newest_state_of_a_service_wins() {
+        let mut pending = Pending::default();
+        for status in [Status::Ok, Status::Critical] {
+            pending.add(vec![Record::Service(HOST, fixture::service("ping", status))], at(0));
+        }
+        pending.add(vec![Record::Service(HOST, fixture::service("disk", Status::Ok))], at(0));
+        let services = &pending.take(at(0)).services[&HOST];
+        assert_eq!((services.len(), services[0].hard), (2, Some(Status::Critical)));
+    }
+
+    #[test]
+    fn a_stamp_goes_within_a_second_and_counters_every_ten() {
+        let mut pending = Pending::default();
+        let status = || MemoryUpdate::Status(HOST, Box::default());
+        pending.learn(status(), now(1_000));
+        assert_eq!(pending.due(), Some(at(1_100)));
+        assert_eq!(pending.take(at(1_100)).statuses.len(), 1);
+
+        pending.learn(status(), now(2_000));
+        assert_eq!(pending.due(), Some(at(11_100)));
+        pending.learn(MemoryUpdate::Stamp(HOST, Tai64n([0; 12])), now(3_000));
+        assert_eq!(pending.due(), Some(at(3_500)));
+        let batch = pending.take(at(3_500));
+        assert_eq!((batch.stamps.len(), batch.statuses.len()), (1, 0));
+        assert_eq!(pending.due(), Some(at(11_100)));
+        assert_eq!(pending.take(at(11_100)).statuses.len(), 1);
+    }
+
+    #[test]
+    fn the_counters_of_many_peers_go_in_parts() {
+        let mut pending = Pending::default();
+        for n in 0..STATUS_ROWS as i64 + 1 {
+            pending.learn(MemoryUpdate::Status(Id::from_i64(n), Box::default()), now(0));
+        }
+        assert_eq!(pending.take(at(100)).statuses.len(), STATUS_ROWS);
+        assert_eq!(pending.due(), Some(at(300)));
+        assert_eq!(pending.take(at(300)).statuses.len(), 1);
+        assert_eq!(pending.due(), None);
+    }
+
+    #[test]
+    fn samples_have_a_bound_and_events_say_when_they_are_too_many() {
+        let mut pending = Pending::default();
+        let sample = Sample { host: HOST, service: String::new(), at: Wall::from_millis(0), metrics: vec![] };
+        let samples = vec![Record::Sample(sample); MAX_SAMPLES + 5];
+        pending.add(samples, at(0));
+        pending.add(vec![event(); MAX_LOG], at(0));
+        assert!(!pending.has_room());
+        assert_eq!(pending.take(at(0)).samples.len(), MAX_SAMPLES);
+        assert!(pending.has_room());
+    }
+
+    #[test]
+    fn only_what_is_worth_it_is_remembered() {
+        assert!(MemoryUpdate::from_news(&News::Up(HOST)).is_none());
+        assert!(MemoryUpdate::from_news(&News::Stamp(HOST, Tai64n([1; 12]))).is_some());
+    }
+}

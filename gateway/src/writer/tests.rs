@@ -1,0 +1,185 @@
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Event, EventKind, HostStatus, Message, Sample, Tai64n};
+use fleetgate_probes::sample::{Metric, Status};
+
+use super::*;
+use crate::store::events::{EventFilter, Span};
+use crate::store::fixture::{self, TIMING};
+
+struct Desk {
+    store: Store,
+    _dir: tempfile::TempDir,
+    host: HostId,
+    live: Live,
+    writer: Writer,
+    tasks: JoinSet<()>,
+}
+
+impl Desk {
+    /// One settled host and a running writer.
+    async fn new() -> Desk {
+        let (store, dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&TIMING).await.unwrap();
+        let (live, mut tasks) = (Live::default(), JoinSet::new());
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Postman::nobody());
+        Desk { store, _dir: dir, host, live, writer, tasks }
+    }
+
+    async fn finish(mut self) -> (Store, tempfile::TempDir) {
+        self.writer.finish().await;
+        while self.tasks.join_next().await.is_some() {}
+        (self.store, self._dir)
+    }
+}
+
+fn event(host: HostId, n: i64) -> Record {
+    Record::Event(Event {
+        at: Wall::from_millis(n),
+        host,
+        service: None,
+        kind: EventKind::StateChanged { from: "up", to: "down", hard: true },
+        cause: n.to_string(),
+        evidence: String::new(),
+    })
+}
+
+fn message(host: HostId) -> Record {
+    Record::Message(Message {
+        at: Wall::from_millis(1),
+        host,
+        host_name: "cam-07".into(),
+        service: None,
+        problem: true,
+        from: "up",
+        to: "down",
+        output: "no answer".into(),
+        since: Wall::from_millis(1),
+    })
+}
+
+fn sample(host: HostId, at: i64) -> Record {
+    let metrics = vec![Metric::plain("rtt", at as f64, "ms")];
+    Record::Sample(Sample { host, service: "ping".into(), at: Wall::from_millis(at), metrics })
+}
+
+#[tokio::test]
+async fn what_was_appended_is_on_disk_after_the_end() {
+    let desk = Desk::new().await;
+    let host = desk.host;
+    let down = fleetgate_engine::wire::HostState { hard: HostStatus::Down, ..fixture::up(host) };
+    let service = fixture::service("ping", Status::Critical);
+    desk.writer
+        .append(vec![
+            event(host, 1),
+            message(host),
+            Record::Host(down.clone()),
+            Record::Service(host, service.clone()),
+            sample(host, 5),
+            Record::Pinned { host, fingerprint: "SHA256:abc".into() },
+        ])
+        .await;
+    desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([3; 12]))));
+    let (store, _dir) = desk.finish().await;
+
+    let restored = store.all_hosts(&TIMING).await.unwrap().remove(0);
+    assert_eq!((restored.state, restored.services), (Some(down), vec![service]));
+    assert_eq!(restored.spec.ssh.pin.as_deref(), Some("SHA256:abc"));
+    assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, Some(Tai64n([3; 12])));
+    let kinds: Vec<String> = store
+        .events(Span::Since(0), &EventFilter::default(), 9)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|e| e.kind)
+        .collect();
+    assert_eq!(kinds, ["state", "message.not_sent"]);
+    let caused: i64 = sqlx::query_scalar("select event from outbox").fetch_one(&store.read).await.unwrap();
+    assert_eq!(caused, 1);
+    let series = store.series(host, Some("ping")).await.unwrap();
+    assert_eq!(
+        store.samples(series[0].id, Wall::from_millis(0), Wall::from_millis(9), 9).await.unwrap().len(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn the_dashboards_hear_of_it_after_the_commit() {
+    let desk = Desk::new().await;
+    let mut changes = desk.live.listen();
+    desk.writer.append(vec![event(desk.host, 1), Record::Host(fixture::up(desk.host))]).await;
+    assert_eq!(changes.recv().await.unwrap(), Change::Host(desk.host));
+    assert_eq!(changes.recv().await.unwrap(), Change::Event(1));
+    assert_eq!(desk.store.last_event().await.unwrap(), 1);
+    desk.finish().await;
+}
+
+#[tokio::test]
+async fn a_result_for_what_is_gone_makes_no_row() {
+    let desk = Desk::new().await;
+    let stranger = Id::from_i64(99);
+    desk.writer
+        .append(vec![
+            Record::Host(fixture::up(stranger)),
+            Record::Service(desk.host, fixture::service("switched-off", Status::Ok)),
+        ])
+        .await;
+    let (store, _dir) = desk.finish().await;
+    let hosts: i64 =
+        sqlx::query_scalar("select count(*) from host_states").fetch_one(&store.read).await.unwrap();
+    let services: Vec<(String,)> =
+        sqlx::query_as("select service from service_states order by 1").fetch_all(&store.read).await.unwrap();
+    assert_eq!((hosts, services), (1, vec![("ping".into(),), ("tunnel".into(),)]));
+}
+
+/// Makes the database refuse every event, as a full disk would.
+async fn fill_the_disk(store: &Store) {
+    let sql = "create trigger full before insert on events begin select raise(abort, 'disk full'); end";
+    sqlx::query(sql).execute(&store.write).await.unwrap();
+}
+
+async fn free_the_disk(store: &Store) {
+    sqlx::query("drop trigger full").execute(&store.write).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_commit_is_repeated_with_everything_in_order() {
+    let desk = Desk::new().await;
+    fill_the_disk(&desk.store).await;
+    for n in 1..=3 {
+        desk.writer.append(vec![event(desk.host, n)]).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(desk.store.last_event().await.unwrap(), 0);
+    free_the_disk(&desk.store).await;
+    let mut changes = desk.live.listen();
+    while desk.store.last_event().await.unwrap() < 3 {
+        changes.recv().await.unwrap();
+    }
+    let rows = desk.store.events(Span::Since(0), &EventFilter::default(), 9).await.unwrap();
+    assert_eq!(rows.iter().map(|e| e.cause.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
+    desk.finish().await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_hang_on_a_full_disk() {
+    let desk = Desk::new().await;
+    fill_the_disk(&desk.store).await;
+    desk.writer.append(vec![event(desk.host, 1)]).await;
+    tokio::time::timeout(Duration::from_secs(5), desk.finish()).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_events_make_the_monitor_wait() {
+    let desk = Desk::new().await;
+    fill_the_disk(&desk.store).await;
+    let batch = |n: usize| vec![event(desk.host, 0); n];
+    // The first is in the writer's hands, the others wait in front of it.
+    desk.writer.append(batch(1)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    desk.writer.append(batch(pending::MAX_LOG)).await;
+    let one_more = desk.writer.append(batch(1));
+    assert!(tokio::time::timeout(Duration::from_millis(50), one_more).await.is_err());
+    desk.finish().await;
+}
