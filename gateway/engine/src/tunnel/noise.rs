@@ -48,6 +48,9 @@ const WIPE_AFTER: Duration = Duration::from_secs(181);
 /// Responses that are tried per dial: each costs two X25519, and only who sees our initiations can
 /// send one that is tried at all.
 const MAX_RESPONSES: u8 = 8;
+/// Between two initiations of one peer that are answered: 50 a second, as other implementations
+/// have it. Each costs four X25519, and the peer may be a stranger's by now.
+const INITIATION_GAP: Duration = Duration::from_millis(20);
 /// Sessions that boringtun keeps per peer, at the index modulo this number.
 const SESSIONS: usize = 8;
 /// Room for a keepalive, none for an initiation of 148 bytes: see the module's text.
@@ -159,7 +162,8 @@ impl Life {
 /// Initiations in flight.
 #[derive(Clone, Copy)]
 struct Dial {
-    began: Mono,
+    /// The last initiation.
+    at: Mono,
     sent: u8,
     responses: u8,
     /// The time to repeat, or, after the last, to give up.
@@ -351,6 +355,9 @@ impl BoringSession {
         scratch: &mut [u8],
         sink: Sink<'_>,
     ) -> Opened<'static> {
+        if self.has_just_answered(now) {
+            return Opened::Dropped(DropReason::RateLimited);
+        }
         self.tick(now, sink);
         let mut answer = self.answer(datagram, scratch);
         if matches!(answer, Err(WireGuardError::WrongTai64nTimestamp)) {
@@ -367,6 +374,11 @@ impl BoringSession {
         self.begin_life(Life { local, remote, born: now, role: Role::Responder });
         sink(&scratch[..len]);
         Opened::HandshakeAnswered
+    }
+
+    fn has_just_answered(&self, now: Mono) -> bool {
+        let mut answered = self.lives.iter().flatten().filter(|life| life.role == Role::Responder);
+        answered.any(|life| now.since(life.born) < INITIATION_GAP)
     }
 
     /// The length of what boringtun answers to a handshake message.
@@ -459,7 +471,8 @@ impl BoringSession {
         if self.live(now).is_none_or(|current| life.born >= current.born) {
             self.current = Some(life.local);
         }
-        if self.dial.is_some_and(|dial| life.born >= dial.began) {
+        // The peer's handshake made ours superfluous, unless we have begun another since.
+        if self.dial.is_some_and(|dial| life.born > dial.at) {
             self.dial = None;
         }
         self.unanswered = None;
@@ -474,7 +487,7 @@ impl BoringSession {
         self.wanted = false;
         self.gave_up = false;
         self.unanswered = None;
-        self.dial = Some(Dial { began: now, sent: 0, responses: 0, due: now });
+        self.dial = Some(Dial { at: now, sent: 0, responses: 0, due: now });
         self.continue_dial(now, scratch, sink);
     }
 
@@ -487,7 +500,7 @@ impl BoringSession {
             return;
         }
         dial.sent += 1;
-        dial.due = now + REPEAT_AFTER;
+        (dial.at, dial.due) = (now, now + REPEAT_AFTER);
         self.tick(now, sink);
         let len = self.guarded(|tunn| written(&tunn.format_handshake_initiation(scratch, true)));
         if let Some(len @ 1..) = len {

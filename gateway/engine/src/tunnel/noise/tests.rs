@@ -138,7 +138,7 @@ fn a_session_is_established_only_once_the_device_has_confirmed_it() {
     pair.receive(&initiation);
     assert!(!pair.session.established(pair.now));
     assert_eq!(pair.send(&packet(84)), Err(NoSession));
-    pair.device_dials();
+    pair.at(1).device_dials();
     assert!(pair.session.established(pair.now));
 }
 
@@ -338,7 +338,34 @@ fn a_stamp_that_the_caller_lets_pass_is_answered_even_if_it_is_older() {
     let mut pair = Pair::new();
     let older = pair.device.initiation();
     pair.device_dials();
-    assert_eq!(pair.receive(&older).0, "HandshakeAnswered");
+    assert_eq!(pair.at(1).receive(&older).0, "HandshakeAnswered");
+}
+
+#[test]
+fn one_peer_is_answered_fifty_times_a_second_at_most() {
+    let mut pair = Pair::new();
+    pair.device_dials();
+    let initiations = [0, 1].map(|_| pair.device.initiation());
+    pair.now = START + Duration::from_millis(19);
+    assert_eq!(pair.receive(&initiations[0]).0, "Dropped(RateLimited)");
+    pair.now = START + Duration::from_millis(20);
+    assert_eq!(pair.receive(&initiations[1]).0, "HandshakeAnswered");
+}
+
+#[test]
+fn a_handshake_of_the_device_ends_ours_unless_ours_is_newer() {
+    for repeated in [false, true] {
+        let mut pair = Pair::new();
+        pair.initiate();
+        let initiation = pair.device.initiation();
+        let answer = pair.at(1).receive(&initiation).1.remove(0);
+        if repeated {
+            assert_eq!(pair.at(5).poll()[0][0], 1);
+        }
+        let keepalive = pair.device.receive(&answer).reply();
+        assert_eq!(pair.receive(&keepalive).0, "Keepalive");
+        assert_eq!(pair.session.dial.is_some(), repeated);
+    }
 }
 
 #[test]
