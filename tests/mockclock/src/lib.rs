@@ -316,10 +316,10 @@ impl<G: End> World<G> {
         let mut out = Out::new();
         if self.plan.gateway_dials {
             self.gateway.dial(self.clock.now(), &mut out);
-            self.from_gateway(out);
+            self.gateway_sent(out);
         } else {
             self.device.dial(self.clock.now(), &mut out);
-            self.from_device(out);
+            self.device_sent(out);
         }
         let end = self.clock.now() + self.plan.length;
         while self.clock.now() < end {
@@ -363,14 +363,14 @@ impl<G: End> World<G> {
                 if let (Came::Refused(reason), DATA) = (came, datagram[0]) {
                     self.tally.refused.push(reason);
                 }
-                self.from_gateway(out);
+                self.gateway_sent(out);
             }
             To::Device if self.device_is_gone() => {}
             To::Device => {
                 if self.device.receive(&datagram, now, &mut out) == Came::Packet {
                     self.device.send(&packet(), now, &mut out);
                 }
-                self.from_device(out);
+                self.device_sent(out);
             }
         }
     }
@@ -380,7 +380,7 @@ impl<G: End> World<G> {
         self.tally.gateway_polls += 1;
         self.gateway_poll = None;
         self.gateway.poll(now, &mut out);
-        self.from_gateway(out);
+        self.gateway_sent(out);
     }
 
     fn poll_device(&mut self, now: Mono) {
@@ -388,7 +388,7 @@ impl<G: End> World<G> {
         if !self.device_is_gone() {
             let mut out = Out::new();
             self.device.poll(now, &mut out);
-            self.from_device(out);
+            self.device_sent(out);
         }
     }
 
@@ -398,19 +398,19 @@ impl<G: End> World<G> {
         self.tally.gaps += usize::from(!self.gateway.established(now));
         let mut out = Out::new();
         self.gateway.send(&packet(), now, &mut out);
-        self.from_gateway(out);
+        self.gateway_sent(out);
     }
 
     fn device_is_gone(&self) -> bool {
         self.plan.device_gone_at.is_some_and(|at| self.clock.elapsed() >= at)
     }
 
-    fn from_gateway(&mut self, out: Out) {
+    fn gateway_sent(&mut self, out: Out) {
         self.tally.gateway_initiations += out.iter().filter(|d| d[0] == INITIATION).count();
         self.carry(To::Device, out);
     }
 
-    fn from_device(&mut self, out: Out) {
+    fn device_sent(&mut self, out: Out) {
         self.tally.device_initiations += out.iter().filter(|d| d[0] == INITIATION).count();
         self.carry(To::Gateway, out);
     }

@@ -33,7 +33,7 @@ fn fenced() -> Pair<Fenced> {
 }
 
 impl<G: End> Pair<G> {
-    fn to_gateway(&mut self, datagram: &[u8]) -> (Came, Out) {
+    fn deliver(&mut self, datagram: &[u8]) -> (Came, Out) {
         let mut out = Out::new();
         (self.gateway.receive(datagram, self.clock.now(), &mut out), out)
     }
@@ -43,10 +43,10 @@ impl<G: End> Pair<G> {
         // The device polls itself all the time; here, before it dials.
         self.device.poll(self.clock.now(), &mut Out::new());
         self.device.dial(self.clock.now(), &mut out);
-        let (_, answer) = self.to_gateway(&out[0]);
+        let (_, answer) = self.deliver(&out[0]);
         let mut keepalive = Out::new();
         self.device.receive(&answer[0], self.clock.now(), &mut keepalive);
-        assert_eq!(self.to_gateway(&keepalive[0]).0, Came::Other);
+        assert_eq!(self.deliver(&keepalive[0]).0, Came::Other);
     }
 
     fn device_sends(&mut self, packet: &[u8]) -> Vec<u8> {
@@ -93,7 +93,7 @@ fn a_new_session_of_an_unpolled_tunn_dies_at_the_next_poll() {
     pair.device_dials();
     assert!(matches!(pair.gateway.0.update_timers(&mut [0; 2_048]), TunnResult::Err(_)));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Refused("NoCurrentSession".into()));
+    assert_eq!(pair.deliver(&datagram).0, Came::Refused("NoCurrentSession".into()));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn fenced_a_new_session_lives_its_whole_time_however_long_nobody_polled() {
         assert!(pair.gateway.established(pair.clock.now()));
         pair.clock.advance(secs(171));
         let datagram = pair.device_sends(&packet());
-        assert_eq!(pair.to_gateway(&datagram).0, Came::Packet, "at 176 s");
+        assert_eq!(pair.deliver(&datagram).0, Came::Packet, "at 176 s");
     }
 }
 
@@ -120,7 +120,7 @@ fn an_unpolled_session_opens_packets_after_1000_s() {
     pair.device_dials();
     pair.clock.advance(secs(1_000));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
 }
 
 #[test]
@@ -129,11 +129,11 @@ fn fenced_a_session_works_at_176_s_and_is_refused_at_181_s_both_ways() {
     pair.device_dials();
     pair.clock.advance(secs(176));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
     assert_eq!(types(&pair.gateway_sends()), [DATA]);
     pair.clock.advance(secs(5));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Refused("SessionExpired".into()));
+    assert_eq!(pair.deliver(&datagram).0, Came::Refused("SessionExpired".into()));
     assert!(!pair.gateway.established(pair.clock.now()));
     assert_eq!(types(&pair.gateway_sends()), [INITIATION], "it may dial, but sends no data");
 }
@@ -144,10 +144,10 @@ fn fenced_also_between_polls_it_is_refused() {
     pair.device_dials();
     pair.wait(secs(179));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
     pair.clock.advance(secs(1));
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Refused("SessionExpired".into()));
+    assert_eq!(pair.deliver(&datagram).0, Came::Refused("SessionExpired".into()));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn fenced_only_silence_after_a_packet_counts() {
         assert_eq!(types(&pair.gateway_polls()), []);
         assert_eq!(pair.wait(secs(10)), []);
         let keepalive = pair.device_sends(&[]);
-        pair.to_gateway(&keepalive);
+        pair.deliver(&keepalive);
     }
     pair.gateway_sends();
     assert_eq!(pair.wait(secs(15)), [INITIATION]);
@@ -193,7 +193,7 @@ fn a_packet_after_10_quiet_seconds_makes_the_next_poll_send_a_keepalive() {
     pair.clock.advance(secs(20));
     pair.gateway_polls();
     let datagram = pair.device_sends(&packet());
-    pair.to_gateway(&datagram);
+    pair.deliver(&datagram);
     assert_eq!(types(&pair.gateway_polls()), [DATA]);
 }
 
@@ -203,7 +203,7 @@ fn fenced_a_packet_is_answered_after_10_s_and_once() {
     pair.device_dials();
     pair.wait(secs(20));
     let datagram = pair.device_sends(&packet());
-    pair.to_gateway(&datagram);
+    pair.deliver(&datagram);
     assert_eq!(pair.wait(Duration::from_millis(9_900)), []);
     assert_eq!(pair.wait(secs(100)), [DATA]);
 }
@@ -236,14 +236,14 @@ fn fenced_a_handshake_that_failed_does_not_end_the_session_that_works() {
     assert_eq!(pair.wait(secs(30)), [INITIATION, INITIATION]);
     // The network is back; boringtun alone would wipe the session 90 s after the first initiation.
     let keepalive = pair.device_sends(&[]);
-    assert_eq!(pair.to_gateway(&keepalive).0, Came::Other);
+    assert_eq!(pair.deliver(&keepalive).0, Came::Other);
     let initiation = pair.gateway_polls().remove(0);
     let mut response = Out::new();
     pair.device.receive(&initiation, pair.clock.now(), &mut response);
-    pair.to_gateway(&response[0]);
+    pair.deliver(&response[0]);
     assert_eq!(pair.wait(secs(140)), []);
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn fenced_a_device_that_comes_back_after_an_hour_is_let_in() {
     pair.wait(secs(3_600));
     pair.device_dials();
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
 }
 
 // ------------------------------------------------------------------ replays, over a renewal too
@@ -263,9 +263,9 @@ fn fenced_what_was_received_once_is_refused_for_ever() {
     let mut pair = fenced();
     pair.device_dials();
     let datagram = pair.device_sends(&packet());
-    assert_eq!(pair.to_gateway(&datagram).0, Came::Packet);
+    assert_eq!(pair.deliver(&datagram).0, Came::Packet);
     for _ in 0..4 {
-        assert!(matches!(pair.to_gateway(&datagram).0, Came::Refused(_)));
+        assert!(matches!(pair.deliver(&datagram).0, Came::Refused(_)));
         pair.clock.advance(secs(100));
         pair.device_dials();
     }
