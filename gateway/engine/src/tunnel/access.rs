@@ -3,7 +3,8 @@
 //! Everything that does not end at the gateway itself comes here. There are no grants, so the
 //! answer is no, with the reason; nothing about packets, sessions or counters is known here.
 
-use super::inner::Inner;
+use fleetgate_probes::packet::Parsed;
+
 use crate::id::PeerId;
 use crate::time::Now;
 use crate::wire::DropReason;
@@ -15,9 +16,9 @@ pub enum Verdict {
 
 /// What to do with a packet of a peer whose target address belongs to `owner`. Deny by default; the
 /// time is an argument because access is a window in time.
-pub fn verdict(packet: &Inner<'_>, owner: Option<PeerId>, _now: Now) -> Verdict {
+pub fn verdict(packet: &Parsed<'_>, owner: Option<PeerId>, _now: Now) -> Verdict {
     match owner {
-        Some(_) if !packet.target.is_multicast() => Verdict::Refused(DropReason::NotAllowed),
+        Some(_) if !packet.dst.is_multicast() => Verdict::Refused(DropReason::NotAllowed),
         _ => Verdict::Refused(DropReason::NoRoute),
     }
 }
@@ -28,13 +29,15 @@ mod tests {
     use crate::id::Id;
 
     fn judged(target: &str, owner: Option<i64>) -> Verdict {
-        let packet = Inner {
-            source: [10, 0, 0, 3].into(),
-            target: target.parse().expect("an address"),
-            protocol: smoltcp::wire::IpProtocol::Udp,
-            plain: true,
-            bytes: &[],
+        let packet = Parsed {
+            version: 4,
+            src: [10, 0, 0, 3].into(),
+            dst: target.parse().expect("an address"),
+            protocol: 17,
+            fragment: false,
+            extensions: false,
             payload: &[],
+            len: 20,
         };
         verdict(&packet, owner.map(Id::from_i64), Now::default())
     }

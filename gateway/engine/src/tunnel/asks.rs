@@ -89,7 +89,7 @@ impl<N: Noise> Tunnel<N> {
         match want.goal {
             Goal::Echo { ask, address, count } => {
                 let ends = (self.own_address(address), address);
-                let echo = Echo::new(ask, ends, count, want.deadline, &mut self.random, now);
+                let echo = Echo::new(ask, ends, count, (now, want.deadline), &mut self.random);
                 if let Some(peer) = self.peers.get_mut(slot) {
                     peer.live().echoes.push(echo);
                 }
@@ -191,7 +191,9 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn run_echoes(&mut self, slot: Slot) {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
-        let packets: Vec<Vec<u8>> = live.echoes.iter_mut().filter_map(|echo| echo.request(now)).collect();
+        let random = &mut self.random;
+        let due = live.echoes.iter_mut().filter_map(|echo| echo.request(random, now));
+        let packets: Vec<Vec<u8>> = due.collect();
         let over = live.echoes.extract_if(.., |echo| echo.is_over(now)).map(Echo::answer);
         self.out.extend(over.map(|(ask, answer)| Output::Answer(ask, answer)));
         for packet in packets {

@@ -5,11 +5,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use fleetgate_probes::packet::{Parsed, TCP};
 use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
-use super::icmp::Undelivered;
-use super::inner::Inner;
+use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{Answer, AskId, ConnectFailure, STREAM_WINDOW, StreamId, StreamOutput};
 
@@ -335,33 +335,43 @@ impl Conn {
     }
 
     /// Remembers the sequence number of our SYN, by which an ICMP error is believed.
-    pub fn note_syn(&mut self, outgoing: &Inner<'_>) {
-        let ours = outgoing.tcp_ports() == Some((self.local.port(), self.remote.port()));
+    pub fn note_syn(&mut self, outgoing: &Parsed<'_>) {
+        let ours = ports(outgoing) == Some((self.local.port(), self.remote.port()));
         if self.is_opening() && ours {
             self.seq = outgoing.payload[4..8].try_into().ok();
         }
     }
 
     /// Remembers a segment with RST, to tell a refusal from silence.
-    pub fn note_reset(&mut self, incoming: &Inner<'_>) {
+    pub fn note_reset(&mut self, incoming: &Parsed<'_>) {
         const RST: u8 = 0x04;
-        let ours = incoming.tcp_ports() == Some((self.remote.port(), self.local.port()));
+        let ours = ports(incoming) == Some((self.remote.port(), self.local.port()));
         if ours && incoming.payload[13] & RST != 0 {
             self.reset_seen = true;
         }
     }
 
-    pub fn undelivered(&mut self, error: &Undelivered<'_>) -> bool {
+    pub fn undelivered(&mut self, error: &Undelivered) -> bool {
         let ours = self.is_opening()
-            && (error.source, error.target) == (self.local.ip(), self.remote.ip())
-            && error.start[0..2] == self.local.port().to_be_bytes()
-            && error.start[2..4] == self.remote.port().to_be_bytes()
-            && self.seq.is_some_and(|seq| error.start[4..8] == seq);
+            && error.protocol == TCP
+            && (error.src, error.dst) == (self.local.ip(), self.remote.ip())
+            && error.quoted[0..2] == self.local.port().to_be_bytes()
+            && error.quoted[2..4] == self.remote.port().to_be_bytes()
+            && self.seq.is_some_and(|seq| error.quoted[4..8] == seq);
         if ours {
             self.undelivered = Some(error.reason);
         }
         ours
     }
+}
+
+/// Source and destination port of a whole TCP segment.
+pub fn ports(packet: &Parsed<'_>) -> Option<(u16, u16)> {
+    if packet.protocol != TCP || packet.payload.len() < smoltcp::wire::TCP_HEADER_LEN {
+        return None;
+    }
+    let port = |at: usize| u16::from_be_bytes([packet.payload[at], packet.payload[at + 1]]);
+    Some((port(0), port(2)))
 }
 
 /// Reads on so that the other side can end, and throws it away.

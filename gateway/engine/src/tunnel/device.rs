@@ -6,14 +6,13 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
+use fleetgate_probes::packet::{TCP, answer_to_echo, parse};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device as Phy, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpCidr, IpProtocol};
+use smoltcp::wire::{HardwareAddress, IpCidr};
 
-use super::icmp;
-use super::inner::Inner;
 use super::session::{NoSession, Opened, SCRATCH, Session};
 use crate::time::Mono;
 
@@ -29,8 +28,8 @@ pub struct Device<S> {
     server: Option<Server>,
     ports: Vec<u16>,
     scratch: Vec<u8>,
-    /// What came through the tunnel, apart from what was answered.
-    pub received: Vec<Vec<u8>>,
+    /// Packets that came through the tunnel.
+    pub received: usize,
 }
 
 /// Datagrams for the gateway.
@@ -45,7 +44,7 @@ impl<S: Session> Device<S> {
             server: None,
             ports,
             scratch: vec![0; SCRATCH],
-            received: Vec::new(),
+            received: 0,
         }
     }
 
@@ -81,23 +80,16 @@ impl<S: Session> Device<S> {
     }
 
     fn reply(&mut self, packet: &[u8], now: Mono) -> Vec<Vec<u8>> {
-        let Some(inner) = Inner::parse(packet).filter(|inner| self.addresses.contains(&inner.target)) else {
-            self.received.push(packet.to_vec());
-            return Vec::new();
-        };
-        if inner.protocol == IpProtocol::Tcp {
-            let (addresses, ports) = (&self.addresses, &self.ports);
-            return self
-                .server
-                .get_or_insert_with(|| Server::new(addresses, ports, now))
-                .run(Some(packet), now);
-        }
-        match icmp::answer(packet) {
-            Some(reply) => vec![reply],
-            None => {
-                self.received.push(packet.to_vec());
-                Vec::new()
+        self.received += 1;
+        let parsed = parse(packet).ok().filter(|parsed| self.addresses.contains(&parsed.dst));
+        let (addresses, ports) = (&self.addresses, &self.ports);
+        match parsed {
+            Some(parsed) if parsed.protocol == TCP => {
+                let server = self.server.get_or_insert_with(|| Server::new(addresses, ports, now));
+                server.run(Some(packet), now)
             }
+            Some(parsed) => answer_to_echo(&parsed).into_iter().collect(),
+            None => Vec::new(),
         }
     }
 

@@ -6,8 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::icmp::{EchoBody, Icmp, Undelivered, request};
+use fleetgate_probes::echo::EchoProbe;
+use fleetgate_probes::packet::{ICMP, ICMPV6, Parsed};
+
 use super::random::Random;
+use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{Answer, AskId, ConnectFailure, EchoAnswer, StreamId};
 
@@ -18,10 +21,8 @@ pub const MAX_IN_FLIGHT: usize = 32;
 /// Between the requests of one question, as `ping` has it for ordinary users.
 pub const ECHO_SPACING: Duration = Duration::from_millis(200);
 
-const COOKIE_LEN: usize = 16;
-
-/// ICMPv4 and ICMPv6 type of an echo request.
-const ECHO_REQUEST_TYPES: [u8; 2] = [8, 128];
+/// Protocol and type of an echo request, as an ICMP error quotes it.
+const ECHO_REQUESTS: [(u8, u8); 2] = [(ICMP, 8), (ICMPV6, 128)];
 
 /// Something that needs a session.
 #[derive(Clone, Debug)]
@@ -53,21 +54,19 @@ pub struct Want {
 }
 
 struct Sent {
-    seq: u16,
+    probe: EchoProbe,
     at: Mono,
 }
 
 /// One `Question::Echo` on its way.
 pub struct Echo {
     ask: AskId,
-    gateway: IpAddr,
-    address: IpAddr,
-    ident: u16,
-    next_seq: u16,
-    cookie: [u8; COOKIE_LEN],
-    count: u8,
+    /// As the next request goes out.
+    next: EchoProbe,
+    due: Mono,
+    /// Requests that are still to be sent, and that were.
+    left: u8,
     sent: u8,
-    next: Mono,
     deadline: Mono,
     open: Vec<Sent>,
     rtts: Vec<Duration>,
@@ -77,22 +76,18 @@ pub struct Echo {
 impl Echo {
     pub fn new(
         ask: AskId,
-        (gateway, address): (IpAddr, IpAddr),
+        (from, to): (IpAddr, IpAddr),
         count: u8,
-        deadline: Mono,
+        (now, deadline): (Mono, Mono),
         random: &mut Random,
-        now: Mono,
     ) -> Self {
+        let next = EchoProbe { from, to, ident: random.u16(), seq: random.u16(), cookie: random.bytes() };
         Echo {
             ask,
-            gateway,
-            address,
-            ident: random.u16(),
-            next_seq: random.u16(),
-            cookie: random.bytes(),
-            count: count.max(1),
+            next,
+            due: now,
+            left: count.max(1),
             sent: 0,
-            next: now,
             deadline,
             open: Vec::new(),
             rtts: Vec::new(),
@@ -101,63 +96,54 @@ impl Echo {
     }
 
     /// The next request, if one is due.
-    pub fn request(&mut self, now: Mono) -> Option<Vec<u8>> {
-        if self.sent == self.count || now < self.next {
+    pub fn request(&mut self, random: &mut Random, now: Mono) -> Option<Vec<u8>> {
+        if self.left == 0 || now < self.due {
             return None;
         }
-        let seq = self.next_seq;
-        let body = EchoBody { ident: self.ident, seq, data: &self.cookie };
-        let packet = request(self.gateway, self.address, body)?;
-        self.open.push(Sent { seq, at: now });
-        self.next_seq = seq.wrapping_add(1);
+        let packet = self.next.request().ok()?;
+        self.open.push(Sent { probe: self.next, at: now });
+        self.next.seq = self.next.seq.wrapping_add(1);
+        self.next.cookie = random.bytes();
+        self.left -= 1;
         self.sent += 1;
-        self.next = now + ECHO_SPACING;
+        self.due = now + ECHO_SPACING;
         Some(packet)
     }
 
     /// Takes a packet if it answers a request in flight.
-    pub fn accept(&mut self, source: IpAddr, icmp: &Icmp<'_>, now: Mono) -> bool {
-        match icmp {
-            Icmp::Reply(body) => source == self.address && self.replied(body, now),
-            Icmp::Error(error) => self.failed(error),
-        }
+    pub fn accept(&mut self, packet: &Parsed<'_>, now: Mono) -> bool {
+        let answered = self.take(|probe| probe.is_answered_by(packet));
+        self.rtts.extend(answered.map(|at| now.since(at)));
+        answered.is_some()
     }
 
-    fn replied(&mut self, body: &EchoBody<'_>, now: Mono) -> bool {
-        if body.ident != self.ident || body.data != self.cookie {
-            return false;
-        }
-        let Some(at) = self.take(body.seq) else { return false };
-        self.rtts.push(now.since(at));
-        true
-    }
-
-    /// An error carries back at least type, ident and sequence number of what was sent.
-    fn failed(&mut self, error: &Undelivered<'_>) -> bool {
-        let ours = error.source == self.gateway
-            && error.target == self.address
-            && ECHO_REQUEST_TYPES.contains(&error.start[0])
-            && error.start[4..6] == self.ident.to_be_bytes();
-        let seq = u16::from_be_bytes([error.start[6], error.start[7]]);
-        let ours = ours && self.take(seq).is_some();
+    /// Takes an ICMP error if it quotes a request in flight: its addresses, ident and sequence
+    /// number.
+    pub fn undelivered(&mut self, error: &Undelivered) -> bool {
+        let word = |at: usize| u16::from_be_bytes([error.quoted[at], error.quoted[at + 1]]);
+        let is_request = ECHO_REQUESTS.contains(&(error.protocol, error.quoted[0]));
+        let quotes = |probe: &EchoProbe| {
+            (probe.from, probe.to, probe.ident, probe.seq) == (error.src, error.dst, word(4), word(6))
+        };
+        let ours = is_request && self.take(quotes).is_some();
         if ours {
             self.unreachable = Some(error.reason);
         }
         ours
     }
 
-    fn take(&mut self, seq: u16) -> Option<Mono> {
-        let place = self.open.iter().position(|sent| sent.seq == seq)?;
+    fn take(&mut self, is_it: impl Fn(&EchoProbe) -> bool) -> Option<Mono> {
+        let place = self.open.iter().position(|sent| is_it(&sent.probe))?;
         Some(self.open.swap_remove(place).at)
     }
 
     pub fn is_over(&self, now: Mono) -> bool {
-        now >= self.deadline || self.sent == self.count && self.open.is_empty()
+        now >= self.deadline || self.left == 0 && self.open.is_empty()
     }
 
     /// When the next request or the end is due.
     pub fn due(&self) -> Mono {
-        if self.sent < self.count { self.next.min(self.deadline) } else { self.deadline }
+        if self.left > 0 { self.due.min(self.deadline) } else { self.deadline }
     }
 
     /// The tunnel is gone.
@@ -177,8 +163,9 @@ impl Echo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::icmp::{answer, host_unreachable};
-    use super::super::inner::Inner;
+    use fleetgate_probes::packet::{answer_to_echo, echo_request, parse};
+
+    use super::super::undelivered::host_unreachable;
     use super::*;
 
     const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(172, 24, 0, 1));
@@ -188,13 +175,18 @@ mod tests {
         Mono::from_millis(at)
     }
 
-    fn echo(count: u8) -> Echo {
-        Echo::new(AskId(1), (GATEWAY, DEVICE), count, ms(5_000), &mut Random::new([3; 32]), ms(0))
+    fn echo(count: u8) -> (Echo, Random) {
+        let mut random = Random::new([3; 32]);
+        let echo = Echo::new(AskId(1), (GATEWAY, DEVICE), count, (ms(0), ms(5_000)), &mut random);
+        (echo, random)
+    }
+
+    fn answer(request: &[u8]) -> Vec<u8> {
+        answer_to_echo(&parse(request).expect("a packet")).expect("an answer")
     }
 
     fn accept(echo: &mut Echo, packet: &[u8], now: Mono) -> bool {
-        let inner = Inner::parse(packet).expect("a packet");
-        Icmp::parse(&inner).is_some_and(|icmp| echo.accept(inner.source, &icmp, now))
+        echo.accept(&parse(packet).expect("a packet"), now)
     }
 
     fn result(echo: Echo) -> EchoAnswer {
@@ -206,11 +198,11 @@ mod tests {
 
     #[test]
     fn three_requests_go_out_200_ms_apart_and_each_reply_is_timed() {
-        let mut echo = echo(3);
+        let (mut echo, mut random) = echo(3);
         for at in [0, 200, 400] {
-            let request = echo.request(ms(at)).expect("a request is due");
-            assert_eq!(echo.request(ms(at + 199)), None);
-            assert!(accept(&mut echo, &answer(&request).expect("an answer"), ms(at + 30)));
+            let request = echo.request(&mut random, ms(at)).expect("a request is due");
+            assert_eq!(echo.request(&mut random, ms(at + 199)), None);
+            assert!(accept(&mut echo, &answer(&request), ms(at + 30)));
         }
         assert!(echo.is_over(ms(430)));
         let answer = result(echo);
@@ -219,31 +211,25 @@ mod tests {
 
     #[test]
     fn a_reply_counts_once() {
-        let mut echo = echo(2);
-        let reply = answer(&echo.request(ms(0)).expect("a request")).expect("an answer");
+        let (mut echo, mut random) = echo(2);
+        let reply = answer(&echo.request(&mut random, ms(0)).expect("a request"));
         assert!(accept(&mut echo, &reply, ms(1)));
         assert!(!accept(&mut echo, &reply, ms(2)));
     }
 
     #[test]
     fn a_reply_without_the_cookie_is_not_ours() {
-        let mut echo = echo(1);
-        let first = echo.request(ms(0)).expect("a request");
-        let inner = Inner::parse(&first).expect("a packet");
-        let (ident, seq) = (&inner.payload[4..6], &inner.payload[6..8]);
-        let forged = EchoBody {
-            ident: u16::from_be_bytes([ident[0], ident[1]]),
-            seq: u16::from_be_bytes([seq[0], seq[1]]),
-            data: &[0; COOKIE_LEN],
-        };
-        let forged = answer(&request(GATEWAY, DEVICE, forged).expect("one family")).expect("an answer");
-        assert!(!accept(&mut echo, &forged, ms(1)));
+        let (mut echo, mut random) = echo(1);
+        let probe = echo.next;
+        assert!(echo.request(&mut random, ms(0)).is_some());
+        let forged = echo_request(GATEWAY, DEVICE, probe.ident, probe.seq, &[0; 16]).expect("one family");
+        assert!(!accept(&mut echo, &answer(&forged), ms(1)));
     }
 
     #[test]
     fn a_reply_from_another_address_is_not_ours() {
-        let mut echo = echo(1);
-        let mut reply = answer(&echo.request(ms(0)).expect("a request")).expect("an answer");
+        let (mut echo, mut random) = echo(1);
+        let mut reply = answer(&echo.request(&mut random, ms(0)).expect("a request"));
         let mut packet = smoltcp::wire::Ipv4Packet::new_unchecked(&mut reply);
         packet.set_src_addr([172, 24, 0, 3].into());
         packet.fill_checksum();
@@ -252,9 +238,11 @@ mod tests {
 
     #[test]
     fn an_unreachable_host_ends_the_question_with_the_reason() {
-        let mut echo = echo(1);
-        let sent = echo.request(ms(0)).expect("a request");
-        assert!(accept(&mut echo, &host_unreachable([172, 24, 0, 2].into(), &sent), ms(9)));
+        let (mut echo, mut random) = echo(1);
+        let sent = echo.request(&mut random, ms(0)).expect("a request");
+        let error = host_unreachable(DEVICE, &sent);
+        let error = Undelivered::parse(&parse(&error).expect("a packet")).expect("an error");
+        assert!(echo.undelivered(&error));
         assert!(echo.is_over(ms(9)));
         let unreachable = ConnectFailure::Unreachable("no route to the host".into());
         assert_eq!(result(echo).failure, Some(unreachable));
@@ -262,8 +250,8 @@ mod tests {
 
     #[test]
     fn silence_ends_at_the_deadline() {
-        let mut echo = echo(1);
-        assert!(echo.request(ms(0)).is_some());
+        let (mut echo, mut random) = echo(1);
+        assert!(echo.request(&mut random, ms(0)).is_some());
         assert_eq!(echo.due(), ms(5_000));
         assert!(!echo.is_over(ms(4_999)));
         assert!(echo.is_over(ms(5_000)));

@@ -7,15 +7,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fleetgate_keys::PublicKey;
+use fleetgate_probes::packet::{Parsed, parse};
 
 use super::Tunnel;
 use super::access::{Verdict, verdict};
-use super::icmp::Icmp;
-use super::inner::Inner;
 use super::peers::{Endpoint, Link, Seen, Slot, Unproved};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use super::stamp::{behind, unix_ms};
+use super::undelivered::Undelivered;
 use crate::wire::{DropReason, News, Output, Refusal, Tai64n, Transmit};
 
 /// Initiations that wait for their turn, one per peer at most: those of half a second at the rate
@@ -248,39 +248,44 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn accept(&mut self, slot: Slot, bytes: &[u8]) -> Result<(), DropReason> {
-        let inner = Inner::parse(bytes).ok_or(DropReason::BadPacket)?;
+        let packet = parse(bytes).map_err(|_| DropReason::BadPacket)?;
         let peer = self.peers.get(slot).ok_or(DropReason::NoRoute)?;
-        if self.routes.judge(inner.source, slot, &peer.networks) == Source::Foreign {
+        if self.routes.judge(packet.src, slot, &peer.networks) == Source::Foreign {
             return Err(DropReason::SpoofedSource);
         }
-        if self.routes.is_gateway(inner.target) {
-            return self.for_gateway(slot, &inner);
+        if self.routes.is_gateway(packet.dst) {
+            return self.for_gateway(slot, &packet, bytes);
         }
-        let owner = self.routes.owner(inner.target).and_then(|slot| self.peers.get(slot)).map(|peer| peer.id);
-        let Verdict::Refused(reason) = verdict(&inner, owner, self.now);
+        let owner = self.routes.owner(packet.dst).and_then(|slot| self.peers.get(slot)).map(|peer| peer.id);
+        let Verdict::Refused(reason) = verdict(&packet, owner, self.now);
         Err(reason)
     }
 
     /// Probes in flight first, then the peer's stack; everything else was not asked for. An address
-    /// behind a device can only be heard here as the other end of something of ours.
-    fn for_gateway(&mut self, slot: Slot, inner: &Inner<'_>) -> Result<(), DropReason> {
-        if !inner.plain {
-            return Err(DropReason::Unsolicited);
-        }
-        match Icmp::parse(inner) {
-            Some(icmp) => self.icmp(slot, inner.source, &icmp),
-            None => self.segment(slot, inner),
-        }
-    }
-
-    fn icmp(&mut self, slot: Slot, source: IpAddr, icmp: &Icmp<'_>) -> Result<(), DropReason> {
+    /// behind a device can only be heard here as the other end of something of ours. Fragments, IP
+    /// options and extension headers are in nothing that the gateway asks for.
+    fn for_gateway(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
         let now = self.now.mono;
         let live =
             self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()).ok_or(DropReason::Unsolicited)?;
-        if live.echoes.iter_mut().any(|echo| echo.accept(source, icmp, now)) {
+        if packet.fragment || packet.extensions {
+            return Err(DropReason::Unsolicited);
+        }
+        if let Some(error) = Undelivered::parse(packet) {
+            return self.undelivered(slot, &error);
+        }
+        if live.echoes.iter_mut().any(|echo| echo.accept(packet, now)) {
             return Ok(());
         }
-        let Icmp::Error(error) = icmp else { return Err(DropReason::Unsolicited) };
+        self.segment(slot, packet, bytes)
+    }
+
+    fn undelivered(&mut self, slot: Slot, error: &Undelivered) -> Result<(), DropReason> {
+        let live =
+            self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()).ok_or(DropReason::Unsolicited)?;
+        if live.echoes.iter_mut().any(|echo| echo.undelivered(error)) {
+            return Ok(());
+        }
         if !live.stack.as_mut().is_some_and(|stack| stack.undelivered(error)) {
             return Err(DropReason::Unsolicited);
         }
@@ -288,13 +293,13 @@ impl<N: Noise> Tunnel<N> {
         Ok(())
     }
 
-    fn segment(&mut self, slot: Slot, inner: &Inner<'_>) -> Result<(), DropReason> {
+    fn segment(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
         let stack =
             self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()).ok_or(DropReason::Unsolicited)?;
-        if !stack.wants(inner) {
+        if !stack.wants(packet) {
             return Err(DropReason::Unsolicited);
         }
-        if !stack.push(inner) {
+        if !stack.push(packet, bytes) {
             return Err(DropReason::Budget);
         }
         self.wake(slot);

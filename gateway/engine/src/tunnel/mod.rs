@@ -14,11 +14,9 @@ mod dial;
 mod floods;
 mod flows;
 pub mod front;
-mod icmp;
 mod inbound;
 mod index;
 mod initiation;
-mod inner;
 mod links;
 mod news;
 pub mod noise;
@@ -33,6 +31,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod undelivered;
 mod wheel;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

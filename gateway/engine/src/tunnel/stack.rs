@@ -7,16 +7,16 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
+use fleetgate_probes::packet::{Parsed, parse};
 use smoltcp::iface::{Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
-use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use super::Config;
-use super::conn::{Conn, Purpose, Report};
-use super::icmp::Undelivered;
-use super::inner::Inner;
+use super::conn::{Conn, Purpose, Report, ports};
 use super::random::Random;
+use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{ConnectFailure, StreamId};
 
@@ -172,30 +172,27 @@ impl Stack {
     }
 
     /// Whether a packet for the gateway is a segment of a connection of this stack.
-    pub fn wants(&self, inner: &Inner<'_>) -> bool {
-        let Some((from, to)) = inner.tcp_ports() else { return false };
-        let (remote, local) = (SocketAddr::new(inner.source, from), SocketAddr::new(inner.target, to));
+    pub fn wants(&self, packet: &Parsed<'_>) -> bool {
+        let Some((from, to)) = ports(packet) else { return false };
+        let (remote, local) = (SocketAddr::new(packet.src, from), SocketAddr::new(packet.dst, to));
         self.conns.iter().any(|conn| conn.remote == remote && conn.local == local)
     }
 
-    /// Takes a packet that it `wants`. Says no when too many wait.
-    pub fn push(&mut self, inner: &Inner<'_>) -> bool {
+    /// Takes a packet that it `wants`, with its bytes. Says no when too many wait.
+    pub fn push(&mut self, packet: &Parsed<'_>, bytes: &[u8]) -> bool {
         if self.wire.inbound.len() >= MAX_QUEUED {
             return false;
         }
         for conn in &mut self.conns {
-            conn.note_reset(inner);
+            conn.note_reset(packet);
         }
-        self.wire.inbound.push_back(inner.bytes.to_vec());
+        self.wire.inbound.push_back(bytes[..packet.len].to_vec());
         true
     }
 
     /// A network says that a segment of ours was not delivered. It counts for a connection that is
     /// being opened and quotes the very sequence number.
-    pub fn undelivered(&mut self, error: &Undelivered<'_>) -> bool {
-        if error.protocol != IpProtocol::Tcp {
-            return false;
-        }
+    pub fn undelivered(&mut self, error: &Undelivered) -> bool {
         self.conns.iter_mut().any(|conn| conn.undelivered(error))
     }
 
@@ -267,9 +264,9 @@ impl Stack {
     pub fn take_packet(&mut self) -> Option<Vec<u8>> {
         let packet = self.wire.outbound.pop_front()?;
         if self.conns.iter().any(Conn::is_opening)
-            && let Some(inner) = Inner::parse(&packet)
+            && let Ok(parsed) = parse(&packet)
         {
-            self.conns.iter_mut().for_each(|conn| conn.note_syn(&inner));
+            self.conns.iter_mut().for_each(|conn| conn.note_syn(&parsed));
         }
         Some(packet)
     }
@@ -286,7 +283,7 @@ mod tests {
 
     use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
-    use super::super::icmp::host_unreachable;
+    use super::super::undelivered::host_unreachable;
     use super::*;
     use crate::wire::{Answer, AskId, STREAM_WINDOW, StreamOutput};
 
@@ -353,9 +350,9 @@ mod tests {
             self.wire.inbound.retain(|_| !self.cut);
             self.iface.poll(instant(self.now), &mut self.wire, &mut self.sockets);
             for packet in std::mem::take(&mut self.wire.outbound) {
-                let inner = Inner::parse(&packet).expect("a packet");
-                if !self.cut && self.stack.wants(&inner) {
-                    assert!(self.stack.push(&inner));
+                let parsed = parse(&packet).expect("a packet");
+                if !self.cut && self.stack.wants(&parsed) {
+                    assert!(self.stack.push(&parsed, &packet));
                 }
             }
         }
@@ -425,10 +422,7 @@ mod tests {
             let mut quoted = syn.clone();
             quoted[27] ^= flip;
             let error = host_unreachable([172, 24, 0, 2].into(), &quoted);
-            let inner = Inner::parse(&error).expect("a packet");
-            let Some(super::super::icmp::Icmp::Error(error)) = super::super::icmp::Icmp::parse(&inner) else {
-                panic!("an error is expected");
-            };
+            let error = Undelivered::parse(&parse(&error).expect("a packet")).expect("an error");
             assert_eq!(pair.stack.undelivered(&error), taken);
         }
         pair.stack.poll(pair.now, &mut pair.reports);

@@ -1,14 +1,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::icmp::{EchoBody, answer, host_unreachable, request};
+use fleetgate_probes::packet::{answer_to_echo, echo_request, parse};
+
+use super::super::undelivered::host_unreachable;
 use super::world::*;
 use crate::wire::{Answer, DropReason, EchoAnswer, Question};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn ping(source: IpAddr, target: IpAddr) -> Vec<u8> {
-    request(source, target, EchoBody { ident: 1, seq: 1, data: &[0; 16] }).expect("one family")
+    echo_request(source, target, 1, 1, &[0; 16]).expect("one family")
+}
+
+fn answer(request: &[u8]) -> Vec<u8> {
+    answer_to_echo(&parse(request).expect("a packet")).expect("an answer")
 }
 
 fn gateway() -> IpAddr {
@@ -36,7 +42,7 @@ fn device_to_device_is_closed() {
     world.run(SECOND);
     assert_eq!(world.dropped(2, DropReason::NotAllowed), 2);
     assert_eq!(world.dropped(2, DropReason::NoRoute), 1);
-    assert!(world.end(3).device.received.is_empty());
+    assert_eq!(world.end(3).device.received, 0);
 }
 
 #[test]
@@ -44,8 +50,8 @@ fn the_gateway_answers_nothing_from_inside() {
     let mut world = connected(1);
     world.sent.clear();
     world.say(2, &ping(v4(2), gateway()));
-    world.say(2, &answer(&ping(gateway(), v4(2))).expect("an answer"));
-    world.say(2, &answer(&ping(v6(1), v6(2))).expect("an answer"));
+    world.say(2, &answer(&ping(gateway(), v4(2))));
+    world.say(2, &answer(&ping(v6(1), v6(2))));
     world.run(SECOND);
     assert_eq!(world.dropped(2, DropReason::Unsolicited), 3);
     assert_eq!(world.sent, []);
@@ -64,7 +70,7 @@ fn what_is_no_packet_is_counted() {
 #[test]
 fn an_address_behind_a_device_is_heard_only_as_an_answer() {
     let mut world = connected(2);
-    world.say(2, &answer(&ping(gateway(), behind())).expect("an answer"));
+    world.say(2, &answer(&ping(gateway(), behind())));
     world.run(SECOND);
     assert_eq!(world.dropped(2, DropReason::Unsolicited), 1);
     assert_eq!(
@@ -78,8 +84,8 @@ fn forged_errors_and_replies_of_another_device_change_nothing() {
     let mut world = connected(2);
     world.end(2).device.answers = false;
     let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
-    world.say(3, &host_unreachable([172, 24, 0, 3].into(), &ping(gateway(), v4(2))));
-    world.say(3, &host_unreachable([172, 24, 0, 2].into(), &ping(gateway(), v4(2))));
+    world.say(3, &host_unreachable(v4(3), &ping(gateway(), v4(2))));
+    world.say(3, &host_unreachable(v4(2), &ping(gateway(), v4(2))));
     world.run(SECOND);
     assert!(world.answers.is_empty());
     assert_eq!(world.dropped(3, DropReason::Unsolicited), 1);

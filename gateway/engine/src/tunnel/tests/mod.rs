@@ -3,4 +3,5 @@
 mod handshakes;
 mod inside;
 mod questions;
+mod real;
 mod world;

@@ -7,7 +7,7 @@ use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 
 use super::super::device::Device;
 use super::super::plain::{PlainNoise, PlainSession};
-use super::super::session::Noise;
+use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::time::{Mono, Now, Wall};
@@ -84,10 +84,10 @@ enum Flight {
     ToDevice(SocketAddr, Vec<u8>),
 }
 
-pub struct World<N: Noise> {
+pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub now: Now,
     pub tunnel: Tunnel<N>,
-    pub ends: Vec<End<N::Session>>,
+    pub ends: Vec<End<S>>,
     flights: Vec<(Mono, Flight)>,
     due: Option<Mono>,
     pub answers: Vec<(AskId, Answer, Mono)>,
@@ -130,7 +130,7 @@ pub fn connected(devices: u8) -> Plain {
     world
 }
 
-impl<N: Noise> World<N> {
+impl<N: Noise, S: Session> World<N, S> {
     pub fn new(noise: N) -> Self {
         World {
             now: Now { mono: Mono::from_secs(1_000), wall: START },
@@ -148,13 +148,13 @@ impl<N: Noise> World<N> {
     }
 
     /// Device `n`; they are added in order, from 2.
-    pub fn add(&mut self, n: u8, session: N::Session) {
+    pub fn add(&mut self, n: u8, session: S) {
         assert_eq!(self.ends.len() + 2, usize::from(n));
         let device = Device::new(session, vec![v4(n), v6(n), behind()], vec![22]);
         self.ends.push(End { device, at: public_address(n), off: false });
     }
 
-    pub fn end(&mut self, n: u8) -> &mut End<N::Session> {
+    pub fn end(&mut self, n: u8) -> &mut End<S> {
         &mut self.ends[usize::from(n) - 2]
     }
 
