@@ -517,7 +517,8 @@ pub enum Check {
 pub enum MonitorInput {
     Answer(AskId, Answer),
     News(News),
-    /// Adds or changes a host; its states are kept where the service still exists.
+    /// Adds or changes a host; its states are kept where the service still exists. The rows of
+    /// states are the store's to add and to take away: a record only changes one.
     Upsert(Box<HostSpec>),
     Remove(HostId),
     /// Check now; `None`: the host and all its services. Who asked stands in the shell's event.

@@ -1,20 +1,49 @@
 //! What state every host and service is in, and who is to be told.
 //!
 //! Pure: time and randomness are handed in, questions and records are handed out. Mutate with
-//! [`Monitor::handle`], then drain [`Monitor::poll_output`] until it says `Wait`.
+//! [`Monitor::handle`], then drain [`Monitor::poll_output`] until it says `Wait`. Here is only the
+//! turn: which host an input is for, and which hosts are due.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
-use crate::id::HostId;
-use crate::time::Now;
-use crate::wire::{HostMemory, HostSpec, MonitorInput, MonitorOutput, Why};
+use crate::id::{HostId, PeerId};
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{Answer, AskId, HostMemory, HostSpec, MonitorInput, MonitorOutput, News, Why};
 
+mod alert;
+mod answer;
+mod depend;
+mod host;
+mod liveness;
+mod news;
 pub mod profile;
+mod reach;
+mod round;
+mod schedule;
+mod service;
+mod session;
+mod status;
+#[cfg(test)]
+mod testing;
+mod turn;
+mod vital;
+
+use host::Host;
+use schedule::{Agenda, Asks, Jitter, Slots};
+use turn::{Asker, Turn};
+
+pub use turn::Figures;
+
+/// Nobody called for this long after something was due: the machine slept or the process was
+/// stopped, and silence in that time was ours. Longer than any stall of a busy store.
+const GAP: Duration = Duration::from_secs(10);
 
 /// Settings of the whole monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Questions under way at one time, over all hosts. Checks that are running may finish over it.
+    /// Questions under way at one time, over all hosts; at least 1. Checks that are running may
+    /// finish over it.
     pub max_in_flight: usize,
 }
 
@@ -26,31 +55,216 @@ impl Default for Config {
 }
 
 pub struct Monitor {
-    hosts: BTreeMap<HostId, HostSpec>,
+    config: Config,
+    hosts: BTreeMap<HostId, Host>,
+    /// Which hosts are reached through a peer.
+    behind: BTreeMap<PeerId, BTreeSet<HostId>>,
+    agenda: Agenda,
+    asks: Asks<Asker>,
     out: VecDeque<MonitorOutput>,
+    jitter: Jitter,
+    /// Fixed by the first time that is seen.
+    slots: Option<Slots>,
+    /// Since when the world is seen again, after a start or a suspend.
+    woke: Option<Mono>,
+    /// When the next call was due, at the latest.
+    expected: Option<Mono>,
+    figures: Figures,
 }
 
 impl Monitor {
     /// `seed` feeds the jitter of retries.
-    pub fn new(_config: Config, _seed: u64) -> Self {
-        Monitor { hosts: BTreeMap::new(), out: VecDeque::new() }
+    pub fn new(config: Config, seed: u64) -> Self {
+        Monitor {
+            config: Config { max_in_flight: config.max_in_flight.max(1) },
+            hosts: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            agenda: Agenda::default(),
+            asks: Asks::new(),
+            out: VecDeque::new(),
+            jitter: Jitter::new(seed),
+            slots: None,
+            woke: None,
+            expected: None,
+            figures: Figures::default(),
+        }
     }
 
     /// Continues where an earlier run was. Once, before anything else.
-    pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, _now: Now) {
-        self.hosts.extend(hosts.into_iter().map(|h| (h.spec.id, h.spec)));
+    pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, now: Now) {
+        let hosts: Vec<HostMemory> = hosts.into_iter().collect();
+        self.woke = (!hosts.is_empty()).then_some(now.mono);
+        let away = hosts.iter().filter_map(last_seen).max().map_or(Duration::MAX, |at| now.wall.since(at));
+        for memory in hosts {
+            let long_away = away > memory.spec.timing.interval;
+            let host = Host::restored(memory, long_away, &mut self.turn(now));
+            self.adopt(host);
+        }
     }
 
-    pub fn handle(&mut self, input: MonitorInput, _now: Now) {
+    pub fn handle(&mut self, input: MonitorInput, now: Now) {
+        self.notice_gap(now);
         match input {
-            MonitorInput::Upsert(spec) => drop(self.hosts.insert(spec.id, *spec)),
-            MonitorInput::Remove(host) => drop(self.hosts.remove(&host)),
-            _ => {}
+            MonitorInput::Answer(id, answer) => self.answer(id, answer, now),
+            MonitorInput::News(news) => self.news(news, now),
+            MonitorInput::Upsert(spec) => self.upsert(*spec, now),
+            MonitorInput::Remove(id) => self.remove(id, now),
+            MonitorInput::CheckNow { host, service } => {
+                self.with(host, now, |host, turn| host.check_now(service.as_deref(), turn));
+            }
+            MonitorInput::Timeout => {}
         }
+        self.give_up_questions(now);
+        self.run_due(now);
     }
 
     /// What is to be done, one thing at a time; `Wait` when there is nothing more.
     pub fn poll_output(&mut self) -> MonitorOutput {
-        self.out.pop_front().unwrap_or(MonitorOutput::Wait(None, Why::Idle))
+        if let Some(output) = self.out.pop_front() {
+            return output;
+        }
+        let due = self.agenda.first().filter(|_| self.has_room());
+        let lost = self.asks.first_overdue();
+        self.expected = due.into_iter().chain(lost).min();
+        let why = match () {
+            () if self.expected.is_none() => Why::Idle,
+            () if self.expected == due => Why::CheckDue,
+            () => Why::ProbeTimeout,
+        };
+        MonitorOutput::Wait(self.expected, why)
     }
+
+    pub fn figures(&self) -> Figures {
+        let services = self.hosts.values().map(Host::service_count).sum();
+        Figures { hosts: self.hosts.len(), services, in_flight: self.asks.len(), ..self.figures }
+    }
+
+    fn has_room(&self) -> bool {
+        self.asks.len() < self.config.max_in_flight
+    }
+
+    fn turn(&mut self, now: Now) -> Turn<'_> {
+        let slots = *self.slots.get_or_insert_with(|| Slots::new(now));
+        let Monitor { jitter, asks, out, figures, woke, .. } = self;
+        Turn::new(now, (slots, *woke), jitter, asks, out, figures)
+    }
+
+    /// Lets one host act, and plans it anew.
+    fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
+        let Some(mut host) = self.hosts.remove(&id) else {
+            return;
+        };
+        act(&mut host, &mut self.turn(now));
+        self.agenda.set(id, host.wake_at());
+        self.hosts.insert(id, host);
+    }
+
+    fn adopt(&mut self, host: Host) {
+        let id = host.id();
+        self.link(id, host.peer());
+        self.agenda.set(id, host.wake_at());
+        self.hosts.insert(id, host);
+    }
+
+    /// Starts what is due, the longest waiting first, while there is room for questions.
+    fn run_due(&mut self, now: Now) {
+        while self.has_room()
+            && let Some(id) = self.agenda.pop_due(now.mono)
+        {
+            self.with(id, now, Host::advance);
+        }
+    }
+
+    fn answer(&mut self, id: AskId, answer: Answer, now: Now) {
+        let Some((host, asker)) = self.asks.close(id) else {
+            return;
+        };
+        self.with(host, now, |host, turn| {
+            match asker {
+                Asker::Host => host.answer_check(answer, turn),
+                Asker::Service(i) => host.answer_service(i, answer, turn),
+                Asker::Ssh => host.answer_session(answer, turn),
+            }
+            host.advance(turn);
+        });
+    }
+
+    fn news(&mut self, news: News, now: Now) {
+        let (peer, act): (PeerId, Box<dyn Fn(&mut Host, &mut Turn<'_>)>) = match news {
+            News::FirstHandshake(peer) => (peer, Box::new(Host::first_handshake)),
+            News::Up(peer) => (peer, Box::new(Host::session_up)),
+            News::Endpoint(peer, to) => (peer, Box::new(move |h, t| h.endpoint_moved(to, t))),
+            News::Refused(peer, why) => (peer, Box::new(move |h, t| h.handshake_refused(why, t))),
+            News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => return,
+        };
+        let hosts: Vec<HostId> = self.behind.get(&peer).into_iter().flatten().copied().collect();
+        for id in hosts {
+            self.with(id, now, &act);
+        }
+    }
+
+    fn upsert(&mut self, spec: HostSpec, now: Now) {
+        let (id, peer) = (spec.id, spec.peer);
+        let before = self.hosts.get(&id).map(Host::peer);
+        if let Some(before) = before {
+            self.unlink(id, before);
+            self.with(id, now, |host, turn| host.change(spec, turn));
+            self.link(id, peer);
+        } else {
+            self.adopt(Host::new(spec, now));
+        }
+    }
+
+    fn remove(&mut self, id: HostId, now: Now) {
+        self.with(id, now, Host::retire);
+        self.agenda.set(id, None);
+        if let Some(host) = self.hosts.remove(&id) {
+            self.unlink(id, host.peer());
+        }
+    }
+
+    fn link(&mut self, id: HostId, peer: Option<PeerId>) {
+        if let Some(peer) = peer {
+            self.behind.entry(peer).or_default().insert(id);
+        }
+    }
+
+    fn unlink(&mut self, id: HostId, peer: Option<PeerId>) {
+        let Some(peer) = peer else {
+            return;
+        };
+        if let Some(hosts) = self.behind.get_mut(&peer) {
+            hosts.remove(&id);
+            if hosts.is_empty() {
+                self.behind.remove(&peer);
+            }
+        }
+    }
+
+    /// After a suspend the slots of the time between are skipped, and silence counts from now.
+    fn notice_gap(&mut self, now: Now) {
+        let Some(expected) = self.expected.filter(|at| now.mono.since(*at) > GAP) else {
+            return;
+        };
+        self.expected = None;
+        self.woke = Some(now.mono);
+        let gap = now.mono.since(expected);
+        let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
+        for id in hosts {
+            self.with(id, now, |host, turn| host.skip_missed(gap, turn));
+        }
+    }
+
+    fn give_up_questions(&mut self, now: Now) {
+        while let Some(id) = self.asks.overdue(now.mono) {
+            self.figures.lost_answers += 1;
+            self.answer(id, Answer::Refused("nobody answered this question".to_owned()), now);
+        }
+    }
+}
+
+/// The newest trace of an earlier run.
+fn last_seen(memory: &HostMemory) -> Option<Wall> {
+    let host = memory.state.iter().filter_map(|s| s.last_check);
+    host.chain(memory.services.iter().filter_map(|s| s.last_check)).max()
 }

@@ -1,0 +1,395 @@
+//! A host: its spec, its state, its services, and the order in which they are checked.
+//!
+//! The host's own check comes first; its services follow while it is up and are left alone, with
+//! their last states marked not current, while it is not. Its own check is in `vital.rs`, those of
+//! its services in `round.rs`, what the tunnel tells unasked in `news.rs`.
+
+use std::time::Duration;
+
+use crate::id::{HostId, PeerId};
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{
+    AskId, Check, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState, Timing,
+};
+
+use super::liveness::Liveness;
+use super::reach::Paths;
+use super::service::{Run, Service, ahead};
+use super::session::Session;
+use super::status::{Level, Track};
+use super::turn::Turn;
+
+/// A change takes effect within this time; less where the retry interval is shorter. Spreads what a
+/// change of a whole fleet's profile starts.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A state whose last result is this many intervals old at a restart is not current any more.
+const STALE_INTERVALS: u32 = 2;
+
+pub struct Host {
+    pub(super) spec: HostSpec,
+    pub(super) paths: Paths,
+    pub(super) track: Track<HostStatus>,
+    pub(super) stale: bool,
+    pub(super) asleep: bool,
+    pub(super) since: Wall,
+    pub(super) last_check: Option<Wall>,
+    pub(super) source: String,
+    pub(super) output: String,
+    pub(super) notified: Option<HostStatus>,
+
+    /// When its own check is due.
+    pub(super) planned: Option<Mono>,
+    /// Somebody waits for a check that only what is newer can satisfy.
+    pub(super) newer_than: Option<Mono>,
+    /// Its own check, under way with this question.
+    pub(super) check: Option<Liveness>,
+    pub(super) question: Option<AskId>,
+    /// The tunnel it is reached through has carried something, ever.
+    pub(super) came: bool,
+    /// The newest proof of life.
+    pub(super) good_at: Option<Mono>,
+    pub(super) failed_at: Option<Mono>,
+    /// From when on silence counts: what was before was not watched.
+    pub(super) watched_from: Mono,
+    pub(super) dialled: Option<Mono>,
+    pub(super) dial_failed: Option<Mono>,
+
+    pub(super) services: Vec<Service>,
+    pub(super) session: Option<Session>,
+    /// A host key seen first through the tunnel, until the spec has it.
+    pub(super) learnt: Option<String>,
+    /// The key that the last event about a changed host key named.
+    pub(super) strange_key: Option<String>,
+    pub(super) told: super::news::Told,
+}
+
+impl Host {
+    /// A host that is new to the monitor. Asked at once: what proves it may be there already.
+    pub fn new(spec: HostSpec, now: Now) -> Host {
+        Host { planned: Some(now.mono), ..Host::blank(spec, now) }
+    }
+
+    /// Continues where an earlier run was. `away`: nobody watched for longer than an interval.
+    pub fn restored(memory: HostMemory, away: bool, turn: &mut Turn<'_>) -> Host {
+        let HostMemory { spec, state, services } = memory;
+        let Some(state) = state else {
+            let planned = Some(turn.next(spec.id, &spec.timing).regular);
+            return Host { planned, ..Host::blank(spec, turn.now) };
+        };
+        let mut host = Host::blank(spec, turn.now);
+        host.recall(state, away, turn.now);
+        host.recall_services(services, turn.now);
+        host.came = host.must_have_come();
+        host.resume_plans(turn);
+        host
+    }
+
+    fn blank(spec: HostSpec, now: Now) -> Host {
+        Host {
+            paths: Paths::of(&spec),
+            track: Track::pending(),
+            stale: false,
+            asleep: false,
+            since: now.wall,
+            last_check: None,
+            source: String::new(),
+            output: String::new(),
+            notified: None,
+            planned: None,
+            newer_than: None,
+            check: None,
+            question: None,
+            came: false,
+            good_at: None,
+            failed_at: None,
+            watched_from: now.mono,
+            dialled: None,
+            dial_failed: None,
+            services: spec.services.iter().map(|s| Service::new(s.clone(), now)).collect(),
+            session: None,
+            learnt: None,
+            strange_key: None,
+            told: super::news::Told::default(),
+            spec,
+        }
+    }
+
+    fn recall(&mut self, state: HostState, away: bool, now: Now) {
+        self.track =
+            Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
+        (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
+        (self.source, self.output, self.notified) = (state.source, state.output, state.notified);
+        self.last_check = state.last_check;
+        self.planned = ahead(state.next_check, now);
+        let last = state.last_check.map(|at| now.mono_at(at));
+        if self.track.status.is_problem() {
+            self.failed_at = last;
+        } else {
+            self.good_at = last;
+        }
+        if !away {
+            self.watched_from = last.unwrap_or(now.mono);
+        }
+    }
+
+    fn recall_services(&mut self, states: Vec<ServiceState>, now: Now) {
+        for state in states {
+            if let Some(service) = self.services.iter_mut().find(|s| s.spec.name == state.name) {
+                *service = Service::restored(service.spec.clone(), state, now);
+            }
+        }
+    }
+
+    /// Whether only its tunnel can have yielded what is remembered.
+    fn must_have_come(&self) -> bool {
+        let through = |s: &Service| self.paths.needs_tunnel(&s.spec.check) && s.track.status.is_some();
+        self.track.status != HostStatus::Pending && self.paths.direct.is_none()
+            || self.services.iter().any(through)
+    }
+
+    /// Continues the plan of the earlier run. What was missed waits for its next slot, a failure
+    /// that was being retried not quite so long: nothing comes in a burst.
+    fn resume_plans(&mut self, turn: &mut Turn<'_>) {
+        let (id, timing) = (self.spec.id, self.spec.timing);
+        self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, turn));
+        self.stale |= is_outdated(self.last_check, &timing, turn.now);
+        let mut outdated = self.stale;
+        let up = self.is_watched();
+        for i in 0..self.services.len() {
+            let startable = self.can_start(i);
+            let service = &mut self.services[i];
+            let timing = service.spec.timing;
+            let resumed = resumed(service.planned, service.track.is_soft(), id, &timing, turn);
+            service.planned = (up && startable).then_some(resumed);
+            if service.mark_outdated(&timing, turn.now) {
+                outdated = true;
+                turn.record(service.row(id, turn.now));
+            }
+        }
+        if outdated {
+            turn.record(self.row(turn.now));
+        }
+    }
+
+    /// Takes a changed spec; states stay where the service still exists. Whatever was asked under
+    /// the old spec is forgotten.
+    pub fn change(&mut self, spec: HostSpec, turn: &mut Turn<'_>) {
+        if spec == self.spec {
+            return;
+        }
+        let interrupted = self.check.is_some();
+        self.forget_question(turn);
+        self.forget_services_questions(turn);
+        let own_changed = !is_same_host(&spec, &self.spec);
+        self.paths = Paths::of(&spec);
+        self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
+        let before = std::mem::replace(&mut self.spec, spec);
+        if interrupted || own_changed || self.track.status == HostStatus::Pending {
+            self.planned = Some(turn.soon(self.soon()));
+        }
+        self.change_services(&before.services, own_changed, turn);
+    }
+
+    fn change_services(&mut self, before: &[ServiceSpec], host_changed: bool, turn: &Turn<'_>) {
+        let mut old = std::mem::take(&mut self.services);
+        let soon = turn.soon(self.soon());
+        for spec in self.spec.services.clone() {
+            let same = before.contains(&spec) && !host_changed;
+            let service = match old.iter().position(|s| s.spec.name == spec.name) {
+                Some(at) => old.swap_remove(at).changed(spec, same),
+                None => Service::new(spec, turn.now),
+            };
+            self.services.push(service);
+            let i = self.services.len() - 1;
+            let wanted = self.is_watched() && self.can_start(i);
+            let service = &mut self.services[i];
+            service.planned = service.planned.or(Some(soon)).filter(|_| wanted);
+        }
+    }
+
+    /// A person wants to know now: what was seen before does not count.
+    pub fn check_now(&mut self, service: Option<&str>, turn: &Turn<'_>) {
+        let now = turn.now.mono;
+        if service.is_none() || !self.is_watched() {
+            self.planned = Some(now);
+            self.newer_than = Some(now);
+        }
+        for i in 0..self.services.len() {
+            let named = service.is_none_or(|name| self.services[i].spec.name == name);
+            if named && self.services[i].is_idle() && self.can_start(i) {
+                self.services[i].planned = Some(now);
+                self.services[i].newer_than = Some(now);
+            }
+        }
+    }
+
+    /// Forgets every question; the host is removed.
+    pub fn retire(&mut self, turn: &mut Turn<'_>) {
+        self.forget_question(turn);
+        self.forget_services_questions(turn);
+    }
+
+    /// Starts what is due. The host's own check comes first: what it proves spares the others
+    /// theirs, and what it refutes need not be asked.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        if self.check.is_none() && self.planned.is_some_and(|at| at <= turn.now.mono) {
+            self.start_check(turn);
+        }
+        if self.check.is_some() {
+            return;
+        }
+        if self.is_watched() {
+            self.start_services(turn);
+        } else {
+            self.suspend_due(turn);
+        }
+    }
+
+    /// When something is to be started next. While the host's own check runs, its end is awaited.
+    pub fn wake_at(&self) -> Option<Mono> {
+        if self.check.is_some() {
+            return None;
+        }
+        let waits = |s: &&Service| s.is_idle() && !(s.rides() && self.session.is_some());
+        self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned).min()
+    }
+
+    /// After a gap in our own time: what was missed is skipped, and silence in it was ours.
+    pub fn skip_missed(&mut self, gap: Duration, turn: &Turn<'_>) {
+        let (id, now) = (self.spec.id, turn.now.mono);
+        if gap > self.spec.timing.interval {
+            self.watched_from = now;
+        }
+        if self.planned.is_some_and(|at| at <= now) {
+            self.planned = Some(turn.next(id, &self.spec.timing).regular);
+        }
+        for service in self.services.iter_mut().filter(|s| s.is_due(now)) {
+            service.planned = Some(turn.next(id, &service.spec.timing).regular);
+        }
+    }
+
+    /// Its services can answer.
+    pub(super) fn is_watched(&self) -> bool {
+        self.track.status == HostStatus::Up && !self.asleep
+    }
+
+    /// Checks through a tunnel that never came wait for it, and without a login nothing runs.
+    pub(super) fn can_start(&self, i: usize) -> bool {
+        let check = &self.services[i].spec.check;
+        let runs = matches!(check, Check::Sensor(_) | Check::Command { .. });
+        let has_login = !runs || self.spec.ssh.user.is_some();
+        has_login && (self.came || self.paths.inner.is_none() || !self.paths.needs_tunnel(check))
+    }
+
+    /// Nothing is asked of a host that is not there; what was known is marked not current.
+    pub(super) fn suspend_all(&mut self, turn: &mut Turn<'_>) {
+        self.forget_services_questions(turn);
+        for i in 0..self.services.len() {
+            self.suspend(i, turn);
+        }
+    }
+
+    fn suspend_due(&mut self, turn: &mut Turn<'_>) {
+        for i in 0..self.services.len() {
+            if self.services[i].is_due(turn.now.mono) {
+                self.suspend(i, turn);
+            }
+        }
+    }
+
+    fn suspend(&mut self, i: usize, turn: &mut Turn<'_>) {
+        let service = &mut self.services[i];
+        service.planned = None;
+        if service.mark_stale() {
+            turn.record(service.row(self.spec.id, turn.now));
+        }
+    }
+
+    /// The host is back: what was left alone is checked promptly, with fresh attempts.
+    pub(super) fn resume_services(&mut self, at: Mono) {
+        for i in 0..self.services.len() {
+            let service = &self.services[i];
+            if service.is_idle() && (service.stale || service.planned.is_none()) && self.can_start(i) {
+                self.services[i].revive(at);
+            }
+        }
+    }
+
+    pub(super) fn soon(&self) -> Duration {
+        SOON.min(self.spec.timing.retry)
+    }
+
+    fn forget_question(&mut self, turn: &mut Turn<'_>) {
+        self.check = None;
+        self.newer_than = None;
+        if let Some(id) = self.question.take() {
+            turn.cancel(id);
+        }
+    }
+
+    fn forget_services_questions(&mut self, turn: &mut Turn<'_>) {
+        if let Some(session) = self.session.take() {
+            turn.cancel(session.question);
+        }
+        for service in &mut self.services {
+            if let Run::Asked(id) = service.run {
+                turn.cancel(id);
+            }
+            service.run = Run::Idle;
+            service.newer_than = None;
+        }
+    }
+
+    pub fn id(&self) -> HostId {
+        self.spec.id
+    }
+
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    pub fn peer(&self) -> Option<PeerId> {
+        self.spec.peer
+    }
+
+    pub(super) fn row(&self, now: Now) -> Record {
+        Record::Host(HostState {
+            host: self.spec.id,
+            status: self.track.status,
+            kind: self.track.kind,
+            attempt: self.track.attempt,
+            hard: self.track.hard,
+            reachable: true,
+            stale: self.stale,
+            asleep: self.asleep,
+            since: self.since,
+            last_check: self.last_check,
+            next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
+            source: self.source.clone(),
+            output: self.output.clone(),
+            notified: self.notified,
+        })
+    }
+}
+
+/// Whether the host's own check asks the same questions at the same times.
+fn is_same_host(a: &HostSpec, b: &HostSpec) -> bool {
+    let key = |s: &HostSpec| {
+        (s.peer, s.own_tunnel, s.address, s.direct.clone(), s.ssh.clone(), s.route, s.max_silence, s.timing)
+    };
+    key(a) == key(b)
+}
+
+pub(super) fn is_outdated(last_check: Option<Wall>, timing: &Timing, now: Now) -> bool {
+    last_check.is_some_and(|at| now.wall.since(at) > timing.interval * STALE_INTERVALS)
+}
+
+/// The next check as it was planned before a restart, if that is still ahead.
+fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, turn: &Turn<'_>) -> Mono {
+    match planned.filter(|at| at.since(turn.now.mono) <= timing.interval) {
+        Some(at) => at,
+        None if soft => turn.soon(timing.retry),
+        None => turn.next(id, timing).regular,
+    }
+}

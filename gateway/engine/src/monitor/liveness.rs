@@ -1,0 +1,300 @@
+//! The host check: one question after the other until one proves the host alive.
+//!
+//! Evidence, echo, TCP, a forced handshake, the public address. Promises a verdict after at most
+//! one question of each kind (two echoes behind a device that had to be dialled first). Knows
+//! nothing of attempts, states and schedules.
+
+use std::time::Duration;
+
+use crate::id::PeerId;
+use crate::time::Mono;
+use crate::wire::{Answer, ConnectFailure, Evidence, Question, SshFailure, SshRun};
+
+use super::reach::{Paths, Way};
+
+/// One is enough to prove life, and a lost one is followed by TCP.
+const ECHOES: u8 = 1;
+
+/// What a host check goes by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Only what came after this proves anything.
+    pub newer_than: Mono,
+    /// Whether the peer may be dialled now.
+    pub may_dial: bool,
+    /// Whether its tunnel has ever carried anything; before that nobody can be dialled.
+    pub came: bool,
+    /// Where something is known to listen, if anywhere.
+    pub port: u16,
+    /// The host's SSH key, where `port` is that of SSH.
+    pub pin: Option<String>,
+    pub paths: Paths,
+}
+
+/// A host check under way.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    rules: Rules,
+    step: Step,
+    /// A question went unanswered by us, not by the host: its silence proves nothing.
+    unclear: bool,
+    pub came: bool,
+    /// When a forced handshake failed.
+    pub dial_failed: Option<Mono>,
+    /// When the peer was dialled.
+    pub dialled: Option<Mono>,
+    tried: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Evidence,
+    Echo,
+    Connect,
+    Handshake,
+    Direct,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    Ask(Question),
+    Done(Verdict),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// `proof`: when the host is known to have been alive.
+    Alive {
+        source: &'static str,
+        text: String,
+        rtt: Option<Duration>,
+        proof: Mono,
+    },
+    Dead {
+        text: String,
+    },
+    /// Something could not even be asked, so that nothing follows.
+    Unclear {
+        text: String,
+    },
+}
+
+impl Liveness {
+    pub fn begin(rules: Rules) -> (Liveness, Next) {
+        let mut check = Liveness {
+            came: rules.came,
+            rules,
+            step: Step::Evidence,
+            unclear: false,
+            dial_failed: None,
+            dialled: None,
+            tried: Vec::new(),
+        };
+        let next = match check.rules.paths.peer {
+            Some(peer) => Next::Ask(Question::Evidence { peer }),
+            None => check.direct(),
+        };
+        (check, next)
+    }
+
+    pub fn answer(&mut self, answer: Answer, now: Mono) -> Next {
+        match (self.step, answer) {
+            (Step::Evidence, Answer::Evidence(evidence)) => self.weigh(evidence, now),
+            (Step::Echo, Answer::Echo(echo)) => match (echo.rtts.iter().min(), echo.failure) {
+                (Some(rtt), _) => alive("echo", format!("echo in {}", millis(*rtt)), Some(*rtt), now),
+                (None, failure) => self.no_echo(failure.unwrap_or(ConnectFailure::Timeout), now),
+            },
+            (Step::Connect, Answer::Connect(outcome)) => self.connected(outcome, now),
+            (Step::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
+            (Step::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
+            (Step::Direct, Answer::Ssh(ssh)) => match ssh.failure {
+                None => alive("direct", self.over("SSH at the public address"), ssh.connect, now),
+                Some(failure) => self.failed_direct(ssh_failure(&failure), is_busy(&failure)),
+            },
+            (step, Answer::Refused(why)) => self.refused(step, why, now),
+            (step, _) => self.refused(step, "the answer was to another question".into(), now),
+        }
+    }
+
+    fn weigh(&mut self, evidence: Evidence, now: Mono) -> Next {
+        self.came |= evidence.last_packet.is_some() || evidence.last_handshake.is_some();
+        if let Some(packet) = evidence.last_packet.filter(|_| self.rules.paths.own) {
+            let text = format!("authenticated packet {} ago", age(now.since(packet)));
+            if packet > self.rules.newer_than {
+                return Next::Done(Verdict::Alive { source: "evidence", text, rtt: None, proof: packet });
+            }
+            self.tried.push(format!("last {text}"));
+        }
+        match evidence.established {
+            true => self.echo(now),
+            false => {
+                self.tried.push("no session".into());
+                self.handshake(now)
+            }
+        }
+    }
+
+    fn echo(&mut self, now: Mono) -> Next {
+        let Some((peer, address)) = self.rules.paths.inner else {
+            return self.handshake(now);
+        };
+        self.step = Step::Echo;
+        Next::Ask(Question::Echo { peer, address, count: ECHOES })
+    }
+
+    fn no_echo(&mut self, failure: ConnectFailure, now: Mono) -> Next {
+        self.unclear |= failure == ConnectFailure::Busy;
+        let session_lost = failure == ConnectFailure::NoTunnel;
+        self.tried.push(format!("echo: {failure}"));
+        match self.rules.paths.route(Way::Tunnel) {
+            Some(route) if !session_lost => {
+                self.step = Step::Connect;
+                Next::Ask(Question::Connect { route, port: self.rules.port })
+            }
+            _ => self.handshake(now),
+        }
+    }
+
+    /// A refusal that came through the tunnel is an answer.
+    fn connected(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
+        let port = self.rules.port;
+        match outcome {
+            Ok(took) => alive("tcp", format!("tcp port {port} in {}", millis(took)), Some(took), now),
+            Err(failure @ (ConnectFailure::Refused | ConnectFailure::Reset)) => {
+                alive("tcp", format!("tcp port {port} answered: {failure}"), None, now)
+            }
+            Err(failure) => {
+                self.unclear |= failure == ConnectFailure::Busy;
+                self.tried.push(format!("tcp port {port}: {failure}"));
+                // Behind a device that is there, a handshake of that device proves nothing more.
+                if self.rules.paths.own { self.handshake(now) } else { self.direct() }
+            }
+        }
+    }
+
+    fn handshake(&mut self, now: Mono) -> Next {
+        match self.rules.paths.peer {
+            Some(peer) if self.rules.may_dial && self.came && self.dialled.is_none() => self.dial(peer, now),
+            _ => self.direct(),
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, now: Mono) -> Next {
+        self.step = Step::Handshake;
+        self.dialled = Some(now);
+        Next::Ask(Question::Handshake { peer })
+    }
+
+    fn dialled(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
+        match outcome {
+            Ok(took) if self.rules.paths.own => {
+                let text = format!("handshake in {}; {}", millis(took), self.tried.join("; "));
+                alive("handshake", text, Some(took), now)
+            }
+            Ok(_) => self.echo(now),
+            Err(failure) => {
+                self.unclear |= failure == ConnectFailure::Busy;
+                self.dial_failed = Some(now);
+                self.tried.push(format!("handshake: {failure}"));
+                self.direct()
+            }
+        }
+    }
+
+    /// Where a tunnel has told the host's key, the public address must prove to be the same host:
+    /// it may be somebody else's by now.
+    fn direct(&mut self) -> Next {
+        let Some(route) = self.rules.paths.route(Way::Direct) else {
+            return self.end();
+        };
+        self.step = Step::Direct;
+        let port = self.rules.port;
+        Next::Ask(match self.rules.pin.clone().filter(|_| self.rules.paths.own) {
+            Some(pin) => Question::Ssh { route, port, run: key_only(pin) },
+            None => Question::Connect { route, port },
+        })
+    }
+
+    /// On the Internet a refusal may come from whatever stands in front.
+    fn direct_connect(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
+        let port = self.rules.port;
+        match outcome {
+            Ok(took) => {
+                alive("direct", self.over(&format!("tcp port {port} at the public address")), Some(took), now)
+            }
+            Err(failure) => {
+                self.failed_direct(format!("tcp port {port}: {failure}"), failure == ConnectFailure::Busy)
+            }
+        }
+    }
+
+    fn failed_direct(&mut self, text: String, busy: bool) -> Next {
+        self.unclear |= busy;
+        self.tried.push(format!("public address: {text}"));
+        self.end()
+    }
+
+    /// Without its peer the tunnel can be asked nothing; other refusals concern one question.
+    fn refused(&mut self, step: Step, why: String, now: Mono) -> Next {
+        self.unclear = true;
+        self.tried.push(why);
+        match step {
+            Step::Evidence | Step::Handshake => self.direct(),
+            Step::Echo | Step::Connect => self.handshake(now),
+            Step::Direct => self.end(),
+        }
+    }
+
+    fn end(&self) -> Next {
+        let text = match self.tried.is_empty() {
+            true => "there is no way to ask this host".to_owned(),
+            false => format!("no answer: {}", self.tried.join("; ")),
+        };
+        Next::Done(if self.unclear { Verdict::Unclear { text } } else { Verdict::Dead { text } })
+    }
+
+    /// The way it went, and what failed before.
+    fn over(&self, way: &str) -> String {
+        match self.tried.is_empty() {
+            true => format!("answers: {way}"),
+            false => format!("answers: {way}; {}", self.tried.join("; ")),
+        }
+    }
+}
+
+/// The key exchange and nothing more: proves who is there.
+fn key_only(pin: String) -> SshRun {
+    SshRun { pin: Some(pin), learn: false, user: None, commands: Vec::new() }
+}
+
+fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono) -> Next {
+    Next::Done(Verdict::Alive { source, text, rtt, proof })
+}
+
+fn is_busy(failure: &SshFailure) -> bool {
+    *failure == SshFailure::Connect(ConnectFailure::Busy)
+}
+
+fn ssh_failure(failure: &SshFailure) -> String {
+    match failure {
+        SshFailure::Connect(failure) => format!("ssh: {failure}"),
+        SshFailure::HostKeyChanged { seen, .. } => format!("another host answers (key {seen})"),
+        SshFailure::Timeout => "ssh: timed out".into(),
+        _ => "answers, but not as this host's SSH server".into(),
+    }
+}
+
+/// For people: `12.3 ms`.
+pub fn millis(d: Duration) -> String {
+    format!("{:.1} ms", d.as_secs_f64() * 1000.0)
+}
+
+/// For people: `42 s`, `17 min`, `5 h`, `3 d`.
+pub fn age(d: Duration) -> String {
+    match d.as_secs() {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}

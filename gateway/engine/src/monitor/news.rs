@@ -1,0 +1,118 @@
+//! What the tunnel tells without being asked.
+//!
+//! It starts checks and writes events; it is never a result. Events that a device or the network
+//! could cause at will are limited per host, so that no one can flood the log.
+
+use std::mem::{Discriminant, discriminant};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::time::Mono;
+use crate::wire::{Event, EventKind, HostStatus, Record, Refusal};
+
+use super::host::Host;
+use super::liveness::age;
+use super::status::Level;
+use super::turn::Turn;
+
+/// Moves of an endpoint that are written down: a mobile link behind a busy NAT may move each minute.
+const MOVE_GAP: Duration = Duration::from_secs(60);
+/// The same refusal again: a device with a wrong clock tries every five seconds for days.
+const REFUSAL_GAP: Duration = Duration::from_secs(3600);
+/// Another refusal than the last.
+const OTHER_REFUSAL_GAP: Duration = Duration::from_secs(60);
+
+/// What the log was told last.
+#[derive(Debug, Default)]
+pub struct Told {
+    moved: Option<Mono>,
+    refused: Option<(Mono, Discriminant<Refusal>)>,
+}
+
+impl Host {
+    /// The first handshake ever, or under a new key: everything through the tunnel can start.
+    pub fn first_handshake(&mut self, turn: &mut Turn<'_>) {
+        if self.is_own() {
+            // A device with a new key may be another machine: its host key is learnt anew.
+            self.learnt = None;
+            self.event(EventKind::FirstHandshake, "the device came through its tunnel", String::new(), turn);
+        }
+        if !self.came {
+            self.tunnel_came(turn.now.mono);
+        }
+        self.planned = Some(turn.now.mono).filter(|_| self.check.is_none()).or(self.planned);
+    }
+
+    /// There is a session again: what was given up is asked at once. A soft failure is not, its
+    /// retry comes soon enough and an attempt is not to be used up.
+    pub fn session_up(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if !self.came {
+            self.tunnel_came(now);
+        }
+        let waits = self.track.hard == HostStatus::Down || self.track.status == HostStatus::Pending;
+        if (waits || self.asleep) && self.check.is_none() {
+            self.planned = Some(now);
+        }
+        if self.is_watched()
+            && let Some(i) = self.tunnel_service()
+        {
+            let service = &mut self.services[i];
+            let waits = service.stale || service.track.status.is_problem() && !service.track.is_soft();
+            if service.is_idle() && waits {
+                service.planned = Some(now);
+            }
+        }
+    }
+
+    pub fn endpoint_moved(&mut self, to: SocketAddr, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if self.is_own() && self.told.moved.is_none_or(|at| now.since(at) >= MOVE_GAP) {
+            self.told.moved = Some(now);
+            self.event(
+                EventKind::EndpointMoved,
+                "an authenticated packet came from there",
+                to.to_string(),
+                turn,
+            );
+        }
+    }
+
+    pub fn handshake_refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
+        let (now, kind) = (turn.now.mono, discriminant(&refusal));
+        let silent = self.told.refused.is_some_and(|(at, last)| {
+            now.since(at) < if last == kind { REFUSAL_GAP } else { OTHER_REFUSAL_GAP }
+        });
+        if self.is_own() && !silent {
+            self.told.refused = Some((now, kind));
+            self.event(EventKind::HandshakeRefused, &reason(refusal), String::new(), turn);
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        self.spec.own_tunnel
+    }
+
+    pub(super) fn event(&self, kind: EventKind, cause: &str, evidence: String, turn: &mut Turn<'_>) {
+        turn.record(Record::Event(Event {
+            at: turn.now.wall,
+            host: self.spec.id,
+            service: None,
+            kind,
+            cause: cause.to_owned(),
+            evidence,
+        }));
+    }
+}
+
+fn reason(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::ClockWentBack { behind } => format!(
+            "the device's clock went back by {}, or an old handshake was replayed; if the clock is right now: \
+             fleetgate device reset-clock",
+            age(behind)
+        ),
+        Refusal::RateLimited => "too many handshakes".to_owned(),
+        Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+    }
+}

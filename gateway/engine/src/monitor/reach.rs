@@ -1,0 +1,147 @@
+//! Which ways lead to a host: through its tunnel, or over the Internet.
+//!
+//! Knows the host's spec, not its state; who asks says what is known to be down.
+
+use std::net::IpAddr;
+
+use crate::id::PeerId;
+use crate::wire::{Check, HostSpec, Route, RoutePolicy};
+
+/// There is no raw socket outside the tunnels.
+const NO_DIRECT_PING: &str =
+    "a direct ping is not possible without a raw socket: check a TCP port or SSH, or go through a tunnel";
+const NO_TUNNEL_OF_ITS_OWN: &str = "this host has no tunnel of its own: switch the check off";
+const NO_WAY: &str = "no address on the route of this check: give the host one, or another route";
+const NO_LOGIN: &str = "no login is configured: give the host an SSH user";
+
+/// The way that a result went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Tunnel,
+    Direct,
+}
+
+impl Way {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Way::Tunnel => "tunnel",
+            Way::Direct => "direct",
+        }
+    }
+}
+
+/// The ways that a host's policy leaves open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// The peer that can be dialled and asked for evidence.
+    pub peer: Option<PeerId>,
+    /// Whether packets of that peer prove this host alive.
+    pub own: bool,
+    pub inner: Option<(PeerId, IpAddr)>,
+    pub direct: Option<String>,
+}
+
+impl Paths {
+    /// A host that is asked directly still takes evidence from its own tunnel: it costs nothing and
+    /// is true.
+    pub fn of(spec: &HostSpec) -> Paths {
+        let through = spec.route != RoutePolicy::Direct;
+        Paths {
+            peer: spec.peer.filter(|_| through || spec.own_tunnel),
+            own: spec.own_tunnel,
+            inner: spec.peer.zip(spec.address).filter(|_| through),
+            direct: spec.direct.clone().filter(|_| spec.route != RoutePolicy::Tunnel),
+        }
+    }
+
+    pub fn route(&self, way: Way) -> Option<Route> {
+        match way {
+            Way::Tunnel => self.inner.map(|(peer, address)| Route::Tunnel { peer, address }),
+            Way::Direct => self.direct.clone().map(|host| Route::Direct { host }),
+        }
+    }
+
+    /// The ways of an SSH session in the order to try them. Through the tunnel by preference; while
+    /// it is known to be down, straight to the public address.
+    pub fn ssh(&self, tunnel_down: bool) -> Vec<Way> {
+        match (self.inner.is_some(), self.direct.is_some()) {
+            (true, true) if tunnel_down => vec![Way::Direct],
+            (true, true) => vec![Way::Tunnel, Way::Direct],
+            (true, false) => vec![Way::Tunnel],
+            (false, true) => vec![Way::Direct],
+            (false, false) => vec![],
+        }
+    }
+
+    /// The way of a TCP connection. A port of the public address is another thing than the same
+    /// port inside, so that there is no second way.
+    pub fn tcp(&self) -> Option<Way> {
+        match (self.inner.is_some(), self.direct.is_some()) {
+            (true, _) => Some(Way::Tunnel),
+            (false, true) => Some(Way::Direct),
+            (false, false) => None,
+        }
+    }
+
+    /// Whether nothing but the tunnel leads to what this check asks.
+    pub fn needs_tunnel(&self, check: &Check) -> bool {
+        match check {
+            Check::Tunnel | Check::Ping { .. } => true,
+            Check::Tcp { .. } => self.tcp() == Some(Way::Tunnel),
+            Check::Ssh | Check::Sensor(_) | Check::Command { .. } => self.direct.is_none(),
+        }
+    }
+
+    /// Why a check can never be asked of this host.
+    pub fn refusal(&self, check: &Check, user: Option<&str>) -> Option<&'static str> {
+        match check {
+            Check::Tunnel => (!self.own || self.peer.is_none()).then_some(NO_TUNNEL_OF_ITS_OWN),
+            Check::Ping { .. } => self.inner.is_none().then_some(NO_DIRECT_PING),
+            _ if self.inner.is_none() && self.direct.is_none() => Some(NO_WAY),
+            Check::Tcp { .. } | Check::Ssh => None,
+            Check::Sensor(_) | Check::Command { .. } => user.is_none().then_some(NO_LOGIN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::testing;
+
+    fn paths(policy: RoutePolicy) -> Paths {
+        Paths::of(&HostSpec { route: policy, direct: Some("cam.example".into()), ..testing::host(1) })
+    }
+
+    #[test]
+    fn the_policy_opens_and_closes_ways() {
+        let auto = paths(RoutePolicy::Auto);
+        assert_eq!(auto.ssh(false), [Way::Tunnel, Way::Direct]);
+        assert_eq!(auto.ssh(true), [Way::Direct]);
+        assert_eq!(paths(RoutePolicy::Tunnel).ssh(true), [Way::Tunnel]);
+        assert_eq!(paths(RoutePolicy::Direct).ssh(false), [Way::Direct]);
+        assert_eq!(paths(RoutePolicy::Direct).tcp(), Some(Way::Direct));
+        assert_eq!(auto.tcp(), Some(Way::Tunnel));
+    }
+
+    #[test]
+    fn a_direct_ping_is_refused_with_the_reason() {
+        let refusal = paths(RoutePolicy::Direct).refusal(&Check::Ping { count: 1 }, None);
+        assert!(refusal.unwrap().contains("raw socket"));
+        assert_eq!(paths(RoutePolicy::Auto).refusal(&Check::Ping { count: 1 }, None), None);
+    }
+
+    #[test]
+    fn packets_of_a_device_are_no_tunnel_of_what_stands_behind_it() {
+        let behind = HostSpec { own_tunnel: false, ..testing::host(1) };
+        assert_eq!(Paths::of(&behind).refusal(&Check::Tunnel, None), Some(NO_TUNNEL_OF_ITS_OWN));
+    }
+
+    #[test]
+    fn what_runs_over_ssh_needs_a_login() {
+        let command = Check::Command { line: "true".into() };
+        assert_eq!(paths(RoutePolicy::Auto).refusal(&command, None), Some(NO_LOGIN));
+        assert_eq!(paths(RoutePolicy::Auto).refusal(&command, Some("fleet")), None);
+        assert_eq!(paths(RoutePolicy::Auto).refusal(&Check::Ssh, None), None);
+    }
+}

@@ -1,0 +1,290 @@
+//! The checks of a host's services: what is asked, what came back, and whether it counts.
+//!
+//! All that runs over SSH and is due together shares one session. A failure first sees whether what
+//! it depends on holds; if that is not known it is asked, and if it does not hold the failure is
+//! dropped and the service is not current, silently.
+
+use fleetgate_probes::plugin::PluginResult;
+
+use crate::time::Mono;
+use crate::wire::{Answer, Check, Evidence, HostStatus, Question};
+
+use super::answer::{self, Finding, Meaning};
+use super::depend::{self, On};
+use super::host::Host;
+use super::reach::Way;
+use super::service::{Held, Of, Run, Service};
+use super::status::Level;
+use super::turn::{Asker, Turn};
+
+/// How something stands that a failure depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It held at the time of the failure or after it.
+    Holds,
+    Fails,
+    /// It is being asked right now.
+    Open,
+    /// What is known is older than the failure.
+    Old,
+}
+
+impl Host {
+    /// Starts what is due, all that rides over SSH in one session.
+    pub(super) fn start_services(&mut self, turn: &mut Turn<'_>) {
+        let due: Vec<usize> =
+            (0..self.services.len()).filter(|i| self.services[*i].is_due(turn.now.mono)).collect();
+        let (riders, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|i| self.services[*i].rides());
+        for i in others {
+            self.start_service(i, turn);
+        }
+        if !riders.is_empty() && self.session.is_none() {
+            self.start_session(riders, turn);
+        }
+    }
+
+    /// Whatever rides in a session alone: somebody depends on it.
+    fn start_demanded(&mut self, i: usize, turn: &mut Turn<'_>) {
+        match self.services[i].rides() {
+            true if self.session.is_none() => self.start_session(vec![i], turn),
+            true => {}
+            false => self.start_service(i, turn),
+        }
+    }
+
+    fn start_service(&mut self, i: usize, turn: &mut Turn<'_>) {
+        let spec = &self.services[i].spec;
+        turn.started(self.services[i].planned);
+        if let Some(why) = self.paths.refusal(&spec.check, self.spec.ssh.user.as_deref()) {
+            return self.refuse(i, why, turn);
+        }
+        let Some(question) = self.first_question(&spec.check) else {
+            return self.discard(i, turn);
+        };
+        self.ask(i, question, turn);
+    }
+
+    /// A check that can never be asked says why, whatever it depends on.
+    pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
+        self.record(i, PluginResult::unknown(why), Way::Direct, turn.now.mono, turn);
+    }
+
+    fn first_question(&self, check: &Check) -> Option<Question> {
+        Some(match *check {
+            Check::Tunnel => Question::Evidence { peer: self.paths.peer? },
+            Check::Ping { count } => {
+                let (peer, address) = self.paths.inner?;
+                Question::Echo { peer, address, count }
+            }
+            Check::Tcp { port } => Question::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
+            Check::Ssh | Check::Sensor(_) | Check::Command { .. } => return None,
+        })
+    }
+
+    fn ask(&mut self, i: usize, question: Question, turn: &mut Turn<'_>) {
+        let timeout = self.services[i].spec.timing.timeout;
+        let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
+        self.services[i].run = Run::Asked(id);
+    }
+
+    pub(super) fn answer_service(&mut self, i: usize, answer: Answer, turn: &mut Turn<'_>) {
+        let timeout = self.services[i].spec.timing.timeout;
+        match (&self.services[i].spec.check, answer) {
+            (Check::Tunnel, Answer::Evidence(evidence)) => self.weigh_evidence(i, &evidence, turn),
+            (Check::Tunnel, Answer::Handshake(outcome)) => {
+                self.conclude(i, answer::handshake(&outcome), Way::Tunnel, turn);
+            }
+            (Check::Ping { .. }, Answer::Echo(echo)) => {
+                self.conclude(i, answer::ping(&echo), Way::Tunnel, turn);
+            }
+            (Check::Tcp { port }, Answer::Connect(outcome)) => {
+                let meaning = answer::connect(*port, &outcome, timeout);
+                self.conclude(i, meaning, self.paths.tcp().unwrap_or(Way::Direct), turn);
+            }
+            _ => self.discard(i, turn),
+        }
+        self.settle_held(turn);
+    }
+
+    /// The `tunnel` check takes evidence, else it forces a handshake, unless the host's own check
+    /// has just tried that.
+    fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let service = &self.services[i];
+        let limit = service.newer_than.unwrap_or_else(|| evidence_limit(service, now));
+        if let Some(packet) = evidence.last_packet.filter(|at| *at > limit) {
+            let finding = Finding::said(answer::evidence(evidence, packet, now));
+            return self.conclude_at(i, finding, Way::Tunnel, packet, turn);
+        }
+        let begun = service.newer_than.or(service.planned);
+        match (self.dial_failed.filter(|at| begun.is_some_and(|b| *at >= b)), self.paths.peer) {
+            (Some(failed), _) => {
+                self.conclude_at(i, answer::no_handshake("timed out"), Way::Tunnel, failed, turn);
+            }
+            (None, Some(peer)) => self.ask(i, Question::Handshake { peer }, turn),
+            (None, None) => self.discard(i, turn),
+        }
+    }
+
+    pub(super) fn conclude(&mut self, i: usize, meaning: Meaning, way: Way, turn: &mut Turn<'_>) {
+        match meaning {
+            Some(finding) => self.conclude_at(i, finding, way, turn.now.mono, turn),
+            None => self.discard(i, turn),
+        }
+    }
+
+    /// `at`: when it was so.
+    pub(super) fn conclude_at(
+        &mut self,
+        i: usize,
+        finding: Finding,
+        way: Way,
+        at: Mono,
+        turn: &mut Turn<'_>,
+    ) {
+        let service = &mut self.services[i];
+        service.newer_than = None;
+        let limits: Vec<_> = service.spec.thresholds.iter().map(|t| (t.metric.clone(), t.limits)).collect();
+        let result = finding.result.apply(&limits);
+        if !Some(result.status).is_problem() {
+            return self.record(i, result, way, at, turn);
+        }
+        if finding.silence && turn.in_grace(self.spec.timing.interval) {
+            return self.discard(i, turn);
+        }
+        let checks: Vec<&Check> = self.services.iter().map(|s| &s.spec.check).collect();
+        let on = depend::nearest(&self.services[i].spec.check, way, &checks);
+        self.judge(i, Held { result, way, failed_at: at, on, asked: false }, turn);
+    }
+
+    /// A failure counts if what it depends on held when it was found, or holds now.
+    fn judge(&mut self, i: usize, mut held: Held, turn: &mut Turn<'_>) {
+        match self.standing(held.on, held.failed_at) {
+            Standing::Holds => {
+                self.record(i, held.result, held.way, held.failed_at, turn);
+            }
+            Standing::Fails => self.discard(i, turn),
+            Standing::Old if held.asked => self.discard(i, turn),
+            Standing::Open => {
+                // What fails together with its dependency shares its fate.
+                held.asked |= self.is_held(held.on);
+                self.services[i].run = Run::Held(Box::new(held));
+            }
+            Standing::Old => {
+                held.asked = true;
+                let (on, since) = (held.on, held.failed_at);
+                self.services[i].run = Run::Held(Box::new(held));
+                self.demand(on, since, turn);
+            }
+        }
+    }
+
+    fn standing(&self, on: On, failed_at: Mono) -> Standing {
+        let (open, fails, good_at) = match on {
+            On::Host => {
+                let fails = self.asleep || self.track.status == HostStatus::Down;
+                (self.check.is_some(), fails, self.good_at)
+            }
+            On::Service(i) => {
+                let service = &self.services[i];
+                (!service.is_idle(), !service.holds(), service.good_at)
+            }
+        };
+        match () {
+            () if open => Standing::Open,
+            () if fails => Standing::Fails,
+            () if good_at.is_some_and(|at| at >= failed_at) => Standing::Holds,
+            () => Standing::Old,
+        }
+    }
+
+    fn is_held(&self, on: On) -> bool {
+        matches!(on, On::Service(i) if matches!(self.services[i].run, Run::Held(_)))
+    }
+
+    /// Asks now what a failure depends on; only what is newer than the failure counts.
+    fn demand(&mut self, on: On, newer_than: Mono, turn: &mut Turn<'_>) {
+        match on {
+            On::Host => {
+                self.newer_than = Some(newer_than);
+                self.start_check(turn);
+            }
+            On::Service(i) => {
+                self.services[i].newer_than = Some(newer_than);
+                self.start_demanded(i, turn);
+            }
+        }
+    }
+
+    /// Decides about failures whose dependency has been asked meanwhile.
+    pub(super) fn settle_held(&mut self, turn: &mut Turn<'_>) {
+        while let Some((i, held)) = self.take_decidable() {
+            self.judge(i, held, turn);
+        }
+    }
+
+    fn take_decidable(&mut self) -> Option<(usize, Held)> {
+        let i = self.services.iter().position(|s| match &s.run {
+            Run::Held(held) => self.standing(held.on, held.failed_at) != Standing::Open,
+            _ => false,
+        })?;
+        match std::mem::replace(&mut self.services[i].run, Run::Idle) {
+            Run::Held(held) => Some((i, *held)),
+            _ => None,
+        }
+    }
+
+    /// A result that counts. What waited for this service to hold again is checked promptly.
+    /// `at`: when it was so.
+    fn record(&mut self, i: usize, result: PluginResult, way: Way, at: Mono, turn: &mut Turn<'_>) {
+        let next = turn.next(self.spec.id, &self.services[i].spec.timing);
+        let silenced = self.track.hard == HostStatus::Down;
+        let of = Of { host: self.spec.id, name: &self.spec.name, silenced };
+        let service = &mut self.services[i];
+        let held_before = service.holds();
+        service.newer_than = None;
+        let records = service.take(result, way, of, next, turn.now);
+        if service.holds() {
+            service.good_at = service.good_at.max(Some(at));
+        }
+        let recovered = !held_before && service.holds();
+        records.into_iter().for_each(|r| turn.record(r));
+        if recovered {
+            self.revive_dependents(i, turn.soon(self.soon()));
+        }
+    }
+
+    fn revive_dependents(&mut self, of: usize, at: Mono) {
+        let checks: Vec<Check> = self.services.iter().map(|s| s.spec.check.clone()).collect();
+        let checks: Vec<&Check> = checks.iter().collect();
+        for service in self.services.iter_mut().filter(|s| s.stale && s.is_idle()) {
+            if depend::nearest(&service.spec.check, Way::Tunnel, &checks) == On::Service(of) {
+                service.revive(at);
+            }
+        }
+    }
+
+    /// No result. What was known stays, not current, until the next slot.
+    pub(super) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
+        let next = turn.next(self.spec.id, &self.services[i].spec.timing);
+        let service = &mut self.services[i];
+        service.run = Run::Idle;
+        service.newer_than = None;
+        service.planned = Some(next.regular);
+        service.mark_stale();
+        turn.record(service.row(self.spec.id, turn.now));
+    }
+
+    pub(super) fn tunnel_service(&self) -> Option<usize> {
+        self.services.iter().position(|s| s.spec.check == Check::Tunnel)
+    }
+}
+
+/// As for the host: the interval, and after a failure only what is newer.
+fn evidence_limit(service: &Service, now: Mono) -> Mono {
+    let interval = now - service.spec.timing.interval;
+    match service.failed_at.filter(|_| service.track.status.is_problem()) {
+        Some(failed) => interval.max(failed),
+        None => interval,
+    }
+}

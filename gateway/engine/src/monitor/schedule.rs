@@ -1,0 +1,238 @@
+//! When what is due: slots, retries, the agenda of hosts, and the questions under way.
+//!
+//! Every operation costs O(log n) of the hosts. Knows no states and asks nothing itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::id::HostId;
+use crate::time::{Mono, Now};
+use crate::wire::AskId;
+
+/// Shortest interval that the slots are laid out by; a configured one is longer.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// An answer this much over its question's timeout will not come: whoever carried it has failed,
+/// and the check must not hang for ever.
+pub const ANSWER_SLACK: Duration = Duration::from_secs(10);
+
+/// A small generator for jitter; nothing that it feeds is a secret (SplitMix64).
+#[derive(Debug)]
+pub struct Jitter(u64);
+
+impl Jitter {
+    pub fn new(seed: u64) -> Self {
+        Jitter(seed)
+    }
+
+    /// In [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// A factor within 10 % of one, for retries.
+    pub fn retry_factor(&mut self) -> f64 {
+        0.9 + 0.2 * self.unit()
+    }
+}
+
+fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Where the slots lie: fixed to the calendar once, at the start, so that they are the same after a
+/// restart and do not move when the wall clock steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Slots {
+    /// Nanoseconds from the boot-time clock to the calendar, as read at the start.
+    offset: i128,
+}
+
+impl Slots {
+    pub fn new(now: Now) -> Self {
+        let wall = i128::from(now.wall.as_millis()) * 1_000_000;
+        Slots { offset: wall - i128::from(now.mono.as_nanos()) }
+    }
+
+    /// The next slot of a host after `now`: phase + k * interval, the phase by the host alone, so
+    /// that all its checks of one interval come together. What was missed is not caught up.
+    pub fn next(&self, host: HostId, interval: Duration, now: Mono) -> Mono {
+        let interval = interval.max(MIN_INTERVAL).as_nanos() as i128;
+        let phase = i128::from(mix(host.as_i64() as u64)) % interval;
+        let position = i128::from(now.as_nanos()) + self.offset - phase;
+        let wait = interval - position.rem_euclid(interval);
+        now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+}
+
+/// The hosts by the time when something of theirs is due.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    due: BTreeSet<(Mono, HostId)>,
+    when: BTreeMap<HostId, Mono>,
+}
+
+impl Agenda {
+    pub fn set(&mut self, host: HostId, at: Option<Mono>) {
+        let before = match at {
+            Some(at) => self.when.insert(host, at),
+            None => self.when.remove(&host),
+        };
+        if before == at {
+            return;
+        }
+        if let Some(before) = before {
+            self.due.remove(&(before, host));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, host));
+        }
+    }
+
+    pub fn first(&self) -> Option<Mono> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the host that has waited longest, if any is due.
+    pub fn pop_due(&mut self, now: Mono) -> Option<HostId> {
+        let (at, host) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.remove(&(at, host));
+        self.when.remove(&host);
+        Some(host)
+    }
+}
+
+/// The questions that have no answer yet. `T` says what of the host asked.
+#[derive(Debug)]
+pub struct Asks<T> {
+    last: u64,
+    open: BTreeMap<AskId, (HostId, T, Mono)>,
+    given_up: BTreeSet<(Mono, AskId)>,
+}
+
+impl<T> Asks<T> {
+    pub fn new() -> Self {
+        Asks { last: 0, open: BTreeMap::new(), given_up: BTreeSet::new() }
+    }
+
+    pub fn open(&mut self, host: HostId, what: T, timeout: Duration, now: Mono) -> AskId {
+        self.last += 1;
+        let id = AskId(self.last);
+        let given_up = now + timeout + ANSWER_SLACK;
+        self.open.insert(id, (host, what, given_up));
+        self.given_up.insert((given_up, id));
+        id
+    }
+
+    /// Ends a question. `None`: it was ended before, and its answer means nothing any more.
+    pub fn close(&mut self, id: AskId) -> Option<(HostId, T)> {
+        let (host, what, given_up) = self.open.remove(&id)?;
+        self.given_up.remove(&(given_up, id));
+        Some((host, what))
+    }
+
+    /// A question whose answer will not come.
+    pub fn overdue(&self, now: Mono) -> Option<AskId> {
+        self.given_up.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
+    }
+
+    pub fn first_overdue(&self) -> Option<Mono> {
+        self.given_up.first().map(|(at, _)| *at)
+    }
+
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+    use proptest::prelude::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(secs: u64) -> Now {
+        Now { mono: Mono::from_secs(secs), wall: Wall::from_millis(1_800_000_000_000 + secs as i64 * 1000) }
+    }
+
+    #[test]
+    fn the_slots_of_a_host_are_the_same_after_a_restart() {
+        let host = HostId::from_i64(77);
+        let before = Slots::new(at(1_000)).next(host, MINUTE, Mono::from_secs(1_000));
+        let rebooted = Now { mono: Mono::from_secs(3), wall: at(1_000).wall };
+        let after = Slots::new(rebooted).next(host, MINUTE, rebooted.mono);
+        assert_eq!(before.since(Mono::from_secs(1_000)), after.since(Mono::from_secs(3)));
+    }
+
+    #[test]
+    fn a_slower_check_shares_every_fifth_slot_of_a_faster_one() {
+        let (slots, host) = (Slots::new(at(0)), HostId::from_i64(5));
+        let ping = slots.next(host, 5 * MINUTE, Mono::from_secs(100));
+        let before = Mono::from_nanos(ping.as_nanos() - 1);
+        assert_eq!(slots.next(host, MINUTE, before), ping);
+    }
+
+    #[test]
+    fn hosts_are_spread_over_the_interval() {
+        let slots = Slots::new(at(0));
+        let mut tenths = [0; 10];
+        for raw in 0..10_000 {
+            let slot = slots.next(HostId::from_i64(raw), MINUTE, Mono::from_secs(600));
+            tenths[(slot.since(Mono::from_secs(600)).as_millis() as usize - 1) / 6_000] += 1;
+        }
+        assert!(tenths.iter().all(|n| (850..1150).contains(n)), "{tenths:?}");
+    }
+
+    #[test]
+    fn the_agenda_gives_the_longest_waiting_host_first_and_each_once() {
+        let mut agenda = Agenda::default();
+        let [a, b, c] = [1, 2, 3].map(HostId::from_i64);
+        agenda.set(a, Some(Mono::from_secs(9)));
+        agenda.set(b, Some(Mono::from_secs(5)));
+        agenda.set(c, Some(Mono::from_secs(5)));
+        agenda.set(a, Some(Mono::from_secs(4)));
+        agenda.set(c, None);
+        assert_eq!(agenda.first(), Some(Mono::from_secs(4)));
+        let order: Vec<_> = std::iter::from_fn(|| agenda.pop_due(Mono::from_secs(5))).collect();
+        assert_eq!(order, [a, b]);
+        assert_eq!(agenda.first(), None);
+    }
+
+    #[test]
+    fn a_closed_question_has_no_second_answer() {
+        let mut asks = Asks::new();
+        let id = asks.open(HostId::from_i64(1), "host", MINUTE, Mono::ZERO);
+        assert_eq!(asks.overdue(Mono::ZERO + MINUTE), None);
+        assert_eq!(asks.overdue(Mono::ZERO + MINUTE + ANSWER_SLACK), Some(id));
+        assert_eq!(asks.close(id), Some((HostId::from_i64(1), "host")));
+        assert_eq!(asks.close(id), None);
+        assert_eq!((asks.len(), asks.first_overdue()), (0, None));
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_slot_is_ahead_within_one_interval_and_without_drift(
+            raw in any::<i64>(), millis in 100u64..10_000_000, now in 0u64..1 << 50,
+        ) {
+            let (host, interval) = (HostId::from_i64(raw), Duration::from_millis(millis));
+            let (slots, now) = (Slots::new(at(7)), Mono::from_nanos(now));
+            let next = slots.next(host, interval, now);
+            prop_assert!(next > now && next.since(now) <= interval);
+            prop_assert_eq!(slots.next(host, interval, next), next + interval);
+        }
+
+        #[test]
+        fn retries_jitter_by_a_tenth(seed in any::<u64>()) {
+            let factor = Jitter::new(seed).retry_factor();
+            prop_assert!((0.9..1.1).contains(&factor));
+        }
+    }
+}

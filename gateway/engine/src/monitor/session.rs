@@ -1,0 +1,180 @@
+//! The one SSH session of a host: who rides in it, which way it goes, and what each rider gets.
+//!
+//! A failure of the session is a result of the `ssh` check alone; what did not run has none. Host
+//! keys are learnt here, through the tunnel only.
+
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sensors::{self, Sensor};
+
+use crate::wire::{
+    Answer, AskId, Check, EventKind, Question, Record, RemoteCommand, SshAnswer, SshFailure, SshRun,
+};
+
+use super::answer::{self, Finding, Meaning, SENSORS};
+use super::host::Host;
+use super::reach::Way;
+use super::service::Run;
+use super::turn::{Asker, Turn};
+
+/// A session under way.
+#[derive(Debug)]
+pub struct Session {
+    pub question: AskId,
+    riders: Vec<usize>,
+    way: Way,
+    /// Ways still to be tried.
+    rest: Vec<Way>,
+}
+
+impl Host {
+    /// `ssh` itself rides in every session: that is what proves what the others depend on.
+    pub(super) fn start_session(&mut self, due: Vec<usize>, turn: &mut Turn<'_>) {
+        let ways = self.paths.ssh(self.tunnel_is_down());
+        let joins = |i: &usize| due.contains(i) || self.is_ssh(*i) && self.services[*i].is_idle();
+        let riders: Vec<usize> = (0..self.services.len()).filter(joins).collect();
+        if ways.is_empty() {
+            let check = Check::Ssh;
+            let why = self.paths.refusal(&check, None).unwrap_or_default();
+            return riders.into_iter().for_each(|i| self.refuse(i, why, turn));
+        }
+        for i in &riders {
+            let service = &mut self.services[*i];
+            turn.started(service.planned.filter(|at| *at <= turn.now.mono));
+            service.run = Run::Riding;
+        }
+        self.open_session(riders, ways, turn);
+    }
+
+    /// Without a key to insist on nobody is authenticated over the Internet.
+    fn open_session(&mut self, riders: Vec<usize>, mut ways: Vec<Way>, turn: &mut Turn<'_>) {
+        let way = ways.remove(0);
+        let Some(route) = self.paths.route(way) else {
+            return riders.into_iter().for_each(|i| self.discard(i, turn));
+        };
+        let pin = self.pin();
+        let user = self.spec.ssh.user.clone().filter(|_| way == Way::Tunnel || pin.is_some());
+        let commands = if user.is_some() { self.commands(&riders) } else { Vec::new() };
+        let timeout = self.spec.timing.timeout + commands.iter().map(|c| c.timeout).sum();
+        let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
+        let question = Question::Ssh { route, port: self.spec.ssh.port, run };
+        let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
+        self.session = Some(Session { question, riders, way, rest: ways });
+    }
+
+    /// One command for all sensors, one for each plugin.
+    fn commands(&self, riders: &[usize]) -> Vec<RemoteCommand> {
+        let specs = || riders.iter().map(|i| &self.services[*i].spec);
+        let timeout = specs().filter(|s| matches!(s.check, Check::Sensor(_))).map(|s| s.timing.timeout).max();
+        let sensors = self.sensors(riders);
+        let script = timeout.map(|timeout| RemoteCommand {
+            name: SENSORS.to_owned(),
+            line: sensors::script(&sensors),
+            timeout,
+        });
+        let plugins = specs().filter_map(|s| match &s.check {
+            Check::Command { line } => {
+                Some(RemoteCommand { name: s.name.clone(), line: line.clone(), timeout: s.timing.timeout })
+            }
+            _ => None,
+        });
+        script.into_iter().chain(plugins).collect()
+    }
+
+    /// The sensors under the names of their services.
+    fn sensors(&self, riders: &[usize]) -> Vec<(String, Sensor)> {
+        let sensor = |i: &usize| match &self.services[*i].spec.check {
+            Check::Sensor(sensor) => Some((self.services[*i].spec.name.clone(), sensor.clone())),
+            _ => None,
+        };
+        riders.iter().filter_map(sensor).collect()
+    }
+
+    pub(super) fn answer_session(&mut self, answer: Answer, turn: &mut Turn<'_>) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        match answer {
+            Answer::Ssh(answer) if answer::is_unreached(&answer) && !session.rest.is_empty() => {
+                self.open_session(session.riders, session.rest, turn);
+            }
+            Answer::Ssh(answer) => self.read_session(&session, &answer, turn),
+            _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
+        }
+        self.settle_held(turn);
+    }
+
+    /// The session itself first: the others depend on it.
+    fn read_session(&mut self, session: &Session, answer: &SshAnswer, turn: &mut Turn<'_>) {
+        self.note_host_key(session.way, answer, turn);
+        let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
+        let user = self.spec.ssh.user.clone();
+        let verdict = answer::session(answer, user.as_deref(), self.spec.timing.timeout);
+        for i in &own {
+            self.conclude(*i, verdict.clone(), session.way, turn);
+        }
+        let without = verdict.filter(|_| !self.watches_ssh() && answer.failure.is_some());
+        for (i, meaning) in self.meanings(&runs, answer) {
+            let meaning = meaning.or_else(|| without.clone().map(no_session));
+            self.conclude(i, meaning, session.way, turn);
+        }
+    }
+
+    fn meanings(&self, runs: &[usize], answer: &SshAnswer) -> Vec<(usize, Meaning)> {
+        let timeout = self.spec.timing.timeout;
+        let mut read = answer::sensors(answer, &self.sensors(runs), timeout).into_iter();
+        let meaning = |i: &usize| {
+            let spec = &self.services[*i].spec;
+            let meaning = match &spec.check {
+                Check::Sensor(_) => read.next().flatten(),
+                _ => answer::command(answer, &spec.name, spec.timing.timeout),
+            };
+            (*i, meaning)
+        };
+        runs.iter().map(meaning).collect()
+    }
+
+    fn note_host_key(&mut self, way: Way, answer: &SshAnswer, turn: &mut Turn<'_>) {
+        if let Some(SshFailure::HostKeyChanged { pinned, seen }) = &answer.failure {
+            return self.note_strange_key(pinned, seen, turn);
+        }
+        self.strange_key = None;
+        if let Some(fingerprint) =
+            answer.host_key.clone().filter(|_| way == Way::Tunnel && self.pin().is_none())
+        {
+            self.learnt = Some(fingerprint.clone());
+            let cause = "first contact through the tunnel";
+            self.event(EventKind::HostKeyPinned, cause, fingerprint.clone(), turn);
+            turn.record(Record::Pinned { host: self.spec.id, fingerprint });
+        }
+    }
+
+    /// Written down once per key; what the `ssh` check already said before a restart is known.
+    fn note_strange_key(&mut self, pinned: &str, seen: &str, turn: &mut Turn<'_>) {
+        let known = self.strange_key.as_deref() == Some(seen)
+            || (0..self.services.len()).any(|i| self.is_ssh(i) && self.services[i].text().contains(seen));
+        self.strange_key = Some(seen.to_owned());
+        if !known {
+            let evidence = format!("pinned {pinned}, seen {seen}");
+            self.event(EventKind::HostKeyChanged, "nothing was authenticated", evidence, turn);
+        }
+    }
+
+    fn is_ssh(&self, i: usize) -> bool {
+        self.services[i].spec.check == Check::Ssh
+    }
+
+    fn watches_ssh(&self) -> bool {
+        (0..self.services.len()).any(|i| self.is_ssh(i))
+    }
+
+    /// As far as is known without asking.
+    fn tunnel_is_down(&self) -> bool {
+        self.source == "direct" || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
+    }
+}
+
+/// Where `ssh` is switched off there is no other to say it.
+fn no_session(finding: Finding) -> Finding {
+    let result = PluginResult::unknown(format!("ssh: {}", finding.result.text));
+    Finding { result, ..finding }
+}

@@ -1,0 +1,24 @@
+//! Hosts for the tests of this room.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::id::HostId;
+use crate::wire::{HostSpec, RoutePolicy, SshSpec, Timing};
+
+/// A device with a tunnel, without services.
+pub fn host(raw: i64) -> HostSpec {
+    let id = HostId::from_i64(raw);
+    HostSpec {
+        id,
+        name: format!("cam-{raw}"),
+        peer: Some(id),
+        own_tunnel: true,
+        address: Some(IpAddr::V4(Ipv4Addr::new(172, 24, 0, raw as u8))),
+        direct: None,
+        ssh: SshSpec { port: 22, user: None, pin: None },
+        route: RoutePolicy::Auto,
+        max_silence: None,
+        timing: Timing::DEFAULT,
+        services: Vec::new(),
+    }
+}

@@ -1,0 +1,229 @@
+//! The host's own check: when it is made, what it may use, and what its verdict does.
+//!
+//! The questions themselves are `liveness.rs`; the counting is `status.rs`.
+
+use std::time::Duration;
+
+use fleetgate_probes::sample::Metric;
+
+use crate::time::Mono;
+use crate::wire::{Answer, Check, Event, EventKind, HostStatus, Message, Record, Sample};
+
+use super::alert;
+use super::host::Host;
+use super::liveness::{Liveness, Next, Rules, Verdict};
+use super::status::{Change, Level};
+use super::turn::{Asker, Turn, cause};
+
+/// A host that is down or asleep is dialled this often. A device that comes back dials by itself;
+/// this is for those that cannot, and costs their uplink two small packets.
+const QUIET_DIAL: Duration = Duration::from_secs(300);
+
+/// Questions of one check that may each run into their timeout: echo, TCP, handshake, public
+/// address. Together they end within the interval.
+const QUESTIONS: u32 = 4;
+
+impl Host {
+    pub(super) fn start_check(&mut self, turn: &mut Turn<'_>) {
+        turn.started(self.planned.filter(|at| *at <= turn.now.mono));
+        let (check, next) = Liveness::begin(self.rules(turn.now.mono));
+        self.newer_than = None;
+        self.planned = None;
+        self.check = Some(check);
+        self.step(next, turn);
+    }
+
+    pub(super) fn answer_check(&mut self, answer: Answer, turn: &mut Turn<'_>) {
+        self.question = None;
+        if let Some(check) = &mut self.check {
+            let next = check.answer(answer, turn.now.mono);
+            self.step(next, turn);
+        }
+    }
+
+    fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
+        match next {
+            Next::Ask(question) => {
+                let timing = self.spec.timing;
+                let timeout = timing.timeout.min(timing.interval / QUESTIONS);
+                self.question = Some(turn.ask(self.spec.id, Asker::Host, question, timeout));
+            }
+            Next::Done(verdict) => self.finish(verdict, turn),
+        }
+    }
+
+    fn rules(&self, now: Mono) -> Rules {
+        let over_ssh = self.services.iter().any(|s| s.rides()) || self.spec.ssh.user.is_some();
+        let tcp = self.services.iter().find_map(|s| match s.spec.check {
+            Check::Tcp { port } => Some(port),
+            _ => None,
+        });
+        let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
+        Rules {
+            newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            may_dial: self.newer_than.is_some() || self.may_dial(now),
+            came: self.came,
+            port,
+            pin: self.pin().filter(|_| port == self.spec.ssh.port),
+            paths: self.paths.clone(),
+        }
+    }
+
+    /// In its interval a packet is as good as a question; after a failure only a newer one is.
+    fn evidence_limit(&self, now: Mono) -> Mono {
+        let interval = now - self.spec.timing.interval;
+        match self.failed_at.filter(|_| self.track.status.is_problem()) {
+            Some(failed) => interval.max(failed),
+            None => interval,
+        }
+    }
+
+    fn may_dial(&self, now: Mono) -> bool {
+        let quiet = self.asleep || self.track.hard == HostStatus::Down;
+        !quiet || self.dialled.is_none_or(|at| now.since(at) >= QUIET_DIAL)
+    }
+
+    pub(super) fn pin(&self) -> Option<String> {
+        self.spec.ssh.pin.clone().or_else(|| self.learnt.clone())
+    }
+
+    fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+        if let Some(check) = self.check.take() {
+            self.dialled = check.dialled.or(self.dialled);
+            self.dial_failed = check.dial_failed.or(self.dial_failed);
+            if check.came && !self.came {
+                self.tunnel_came(turn.now.mono);
+            }
+        }
+        match verdict {
+            Verdict::Alive { source, text, rtt, proof } => self.alive(source, text, rtt, proof, turn),
+            Verdict::Dead { .. } if self.never_came() => self.planned = None,
+            Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
+            Verdict::Dead { .. } if self.may_sleep(turn.now.mono) => self.fall_asleep(turn),
+            Verdict::Dead { text } => self.dead(text, turn),
+            Verdict::Unclear { .. } => self.inconclusive(turn),
+        }
+        self.settle_held(turn);
+    }
+
+    /// From now on its tunnel is asked; what was waiting for it starts.
+    pub(super) fn tunnel_came(&mut self, now: Mono) {
+        self.came = true;
+        if self.is_watched() {
+            self.resume_services(now);
+        }
+    }
+
+    /// There is no way yet on which it could have answered.
+    fn never_came(&self) -> bool {
+        !self.came && self.paths.direct.is_none()
+    }
+
+    fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
+        self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
+    }
+
+    fn may_sleep(&self, now: Mono) -> bool {
+        let heard = self.good_at.unwrap_or(self.watched_from).max(self.watched_from);
+        let within = self.spec.max_silence.is_some_and(|limit| now.since(heard) < limit);
+        within && !self.track.status.is_problem()
+    }
+
+    fn alive(&mut self, source: &str, text: String, rtt: Option<Duration>, proof: Mono, turn: &mut Turn<'_>) {
+        let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
+        self.good_at = self.good_at.max(Some(proof));
+        self.asleep = false;
+        self.source = source.to_owned();
+        self.take(HostStatus::Up, text, rtt, turn);
+        if !watched {
+            let at = if first { turn.now.mono } else { turn.soon(self.soon()) };
+            self.resume_services(at);
+        }
+    }
+
+    fn dead(&mut self, text: String, turn: &mut Turn<'_>) {
+        self.failed_at = Some(turn.now.mono);
+        self.asleep = false;
+        self.source = "none".to_owned();
+        self.take(HostStatus::Down, text, None, turn);
+        if self.track.hard == HostStatus::Down {
+            self.suspend_all(turn);
+        }
+    }
+
+    /// One result, counted and recorded.
+    fn take(&mut self, status: HostStatus, text: String, rtt: Option<Duration>, turn: &mut Turn<'_>) {
+        let before = self.track.status;
+        let change = self.track.apply(status, self.spec.timing.attempts);
+        self.since = if before == self.track.status { self.since } else { turn.now.wall };
+        (self.output, self.stale, self.last_check) = (text, false, Some(turn.now.wall));
+        let next = turn.next(self.spec.id, &self.spec.timing);
+        self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
+        let notice = alert::due(&self.track, self.notified, false);
+        if let Some(notice) = &notice {
+            self.notified = alert::notified(notice);
+        }
+        turn.record(self.row(turn.now));
+        if let Some(rtt) = rtt {
+            let metrics = vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")];
+            let service = String::new();
+            turn.record(Record::Sample(Sample { host: self.spec.id, service, at: turn.now.wall, metrics }));
+        }
+        if let Some(change) = change {
+            self.record_change(&change, turn);
+        }
+        if let Some(notice) = notice {
+            self.record_message(&notice, turn);
+        }
+    }
+
+    fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {
+        turn.record(Record::Event(Event {
+            at: turn.now.wall,
+            host: self.spec.id,
+            service: None,
+            kind: EventKind::StateChanged {
+                from: change.from.name(),
+                to: change.to.name(),
+                hard: change.hard,
+            },
+            cause: cause(&self.track, change, self.spec.timing.attempts),
+            evidence: self.output.clone(),
+        }));
+    }
+
+    fn record_message(&self, notice: &alert::Notice<HostStatus>, turn: &mut Turn<'_>) {
+        turn.record(Record::Message(Message {
+            at: turn.now.wall,
+            host: self.spec.id,
+            host_name: self.spec.name.clone(),
+            service: None,
+            problem: notice.problem,
+            from: notice.from.name(),
+            to: notice.to.name(),
+            output: self.output.clone(),
+            since: self.since,
+        }));
+    }
+
+    /// Expected to be silent: no result, and nothing asked of what is on it.
+    fn fall_asleep(&mut self, turn: &mut Turn<'_>) {
+        let news = !self.asleep;
+        self.asleep = true;
+        self.planned = Some(turn.next(self.spec.id, &self.spec.timing).regular);
+        if news {
+            turn.record(self.row(turn.now));
+            self.suspend_all(turn);
+        }
+    }
+
+    /// Nothing follows; what was known stays, not current.
+    fn inconclusive(&mut self, turn: &mut Turn<'_>) {
+        let news = !self.stale && self.track.status != HostStatus::Pending;
+        self.stale |= news;
+        self.planned = Some(turn.next(self.spec.id, &self.spec.timing).regular);
+        if news {
+            turn.record(self.row(turn.now));
+        }
+    }
+}

@@ -1,0 +1,556 @@
+//! A fleet as it really is, a gateway that watches it, and a clock that runs as fast as it can.
+//!
+//! The world answers the monitor's questions from the injected truth, keeps what the store would
+//! keep, and can restart the gateway or suspend its machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::wire::{
+    Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event, Evidence,
+    HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News, Question, Record,
+    RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure, SshRun, SshSpec,
+    Timing,
+};
+use fleetgate_probes::sensors::{Reading, parse_request, render};
+
+/// A round trip through the simulated network.
+pub const RTT: Duration = Duration::from_millis(30);
+/// How often a device with a keepalive says something.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+/// A session that lost its link is believed in for so long.
+const SESSION: Duration = Duration::from_secs(120);
+/// A device that can dial again does so within this time.
+const REDIAL: Duration = Duration::from_secs(2);
+
+/// How a device really is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Truth {
+    /// Powered.
+    pub alive: bool,
+    /// The tunnel's packets get through.
+    pub link: bool,
+    /// WireGuard lives, nothing above it does.
+    pub hung: bool,
+    /// The public address leads to it.
+    pub direct: bool,
+    pub sshd: bool,
+    pub login: bool,
+    pub host_key: &'static str,
+    pub temperature: f64,
+    pub plugin_exit: u32,
+    pub tcp: bool,
+}
+
+impl Truth {
+    pub fn well() -> Self {
+        Truth {
+            alive: true,
+            link: true,
+            hung: false,
+            direct: true,
+            sshd: true,
+            login: true,
+            host_key: "SHA256:own",
+            temperature: 30.0,
+            plugin_exit: 0,
+            tcp: true,
+        }
+    }
+
+    pub fn off() -> Self {
+        Truth { alive: false, ..Truth::well() }
+    }
+
+    pub fn tunnel_works(&self) -> bool {
+        self.alive && self.link
+    }
+}
+
+pub struct Device {
+    pub spec: HostSpec,
+    pub truth: Truth,
+    /// Has been seen through its tunnel.
+    pub came: bool,
+    /// Packets have flowed since then.
+    flow: Option<Mono>,
+    /// Without a flow: until when the gateway believes in the session.
+    believed: Mono,
+    last_packet: Option<Mono>,
+    last_handshake: Option<Mono>,
+}
+
+impl Device {
+    /// Brings the last packet up to date.
+    fn settle(&mut self, now: Mono) {
+        if let Some(since) = self.flow {
+            let beats = now.since(since).as_nanos() / KEEPALIVE.as_nanos();
+            let last = since + KEEPALIVE * u32::try_from(beats).expect("few");
+            self.last_packet = self.last_packet.max(Some(last));
+        }
+    }
+
+    fn cut(&mut self, now: Mono, believed: Duration) {
+        self.settle(now);
+        if self.flow.take().is_some() {
+            self.believed = now + believed;
+        }
+    }
+
+    fn established(&self, now: Mono) -> bool {
+        self.flow.is_some() || now < self.believed
+    }
+
+    /// A handshake gets through, if it can. What the tunnel would tell.
+    fn handshake(&mut self, now: Mono) -> Option<News> {
+        if !self.truth.tunnel_works() || self.flow.is_some() || !self.spec.own_tunnel {
+            return None;
+        }
+        let first = !self.came;
+        let news = !self.established(now);
+        (self.came, self.flow) = (true, Some(now));
+        (self.last_packet, self.last_handshake) = (Some(now), Some(now));
+        match (first, news) {
+            (true, _) => Some(News::FirstHandshake(self.spec.id)),
+            (false, true) => Some(News::Up(self.spec.id)),
+            (false, false) => None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Happening {
+    Answer(AskId, Answer),
+    Handshake(HostId),
+}
+
+/// What the store would hold.
+#[derive(Default)]
+pub struct Kept {
+    pub hosts: BTreeMap<HostId, HostState>,
+    pub services: BTreeMap<(HostId, String), ServiceState>,
+    pub events: Vec<Event>,
+    pub messages: Vec<Message>,
+    pub pins: Vec<(HostId, String)>,
+    pub samples: usize,
+}
+
+pub struct World {
+    pub now: Now,
+    pub monitor: Monitor,
+    pub devices: BTreeMap<HostId, Device>,
+    pub kept: Kept,
+    /// Every question with its time, for stories to look at.
+    pub asked: Vec<(Mono, Ask)>,
+    /// Long simulations do not keep them.
+    pub keep_asked: bool,
+    pub questions: u64,
+    /// The most questions that were put in one second.
+    pub peak: u64,
+    second: (u64, u64),
+    coming: BTreeMap<(Mono, u64), Happening>,
+    order: u64,
+    open: BTreeMap<AskId, HostId>,
+    wait: Option<Mono>,
+    seed: u64,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let wall = Wall::from_millis(1_800_000_000_000);
+        World {
+            now: Now { mono: Mono::from_secs(100_000), wall },
+            monitor: Monitor::new(Config::default(), seed),
+            devices: BTreeMap::new(),
+            kept: Kept::default(),
+            asked: Vec::new(),
+            keep_asked: true,
+            questions: 0,
+            peak: 0,
+            second: (0, 0),
+            coming: BTreeMap::new(),
+            order: 0,
+            open: BTreeMap::new(),
+            wait: None,
+            seed,
+        }
+    }
+
+    /// Enrols a device; `came`: its first handshake follows at once.
+    pub fn add(&mut self, spec: HostSpec, truth: Truth) -> HostId {
+        let id = spec.id;
+        self.input(MonitorInput::Upsert(Box::new(spec.clone())));
+        let device = Device {
+            spec,
+            truth,
+            came: false,
+            flow: None,
+            believed: Mono::ZERO,
+            last_packet: None,
+            last_handshake: None,
+        };
+        self.devices.insert(id, device);
+        self.plan(REDIAL, Happening::Handshake(id));
+        id
+    }
+
+    pub fn change(&mut self, id: HostId, how: impl FnOnce(&mut HostSpec)) {
+        let spec = &mut self.device(id).spec;
+        how(spec);
+        let spec = Box::new(spec.clone());
+        self.input(MonitorInput::Upsert(spec));
+    }
+
+    pub fn remove(&mut self, id: HostId) {
+        self.devices.remove(&id);
+        self.input(MonitorInput::Remove(id));
+    }
+
+    pub fn check_now(&mut self, host: HostId, service: Option<&str>) {
+        self.input(MonitorInput::CheckNow { host, service: service.map(str::to_owned) });
+    }
+
+    pub fn set(&mut self, id: HostId, truth: Truth) {
+        let now = self.now.mono;
+        let device = self.device(id);
+        device.truth = truth;
+        if !device.truth.tunnel_works() {
+            device.cut(now, SESSION);
+        }
+        self.plan(REDIAL, Happening::Handshake(id));
+    }
+
+    pub fn device(&mut self, id: HostId) -> &mut Device {
+        self.devices.get_mut(&id).expect("a device of this world")
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        self.run_until(self.now.mono + time);
+    }
+
+    pub fn run_until(&mut self, until: Mono) {
+        self.drain();
+        while let Some(next) = self.next().filter(|at| *at <= until) {
+            self.advance_to(next);
+            match self.coming.first_key_value().map(|(key, _)| *key) {
+                Some(key) if key.0 <= self.now.mono => self.happen(key),
+                _ => self.input(MonitorInput::Timeout),
+            }
+        }
+        self.advance_to(until);
+    }
+
+    /// The process ends and starts again; what was under way is lost.
+    pub fn restart(&mut self, downtime: Duration) {
+        self.advance_to(self.now.mono + downtime);
+        self.seed += 1;
+        self.monitor = Monitor::new(Config::default(), self.seed);
+        self.coming.retain(|_, h| !matches!(h, Happening::Answer(..)));
+        self.open.clear();
+        self.lose_sessions(Duration::ZERO);
+        let memories: Vec<HostMemory> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
+        self.monitor.restore(memories, self.now);
+        self.drain();
+    }
+
+    /// The machine sleeps; nobody is called meanwhile, and the sessions are too old afterwards.
+    pub fn suspend(&mut self, time: Duration) {
+        self.lose_sessions(Duration::ZERO);
+        self.advance_to(self.now.mono + time);
+    }
+
+    pub fn host(&self, id: HostId) -> Option<&HostState> {
+        self.kept.hosts.get(&id)
+    }
+
+    pub fn service(&self, id: HostId, name: &str) -> Option<&ServiceState> {
+        self.kept.services.get(&(id, name.to_owned()))
+    }
+
+    fn memory(&self, spec: &HostSpec) -> HostMemory {
+        let names: BTreeSet<&String> = spec.services.iter().map(|s| &s.name).collect();
+        let mine = self.kept.services.iter().filter(|((id, name), _)| *id == spec.id && names.contains(name));
+        HostMemory {
+            spec: spec.clone(),
+            state: self.kept.hosts.get(&spec.id).cloned(),
+            services: mine.map(|(_, state)| state.clone()).collect(),
+        }
+    }
+
+    /// The gateway has no sessions; devices and gateway find each other again within seconds.
+    fn lose_sessions(&mut self, believed: Duration) {
+        let now = self.now.mono;
+        let ids: Vec<HostId> = self.devices.keys().copied().collect();
+        for id in ids {
+            self.device(id).cut(now, believed);
+            let spread = Duration::from_millis(id.as_i64() as u64 * 977 % 8_000);
+            self.plan(spread, Happening::Handshake(id));
+        }
+    }
+
+    fn next(&self) -> Option<Mono> {
+        let coming = self.coming.keys().next().map(|(at, _)| (*at).max(self.now.mono));
+        let wait = self.wait.map(|at| at.max(self.now.mono));
+        coming.into_iter().chain(wait).min()
+    }
+
+    fn advance_to(&mut self, at: Mono) {
+        let step = at.since(self.now.mono);
+        self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
+    }
+
+    fn happen(&mut self, key: (Mono, u64)) {
+        let happening = self.coming.remove(&key).expect("it is there");
+        let now = self.now.mono;
+        match happening {
+            Happening::Answer(id, answer) => {
+                self.open.remove(&id);
+                self.input(MonitorInput::Answer(id, answer));
+            }
+            Happening::Handshake(id) => {
+                let news = self.devices.get_mut(&id).and_then(|d| d.handshake(now));
+                news.into_iter().for_each(|news| self.input(MonitorInput::News(news)));
+            }
+        }
+    }
+
+    pub fn input(&mut self, input: MonitorInput) {
+        self.monitor.handle(input, self.now);
+        self.drain();
+    }
+
+    fn plan(&mut self, after: Duration, happening: Happening) {
+        self.order += 1;
+        self.coming.insert((self.now.mono + after, self.order), happening);
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.monitor.poll_output() {
+                MonitorOutput::Ask(ask) => self.take_ask(ask),
+                MonitorOutput::Record(record) => self.keep(record),
+                MonitorOutput::Wait(at, _) => {
+                    self.wait = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_ask(&mut self, ask: Ask) {
+        self.count_question();
+        assert!(self.open.insert(ask.id, ask.host).is_none(), "a question has an id of its own");
+        let news = self.answer_later(&ask);
+        if self.keep_asked {
+            self.asked.push((self.now.mono, ask));
+        }
+        news.into_iter().for_each(|news| self.monitor.handle(MonitorInput::News(news), self.now));
+    }
+
+    fn count_question(&mut self) {
+        self.questions += 1;
+        let second = self.now.mono.as_nanos() / 1_000_000_000;
+        self.second = if self.second.0 == second { (second, self.second.1 + 1) } else { (second, 1) };
+        self.peak = self.peak.max(self.second.1);
+    }
+
+    fn answer_later(&mut self, ask: &Ask) -> Option<News> {
+        let now = self.now.mono;
+        let Some(device) = self.devices.get_mut(&ask.host) else {
+            self.plan(Duration::ZERO, Happening::Answer(ask.id, Answer::Refused("no such peer".into())));
+            return None;
+        };
+        device.settle(now);
+        let (answer, news) = device.answer(ask, now);
+        let delay = delay(&answer, ask.timeout);
+        self.plan(delay, Happening::Answer(ask.id, answer));
+        news
+    }
+
+    fn keep(&mut self, record: Record) {
+        match record {
+            Record::Host(state) => drop(self.kept.hosts.insert(state.host, state)),
+            Record::Service(host, state) => {
+                self.kept.services.insert((host, state.name.clone()), state);
+            }
+            Record::Sample(sample) => {
+                assert!(!sample.metrics.is_empty());
+                self.kept.samples += 1;
+            }
+            Record::Event(event) => self.kept.events.push(event),
+            Record::Message(message) => self.kept.messages.push(message),
+            Record::Pinned { host, fingerprint } => {
+                self.kept.pins.push((host, fingerprint.clone()));
+                if let Some(device) = self.devices.get_mut(&host) {
+                    device.spec.ssh.pin = Some(fingerprint);
+                }
+            }
+        }
+    }
+}
+
+impl Device {
+    fn answer(&mut self, ask: &Ask, now: Mono) -> (Answer, Option<News>) {
+        let answer = match &ask.question {
+            Question::Evidence { .. } => Answer::Evidence(Evidence {
+                last_packet: self.last_packet,
+                last_handshake: self.last_handshake,
+                established: self.established(now),
+                clock_skew_ms: Some(12),
+            }),
+            Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
+            Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
+            Question::Handshake { .. } => {
+                let news = self.handshake(now);
+                let there = self.flow.is_some().then_some(RTT).ok_or(ConnectFailure::Timeout);
+                self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
+                return (Answer::Handshake(there), news);
+            }
+            Question::Ssh { route, port, run } => Answer::Ssh(self.ssh(route, *port, run, now)),
+        };
+        (answer, None)
+    }
+
+    fn echo(&mut self, count: u8, now: Mono) -> EchoAnswer {
+        match self.inside(now) {
+            Ok(()) => EchoAnswer { sent: count, rtts: vec![RTT; count.into()], failure: None },
+            Err(ConnectFailure::Timeout) => EchoAnswer { sent: count, rtts: Vec::new(), failure: None },
+            Err(failure) => EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) },
+        }
+    }
+
+    /// Whether a packet through the tunnel comes back.
+    fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
+        match (self.flow.is_some(), self.truth.hung) {
+            (true, false) => {
+                self.last_packet = Some(now);
+                Ok(())
+            }
+            (false, _) if !self.established(now) => Err(ConnectFailure::NoTunnel),
+            _ => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    fn reach(&mut self, route: &Route, now: Mono) -> Result<(), ConnectFailure> {
+        match route {
+            Route::Tunnel { .. } => self.inside(now),
+            Route::Direct { .. } if self.truth.alive && self.truth.direct && !self.truth.hung => Ok(()),
+            Route::Direct { .. } => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    fn connect(&mut self, route: &Route, port: u16, now: Mono) -> Result<Duration, ConnectFailure> {
+        self.reach(route, now)?;
+        let open = if port == self.spec.ssh.port { self.truth.sshd } else { self.truth.tcp };
+        if open { Ok(RTT) } else { Err(ConnectFailure::Refused) }
+    }
+
+    fn ssh(&mut self, route: &Route, port: u16, run: &SshRun, now: Mono) -> SshAnswer {
+        let mut answer = SshAnswer::default();
+        answer.failure = self.converse(route, port, run, now, &mut answer).err();
+        answer
+    }
+
+    fn converse(
+        &mut self,
+        route: &Route,
+        port: u16,
+        run: &SshRun,
+        now: Mono,
+        answer: &mut SshAnswer,
+    ) -> Result<(), SshFailure> {
+        let took = self.connect(route, port, now).map_err(SshFailure::Connect)?;
+        let seen = self.truth.host_key.to_owned();
+        answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
+        answer.host_key = Some(seen.clone());
+        answer.connect = Some(took);
+        match &run.pin {
+            Some(pinned) if *pinned != seen => {
+                return Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen });
+            }
+            None if !run.learn => return Err(SshFailure::HostKeyUnknown { seen }),
+            _ => {}
+        }
+        let Some(user) = run.user.clone() else {
+            assert!(run.commands.is_empty(), "commands need a login");
+            return Ok(());
+        };
+        if !self.truth.login {
+            return Err(SshFailure::LoginRefused { user });
+        }
+        answer.logged_in = true;
+        answer.commands = run.commands.iter().map(|c| self.command(c)).collect();
+        Ok(())
+    }
+
+    fn command(&self, command: &RemoteCommand) -> CommandAnswer {
+        let (stdout, exit) = match parse_request(&command.line) {
+            Some(wanted) => {
+                let reading = |(key, _)| (key, Reading::temperature(self.truth.temperature, "board"));
+                (render(&wanted.into_iter().map(reading).collect::<Vec<_>>()), 0)
+            }
+            None => ("PLUGIN said | value=1".to_owned(), self.truth.plugin_exit),
+        };
+        CommandAnswer {
+            name: command.name.clone(),
+            end: CommandEnd::Exit(exit),
+            stdout: stdout.into_bytes(),
+            stderr: Vec::new(),
+            truncated: false,
+            took: RTT,
+        }
+    }
+}
+
+/// Answers come after a round trip, silence after the timeout, what the gateway knows at once.
+fn delay(answer: &Answer, timeout: Duration) -> Duration {
+    let silent = match answer {
+        Answer::Evidence(_) | Answer::Refused(_) => return Duration::ZERO,
+        Answer::Echo(echo) if echo.failure.is_some() => return Duration::ZERO,
+        Answer::Echo(echo) => echo.rtts.is_empty(),
+        Answer::Connect(outcome) | Answer::Handshake(outcome) => *outcome == Err(ConnectFailure::Timeout),
+        Answer::Ssh(ssh) => ssh.failure == Some(SshFailure::Connect(ConnectFailure::Timeout)),
+    };
+    if silent { timeout } else { RTT }
+}
+
+/// A device with a tunnel and nothing to be checked but itself.
+pub fn device(raw: i64) -> HostSpec {
+    let id = HostId::from_i64(raw);
+    HostSpec {
+        id,
+        name: format!("cam-{raw}"),
+        peer: Some(id),
+        own_tunnel: true,
+        address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0000 + raw as u32))),
+        direct: None,
+        ssh: SshSpec { port: 22, user: None, pin: None },
+        route: RoutePolicy::Auto,
+        max_silence: None,
+        timing: Timing::DEFAULT,
+        services: Vec::new(),
+    }
+}
+
+/// A device outside the VPN, with a login and its key.
+pub fn public(raw: i64) -> HostSpec {
+    let ssh = SshSpec { port: 22, user: Some("fleet".into()), pin: Some("SHA256:own".into()) };
+    let direct = Some("cam.example".into());
+    HostSpec { peer: None, own_tunnel: false, address: None, direct, ssh, ..device(raw) }
+}
+
+pub fn with_login(spec: HostSpec) -> HostSpec {
+    HostSpec { ssh: SshSpec { user: Some("fleet".into()), ..spec.ssh }, ..spec }
+}
+
+pub fn with(spec: HostSpec, services: Vec<ServiceSpec>) -> HostSpec {
+    HostSpec { services, ..spec }
+}
+
+pub fn service(name: &str, check: Check) -> ServiceSpec {
+    ServiceSpec { name: name.into(), check, timing: Timing::DEFAULT, thresholds: Vec::new() }
+}
