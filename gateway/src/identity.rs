@@ -6,12 +6,14 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use fleetgate_keys::PrivateKey;
+use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_keys::ssh_key::SshKey;
 use zeroize::Zeroizing;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
+/// Keeps the sealing key apart from every other use of the gateway's key.
+const SEALS: &str = "fleetgate database secrets";
 
 /// The keys that the whole fleet knows the gateway by.
 pub struct Identity {
@@ -44,6 +46,11 @@ impl Identity {
             .parse::<SshKey>()
             .with_context(|| format!("{} does not hold an OpenSSH ed25519 key", ssh_file.display()))?;
         Ok(Identity { wireguard, ssh, fresh })
+    }
+
+    /// Seals what is secret in the database; whoever has the gateway's key can open it.
+    pub fn seal_key(&self) -> SealKey {
+        SealKey::derive(&self.wireguard, SEALS)
     }
 }
 

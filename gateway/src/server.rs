@@ -31,7 +31,7 @@ use crate::store::Store;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, mail, udp};
+use crate::{clock, mail, telemetry, udp, web};
 
 /// What a stop may take before the process ends anyway; systemd's patience is longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -77,7 +77,20 @@ impl Server {
         let engine = Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
         let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
 
-        let state = AppState::new(store.clone(), handle, live, config, &identity, udp_port, stop_api.clone());
+        let state = AppState::new(api::Parts {
+            store: store.clone(),
+            handle,
+            live,
+            config,
+            identity: api::Identity {
+                public_key: identity.wireguard.public(),
+                ssh_public_key: identity.ssh.public(),
+                seal: identity.seal_key(),
+            },
+            udp_port,
+            metrics: telemetry::metrics(),
+            shutdown: stop_api.clone(),
+        });
         serve(&mut tasks, &state, sockets.api, sockets.local, stop_api.clone()).await?;
         Ok(Server { state, identity, udp_port, api, stop_api, stop_engine, tasks, threads, writer, store, data })
     }
@@ -193,15 +206,13 @@ async fn serve(
     local: UnixListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let app = api::router(state.clone());
-    let on_socket = api::local_router(state.clone());
-    let stopping = stop.clone();
+    let service = api::router(state.clone()).merge(web::router()).into_make_service_with_connect_info::<api::Client>();
+    let (on_socket, stopping) = (service.clone(), stop.clone());
     tasks.spawn(async move {
         let ended = axum::serve(local, on_socket).with_graceful_shutdown(stopping.cancelled_owned()).await;
         ended.unwrap_or_else(|error| tracing::error!(%error, "the local socket has ended"));
     });
     let Some(files) = &state.config.tls else {
-        let service = app.into_make_service_with_connect_info::<SocketAddr>();
         tasks.spawn(async move {
             let ended = axum::serve(tcp, service).with_graceful_shutdown(stop.cancelled_owned()).await;
             ended.unwrap_or_else(|error| tracing::error!(%error, "the API has ended"));
@@ -211,7 +222,6 @@ async fn serve(
     let tls = axum_server::tls_rustls::RustlsConfig::from_pem_file(&files.cert, &files.key)
         .await
         .with_context(|| format!("cannot use {} and {}", files.cert.display(), files.key.display()))?;
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum_server::from_tcp_rustls(tcp.into_std()?, tls)?;
     let handle = axum_server::Handle::new();
     let stopper = handle.clone();

@@ -1,7 +1,9 @@
-//! Logs to stderr, as text or JSON.
+//! Logs to stderr, as text or JSON; counters for `/metrics`.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 /// boringtun logs an error for every peer that is merely offline; the tunnel reports what matters.
@@ -19,4 +21,11 @@ pub fn init(json: bool) {
     } else {
         builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     }
+}
+
+/// The process's counters. A second gateway in one process (tests) counts into the same ones.
+pub fn metrics() -> PrometheusHandle {
+    static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+    let install = || PrometheusBuilder::new().install_recorder().expect("nobody installed a recorder before");
+    INSTALLED.get_or_init(install).clone()
 }
