@@ -444,3 +444,92 @@ impl<'a> MailSink<'a> {
         files.iter().map(|f| fs::read_to_string(f).unwrap_or_default()).collect()
     }
 }
+
+/// The account on the devices that the gateway logs in to.
+pub const ACCOUNT: &str = "fgdevice";
+
+/// A plain user with a plain shell: root's login files may start slow things.
+pub fn ensure_account() -> PathBuf {
+    let home = PathBuf::from("/var/tmp/fleetgate-device-home");
+    if !Command::new("id").arg(ACCOUNT).output().is_ok_and(|o| o.status.success()) {
+        let home = home.display().to_string();
+        run("useradd", &["--system", "--create-home", "--home-dir", &home, "--shell", "/bin/sh", ACCOUNT]);
+    }
+    // An account without a password is locked for sshd unless it has an impossible one.
+    run("usermod", &["-p", "*", ACCOUNT]);
+    home
+}
+
+/// A real SSH server in a namespace, which lets in whoever stands in `authorized`.
+pub struct SshServer<'a> {
+    lab: &'a Lab,
+    ns: &'static str,
+    make: Make,
+    port: u16,
+    process: Option<Running>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Make {
+    OpenSsh,
+    Dropbear,
+}
+
+impl<'a> SshServer<'a> {
+    pub fn start(lab: &'a Lab, ns: &'static str, make: Make, authorized: &str) -> SshServer<'a> {
+        let home = ensure_account();
+        let keys = home.join(".ssh");
+        let _ = fs::create_dir(&keys);
+        fs::write(keys.join("authorized_keys"), format!("{authorized}\n")).expect("authorised keys");
+        run("chown", &["-R", &format!("{ACCOUNT}:"), home.to_str().expect("UTF-8")]);
+        run("chmod", &["-R", "go-rwx", home.to_str().expect("UTF-8")]);
+        let mut server = SshServer { lab, ns, make, port: 22, process: None };
+        server.new_host_key();
+        server.again();
+        server
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.lab.path(&format!("host-key-{}", self.ns))
+    }
+
+    /// Another identity from the next start on.
+    pub fn new_host_key(&mut self) {
+        let file = self.key_file();
+        let _ = fs::remove_file(&file);
+        let name = file.to_str().expect("UTF-8");
+        match self.make {
+            Make::OpenSsh => drop(run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", name])),
+            Make::Dropbear => drop(run("dropbearkey", &["-t", "ed25519", "-f", name])),
+        }
+    }
+
+    pub fn again(&mut self) {
+        let (key, port) = (self.key_file().display().to_string(), self.port.to_string());
+        let log = format!("ssh-{}.log", self.ns);
+        let process = match self.make {
+            Make::OpenSsh => {
+                let conf = self.lab.path(&format!("sshd-{}.conf", self.ns));
+                let text = format!(
+                    "Port {port}\nHostKey {key}\nUsePAM no\nPasswordAuthentication no\nStrictModes no\n"
+                );
+                fs::write(&conf, text).expect("sshd's settings");
+                let _ = fs::create_dir_all("/run/sshd");
+                let conf = conf.display().to_string();
+                self.lab.spawn(self.ns, &log, "/usr/sbin/sshd", &["-D", "-e", "-f", &conf], &[])
+            }
+            Make::Dropbear => {
+                self.lab.spawn(self.ns, &log, "dropbear", &["-F", "-E", "-s", "-r", &key, "-p", &port], &[])
+            }
+        };
+        self.process = Some(process);
+        let listening = format!("ss -ltn | grep -q ':{port} '");
+        eventually("the SSH server listens", Duration::from_secs(20), || {
+            self.lab.try_sh(self.ns, &listening).0
+        });
+    }
+
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+}

@@ -1,0 +1,179 @@
+//! The life of a device, with a real WireGuard client, a real SSH server and a real mail server
+//! in network namespaces; the gateway is an unprivileged process.
+
+use std::time::Duration;
+
+use fleetgate_tests::lab::{
+    ACCOUNT, Gateway, Lab, MailSink, Make, SshServer, WireGuard, ensure_account, eventually,
+};
+
+const SETTINGS: &str = r#"
+endpoint = "10.77.0.2:51820"
+api_listen = "10.77.0.2:8080"
+api_cleartext = true
+keepalive = 2
+
+[checks]
+interval = 3
+retry = 1
+attempts = 3
+timeout = 2
+ping_interval = 3
+
+[mail]
+host = "10.77.9.2"
+port = 2525
+security = "none"
+from = "fleetgate <gate@fleet.test>"
+to = ["ops@fleet.test"]
+"#;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn gateway_ssh_key(gateway: &Gateway<'_>) -> String {
+    let facts = gateway.json(&["gateway", "show"]);
+    facts["ssh_public_key"].as_str().expect("a public key").to_owned()
+}
+
+fn text_of(gateway: &Gateway<'_>, host: &str, field: &str) -> String {
+    gateway.json(&["host", "show", host])["host"]["state"][field].as_str().unwrap_or_default().to_owned()
+}
+
+fn endpoint(gateway: &Gateway<'_>, host: &str) -> String {
+    gateway.json(&["host", "show", host])["host"]["tunnel"]["endpoint"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn about<'m>(messages: &'m [String], words: &str) -> Vec<&'m String> {
+    messages.iter().filter(|m| m.contains(words)).collect()
+}
+
+#[test]
+fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
+    let lab = Lab::new();
+    ensure_account();
+    let mut mail = MailSink::start(&lab);
+    let mut gateway = Gateway::start(&lab, SETTINGS);
+    let mut sshd = SshServer::start(&lab, "d1", Make::OpenSsh, &gateway_ssh_key(&gateway));
+
+    let conf = gateway.cli(&[
+        "device",
+        "add",
+        "cam-1",
+        "--direct",
+        "10.77.1.2",
+        "--ssh-user",
+        ACCOUNT,
+        "--label",
+        "site=hill",
+    ]);
+    assert_eq!(gateway.state("cam-1", None), "pending", "an enrolled device that never came is pending");
+    let mut tunnel = WireGuard::up(&lab, "d1", &conf);
+    gateway.becomes("cam-1", None, "up");
+    for service in ["tunnel", "ping", "ssh", "disk", "load", "memory"] {
+        gateway.becomes("cam-1", Some(service), "ok");
+    }
+
+    // The tunnel breaks; the device answers on the Internet.
+    tunnel.down();
+    gateway.becomes("cam-1", Some("tunnel"), "critical");
+    assert_eq!(gateway.state("cam-1", None), "up");
+    eventually("the host is proved alive directly", PATIENCE, || {
+        text_of(&gateway, "cam-1", "source") == "direct"
+    });
+    gateway.becomes("cam-1", Some("ssh"), "ok");
+
+    // Both ways are gone.
+    sshd.stop();
+    gateway.becomes("cam-1", None, "down");
+    eventually("DOWN is mailed", PATIENCE, || !about(&mail.messages(), "Subject: DOWN cam-1").is_empty());
+
+    // The mail server is away when it recovers; the message comes later.
+    mail.stop();
+    sshd.again();
+    tunnel.start();
+    gateway.becomes("cam-1", None, "up");
+    gateway.becomes("cam-1", Some("tunnel"), "ok");
+    mail.again();
+    eventually("the recovery is mailed", Duration::from_secs(180), || {
+        !about(&mail.messages(), "Subject: RECOVERED cam-1").is_empty()
+    });
+
+    // Roaming: the endpoint follows authenticated packets.
+    lab.sh("d1", "ip route replace default via 10.77.2.1 dev e2 && ip link set e1 down");
+    eventually("the endpoint follows", PATIENCE, || endpoint(&gateway, "cam-1").starts_with("10.77.2.2:"));
+    assert_eq!(gateway.state("cam-1", None), "up");
+
+    // Killed and started again: states stay, nothing is repeated, the tunnel carries data again.
+    let before = mail.messages().len();
+    gateway.process.as_mut().expect("running").kill();
+    gateway.again();
+    assert_eq!(gateway.state("cam-1", None), "up", "a restart continues where it was");
+    gateway.becomes("cam-1", Some("ping"), "ok");
+    let shown = gateway.json(&["host", "show", "cam-1"]);
+    assert_eq!(shown["host"]["tunnel"]["established"], true);
+    assert_eq!(mail.messages().len(), before, "a restart repeats no message");
+
+    // Another host key: nothing is authenticated until a person trusts it.
+    sshd.stop();
+    sshd.new_host_key();
+    sshd.again();
+    gateway.becomes("cam-1", Some("ssh"), "critical");
+
+    // Removed: the tunnel ends at once.
+    gateway.cli(&["device", "remove", "cam-1"]);
+    let own = tunnel.own_v4();
+    assert!(!own.is_empty());
+    gateway.refused(&["host", "show", "cam-1"]);
+
+    let mut process = gateway.process.take().expect("running");
+    process.signal("TERM");
+    assert!(process.ended(Duration::from_secs(10)), "SIGTERM ends the gateway within 10 s");
+}
+
+#[test]
+fn a_device_enrols_itself_with_the_script_and_is_approved() {
+    let lab = Lab::new();
+    ensure_account();
+    let gateway = Gateway::start(&lab, SETTINGS);
+    let _sshd = SshServer::start(&lab, "d2", Make::Dropbear, "");
+    let token = gateway.cli(&["token", "create", "field", "--enrol", "--approval", "--ssh-user", ACCOUNT]);
+    let token = token.trim();
+    let etc = lab.path("etc");
+    let interface = format!("e2e{}", std::process::id());
+    let enrol = format!(
+        "export FLEETGATE_ETC={etc} FLEETGATE_INTERFACE={interface} WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go; \
+         curl -fsS http://10.77.0.2:8080/enrol.sh -o {etc}.sh && \
+         sh {etc}.sh --url http://10.77.0.2:8080 --token {token} --name nas-2 --ssh-user {ACCOUNT} --no-service --wait 60",
+        etc = etc.display()
+    );
+
+    let log = "enrol.log";
+    let mut script = lab.spawn("d2", log, "sh", &["-c", &enrol], &[]);
+    eventually("the enrolment waits for a person", PATIENCE, || {
+        gateway.json(&["enrolment", "list"]).as_array().is_some_and(|list| !list.is_empty())
+    });
+    let list = gateway.json(&["enrolment", "list"]);
+    let id = list[0]["id"].as_str().expect("an id");
+    assert!(!gateway.json(&["host", "list"]).to_string().contains("nas-2"), "no host before the approval");
+    gateway.cli(&["enrolment", "approve", id]);
+    assert!(script.ended(PATIENCE), "{}", lab.log(log));
+
+    gateway.becomes("nas-2", None, "up");
+    for service in ["tunnel", "ping", "ssh", "disk"] {
+        gateway.becomes("nas-2", Some(service), "ok");
+    }
+
+    // Run again: the same device, nothing new.
+    let (ok, said) = lab.try_sh("d2", &enrol);
+    assert!(ok, "{said}");
+    assert_eq!(gateway.json(&["host", "list"]).as_array().map(Vec::len), Some(1));
+
+    // Another key under the spent token is refused.
+    let other = enrol.replace(&format!("{}", etc.display()), &format!("{}-other", etc.display()));
+    let (ok, said) = lab.try_sh("d2", &other);
+    assert!(!ok, "a spent token was taken: {said}");
+    let _ = lab.try_sh("d2", &format!("ip link del {interface}"));
+}
