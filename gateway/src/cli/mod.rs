@@ -6,6 +6,7 @@ mod demo;
 mod device;
 mod enrolment;
 mod events;
+mod gateway;
 mod host;
 mod serve;
 mod status;
@@ -70,6 +71,9 @@ enum Command {
     /// API and enrolment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// The gateway's own keys and endpoint
+    #[command(subcommand)]
+    Gateway(gateway::GatewayCommand),
     /// The event log
     Events(events::EventsArgs),
     /// Print a completion script for a shell
@@ -104,6 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,
+        Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fleetgate", &mut std::io::stdout());

@@ -1,0 +1,242 @@
+//! `fleetgate device`: identity and tunnel.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::host::pages;
+use super::table;
+use crate::api::model::Device;
+
+#[derive(Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// Add a device; prints its WireGuard configuration, once
+    Add(AddArgs),
+    /// One line a device
+    List,
+    /// Identity, keys and addresses of one device
+    Show { device: String },
+    /// Give it another name; everything else stays
+    Rename { device: String, name: String },
+    /// End its tunnel at once; its history stays
+    Remove { device: String },
+    /// A token with which a successor takes over its name, addresses and history
+    Replace {
+        device: String,
+        /// A person has to approve the successor
+        #[arg(long)]
+        approval: bool,
+    },
+    /// New keys for the same device; the previous ones end at once
+    Reissue {
+        device: String,
+        /// The device's own new key; else a pair is made for it
+        #[arg(long)]
+        public_key: Option<String>,
+        /// Print a QR code instead of the text
+        #[arg(long)]
+        qr: bool,
+    },
+    /// Insist on this SSH host key from now on
+    Trust {
+        device: String,
+        /// SHA256:..., a public key, or a line of known_hosts
+        host_key: String,
+    },
+    /// Forget the newest handshake time: the device's clock was wrong in the future
+    ResetClock { device: String },
+}
+
+#[derive(Args)]
+pub(crate) struct AddArgs {
+    name: String,
+    /// key=value; may be repeated
+    #[arg(long = "label", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    #[arg(long)]
+    profile: Option<String>,
+    /// The device's own WireGuard key; else a pair is made for it and shown once
+    #[arg(long)]
+    public_key: Option<String>,
+    /// Outside of the VPN: no tunnel, watched by SSH at --direct
+    #[arg(long, requires = "direct", conflicts_with_all = ["public_key", "qr"])]
+    no_tunnel: bool,
+    /// Its name or address on the Internet
+    #[arg(long, value_name = "HOST")]
+    direct: Option<String>,
+    /// tunnel, direct or auto
+    #[arg(long)]
+    route: Option<String>,
+    /// The account that checks log in to
+    #[arg(long)]
+    ssh_user: Option<String>,
+    #[arg(long)]
+    ssh_port: Option<u16>,
+    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
+    #[arg(long)]
+    host_key: Option<String>,
+    /// Print a QR code instead of the text
+    #[arg(long)]
+    qr: bool,
+}
+
+/// `key=value` of the command line.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?}: expected key=value"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Result<()> {
+    match command {
+        DeviceCommand::Add(args) => add(client, args).await,
+        DeviceCommand::List => list(client).await,
+        DeviceCommand::Show { device } => show(client, &device).await,
+        DeviceCommand::Rename { device, name } => {
+            client.patch(&format!("/devices/{device}"), &json!({ "name": name })).await?;
+            said(client, &format!("{device} is now {name}"))
+        }
+        DeviceCommand::Remove { device } => {
+            client.call(Method::DELETE, &format!("/devices/{device}"), None).await?;
+            said(client, &format!("{device} is removed; its tunnel has ended, its history stays"))
+        }
+        DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
+        DeviceCommand::Reissue { device, public_key, qr } => {
+            let body = present(json!({ "public_key": public_key }));
+            let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
+            credentials(client, &made, qr)
+        }
+        DeviceCommand::Trust { device, host_key } => {
+            let body = json!({ "host_key": host_key });
+            client.call(Method::POST, &format!("/devices/{device}/trust"), Some(&body)).await?;
+            said(client, &format!("{device}: this host key is insisted on from now on"))
+        }
+        DeviceCommand::ResetClock { device } => {
+            client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
+            said(client, &format!("{device}: the next handshake is taken whatever its clock says"))
+        }
+    }
+}
+
+/// A word for the person; nothing where a program reads.
+pub(crate) fn said(client: &Client, words: &str) -> anyhow::Result<()> {
+    if !client.json {
+        anstream::eprintln!("{words}");
+    }
+    Ok(())
+}
+
+/// Leaves out what was not given: `null` would mean something else.
+pub(crate) fn present(body: Value) -> Value {
+    let Value::Object(fields) = body else { return body };
+    let given = fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, present(v)));
+    Value::Object(given.collect::<Map<_, _>>())
+}
+
+async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
+    let labels: Map<String, Value> = args.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
+    let body = present(json!({
+        "name": args.name,
+        "labels": labels,
+        "profile": args.profile,
+        "public_key": args.public_key,
+        "tunnel": args.no_tunnel.then_some(false),
+        "route": args.route,
+        "direct_address": args.direct,
+        "ssh": { "user": args.ssh_user, "port": args.ssh_port, "host_key": args.host_key },
+    }));
+    let made: Value = client.post("/devices", &body).await?;
+    credentials(client, &made, args.qr)
+}
+
+/// The configuration goes to stdout, alone: `device add cam-1 > cam-1.conf`.
+fn credentials(client: &Client, made: &Value, qr: bool) -> anyhow::Result<()> {
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(made)?);
+        return Ok(());
+    }
+    let name = made["device"]["name"].as_str().unwrap_or_default();
+    let Some(shown) = made.get("credentials").filter(|c| !c.is_null()) else {
+        return said(client, &format!("{name} is added; it has no tunnel, checks begin now"));
+    };
+    match shown["qr_text"].as_str().filter(|_| qr) {
+        Some(code) => anstream::println!("{code}"),
+        None => print!("{}", shown["conf"].as_str().unwrap_or_default()),
+    }
+    said(client, &format!("{name}: this was shown once and is not stored"))
+}
+
+async fn list(client: &Client) -> anyhow::Result<()> {
+    let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&devices)?);
+        return Ok(());
+    }
+    let row = |d: &Device| {
+        let tunnel = d.tunnel.as_ref();
+        let addresses = tunnel.map(|t| t.addresses.join(" "));
+        vec![
+            table::safe(&d.name),
+            addresses.or_else(|| d.direct_address.clone()).map_or("-".to_owned(), |a| table::safe(&a)),
+            d.profile.clone(),
+            d.route.clone(),
+            tunnel.map_or("no tunnel".to_owned(), |t| t.public_key.clone()),
+            d.id.clone(),
+        ]
+    };
+    table::print(&["NAME", "ADDRESS", "PROFILE", "ROUTE", "PUBLIC KEY", "ID"], devices.iter().map(row).collect());
+    Ok(())
+}
+
+async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
+    let d: Device = client.get(&format!("/devices/{name}"), &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&d)?);
+        return Ok(());
+    }
+    let line = |key: &str, value: &str| anstream::println!("  {key:<12}{}", table::safe(value));
+    anstream::println!("{}  {}", table::safe(&d.name), d.id);
+    if let Some(tunnel) = &d.tunnel {
+        line("public key", &format!("{} (since {})", tunnel.public_key, tunnel.keyed_at));
+        line("addresses", &tunnel.addresses.join(" "));
+    }
+    line("directly", d.direct_address.as_deref().unwrap_or("-"));
+    line("route", &d.route);
+    line("profile", &d.profile);
+    line("ssh", &format!("{} port {}", d.ssh.user.as_deref().unwrap_or("no login"), d.ssh.port));
+    if let Some(pin) = &d.ssh.pin {
+        line("host key", &format!("{pin} ({})", d.ssh.pin_source.as_deref().unwrap_or("pinned")));
+    }
+    line("labels", &d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "));
+    line("added", &d.created_at);
+    Ok(())
+}
+
+async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Result<()> {
+    let body = json!({ "needs_approval": approval });
+    let made: Value = client.post(&format!("/devices/{device}/replacement"), &body).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+        return Ok(());
+    }
+    println!("{}", made["secret"].as_str().unwrap_or_default());
+    let command = made["command"].as_str().unwrap_or_default();
+    said(client, &format!("shown once. On the successor, as root:\n  {command}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_given_is_left_out_and_false_is_not() {
+        let body = json!({ "a": null, "b": false, "c": { "d": null, "e": 1 } });
+        assert_eq!(present(body), json!({ "b": false, "c": { "e": 1 } }));
+    }
+
+    #[test]
+    fn a_label_is_key_and_value() {
+        assert_eq!(pair("site=hill=1"), Ok(("site".to_owned(), "hill=1".to_owned())));
+        assert!(pair("site").is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! `fleetgate gateway`: what devices know it by.
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::Client;
+use super::device::said;
+use crate::api::model::Gateway;
+
+#[derive(Subcommand)]
+pub(crate) enum GatewayCommand {
+    /// Keys, endpoint, pools
+    Show,
+    /// Confirm where devices reach the UDP port of this machine
+    Endpoint {
+        /// host:port, a host name by preference
+        endpoint: String,
+    },
+}
+
+pub(crate) async fn run(client: &Client, command: GatewayCommand) -> anyhow::Result<()> {
+    match command {
+        GatewayCommand::Show => show(client).await,
+        GatewayCommand::Endpoint { endpoint } => {
+            let body = json!({ "endpoint": endpoint });
+            client.call(Method::PUT, "/gateway/endpoint", Some(&body)).await?;
+            said(client, &format!("devices are given {endpoint} from now on"))
+        }
+    }
+}
+
+async fn show(client: &Client) -> anyhow::Result<()> {
+    let g: Gateway = client.get("/gateway", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&g)?);
+        return Ok(());
+    }
+    let line = |key: &str, value: &str| anstream::println!("{key:<12}{value}");
+    line("version", &g.version);
+    line("public key", &g.public_key);
+    line("endpoint", g.endpoint.as_deref().unwrap_or("not set: fleetgate gateway endpoint HOST:PORT"));
+    line("UDP port", &g.udp_port.to_string());
+    line("pools", &format!("{} {}", g.pool_v4, g.pool_v6));
+    line("addresses", &g.addresses.join(" "));
+    line("SSH key", &g.ssh_public_key);
+    Ok(())
+}

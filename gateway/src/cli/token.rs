@@ -1,0 +1,190 @@
+//! `fleetgate token`: for programs (API) and for devices (enrolment).
+
+use clap::{Args, Subcommand};
+use jiff::SignedDuration;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::device::{pair, present, said};
+use super::host::pages;
+use super::table;
+use crate::api::model::{ApiToken, EnrolmentToken};
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; its secret is printed once
+    Create(CreateArgs),
+    /// Both kinds
+    List,
+    /// End a token now
+    Revoke { token: String },
+}
+
+#[derive(Args)]
+pub(crate) struct CreateArgs {
+    /// What it is for
+    name: String,
+    /// viewer, operator or admin
+    #[arg(long, default_value = "viewer", conflicts_with = "enrol")]
+    role: String,
+    /// Areas that it is limited to: monitoring, devices, enrolments, access, gateway
+    #[arg(long = "scope", conflicts_with = "enrol")]
+    scopes: Vec<String>,
+    /// How long it lasts, such as 90d or 12h; `never` for no end
+    #[arg(long)]
+    expires: Option<String>,
+    /// A token that lets devices in, instead of one for the API
+    #[arg(long)]
+    enrol: bool,
+    /// How many devices it lets in, or `unlimited` [default: 1]
+    #[arg(long, requires = "enrol")]
+    uses: Option<String>,
+    /// key=value for its devices; may be repeated
+    #[arg(long = "label", value_parser = pair, requires = "enrol")]
+    labels: Vec<(String, String)>,
+    #[arg(long, requires = "enrol")]
+    profile: Option<String>,
+    /// The account on the devices that checks log in to
+    #[arg(long, requires = "enrol")]
+    ssh_user: Option<String>,
+    /// A person has to approve each device
+    #[arg(long, requires = "enrol")]
+    approval: bool,
+}
+
+pub(crate) async fn run(client: &Client, command: TokenCommand) -> anyhow::Result<()> {
+    match command {
+        TokenCommand::Create(args) if args.enrol => create_enrolment(client, args).await,
+        TokenCommand::Create(args) => create_api(client, args).await,
+        TokenCommand::List => list(client).await,
+        TokenCommand::Revoke { token } => revoke(client, &token).await,
+    }
+}
+
+/// Absent, without end (`null`), or seconds.
+fn expiry(body: &mut Value, given: Option<&str>) -> anyhow::Result<()> {
+    let Some(text) = given else { return Ok(()) };
+    body["expires_in_s"] = if text == "never" {
+        Value::Null
+    } else {
+        let span: SignedDuration = days(text)?;
+        json!(span.as_secs())
+    };
+    Ok(())
+}
+
+/// Days are what people say; a duration type knows hours at most.
+fn days(text: &str) -> anyhow::Result<SignedDuration> {
+    let bad = || anyhow::anyhow!("--expires {text:?}: expected a duration such as 90d, 12h or 30m, or `never`");
+    if let Some(days) = text.strip_suffix('d') {
+        let days: i64 = days.parse().map_err(|_| bad())?;
+        return Ok(SignedDuration::from_hours(days.checked_mul(24).ok_or_else(bad)?));
+    }
+    text.parse().map_err(|_| bad())
+}
+
+async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
+    let mut body = json!({ "name": args.name, "role": args.role, "scopes": args.scopes });
+    expiry(&mut body, args.expires.as_deref())?;
+    let made: Value = client.post("/tokens", &body).await?;
+    secret(client, &made, "shown once; use it as FLEETGATE_TOKEN or `Authorization: Bearer`")
+}
+
+async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
+    let labels: Map<String, Value> = args.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
+    let mut body = present(json!({
+        "label": args.name,
+        "labels": labels,
+        "profile": args.profile,
+        "ssh_user": args.ssh_user,
+        "needs_approval": args.approval,
+    }));
+    match args.uses.as_deref() {
+        None => {}
+        Some("unlimited") => body["uses"] = Value::Null,
+        Some(n) => body["uses"] = json!(n.parse::<u32>().map_err(|_| anyhow::anyhow!("--uses {n:?}: expected a number or `unlimited`"))?),
+    }
+    expiry(&mut body, args.expires.as_deref())?;
+    let made: Value = client.post("/enrolment-tokens", &body).await?;
+    let command = made["command"].as_str().unwrap_or_default();
+    secret(client, &made, &format!("shown once. On the device, as root:\n  {command}"))
+}
+
+/// The secret goes to stdout, alone.
+fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(made)?);
+        return Ok(());
+    }
+    println!("{}", made["secret"].as_str().unwrap_or_default());
+    said(client, words)
+}
+
+async fn list(client: &Client) -> anyhow::Result<()> {
+    let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
+    let enrolment: Vec<EnrolmentToken> = pages(client, "/enrolment-tokens", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "api": api, "enrolment": enrolment }))?);
+        return Ok(());
+    }
+    let now = table::now();
+    let mut rows: Vec<Vec<String>> = api.iter().map(|t| api_row(t, now)).collect();
+    rows.extend(enrolment.iter().map(|t| enrolment_row(t, now)));
+    table::print(&["KIND", "ID", "NAME", "MAY", "EXPIRES", "LAST USED", ""], rows);
+    Ok(())
+}
+
+fn ended(revoked_at: Option<&str>) -> String {
+    if revoked_at.is_some() { "revoked".to_owned() } else { String::new() }
+}
+
+fn api_row(t: &ApiToken, now: jiff::Timestamp) -> Vec<String> {
+    let role = serde_json::to_value(t.role).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let scopes = if t.scopes.is_empty() { String::new() } else { format!(" ({})", t.scopes.join(", ")) };
+    vec![
+        "api".to_owned(),
+        t.id.clone(),
+        table::safe(&t.name),
+        format!("{role}{scopes}"),
+        t.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+        table::ago(t.last_used_at.as_deref(), now),
+        ended(t.revoked_at.as_deref()),
+    ]
+}
+
+fn enrolment_row(t: &EnrolmentToken, now: jiff::Timestamp) -> Vec<String> {
+    let uses = t.uses_left.map_or("any number".to_owned(), |n| format!("{n} more"));
+    let approval = if t.needs_approval { ", with approval" } else { "" };
+    vec![
+        "enrolment".to_owned(),
+        t.id.clone(),
+        table::safe(&t.label),
+        format!("{uses}{approval}"),
+        t.expires_at.clone().unwrap_or_else(|| "never".to_owned()),
+        table::ago(t.last_used_at.as_deref(), now),
+        ended(t.revoked_at.as_deref()),
+    ]
+}
+
+/// Both kinds share one space of ids.
+async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
+    let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
+    let area = if api.iter().any(|t| t.id == token) { "tokens" } else { "enrolment-tokens" };
+    client.call(Method::DELETE, &format!("/{area}/{token}"), None).await?;
+    said(client, &format!("{token} has ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_what_people_say() {
+        assert_eq!(days("2d").unwrap().as_secs(), 172_800);
+        assert_eq!(days("12h").unwrap().as_secs(), 43_200);
+        for bad in ["", "d", "soon", "99999999999999999d"] {
+            assert!(days(bad).is_err(), "{bad:?}");
+        }
+    }
+}
