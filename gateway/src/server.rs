@@ -63,7 +63,7 @@ impl Server {
     pub async fn start(config: Config, data: DataDir) -> anyhow::Result<Server> {
         let identity = Arc::new(Identity::open(data.path())?);
         let sockets = Sockets::bind(&config, &data).await?;
-        let store = Store::open(data.path()).await?;
+        let store = Store::open(data.path(), identity.seal_key()).await?;
         let live = Live::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
@@ -163,7 +163,8 @@ impl Engine<'_> {
     }
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {
-        let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), seed()?);
+        let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
+        let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), seed);
         monitor.restore(self.store.all_hosts(&self.config.timing).await?, clock::now());
         Ok(monitor)
     }

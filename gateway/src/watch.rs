@@ -174,16 +174,21 @@ impl Watch {
         }
     }
 
+    /// Empties the engine. What one turn recorded goes to the writer together: a state and the
+    /// message about it must not part.
     async fn drain(&mut self) -> Option<Mono> {
-        loop {
+        let mut records = Vec::new();
+        let deadline = loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Ask(ask) => self.carrier.carry(ask),
-                MonitorOutput::Record(record) => self.writer.record(record).await,
+                MonitorOutput::Record(record) => records.push(record),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");
-                    return at;
+                    break at;
                 }
             }
-        }
+        };
+        self.writer.append(records).await;
+        deadline
     }
 }
