@@ -6,8 +6,8 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_keys::ssh_key::SshKey;
+use fleetgate_keys::{PrivateKey, SealKey};
 use zeroize::Zeroizing;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";

@@ -14,6 +14,7 @@ use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, Tunnel};
 use fleetgate_engine::wire::{Command, MonitorInput, News};
+use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -28,6 +29,7 @@ use crate::identity::Identity;
 use crate::live::Live;
 use crate::ssh::{Limits, SshClient};
 use crate::store::Store;
+use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
@@ -41,6 +43,8 @@ pub struct Server {
     pub identity: Arc<Identity>,
     pub udp_port: u16,
     pub api: SocketAddr,
+    /// At the first start only: to be shown, once.
+    pub first_admin: Option<FirstAdmin>,
     stop_api: CancellationToken,
     stop_engine: CancellationToken,
     tasks: JoinSet<()>,
@@ -64,6 +68,7 @@ impl Server {
         let identity = Arc::new(Identity::open(data.path())?);
         let sockets = Sockets::bind(&config, &data).await?;
         let store = Store::open(data.path(), identity.seal_key()).await?;
+        let first_admin = store.ensure_first_admin(clock::wall()).await?;
         let live = Live::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
@@ -72,9 +77,10 @@ impl Server {
         let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
 
-        let postman = mail::start(&mut tasks, &config, store.clone(), live.clone(), stop_api.clone());
+        let postman = mail::start(&mut tasks, &config, store.clone(), live.clone(), stop_api.clone())?;
         let writer = Writer::start(&mut tasks, store.clone(), live.clone(), postman);
-        let engine = Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
+        let engine =
+            Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
         let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
 
         let state = AppState::new(api::Parts {
@@ -85,14 +91,38 @@ impl Server {
             identity: api::Identity {
                 public_key: identity.wireguard.public(),
                 ssh_public_key: identity.ssh.public(),
-                seal: identity.seal_key(),
             },
             udp_port,
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
         serve(&mut tasks, &state, sockets.api, sockets.local, stop_api.clone()).await?;
-        Ok(Server { state, identity, udp_port, api, stop_api, stop_engine, tasks, threads, writer, store, data })
+        Ok(Server {
+            state,
+            identity,
+            udp_port,
+            api,
+            first_admin,
+            stop_api,
+            stop_engine,
+            tasks,
+            threads,
+            writer,
+            store,
+            data,
+        })
+    }
+
+    /// Where a browser finds the page.
+    pub fn url(&self) -> String {
+        let config = &self.state.config;
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", self.api))
+    }
+
+    /// A login that works once.
+    pub fn login_url(&self, link: &Token) -> String {
+        format!("{}/login#{}", self.url(), link.reveal())
     }
 
     /// Ends everything in order; what was acknowledged is on disk.
@@ -101,7 +131,8 @@ impl Server {
             self.stop_api.cancel();
             self.stop_engine.cancel();
             let threads = std::mem::take(&mut self.threads);
-            let _ = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
+            let _ =
+                tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
             self.writer.finish().await;
             while self.tasks.join_next().await.is_some() {}
             self.store.close().await;
@@ -117,7 +148,10 @@ impl Sockets {
     async fn bind(config: &Config, data: &DataDir) -> anyhow::Result<Sockets> {
         let udp = udp::bind(config.listen)?;
         let api = TcpListener::bind(config.api_listen).await.with_context(|| {
-            format!("cannot listen for the API on TCP {}: is it in use? set api_listen to another", config.api_listen)
+            format!(
+                "cannot listen for the API on TCP {}: is it in use? set api_listen to another",
+                config.api_listen
+            )
         })?;
         let path = data.socket();
         // The directory is locked: a socket there is what a killed gateway left.
@@ -152,7 +186,8 @@ impl Engine<'_> {
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
         let mouths = self.mouths(answers_in.clone(), streams.clone());
-        let limits = Limits { idle: self.config.ssh_idle, kept: self.config.ssh_connections, ..Limits::default() };
+        let limits =
+            Limits { idle: self.config.ssh_idle, kept: self.config.ssh_connections, ..Limits::default() };
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
         let carrier = Carrier::new(asks_in, answers_in, streams, ssh, runtime);
@@ -196,7 +231,8 @@ impl Engine<'_> {
 
 fn seed() -> anyhow::Result<[u8; 32]> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|e| anyhow::anyhow!("the operating system gives no random bytes: {e}"))?;
+    getrandom::fill(&mut seed)
+        .map_err(|e| anyhow::anyhow!("the operating system gives no random bytes: {e}"))?;
     Ok(seed)
 }
 
@@ -207,7 +243,8 @@ async fn serve(
     local: UnixListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service = api::router(state.clone()).merge(web::router()).into_make_service_with_connect_info::<api::Client>();
+    let service =
+        api::router(state.clone()).merge(web::router()).into_make_service_with_connect_info::<api::Client>();
     let (on_socket, stopping) = (service.clone(), stop.clone());
     tasks.spawn(async move {
         let ended = axum::serve(local, on_socket).with_graceful_shutdown(stopping.cancelled_owned()).await;

@@ -60,13 +60,19 @@ impl Carrier {
     fn carry(&self, ask: Ask) {
         match ask.question {
             Question::Connect { route: Route::Direct { host }, port } => {
-                self.spawn(ask.id, async move { Answer::Connect(direct_time(&host, port, ask.timeout).await) });
+                self.spawn(
+                    ask.id,
+                    async move { Answer::Connect(direct_time(&host, port, ask.timeout).await) },
+                );
             }
             Question::Ssh { route, port, run } => {
                 let key = SessionKey { host: ask.host, route: route.clone(), port };
                 let dialled = dial(self.0.streams.clone(), route, port, ask.timeout);
                 let client = self.0.ssh.clone();
-                self.spawn(ask.id, async move { Answer::Ssh(client.run(key, dialled, run, ask.timeout).await) });
+                self.spawn(
+                    ask.id,
+                    async move { Answer::Ssh(client.run(key, dialled, run, ask.timeout).await) },
+                );
             }
             _ => {
                 if self.0.tunnel.send(Command::Ask(ask)).is_err() {
@@ -86,7 +92,12 @@ impl Carrier {
 }
 
 /// Dials for SSH: through the tunnel or straight.
-async fn dial(streams: Streams, route: Route, port: u16, timeout: Duration) -> Result<Either<TunnelStream, TcpStream>, ConnectFailure> {
+async fn dial(
+    streams: Streams,
+    route: Route,
+    port: u16,
+    timeout: Duration,
+) -> Result<Either<TunnelStream, TcpStream>, ConnectFailure> {
     match route {
         Route::Tunnel { peer, address } => {
             Ok(Either::Left(streams.connect(peer, SocketAddr::new(address, port), timeout).await?))
@@ -127,7 +138,13 @@ fn failure(error: &std::io::Error) -> ConnectFailure {
 ///
 /// # Errors
 /// When the thread or its reactor cannot be made.
-pub fn start(monitor: Monitor, inbox: Inbox, carrier: Carrier, writer: Writer, stop: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
+pub fn start(
+    monitor: Monitor,
+    inbox: Inbox,
+    carrier: Carrier,
+    writer: Writer,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let watch = Watch { monitor, carrier, writer };
     let thread = std::thread::Builder::new().name("monitor".to_owned());

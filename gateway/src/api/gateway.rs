@@ -55,6 +55,20 @@ async fn set_endpoint(
     Ok(Json(facts(&app, Some(endpoint))))
 }
 
+impl AppState {
+    /// What devices are given, if anybody has said it.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn endpoint(&self) -> anyhow::Result<Option<String>> {
+        if let Some(text) = &self.config.endpoint {
+            return Ok(Some(text.clone()));
+        }
+        let mut conn = self.store.reader().await?;
+        Ok(settings::find(&mut conn, ENDPOINT).await?)
+    }
+}
+
 /// The endpoint of the settings, or the one that was confirmed.
 async fn confirmed_endpoint(
     app: &AppState,

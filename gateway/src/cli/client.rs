@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::Connection;
 use crate::data_dir;
 
+/// The demo's data directory.
+pub(super) const DEMO: &str = "fleetgate-demo";
 /// Behind the socket any host name will do.
 const LOCAL_BASE: &str = "http://localhost";
 /// Patience with one answer; event streams have none of their own.
@@ -27,7 +29,9 @@ impl Client {
         let builder = reqwest::Client::builder().connect_timeout(PATIENCE);
         if let Some(url) = &to.url {
             if to.token.is_none() {
-                bail!("--url needs a token: make one with `fleetgate token create` on the server, set FLEETGATE_TOKEN");
+                bail!(
+                    "--url needs a token: make one with `fleetgate token create` on the server, set FLEETGATE_TOKEN"
+                );
             }
             return Ok(Client {
                 http: builder.build()?,
@@ -114,7 +118,11 @@ impl Client {
         if error.is_timeout() {
             return anyhow::anyhow!("{} does not answer within {} s", self.place, PATIENCE.as_secs());
         }
-        anyhow::anyhow!("no gateway answers at {}: is `fleetgate serve` running? ({})", self.place, root_cause(error))
+        anyhow::anyhow!(
+            "no gateway answers at {}: is `fleetgate serve` running? ({})",
+            self.place,
+            root_cause(error)
+        )
     }
 }
 
@@ -130,7 +138,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 /// The given data directory's socket, or the running gateway's of this user: `serve` before `demo`.
 fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
     let serve = data_dir::default_path(to.data.clone(), "fleetgate")?.join(data_dir::SOCKET);
-    let demo = data_dir::default_path(to.data.clone(), super::demo::NAME)?.join(data_dir::SOCKET);
+    let demo = data_dir::default_path(to.data.clone(), DEMO)?.join(data_dir::SOCKET);
     Ok(if !serve.exists() && demo.exists() { demo } else { serve })
 }
 

@@ -184,7 +184,10 @@ async fn list(client: &Client) -> anyhow::Result<()> {
             d.id.clone(),
         ]
     };
-    table::print(&["NAME", "ADDRESS", "PROFILE", "ROUTE", "PUBLIC KEY", "ID"], devices.iter().map(row).collect());
+    table::print(
+        &["NAME", "ADDRESS", "PROFILE", "ROUTE", "PUBLIC KEY", "ID"],
+        devices.iter().map(row).collect(),
+    );
     Ok(())
 }
 

@@ -55,7 +55,8 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     }
     let name = e.object_name.as_deref().or(e.object_id.as_deref()).unwrap_or(&e.object);
     let service = e.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
-    let by = if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
+    let by =
+        if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
     let object = format!("{}{}", table::safe(name), table::safe(&service));
     anstream::println!("{}  {:<24} {:<22} {}{by}", e.at, object, e.kind, table::safe(&e.cause));
     Ok(())

@@ -83,7 +83,10 @@ async fn list(client: &Client, filters: &[(&str, String)]) -> anyhow::Result<()>
         return Ok(());
     }
     if hosts.is_empty() {
-        anstream::eprintln!("no hosts{}", if filters.is_empty() { ": fleetgate device add NAME" } else { " match" });
+        anstream::eprintln!(
+            "no hosts{}",
+            if filters.is_empty() { ": fleetgate device add NAME" } else { " match" }
+        );
         return Ok(());
     }
     let headers = ["STATE", "NAME", "ADDRESS", "SERVICES", "LAST PACKET", "SINCE", "LAST CHECK", "LABELS"];
@@ -122,8 +125,11 @@ fn shown_state(h: &Host) -> String {
 fn services(h: &Host) -> String {
     let s = &h.services;
     let parts = [(s.critical, "critical"), (s.unknown, "unknown"), (s.warning, "warning"), (s.ok, "ok")];
-    let shown: Vec<String> =
-        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| table::coloured(&format!("{n} {word}"), word)).collect();
+    let shown: Vec<String> = parts
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, word)| table::coloured(&format!("{n} {word}"), word))
+        .collect();
     if shown.is_empty() { "-".to_owned() } else { shown.join(", ") }
 }
 
@@ -135,7 +141,10 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
     let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "host": host, "services": services }))?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({ "host": host, "services": services }))?
+        );
         return Ok(());
     }
     headline(&host);
@@ -153,13 +162,15 @@ fn headline(h: &Host) {
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
     anstream::println!("  {}", table::safe(&h.state.text));
     let address = h.address.as_deref().unwrap_or("no tunnel address");
-    let direct = h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
+    let direct =
+        h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
     anstream::println!("  address     {}{direct}", table::safe(address));
     anstream::println!("  profile     {}, route {}", h.profile, h.route);
     if !h.labels.is_empty() {
         anstream::println!("  labels      {}", labels(h));
     }
-    let (since, last) = (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
+    let (since, last) =
+        (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
     anstream::println!("  since {since}, last check {last} by {}", h.state.source);
 }
 
@@ -167,21 +178,27 @@ fn tunnel_lines(t: &Tunnel) {
     let now = table::now();
     anstream::println!("  public key  {}", t.public_key);
     anstream::println!("  endpoint    {}", t.endpoint.as_deref().unwrap_or("never seen"));
-    let (packet, handshake) = (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
+    let (packet, handshake) =
+        (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
     anstream::println!("  last packet {packet}, last handshake {handshake}");
     anstream::println!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
     if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
         anstream::println!("  clock       {skew:+.0} s off");
     }
     if let Some(refusal) = &t.last_refusal {
-        anstream::println!("  refused     {} ({})", table::safe(refusal), table::ago(t.last_refusal_at.as_deref(), now));
+        anstream::println!(
+            "  refused     {} ({})",
+            table::safe(refusal),
+            table::ago(t.last_refusal_at.as_deref(), now)
+        );
     }
 }
 
 fn service_row(s: &Service) -> Vec<String> {
     let now = table::now();
     let stale = if s.stale { " ?" } else { "" };
-    let metric = |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), |v| format!("{v}")), m.uom);
+    let metric =
+        |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), |v| format!("{v}")), m.uom);
     vec![
         format!("{}{stale}", table::state(&s.state)),
         table::safe(&s.name),

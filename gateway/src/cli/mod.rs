@@ -2,7 +2,7 @@
 //! API and knows nothing that the API does not say.
 
 mod client;
-mod demo;
+
 mod device;
 mod enrolment;
 mod events;
@@ -52,8 +52,7 @@ pub(crate) struct Connection {
 enum Command {
     /// Run the gateway
     Serve(serve::ServeArgs),
-    /// Run a gateway with a simulated fleet of 25 devices over real tunnels
-    Demo(demo::DemoArgs),
+
     /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin
     Status(status::StatusArgs),
     /// Devices: identity and tunnel
@@ -101,7 +100,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = || Client::new(&cli.to);
     match cli.command {
         Command::Serve(args) => serve::run(&cli.to, args).await?,
-        Command::Demo(args) => demo::run(&cli.to, args).await?,
+
         Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
@@ -111,7 +110,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "fleetgate", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut <Cli as clap::CommandFactory>::command(),
+                "fleetgate",
+                &mut std::io::stdout(),
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,5 @@
 //! `fleetgate serve`: a gateway until SIGTERM or SIGINT.
 
-use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -49,24 +48,29 @@ async fn announce(server: &Server) -> anyhow::Result<()> {
     let config = &server.state.config;
     anstream::println!("fleetgate {}", env!("CARGO_PKG_VERSION"));
     anstream::println!("  data       {}", config.data.display());
-    anstream::println!("  tunnels    UDP port {}, public key {}", server.udp_port, server.identity.wireguard.public());
+    anstream::println!(
+        "  tunnels    UDP port {}, public key {}",
+        server.udp_port,
+        server.identity.wireguard.public()
+    );
     match server.state.endpoint().await? {
         Some(endpoint) => anstream::println!("  endpoint   {endpoint} (what devices are given)"),
-        None => anstream::println!(
-            "  endpoint   not set: say where devices reach UDP port {} of this machine, once:\n             \
-             fleetgate endpoint HOST:{}",
-            server.udp_port,
-            server.udp_port
-        ),
+        None => {
+            let port = server.udp_port;
+            anstream::println!(
+                "  endpoint   not set; say once where devices reach UDP port {port} of this machine:"
+            );
+            anstream::println!("             fleetgate gateway endpoint HOST:{port}");
+        }
     }
-    anstream::println!("  dashboard  {}", server.dashboard_url());
-    if config.public_url.is_none() && server.api.ip().is_loopback() && !std::io::stdout().is_terminal() {
+    anstream::println!("  dashboard  {}", server.url());
+    if config.public_url.is_none() && server.api.ip().is_loopback() {
         let port = server.api.port();
         anstream::println!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");
     }
-    if let Some(secret) = server.first_admin().await? {
-        anstream::println!("  first login, shown once: user admin, password {secret}");
-        anstream::println!("             or open {}/login#{}", server.dashboard_url(), server.login_link().await?);
+    if let Some(first) = &server.first_admin {
+        anstream::println!("  first login, shown once: {}, password {}", first.name, first.password.as_str());
+        anstream::println!("             or open {}", server.login_url(&first.link));
     }
     Ok(())
 }

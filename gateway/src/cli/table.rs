@@ -11,7 +11,7 @@ use crate::clock;
 /// Prints rows under headers; to a pipe without colours and at full width.
 pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headers);
+    table.load_style(presets::NOTHING).set_header(headers);
     if std::io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }

@@ -76,7 +76,8 @@ fn expiry(body: &mut Value, given: Option<&str>) -> anyhow::Result<()> {
 
 /// Days are what people say; a duration type knows hours at most.
 fn days(text: &str) -> anyhow::Result<SignedDuration> {
-    let bad = || anyhow::anyhow!("--expires {text:?}: expected a duration such as 90d, 12h or 30m, or `never`");
+    let bad =
+        || anyhow::anyhow!("--expires {text:?}: expected a duration such as 90d, 12h or 30m, or `never`");
     if let Some(days) = text.strip_suffix('d') {
         let days: i64 = days.parse().map_err(|_| bad())?;
         return Ok(SignedDuration::from_hours(days.checked_mul(24).ok_or_else(bad)?));
@@ -103,7 +104,12 @@ async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<(
     match args.uses.as_deref() {
         None => {}
         Some("unlimited") => body["uses"] = Value::Null,
-        Some(n) => body["uses"] = json!(n.parse::<u32>().map_err(|_| anyhow::anyhow!("--uses {n:?}: expected a number or `unlimited`"))?),
+        Some(n) => {
+            body["uses"] = json!(
+                n.parse::<u32>()
+                    .map_err(|_| anyhow::anyhow!("--uses {n:?}: expected a number or `unlimited`"))?
+            )
+        }
     }
     expiry(&mut body, args.expires.as_deref())?;
     let made: Value = client.post("/enrolment-tokens", &body).await?;
@@ -140,7 +146,8 @@ fn ended(revoked_at: Option<&str>) -> String {
 }
 
 fn api_row(t: &ApiToken, now: jiff::Timestamp) -> Vec<String> {
-    let role = serde_json::to_value(t.role).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    let role =
+        serde_json::to_value(t.role).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
     let scopes = if t.scopes.is_empty() { String::new() } else { format!(" ({})", t.scopes.join(", ")) };
     vec![
         "api".to_owned(),
