@@ -1,6 +1,7 @@
 //! The shell of fleetgate: everything that touches the world, around the pure engine.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod data_dir;
@@ -11,10 +12,12 @@ pub mod live;
 pub mod mail;
 pub mod names;
 pub mod password;
+pub mod server;
 pub mod ssh;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
 pub mod udp;
+pub mod watch;
 pub mod web;
 pub mod writer;
