@@ -33,7 +33,7 @@ use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, mail, telemetry, udp, web};
+use crate::{clock, mail, telemetry, udp};
 
 /// What a stop may take before the process ends anyway; systemd's patience is longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -243,8 +243,7 @@ async fn serve(
     local: UnixListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let service =
-        api::router(state.clone()).merge(web::router()).into_make_service_with_connect_info::<api::Client>();
+    let service = api::router(state.clone()).into_make_service_with_connect_info::<api::Client>();
     let (on_socket, stopping) = (service.clone(), stop.clone());
     tasks.spawn(async move {
         let ended = axum::serve(local, on_socket).with_graceful_shutdown(stopping.cancelled_owned()).await;
