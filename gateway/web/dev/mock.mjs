@@ -73,7 +73,7 @@ const recount = (host) => {
   host.services = { ...count(list, (s) => s.state, SERVICE_KEYS), stale: list.filter((s) => s.stale).length };
 };
 hosts.forEach(recount);
-const enrolments = [{ id: 'e_0000000000001', name: 'cam-new', state: 'awaiting_approval', public_key: 'mNb7J7v0n8dVYfQG8v0Zk8m1yqk8Qv0r3o2m5vC1xWs=', created_at: ago(65) }];
+const enrolments = [{ id: 'e_0000000000001', name: 'cam-new', state: 'awaiting_approval', ssh_host_key: null, token: 't_1', token_label: 'installer', replaces: null, remote_address: '203.0.113.9', reason: '', public_key: 'mNb7J7v0n8dVYfQG8v0Zk8m1yqk8Qv0r3o2m5vC1xWs=', created_at: ago(65) }];
 
 function event(host, kind, data, cause, evidence, service = null) {
   const one = { seq: events.length + 1, at: ago(0), kind, object: service ? 'service' : 'host', object_id: host.id, object_name: host.name, service, cause, evidence, data, principal: 'system' };
@@ -132,7 +132,7 @@ const page = (list, query) => {
   return { items: list.slice(from, from + limit), next: from + limit < list.length ? String(from + limit) : null };
 };
 const find = (key) => hosts.find((host) => host.id === key || host.name === key);
-const me = { name: 'admin', role: 'admin' };
+const me = { principal: 'user:admin', name: 'admin', role: 'admin', scopes: [], expires_at: null };
 let sessions = 0;
 
 function answer(method, path, query, body, cookie) {
@@ -151,6 +151,11 @@ function answer(method, path, query, body, cookie) {
     enrolments.splice(0, 1);
     tell('overview', overview());
     return [200, {}];
+  }
+  if (on('/devices')) {
+    const squares = Array.from({ length: 441 }, (_, i) => (random() > 0.5 ? `<rect x="${i % 21}" y="${Math.floor(i / 21)}" width="1" height="1"/>` : '')).join('');
+    const conf = `[Interface]\nPrivateKey = shown+once=\nAddress = 172.24.9.9/14\n\n[Peer]\nPublicKey = gateway=\nEndpoint = gw.example:51820\nAllowedIPs = 172.24.0.0/14\nPersistentKeepalive = 25\n`;
+    return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>` } }];
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];

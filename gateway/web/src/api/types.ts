@@ -13,4 +13,6 @@ export type Metric = Schemas['Metric'];
 export type Problem = Schemas['Problem'];
 export type Event = Schemas['Event'];
 export type Enrolment = Schemas['Enrolment'];
-export type Session = Schemas['Session'];
+export type Device = Schemas['Device'];
+export type Credentials = Schemas['Credentials'];
+export type Me = Schemas['Me'];

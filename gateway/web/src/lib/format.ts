@@ -28,6 +28,11 @@ export function relative(at: number, now: number): string {
   return past < SECOND ? 'just now' : `${span(past)} ago`;
 }
 
+/** When the next check comes; one that should have come already is due. */
+export function upcoming(at: number, now: number): string {
+  return at - now < SECOND ? 'due now' : `in ${span(at - now)}`;
+}
+
 /** Milliseconds of an RFC 3339 time; nothing for none and for nonsense. */
 export function millis(time: string | null | undefined): number | undefined {
   const ms = time ? Date.parse(time) : Number.NaN;
@@ -93,6 +98,7 @@ export function metric(value: number | null | undefined, uom: string): string {
   if (secondFactor !== undefined) return seconds(value * secondFactor);
   if (uom === '%') return `${digits(value)} %`;
   if (uom === '' || uom === 'c') return digits(value);
+  if (uom === 'C' || uom === 'F') return `${digits(value)} °${uom}`;
   return `${digits(value)} ${uom}`;
 }
 

@@ -11,23 +11,17 @@ export interface Headline {
 
 export function headline({ hosts, services }: Overview): Headline {
   const wrong: [number, Kind, string][] = [
-    [hosts.down, 'down', `${plural(hosts.down, 'host is', 'hosts are')} down`],
-    [hosts.unreachable, 'unreachable', `${plural(hosts.unreachable, 'host is', 'hosts are')} unreachable`],
-    [services.critical, 'critical', `${plural(services.critical, 'service is', 'services are')} critical`],
-    [services.warning, 'warning', `${plural(services.warning, 'service is', 'services are')} in warning`],
-    [services.unknown, 'unknown', `${plural(services.unknown, 'service is', 'services are')} unknown`],
+    [hosts.down, 'down', `${plural(hosts.down, 'host')} down`],
+    [hosts.unreachable, 'unreachable', `${plural(hosts.unreachable, 'host')} unreachable`],
+    [services.critical, 'critical', `${plural(services.critical, 'service')} critical`],
+    [services.warning, 'warning', `${plural(services.warning, 'service')} in warning`],
+    [services.unknown, 'unknown', `${plural(services.unknown, 'service')} unknown`],
   ];
   const found = wrong.filter(([count]) => count > 0);
   const worst = found[0];
-  if (worst) return { kind: worst[1], text: join(found.map(([, , text]) => text)) };
+  if (worst) return { kind: worst[1], text: found.map(([, , text]) => text).join(', ') };
   if (hosts.up === 0) return { kind: 'pending', text: hosts.pending ? 'Waiting for first results' : 'No hosts yet' };
   return { kind: 'ok', text: 'All is well' };
-}
-
-/** `a`, `a and b`, `a, b and c`. */
-function join(parts: string[]): string {
-  if (parts.length < 2) return parts.join('');
-  return `${parts.slice(0, -1).join(', ')} and ${parts.at(-1)}`;
 }
 
 /** For the tab, which is often all that is seen. */

@@ -1,11 +1,11 @@
 /** Who is logged in, and what he may. The server decides; this only spares him vain attempts. */
 
 import { api, ask, Refused } from '../api/client';
-import type { Session } from '../api/types';
+import type { Me } from '../api/types';
 
 class Login {
   /** `undefined`: not asked yet. `null`: nobody. */
-  who = $state<Session | null | undefined>(undefined);
+  who = $state<Me | null | undefined>(undefined);
 
   get canOperate(): boolean {
     return this.who?.role === 'operator' || this.who?.role === 'admin';

@@ -1,0 +1,266 @@
+// The dashboard in a real browser, against a gateway with the demo's fleet. By environment:
+//   LOGIN_URL    http://.../login#<one-time secret>                          (needed)
+//   OFF_COMMAND  a shell command that switches the device OFF_HOST off; ON_COMMAND switches it on
+//   OFF_HOST     its name (cam-07)
+//   EXPECT       the strip, as `24/1/0/0 45/2/5/0/0`
+//   SHOTS        a folder for screenshots
+//   CHROMIUM     the browser (/usr/bin/chromium)
+// Prints a line per promise; exits with 1 when one is broken.
+import { execSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const { LOGIN_URL, OFF_COMMAND, ON_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
+if (!LOGIN_URL) throw new Error('LOGIN_URL is not set: give the link that the gateway printed');
+const BASE = new URL(LOGIN_URL).origin;
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+/** The demo may take so long until every check has run. */
+const SETTLED_MS = 120_000;
+/** A device that goes off is noticed within its attempts. */
+const NOTICED_MS = 60_000;
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
+const WIDE = { width: 1280, height: 860 };
+const PHONE = { width: 360, height: 780 };
+
+let failed = 0;
+const complaints = [];
+
+function must(condition, what) {
+  if (!condition) throw new Error(what);
+}
+
+async function promise(text, keep) {
+  try {
+    await keep();
+    console.log(`ok    ${text}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${text}\n      ${String(error.message).split('\n').slice(0, 6).join('\n      ')}`);
+  }
+}
+
+const strip = (page) =>
+  page.evaluate(() => {
+    const count = (name) => document.querySelector(`[data-count="${name}"] .count`)?.textContent?.replace(/\D/g, '') ?? '?';
+    const of = (group, kinds) => kinds.map((kind) => count(`${group}-${kind}`)).join('/');
+    return `${of('hosts', ['up', 'down', 'unreachable', 'pending'])} ${of('services', ['ok', 'warning', 'critical', 'unknown', 'pending'])}`;
+  });
+
+async function until(what, ask, ms = 10_000) {
+  const end = Date.now() + ms;
+  let seen;
+  while (Date.now() < end) {
+    if (await ask((value) => (seen = value))) return;
+    await new Promise((done) => setTimeout(done, 150));
+  }
+  throw new Error(`${what}: not within ${ms / 1000} s; last seen: ${seen}`);
+}
+
+const stripIs = (page, wanted, ms) => until(`the strip shows ${wanted}`, async (see) => see(await strip(page)) === wanted, ms);
+const rows = (page) => page.locator('[role=row] a[data-index]');
+const focused = (page) => page.evaluate(() => document.activeElement?.textContent?.trim());
+
+function listen(page) {
+  page.on('pageerror', (error) => complaints.push(error.message));
+  page.on('console', (message) => {
+    const expected = /Failed to load resource/.test(message.text());
+    if (message.type() === 'error' && !expected) complaints.push(message.text());
+  });
+  return page;
+}
+
+async function open(context, path) {
+  const page = listen(await context.newPage());
+  await page.goto(BASE + path);
+  await page.locator('h1').first().waitFor();
+  return page;
+}
+
+async function axe(page) {
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+  const grave = found.violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+  must(grave.length === 0, grave.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 140)} ${node.any?.[0]?.message ?? ''}`).join(' | ')}`).join('\n'));
+}
+
+async function noSidewaysScroll(page) {
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  must(over <= 0, `${page.url()} is ${over} pixels too wide`);
+}
+
+async function shot(page, name) {
+  if (!SHOTS) return;
+  mkdirSync(SHOTS, { recursive: true });
+  await page.screenshot({ path: join(SHOTS, `${name}.png`) });
+}
+
+async function walkByKeyboard(page) {
+  await page.goto(`${BASE}/`);
+  await rows(page).first().waitFor();
+  const problems = await page.locator('li a[data-row]').count();
+  await page.keyboard.press('j');
+  const first = await focused(page);
+  await page.keyboard.press('j');
+  must(first !== (await focused(page)), `j stays on ${first}`);
+  await page.keyboard.press('k');
+  must(first === (await focused(page)), 'k does not lead back');
+  for (let i = 0; i < problems; i += 1) await page.keyboard.press('j');
+  const row = await focused(page);
+  must(row === (await rows(page).first().textContent())?.trim(), `after the problems come the hosts, not ${row}`);
+  const ring = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+  must(ring !== 'none', 'the focus cannot be seen');
+  await page.keyboard.press('Enter');
+  await page.waitForURL(`**/hosts/${row}`);
+  await page.keyboard.press('g');
+  await page.waitForURL(`${BASE}/`);
+}
+
+async function search(page) {
+  await page.goto(`${BASE}/`);
+  await rows(page).first().waitFor();
+  await page.keyboard.press('/');
+  await page.keyboard.type(OFF_HOST);
+  await until('one row is left', async (see) => see(await rows(page).count()) === 1);
+  must(page.url().endsWith(`?q=${OFF_HOST}`), `the search does not stand in the address: ${page.url()}`);
+  await page.keyboard.press('Escape');
+  await page.reload();
+  await until('the search outlives a reload', async (see) => see(await rows(page).count()) === 1);
+}
+
+async function filterByStrip(page) {
+  const [, down] = EXPECT.split(/[/ ]/);
+  await page.goto(`${BASE}/`);
+  await rows(page).first().waitFor();
+  await page.locator('[data-count=hosts-down]').click();
+  await until('only hosts that are down are left', async (see) => see(await rows(page).count()) === Number(down));
+  must(new URL(page.url()).search === '?state=down', `the filter does not stand in the address: ${page.url()}`);
+  await page.locator('[data-count=hosts-down]').click();
+}
+
+async function openHost(page) {
+  await page.goto(`${BASE}/?q=${OFF_HOST}`);
+  await rows(page).first().click();
+  await page.getByRole('heading', { level: 1, name: OFF_HOST }).waitFor();
+  for (const part of ['Services', 'Tunnel', 'Events']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
+  await page.locator('li[id^=service-]').first().waitFor();
+  await page.getByText('Last handshake').waitFor();
+}
+
+async function theme(page) {
+  const paper = () => page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
+  const button = page.getByRole('button', { name: /^Theme:/ });
+  const before = await paper();
+  await until('the page turns dark', async (see) => {
+    if (see(await button.getAttribute('title')) === 'Theme: dark') return true;
+    await button.click();
+    return false;
+  });
+  const dark = await paper();
+  must(dark !== before, `dark looks like light: ${dark}`);
+  await page.reload();
+  await button.waitFor();
+  must((await paper()) === dark, 'the choice does not outlive a reload');
+}
+
+async function help(page) {
+  await page.goto(`${BASE}/`);
+  await rows(page).first().waitFor();
+  await page.keyboard.press('?');
+  await page.getByRole('dialog').waitFor();
+  await page.keyboard.press('Escape');
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+}
+
+/** The stream is kept away and let through again; nothing else changes. */
+async function saysWhenDisconnected(context) {
+  const page = listen(await context.newPage());
+  await page.route('**/api/v1/stream', (route) => route.abort());
+  await page.goto(`${BASE}/`);
+  await page.getByText(/Disconnected since/).waitFor();
+  await page.unroute('**/api/v1/stream');
+  await page.getByText(/Disconnected since/).waitFor({ state: 'hidden', timeout: 30_000 });
+  await rows(page).first().waitFor();
+  await page.close();
+}
+
+async function followsTheFleet(page) {
+  await page.goto(`${BASE}/`);
+  await stripIs(page, EXPECT, SETTLED_MS);
+  const down = Number((await strip(page)).split('/')[1]);
+  execSync(OFF_COMMAND, { stdio: 'inherit' });
+  const count = async (see) => see(Number((await strip(page)).split('/')[1]));
+  await until('one more is down', async (see) => (await count(see)) === down + 1, NOTICED_MS);
+  await page.locator('li', { hasText: OFF_HOST }).first().waitFor();
+  if (!ON_COMMAND) return;
+  execSync(ON_COMMAND, { stdio: 'inherit' });
+  await until('it is up again', async (see) => (await count(see)) === down, NOTICED_MS);
+}
+
+const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
+try {
+  const first = await browser.newContext({ viewport: WIDE, colorScheme: 'light' });
+  const page = listen(await first.newPage());
+  await promise('a one-time link logs in and leaves the address bar', async () => {
+    await page.goto(LOGIN_URL);
+    await page.waitForURL(`${BASE}/`);
+    must(!page.url().includes('#'), 'the secret still stands in the address');
+  });
+  const storageState = await first.storageState();
+  const context = (options) => browser.newContext({ viewport: WIDE, storageState, ...options });
+
+  await promise(`the strip shows ${EXPECT}`, () => stripIs(page, EXPECT, SETTLED_MS));
+  await promise('the list shows every host', async () => {
+    const all = EXPECT.split(' ')[0].split('/').reduce((sum, count) => sum + Number(count), 0);
+    await until(`${all} rows`, async (see) => see(await rows(page).count()) === all);
+  });
+  await shot(page, 'now-light');
+  await promise('axe finds nothing serious on the page', () => axe(page));
+  await promise('search is one key away and stands in the address', () => search(page));
+  await promise('a click on the strip filters the list', () => filterByStrip(page));
+  await promise('the keyboard walks problems and hosts, opens one and comes back', () => walkByKeyboard(page));
+  await promise('a question mark opens the help, Escape closes it', () => help(page));
+  await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
+  await shot(page, 'host-light');
+  await promise('axe finds nothing serious on a host', () => axe(page));
+  await promise('dark is dark and stays', () => theme(page));
+  await promise('axe finds nothing serious on a dark host', () => axe(page));
+  await shot(page, 'host-dark');
+
+  const dark = await open(await context({ colorScheme: 'dark' }), '/');
+  await rows(dark).first().waitFor();
+  await promise('axe finds nothing serious on the dark page', () => axe(dark));
+  await shot(dark, 'now-dark');
+
+  const phone = await context({ viewport: PHONE });
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/enrolments', '/login?stay']) {
+    const small = await open(phone, path);
+    await small.waitForTimeout(600);
+    await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));
+    if (path === '/') await shot(small, 'now-360');
+    if (path.startsWith('/hosts')) await shot(small, 'host-360');
+    await promise(`axe finds nothing serious there at 360 pixels`, () => axe(small));
+    await small.close();
+  }
+
+  const stranger = await open(await browser.newContext({ viewport: WIDE }), '/');
+  await promise('a stranger is asked who he is', async () => {
+    await stranger.getByLabel('Password').waitFor();
+    await axe(stranger);
+  });
+  await shot(stranger, 'login');
+
+  await promise('a lost stream is said, and comes back by itself', async () => saysWhenDisconnected(await context()));
+  if (OFF_COMMAND) await promise('a device that goes off is seen without a reload', () => followsTheFleet(page));
+  await promise('nothing complained: no script error, nothing that the policy held back', async () => {
+    must(complaints.length === 0, complaints.slice(0, 5).join('\n'));
+  });
+} finally {
+  await browser.close();
+  rmSync(profile, { recursive: true, force: true });
+}
+console.log(failed === 0 ? 'all promises kept' : `${failed} broken`);
+process.exit(failed === 0 ? 0 : 1);

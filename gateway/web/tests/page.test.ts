@@ -1,0 +1,78 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { headline, tabTitle } from '../src/lib/headline';
+import { BadLabels, parseLabels } from '../src/lib/labels';
+import { retryDelay } from '../src/lib/retry';
+import { throttle } from '../src/lib/throttle';
+import { windowOf } from '../src/lib/window';
+
+const overview = (hosts: object, services: object) => ({
+  hosts: { up: 0, down: 0, unreachable: 0, pending: 0, stale: 0, asleep: 0, ...hosts },
+  services: { ok: 0, warning: 0, critical: 0, unknown: 0, pending: 0, stale: 0, ...services },
+  last_check: null,
+  awaiting_approval: 0,
+});
+
+describe('the headline', () => {
+  it('names what is wrong, the worst first', () => {
+    const line = headline(overview({ up: 24, down: 1 }, { ok: 45, warning: 2, critical: 5 }));
+    expect(line).toEqual({ kind: 'down', text: '1 host down, 5 services critical, 2 services in warning' });
+  });
+
+  it('says that all is well only when something is up', () => {
+    expect(headline(overview({ up: 3 }, { ok: 3 })).text).toBe('All is well');
+    expect(headline(overview({ pending: 3 }, {})).kind).toBe('pending');
+    expect(headline(overview({}, {})).text).toBe('No hosts yet');
+  });
+
+  it('is short in the tab and never old', () => {
+    const now = overview({ up: 24, down: 1 }, { critical: 5 });
+    expect(tabTitle(now, false)).toBe('1 down · 5 critical · fleetgate');
+    expect(tabTitle(now, true)).toBe('disconnected · fleetgate');
+  });
+});
+
+describe('the window over a long list', () => {
+  it('draws what is seen and a little more, and keeps the height', () => {
+    const part = windowOf(50_000, 800, 50, 10_000);
+    expect(part.first).toBe(992);
+    expect(part.end).toBe(1024);
+    expect(part.before + (part.end - part.first) * 50 + part.after).toBe(500_000);
+  });
+
+  it('stays inside the list', () => {
+    expect(windowOf(-400, 800, 50, 1000)).toMatchObject({ first: 0, end: 16, before: 0 });
+    expect(windowOf(1e6, 800, 50, 1000)).toMatchObject({ first: 1000, end: 1000, after: 0 });
+    expect(windowOf(0, 800, 50, 0)).toMatchObject({ first: 0, end: 0 });
+  });
+
+  it('draws a short list whole', () => {
+    expect(windowOf(1e6, 800, 50, 100)).toMatchObject({ first: 0, end: 100, before: 0, after: 0 });
+  });
+});
+
+describe('a throttle', () => {
+  beforeEach(() => void vi.useFakeTimers());
+  afterEach(() => void vi.useRealTimers());
+
+  it('acts at once, then seldom, and never loses the last call', () => {
+    const act = vi.fn();
+    const call = throttle(act, 100);
+    for (let i = 0; i < 10; i += 1) call();
+    expect(act).toHaveBeenCalledTimes(1);
+    vi.advanceTimersByTime(100);
+    expect(act).toHaveBeenCalledTimes(2);
+    vi.advanceTimersByTime(1000);
+    expect(act).toHaveBeenCalledTimes(2);
+  });
+});
+
+it('attempts to connect grow apart, up to a bound', () => {
+  expect(retryDelay(0, 0.5)).toBe(500);
+  expect(retryDelay(3, 0.5)).toBe(4000);
+  expect(retryDelay(1000, 0.99)).toBeLessThan(20_000);
+});
+
+it('labels are taken as they are typed, or refused', () => {
+  expect(parseLabels('site=berlin, uplink=lte  x=a=b')).toEqual({ site: 'berlin', uplink: 'lte', x: 'a=b' });
+  expect(() => parseLabels('berlin')).toThrow(BadLabels);
+});
