@@ -13,7 +13,7 @@ export interface Window {
 const OVERSCAN = 8;
 
 /** Fewer rows than that are all drawn: the browser's own search and a printer find them. */
-const SHORT = 150;
+const SHORT = 60;
 
 /** `above` is how many pixels of the list have been scrolled away (negative: it starts lower). */
 export function windowOf(above: number, height: number, row: number, count: number): Window {

@@ -11,27 +11,42 @@ class Login {
     return this.who?.role === 'operator' || this.who?.role === 'admin';
   }
 
+  /** Counts what was asked: an older answer must not undo a newer one. */
+  private asked = 0;
+
   /** Asks the server. A gateway that is away is no answer: it stays as it was. */
   async load(): Promise<void> {
-    try {
-      this.who = await ask(api.GET('/api/v1/session'));
-    } catch (error) {
-      if (error instanceof Refused && error.status === 401) this.who = null;
-      else throw error;
-    }
+    const mine = (this.asked += 1);
+    const who = await ask(api.GET('/api/v1/session')).catch((error: unknown) => {
+      if (error instanceof Refused && error.status === 401) return null;
+      throw error;
+    });
+    if (mine === this.asked) this.who = who;
   }
 
-  async byPassword(name: string, password: string): Promise<void> {
-    this.who = await ask(api.POST('/api/v1/session', { body: { name, password } }));
+  byPassword(name: string, password: string): Promise<void> {
+    return this.enter({ name, password });
   }
 
-  async byLink(link: string): Promise<void> {
-    this.who = await ask(api.POST('/api/v1/session', { body: { link } }));
+  byLink(link: string): Promise<void> {
+    return this.enter({ link });
+  }
+
+  /** The session is over, whoever ended it. */
+  over(): void {
+    this.asked += 1;
+    this.who = null;
+  }
+
+  private async enter(body: { name: string; password: string } | { link: string }): Promise<void> {
+    this.asked += 1;
+    this.who = await ask(api.POST('/api/v1/session', { body }));
+    this.asked += 1;
   }
 
   async end(): Promise<void> {
     await ask(api.DELETE('/api/v1/session'));
-    this.who = null;
+    this.over();
   }
 }
 
