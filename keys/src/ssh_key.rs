@@ -64,7 +64,12 @@ impl SshKey {
     pub fn generate(comment: &str) -> Self {
         let mut seed = Zeroizing::new([0u8; SECRET_KEY_LENGTH]);
         getrandom::fill(seed.as_mut()).expect("the operating system gives random bytes");
-        SshKey { key: SigningKey::from_bytes(&seed), comment: one_line(comment) }
+        SshKey::from_seed(&seed, comment)
+    }
+
+    /// The key that these secret bytes make, always the same.
+    pub fn from_seed(seed: &[u8; SECRET_KEY_LENGTH], comment: &str) -> Self {
+        SshKey { key: SigningKey::from_bytes(seed), comment: one_line(comment) }
     }
 
     /// The text of a private key file, without a passphrase.

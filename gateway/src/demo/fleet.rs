@@ -1,0 +1,210 @@
+//! The demo's fleet in motion.
+//!
+//! In three steps, because a gateway stands between them: [`recruit`] gives every device its keys
+//! and the public ones their addresses; the caller enrols them; [`DemoFleet::start`] switches them
+//! on with what the enrolment gave them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use fleetgate_keys::ssh_key::{SshKey, SshPublicKey};
+use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+use super::device::{Device, DeviceError, DeviceHandle, DeviceSpec, SshSpec};
+use super::plan::{self, PlannedDevice};
+use super::public::PublicDevice;
+use super::sensors::{NoSensor, Sensors};
+use super::sshd::Sshd;
+
+/// What a device of the fleet knows of the gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    pub endpoint: SocketAddr,
+    pub public_key: PublicKey,
+    /// What the gateway logs in with.
+    pub ssh_key: SshPublicKey,
+}
+
+/// A device that has its keys and is not enrolled.
+pub struct Recruit {
+    pub planned: PlannedDevice,
+    private: PrivateKey,
+    host_key: SshKey,
+    listener: Option<TcpListener>,
+}
+
+impl Recruit {
+    pub fn public_key(&self) -> PublicKey {
+        self.private.public()
+    }
+
+    /// `SHA256:...`
+    pub fn host_key(&self) -> String {
+        self.host_key.public().fingerprint()
+    }
+
+    /// Where a public device answers.
+    pub fn direct(&self) -> Option<SocketAddr> {
+        self.listener.as_ref()?.local_addr().ok()
+    }
+}
+
+/// A device that is enrolled.
+pub struct Member {
+    pub recruit: Recruit,
+    /// Inside the tunnel; none for a public one.
+    pub addresses: Vec<IpAddr>,
+    pub psk: Option<PresharedKey>,
+}
+
+/// The planned devices with the keys that `seed` gives them: the same each time, so that a gateway
+/// which remembers them is not surprised.
+///
+/// # Errors
+/// When a public device finds no port.
+pub async fn recruit(seed: &[u8; 32]) -> io::Result<Vec<Recruit>> {
+    let mut recruits = Vec::new();
+    for planned in plan::plan() {
+        let listener = match planned.public {
+            Some(address) => Some(listen(address.into()).await?),
+            None => None,
+        };
+        let private = PrivateKey::from_bytes(*derive(seed, "wireguard", planned.name));
+        let host_key = SshKey::from_seed(&derive(seed, "ssh", planned.name), planned.name);
+        recruits.push(Recruit { planned, private, host_key, listener });
+    }
+    Ok(recruits)
+}
+
+async fn listen(address: IpAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind((address, plan::PUBLIC_SSH_PORT)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((address, 0)).await,
+    }
+}
+
+fn derive(seed: &[u8; 32], purpose: &str, name: &str) -> Zeroizing<[u8; 32]> {
+    let mut hash = Sha256::new_with_prefix(seed);
+    hash.update(purpose);
+    hash.update([0]);
+    hash.update(name);
+    Zeroizing::new(hash.finalize().into())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    #[error("no device of the demo is called {0:?}: `fleetgate demo list` names them")]
+    NoDevice(String),
+    #[error(transparent)]
+    NoSensor(#[from] NoSensor),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+impl From<io::Error> for FleetError {
+    fn from(error: io::Error) -> Self {
+        FleetError::Device(error.into())
+    }
+}
+
+/// The running fleet; it ends when this is dropped.
+pub struct DemoFleet(BTreeMap<String, Unit>);
+
+struct Unit {
+    sensors: Sensors,
+    power: Power,
+}
+
+enum Power {
+    Tunnel(DeviceHandle),
+    Public(PublicDevice),
+}
+
+impl DemoFleet {
+    /// Switches all devices on.
+    ///
+    /// # Errors
+    /// When one finds no socket or its keys do not serve.
+    pub async fn start(gateway: &Gateway, members: Vec<Member>) -> Result<Self, FleetError> {
+        let mut units = BTreeMap::new();
+        for member in members {
+            let name = member.recruit.planned.name.to_owned();
+            units.insert(name, Unit::start(gateway, member).await?);
+        }
+        Ok(DemoFleet(units))
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// # Errors
+    /// When there is no such device.
+    pub async fn off(&self, name: &str) -> Result<(), FleetError> {
+        match &self.unit(name)?.power {
+            Power::Tunnel(device) => Ok(device.off().await?),
+            Power::Public(device) => Ok(device.set_power(false).await?),
+        }
+    }
+
+    /// # Errors
+    /// When there is no such device, or it finds no socket.
+    pub async fn on(&self, name: &str) -> Result<(), FleetError> {
+        match &self.unit(name)?.power {
+            Power::Tunnel(device) => Ok(device.on().await?),
+            Power::Public(device) => Ok(device.set_power(true).await?),
+        }
+    }
+
+    /// # Errors
+    /// When there is no such device or sensor.
+    pub fn sensor(&self, name: &str, sensor: &str, value: f64) -> Result<(), FleetError> {
+        Ok(self.unit(name)?.sensors.set(sensor, value)?)
+    }
+
+    fn unit(&self, name: &str) -> Result<&Unit, FleetError> {
+        self.0.get(name).ok_or_else(|| FleetError::NoDevice(name.to_owned()))
+    }
+}
+
+impl Unit {
+    async fn start(gateway: &Gateway, member: Member) -> Result<Self, FleetError> {
+        let Recruit { planned, private, host_key, listener } = member.recruit;
+        let sensors = Sensors::default();
+        for (name, value) in &planned.sensors {
+            sensors.set(name, *value)?;
+        }
+        let ssh = SshSpec {
+            port: plan::SSH_PORT,
+            host_key,
+            user: plan::SSH_USER.to_owned(),
+            authorized: gateway.ssh_key.clone(),
+        };
+        let power = match listener {
+            Some(listener) => {
+                let sshd = Sshd::new(&ssh, sensors.clone()).map_err(DeviceError::from)?;
+                Power::Public(PublicDevice::start(listener, sshd)?)
+            }
+            None => Power::Tunnel(
+                Device::start(DeviceSpec {
+                    private,
+                    psk: member.psk,
+                    gateway: gateway.public_key,
+                    endpoint: gateway.endpoint,
+                    addresses: member.addresses,
+                    networks: Vec::new(),
+                    keepalive: Some(plan::KEEPALIVE),
+                    sensors: sensors.clone(),
+                    ssh: Some(ssh),
+                    services: Vec::new(),
+                })
+                .await?,
+            ),
+        };
+        Ok(Unit { sensors, power })
+    }
+}

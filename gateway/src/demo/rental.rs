@@ -1,0 +1,27 @@
+//! The story of the rental unit: it comes up, passes its checks, and goes off to be reconfigured.
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::fleet::{DemoFleet, FleetError};
+
+/// Between two looks at the unit's checks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Asks `passed` until it says yes, then switches the unit off.
+///
+/// # Errors
+/// When the fleet has no such unit.
+pub async fn reconfigure<F>(
+    fleet: &DemoFleet,
+    unit: &str,
+    mut passed: impl FnMut() -> F,
+) -> Result<(), FleetError>
+where
+    F: Future<Output = bool>,
+{
+    while !passed().await {
+        tokio::time::sleep(LOOK).await;
+    }
+    fleet.off(unit).await
+}

@@ -1,0 +1,115 @@
+//! What a simulated device's sensors say, and how somebody changes it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fleetgate_probes::sensors::{Reading, Sensor, parse_request, render};
+
+const GIB: u64 = 1 << 30;
+const DISK_BYTES: u64 = 64 * GIB;
+const MEMORY_BYTES: u64 = 4 * GIB;
+const CPUS: u32 = 4;
+
+/// Every kind of sensor, and what a healthy device says: percent used, average of one minute,
+/// percent used, seconds, degrees Celsius, a count, seconds.
+const HEALTHY: [(&str, f64); 7] = [
+    ("disk", 41.0),
+    ("load", 0.4),
+    ("memory", 37.0),
+    ("uptime", 1_209_600.0),
+    ("temperature", 43.5),
+    ("processes", 87.0),
+    ("file_age", 40.0),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no sensor is called {0:?}: use disk, load, memory, uptime, temperature, processes or file_age")]
+pub struct NoSensor(pub String);
+
+/// Shared by a device and whoever plays weather. One value per kind.
+#[derive(Clone, Debug)]
+pub struct Sensors(Arc<Mutex<BTreeMap<&'static str, f64>>>);
+
+impl Default for Sensors {
+    fn default() -> Self {
+        Sensors(Arc::new(Mutex::new(BTreeMap::from(HEALTHY))))
+    }
+}
+
+impl Sensors {
+    /// # Errors
+    /// When no sensor has that name.
+    pub fn set(&self, name: &str, value: f64) -> Result<(), NoSensor> {
+        match self.values().get_mut(name) {
+            Some(slot) => *slot = value,
+            None => return Err(NoSensor(name.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// What the device's shell prints for a command line; `None`: it is not the sensor script.
+    pub fn answer(&self, line: &str) -> Option<String> {
+        let asked = parse_request(line)?;
+        let sections: Vec<_> = asked.into_iter().map(|(key, sensor)| (key, self.read(&sensor))).collect();
+        Some(render(&sections))
+    }
+
+    fn read(&self, sensor: &Sensor) -> Reading {
+        let value = self.values().get(sensor.kind()).copied().unwrap_or_default();
+        let share = |total: u64| (total as f64 * (value / 100.0).clamp(0.0, 1.0)) as u64;
+        match sensor {
+            Sensor::Disk { .. } => Reading::disk(DISK_BYTES, share(DISK_BYTES)),
+            Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
+            Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),
+            Sensor::Uptime => Reading::uptime(value),
+            Sensor::Temperature { name } => {
+                Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal"))
+            }
+            Sensor::Processes { .. } => Reading::processes(value.clamp(0.0, 65_535.0) as u32),
+            Sensor::FileAge { .. } => Reading::file_age(value, "picture.jpg"),
+        }
+    }
+
+    fn values(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, f64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fleetgate_probes::range::Thresholds;
+    use fleetgate_probes::sample::Status;
+    use fleetgate_probes::sensors::{judge, parse, script};
+
+    fn status(sensors: &Sensors, sensor: &Sensor, metric: &str, crit: &str) -> Status {
+        let asked = script(&[("key".to_owned(), sensor.clone())]);
+        let answer = parse(sensors.answer(&asked).expect("a request").as_bytes()).expect("an answer");
+        let limits = Thresholds { warn: None, crit: Some(crit.parse().expect("a range")) };
+        judge(sensor, &answer[0].1, &[(metric.to_owned(), limits)]).status
+    }
+
+    #[test]
+    fn a_sensor_that_is_set_is_what_the_script_finds() {
+        let sensors = Sensors::default();
+        let table = [
+            (Sensor::Disk { path: "/".into() }, "used", "90"),
+            (Sensor::Load, "load1", "8"),
+            (Sensor::Memory, "used", "90"),
+            (Sensor::Temperature { name: None }, "temperature", "-30:70"),
+            (Sensor::FileAge { path: "/pictures".into() }, "age", "180"),
+        ];
+        for (sensor, metric, crit) in table {
+            assert_eq!(status(&sensors, &sensor, metric, crit), Status::Ok);
+            sensors.set(sensor.kind(), 95.0 * if metric == "age" { 10.0 } else { 1.0 }).expect("it");
+            assert_eq!(status(&sensors, &sensor, metric, crit), Status::Critical, "{metric}");
+        }
+    }
+
+    #[test]
+    fn what_no_device_has_is_refused_and_other_commands_are_not_answered() {
+        let sensors = Sensors::default();
+        assert!(sensors.set("nose", 1.0).unwrap_err().to_string().contains("temperature"));
+        assert_eq!(sensors.answer("uptime"), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! The SSH server of a simulated device. It lets in one key, and instead of a shell it has the
+//! device's sensors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetgate_keys::ssh_key::{SshKey, SshPublicKey};
+use russh::keys::{PrivateKey, PublicKey, decode_secret_key, parse_public_key_base64};
+use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream};
+use russh::{Channel, ChannelId, Error};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+
+use super::device::SshSpec;
+use super::sensors::Sensors;
+use super::stack::Service;
+
+/// Connections at once; more are closed, as OpenSSH's MaxStartups does.
+const MAX_CONNECTIONS: usize = 16;
+/// A connection without a byte is closed: longer than the gateway keeps one.
+const INACTIVITY: Duration = Duration::from_secs(600);
+/// What a shell says with when it does not know a command.
+const NOT_FOUND: u32 = 127;
+const STDERR: u32 = 1;
+
+#[derive(Clone)]
+pub struct Sshd {
+    config: Arc<Config>,
+    user: Arc<str>,
+    authorized: Arc<PublicKey>,
+    sensors: Sensors,
+    room: Arc<Semaphore>,
+}
+
+impl Sshd {
+    /// # Errors
+    /// When a key is of no use.
+    pub fn new(spec: &SshSpec, sensors: Sensors) -> Result<Self, russh::keys::Error> {
+        let config = Config {
+            keys: vec![private(&spec.host_key)?],
+            inactivity_timeout: Some(INACTIVITY),
+            auth_rejection_time: Duration::ZERO,
+            ..Config::default()
+        };
+        Ok(Sshd {
+            config: Arc::new(config),
+            user: spec.user.as_str().into(),
+            authorized: Arc::new(public(&spec.authorized)?),
+            sensors,
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        })
+    }
+
+    /// For a port of a device's stack.
+    pub fn service(&self) -> Service {
+        let sshd = self.clone();
+        Arc::new(move |stream| drop(tokio::spawn(sshd.clone().serve(stream))))
+    }
+
+    /// One connection, to its end.
+    pub async fn serve<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(_room) = Arc::clone(&self.room).try_acquire_owned() else { return };
+        // How a client ended is its own affair.
+        if let Ok(session) = run_stream(Arc::clone(&self.config), stream, self).await {
+            let _ = session.await;
+        }
+    }
+
+    /// Output, error output and exit status of a command.
+    fn execute(&self, line: &str) -> (String, String, u32) {
+        match self.sensors.answer(line) {
+            Some(output) => (output, String::new(), 0),
+            None => {
+                let name = line.split_whitespace().next().unwrap_or_default();
+                (String::new(), format!("sh: {name}: not found\n"), NOT_FOUND)
+            }
+        }
+    }
+}
+
+fn private(key: &SshKey) -> Result<PrivateKey, russh::keys::Error> {
+    decode_secret_key(&key.to_openssh(), None)
+}
+
+fn public(key: &SshPublicKey) -> Result<PublicKey, russh::keys::Error> {
+    let line = key.to_string();
+    parse_public_key_base64(line.split_whitespace().nth(1).unwrap_or_default())
+}
+
+impl Handler for Sshd {
+    type Error = Error;
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, Error> {
+        let known = key.public_key.key_data() == self.authorized.key_data();
+        Ok(if known && user == &*self.user { Auth::Accept } else { Auth::reject() })
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        _: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Session,
+    ) -> Result<(), Error> {
+        reply.accept().await;
+        Ok(())
+    }
+
+    async fn exec_request(&mut self, id: ChannelId, line: &[u8], session: &mut Session) -> Result<(), Error> {
+        let (output, error, status) = self.execute(&String::from_utf8_lossy(line));
+        session.channel_success(id)?;
+        if !output.is_empty() {
+            session.data(id, output)?;
+        }
+        if !error.is_empty() {
+            session.extended_data(id, STDERR, error)?;
+        }
+        session.exit_status_request(id, status)?;
+        session.eof(id)?;
+        session.close(id)
+    }
+}
