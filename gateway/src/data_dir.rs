@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 
 /// The socket that the other commands on the same machine talk to.
 pub const SOCKET: &str = "fleetgate.sock";
-const LOCK: &str = "lock";
+/// Held while a gateway runs in the directory.
+pub const LOCK: &str = "lock";
 
 /// `--data`, `$STATE_DIRECTORY` (systemd), or the user's data directory.
 ///

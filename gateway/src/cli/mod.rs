@@ -2,6 +2,7 @@
 //! API and knows nothing that the API does not say.
 
 mod client;
+mod demo;
 
 mod device;
 mod enrolment;
@@ -52,6 +53,8 @@ pub(crate) struct Connection {
 enum Command {
     /// Run the gateway
     Serve(serve::ServeArgs),
+    /// Run a gateway with a simulated fleet of 25 devices over real tunnels
+    Demo(demo::DemoArgs),
 
     /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin
     Status(status::StatusArgs),
@@ -100,6 +103,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let client = || Client::new(&cli.to);
     match cli.command {
         Command::Serve(args) => serve::run(&cli.to, args).await?,
+        Command::Demo(args) => demo::run(&cli.to, args).await?,
 
         Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,

@@ -1,0 +1,218 @@
+//! `fleetgate demo`: a gateway with a simulated fleet over real tunnels, and the commands that
+//! switch its devices off and on. The fleet is enrolled through the API, as anybody's would be.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use fleetgate_engine::monitor::profile::ServiceOverride;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::{Client, DEMO};
+use super::device::present;
+use super::{Connection, serve};
+use crate::config::{Config, TimingDefaults};
+use crate::data_dir::{self, DataDir};
+use crate::demo::control::{self, Control, Order};
+use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
+use crate::demo::{plan, rental};
+use crate::server::Server;
+use crate::store::definition;
+use crate::{clock, telemetry};
+
+/// Says that a directory is a demo's, and may be emptied for the next one.
+const MARK: &str = "this-is-a-demo";
+/// How long the printed login works.
+const LOGIN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct DemoArgs {
+    #[command(subcommand)]
+    order: Option<DemoOrder>,
+}
+
+#[derive(Subcommand)]
+enum DemoOrder {
+    /// Switch a device of the running demo off
+    Off { device: String },
+    /// Switch it on again
+    On { device: String },
+    /// Make one of its sensors say something else
+    Sensor {
+        device: String,
+        sensor: String,
+        #[arg(allow_negative_numbers = true)]
+        value: f64,
+    },
+    /// The devices' names
+    List,
+}
+
+impl From<DemoOrder> for Order {
+    fn from(order: DemoOrder) -> Order {
+        match order {
+            DemoOrder::Off { device } => Order::Off(device),
+            DemoOrder::On { device } => Order::On(device),
+            DemoOrder::Sensor { device, sensor, value } => Order::Sensor { device, sensor, value },
+            DemoOrder::List => Order::List,
+        }
+    }
+}
+
+pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
+    let path = data_dir::default_path(to.data.clone(), DEMO)?;
+    if let Some(order) = args.order {
+        println!("{}", control::send(&path, &order.into()).await?);
+        return Ok(());
+    }
+    let data = fresh_directory(&path)?;
+    let config = settings(&path)?;
+    telemetry::init_quietly(config.log_json);
+    let server = Server::start(config, data).await?;
+    let local = Connection { data: Some(path.clone()), url: None, token: None, json: false };
+    let client = Client::new(&local)?;
+    let fleet = Arc::new(enrol(&server, &client).await?);
+    let _control = Control::serve(&path, fleet.clone()).context("cannot open the demo's control socket")?;
+    announce(&server, &path, to.data.is_some()).await?;
+    let passes = rental::reconfigure(&fleet, plan::RENTAL, || passed(&client));
+    tokio::select! {
+        // The unit goes off once; the demo goes on.
+        ended = async { passes.await?; std::future::pending::<anyhow::Result<()>>().await } => ended?,
+        ended = serve::stopped() => ended?,
+    }
+    server.stop().await;
+    Ok(())
+}
+
+/// An empty directory, or the last demo's, emptied.
+fn fresh_directory(path: &Path) -> anyhow::Result<DataDir> {
+    let data = DataDir::open(path)?;
+    let name = path.display();
+    let entries: Vec<PathBuf> = std::fs::read_dir(path)?.filter_map(|e| Some(e.ok()?.path())).collect();
+    let lock = data_dir::LOCK;
+    if !path.join(MARK).exists() && entries.iter().any(|e| !e.ends_with(lock)) {
+        bail!("{name} holds something that is no demo's: say an empty directory with --data");
+    }
+    for entry in entries.iter().filter(|e| !e.ends_with(lock)) {
+        std::fs::remove_file(entry).with_context(|| format!("cannot empty {name}"))?;
+    }
+    std::fs::write(path.join(MARK), "").with_context(|| format!("cannot write in {name}"))?;
+    Ok(data)
+}
+
+/// Everything on loopback; the usual ports where they are free.
+fn settings(path: &Path) -> anyhow::Result<Config> {
+    let mut config = Config::load(path, None)?;
+    config.listen = free(51_820, |a| UdpSocket::bind(a).and_then(|s| s.local_addr()))?;
+    config.api_listen = free(8080, |a| TcpListener::bind(a).and_then(|s| s.local_addr()))?;
+    config.endpoint = Some(config.listen.to_string());
+    config.keepalive = u16::try_from(plan::KEEPALIVE.as_secs()).unwrap_or(u16::MAX);
+    config.timing = TimingDefaults {
+        interval: plan::TIMING.interval,
+        retry: plan::TIMING.retry,
+        attempts: plan::TIMING.attempts,
+        timeout: plan::TIMING.timeout,
+        ping_interval: plan::TIMING.interval,
+    };
+    Ok(config)
+}
+
+fn free(port: u16, bind: impl Fn(SocketAddr) -> std::io::Result<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    bind(at(port)).or_else(|_| bind(at(0))).context("no port is free on 127.0.0.1")
+}
+
+async fn enrol(server: &Server, client: &Client) -> anyhow::Result<DemoFleet> {
+    let seed = server.identity.wireguard.as_bytes();
+    let mut members = Vec::new();
+    for recruit in fleet::recruit(seed).await.context("a public device of the demo finds no port")? {
+        members.push(enrol_one(client, recruit).await?);
+    }
+    let gateway = Gateway {
+        endpoint: SocketAddr::from(([127, 0, 0, 1], server.udp_port)),
+        public_key: server.identity.wireguard.public(),
+        ssh_key: server.identity.ssh.public(),
+    };
+    Ok(DemoFleet::start(&gateway, members).await?)
+}
+
+async fn enrol_one(client: &Client, recruit: Recruit) -> anyhow::Result<Member> {
+    let planned = &recruit.planned;
+    let direct = recruit.direct();
+    let body = present(json!({
+        "name": planned.name,
+        "labels": planned.labels,
+        "profile": planned.profile,
+        "public_key": direct.is_none().then(|| recruit.public_key().to_string()),
+        "tunnel": direct.is_none(),
+        "direct_address": direct.map(|d| d.ip().to_string()),
+        "ssh": {
+            "user": planned.ssh_user,
+            "port": direct.map_or(plan::SSH_PORT, |d| d.port()),
+            // A device outside of the VPN has no tunnel that could prove its key.
+            "host_key": direct.map(|_| recruit.host_key()),
+        },
+    }));
+    let made: Value = client.post("/devices", &body).await.with_context(|| planned.name)?;
+    for change in &planned.overrides {
+        let path = format!("/hosts/{}/services/{}", planned.name, change.service);
+        client.call(Method::PUT, &path, Some(&settings_of(change))).await.with_context(|| path.clone())?;
+    }
+    let addresses = made["device"]["tunnel"]["addresses"].as_array().cloned().unwrap_or_default();
+    let addresses = addresses.iter().filter_map(|a| a.as_str()?.parse().ok()).collect();
+    let psk = made["credentials"]["preshared_key"].as_str().map(str::parse).transpose()?;
+    Ok(Member { recruit, addresses, psk })
+}
+
+fn settings_of(change: &ServiceOverride) -> Value {
+    let mut body = definition::to_json(change);
+    body["disabled"] = Value::Bool(change.disabled);
+    body
+}
+
+/// Whether the rental unit's checks are all OK.
+async fn passed(client: &Client) -> bool {
+    let path = format!("/hosts/{}/services", plan::RENTAL);
+    let Ok(page) = client.get::<Value>(&path, &[]).await else { return false };
+    let services = page["items"].as_array().cloned().unwrap_or_default();
+    !services.is_empty() && services.iter().all(|s| s["state"] == "ok")
+}
+
+async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
+    let link = server.state.store.login_link("admin", clock::wall() + LOGIN_LIFE).await?;
+    let program = program(own_data.then_some(path));
+    anstream::println!(
+        "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
+         {}\n\n\
+         opens the page; it works once (`fleetgate login` makes another). In a minute it shows\n\
+         Up 24, Down 1: the rental unit is being reconfigured. From another terminal:\n\n  \
+         {program} status\n  \
+         {program} host show cam-12\n  \
+         {program} demo off cam-07\n  \
+         {program} demo on cam-07\n  \
+         {program} demo sensor cam-12 temperature 25\n  \
+         {program} events --follow\n\n\
+         Ctrl-C ends it; nothing of it stays but {}.",
+        plan::plan().len(),
+        server.udp_port,
+        server.login_url(&link),
+        path.display(),
+    );
+    Ok(())
+}
+
+/// How a person types this program, from where he stands.
+fn program(data: Option<&Path>) -> String {
+    let exe = std::env::current_exe().unwrap_or_else(|_| "fleetgate".into());
+    let here = std::env::current_dir().unwrap_or_default();
+    let shown = exe.strip_prefix(&here).unwrap_or(&exe).display().to_string();
+    match data {
+        Some(dir) => format!("{shown} --data {}", dir.display()),
+        None => shown,
+    }
+}
