@@ -403,8 +403,10 @@ impl HostRows {
     fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
         let id = host.id.as_i64();
         let timing = host.timing.over(defaults);
+        let route = route_policy(&host.route)?;
         let facts = Facts {
-            tunnel: host.peer.is_some(),
+            tunnel: host.peer.is_some() && route != RoutePolicy::Direct,
+            behind: host.via.is_some(),
             login: host.ssh.user.is_some(),
             direct: host.direct.is_some(),
         };
@@ -421,7 +423,7 @@ impl HostRows {
             address,
             direct: host.direct,
             ssh: host.ssh,
-            route: route_policy(&host.route)?,
+            route,
             max_silence: host.max_silence,
             timing,
             services,

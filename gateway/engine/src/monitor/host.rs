@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState, Timing,
+    AskId, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState, Timing,
 };
 
 use super::liveness::Liveness;
@@ -183,6 +183,7 @@ impl Host {
         self.forget_services_questions(turn);
         let own_changed = !is_same_host(&spec, &self.spec);
         self.paths = Paths::of(&spec);
+        self.came &= spec.peer == self.spec.peer;
         self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
         let before = std::mem::replace(&mut self.spec, spec);
         if interrupted || own_changed || self.track.status == HostStatus::Pending {
@@ -274,12 +275,15 @@ impl Host {
         self.track.status == HostStatus::Up && !self.asleep
     }
 
-    /// Checks through a tunnel that never came wait for it, and without a login nothing runs.
+    /// Checks through a tunnel that never came wait for it, and without a login nothing runs. What
+    /// can never be asked is to say so.
     pub(super) fn can_start(&self, i: usize) -> bool {
         let check = &self.services[i].spec.check;
-        let runs = matches!(check, Check::Sensor(_) | Check::Command { .. });
-        let has_login = !runs || self.spec.ssh.user.is_some();
-        has_login && (self.came || self.paths.inner.is_none() || !self.paths.needs_tunnel(check))
+        match self.paths.refusal(check) {
+            _ if Paths::lacks_login(check, self.spec.ssh.user.as_deref()) => false,
+            Some(_) => true,
+            None => self.came || !self.paths.needs_tunnel(check),
+        }
     }
 
     /// Nothing is asked of a host that is not there; what was known is marked not current.
@@ -320,7 +324,7 @@ impl Host {
         SOON.min(self.spec.timing.retry)
     }
 
-    fn forget_question(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn forget_question(&mut self, turn: &mut Turn<'_>) {
         self.check = None;
         self.newer_than = None;
         if let Some(id) = self.question.take() {

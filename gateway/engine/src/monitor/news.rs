@@ -40,7 +40,13 @@ impl Host {
         if !self.came {
             self.tunnel_came(turn.now.mono);
         }
-        self.planned = Some(turn.now.mono).filter(|_| self.check.is_none()).or(self.planned);
+        self.ask_again(turn);
+    }
+
+    /// A check that is under way began without knowing this.
+    fn ask_again(&mut self, turn: &mut Turn<'_>) {
+        self.forget_question(turn);
+        self.planned = Some(turn.now.mono);
     }
 
     /// There is a session again: what was given up is asked at once. A soft failure is not, its
@@ -51,8 +57,8 @@ impl Host {
             self.tunnel_came(now);
         }
         let waits = self.track.hard == HostStatus::Down || self.track.status == HostStatus::Pending;
-        if (waits || self.asleep) && self.check.is_none() {
-            self.planned = Some(now);
+        if waits || self.asleep {
+            self.ask_again(turn);
         }
         if self.is_watched()
             && let Some(i) = self.tunnel_service()

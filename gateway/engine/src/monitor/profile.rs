@@ -19,8 +19,10 @@ pub const DEFAULT: &str = "default";
 /// What a host has; services that need more are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// A tunnel of its own, or that of the device it stands behind.
+    /// Its route goes through a tunnel.
     pub tunnel: bool,
+    /// That tunnel is the one of the device it stands behind.
+    pub behind: bool,
     /// A user to log in as.
     pub login: bool,
     /// An address on the Internet.
@@ -46,6 +48,7 @@ pub struct ProfileService {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
+    OwnTunnel,
     Tunnel,
     /// A login, or no other way to a host than SSH: then its host key is there to be confirmed.
     Ssh,
@@ -55,6 +58,7 @@ enum Need {
 impl Need {
     fn met(self, facts: Facts) -> bool {
         match self {
+            Need::OwnTunnel => facts.tunnel && !facts.behind,
             Need::Tunnel => facts.tunnel,
             Need::Ssh => facts.login || facts.direct && !facts.tunnel,
             Need::Login => facts.login,
@@ -96,7 +100,7 @@ fn default_services() -> Vec<ProfileService> {
     let every = |name, needs, check| ProfileService { name, check, interval: None, needs };
     let root = Sensor::Disk { path: "/".into() };
     vec![
-        every("tunnel", Need::Tunnel, Check::Tunnel),
+        every("tunnel", Need::OwnTunnel, Check::Tunnel),
         ProfileService {
             interval: Some(PING_INTERVAL),
             ..every("ping", Need::Tunnel, Check::Ping { count: PING_COUNT })
@@ -182,7 +186,7 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
 mod tests {
     use super::*;
 
-    const VPN: Facts = Facts { tunnel: true, login: false, direct: false };
+    const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
 
     fn names(facts: Facts, overrides: &[ServiceOverride]) -> Vec<String> {
         let services = fold(DEFAULT, facts, Timing::DEFAULT, overrides).unwrap();
@@ -199,7 +203,9 @@ mod tests {
         let with_login = Facts { login: true, ..VPN };
         let all = ["tunnel", "ping", "ssh", "disk", "load", "memory", "uptime"];
         assert_eq!(names(with_login, &[]), all);
-        let outside = Facts { tunnel: false, login: true, direct: true };
+        let behind = Facts { behind: true, ..VPN };
+        assert_eq!(names(behind, &[]), ["ping"]);
+        let outside = Facts { login: true, direct: true, ..Facts::default() };
         assert_eq!(names(outside, &[]), all[2..]);
         assert_eq!(names(Facts { direct: true, ..Facts::default() }, &[]), ["ssh"]);
         assert_eq!(names(Facts::default(), &[]), Vec::<String>::new());

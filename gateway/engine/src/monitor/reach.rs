@@ -12,7 +12,6 @@ const NO_DIRECT_PING: &str =
     "a direct ping is not possible without a raw socket: check a TCP port or SSH, or go through a tunnel";
 const NO_TUNNEL_OF_ITS_OWN: &str = "this host has no tunnel of its own: switch the check off";
 const NO_WAY: &str = "no address on the route of this check: give the host one, or another route";
-const NO_LOGIN: &str = "no login is configured: give the host an SSH user";
 
 /// The way that a result went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,14 +91,18 @@ impl Paths {
         }
     }
 
+    /// What runs on the host needs a login; without one it is not even refused.
+    pub fn lacks_login(check: &Check, user: Option<&str>) -> bool {
+        user.is_none() && matches!(check, Check::Sensor(_) | Check::Command { .. })
+    }
+
     /// Why a check can never be asked of this host.
-    pub fn refusal(&self, check: &Check, user: Option<&str>) -> Option<&'static str> {
+    pub fn refusal(&self, check: &Check) -> Option<&'static str> {
         match check {
             Check::Tunnel => (!self.own || self.peer.is_none()).then_some(NO_TUNNEL_OF_ITS_OWN),
             Check::Ping { .. } => self.inner.is_none().then_some(NO_DIRECT_PING),
             _ if self.inner.is_none() && self.direct.is_none() => Some(NO_WAY),
-            Check::Tcp { .. } | Check::Ssh => None,
-            Check::Sensor(_) | Check::Command { .. } => user.is_none().then_some(NO_LOGIN),
+            Check::Tcp { .. } | Check::Ssh | Check::Sensor(_) | Check::Command { .. } => None,
         }
     }
 }
@@ -126,22 +129,22 @@ mod tests {
 
     #[test]
     fn a_direct_ping_is_refused_with_the_reason() {
-        let refusal = paths(RoutePolicy::Direct).refusal(&Check::Ping { count: 1 }, None);
+        let refusal = paths(RoutePolicy::Direct).refusal(&Check::Ping { count: 1 });
         assert!(refusal.unwrap().contains("raw socket"));
-        assert_eq!(paths(RoutePolicy::Auto).refusal(&Check::Ping { count: 1 }, None), None);
+        assert_eq!(paths(RoutePolicy::Auto).refusal(&Check::Ping { count: 1 }), None);
     }
 
     #[test]
     fn packets_of_a_device_are_no_tunnel_of_what_stands_behind_it() {
         let behind = HostSpec { own_tunnel: false, ..testing::host(1) };
-        assert_eq!(Paths::of(&behind).refusal(&Check::Tunnel, None), Some(NO_TUNNEL_OF_ITS_OWN));
+        assert_eq!(Paths::of(&behind).refusal(&Check::Tunnel), Some(NO_TUNNEL_OF_ITS_OWN));
     }
 
     #[test]
     fn what_runs_over_ssh_needs_a_login() {
         let command = Check::Command { line: "true".into() };
-        assert_eq!(paths(RoutePolicy::Auto).refusal(&command, None), Some(NO_LOGIN));
-        assert_eq!(paths(RoutePolicy::Auto).refusal(&command, Some("fleet")), None);
-        assert_eq!(paths(RoutePolicy::Auto).refusal(&Check::Ssh, None), None);
+        assert!(Paths::lacks_login(&command, None));
+        assert!(!Paths::lacks_login(&command, Some("fleet")));
+        assert!(!Paths::lacks_login(&Check::Ssh, None));
     }
 }

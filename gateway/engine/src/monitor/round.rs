@@ -55,7 +55,7 @@ impl Host {
     fn start_service(&mut self, i: usize, turn: &mut Turn<'_>) {
         let spec = &self.services[i].spec;
         turn.started(self.services[i].planned);
-        if let Some(why) = self.paths.refusal(&spec.check, self.spec.ssh.user.as_deref()) {
+        if let Some(why) = self.paths.refusal(&spec.check) {
             return self.refuse(i, why, turn);
         }
         let Some(question) = self.first_question(&spec.check) else {

@@ -33,8 +33,7 @@ impl Host {
         let joins = |i: &usize| due.contains(i) || self.is_ssh(*i) && self.services[*i].is_idle();
         let riders: Vec<usize> = (0..self.services.len()).filter(joins).collect();
         if ways.is_empty() {
-            let check = Check::Ssh;
-            let why = self.paths.refusal(&check, None).unwrap_or_default();
+            let why = self.paths.refusal(&Check::Ssh).unwrap_or_default();
             return riders.into_iter().for_each(|i| self.refuse(i, why, turn));
         }
         for i in &riders {
