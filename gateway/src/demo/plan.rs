@@ -184,7 +184,7 @@ fn planned(&(name, site, kind, uplink, watched): &Row) -> PlannedDevice {
 impl PlannedDevice {
     pub fn facts(&self) -> Facts {
         let direct = self.public.is_some();
-        Facts { tunnel: !direct, login: self.ssh_user.is_some(), direct }
+        Facts { tunnel: !direct, login: self.ssh_user.is_some(), direct, ..Facts::default() }
     }
 }
 
@@ -192,8 +192,8 @@ impl Watched {
     fn facts(self) -> Facts {
         match self {
             Watched::TunnelOnly | Watched::Ping => Facts { tunnel: true, ..Facts::default() },
-            Watched::Sensor(_) => Facts { tunnel: true, login: true, direct: false },
-            Watched::Public(_) => Facts { tunnel: false, login: true, direct: true },
+            Watched::Sensor(_) => Facts { tunnel: true, login: true, ..Facts::default() },
+            Watched::Public(_) => Facts { login: true, direct: true, ..Facts::default() },
         }
     }
 
