@@ -88,7 +88,7 @@ async fn create(
     }
     let (id, now) = (ids::new_id(write.now), write.now);
     let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
-    inserted.map_err(|e| refusal(e, &who))?;
+    inserted.map_err(|e| refusal(e, Some(&who)))?;
     let credentials = match wanted.tunnel {
         Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
         None => None,
@@ -134,7 +134,7 @@ async fn change(
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
     if settings != before.settings {
-        devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, &who))?;
+        devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
         let data = json!({ "changed": differences(&before.settings, &settings) });
         write.event("device.changed", (Object::Device, before.id), "changed", data).await?;
         if before.settings.networks != settings.networks {
@@ -227,7 +227,7 @@ async fn trust(
     let mut settings = before.settings;
     let data = json!({ "fingerprint": fingerprint, "previous": previous });
     settings.ssh.pin = Some(Pin { fingerprint, source: "trusted".into() });
-    devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, &who))?;
+    devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
     write.event("device.trusted", (Object::Device, before.id), "host key confirmed", data).await?;
     write.host(before.id);
     let after = load(write.tx(), Named::Id(before.id)).await?;
@@ -307,7 +307,7 @@ async fn issue(
     let psk = PresharedKey::generate();
     let key = NewKey { public, sealed_psk: app.store.seal(&psk_place(&public), psk.as_bytes()) };
     let (pools, now) = (conf::pools(app), write.now);
-    devices::set_key(write.tx(), device, key, pools, now).await.map_err(|e| refusal(e, who))?;
+    devices::set_key(write.tx(), device, key, pools, now).await.map_err(|e| refusal(e, Some(who)))?;
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
     let addresses = made.tunnel.map(|t| t.addresses).unwrap_or_default();
@@ -315,11 +315,11 @@ async fn issue(
 }
 
 /// The store's refusal as a problem. Whose key it is, only operators learn.
-pub(super) fn refusal(error: NotMade, who: &Principal) -> Problem {
+pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
     match error {
         NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
         NotMade::Key(taken) => {
-            let owner = taken.owner.filter(|_| who.role >= Role::Operator);
+            let owner = taken.owner.filter(|_| who.is_some_and(|w| w.role >= Role::Operator));
             let owner = owner.map(|id| format!(" (by {})", Kind::Host.text(id)));
             Problem::conflict("key_in_use", format!("{taken}{}", owner.unwrap_or_default()))
         }

@@ -3,15 +3,20 @@
 //! Decides nothing about devices or states. Everything that comes in is hostile until it is
 //! parsed; everything that goes out is a type of `model.rs` or a problem document.
 
+mod admission;
 mod auth;
 mod client;
 mod conf;
 mod devices;
 mod document;
 mod edge;
+mod enrol;
+mod enrolment_tokens;
+mod enrolments;
 mod etag;
 mod extract;
 mod gateway;
+mod guards;
 mod health;
 mod idempotency;
 mod ids;
@@ -19,11 +24,14 @@ pub mod model;
 mod page;
 mod parse;
 mod problem;
+mod session;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod tokens;
+mod users;
 mod write;
 
 use std::sync::Arc;
@@ -46,11 +54,17 @@ use crate::config::Config;
 use crate::handle::Handle;
 use crate::live::Live;
 use crate::store::Store;
+use guards::Guards;
 use problem::Problem;
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone)]
-pub struct AppState(Arc<Parts>);
+pub struct AppState(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    guards: Guards,
+}
 
 /// The parts of a running gateway that the API talks to.
 pub struct Parts {
@@ -76,13 +90,24 @@ impl std::ops::Deref for AppState {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
     }
 }
 
 impl AppState {
     pub fn new(parts: Parts) -> Self {
-        AppState(Arc::new(parts))
+        AppState(Arc::new(Inner { parts, guards: Guards::default() }))
+    }
+
+    fn guards(&self) -> &Guards {
+        &self.0.guards
+    }
+
+    /// Where people and devices reach this API, as far as the settings tell.
+    fn base_url(&self) -> String {
+        let scheme = if self.config.tls.is_some() { "https" } else { "http" };
+        let listening = || format!("{scheme}://{}", self.config.api_listen);
+        self.config.public_url.clone().unwrap_or_else(listening)
     }
 
     /// As the browser sees it, which a proxy may have between.
@@ -105,6 +130,7 @@ pub fn router(state: AppState) -> axum::Router {
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
     let routes = routes
         .merge(health::routes())
+        .merge(enrol::script_route())
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
         .fallback(elsewhere);
@@ -134,5 +160,13 @@ fn declared() -> OpenApiRouter<AppState> {
 
 /// Everything under `/api/v1`, a file each.
 fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().merge(devices::routes()).merge(gateway::routes())
+    OpenApiRouter::new()
+        .merge(devices::routes())
+        .merge(enrol::routes())
+        .merge(enrolment_tokens::routes())
+        .merge(enrolments::routes())
+        .merge(gateway::routes())
+        .merge(session::routes())
+        .merge(tokens::routes())
+        .merge(users::routes())
 }

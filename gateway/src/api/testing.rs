@@ -92,7 +92,7 @@ impl TestApi {
 }
 
 fn identity() -> Identity {
-    let gateway = PrivateKey::from_bytes([7; 32]);
+    let gateway = PrivateKey::from_bytes([0xfe; 32]);
     Identity { public_key: gateway.public(), ssh_public_key: SshKey::generate("fleetgate").public() }
 }
 

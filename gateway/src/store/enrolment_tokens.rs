@@ -69,13 +69,13 @@ pub enum TokenRefused {
 impl EnrolmentToken {
     /// Why [`consume`] refused it.
     pub fn refusal(&self, now: Wall) -> TokenRefused {
-        if self.revoked_at.is_some() {
-            return TokenRefused::Revoked;
+        if self.uses_left == Some(0) {
+            return TokenRefused::Spent;
         }
         if self.expires_at.is_some_and(|end| now >= end) {
             return TokenRefused::Expired;
         }
-        TokenRefused::Spent
+        TokenRefused::Revoked
     }
 }
 

@@ -1,3 +1,7 @@
 //! What the API promises, asked of the whole router.
 
+mod access;
 mod devices;
+mod document;
+mod enrolments;
+mod hostile;

@@ -1,0 +1,138 @@
+//! Letting a device in: the one place where an enrolment becomes a host, or swaps the key of one.
+//!
+//! Works inside the caller's transaction; whether the device may come in was decided before.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_keys::{PresharedKey, PublicKey};
+use serde_json::json;
+use sqlx::SqliteConnection;
+
+use super::AppState;
+use super::conf;
+use super::devices::{load, refusal};
+use super::gateway;
+use super::ids::{self, Kind, Named};
+use super::model::{Connection, EnrolAnswer};
+use super::problem::Problem;
+use super::write::Write;
+use crate::names::Labels;
+use crate::store::devices::{self, NewKey, Pin, Settings, Ssh};
+use crate::store::enrolment_tokens::{self, EnrolmentToken};
+use crate::store::enrolments::{Enrolment, State};
+use crate::store::events::Object;
+use crate::store::snapshot::psk_place;
+
+/// How long a device waits between two questions: a person approves in minutes or hours.
+const POLL_AFTER_S: u64 = 5;
+const SSH_PORT: u16 = 22;
+
+/// A device that is let in.
+pub struct Newcomer<'a> {
+    pub name: &'a str,
+    /// Beside the token's; these win.
+    pub labels: BTreeMap<String, String>,
+    pub key: PublicKey,
+    pub ssh_host_key: Option<&'a str>,
+}
+
+/// Makes the device, or swaps the keys of the one that the token replaces.
+///
+/// # Errors
+/// 409 when the name or key is taken, the pool is full, or no endpoint is known.
+pub async fn let_in(
+    app: &AppState,
+    write: &mut Write<'_>,
+    token: &EnrolmentToken,
+    newcomer: Newcomer<'_>,
+) -> Result<HostId, Problem> {
+    gateway::endpoint(app, write.tx()).await?;
+    let key = newcomer.key;
+    let (device, kind) = match token.replaces {
+        Some(device) => (replace(write, device, &newcomer).await?, "device.replaced"),
+        None => (create(write, token, newcomer).await?, "device.created"),
+    };
+    let psk = PresharedKey::generate();
+    let new = NewKey { public: key, sealed_psk: app.store.seal(&psk_place(&key), psk.as_bytes()) };
+    let (pools, now) = (conf::pools(app), write.now);
+    devices::set_key(write.tx(), device, new, pools, now).await.map_err(|e| refusal(e, None))?;
+    let data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
+    write.event(kind, (Object::Device, device), "enrolled", data).await?;
+    write.peer(device);
+    write.host(device);
+    Ok(device)
+}
+
+async fn create(
+    write: &mut Write<'_>,
+    token: &EnrolmentToken,
+    newcomer: Newcomer<'_>,
+) -> Result<HostId, Problem> {
+    let labels =
+        Labels::parse(newcomer.labels).and_then(|own| own.or(Labels::parse(token.host_labels.clone())?));
+    let settings = Settings {
+        name: newcomer.name.to_owned(),
+        labels: labels.map_err(|e| Problem::invalid("labels", e.to_string()))?.into_map(),
+        profile: token.profile.clone(),
+        route: RoutePolicy::Auto,
+        direct_address: None,
+        ssh: Ssh { port: SSH_PORT, user: token.ssh_user.clone(), pin: pin(newcomer.ssh_host_key) },
+        networks: Vec::new(),
+        notes: String::new(),
+    };
+    let (id, now) = (ids::new_id(write.now), write.now);
+    devices::insert(write.tx(), id, &settings, now).await.map_err(|e| refusal(e, None))?;
+    Ok(id)
+}
+
+/// The successor has another SSH host key too: the one that it says, or the next one that is met
+/// through its tunnel. All else stays.
+async fn replace(write: &mut Write<'_>, device: HostId, newcomer: &Newcomer<'_>) -> Result<HostId, Problem> {
+    let mut settings = load(write.tx(), Named::Id(device)).await?.settings;
+    settings.ssh.pin = pin(newcomer.ssh_host_key);
+    devices::update(write.tx(), device, &settings).await.map_err(|e| refusal(e, None))?;
+    let now = write.now;
+    enrolment_tokens::revoke_replacements(write.tx(), device, now).await?;
+    Ok(device)
+}
+
+fn pin(fingerprint: Option<&str>) -> Option<Pin> {
+    fingerprint.map(|f| Pin { fingerprint: f.to_owned(), source: "given".into() })
+}
+
+/// What the device gets to know of its enrolment. Holds no secret.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn answer(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    enrolment: &Enrolment,
+) -> Result<EnrolAnswer, Problem> {
+    let connection = match (enrolment.state, enrolment.host) {
+        (State::Approved, Some(host)) => Some(connection(app, conn, host).await?),
+        _ => None,
+    };
+    Ok(EnrolAnswer {
+        id: Kind::Enrolment.text(enrolment.id),
+        state: enrolment.state.to_string(),
+        name: enrolment.name.clone(),
+        reason: enrolment.reason.clone(),
+        poll_after_s: POLL_AFTER_S,
+        connection,
+    })
+}
+
+async fn connection(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    host: HostId,
+) -> Result<Connection, Problem> {
+    let endpoint = gateway::endpoint(app, conn).await?;
+    let device = load(conn, Named::Id(host)).await?;
+    let addresses: Vec<IpAddr> = device.tunnel.map(|t| t.addresses).unwrap_or_default();
+    Ok(conf::connection(app, &endpoint, &addresses, device.settings.ssh.user))
+}

@@ -1,0 +1,3 @@
+#!/bin/sh
+set -eu
+URL=${FLEETGATE_URL:-@FLEETGATE_URL@}

@@ -1,0 +1,224 @@
+//! Tokens that let devices in. Their secrets are shown once.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::{Token, TokenKind};
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::RequireOperator;
+use super::devices::load;
+use super::extract::{Path, Query};
+use super::idempotency::{Idempotent, Once};
+use super::ids::{self, Kind};
+use super::model::{self, EnrolmentTokenWithSecret, NewEnrolmentToken, NewReplacement, Page};
+use super::page::Paging;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::enrolment_tokens::{self, EnrolmentToken};
+use crate::store::events::Object;
+
+/// A token is made for an installation that is planned; a forgotten one must not stay a door.
+const DEFAULT_LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// Beyond that, "no limit" is meant.
+const MAX_USES: i64 = 1_000_000;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, revoke))
+        .routes(routes!(create_replacement))
+}
+
+#[utoipa::path(get, path = "/enrolment-tokens", operation_id = "list_enrolment_tokens",
+    tag = "enrolment", security(("token" = ["operator"])), params(Paging),
+    responses((status = 200, body = Page<model::EnrolmentToken>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireOperator,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<model::EnrolmentToken>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let rows = app.store.enrolment_tokens(before, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
+}
+
+#[utoipa::path(post, path = "/enrolment-tokens", operation_id = "create_enrolment_token",
+    tag = "enrolment", security(("token" = ["operator"])), request_body = NewEnrolmentToken,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
+    responses((status = 201, body = EnrolmentTokenWithSecret)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    request: Idempotent<NewEnrolmentToken>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let by = write.by.clone();
+    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
+        return Ok(replay);
+    }
+    let token = parse_new(request.value, by, write.now)?;
+    store(&app, write, token, request.once).await
+}
+
+/// A token that lets a successor take a device's place: one enrolment swaps WireGuard key and SSH
+/// pin, and all else stays, history included. The newest one counts.
+#[utoipa::path(post, path = "/devices/{device}/replacement", operation_id = "create_replacement",
+    tag = "devices", security(("token" = ["operator"])), request_body = NewReplacement,
+    params(("device" = String, Path, description = "id or name"),
+        ("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
+    responses((status = 201, body = EnrolmentTokenWithSecret)))]
+async fn create_replacement(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(device): Path<String>,
+    request: Idempotent<NewReplacement>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let (by, now) = (write.by.clone(), write.now);
+    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
+        return Ok(replay);
+    }
+    let device = load(write.tx(), Kind::Host.named(&device)).await?;
+    enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
+    let wanted = NewEnrolmentToken {
+        label: format!("replaces {}", device.settings.name),
+        profile: Some(device.settings.profile),
+        ssh_user: device.settings.ssh.user,
+        needs_approval: request.value.needs_approval,
+        expires_in_s: request.value.expires_in_s.map(Some),
+        ..NewEnrolmentToken::default()
+    };
+    let token = EnrolmentToken { replaces: Some(device.id), ..parse_new(wanted, by, now)? };
+    store(&app, write, token, request.once).await
+}
+
+async fn store(
+    app: &AppState,
+    mut write: Write<'_>,
+    token: EnrolmentToken,
+    once: Once,
+) -> Result<Response, Problem> {
+    let secret = Token::generate(kind(token.replaces), token.id);
+    enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
+    let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
+    write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
+    let shown = EnrolmentTokenWithSecret { token: wire(&token), secret: None, command: None };
+    let (by, now) = (write.by.clone(), write.now);
+    once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
+    write.commit().await?;
+    let answer = EnrolmentTokenWithSecret {
+        command: Some(format!(
+            "curl -fsS {}/enrol.sh | sudo sh -s -- --token {}",
+            app.base_url(),
+            secret.reveal()
+        )),
+        secret: Some(secret.reveal().to_owned()),
+        ..shown
+    };
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+fn kind(replaces: Option<HostId>) -> TokenKind {
+    if replaces.is_some() { TokenKind::Replacement } else { TokenKind::Enrolment }
+}
+
+fn parse_new(new: NewEnrolmentToken, by: String, now: Wall) -> Result<EnrolmentToken, Problem> {
+    let mut fields = Fields::default();
+    let expires_at = match new.expires_in_s {
+        Some(Some(seconds)) => fields.take("expires_in_s", parse::expiry(seconds, now)),
+        Some(None) => None,
+        None => Some(now + DEFAULT_LIFE),
+    };
+    let uses_left = match new.uses {
+        Some(Some(uses)) => fields.take("uses", parse_uses(uses)),
+        Some(None) => None,
+        None => Some(1),
+    };
+    let profile = new.profile.as_deref().unwrap_or(fleetgate_engine::monitor::profile::DEFAULT);
+    let ssh_user = new.ssh_user.as_deref().map(parse::login);
+    let token = EnrolmentToken {
+        id: ids::new_id(now),
+        label: fields.take("label", parse::title(new.label)).unwrap_or_default(),
+        host_labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
+        profile: fields.take("profile", parse::profile(profile)).unwrap_or_default(),
+        ssh_user: ssh_user.and_then(|u| fields.take("ssh_user", u)),
+        needs_approval: new.needs_approval,
+        replaces: None,
+        uses_left,
+        expires_at,
+        created_by: by,
+        created_at: now,
+        revoked_at: None,
+        last_used_at: None,
+    };
+    fields.finish()?;
+    Ok(token)
+}
+
+fn parse_uses(uses: i64) -> Result<i64, String> {
+    if (1..=MAX_USES).contains(&uses) {
+        return Ok(uses);
+    }
+    Err(format!("1 to {MAX_USES} is expected, or null for no limit"))
+}
+
+#[utoipa::path(get, path = "/enrolment-tokens/{token}", operation_id = "show_enrolment_token",
+    tag = "enrolment", security(("token" = ["operator"])), params(("token" = String, Path)),
+    responses((status = 200, body = model::EnrolmentToken)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireOperator,
+    Path(token): Path<String>,
+) -> Result<Json<model::EnrolmentToken>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = enrolment_tokens::find(&mut conn, Kind::Token.parse(&token)?).await?;
+    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token))
+}
+
+/// Ends a token at once. Devices that came in by it stay.
+#[utoipa::path(delete, path = "/enrolment-tokens/{token}", operation_id = "revoke_enrolment_token",
+    tag = "enrolment", security(("token" = ["operator"])), params(("token" = String, Path)),
+    responses((status = 204)))]
+async fn revoke(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(token): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id = Kind::Token.parse(&token)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let now = write.now;
+    if !enrolment_tokens::revoke(write.tx(), id, now).await? {
+        return Err(Kind::Token.unknown(&token));
+    }
+    write.event("enrolment_token.revoked", (Object::Token, id), "revoked", json!({})).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn wire(token: &EnrolmentToken) -> model::EnrolmentToken {
+    model::EnrolmentToken {
+        id: Kind::Token.text(token.id),
+        label: token.label.clone(),
+        labels: token.host_labels.clone(),
+        profile: token.profile.clone(),
+        ssh_user: token.ssh_user.clone(),
+        needs_approval: token.needs_approval,
+        replaces: token.replaces.map(|d| Kind::Host.text(d)),
+        uses_left: token.uses_left,
+        expires_at: token.expires_at.map(ids::time),
+        created_by: token.created_by.clone(),
+        created_at: ids::time(token.created_at),
+        revoked_at: token.revoked_at.map(ids::time),
+        last_used_at: token.last_used_at.map(ids::time),
+    }
+}

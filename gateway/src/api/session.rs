@@ -1,0 +1,160 @@
+//! Logging in and out. Sessions live in the store and die with a change of password or role.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::{Token, TokenKind};
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{self, Principal, RequireViewer, SESSION_LIFE, Who};
+use super::client::Source;
+use super::extract::Body;
+use super::ids;
+use super::model::{Login, Me, PasswordChange};
+use super::problem::Problem;
+use super::users::new_password;
+use super::write::Write;
+use crate::store::access::{self, User};
+use crate::store::events::Object;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(log_in, who, log_out)).routes(routes!(change_password))
+}
+
+/// Begins a session with name and password, or with a one-time link. Answers with a cookie.
+#[utoipa::path(post, path = "/session", operation_id = "log_in", tag = "access", security(()),
+    request_body = Login, responses((status = 200, body = Me)))]
+async fn log_in(
+    State(app): State<AppState>,
+    Source(source): Source,
+    headers: HeaderMap,
+    Body(login): Body<Login>,
+) -> Result<Response, Problem> {
+    // A stranger's page must not log a browser in as somebody else either.
+    if headers.contains_key(header::ORIGIN) {
+        auth::same_origin(&headers, &app)?;
+    }
+    let account = login.name.clone().unwrap_or_default();
+    app.guards().login(source, &account, crate::clock::now().mono)?;
+    let (user, how) = match (login.name, login.password, login.link) {
+        (Some(name), Some(password), None) => (by_password(&app, &name, password).await?, "password"),
+        (None, None, Some(link)) => (by_link(&app, &link).await?, "one-time link"),
+        _ => return Err(Problem::invalid("", "name and password are expected, or link")),
+    };
+    app.guards().logged_in(source, &account);
+    begin(&app, user, how, &source.to_string()).await
+}
+
+async fn by_password(app: &AppState, name: &str, password: String) -> Result<User, Problem> {
+    let known = app.store.user_with_password(name).await?;
+    let (user, hash) = known.unzip();
+    let right = app.guards().verify(hash, password).await?;
+    let user = user.filter(|u| right && u.disabled_at.is_none());
+    user.ok_or_else(|| Problem::unauthorized("login_refused", "name or password is wrong"))
+}
+
+async fn by_link(app: &AppState, text: &str) -> Result<User, Problem> {
+    let refused = || {
+        let detail = "this link was used, has expired, or was never made: `fleetgate user login-link NAME` \
+                      on the gateway's machine makes another";
+        Problem::unauthorized("link_refused", detail)
+    };
+    let link: Token = text.parse().map_err(|_| refused())?;
+    if link.kind() != TokenKind::LoginLink {
+        return Err(refused());
+    }
+    let mut tx = app.store.begin().await?;
+    let user = access::take_login_link(&mut tx, &link.hash(), crate::clock::wall()).await?;
+    let user = access::user_by_id(&mut tx, user.ok_or_else(refused)?).await?;
+    let user = user.filter(|u| u.disabled_at.is_none()).ok_or_else(refused)?;
+    tx.commit().await?;
+    Ok(user)
+}
+
+async fn begin(app: &AppState, user: User, how: &str, source: &str) -> Result<Response, Problem> {
+    let mut write = Write::begin(app, &format!("user:{}", user.name)).await?;
+    let (now, until) = (write.now, write.now + SESSION_LIFE);
+    let secret = access::insert_session(write.tx(), user.id, now, until).await?;
+    let data = json!({ "from": source });
+    write.event("session.begun", (Object::User, user.id), &format!("logged in by {how}"), data).await?;
+    write.commit().await?;
+    let who = Who::User { id: user.id, name: user.name, session: secret.hash(), until };
+    let me = me(&Principal { who, role: user.role, scopes: Vec::new() });
+    Ok(([(header::SET_COOKIE, cookie(app, secret.reveal(), until, now))], Json(me)).into_response())
+}
+
+#[utoipa::path(get, path = "/session", operation_id = "show_session", tag = "access",
+    security(("token" = ["viewer"])), responses((status = 200, body = Me)))]
+async fn who(principal: Principal) -> Json<Me> {
+    Json(me(&principal))
+}
+
+#[utoipa::path(delete, path = "/session", operation_id = "log_out", tag = "access",
+    security(("token" = ["viewer"])), responses((status = 204)))]
+async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Response, Problem> {
+    if let Who::User { session, .. } = &principal.who {
+        let mut tx = app.store.begin().await?;
+        access::delete_session(&mut tx, session).await?;
+        tx.commit().await?;
+    }
+    let now = crate::clock::wall();
+    let gone = cookie(&app, "", now, now);
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
+}
+
+/// Changes the own password, and ends all other sessions of this user.
+#[utoipa::path(put, path = "/session/password", operation_id = "change_own_password", tag = "access",
+    security(("token" = ["viewer"])), request_body = PasswordChange,
+    responses((status = 200, body = Me)))]
+async fn change_password(
+    State(app): State<AppState>,
+    Source(source): Source,
+    RequireViewer(principal): RequireViewer,
+    Body(change): Body<PasswordChange>,
+) -> Result<Response, Problem> {
+    let Who::User { id, name, .. } = &principal.who else {
+        return Err(Problem::conflict("no_session", "only a user who is logged in has a password to change"));
+    };
+    app.guards().login(source, name, crate::clock::now().mono)?;
+    let user = by_password(&app, name, change.current).await?;
+    app.guards().logged_in(source, name);
+    let hash = new_password(&app, "new", change.new).await?;
+    store_password(&app, &principal, *id, &hash).await?;
+    begin(&app, user, "new password", &source.to_string()).await
+}
+
+async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) -> Result<(), Problem> {
+    let mut write = Write::begin(app, by).await?;
+    access::set_password(write.tx(), user, hash).await?;
+    write.event("user.password", (Object::User, user), "own password changed", json!({})).await?;
+    write.commit().await
+}
+
+/// Sessions of a token's or socket's caller do not exist; he is shown all the same.
+fn me(principal: &Principal) -> Me {
+    let (name, until) = match &principal.who {
+        Who::User { name, until, .. } => (Some(name.clone()), Some(*until)),
+        Who::Token(_) | Who::Local => (None, None),
+    };
+    Me {
+        principal: principal.to_string(),
+        name,
+        role: principal.role.into(),
+        scopes: principal.scopes.clone(),
+        expires_at: until.map(ids::time),
+    }
+}
+
+/// Only ever sent back to us, never readable by a script. An empty one takes it away.
+fn cookie(app: &AppState, value: &str, until: Wall, now: Wall) -> HeaderValue {
+    let secure = if app.is_https() { "; Secure" } else { "" };
+    let (name, seconds) = (app.cookie_name(), until.since(now).as_secs());
+    let text = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    HeaderValue::from_str(&text).expect("a token is printable ASCII")
+}

@@ -1,0 +1,88 @@
+//! Hostile requests: each gets a problem document, and nothing is changed.
+
+use axum::body::Body;
+use serde_json::json;
+
+use crate::api::edge::BODY_LIMIT;
+use crate::api::testing::TestApi;
+
+#[tokio::test]
+async fn broken_bodies_get_problem_documents() {
+    let api = TestApi::with_endpoint().await;
+    let deep = "[".repeat(10_000);
+    let cases: [(&str, u16, &str); 9] = [
+        ("{", 400, "broken_json"),
+        ("\u{0}", 400, "broken_json"),
+        (&deep, 422, "invalid"),
+        ("[]", 422, "invalid"),
+        ("null", 422, "invalid"),
+        ("", 422, "invalid"),
+        (r#"{"name":7}"#, 422, "invalid"),
+        (r#"{"name":"cam1","name":"cam2"}"#, 422, "invalid"),
+        (r#"{"name":"cam1","admin":true}"#, 422, "invalid"),
+    ];
+    for (body, status, code) in cases {
+        let caller = api.operator().header("content-type", "application/json");
+        let answer = caller.send("POST", "/api/v1/devices", Body::from(body.to_owned())).await;
+        let shown = &body[..body.len().min(40)];
+        assert_eq!((answer.status, answer.code()), (status, code), "{shown:?}: {}", answer.text);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+    }
+    assert_eq!(api.viewer().get("/api/v1/devices").await.json["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_refused_whether_it_says_so_or_not() {
+    let api = TestApi::with_endpoint().await;
+    let large = json!({ "name": "cam1", "notes": "x".repeat(BODY_LIMIT) }).to_string();
+    let caller = api.operator().header("content-type", "application/json");
+    let told = caller.clone().header("content-length", &large.len().to_string());
+    for caller in [caller, told] {
+        let answer = caller.send("POST", "/api/v1/devices", Body::from(large.clone())).await;
+        assert_eq!((answer.status, answer.code()), (413, "too_large"));
+    }
+}
+
+#[tokio::test]
+async fn a_form_of_a_strangers_page_is_not_taken_for_json() {
+    let api = TestApi::with_endpoint().await;
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"] {
+        let caller = api.operator().header("content-type", kind);
+        let answer = caller.send("POST", "/api/v1/devices", Body::from(r#"{"name":"cam1"}"#)).await;
+        assert_eq!((answer.status, answer.code()), (415, "unsupported_media_type"), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn hostile_paths_and_names_find_nothing() {
+    let api = TestApi::with_endpoint().await;
+    for name in ["..%2f..%2fetc%2fpasswd", "%00", "h_zzzzzzzzzzzzz", "'%20or%201=1--", "%ff", "%F0%9F%92%A9"]
+    {
+        let answer = api.viewer().get(&format!("/api/v1/devices/{name}")).await;
+        assert_eq!((answer.status, answer.code()), (404, "not_found"), "{name}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn bad_tokens_are_refused_before_the_body_is_looked_at() {
+    let api = TestApi::with_endpoint().await;
+    for bearer in ["", "x", "fgt_", "fge_0123456789abc_x", &"a".repeat(5_000)] {
+        let answer = api.anonymous().bearer(bearer).post("/api/v1/devices", json!({ "nonsense": 1 })).await;
+        assert_eq!((answer.status, answer.code()), (401, "token_refused"), "{bearer}");
+        assert!(answer.headers.contains_key("www-authenticate"));
+    }
+    let basic = api.anonymous().header("authorization", "Basic YTpi").get("/api/v1/gateway").await;
+    assert_eq!(basic.status, 401);
+}
+
+#[tokio::test]
+async fn a_host_header_cannot_write_into_the_script() {
+    let api = TestApi::new().await;
+    for host in ["evil.example\"; reboot #", "$(reboot)", "`reboot`", "a b"] {
+        let script = api.anonymous().header("host", host).get("/enrol.sh").await;
+        assert_eq!(script.status, 200);
+        assert!(!script.text.contains("reboot") && !script.text.contains("a b\""), "{host}");
+    }
+    let script = api.anonymous().header("host", "gw.example:8080").get("/enrol.sh").await;
+    assert!(script.text.contains("http://gw.example:8080"), "{}", &script.text[..300.min(script.text.len())]);
+}

@@ -1,0 +1,159 @@
+//! Tokens of programs that call the API. Their secrets are shown once.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::{Token, TokenKind};
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{Principal, RequireAdmin, SCOPES};
+use super::extract::{Path, Query};
+use super::idempotency::Idempotent;
+use super::ids::{self, Kind};
+use super::model::{self, ApiTokenWithSecret, NewApiToken, Page};
+use super::page::Paging;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::events::Object;
+use crate::store::tokens::{self, ApiToken};
+
+/// A token that nobody looks after ends by itself.
+const DEFAULT_LIFE: Duration = Duration::from_secs(90 * 86_400);
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, revoke))
+}
+
+#[utoipa::path(get, path = "/tokens", operation_id = "list_tokens", tag = "access",
+    security(("token" = ["admin"])), params(Paging),
+    responses((status = 200, body = Page<model::ApiToken>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireAdmin,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<model::ApiToken>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let rows = app.store.api_tokens(before, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |t| t.id.as_i64().to_string(), |t| wire(&t))))
+}
+
+#[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
+    security(("token" = ["admin"])), request_body = NewApiToken,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
+    responses((status = 201, body = ApiTokenWithSecret)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    request: Idempotent<NewApiToken>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let by = write.by.clone();
+    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
+        return Ok(replay);
+    }
+    let now = write.now;
+    let token = parse_new(request.value, &who, now)?;
+    let secret = Token::generate(TokenKind::Api, token.id);
+    tokens::insert(write.tx(), &token, &secret.hash()).await?;
+    let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes });
+    write.event("token.created", (Object::Token, token.id), "made", data).await?;
+    let shown = ApiTokenWithSecret { token: wire(&token), secret: None };
+    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
+    write.commit().await?;
+    let secret = Some(secret.reveal().to_owned());
+    Ok((StatusCode::CREATED, Json(ApiTokenWithSecret { secret, ..shown })).into_response())
+}
+
+fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<ApiToken, Problem> {
+    let mut fields = Fields::default();
+    let expires_at = match new.expires_in_s {
+        Some(Some(seconds)) => fields.take("expires_in_s", parse::expiry(seconds, now)),
+        Some(None) => None,
+        None => Some(now + DEFAULT_LIFE),
+    };
+    let name = fields.take("name", parse::title(new.name).and_then(not_empty)).unwrap_or_default();
+    let scopes = fields.take("scopes", scopes(new.scopes, who)).unwrap_or_default();
+    fields.finish()?;
+    Ok(ApiToken {
+        id: ids::new_id(now),
+        name,
+        role: new.role.into(),
+        scopes,
+        created_by: who.to_string(),
+        created_at: now,
+        expires_at,
+        revoked_at: None,
+        last_used_at: None,
+    })
+}
+
+fn not_empty(text: String) -> Result<String, String> {
+    if text.trim().is_empty() { Err("say what the token is for".into()) } else { Ok(text) }
+}
+
+/// A limited token gives nothing that it does not have.
+fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, String> {
+    wanted.sort_unstable();
+    wanted.dedup();
+    if let Some(unknown) = wanted.iter().find(|s| !SCOPES.contains(&s.as_str())) {
+        return Err(format!("{unknown:?} is no scope; there are: {}", SCOPES.join(", ")));
+    }
+    let wider = wanted.is_empty() || wanted.iter().any(|s| !who.scopes.contains(s));
+    if !who.scopes.is_empty() && wider {
+        return Err(format!("the token that asks is limited to: {}", who.scopes.join(", ")));
+    }
+    Ok(wanted)
+}
+
+#[utoipa::path(get, path = "/tokens/{token}", operation_id = "show_token", tag = "access",
+    security(("token" = ["admin"])), params(("token" = String, Path)),
+    responses((status = 200, body = model::ApiToken)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireAdmin,
+    Path(token): Path<String>,
+) -> Result<Json<model::ApiToken>, Problem> {
+    let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
+    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token))
+}
+
+/// Ends a token at once.
+#[utoipa::path(delete, path = "/tokens/{token}", operation_id = "revoke_token", tag = "access",
+    security(("token" = ["admin"])), params(("token" = String, Path)), responses((status = 204)))]
+async fn revoke(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    Path(token): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id = Kind::Token.parse(&token)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let now = write.now;
+    if !tokens::revoke(write.tx(), id, now).await? {
+        return Err(Kind::Token.unknown(&token));
+    }
+    write.event("token.revoked", (Object::Token, id), "revoked", json!({})).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn wire(token: &ApiToken) -> model::ApiToken {
+    model::ApiToken {
+        id: Kind::Token.text(token.id),
+        name: token.name.clone(),
+        role: token.role.into(),
+        scopes: token.scopes.clone(),
+        created_by: token.created_by.clone(),
+        created_at: ids::time(token.created_at),
+        expires_at: token.expires_at.map(ids::time),
+        revoked_at: token.revoked_at.map(ids::time),
+        last_used_at: token.last_used_at.map(ids::time),
+    }
+}

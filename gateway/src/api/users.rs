@@ -1,0 +1,178 @@
+//! People who log in. The last admin stays one.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use std::time::Duration;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireAdmin, Role};
+use super::extract::{Body, Path, Query};
+use super::ids::{self, Kind, Named};
+use super::model::{self, LoginLink, NewUser, Page, UserChange};
+use super::page::Paging;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::password;
+use crate::store::access::{self, User};
+use crate::store::events::Object;
+
+/// Long enough to be sent to somebody and opened by him.
+const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change))
+        .routes(routes!(login_link))
+}
+
+#[utoipa::path(get, path = "/users", operation_id = "list_users", tag = "access",
+    security(("token" = ["admin"])), params(Paging),
+    responses((status = 200, body = Page<model::User>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireAdmin,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<model::User>>, Problem> {
+    let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
+    let rows = app.store.users(&after, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |u| u.name.clone(), |u| wire(&u))))
+}
+
+#[utoipa::path(post, path = "/users", operation_id = "create_user", tag = "access",
+    security(("token" = ["admin"])), request_body = NewUser,
+    responses((status = 201, body = model::User)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    Body(new): Body<NewUser>,
+) -> Result<(StatusCode, Json<model::User>), Problem> {
+    let mut fields = Fields::default();
+    let name = fields.take("name", parse::name(&new.name).and_then(not_reserved)).unwrap_or_default();
+    fields.take("password", password::check(&new.password));
+    fields.finish()?;
+    let hash = app.guards().hash(new.password).await?;
+    let mut write = Write::begin(&app, &who).await?;
+    let (id, role, now) = (ids::new_id(write.now), Role::from(new.role), write.now);
+    let inserted = access::insert_user(write.tx(), id, &name, role, &hash, now).await;
+    inserted.map_err(|e| name_taken(e, &name))?;
+    let data = json!({ "name": name, "role": role.name() });
+    write.event("user.created", (Object::User, id), "added", data).await?;
+    write.commit().await?;
+    let user = User { id, name, role, created_at: now, disabled_at: None };
+    Ok((StatusCode::CREATED, Json(wire(&user))))
+}
+
+/// `user:local` is how events name our own user on the Unix socket.
+fn not_reserved(name: String) -> Result<String, crate::names::BadName> {
+    if name == "local" { Err(crate::names::BadName::Name) } else { Ok(name) }
+}
+
+fn name_taken(error: sqlx::Error, name: &str) -> Problem {
+    if error.as_database_error().is_some_and(|e| e.is_unique_violation()) {
+        return Problem::conflict("name_taken", format!("a user is called {name:?} already"));
+    }
+    error.into()
+}
+
+#[utoipa::path(get, path = "/users/{user}", operation_id = "show_user", tag = "access",
+    security(("token" = ["admin"])), params(("user" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::User)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireAdmin,
+    Path(user): Path<String>,
+) -> Result<Json<model::User>, Problem> {
+    let mut conn = app.store.reader().await?;
+    Ok(Json(wire(&load(&mut conn, &user).await?)))
+}
+
+/// Changes role or password, or locks a user out. All his sessions end.
+#[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
+    security(("token" = ["admin"])), request_body = UserChange,
+    params(("user" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::User)))]
+async fn change(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    Path(user): Path<String>,
+    Body(change): Body<UserChange>,
+) -> Result<Json<model::User>, Problem> {
+    let hash = match change.password {
+        Some(password) => Some(new_password(&app, "password", password).await?),
+        None => None,
+    };
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), &user).await?;
+    let role = change.role.map_or(before.role, Role::from);
+    let disabled_at = match change.disabled {
+        Some(true) => Some(before.disabled_at.unwrap_or(write.now)),
+        Some(false) => None,
+        None => before.disabled_at,
+    };
+    let after = User { role, disabled_at, ..before.clone() };
+    access::update_user(write.tx(), &after).await?;
+    if let Some(hash) = &hash {
+        access::set_password(write.tx(), after.id, hash).await?;
+    }
+    let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
+    if was_admin && access::active_admins(write.tx()).await? == 0 {
+        let detail = "this is the last admin who can log in: make another one first";
+        return Err(Problem::conflict("last_admin", detail));
+    }
+    let data = json!({ "role": role.name(), "disabled": disabled_at.is_some(), "password": hash.is_some() });
+    write.event("user.changed", (Object::User, after.id), "changed", data).await?;
+    write.commit().await?;
+    Ok(Json(wire(&after)))
+}
+
+/// A one-time login, for somebody who forgot his password or has none yet.
+#[utoipa::path(post, path = "/users/{user}/login-link", operation_id = "create_login_link",
+    tag = "access", security(("token" = ["admin"])),
+    params(("user" = String, Path, description = "id or name")),
+    responses((status = 201, body = LoginLink)))]
+async fn login_link(
+    State(app): State<AppState>,
+    RequireAdmin(who): RequireAdmin,
+    Path(user): Path<String>,
+) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let user = load(write.tx(), &user).await?;
+    let until = write.now + LINK_LIFE;
+    let link = access::insert_login_link(write.tx(), user.id, until).await?;
+    write.event("user.login_link", (Object::User, user.id), "one-time login made", json!({})).await?;
+    write.commit().await?;
+    let url = format!("{}/login#{}", app.base_url(), link.reveal());
+    let shown = LoginLink { secret: link.reveal().to_owned(), url, expires_at: ids::time(until) };
+    Ok((StatusCode::CREATED, Json(shown)))
+}
+
+/// The hash of a password that is good enough.
+pub(super) async fn new_password(app: &AppState, field: &str, text: String) -> Result<String, Problem> {
+    password::check(&text).map_err(|e| Problem::invalid(field, e.to_string()))?;
+    app.guards().hash(text).await
+}
+
+async fn load(conn: &mut SqliteConnection, user: &str) -> Result<User, Problem> {
+    let found = match Kind::User.named(user) {
+        Named::Id(id) => access::user_by_id(conn, id).await?,
+        Named::Name(name) => access::user_named(conn, &name).await?,
+    };
+    found.ok_or_else(|| Kind::User.unknown(user))
+}
+
+fn wire(user: &User) -> model::User {
+    model::User {
+        id: Kind::User.text(user.id),
+        name: user.name.clone(),
+        role: user.role.into(),
+        created_at: ids::time(user.created_at),
+        disabled_at: user.disabled_at.map(ids::time),
+    }
+}
