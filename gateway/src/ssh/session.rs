@@ -23,8 +23,8 @@ pub(super) const RUNAWAY_OUTPUT: usize = 1024 * 1024;
 const WINDOW_BYTES: u32 = 64 * 1024;
 /// Messages that wait between the protocol code and us; what lies beyond waits in the stream.
 const CHANNEL_MESSAGES: usize = 16;
-/// A kept connection that does not answer within this time is given up for a fresh one. Longer
-/// than any round trip over LTE, short enough to leave time for the second try.
+/// A kept connection that does not answer within this time, or half of what the run has left, is
+/// given up for a fresh one. Longer than any round trip over LTE.
 const REUSE_PATIENCE: Duration = Duration::from_secs(5);
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
@@ -167,7 +167,7 @@ impl Connection {
     /// A run on this connection, kept from before. `None`: it is dead, and nothing was run.
     pub(super) async fn resume(self, run: SshRun, deadline: Deadline) -> Option<Ended> {
         self.stream.0.refill();
-        let patience = REUSE_PATIENCE.min(deadline.remaining());
+        let patience = REUSE_PATIENCE.min(deadline.remaining() / 2);
         let first = tokio::time::timeout(patience, self.sign_of_life(&run)).await.ok()??;
         let mut answer = SshAnswer {
             identification: self.stream.0.identification(),
