@@ -189,7 +189,7 @@ async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Resul
     anstream::println!(
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
-         opens the page; it works once (`fleetgate login` makes another). In a minute it shows\n\
+         opens the page; it works once (`{program} user login-link admin` makes another). In a minute it shows\n\
          Up 24, Down 1: the rental unit is being reconfigured. From another terminal:\n\n  \
          {program} status\n  \
          {program} host show cam-12\n  \

@@ -13,6 +13,7 @@ mod serve;
 mod status;
 mod table;
 mod token;
+mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,9 @@ enum Command {
     /// API and enrolment tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Who may log in to the page
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// The gateway's own keys and endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
@@ -111,6 +115,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,
+        Command::User(command) => user::run(&client()?, command).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {

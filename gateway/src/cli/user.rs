@@ -1,0 +1,85 @@
+//! `fleetgate user`: who may log in to the page.
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::device::said;
+use super::host::pages;
+use super::table;
+use crate::api::model::User;
+
+#[derive(Subcommand)]
+pub(crate) enum UserCommand {
+    List,
+    /// Add a user; prints a one-time login, with which a password is chosen
+    Add {
+        name: String,
+        /// viewer, operator or admin
+        #[arg(long, default_value = "viewer")]
+        role: String,
+    },
+    /// A login that works once
+    LoginLink {
+        name: String,
+    },
+    /// End all sessions and let nobody in under this name
+    Disable {
+        name: String,
+    },
+    Enable {
+        name: String,
+    },
+}
+
+pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result<()> {
+    match command {
+        UserCommand::List => list(client).await,
+        UserCommand::Add { name, role } => add(client, &name, &role).await,
+        UserCommand::LoginLink { name } => login_link(client, &name).await,
+        UserCommand::Disable { name } => set_disabled(client, &name, true).await,
+        UserCommand::Enable { name } => set_disabled(client, &name, false).await,
+    }
+}
+
+async fn list(client: &Client) -> anyhow::Result<()> {
+    let users: Vec<User> = pages(client, "/users", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&users)?);
+        return Ok(());
+    }
+    let row = |u: &User| {
+        let role = serde_json::to_value(u.role).ok().and_then(|v| v.as_str().map(str::to_owned));
+        let state = if u.disabled_at.is_some() { "disabled" } else { "" };
+        vec![table::safe(&u.name), role.unwrap_or_default(), u.created_at.clone(), state.to_owned()]
+    };
+    table::print(&["NAME", "ROLE", "ADDED", ""], users.iter().map(row).collect());
+    Ok(())
+}
+
+/// Nobody ever learns the first password: the link lets its owner choose one.
+async fn add(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
+    let mut unknown = [0u8; 24];
+    getrandom::fill(&mut unknown).map_err(|e| anyhow::anyhow!("no random bytes: {e}"))?;
+    let password: String = unknown.iter().map(|b| format!("{b:02x}")).collect();
+    let body = json!({ "name": name, "role": role, "password": password });
+    let _: Value = client.post("/users", &body).await?;
+    login_link(client, name).await
+}
+
+/// The address goes to stdout, alone.
+pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()> {
+    let link: Value = client.post(&format!("/users/{name}/login-link"), &json!({})).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&link)?);
+        return Ok(());
+    }
+    println!("{}", link["url"].as_str().unwrap_or_default());
+    said(client, &format!("works once, until {}", link["expires_at"].as_str().unwrap_or_default()))
+}
+
+async fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {
+    client.call(Method::PATCH, &format!("/users/{name}"), Some(&json!({ "disabled": disabled }))).await?;
+    said(client, &format!("{name} can {} log in", if disabled { "no longer" } else { "again" }))
+}
