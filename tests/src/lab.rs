@@ -225,12 +225,18 @@ pub struct Gateway<'a> {
     lab: &'a Lab,
     data: PathBuf,
     binary: PathBuf,
+    env: Vec<(&'static str, String)>,
     pub process: Option<Running>,
 }
 
 impl<'a> Gateway<'a> {
     /// Starts with these settings (TOML) and waits until it is ready.
     pub fn start(lab: &'a Lab, settings: &str) -> Gateway<'a> {
+        Gateway::start_in(lab, settings, Vec::new())
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_in(lab: &'a Lab, settings: &str, env: Vec<(&'static str, String)>) -> Gateway<'a> {
         let data = lab.path("data");
         fs::create_dir(&data).expect("a data directory");
         fs::write(data.join("fleetgate.toml"), settings).expect("settings");
@@ -239,7 +245,7 @@ impl<'a> Gateway<'a> {
         // Where any user may read and run it, wherever the checkout is.
         let binary = lab.path("fleetgate");
         fs::copy(program(), &binary).expect("the program");
-        let mut gateway = Gateway { lab, data, binary, process: None };
+        let mut gateway = Gateway { lab, data, binary, env, process: None };
         gateway.again();
         gateway
     }
@@ -248,8 +254,9 @@ impl<'a> Gateway<'a> {
     pub fn again(&mut self) {
         let args = unprivileged(&self.binary, &["--data", self.data.to_str().expect("UTF-8"), "serve"]);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let home = ("HOME", self.data.display().to_string());
-        self.process = Some(self.lab.spawn("gw", "gateway.log", "setpriv", &args, &[home]));
+        let mut env = self.env.clone();
+        env.push(("HOME", self.data.display().to_string()));
+        self.process = Some(self.lab.spawn("gw", "gateway.log", "setpriv", &args, &env));
         eventually("the gateway is ready", Duration::from_secs(60), || {
             self.try_cli(&["status", "--json"]).is_some()
         });
