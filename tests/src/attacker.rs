@@ -64,6 +64,10 @@ impl Initiator {
         }
     }
 
+    pub fn public(&self) -> PublicKey {
+        PublicKey::from_bytes(*Point::from(&self.secret).as_bytes()).expect("no key of small order")
+    }
+
     /// With a right mac1 and no mac2.
     pub fn initiation(&self, stamp: [u8; 12], sender: u32) -> Initiation {
         let gateway = Point::from(self.gateway);

@@ -2,6 +2,7 @@
 //! an unprivileged user, real WireGuard devices with real SSH servers, a real mail sink.
 
 pub mod attacker;
+pub mod bench;
 pub mod device;
 pub mod lab;
 pub mod layers;

@@ -1,0 +1,203 @@
+//! What the benchmarks share: CPU clocks, counted memory, and a gateway's tunnels in this process.
+//!
+//! CPU time, not wall time, and ratios of what ran interleaved: seconds alone say little on a
+//! shared machine. Absolute figures stand beside the ratios.
+
+pub mod cipher;
+pub mod handshake;
+pub mod idle;
+pub mod memory;
+pub mod peers;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fleetgate_engine::id::{Id, PeerId};
+use fleetgate_engine::time::{Mono, Now};
+use fleetgate_engine::tunnel::noise::BoringNoise;
+use fleetgate_engine::tunnel::{Config, Tunnel};
+use fleetgate_engine::wire::{Command, Input, Output, PeerKey, PeerKind, PeerMemory, PeerSpec, Transmit};
+use fleetgate_keys::{PrivateKey, PublicKey};
+
+use crate::attacker::{Initiator, RESPONSE, Transport, stamp};
+
+/// The CPU time that this thread has had.
+pub fn thread_cpu() -> Duration {
+    cpu_clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// The CPU time that all threads of this process have had.
+pub fn process_cpu() -> Duration {
+    cpu_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+#[allow(unsafe_code, reason = "std has no CPU clocks")]
+fn cpu_clock(clock: libc::clockid_t) -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid timespec for the call to fill.
+    let rc = unsafe { libc::clock_gettime(clock, &raw mut t) };
+    assert_eq!(rc, 0, "Linux has CPU clocks");
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// The CPU time of the thread of this process with that name, from when it began.
+pub fn named_thread_cpu(name: &str) -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().map(|task| task.path());
+    let of = |file: std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    let found = tasks.filter(|task| of(task.join("comm")).trim() == name);
+    let nanos = found.map(|task| {
+        let schedstat = of(task.join("schedstat"));
+        schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// The time that `work` takes of this thread's CPU.
+pub fn cpu_of<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begin = thread_cpu();
+    let made = work();
+    (thread_cpu() - begin, made)
+}
+
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+pub fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// One line of the report; `target` as the project has promised it.
+pub fn report(what: &str, figure: &str, target: &str) {
+    println!("{what:<58} {figure:>22}   {target}");
+}
+
+/// The system's allocator, which also knows how much is in use. For a program's `global_allocator`.
+pub struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+impl Counting {
+    /// Bytes that were asked for and not given back.
+    pub fn in_use() -> usize {
+        IN_USE.load(Ordering::Relaxed)
+    }
+}
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+// SAFETY: everything is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// Where a peer of the benchmarks lives on the network.
+pub const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 40_000);
+
+pub fn pool() -> Config {
+    Config {
+        pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
+        pool_v6: "fd72:6c65:6574::/64".parse().expect("a prefix"),
+    }
+}
+
+pub fn peer_id(n: u32) -> PeerId {
+    Id::from_i64(i64::from(n) + 1)
+}
+
+/// Inner addresses as the store gives them, one of each family.
+pub fn inner_addresses(n: u32) -> [IpAddr; 2] {
+    let v4 = u32::from(pool().pool_v4.network()) + 2 + n;
+    let v6 = u128::from(pool().pool_v6.network()) + 2 + u128::from(n);
+    [Ipv4Addr::from(v4).into(), Ipv6Addr::from(v6).into()]
+}
+
+pub fn spec(n: u32, public: PublicKey) -> PeerSpec {
+    PeerSpec {
+        id: peer_id(n),
+        kind: PeerKind::Device,
+        keys: vec![PeerKey { public, psk: None }],
+        addresses: inner_addresses(n).to_vec(),
+        networks: Vec::new(),
+    }
+}
+
+/// The tunnels of a gateway without a socket, at a time of their own.
+pub struct Gate {
+    pub tunnel: Tunnel<BoringNoise>,
+    pub public: PublicKey,
+    pub now: Now,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let private = PrivateKey::generate();
+        let noise = BoringNoise::new(&private, seed());
+        let now = Now { mono: Mono::from_secs(1_000), wall: fleetgate::clock::wall() };
+        Gate { tunnel: Tunnel::new(pool(), noise, seed()), public: private.public(), now }
+    }
+}
+
+fn seed() -> [u8; 32] {
+    *PrivateKey::generate().as_bytes()
+}
+
+impl Gate {
+    pub fn pass(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        self.now.wall = self.now.wall + time;
+    }
+
+    pub fn add(&mut self, spec: PeerSpec) {
+        let command = Command::Upsert(Box::new(spec), PeerMemory::default());
+        self.tunnel.handle(Input::Command(command), self.now);
+        self.drain();
+    }
+
+    pub fn remove(&mut self, peer: PeerId) {
+        self.tunnel.handle(Input::Command(Command::Remove(peer)), self.now);
+        self.drain();
+    }
+
+    pub fn receive(&mut self, bytes: &[u8]) -> Vec<Transmit> {
+        let input = Input::Datagram { from: SOMEWHERE, to: None, bytes };
+        self.tunnel.handle(input, self.now);
+        self.drain()
+    }
+
+    /// What is to be sent.
+    pub fn drain(&mut self) -> Vec<Transmit> {
+        let mut sent = Vec::new();
+        loop {
+            match self.tunnel.poll_output() {
+                Output::Transmit(transmit) => sent.push(transmit),
+                Output::Wait(..) => return sent,
+                _ => {}
+            }
+        }
+    }
+
+    /// A whole handshake with this device. The benchmarks know one source only, so that time has to
+    /// pass: a source has a hundred a second.
+    pub fn shake_hands(&mut self, device: &Initiator, sender: u32) -> Transport {
+        self.pass(Duration::from_millis(25));
+        let initiation = device.initiation(stamp(0), sender);
+        let sent = self.receive(&initiation.bytes);
+        let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
+        let mut transport = initiation.finish(&response.bytes).expect("a session");
+        self.receive(&transport.seal(&[]));
+        transport
+    }
+}

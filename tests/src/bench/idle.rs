@@ -1,0 +1,116 @@
+//! 5,000 sessions with keepalives and timers only: the share of a core that the tunnel's thread
+//! takes, with its socket and its system calls.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use fleetgate::driver::{self, Inbox, Mouths};
+use fleetgate::stream::Streams;
+use fleetgate::udp;
+use fleetgate_engine::tunnel::Tunnel;
+use fleetgate_engine::tunnel::noise::BoringNoise;
+use fleetgate_engine::wire::PeerMemory;
+use fleetgate_keys::PrivateKey;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{named_thread_cpu, pool, report, seed, spec};
+use crate::attacker::{Initiator, Transport, handshake, send, stamp};
+
+const SESSIONS: u32 = 5_000;
+/// What devices behind a NAT are given.
+const KEEPALIVE_S: u32 = 25;
+/// A quarter of the time between two handshakes; none falls into it.
+const MEASURED: Duration = Duration::from_secs(30);
+/// Addresses that the devices come from: the gateway takes 500 at once from each.
+const SOURCES: u32 = 50;
+
+/// # Errors
+/// When the gateway's socket or thread cannot be made.
+pub fn run() -> anyhow::Result<()> {
+    let private = PrivateKey::generate();
+    let devices: Vec<Initiator> = (0..SESSIONS).map(|_| Initiator::stranger(&private.public())).collect();
+    let gate = Thread::start(&private, &devices)?;
+    let mut fleet = Fleet::connect(&devices, gate.address);
+    let busy = gate.cpu_while(|| fleet.idle(MEASURED));
+    let share = 100.0 * busy.as_secs_f64() / MEASURED.as_secs_f64();
+    report("5,000 idle sessions, keepalives every 25 s", &format!("{share:.2} % of a core"), "under 0.5 %");
+    gate.end();
+    Ok(())
+}
+
+/// The program's own thread for tunnels, without the rest.
+struct Thread {
+    address: SocketAddr,
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+    _commands: mpsc::Sender<fleetgate_engine::wire::Command>,
+    _asks: mpsc::UnboundedSender<fleetgate_engine::wire::Command>,
+}
+
+impl Thread {
+    fn start(private: &PrivateKey, devices: &[Initiator]) -> anyhow::Result<Thread> {
+        let mut tunnel = Tunnel::new(pool(), BoringNoise::new(private, seed()), seed());
+        let specs = devices.iter().enumerate();
+        let peers = specs.map(|(n, device)| (spec(n as u32, device.public()), PeerMemory::default()));
+        tunnel.restore(peers, fleetgate::clock::now());
+        let socket = udp::bind("127.0.0.1:0".parse()?)?;
+        let address = socket.local_addr()?;
+        let (commands_in, commands) = mpsc::channel(1);
+        let (asks_in, asks) = mpsc::unbounded_channel();
+        let streams = Streams::new(asks_in.clone());
+        let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams };
+        let stop = CancellationToken::new();
+        let thread = driver::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
+            .context("the tunnel's thread")?;
+        Ok(Thread { address, stop, thread, _commands: commands_in, _asks: asks_in })
+    }
+
+    fn cpu_while(&self, work: impl FnOnce()) -> Duration {
+        let begin = named_thread_cpu("tunnel");
+        work();
+        named_thread_cpu("tunnel") - begin
+    }
+
+    fn end(self) {
+        self.stop.cancel();
+        let _ = self.thread.join();
+    }
+}
+
+struct Fleet {
+    sockets: Vec<UdpSocket>,
+    sessions: Vec<Transport>,
+    gateway: SocketAddr,
+}
+
+impl Fleet {
+    fn connect(devices: &[Initiator], gateway: SocketAddr) -> Fleet {
+        let bind = |n: u32| UdpSocket::bind(format!("127.0.9.{}:0", n + 1)).expect("a loopback address");
+        let sockets: Vec<UdpSocket> = (0..SOURCES).map(bind).collect();
+        let session = |(n, device): (usize, &Initiator)| {
+            let mut initiation = device.initiation(stamp(0), n as u32);
+            handshake(&sockets[n % sockets.len()], &mut initiation, gateway).expect("a session")
+        };
+        let sessions = devices.iter().enumerate().map(session).collect();
+        Fleet { sockets, sessions, gateway }
+    }
+
+    /// Keepalives at their pace, evenly spread.
+    fn idle(&mut self, time: Duration) {
+        let per_s = SESSIONS / KEEPALIVE_S;
+        let begin = Instant::now();
+        for n in 0.. {
+            let due = Duration::from_secs(1) * n / per_s;
+            if due >= time {
+                return;
+            }
+            sleep(due.saturating_sub(begin.elapsed()));
+            let at = n as usize % self.sessions.len();
+            let keepalive = self.sessions[at].seal(&[]);
+            send(&self.sockets[at % self.sockets.len()], &keepalive, self.gateway);
+        }
+    }
+}
