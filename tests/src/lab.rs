@@ -252,11 +252,15 @@ impl<'a> Gateway<'a> {
 
     /// Starts, or starts again after an end.
     pub fn again(&mut self) {
-        let args = unprivileged(&self.binary, &["--data", self.data.to_str().expect("UTF-8"), "serve"]);
+        let (data, binary) = (self.data.display().to_string(), self.binary.display().to_string());
+        // By env, so that the variables are not those of the privileged programs before it.
+        let env: Vec<String> = self.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let program = env.iter().chain([&binary]).map(String::as_str);
+        let args: Vec<&str> = program.chain(["--data", &data, "serve"]).collect();
+        let args = unprivileged(Path::new("env"), &args);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut env = self.env.clone();
-        env.push(("HOME", self.data.display().to_string()));
-        self.process = Some(self.lab.spawn("gw", "gateway.log", "setpriv", &args, &env));
+        let home = ("HOME", data.clone());
+        self.process = Some(self.lab.spawn("gw", "gateway.log", "setpriv", &args, &[home]));
         eventually("the gateway is ready", Duration::from_secs(60), || {
             self.try_cli(&["status", "--json"]).is_some()
         });
