@@ -1,3 +1,445 @@
 #!/bin/sh
+# Enrols this device with a fleetgate gateway: makes its keys here, asks to be let in, waits for the
+# approval, writes the WireGuard configuration, lets the gateway's SSH key in, starts the tunnel.
+#
+#   curl -fsS URL/enrol.sh | sh -s -- --token TOKEN [--name NAME] [--ssh-user USER]
+#
+# Safe to run twice: keys are kept, and the same key gets the same answer. No secret leaves the
+# device: the gateway gets public keys, and the SHA-256 of the secret that this script asks again
+# with. Everything runs in functions, so that a download that breaks off does nothing.
 set -eu
-URL=${FLEETGATE_URL:-@FLEETGATE_URL@}
+umask 077
+
+DEFAULT_URL='@FLEETGATE_URL@'
+
+usage() {
+    cat <<'TEXT'
+Options, and the variables that say the same:
+  --token T            FLEETGATE_ENROL_TOKEN   the enrolment token; not needed to resume a wait
+  --name N             FLEETGATE_NAME          the device's name (its host name)
+  --ssh-user U         FLEETGATE_SSH_USER      the account that the gateway may log in to
+                                               (the token's; `none` for no login)
+  --ssh-host-key FILE  FLEETGATE_SSH_HOST_KEY  the .pub file of the SSH server (is looked for)
+  --url URL            FLEETGATE_URL           the gateway (the one that sent this script)
+  --cacert FILE        FLEETGATE_CACERT        the certificate authority to believe
+  --interface I        FLEETGATE_INTERFACE     the interface (fleetgate)
+  --etc DIR            FLEETGATE_ETC           where configurations are (/etc/wireguard)
+  --wait SECONDS       FLEETGATE_WAIT          how long to wait for the approval (a day)
+  --new-key            FLEETGATE_NEW_KEY=1     throw the old keys away first
+  --no-service         FLEETGATE_NO_SERVICE=1  start with wg-quick, install no service or timer
+  --no-start           FLEETGATE_NO_START=1    write the configuration and leave it at that
+It ends with 0 when enrolled, 3 when the approval is still awaited (run it again), 4 when refused.
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+warn() { say "warning: $*"; }
+die() { say "error: $*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+options() {
+    TOKEN=${FLEETGATE_ENROL_TOKEN:-} NAME=${FLEETGATE_NAME:-} SSH_USER=${FLEETGATE_SSH_USER:-}
+    SSH_HOST_KEY=${FLEETGATE_SSH_HOST_KEY:-} URL=${FLEETGATE_URL:-$DEFAULT_URL}
+    CACERT=${FLEETGATE_CACERT:-} INTERFACE=${FLEETGATE_INTERFACE:-fleetgate}
+    ETC=${FLEETGATE_ETC:-/etc/wireguard} WAIT=${FLEETGATE_WAIT:-86400}
+    NEW_KEY=${FLEETGATE_NEW_KEY:-} NO_SERVICE=${FLEETGATE_NO_SERVICE:-} NO_START=${FLEETGATE_NO_START:-}
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --new-key) NEW_KEY=1; shift; continue ;;
+            --no-service) NO_SERVICE=1; shift; continue ;;
+            --no-start) NO_START=1; shift; continue ;;
+            -h | --help) usage; exit 0 ;;
+        esac
+        [ $# -ge 2 ] || { usage >&2; die "$1 needs a value, or is no option"; }
+        case $1 in
+            --token) TOKEN=$2 ;;
+            --name) NAME=$2 ;;
+            --ssh-user) SSH_USER=$2 ;;
+            --ssh-host-key) SSH_HOST_KEY=$2 ;;
+            --url) URL=$2 ;;
+            --cacert) CACERT=$2 ;;
+            --interface) INTERFACE=$2 ;;
+            --etc) ETC=$2 ;;
+            --wait) WAIT=$2 ;;
+            *) usage >&2; die "$1 is no option" ;;
+        esac
+        shift 2
+    done
+}
+
+check_options() {
+    case $URL in
+        http://* | https://*) URL=${URL%/} ;;
+        *) die "where is the gateway? say --url https://..." ;;
+    esac
+    case $INTERFACE in
+        '' | *[!a-zA-Z0-9_.=+-]* | ????????????????*) die "--interface: 1 to 15 letters and digits are expected" ;;
+    esac
+    case $WAIT in
+        '' | *[!0-9]*) die "--wait: seconds are expected" ;;
+    esac
+    case $TOKEN in
+        *[!a-z0-9_]*) die "--token: this is not a token; it begins with fge_ or fgr_" ;;
+    esac
+    [ -n "$NO_START" ] || [ "$(id -u)" = 0 ] || die "run this as root (sudo sh -s -- ...)"
+    [ -z "$SSH_USER" ] || [ "$SSH_USER" = none ] || id "$SSH_USER" >/dev/null 2>&1 ||
+        die "--ssh-user: there is no account $SSH_USER here: make it first (useradd --create-home $SSH_USER)"
+    CONF=$ETC/$INTERFACE.conf KEY=$ETC/$INTERFACE.key POLL=$ETC/$INTERFACE.poll ID=$ETC/$INTERFACE.enrolment
+}
+
+# ---------------------------------------------------------------- what is needed
+
+packages() {
+    have apt-get && [ "$(id -u)" = 0 ] || return 1
+    say "installing: $*"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" </dev/null >&2 ||
+        { apt-get update </dev/null >&2 && DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" </dev/null >&2; }
+}
+
+tools() {
+    have wg || packages wireguard-tools || true
+    have wg || die "wg is missing: install wireguard-tools, then run this again"
+    have curl || have wget || die "curl or wget is needed"
+    have sha256sum || have openssl || die "sha256sum or openssl is needed"
+}
+
+# Old kernels and small systems have no WireGuard of their own.
+userspace() {
+    USERSPACE=
+    if ip link add dev fleetgate-try type wireguard >/dev/null 2>&1; then
+        ip link delete dev fleetgate-try
+        return
+    fi
+    have wireguard-go || packages wireguard-go || true
+    have wireguard-go || die "this kernel has no WireGuard: install its module, or wireguard-go"
+    USERSPACE=wireguard-go
+}
+
+sha256() {
+    if have sha256sum; then sha256sum | cut -d ' ' -f 1; else openssl dgst -sha256 -r | cut -d ' ' -f 1; fi
+}
+
+# ---------------------------------------------------------------- talking to the gateway
+
+# request METHOD PATH: the body is $TMP/request, the answer $TMP/answer and STATUS. The polling
+# secret stands in a file for curl or wget: arguments can be read by every user of the machine.
+request() {
+    : >"$TMP/answer"
+    if have curl; then by_curl "$1" "$2"; else by_wget "$1" "$2"; fi
+}
+
+by_curl() {
+    set -- -X "$1" "$URL$2"
+    [ "$2" = GET ] || set -- -H 'Content-Type: application/json' --data-binary "@$TMP/request" "$@"
+    [ -z "$CACERT" ] || set -- --cacert "$CACERT" "$@"
+    printf 'header = "Authorization: Bearer %s"\n' "$(cat "$POLL")" >"$TMP/curl"
+    STATUS=$(curl -sS --max-time 60 --config "$TMP/curl" -H 'Accept: text/plain' -o "$TMP/answer" \
+        -w '%{http_code}' "$@" 2>"$TMP/errors") || STATUS=000
+}
+
+by_wget() {
+    set -- "$1" "$URL$2"
+    printf 'header = Authorization: Bearer %s\n' "$(cat "$POLL")" >"$TMP/wget"
+    if [ "$1" = POST ]; then
+        set -- --post-file="$TMP/request" --header='Content-Type: application/json' "$2"
+    else
+        set -- "$2"
+    fi
+    [ -z "$CACERT" ] || set -- --ca-certificate="$CACERT" "$@"
+    WGETRC=$TMP/wget wget -q -S --content-on-error --tries=1 --timeout=60 --header='Accept: text/plain' \
+        -O "$TMP/answer" "$@" 2>"$TMP/errors" || true
+    STATUS=$(sed -n 's/^ *HTTP\/[0-9.]* \([0-9]*\).*/\1/p' "$TMP/errors" | tail -n 1)
+    STATUS=${STATUS:-000}
+}
+
+# A line `name=value` of the answer.
+value() { sed -n "s/^$1=//p" "$TMP/answer" | head -n 1; }
+
+# What a problem document says.
+problem() {
+    sed -e 's/.*"detail":"//' -e 's/","request_id".*//' -e 's/\\"/"/g' "$TMP/answer" | head -n 1
+}
+
+code() { sed -n 's/.*"code":"\([a-z_]*\)".*/\1/p' "$TMP/answer" | head -n 1; }
+
+refused() {
+    [ "$STATUS" != 000 ] || die "$URL does not answer: $(tail -n 1 "$TMP/errors")"
+    say "error: $(problem)"
+    case $(code) in
+        key_in_use) say "run this again with --new-key to make a new pair (the old one is thrown away)" ;;
+        name_taken) say "run this again with another --name" ;;
+    esac
+    exit 4
+}
+
+# ---------------------------------------------------------------- keys
+
+# keep FILE: stores what comes in, whole or not at all.
+keep() {
+    cat >"$1.new"
+    [ -s "$1.new" ] || die "cannot write $1: is the disk full?"
+    mv "$1.new" "$1"
+}
+
+keys() {
+    mkdir -p "$ETC"
+    [ -z "$NEW_KEY" ] || rm -f "$KEY" "$POLL" "$ID" "$CONF"
+    [ -s "$KEY" ] || wg genkey | keep "$KEY"
+    [ -s "$POLL" ] || wg genkey | sha256 | keep "$POLL"
+    PUBLIC_KEY=$(wg pubkey <"$KEY") || die "$KEY is damaged: run this again with --new-key"
+}
+
+host_key() {
+    if [ -z "$SSH_HOST_KEY" ]; then
+        for file in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_ecdsa_key.pub /etc/ssh/ssh_host_rsa_key.pub; do
+            [ ! -r "$file" ] || { SSH_HOST_KEY=$file; break; }
+        done
+    fi
+    if [ -n "$SSH_HOST_KEY" ]; then
+        [ -r "$SSH_HOST_KEY" ] || die "--ssh-host-key: cannot read $SSH_HOST_KEY"
+        sed -n 's/^\([a-z0-9@.-]* [A-Za-z0-9+\/=]*\).*/\1/p' "$SSH_HOST_KEY" | head -n 1
+    elif have dropbearkey; then
+        for file in /etc/dropbear/dropbear_ed25519_host_key /etc/dropbear/dropbear_rsa_host_key; do
+            [ ! -r "$file" ] || { dropbearkey -y -f "$file" | sed -n 's/^\(ssh-[a-z0-9-]* [A-Za-z0-9+\/=]*\).*/\1/p'; break; }
+        done
+    fi
+}
+
+default_name() {
+    hostname | tr 'A-Z_' 'a-z-' | tr -cd 'a-z0-9.-' | cut -c 1-63 | sed -e 's/^[.-]*//' -e 's/[.-]*$//'
+}
+
+# ---------------------------------------------------------------- enrolment
+
+ask() {
+    NAME=${NAME:-$(default_name)}
+    host=$(host_key)
+    {
+        printf '{"token":"%s","name":"%s","public_key":"%s","poll_hash":"%s"' \
+            "$TOKEN" "$(printf %s "$NAME" | tr -d '"\\')" "$PUBLIC_KEY" "$(tr -d '\n' <"$POLL" | sha256)"
+        [ -z "$host" ] || printf ',"ssh_host_key":"%s"' "$host"
+        printf '}'
+    } >"$TMP/request"
+    request POST /api/v1/enrol
+    case $STATUS in
+        200 | 201) value id | keep "$ID" ;;
+        *) refused ;;
+    esac
+}
+
+poll() {
+    request GET "/api/v1/enrol/$(cat "$ID")"
+    [ "$STATUS" = 200 ] || refused
+}
+
+approval() {
+    waited=0
+    while [ "$(value state)" = awaiting_approval ]; do
+        [ "$waited" != 0 ] || say "waiting for somebody to approve $(value name) (key $PUBLIC_KEY)"
+        pause=$(value poll_after_s)
+        if [ "$waited" -ge "$WAIT" ]; then
+            say "still not approved: run this again later, no token is needed then"
+            exit 3
+        fi
+        sleep "${pause:-5}"
+        waited=$((waited + ${pause:-5}))
+        request GET "/api/v1/enrol/$(cat "$ID")"
+        case $STATUS in
+            # The gateway may be away for a while; a person may take a day.
+            000 | 429 | 5??) printf 'state=awaiting_approval\npoll_after_s=%s\n' "${pause:-5}" >"$TMP/answer" ;;
+            200) ;;
+            *) refused ;;
+        esac
+    done
+    [ "$(value state)" = approved ] && return
+    reason=$(value reason)
+    say "error: the gateway says $(value state)${reason:+: $reason}"
+    rm -f "$ID"
+    exit 4
+}
+
+# The gateway tells it until the first handshake; after that it stands in the configuration.
+preshared_key() {
+    cp "$TMP/answer" "$TMP/approved"
+    request GET "/api/v1/enrol/$(cat "$ID")/preshared-key"
+    PSK=$(value preshared_key)
+    if [ -z "$PSK" ] && [ -r "$CONF" ]; then PSK=$(sed -n 's/^PresharedKey = //p' "$CONF"); fi
+    [ -n "$PSK" ] || refused
+    cp "$TMP/approved" "$TMP/answer"
+}
+
+configuration() {
+    for wanted in public_key endpoint addresses allowed_ips; do
+        [ -n "$(value "$wanted")" ] || die "the gateway's answer lacks $wanted: is $URL a fleetgate?"
+    done
+    cat >"$CONF.new" <<TEXT
+# Written by the enrolment at $URL. Changes are overwritten when it runs again.
+[Interface]
+PrivateKey = $(cat "$KEY")
+Address = $(value addresses)
+MTU = $(value mtu)
+
+[Peer]
+PublicKey = $(value public_key)
+PresharedKey = $PSK
+AllowedIPs = $(value allowed_ips)
+Endpoint = $(value endpoint)
+PersistentKeepalive = $(value keepalive_s)
+TEXT
+    CHANGED=1
+    if cmp -s "$CONF.new" "$CONF"; then CHANGED=; fi
+    chmod 600 "$CONF.new"
+    mv "$CONF.new" "$CONF"
+}
+
+# ---------------------------------------------------------------- the gateway's SSH key
+
+login() {
+    user=${SSH_USER:-$(value ssh_user)}
+    [ -n "$user" ] && [ "$user" != none ] || return 0
+    if ! id "$user" >/dev/null 2>&1; then
+        warn "there is no account $user here, so the gateway cannot log in: make it and run this again"
+        return 0
+    fi
+    key=$(value ssh_public_key)
+    home=$(awk -F : -v user="$user" '$1 == user { print $6 }' /etc/passwd)
+    home=${home:-$(getent passwd "$user" | cut -d : -f 6)}
+    [ -d "$home" ] || { warn "the account $user has no home directory: its authorized_keys was left alone"; return 0; }
+    ssh=$home/.ssh file=$home/.ssh/authorized_keys
+    # What a user links to elsewhere, root must not write to.
+    if [ -L "$ssh" ] || [ -L "$file" ]; then
+        warn "$file is a symbolic link: add this line by hand: $key"
+        return 0
+    fi
+    mkdir -p "$ssh"
+    touch "$file"
+    if ! grep -qF "$(printf %s "$key" | cut -d ' ' -f 2)" "$file"; then
+        [ -z "$(tail -c 1 "$file")" ] || printf '\n' >>"$file"
+        printf '%s\n' "$key" >>"$file"
+    fi
+    chmod 700 "$ssh"
+    chmod 600 "$file"
+    [ "$(id -u)" != 0 ] || chown "$user:$(id -gn "$user")" "$ssh" "$file"
+    say "the gateway may log in as $user"
+}
+
+# ---------------------------------------------------------------- the tunnel
+
+is_up() { wg show "$INTERFACE" >/dev/null 2>&1; }
+
+quick() {
+    if is_up; then
+        [ -n "$CHANGED" ] || return 0
+        wg-quick down "$CONF" >"$TMP/quick" 2>&1 || true
+    fi
+    WG_QUICK_USERSPACE_IMPLEMENTATION=${USERSPACE:-wireguard-go} wg-quick up "$CONF" \
+        >"$TMP/quick" 2>&1 </dev/null || { cat "$TMP/quick" >&2; die "the tunnel does not start"; }
+}
+
+start() {
+    [ -z "$NO_START" ] || { say "written: $CONF"; return 0; }
+    have wg-quick || die "wg-quick is missing: install wireguard-tools"
+    userspace
+    if [ -n "$NO_SERVICE" ]; then
+        quick
+    elif [ -d /run/systemd/system ] && [ "$ETC" = /etc/wireguard ]; then
+        service
+    else
+        quick
+        cron
+    fi
+    handshake
+}
+
+# WireGuard resolves the gateway's name once. When handshakes stop, it may have moved.
+refresher() {
+    cat >"$REFRESH.new" <<'TEXT'
+#!/bin/sh
+# Installed by the enrolment with fleetgate: tells WireGuard the gateway's address anew when
+# handshakes have stopped. Called each minute with the configuration.
+set -eu
+interface=$(basename "$1" .conf)
+newest=$(wg show "$interface" latest-handshakes | awk '$2 > n { n = $2 } END { print n + 0 }')
+age=$(($(date +%s) - newest))
+# 180 s: the life of a session. A time in the future: the clock went back.
+[ "$age" -gt 180 ] || [ "$age" -lt 0 ] || exit 0
+peer=$(sed -n 's/^PublicKey = //p' "$1")
+endpoint=$(sed -n 's/^Endpoint = //p' "$1")
+exec wg set "$interface" peer "$peer" endpoint "$endpoint"
+TEXT
+    chmod 755 "$REFRESH.new"
+    mv "$REFRESH.new" "$REFRESH"
+}
+
+service() {
+    units=/etc/systemd/system
+    if [ -n "$USERSPACE" ]; then
+        mkdir -p "$units/wg-quick@$INTERFACE.service.d"
+        printf '[Service]\nEnvironment=WG_QUICK_USERSPACE_IMPLEMENTATION=%s\n' "$USERSPACE" \
+            >"$units/wg-quick@$INTERFACE.service.d/fleetgate.conf"
+    fi
+    REFRESH=/usr/local/sbin/fleetgate-refresh
+    refresher
+    printf '[Unit]\nDescription=Look up the fleetgate gateway again\n[Service]\nType=oneshot\nExecStart=%s %s\n' \
+        "$REFRESH" "$CONF" >"$units/fleetgate-refresh-$INTERFACE.service"
+    printf '[Unit]\nDescription=Look up the fleetgate gateway again when handshakes stop\n[Timer]\nOnBootSec=1min\nOnUnitActiveSec=1min\n[Install]\nWantedBy=timers.target\n' \
+        >"$units/fleetgate-refresh-$INTERFACE.timer"
+    chmod 644 "$units/fleetgate-refresh-$INTERFACE.service" "$units/fleetgate-refresh-$INTERFACE.timer"
+    systemctl daemon-reload
+    [ -z "$CHANGED" ] || ! is_up || systemctl stop "wg-quick@$INTERFACE"
+    systemctl enable --now "wg-quick@$INTERFACE" "fleetgate-refresh-$INTERFACE.timer" >&2 ||
+        die "the tunnel does not start: journalctl -u wg-quick@$INTERFACE says why"
+}
+
+cron() {
+    if [ ! -d /etc/cron.d ]; then
+        warn "neither systemd nor cron: start the tunnel at boot with: wg-quick up $CONF"
+        return 0
+    fi
+    REFRESH=/usr/local/sbin/fleetgate-refresh
+    refresher
+    {
+        printf 'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n'
+        [ -z "$USERSPACE" ] || printf 'WG_QUICK_USERSPACE_IMPLEMENTATION=%s\n' "$USERSPACE"
+        printf '@reboot root wg-quick up %s\n* * * * * root %s %s\n' "$CONF" "$REFRESH" "$CONF"
+    } >"/etc/cron.d/fleetgate-$INTERFACE"
+    chmod 644 "/etc/cron.d/fleetgate-$INTERFACE"
+}
+
+# The keepalive makes the first handshake by itself.
+handshake() {
+    tries=0
+    while [ "$tries" -lt 15 ]; do
+        if wg show "$INTERFACE" latest-handshakes | awk '$2 > 0 { found = 1 } END { exit !found }'; then
+            say "connected as $(value name)"
+            return 0
+        fi
+        sleep 1
+        tries=$((tries + 1))
+    done
+    warn "no handshake yet. Does UDP reach $(value endpoint) from here, and is this clock right ($(date -u))?"
+}
+
+main() {
+    options "$@"
+    check_options
+    tools
+    TMP=$(mktemp -d)
+    trap 'rm -rf "$TMP"' EXIT
+    trap 'exit 1' HUP INT TERM
+    keys
+    if [ -n "$TOKEN" ]; then
+        ask
+    elif [ -s "$ID" ]; then
+        poll
+    else
+        die "the token is missing: say --token fge_..."
+    fi
+    approval
+    preshared_key
+    configuration
+    login
+    start
+}
+
+main "$@"

@@ -70,6 +70,10 @@ impl TestApi {
         TestApi::with(|config| config.endpoint = Some("vpn.example.net:51820".into())).await
     }
 
+    pub fn router(&self) -> axum::Router {
+        self.router.clone()
+    }
+
     pub fn anonymous(&self) -> Caller<'_> {
         Caller {
             api: self,

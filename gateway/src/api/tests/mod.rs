@@ -5,3 +5,4 @@ mod devices;
 mod document;
 mod enrolments;
 mod hostile;
+mod script;

@@ -1,0 +1,190 @@
+//! The enrolment script, run by the system's shells against this API.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::json;
+
+use crate::api::Client;
+use crate::api::testing::TestApi;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol.sh");
+
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+}
+
+#[test]
+fn every_shell_reads_the_script() {
+    for shell in [&["sh"][..], &["dash"], &["bash", "--posix"], &["busybox", "sh"]] {
+        if has(shell[0]) {
+            let read = std::process::Command::new(shell[0]).args(&shell[1..]).arg("-n").arg(SCRIPT).output();
+            let read = read.unwrap();
+            assert!(read.status.success(), "{shell:?}: {}", String::from_utf8_lossy(&read.stderr));
+        }
+    }
+}
+
+struct Device {
+    dir: tempfile::TempDir,
+    url: String,
+}
+
+impl Device {
+    /// Serves the API on loopback.
+    async fn new(api: &TestApi) -> Device {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = api.router().into_make_service_with_connect_info::<Client>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        Device { dir: tempfile::tempdir().unwrap(), url }
+    }
+
+    fn etc(&self) -> PathBuf {
+        self.dir.path().join("wireguard")
+    }
+
+    async fn run(&self, path: Option<&Path>, arguments: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new("/bin/sh");
+        command.arg(SCRIPT).arg("--no-start").args(arguments);
+        command.env("FLEETGATE_URL", &self.url).env("FLEETGATE_ETC", self.etc());
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        command.output().await.unwrap()
+    }
+
+    fn conf(&self) -> String {
+        std::fs::read_to_string(self.etc().join("fleetgate.conf")).unwrap()
+    }
+}
+
+async fn token(api: &TestApi, body: serde_json::Value) -> String {
+    let made = api.operator().post("/api/v1/enrolment-tokens", body).await;
+    made.json["secret"].as_str().unwrap().to_owned()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_enrols_itself_and_a_second_run_changes_nothing() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let key_file = device.dir.path().join("host.pub");
+    let host_key = fleetgate_keys::SshKey::generate("root@cam\"1").public();
+    std::fs::write(&key_file, format!("{host_key}\n")).unwrap();
+    let token = token(&api, json!({})).await;
+    let arguments = ["--token", &token, "--name", "cam1", "--ssh-host-key", key_file.to_str().unwrap()];
+    let first = device.run(None, &arguments).await;
+    assert!(first.status.success(), "{}", told(&first));
+    let text = device.conf();
+    let conf: fleetgate_keys::Conf = text.parse().unwrap();
+    let shown = api.viewer().get("/api/v1/devices/cam1").await.json;
+    let public = conf.private_key.as_ref().unwrap().public().to_string();
+    assert_eq!(shown["tunnel"]["public_key"], public);
+    assert_eq!(shown["ssh"]["pin"], host_key.fingerprint());
+    assert!(conf.psk.is_some() && conf.keepalive == Some(25) && conf.mtu == Some(1_280));
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(device.etc().join("fleetgate.conf")).unwrap().permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+
+    for again in [&arguments[..], &[]] {
+        let again = device.run(None, again).await;
+        assert!(again.status.success(), "{}", told(&again));
+        assert_eq!(device.conf(), text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wget_does_as_well_as_curl() {
+    if !has("wg") || !has("wget") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let bin = device.dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let tools =
+        "sh wg wget sha256sum cut sed head tail tr cat mv rm mkdir mktemp id hostname cp cmp chmod sleep awk";
+    for tool in tools.split(' ') {
+        let dirs = ["/usr/bin", "/bin"].map(|d| Path::new(d).join(tool));
+        let found = dirs.iter().find(|p| p.exists()).unwrap();
+        std::os::unix::fs::symlink(found, bin.join(tool)).unwrap();
+    }
+    let token = token(&api, json!({})).await;
+    let refused = device.run(Some(&bin), &["--token", "fge_x", "--name", "cam1"]).await;
+    assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
+    let done = device.run(Some(&bin), &["--token", &token, "--name", "cam1"]).await;
+    assert!(done.status.success(), "{}", told(&done));
+    assert!(device.conf().contains("PresharedKey = "));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_waits_for_its_approval_and_resumes_without_the_token() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let token = token(&api, json!({ "needs_approval": true })).await;
+    let waits = device.run(None, &["--token", &token, "--name", "cam1", "--wait", "0"]).await;
+    assert_eq!(waits.status.code(), Some(3), "{}", told(&waits));
+    assert!(told(&waits).contains("waiting for somebody to approve cam1"));
+    let queue = api.operator().get("/api/v1/enrolments").await;
+    let id = queue.json["items"][0]["id"].as_str().unwrap().to_owned();
+    api.operator().post(&format!("/api/v1/enrolments/{id}/approve"), json!({})).await;
+    let done = device.run(None, &[]).await;
+    assert!(done.status.success(), "{}", told(&done));
+    assert!(device.conf().contains("vpn.example.net:51820"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_wrong_is_said_with_what_to_do() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let good = token(&api, json!({ "uses": null })).await;
+    api.operator().post("/api/v1/devices", json!({ "name": "taken" })).await;
+    for (arguments, says) in [
+        (&["--token", "fge_nonsense", "--name", "cam1"][..], "typo"),
+        (&["--token", &good, "--name", "taken"], "run this again with another --name"),
+        (&["--token", &good, "--name", "UPPER"], "a name has 1 to 63"),
+        (&["--token", "x;reboot"], "this is not a token"),
+        (&["--nonsense"], "is no option"),
+        (&[], "the token is missing"),
+        (&["--token", &good, "--url", "ftp://x"], "where is the gateway"),
+        (&["--token", &good, "--interface", "a/b"], "--interface"),
+        (&["--token", &good, "--url", "http://127.0.0.1:1"], "does not answer"),
+    ] {
+        let refused = device.run(None, arguments).await;
+        assert!(!refused.status.success());
+        assert!(told(&refused).contains(says), "{arguments:?}: {}", told(&refused));
+        assert!(!device.etc().join("fleetgate.conf").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_device_comes_back_with_a_new_key() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let token = token(&api, json!({ "uses": null })).await;
+    let arguments = ["--token", &token, "--name", "cam1"];
+    assert!(device.run(None, &arguments).await.status.success());
+    api.operator().delete("/api/v1/devices/cam1").await;
+    let refused = device.run(None, &arguments).await;
+    assert!(told(&refused).contains("--new-key"), "{}", told(&refused));
+    let again = device.run(None, &[&arguments[..], &["--new-key"]].concat()).await;
+    assert!(again.status.success(), "{}", told(&again));
+}
