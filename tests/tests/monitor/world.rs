@@ -148,6 +148,8 @@ pub struct World {
     pub asked: Vec<(Mono, Ask)>,
     /// Long simulations do not keep them.
     pub keep_asked: bool,
+    /// Answers get lost between the shell and the monitor.
+    pub deaf: bool,
     pub questions: u64,
     /// The most questions that were put in one second.
     pub peak: u64,
@@ -169,6 +171,7 @@ impl World {
             kept: Kept::default(),
             asked: Vec::new(),
             keep_asked: true,
+            deaf: false,
             questions: 0,
             peak: 0,
             second: (0, 0),
@@ -365,9 +368,27 @@ impl World {
             return None;
         };
         device.settle(now);
-        let (answer, news) = device.answer(ask, now);
+        let via = device.spec.peer.filter(|peer| *peer != ask.host);
+        let mut news = via.and_then(|via| self.lend_tunnel(via, ask));
+        let (answer, own) = self.device(ask.host).answer(ask, now);
+        news = news.or(own);
         let delay = delay(&answer, ask.timeout);
-        self.plan(delay, Happening::Answer(ask.id, answer));
+        if !self.deaf {
+            self.plan(delay, Happening::Answer(ask.id, answer));
+        }
+        news
+    }
+
+    /// What stands behind a device is reached through the tunnel of that device.
+    fn lend_tunnel(&mut self, via: HostId, ask: &Ask) -> Option<News> {
+        let now = self.now.mono;
+        let device = self.device(via);
+        device.settle(now);
+        let dialled = matches!(ask.question, Question::Handshake { .. });
+        let news = if dialled { device.handshake(now) } else { None };
+        let tunnel = (device.flow, device.believed, device.last_packet, device.last_handshake);
+        let behind = self.device(ask.host);
+        (behind.flow, behind.believed, behind.last_packet, behind.last_handshake) = tunnel;
         news
     }
 
@@ -425,7 +446,7 @@ impl Device {
 
     /// Whether a packet through the tunnel comes back.
     fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
-        match (self.flow.is_some(), self.truth.hung) {
+        match (self.flow.is_some(), self.truth.hung || !self.truth.alive) {
             (true, false) => {
                 self.last_packet = Some(now);
                 Ok(())

@@ -1,0 +1,644 @@
+//! The rules of monitoring, one story each, told in virtual time.
+
+#[path = "monitor/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{
+    Ask, Check, EventKind, HostSpec, HostStatus, Question, Route, RoutePolicy, ServiceSpec, SshSpec,
+    StateType,
+};
+use fleetgate_probes::sample::Status;
+use fleetgate_probes::sensors::Sensor;
+use world::{Truth, World, device, public, service, with, with_login};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn temperature() -> ServiceSpec {
+    let mut sensor = service("board", Check::Sensor(Sensor::Temperature { name: None }));
+    let limits = fleetgate_probes::range::Thresholds { warn: "50".parse().ok(), crit: "60".parse().ok() };
+    sensor.thresholds = vec![fleetgate_engine::wire::Threshold { metric: "temperature".into(), limits }];
+    sensor
+}
+
+fn tunnel_and_ping() -> Vec<ServiceSpec> {
+    vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })]
+}
+
+fn everything() -> Vec<ServiceSpec> {
+    let mut all = tunnel_and_ping();
+    all.push(service("ssh", Check::Ssh));
+    all.push(temperature());
+    all.push(service("plugin", Check::Command { line: "/usr/lib/check".into() }));
+    all.push(service("web", Check::Tcp { port: 443 }));
+    all
+}
+
+fn with_direct(spec: HostSpec) -> HostSpec {
+    HostSpec { direct: Some("cam.example".into()), ..spec }
+}
+
+fn pinned(spec: HostSpec) -> HostSpec {
+    HostSpec { ssh: SshSpec { pin: Some("SHA256:own".into()), ..spec.ssh }, ..spec }
+}
+
+/// A device that is well and has been watched for a while.
+fn settled(spec: HostSpec) -> (World, HostId) {
+    let mut world = World::new(1);
+    let id = world.add(spec, Truth::well());
+    world.run(10 * MINUTE);
+    world.asked.clear();
+    (world, id)
+}
+
+fn status(world: &World, id: HostId) -> HostStatus {
+    world.host(id).map(|s| s.hard).unwrap_or_default()
+}
+
+fn hard(world: &World, id: HostId, name: &str) -> Option<Status> {
+    world.service(id, name).and_then(|s| s.hard)
+}
+
+fn is_stale(world: &World, id: HostId, name: &str) -> bool {
+    world.service(id, name).is_some_and(|s| s.stale)
+}
+
+/// Messages in short: `cam-1 up down`, `cam-1/ping ok critical`.
+fn told(world: &World) -> Vec<String> {
+    let object = |m: &fleetgate_engine::wire::Message| match &m.service {
+        Some(service) => format!("{}/{service}", m.host_name),
+        None => m.host_name.clone(),
+    };
+    world.kept.messages.iter().map(|m| format!("{} {} {}", object(m), m.from, m.to)).collect()
+}
+
+fn kind(ask: &Ask) -> &'static str {
+    match ask.question {
+        Question::Evidence { .. } => "evidence",
+        Question::Echo { .. } => "echo",
+        Question::Connect { route: Route::Tunnel { .. }, .. } => "tcp",
+        Question::Connect { .. } => "direct tcp",
+        Question::Handshake { .. } => "handshake",
+        Question::Ssh { route: Route::Tunnel { .. }, .. } => "ssh",
+        Question::Ssh { .. } => "direct ssh",
+    }
+}
+
+fn kinds(world: &World) -> Vec<&'static str> {
+    world.asked.iter().map(|(_, ask)| kind(ask)).collect()
+}
+
+fn count(world: &World, wanted: &str) -> usize {
+    kinds(world).iter().filter(|k| **k == wanted).count()
+}
+
+// ----------------------------------------------------------- the host check
+
+#[test]
+fn a_device_that_speaks_is_up_without_being_asked_anything() {
+    let (mut world, id) = settled(device(1));
+    world.run(HOUR);
+    assert_eq!(kinds(&world), vec!["evidence"; 60]);
+    let state = world.host(id).expect("a state");
+    assert_eq!((state.status, state.source.as_str()), (HostStatus::Up, "evidence"));
+    assert!(state.output.starts_with("authenticated packet"), "{}", state.output);
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
+fn the_steps_are_evidence_echo_tcp_handshake_and_the_public_address() {
+    let (mut world, id) = settled(with_direct(device(1)));
+    // As long as the session is believed in, everything is tried.
+    world.set(id, Truth::off());
+    world.run(2 * MINUTE);
+    let mut tried = kinds(&world);
+    tried.drain(..tried.iter().position(|k| *k == "echo").expect("an echo"));
+    assert_eq!(tried[..4], ["echo", "tcp", "handshake", "direct tcp"]);
+    // Without a session echo and TCP have no way to go.
+    world.run(10 * MINUTE);
+    world.asked.clear();
+    world.check_now(id, None);
+    world.run(MINUTE / 2);
+    assert_eq!(kinds(&world)[..3], ["evidence", "handshake", "direct tcp"]);
+}
+
+#[test]
+fn three_failures_make_a_host_down_and_one_answer_brings_it_back() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth::off());
+    world.run(5 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+    let kinds: Vec<_> =
+        world.kept.events.iter().filter(|e| e.service.is_none()).map(|e| e.kind.clone()).collect();
+    let change = |from, to, hard| EventKind::StateChanged { from, to, hard };
+    assert_eq!(kinds[kinds.len() - 2..], [change("up", "down", false), change("up", "down", true)]);
+    assert_eq!(world.host(id).map(|s| (s.kind, s.attempt)), Some((StateType::Hard, 3)));
+    assert!(is_stale(&world, id, "ping") && is_stale(&world, id, "tunnel"));
+    assert_eq!(hard(&world, id, "ping"), Some(Status::Ok), "the last state is kept");
+
+    world.set(id, Truth::well());
+    world.run(20 * SECOND);
+    assert_eq!(status(&world, id), HostStatus::Up, "the session that is back starts a check");
+    assert!(!is_stale(&world, id, "ping") && !is_stale(&world, id, "tunnel"));
+    assert_eq!(told(&world), ["cam-1 up down", "cam-1 down up"]);
+}
+
+#[test]
+fn a_soft_failure_is_told_to_nobody() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth::off());
+    while world.host(id).is_none_or(|s| s.status != HostStatus::Down) {
+        world.run(SECOND);
+    }
+    assert_eq!(world.host(id).map(|s| (s.kind, s.hard)), Some((StateType::Soft, HostStatus::Up)));
+    world.set(id, Truth::well());
+    world.run(MINUTE);
+    let state = world.host(id).expect("a state");
+    assert_eq!((state.status, state.kind, state.attempt), (HostStatus::Up, StateType::Hard, 1));
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
+fn in_a_retry_only_evidence_newer_than_the_failure_counts() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth::off());
+    // A person's check fails at once, although the last packet is only seconds old.
+    world.check_now(id, None);
+    world.run(MINUTE);
+    assert_eq!(world.host(id).map(|s| s.status), Some(HostStatus::Down));
+    world.run(MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+}
+
+#[test]
+fn a_refused_connection_proves_life_inside_the_tunnel_and_nothing_outside() {
+    let mut world = World::new(1);
+    let id = world.add(public(1), Truth { sshd: false, ..Truth::well() });
+    world.run(10 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+}
+
+#[test]
+fn whoever_answers_under_another_key_is_not_the_device() {
+    let (mut world, id) = settled(pinned(with_direct(with_login(device(1)))));
+    world.set(id, Truth { link: false, host_key: "SHA256:stranger", ..Truth::well() });
+    world.run(10 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+    world.set(id, Truth { link: false, ..Truth::well() });
+    world.run(2 * MINUTE);
+    assert_eq!(world.host(id).map(|s| (s.hard, s.source.clone())), Some((HostStatus::Up, "direct".into())));
+}
+
+#[test]
+fn a_host_that_is_down_is_dialled_once_in_five_minutes() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth::off());
+    world.run(10 * MINUTE);
+    world.asked.clear();
+    world.run(HOUR);
+    assert_eq!((count(&world, "evidence"), count(&world, "handshake")), (60, 12));
+    assert_eq!(world.asked.len(), 72, "and nothing else is sent");
+}
+
+#[test]
+fn a_sleeper_is_left_alone_until_its_silence_is_too_long() {
+    let asleep = |world: &World, id| world.host(id).is_some_and(|s: &_| s.asleep);
+    let spec = HostSpec { max_silence: Some(2 * HOUR), ..with(device(1), tunnel_and_ping()) };
+    let (mut world, id) = settled(spec);
+    world.set(id, Truth::off());
+    world.run(10 * MINUTE);
+    assert!(asleep(&world, id) && is_stale(&world, id, "ping"));
+    assert_eq!(world.host(id).map(|s| (s.status, s.attempt)), Some((HostStatus::Up, 1)));
+    world.asked.clear();
+    world.run(HOUR);
+    assert!(count(&world, "handshake") <= 12 && world.asked.len() <= 72, "{:?}", kinds(&world));
+    // It wakes for a moment, and sleeps again.
+    world.set(id, Truth::well());
+    world.run(MINUTE);
+    assert!(!asleep(&world, id) && !is_stale(&world, id, "ping"));
+    world.set(id, Truth::off());
+    world.run(HOUR + 50 * MINUTE);
+    assert!(asleep(&world, id));
+    assert_eq!(told(&world), Vec::<String>::new());
+    world.run(20 * MINUTE);
+    assert!(!asleep(&world, id));
+    assert_eq!(told(&world), ["cam-1 up down"]);
+}
+
+#[test]
+fn what_stands_behind_a_device_is_asked_itself() {
+    let (mut world, router) = settled(device(1));
+    let spec = HostSpec { id: HostId::from_i64(2), name: "nas".into(), ..device(1) };
+    let spec =
+        HostSpec { own_tunnel: false, services: vec![service("ping", Check::Ping { count: 3 })], ..spec };
+    let nas = world.add(spec, Truth::well());
+    world.run(MINUTE);
+    assert_eq!(world.host(nas).map(|s| (s.hard, s.source.clone())), Some((HostStatus::Up, "echo".into())));
+    world.set(nas, Truth::off());
+    world.run(5 * MINUTE);
+    assert_eq!((status(&world, nas), status(&world, router)), (HostStatus::Down, HostStatus::Up));
+    assert_eq!(told(&world), ["nas up down"]);
+    assert!(world.service(nas, "ping").is_some_and(|s| s.stale && s.status == Some(Status::Ok)));
+}
+
+// ------------------------------------------------------------------ pending
+
+#[test]
+fn what_never_came_and_has_no_other_way_stays_pending() {
+    let never = Truth { link: false, ..Truth::well() };
+    let nowhere = Truth { direct: false, ..never.clone() };
+    let only_tunnel = |spec| HostSpec { route: RoutePolicy::Tunnel, ..spec };
+    let only_direct = |spec| HostSpec { route: RoutePolicy::Direct, ..spec };
+    use HostStatus::{Down, Pending, Up};
+    let table: Vec<(&str, HostSpec, &Truth, HostStatus)> = vec![
+        ("a device that never came", device(1), &never, Pending),
+        (
+            "with a public address that is not to be used",
+            only_tunnel(with_direct(device(1))),
+            &never,
+            Pending,
+        ),
+        ("with a public address that answers", with_direct(device(1)), &never, Up),
+        ("with a public address that does not", with_direct(device(1)), &nowhere, Down),
+        ("directly only", only_direct(with_direct(device(1))), &never, Up),
+        ("outside the VPN, there", public(1), &never, Up),
+        ("outside the VPN, not there", public(1), &nowhere, Down),
+        ("without any address", HostSpec { peer: None, own_tunnel: false, ..device(1) }, &never, Pending),
+    ];
+    for (what, spec, truth, expected) in table {
+        let mut world = World::new(1);
+        let id = world.add(with(spec, tunnel_and_ping()), truth.clone());
+        world.run(30 * MINUTE);
+        world.check_now(id, None);
+        world.run(30 * MINUTE);
+        world.restart(SECOND);
+        world.run(30 * MINUTE);
+        assert_eq!(status(&world, id), expected, "{what}");
+        if expected == Pending {
+            assert!(world.asked.len() < 6, "{what}: nothing is asked again and again: {:?}", kinds(&world));
+            assert_eq!(told(&world), Vec::<String>::new(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn checks_through_the_tunnel_start_right_after_the_first_handshake() {
+    let mut world = World::new(1);
+    let spec = with(with_login(device(1)), everything());
+    let id = world.add(spec, Truth { link: false, ..Truth::well() });
+    world.run(3 * HOUR);
+    assert!(world.kept.services.is_empty());
+    world.set(id, Truth::well());
+    world.run(3 * SECOND);
+    assert_eq!(status(&world, id), HostStatus::Up);
+    for service in everything() {
+        assert_eq!(hard(&world, id, &service.name), Some(Status::Ok), "{}", service.name);
+    }
+    assert!(world.kept.events.iter().any(|e| e.kind == EventKind::FirstHandshake));
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
+fn checks_on_a_public_address_start_at_once_and_those_through_the_tunnel_wait() {
+    let mut world = World::new(1);
+    let spec = with(pinned(with_direct(with_login(device(1)))), everything());
+    let id = world.add(spec, Truth { link: false, ..Truth::well() });
+    world.run(SECOND);
+    assert_eq!(status(&world, id), HostStatus::Up);
+    let known = ["tunnel", "ping", "ssh", "board", "plugin", "web"].map(|name| hard(&world, id, name));
+    let ok = Some(Status::Ok);
+    assert_eq!(known, [None, None, ok, ok, ok, None]);
+    world.run(HOUR);
+    assert_eq!(hard(&world, id, "tunnel"), None, "what never came has no broken tunnel");
+    world.set(id, Truth::well());
+    world.run(3 * SECOND);
+    let known = ["tunnel", "ping", "web"].map(|name| hard(&world, id, name));
+    assert_eq!(known, [ok, ok, ok]);
+}
+
+#[test]
+fn a_check_that_began_before_the_first_handshake_is_no_failure() {
+    let mut world = World::new(1);
+    let spec = device(1);
+    world.add(spec.clone(), Truth { link: false, ..Truth::well() });
+    let id = spec.id;
+    // The handshake comes in the same moment as the answer that there was none.
+    world.device(id).truth.link = true;
+    world.input(fleetgate_engine::wire::MonitorInput::News(fleetgate_engine::wire::News::FirstHandshake(id)));
+    world.run(5 * SECOND);
+    assert!(world.kept.events.iter().all(|e| !matches!(e.kind, EventKind::StateChanged { to: "down", .. })));
+}
+
+// ------------------------------------------------------------- dependencies
+
+/// What is shown of each service: status and, with a question mark, not current.
+fn picture(world: &World, id: HostId) -> String {
+    let one = |name: &str| {
+        let state = world.service(id, name);
+        let status = state.and_then(|s| s.hard).map_or("-", Status::name);
+        let letter = if status == "-" { "-".to_owned() } else { status[..1].to_uppercase() };
+        format!("{letter}{}", if state.is_some_and(|s| s.stale) { "?" } else { "" })
+    };
+    let services = ["tunnel", "ping", "ssh", "board", "plugin", "web"].map(one).join(" ");
+    format!("{} {services}", status(world, id).name())
+}
+
+#[test]
+fn a_failure_counts_only_while_what_it_depends_on_holds() {
+    let well = Truth::well;
+    let hot = Truth { temperature: 70.0, ..well() };
+    // (what is wrong, tunnel only, with a public address):      tunnel ping ssh board plugin web
+    let table: Vec<(&str, Truth, &str, &str)> = vec![
+        ("nothing", well(), "up O O O O O O", "up O O O O O O"),
+        ("the device is off", Truth::off(), "down O? O? O? O? O? O?", "down O? O? O? O? O? O?"),
+        ("the tunnel", Truth { link: false, ..well() }, "down O? O? O? O? O? O?", "up C O? O O O O?"),
+        ("the IP stack", Truth { hung: true, ..well() }, "up O C C O? O? C", "up O C C O? O? C"),
+        ("sshd", Truth { sshd: false, ..well() }, "up O O C O? O? O", "up O O C O? O? O"),
+        ("the login", Truth { login: false, ..well() }, "up O O C O? O? O", "up O O C O? O? O"),
+        ("the host key", Truth { host_key: "x", ..well() }, "up O O C O? O? O", "up O O C O? O? O"),
+        ("the web server", Truth { tcp: false, ..well() }, "up O O O O O C", "up O O O O O C"),
+        ("a hot board", hot.clone(), "up O O O C O O", "up O O O C O O"),
+        ("a plugin", Truth { plugin_exit: 1, ..well() }, "up O O O O W O", "up O O O O W O"),
+        ("a plugin that crashes", Truth { plugin_exit: 127, ..well() }, "up O O O O U O", "up O O O O U O"),
+        ("tunnel, board", Truth { link: false, ..hot.clone() }, "down O? O? O? O? O? O?", "up C O? O C O O?"),
+        ("sshd, board", Truth { sshd: false, ..hot }, "up O O C O? O? O", "up O O C O? O? O"),
+    ];
+    for (what, truth, inside, both) in table {
+        let inner = with(pinned(with_login(device(1))), everything());
+        for (spec, expected) in [(inner.clone(), inside), (with_direct(inner), both)] {
+            let (mut world, id) = settled(spec);
+            world.set(id, truth.clone());
+            world.run(20 * MINUTE);
+            assert_eq!(picture(&world, id), expected, "{what}");
+            let expected =
+                expected.matches(['C', 'W', 'U']).count() + usize::from(expected.starts_with("down"));
+            assert_eq!(told(&world).len(), expected, "{what}: one message for each: {:?}", told(&world));
+        }
+    }
+}
+
+#[test]
+fn a_broken_tunnel_beside_a_public_address_is_a_matter_of_the_tunnel() {
+    let (mut world, id) = settled(with(pinned(with_direct(with_login(device(1)))), everything()));
+    world.set(id, Truth { link: false, ..Truth::well() });
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["cam-1/tunnel ok critical"]);
+    assert_eq!(world.host(id).map(|s| s.source.clone()), Some("direct".into()));
+    assert_eq!(world.service(id, "ssh").map(|s| s.route.clone()), Some("direct".into()));
+    world.set(id, Truth::well());
+    world.run(2 * MINUTE);
+    assert_eq!(told(&world)[1..], ["cam-1/tunnel critical ok"]);
+    assert_eq!(world.service(id, "ssh").map(|s| s.route.clone()), Some("tunnel".into()));
+    assert!(!is_stale(&world, id, "ping"), "what waited for the tunnel is asked promptly");
+}
+
+#[test]
+fn a_hung_ip_stack_is_an_up_host_with_a_good_tunnel_and_no_ping() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth { hung: true, ..Truth::well() });
+    world.run(10 * MINUTE);
+    assert_eq!((status(&world, id), hard(&world, id, "tunnel")), (HostStatus::Up, Some(Status::Ok)));
+    assert_eq!(hard(&world, id, "ping"), Some(Status::Critical));
+    assert_eq!(told(&world), ["cam-1/ping ok critical"]);
+}
+
+#[test]
+fn services_of_a_host_that_was_down_begin_with_fresh_attempts() {
+    let mut spec = with(device(1), tunnel_and_ping());
+    spec.services[1].timing.attempts = 4;
+    let (mut world, id) = settled(spec);
+    world.set(id, Truth { hung: true, ..Truth::well() });
+    while world.service(id, "ping").is_none_or(|s| s.attempt < 3) {
+        world.run(SECOND);
+    }
+    world.set(id, Truth::off());
+    world.run(5 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+    world.set(id, Truth { hung: true, ..Truth::well() });
+    world.run(20 * SECOND);
+    let ping = world.service(id, "ping").expect("a state");
+    assert_eq!((ping.kind, ping.status), (StateType::Soft, Some(Status::Critical)));
+    assert!(ping.attempt <= 2, "{}", ping.attempt);
+}
+
+#[test]
+fn a_problem_that_outlives_its_hosts_outage_is_not_told_twice() {
+    let (mut world, id) = settled(with(with_login(device(1)), everything()));
+    world.set(id, Truth { temperature: 70.0, ..Truth::well() });
+    world.run(5 * MINUTE);
+    world.set(id, Truth { temperature: 70.0, ..Truth::off() });
+    world.run(10 * MINUTE);
+    world.set(id, Truth { temperature: 70.0, ..Truth::well() });
+    world.run(10 * MINUTE);
+    world.set(id, Truth::well());
+    world.run(10 * MINUTE);
+    let expected = ["cam-1/board ok critical", "cam-1 up down", "cam-1 down up", "cam-1/board critical ok"];
+    assert_eq!(told(&world), expected);
+}
+
+// ---------------------------------------------------------------------- ssh
+
+fn ssh_runs(world: &World) -> Vec<&fleetgate_engine::wire::SshRun> {
+    let asks = world.asked.iter().map(|(_, ask)| &ask.question);
+    asks.filter_map(|q| if let Question::Ssh { run, .. } = q { Some(run) } else { None }).collect()
+}
+
+#[test]
+fn all_that_runs_over_ssh_rides_in_one_session() {
+    let mut services = everything();
+    services.push(service("load", Check::Sensor(Sensor::Load)));
+    let (mut world, _) = settled(with(with_login(device(1)), services));
+    world.run(10 * MINUTE);
+    let runs = ssh_runs(&world);
+    assert_eq!(runs.len(), 10);
+    for run in runs {
+        let names: Vec<&str> = run.commands.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, [":sensors", "plugin"], "one script for all sensors, one command for each plugin");
+    }
+}
+
+#[test]
+fn the_host_key_is_learnt_through_the_tunnel_once() {
+    let mut world = World::new(1);
+    let id = world.add(with(with_direct(with_login(device(1))), everything()), Truth::well());
+    world.run(10 * MINUTE);
+    assert_eq!(world.kept.pins, [(id, "SHA256:own".to_owned())]);
+    let pinned = world.kept.events.iter().filter(|e| e.kind == EventKind::HostKeyPinned).count();
+    assert_eq!(pinned, 1);
+    let runs = ssh_runs(&world);
+    let learning: Vec<bool> = runs.iter().skip_while(|run| !run.learn).map(|run| run.learn).collect();
+    assert!(learning.len() > 5 && learning[0] && !learning[1..].contains(&true));
+    assert!(runs.last().is_some_and(|run| run.pin.as_deref() == Some("SHA256:own")));
+}
+
+#[test]
+fn without_a_confirmed_key_nobody_logs_in_over_the_internet() {
+    let mut world = World::new(1);
+    let mut spec = with(public(1), everything()[2..].to_vec());
+    spec.ssh.pin = None;
+    let id = world.add(spec, Truth::well());
+    world.run(10 * MINUTE);
+    assert!(ssh_runs(&world).iter().all(|r| r.user.is_none() && r.commands.is_empty() && !r.learn));
+    assert_eq!(hard(&world, id, "board"), None, "what needs the login has not run");
+    assert!(world.service(id, "ssh").is_some_and(|s| s.result.text.contains("not confirmed")));
+    assert!(world.kept.pins.is_empty());
+    world.change(id, |spec| spec.ssh.pin = Some("SHA256:own".into()));
+    world.run(MINUTE);
+    assert_eq!(hard(&world, id, "board"), Some(Status::Ok));
+}
+
+#[test]
+fn a_changed_host_key_is_critical_and_written_down_once() {
+    let (mut world, id) = settled(with(with_login(device(1)), everything()));
+    world.set(id, Truth { host_key: "SHA256:other", ..Truth::well() });
+    world.run(10 * MINUTE);
+    world.restart(SECOND);
+    world.run(HOUR);
+    assert_eq!(told(&world), ["cam-1/ssh ok critical"]);
+    let changed = world.kept.events.iter().filter(|e| e.kind == EventKind::HostKeyChanged).count();
+    assert_eq!(changed, 1);
+}
+
+#[test]
+fn with_ssh_switched_off_its_failure_is_that_of_each_rider() {
+    let (mut world, id) = settled(with(with_login(device(1)), vec![temperature()]));
+    assert_eq!(hard(&world, id, "board"), Some(Status::Ok));
+    world.set(id, Truth { login: false, ..Truth::well() });
+    world.run(5 * MINUTE);
+    let board = world.service(id, "board").expect("a state");
+    assert_eq!(board.hard, Some(Status::Unknown));
+    assert!(board.result.text.starts_with("ssh: login refused"), "{}", board.result.text);
+}
+
+#[test]
+fn a_direct_ping_says_why_it_cannot_be() {
+    let mut world = World::new(1);
+    let id = world.add(with(public(1), vec![service("ping", Check::Ping { count: 1 })]), Truth::well());
+    world.run(MINUTE);
+    let ping = world.service(id, "ping").expect("a state");
+    assert_eq!(ping.status, Some(Status::Unknown));
+    assert!(ping.result.text.contains("raw socket"));
+}
+
+// ----------------------------------------------------------------- schedule
+
+#[test]
+fn each_host_keeps_its_slot_and_hosts_are_spread() {
+    let mut world = World::new(3);
+    for raw in 1..=600 {
+        world.add(device(raw), Truth::well());
+    }
+    world.run(2 * MINUTE);
+    (world.peak, world.questions) = (0, 0);
+    world.run(10 * MINUTE);
+    assert_eq!(world.questions, 6_000, "each once a minute");
+    assert!(world.peak <= 30, "ten a second on average, {} at most", world.peak);
+}
+
+#[test]
+fn a_restart_brings_neither_a_burst_nor_a_message() {
+    let mut world = World::new(3);
+    for raw in 1..=600 {
+        world.add(with(device(raw), tunnel_and_ping()), Truth::well());
+    }
+    world.run(10 * MINUTE);
+    let off = HostId::from_i64(7);
+    world.set(off, Truth::off());
+    world.run(10 * MINUTE);
+    for away in [0, 5, 59, 61, 4_000] {
+        world.peak = 0;
+        world.restart(Duration::from_secs(away));
+        world.run(10 * MINUTE);
+        // Thirty a second on average, and a dial for each tunnel that is not back yet.
+        assert!(world.peak <= 120, "away {away} s: {} questions in a second", world.peak);
+        assert_eq!(told(&world), ["cam-7 up down"]);
+    }
+}
+
+#[test]
+fn a_suspended_gateway_marks_nobody_down() {
+    let mut world = World::new(3);
+    for raw in 1..=100 {
+        world.add(with(device(raw), tunnel_and_ping()), Truth::well());
+    }
+    world.run(10 * MINUTE);
+    for away in [11, 70, 600, 30_000] {
+        world.peak = 0;
+        world.suspend(Duration::from_secs(away));
+        world.run(10 * MINUTE);
+        assert!(world.peak <= 60, "away {away} s: {} questions in a second", world.peak);
+    }
+    let changes = |e: &&_| matches!(e, fleetgate_engine::wire::Event { kind: EventKind::StateChanged { to, .. }, .. } if *to != "ok" && *to != "up");
+    assert_eq!(world.kept.events.iter().filter(changes).count(), 0);
+}
+
+#[test]
+fn a_restart_goes_on_counting_where_it_was() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth { hung: true, ..Truth::well() });
+    while world.service(id, "ping").is_none_or(|s| s.attempt < 2) {
+        world.run(SECOND);
+    }
+    world.restart(SECOND);
+    assert_eq!(world.service(id, "ping").map(|s| (s.kind, s.attempt)), Some((StateType::Soft, 2)));
+    world.run(5 * MINUTE);
+    assert_eq!(told(&world), ["cam-1/ping ok critical"]);
+}
+
+#[test]
+fn a_late_answer_to_a_host_that_was_removed_or_changed_is_ignored() {
+    let (mut world, id) = settled(device(1));
+    world.set(id, Truth::off());
+    world.check_now(id, None);
+    world.run(SECOND / 2);
+    let before = (world.kept.events.len(), world.host(id).cloned());
+    world.set(id, Truth::well());
+    world.change(id, |spec| spec.name = "renamed".into());
+    world.run(15 * SECOND);
+    assert_eq!(world.kept.events[before.0..], [], "the old check is forgotten, the new one is good");
+    world.check_now(id, None);
+    world.remove(id);
+    let events = world.kept.events.len();
+    world.run(HOUR);
+    assert_eq!((world.kept.events.len(), world.monitor.figures().in_flight), (events, 0));
+}
+
+#[test]
+fn states_survive_a_changed_spec_where_the_service_still_exists() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.set(id, Truth { hung: true, ..Truth::well() });
+    world.run(5 * MINUTE);
+    world.change(id, |spec| {
+        spec.services.remove(0);
+        spec.services[0].timing.interval = 2 * MINUTE;
+        spec.services.push(service("web", Check::Tcp { port: 80 }));
+    });
+    world.run(5 * MINUTE);
+    assert_eq!(told(&world)[..1], ["cam-1/ping ok critical"], "known, so not told again");
+    assert_eq!(hard(&world, id, "ping"), Some(Status::Critical));
+    assert_eq!(hard(&world, id, "web"), Some(Status::Critical), "what is new is checked promptly");
+}
+
+#[test]
+fn a_question_that_nobody_answers_is_no_failure_and_does_not_hang_the_check() {
+    let (mut world, id) = settled(with(device(1), tunnel_and_ping()));
+    world.deaf = true;
+    world.run(10 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Up);
+    assert!(world.host(id).is_some_and(|s| s.stale));
+    assert!(world.monitor.figures().lost_answers > 0);
+    world.deaf = false;
+    world.run(3 * MINUTE);
+    assert!(world.host(id).is_some_and(|s| !s.stale));
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
+fn results_leave_samples() {
+    let (world, _) = settled(with(with_login(device(1)), everything()));
+    assert!(world.kept.samples > 30, "{}", world.kept.samples);
+}
