@@ -38,6 +38,20 @@ export function nameOf(kind: Kind): string {
   return NAMES[kind];
 }
 
+const PROOFS: Record<string, string> = {
+  evidence: 'a packet of its tunnel',
+  echo: 'ping',
+  tcp: 'TCP',
+  ssh: 'SSH',
+  handshake: 'a handshake',
+  direct: 'its direct address',
+};
+
+/** What a host's last check went by. */
+export function proofOf(source: string): string {
+  return PROOFS[source] ?? source;
+}
+
 export function severity(kind: Kind): number {
   return SEVERITY.indexOf(kind);
 }
