@@ -22,7 +22,7 @@ const ASK_AGAIN: &str = "no-cache";
 const HASHED: &str = "assets/";
 const INDEX: &str = "index.html";
 const NOTICE: &str = "This fleetgate was built without its dashboard. The API is at /api/v1, its description at \
-                      /docs, and `fleetgate status` shows the fleet in a terminal.\n";
+                      /api/v1/docs/, and `fleetgate status` shows the fleet in a terminal.\n";
 
 /// A file of the dashboard.
 struct Asset {

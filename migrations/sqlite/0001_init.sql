@@ -233,7 +233,7 @@ create table events (
     cause text not null,
     evidence text not null default '',
     data text not null default '{}',
-    principal text not null                     -- user:NAME | token:ID | device:ID | system
+    principal text not null                     -- user:NAME | token:ID | device:ID | anonymous | system
 ) strict;
 create index events_object on events (object_id, seq);
 create view audit as select * from events where principal != 'system';

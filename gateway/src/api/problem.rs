@@ -106,10 +106,6 @@ impl Problem {
         self.code
     }
 
-    pub fn status(&self) -> StatusCode {
-        self.status
-    }
-
     pub fn detail(&self) -> &str {
         &self.detail
     }

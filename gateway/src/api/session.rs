@@ -42,11 +42,16 @@ async fn log_in(
     }
     let account = login.name.clone().unwrap_or_default();
     app.guards().login(source, &account, crate::clock::now().mono)?;
-    let (user, how) = match (login.name, login.password, login.link) {
-        (Some(name), Some(password), None) => (by_password(&app, &name, password).await?, "password"),
-        (None, None, Some(link)) => (by_link(&app, &link).await?, "one-time link"),
-        _ => return Err(Problem::invalid("", "name and password are expected, or link")),
+    let proved = match (login.name, login.password, login.link) {
+        (Some(name), Some(password), None) => {
+            by_password(&app, &name, password).await.map(|u| (u, "password"))
+        }
+        (None, None, Some(link)) => by_link(&app, &link).await.map(|u| (u, "one-time link")),
+        _ => Err(Problem::invalid("", "name and password are expected, or link")),
     };
+    // The name that was tried may be a password typed into the wrong field: it stays out of the log.
+    let (user, how) =
+        proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
     app.guards().logged_in(source, &account);
     begin(&app, user, how, &source.to_string()).await
 }

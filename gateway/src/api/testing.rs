@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
+use axum::response::Response;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Command, MonitorInput};
 use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
@@ -188,14 +189,18 @@ impl Caller<'_> {
     }
 
     pub async fn send(&self, method: &str, path: &str, body: Body) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).body(body).unwrap();
-        *request.headers_mut() = self.headers.clone();
-        request.extensions_mut().insert(ConnectInfo(self.client));
-        let response = self.api.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.respond(method, path, body).await.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or_default();
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    }
+
+    /// The head alone of what may go on for ever.
+    pub async fn respond(&self, method: &str, path: &str, body: Body) -> Response {
+        let mut request = Request::builder().method(method).uri(path).body(body).unwrap();
+        *request.headers_mut() = self.headers.clone();
+        request.extensions_mut().insert(ConnectInfo(self.client));
+        self.api.router().oneshot(request).await.unwrap()
     }
 }

@@ -85,13 +85,14 @@ fn operation_ids_are_unique() {
 async fn status(caller: &Caller<'_>, operation: &Operation) -> u16 {
     let path = operation.path.split('/').map(|p| if p.starts_with('{') { "nothing" } else { p });
     let path = path.collect::<Vec<_>>().join("/");
-    caller.send(&operation.method, &path, Body::empty()).await.status
+    caller.respond(&operation.method, &path, Body::empty()).await.status().as_u16()
 }
 
 #[tokio::test]
 async fn every_route_lets_in_whom_it_says_and_nobody_else() {
     for operation in operations() {
         let Some(role) = &operation.role else { continue };
+        // Each has a gateway of its own: some of these calls change what others need.
         let api = TestApi::new().await;
         let callers = [("viewer", api.viewer()), ("operator", api.operator()), ("admin", api.admin())];
         let name = format!("{} {}", operation.method, operation.path);
