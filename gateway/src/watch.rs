@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fleetgate_engine::monitor::Monitor;
-use fleetgate_engine::time::Mono;
+use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::wire::{
     Answer, Ask, AskId, Command, ConnectFailure, MonitorInput, MonitorOutput, Question, Route,
 };
@@ -181,14 +181,21 @@ impl Watch {
 
     fn take(&mut self, first: MonitorInput, inbox: &mut Inbox) {
         let now = clock::now();
-        self.monitor.handle(first, now);
+        self.hand_over(first, now);
         for _ in 1..INPUTS_PER_TURN {
             let next = inbox.answers.try_recv().or_else(|_| inbox.commands.try_recv());
             match next {
-                Ok(input) => self.monitor.handle(input, now),
+                Ok(input) => self.hand_over(input, now),
                 Err(_) => return,
             }
         }
+    }
+
+    fn hand_over(&mut self, input: MonitorInput, now: Now) {
+        if let MonitorInput::Remove(host) = input {
+            self.carrier.0.ssh.forget(host);
+        }
+        self.monitor.handle(input, now);
     }
 
     /// Empties the engine. What one turn recorded goes to the writer together: a state and the

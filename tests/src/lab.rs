@@ -437,7 +437,7 @@ impl<'a> MailSink<'a> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/mail_sink.py");
         let dir = self.lab.path("mail");
         let args = [script.to_str().expect("UTF-8"), dir.to_str().expect("UTF-8"), "2525"];
-        self.process = Some(self.lab.spawn("m", "mail.log", "python3", &args, &[]));
+        self.process = Some(self.lab.spawn("m", "mail.log", "/usr/bin/python3", &args, &[]));
         eventually("the mail sink listens", Duration::from_secs(20), || {
             self.lab.try_sh("m", "ss -ltn | grep -q :2525").0
         });
@@ -540,7 +540,16 @@ impl<'a> SshServer<'a> {
         });
     }
 
+    /// Ends the listener and every session: a session outlives the listener that let it in.
     pub fn stop(&mut self) {
         self.process = None;
+        let name = if self.make == Make::OpenSsh { "sshd" } else { "dropbear" };
+        let pids = run("ip", &["netns", "pids", &self.lab.ns(self.ns)]);
+        for pid in pids.lines() {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if comm.trim() == name {
+                let _ = Command::new("kill").args(["-9", pid]).status();
+            }
+        }
     }
 }

@@ -58,8 +58,22 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     let by =
         if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
     let object = format!("{}{}", table::safe(name), table::safe(&service));
-    anstream::println!("{}  {:<24} {:<22} {}{by}", e.at, object, e.kind, table::safe(&e.cause));
+    anstream::println!(
+        "{}  {:<24} {}  {}{by}",
+        table::clock_time(&e.at),
+        object,
+        what(e),
+        table::safe(&e.cause)
+    );
     Ok(())
+}
+
+/// A change of state as `UP -> DOWN`, everything else by its name.
+fn what(e: &Event) -> String {
+    match (e.data["from"].as_str(), e.data["to"].as_str()) {
+        (Some(from), Some(to)) => format!("{} -> {}", table::state(from), table::state(to)),
+        _ => e.kind.clone(),
+    }
 }
 
 /// The `event` messages of a stream of server-sent events.

@@ -171,7 +171,8 @@ fn headline(h: &Host) {
     }
     let (since, last) =
         (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
-    anstream::println!("  since {since}, last check {last} by {}", h.state.source);
+    let by = if h.state.source == "none" { String::new() } else { format!(" by {}", h.state.source) };
+    anstream::println!("  since {since}, last check {last}{by}");
 }
 
 fn tunnel_lines(t: &Tunnel) {
@@ -198,7 +199,7 @@ fn service_row(s: &Service) -> Vec<String> {
     let now = table::now();
     let stale = if s.stale { " ?" } else { "" };
     let metric =
-        |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), |v| format!("{v}")), m.uom);
+        |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);
     vec![
         format!("{}{stale}", table::state(&s.state)),
         table::safe(&s.name),

@@ -54,6 +54,17 @@ pub(crate) fn ago(time: Option<&str>, now: Timestamp) -> String {
     }
 }
 
+/// An RFC 3339 time to the second.
+pub(crate) fn clock_time(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| safe(time), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// Three digits behind the point at most, none that say nothing.
+pub(crate) fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut value = n as f64;
@@ -88,6 +99,11 @@ mod tests {
     #[test]
     fn escape_sequences_of_a_device_do_not_reach_the_terminal() {
         assert_eq!(safe("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn numbers_say_no_more_than_they_know() {
+        assert_eq!([number(78.0), number(0.874079066), number(-2.5)], ["78", "0.874", "-2.5"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::access::{Verdict, verdict};
 use super::peers::{Endpoint, Link, Seen, Slot, Unproved};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
-use super::stamp::{behind, unix_ms};
+use super::stamp::{behind, skew_ms};
 use super::undelivered::Undelivered;
 use crate::wire::{DropReason, News, Output, Refusal, Tai64n, Transmit};
 
@@ -153,7 +153,7 @@ impl<N: Noise> Tunnel<N> {
         let Some(peer) = self.peers.get_mut(pending.peer) else { return };
         peer.stamp = Some(pending.stamp);
         peer.answered = Some(now.mono);
-        let skew_ms = unix_ms(pending.stamp).saturating_sub(now.wall.as_millis());
+        let skew_ms = skew_ms(pending.stamp, now.wall.as_millis());
         if let Some(link) = peer.link_mut() {
             link.newest_stamp = Some(pending.stamp);
             link.unproved = Some(Unproved { at: now.mono, skew_ms });

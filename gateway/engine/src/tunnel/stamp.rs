@@ -24,6 +24,19 @@ pub fn unix_ms(stamp: Tai64n) -> i64 {
     (seconds.wrapping_sub(EPOCH) as i64).saturating_mul(1_000).saturating_add(i64::from(nanos / 1_000_000))
 }
 
+/// Clients built on boringtun count from 37 s, so much ahead of everybody else by the same clock.
+const BORINGTUN_AHEAD_MS: i64 = 27_000;
+/// What a handshake takes on a slow link, and a clock kept by NTP may differ.
+const ABOUT_MS: i64 = 1_500;
+
+/// The clock of whoever made the stamp minus ours, in milliseconds. What looks like boringtun's way
+/// of counting is taken for that and not for a wrong clock.
+pub fn skew_ms(stamp: Tai64n, wall_ms: i64) -> i64 {
+    let raw = unix_ms(stamp).saturating_sub(wall_ms);
+    let counted = raw.saturating_sub(BORINGTUN_AHEAD_MS);
+    if (-ABOUT_MS..=ABOUT_MS).contains(&counted) { counted } else { raw }
+}
+
 /// How far `older` lies behind `newer`; zero if it does not.
 pub fn behind(newer: Tai64n, older: Tai64n) -> Duration {
     let length = |(seconds, nanos): (u64, u32)| {
@@ -54,6 +67,14 @@ mod tests {
         // 2022-02-02T02:02:02Z by the kernel.
         let stamp = Tai64n([0x40, 0, 0, 0, 0x61, 0xf9, 0xe5, 0x24, 0, 0, 0, 0]);
         assert_eq!(unix_ms(stamp), 0x61f9_e51a * 1_000);
+    }
+
+    #[test]
+    fn a_client_that_counts_as_boringtun_has_no_wrong_clock_and_others_have() {
+        let now = 1_700_000_000_000;
+        let skew = |off: i64| skew_ms(from_unix_ms(now + off), now);
+        assert_eq!([skew(0), skew(27_000), skew(26_950), skew(-27_000)], [0, 0, -50, -27_000]);
+        assert_eq!([skew(25_000), skew(30_000), skew(3_600_000)], [25_000, 30_000, 3_600_000]);
     }
 
     proptest! {
