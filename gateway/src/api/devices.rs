@@ -93,6 +93,8 @@ async fn create(
         Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
         None => None,
     };
+    // The peer that they stand behind exists only now.
+    devices::write_networks(write.tx(), id, &wanted.settings.networks).await?;
     let data = json!({ "name": wanted.settings.name, "tunnel": credentials.is_some() });
     write.event("device.created", (Object::Device, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
@@ -427,10 +429,15 @@ fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
 }
 
 /// Puts values in place that were given and are right.
-struct Setter<'a>(&'a mut Fields);
+pub(super) struct Setter<'a>(pub(super) &'a mut Fields);
 
 impl Setter<'_> {
-    fn to<T, E: std::fmt::Display>(&mut self, slot: &mut T, field: &str, given: Option<Result<T, E>>) {
+    pub(super) fn to<T, E: std::fmt::Display>(
+        &mut self,
+        slot: &mut T,
+        field: &str,
+        given: Option<Result<T, E>>,
+    ) {
         if let Some(value) = given.and_then(|value| self.0.take(field, value)) {
             *slot = value;
         }

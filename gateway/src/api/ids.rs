@@ -78,6 +78,15 @@ pub fn new_id(now: Wall) -> Id {
     Id::new(now.as_millis(), u32::from_ne_bytes(random))
 }
 
+/// # Errors
+/// 400 naming the parameter.
+pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    let expected = format!("{name}: a time such as 2026-03-10T13:03:22Z is expected");
+    at.map(|at| Wall::from_millis(at.as_millisecond()))
+        .map_err(|_| Problem::bad_request("bad_query", expected))
+}
+
 /// RFC 3339 in UTC.
 pub fn time(at: Wall) -> String {
     jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default().to_string()

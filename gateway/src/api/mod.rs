@@ -14,17 +14,24 @@ mod enrol;
 mod enrolment_tokens;
 mod enrolments;
 mod etag;
+mod events;
 mod extract;
 mod gateway;
 mod guards;
 mod health;
+mod host_settings;
+mod hosts;
 mod idempotency;
 mod ids;
 pub mod model;
+mod overview;
 mod page;
 mod parse;
 mod problem;
+mod render;
+mod services;
 mod session;
+mod stream;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -64,6 +71,7 @@ pub struct AppState(Arc<Inner>);
 struct Inner {
     parts: Parts,
     guards: Guards,
+    hub: stream::Hub,
 }
 
 /// The parts of a running gateway that the API talks to.
@@ -96,7 +104,7 @@ impl std::ops::Deref for AppState {
 
 impl AppState {
     pub fn new(parts: Parts) -> Self {
-        AppState(Arc::new(Inner { parts, guards: Guards::default() }))
+        AppState(Arc::new(Inner { parts, guards: Guards::default(), hub: stream::Hub::default() }))
     }
 
     fn guards(&self) -> &Guards {
@@ -108,6 +116,10 @@ impl AppState {
         let scheme = if self.config.tls.is_some() { "https" } else { "http" };
         let listening = || format!("{scheme}://{}", self.config.api_listen);
         self.config.public_url.clone().unwrap_or_else(listening)
+    }
+
+    fn hub(&self) -> &stream::Hub {
+        &self.0.hub
     }
 
     /// As the browser sees it, which a proxy may have between.
@@ -165,8 +177,14 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(enrol::routes())
         .merge(enrolment_tokens::routes())
         .merge(enrolments::routes())
+        .merge(events::routes())
         .merge(gateway::routes())
+        .merge(host_settings::routes())
+        .merge(hosts::routes())
+        .merge(overview::routes())
+        .merge(services::routes())
         .merge(session::routes())
+        .merge(stream::routes())
         .merge(tokens::routes())
         .merge(users::routes())
 }

@@ -10,11 +10,13 @@ mod access;
 mod devices;
 mod enrolments;
 mod gateway;
+mod hosts;
 
 pub use access::*;
 pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;
+pub use hosts::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
 pub type Labels = BTreeMap<String, String>;

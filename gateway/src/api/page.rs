@@ -62,7 +62,7 @@ fn decode(cursor: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| bad_cursor())
 }
 
-fn bad_cursor() -> Problem {
+pub(super) fn bad_cursor() -> Problem {
     Problem::bad_request("bad_query", "after: take `next` of the page before, as it is")
 }
 

@@ -87,6 +87,11 @@ impl TestApi {
         self.anonymous().bearer(self.bearers[0].reveal())
     }
 
+    /// For callers outside of this router.
+    pub fn viewer_token(&self) -> &str {
+        self.bearers[0].reveal()
+    }
+
     pub fn operator(&self) -> Caller<'_> {
         self.anonymous().bearer(self.bearers[1].reveal())
     }

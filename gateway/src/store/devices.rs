@@ -265,12 +265,23 @@ async fn write_settings(
     .execute(&mut *tx)
     .await
     .map_err(|e| name_taken(e, &settings.name))?;
-    let sql = "update peers set networks = $2 where id = $1";
-    sqlx::query(sql).bind(device.as_i64()).bind(Json(&settings.networks)).execute(tx).await?;
-    Ok(())
+    Ok(write_networks(tx, device, &settings.networks).await?)
 }
 
-fn name_taken(error: sqlx::Error, name: &str) -> NotMade {
+/// Says what stands behind a device; nothing for one without a peer.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn write_networks(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    networks: &[IpNet],
+) -> sqlx::Result<()> {
+    let sql = "update peers set networks = $2 where id = $1";
+    sqlx::query(sql).bind(device.as_i64()).bind(Json(networks)).execute(tx).await.map(drop)
+}
+
+pub(super) fn name_taken(error: sqlx::Error, name: &str) -> NotMade {
     if error.as_database_error().is_some_and(|e| e.is_unique_violation()) {
         return NotMade::NameTaken(name.to_owned());
     }

@@ -15,9 +15,12 @@ pub mod events;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
+pub mod host_settings;
+pub mod hosts;
 pub mod idempotency;
 pub mod memory;
 pub mod outbox;
+pub mod overrides;
 mod rows;
 pub mod settings;
 pub mod snapshot;

@@ -5,4 +5,6 @@ mod devices;
 mod document;
 mod enrolments;
 mod hostile;
+mod hosts;
 mod script;
+mod stream;

@@ -1,0 +1,79 @@
+//! The event log, and the part of it that somebody caused.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{RequireAdmin, RequireViewer};
+use super::extract::Query;
+use super::ids::{Kind, Named};
+use super::model::{Event, Page};
+use super::page::Paging;
+use super::problem::Problem;
+use super::{AppState, hosts, render};
+use crate::store::events::{EventFilter, EventRow, Span};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(audit))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Of this host or device: id or name. The id also of one that was removed.
+    host: Option<String>,
+    /// A kind (`state`), or the first part of some (`device` for `device.created`).
+    kind: Option<String>,
+    /// Oldest first, from after this number on; without it the newest come first.
+    since: Option<i64>,
+}
+
+/// What happened, newest first.
+#[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
+    security(("token" = ["viewer"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<Event>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Event>>, Problem> {
+    page(&app, &paging, wanted, false).await
+}
+
+/// What people, tokens and devices did, newest first.
+#[utoipa::path(get, path = "/audit", operation_id = "list_audit", tag = "access",
+    security(("token" = ["admin"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<Event>)))]
+async fn audit(
+    State(app): State<AppState>,
+    _: RequireAdmin,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Event>>, Problem> {
+    page(&app, &paging, wanted, true).await
+}
+
+async fn page(
+    app: &AppState,
+    paging: &Paging,
+    wanted: Wanted,
+    audit: bool,
+) -> Result<Json<Page<Event>>, Problem> {
+    let (limit, after) = (paging.limit()?, paging.after_number()?);
+    let span = match wanted.since {
+        Some(since) => Span::Since(after.unwrap_or(since)),
+        None => Span::Before(after.unwrap_or(i64::MAX)),
+    };
+    let object = match wanted.host.as_deref().map(|text| Kind::Host.named(text)) {
+        None => None,
+        Some(Named::Id(id)) => Some(id),
+        Some(named) => Some(hosts::load(&mut *app.store.reader().await?, named).await?.id),
+    };
+    let filter = EventFilter { object, kind: wanted.kind.as_deref(), audit };
+    let rows: Vec<EventRow> = app.store.events(span, &filter, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |e| e.seq.to_string(), render::event)))
+}

@@ -1,0 +1,337 @@
+//! What an operator sets of a host; hosts that stand behind a device.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::wire::RoutePolicy;
+use ipnet::IpNet;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireOperator, RequireViewer};
+use super::devices::{self, refusal};
+use super::etag::{IfMatch, Tagged, header_value};
+use super::extract::{Body, Path};
+use super::hosts as shown;
+use super::idempotency::Idempotent;
+use super::ids::{self, Kind, Named};
+use super::model::{self, Host, HostChange, NewHost};
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::devices::{Pin, Ssh, route_name};
+use crate::store::events::Object;
+use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
+
+const SSH_PORT: u16 = 22;
+const DEFAULT_PROFILE: &str = fleetgate_engine::monitor::profile::DEFAULT;
+/// Seconds; what a person can mean by an interval.
+const SHORTEST_S: f64 = 0.1;
+const LONGEST_S: f64 = 7.0 * 86_400.0;
+/// A device that reports once a week is the rarest.
+const LONGEST_SILENCE_S: f64 = 31.0 * 86_400.0;
+const MAX_ATTEMPTS: u32 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(settings)).routes(routes!(change, remove))
+}
+
+#[utoipa::path(get, path = "/hosts/{host}/settings", operation_id = "show_host_settings",
+    tag = "monitoring", security(("token" = ["viewer"])),
+    params(("host" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::HostSettings)))]
+async fn settings(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+) -> Result<Tagged<model::HostSettings>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let host = load(&mut conn, Kind::Host.named(&host)).await?;
+    Ok(Tagged { version: host.version, value: wire(&host) })
+}
+
+async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Problem> {
+    match named {
+        Named::Id(id) => {
+            stored::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+        }
+        Named::Name(name) => stored::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+    }
+}
+
+fn wire(host: &Stored) -> model::HostSettings {
+    let (settings, timing) = (&host.settings, &host.settings.timing);
+    let pin = settings.ssh.pin.as_ref();
+    let seconds = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
+    model::HostSettings {
+        id: Kind::Host.text(host.id),
+        name: settings.name.clone(),
+        labels: settings.labels.clone(),
+        profile: settings.profile.clone(),
+        route: route_name(settings.route).to_owned(),
+        via: host.via_name.clone(),
+        address: settings.address.map(|a| a.to_string()),
+        direct_address: settings.direct_address.clone(),
+        ssh: model::DeviceSsh {
+            port: settings.ssh.port,
+            user: settings.ssh.user.clone(),
+            pin: pin.map(|p| p.fingerprint.clone()),
+            pin_source: pin.map(|p| p.source.clone()),
+        },
+        interval_s: seconds(timing.interval),
+        retry_s: seconds(timing.retry),
+        max_check_attempts: timing.attempts,
+        timeout_s: seconds(timing.timeout),
+        max_silence_s: seconds(timing.max_silence),
+        notes: settings.notes.clone(),
+        created_at: ids::time(host.created_at),
+        version: host.version,
+    }
+}
+
+/// Adds a host behind a device, such as a NAS. It is reached through the device's tunnel.
+#[utoipa::path(post, path = "/hosts", operation_id = "create_host", tag = "monitoring",
+    security(("token" = ["operator"])), request_body = NewHost,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one host")),
+    responses((status = 201, body = Host)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    request: Idempotent<NewHost>,
+) -> Result<Response, Problem> {
+    let via = request.value.via.clone();
+    let settings = parsed(&app, request.value)?;
+    let mut write = Write::begin(&app, &who).await?;
+    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
+        return Ok(replay);
+    }
+    let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
+    let device = device.map_err(|e| Problem::invalid("via", e.detail()))?;
+    stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
+    let (id, now) = (ids::new_id(write.now), write.now);
+    stored::insert(write.tx(), id, device.id, &settings, now).await.map_err(|e| refusal(e, Some(&who)))?;
+    let data = json!({ "name": settings.name, "via": device.settings.name });
+    write.event("host.created", (Object::Host, id), "added", data).await?;
+    let made = shown::load(write.tx(), Named::Id(id)).await?;
+    let (by, version, host) = (write.by.clone(), made.version, shown::wire(&app, made));
+    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &host).await?;
+    write.host(id);
+    write.commit().await?;
+    Ok((StatusCode::CREATED, [(header::ETAG, header_value(version))], Json(host)).into_response())
+}
+
+/// The tunnel accepts answers only from what is known to stand behind the device.
+async fn stands_behind(
+    conn: &mut SqliteConnection,
+    name: &str,
+    device: fleetgate_engine::id::HostId,
+    address: Option<IpAddr>,
+) -> Result<(), Problem> {
+    let networks: Vec<IpNet> = stored::networks(conn, device).await?.ok_or_else(|| {
+        Problem::invalid("via", format!("{name} has no tunnel: nothing is reached through it"))
+    })?;
+    let Some(address) = address else { return Ok(()) };
+    if networks.iter().any(|net| net.contains(&address)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{address} is in none of the networks behind {name}: add its network there first \
+         (PATCH /devices/{name} {{\"networks\": [...]}})"
+    );
+    Err(Problem::invalid("address", detail))
+}
+
+fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
+    let mut fields = Fields::default();
+    let profile = new.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
+    let name = fields.take("name", parse::name(&new.name));
+    let labels = fields.take("labels", parse::labels(new.labels));
+    let profile = fields.take("profile", parse::profile(profile));
+    let address = fields.take("address", ip(&new.address));
+    let port = fields.take("ssh.port", parse::ssh_port(new.ssh.port.unwrap_or(SSH_PORT)));
+    let user = fields.take("ssh.user", new.ssh.user.as_deref().map(parse::login).transpose());
+    let key = fields.take("ssh.host_key", new.ssh.host_key.as_deref().map(parse::host_key).transpose());
+    let notes = fields.take("notes", parse::notes(new.notes));
+    let mut timing = Timing::default();
+    let wanted = WantedTiming {
+        interval: Some(new.interval_s),
+        retry: Some(new.retry_s),
+        attempts: Some(new.max_check_attempts),
+        timeout: Some(new.timeout_s),
+        max_silence: Some(new.max_silence_s),
+    };
+    wanted.apply(&mut timing, &mut fields);
+    fields.take("timeout_s", ends_in_time(app, &timing));
+    fields.finish()?;
+    let pin = key.flatten().map(|fingerprint| Pin { fingerprint, source: "given".into() });
+    Ok(Settings {
+        name: name.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
+        profile: profile.unwrap_or_default(),
+        route: RoutePolicy::Tunnel,
+        address,
+        direct_address: None,
+        ssh: Ssh { port: port.unwrap_or(SSH_PORT), user: user.flatten(), pin },
+        timing,
+        notes: notes.unwrap_or_default(),
+    })
+}
+
+fn ip(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "an IP address is expected, such as 192.168.1.5")
+}
+
+/// Absent: stays; `Some(None)`: as the gateway's.
+#[derive(Default)]
+struct WantedTiming {
+    interval: Option<Option<f64>>,
+    retry: Option<Option<f64>>,
+    attempts: Option<Option<u32>>,
+    timeout: Option<Option<f64>>,
+    max_silence: Option<Option<f64>>,
+}
+
+impl WantedTiming {
+    fn apply(self, timing: &mut Timing, fields: &mut Fields) {
+        let time = |wanted: Option<Option<f64>>, longest: f64| {
+            wanted.map(|s| s.map(|s| seconds(s, longest)).transpose())
+        };
+        let mut set = devices::Setter(fields);
+        set.to(&mut timing.interval, "interval_s", time(self.interval, LONGEST_S));
+        set.to(&mut timing.retry, "retry_s", time(self.retry, LONGEST_S));
+        set.to(&mut timing.timeout, "timeout_s", time(self.timeout, LONGEST_S));
+        set.to(&mut timing.max_silence, "max_silence_s", time(self.max_silence, LONGEST_SILENCE_S));
+        let number = self.attempts.map(|n| n.map(attempts).transpose());
+        set.to(&mut timing.attempts, "max_check_attempts", number);
+    }
+}
+
+fn seconds(s: f64, longest: f64) -> Result<Duration, String> {
+    let fine = (SHORTEST_S..=longest).contains(&s);
+    let expected = format!("seconds from {SHORTEST_S} to {longest} are expected");
+    if fine { Ok(Duration::from_secs_f64(s)) } else { Err(expected) }
+}
+
+fn attempts(n: u32) -> Result<u32, String> {
+    if (1..=MAX_ATTEMPTS).contains(&n) { Ok(n) } else { Err(format!("1 to {MAX_ATTEMPTS} are expected")) }
+}
+
+/// A check must have ended before the next one begins.
+fn ends_in_time(app: &AppState, timing: &Timing) -> Result<(), String> {
+    let interval = timing.interval.unwrap_or(app.config.timing.interval);
+    match timing.timeout {
+        Some(timeout) if timeout >= interval => {
+            Err(format!("must be shorter than the interval, {} s", interval.as_secs_f64()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[utoipa::path(patch, path = "/hosts/{host}", operation_id = "change_host", tag = "monitoring",
+    security(("token" = ["operator"])), request_body = HostChange,
+    params(("host" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
+    responses((status = 200, body = model::HostSettings)))]
+async fn change(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(host): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<HostChange>,
+) -> Result<Tagged<model::HostSettings>, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), Kind::Host.named(&host)).await?;
+    if_match.check(before.version)?;
+    let settings = changed(&app, &before, change)?;
+    if let (Some(via), Some(name)) = (before.via, &before.via_name) {
+        stands_behind(write.tx(), name, via, settings.address).await?;
+    }
+    if settings != before.settings {
+        stored::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
+        let data = json!({ "changed": differences(&before.settings, &settings) });
+        write.event("host.changed", (Object::Host, before.id), "changed", data).await?;
+        write.host(before.id);
+    }
+    let after = load(write.tx(), Named::Id(before.id)).await?;
+    write.commit().await?;
+    Ok(Tagged { version: after.version, value: wire(&after) })
+}
+
+fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settings, Problem> {
+    let mut fields = Fields::default();
+    let mut settings = before.settings.clone();
+    let wanted = WantedTiming {
+        interval: change.interval_s,
+        retry: change.retry_s,
+        attempts: change.max_check_attempts,
+        timeout: change.timeout_s,
+        max_silence: change.max_silence_s,
+    };
+    wanted.apply(&mut settings.timing, &mut fields);
+    fields.take("timeout_s", ends_in_time(app, &settings.timing));
+    let mut set = devices::Setter(&mut fields);
+    set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
+    set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
+    set.to(&mut settings.profile, "profile", change.profile.as_deref().map(parse::profile));
+    set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
+    let address = change.address.as_deref().map(|text| match before.via {
+        Some(_) => ip(text).map(Some),
+        None => Err("a device has the address that the gateway gave it"),
+    });
+    set.to(&mut settings.address, "address", address);
+    if let Some(ssh) = change.ssh {
+        set.to(&mut settings.ssh.port, "ssh.port", ssh.port.map(parse::ssh_port));
+        let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
+        set.to(&mut settings.ssh.user, "ssh.user", user);
+    }
+    fields.finish()?;
+    Ok(settings)
+}
+
+fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
+    let pairs = [
+        ("name", before.name != after.name),
+        ("labels", before.labels != after.labels),
+        ("profile", before.profile != after.profile),
+        ("address", before.address != after.address),
+        ("ssh", before.ssh != after.ssh),
+        ("timing", before.timing != after.timing),
+        ("notes", before.notes != after.notes),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// Removes a host behind a device. Its history and events stay.
+#[utoipa::path(delete, path = "/hosts/{host}", operation_id = "remove_host", tag = "monitoring",
+    security(("token" = ["operator"])),
+    params(("host" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(host): Path<String>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let gone = load(write.tx(), Kind::Host.named(&host)).await?;
+    if_match.check(gone.version)?;
+    if gone.via.is_none() {
+        let detail = format!("{} is a device: DELETE /devices/{0} ends its tunnel too", gone.settings.name);
+        return Err(Problem::conflict("is_a_device", detail));
+    }
+    let now = write.now;
+    crate::store::devices::remove(write.tx(), gone.id, now).await?;
+    let data = json!({ "name": gone.settings.name });
+    write.event("host.removed", (Object::Host, gone.id), "removed", data).await?;
+    write.host(gone.id);
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,329 @@
+//! Hosts: state, tunnel and services of each; check now; samples.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::HostSpec;
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{Principal, RequireOperator, RequireViewer};
+use super::etag::Tagged;
+use super::extract::{Path, Query};
+use super::ids::{self, Kind, Named};
+use super::model::{self, Host, Page, Samples, SeriesInfo, Service};
+use super::page::Paging;
+use super::problem::Problem;
+use super::write::Write;
+use super::{AppState, render};
+use crate::store::events::Object;
+use crate::store::hosts::{self, Listed};
+use crate::store::snapshot;
+use crate::store::states::{self, ServiceRow};
+
+/// Samples of one answer: a week at one a minute.
+const MAX_POINTS: i64 = 10_080;
+const DEFAULT_POINTS: i64 = 1_440;
+/// What is shown when nothing is said.
+const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 3_600);
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(services))
+        .routes(routes!(service))
+        .routes(routes!(check_host))
+        .routes(routes!(check_service))
+        .routes(routes!(series))
+        .routes(routes!(host_samples))
+        .routes(routes!(service_samples))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// A part of the name or of a label.
+    q: Option<String>,
+    /// `up`, `down`, `unreachable`, `pending`, `stale` or `asleep`.
+    state: Option<String>,
+    /// `key=value`.
+    label: Option<String>,
+}
+
+impl Wanted {
+    fn parse(self) -> Result<hosts::Filter, Problem> {
+        let state = self.state.map(|word| match render::is_state_filter(&word) {
+            true => Ok(word),
+            false => {
+                let expected = "state: up, down, unreachable, pending, stale or asleep is expected";
+                Err(Problem::bad_request("bad_query", expected))
+            }
+        });
+        let label = self.label.map(|text| {
+            let pair = text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+            pair.ok_or_else(|| Problem::bad_request("bad_query", "label: key=value is expected"))
+        });
+        Ok(hosts::Filter { q: self.q, label: label.transpose()?, state: state.transpose()? })
+    }
+}
+
+#[utoipa::path(get, path = "/hosts", operation_id = "list_hosts", tag = "monitoring",
+    security(("token" = ["viewer"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<Host>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<Host>>, Problem> {
+    let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
+    let rows = app.store.hosts(&wanted.parse()?, &after, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| wire(&app, h))))
+}
+
+#[utoipa::path(get, path = "/hosts/{host}", operation_id = "show_host", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    responses((status = 200, body = Host)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+) -> Result<Tagged<Host>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let row = load(&mut conn, Kind::Host.named(&host)).await?;
+    Ok(Tagged { version: row.version, value: wire(&app, row) })
+}
+
+/// With what memory knows of its tunnel.
+pub(super) fn wire(app: &AppState, row: Listed) -> Host {
+    let live = app.live.peer(row.id);
+    render::host(row, live, app.config.timing.attempts)
+}
+
+/// # Errors
+/// 404 when no host is called so.
+pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
+    match named {
+        Named::Id(id) => {
+            hosts::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+        }
+        Named::Name(name) => hosts::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+    }
+}
+
+/// The host with its services as they are checked.
+///
+/// # Errors
+/// 404 when no host is called so.
+pub(super) async fn load_spec(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    named: Named,
+) -> Result<HostSpec, Problem> {
+    let host = load(conn, named).await?;
+    let spec = snapshot::host_spec(conn, host.id, &app.config.timing).await.map_err(Problem::internal)?;
+    spec.ok_or_else(|| Kind::Host.unknown(&host.name))
+}
+
+/// All services of a host, in the order of its profile.
+#[utoipa::path(get, path = "/hosts/{host}/services", operation_id = "list_services", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    responses((status = 200, body = Page<Service>)))]
+async fn services(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+) -> Result<Json<Page<Service>>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    Ok(Json(Page { items: rendered(&mut conn, &spec).await?, next: None }))
+}
+
+async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
+    let rows: Vec<ServiceRow> =
+        sqlx::query_as(states::SERVICES_OF_HOST).bind(spec.id.as_i64()).fetch_all(conn).await?;
+    let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
+    Ok(spec.services.iter().map(|s| render::service(spec, s, state(&s.name))).collect())
+}
+
+#[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
+    tag = "monitoring", security(("token" = ["viewer"])),
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
+    responses((status = 200, body = Service)))]
+async fn service(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path((host, service)): Path<(String, String)>,
+) -> Result<Json<Service>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let all = rendered(&mut conn, &spec).await?;
+    let found = all.into_iter().find(|s| s.name == service);
+    found.map(Json).ok_or_else(|| unknown_service(&spec, &service))
+}
+
+fn unknown_service(spec: &HostSpec, service: &str) -> Problem {
+    let shown: String = service.chars().take(80).collect();
+    let names: Vec<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
+    Problem::not_found(format!("{} has no service {shown:?}; it has: {}", spec.name, names.join(", ")))
+}
+
+/// Checks the host and all its services now.
+#[utoipa::path(post, path = "/hosts/{host}/check", operation_id = "check_host", tag = "monitoring",
+    security(("token" = ["operator"])), params(("host" = String, Path, description = "id or name")),
+    responses((status = 202, description = "it is on its way")))]
+async fn check_host(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(host): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    drop(conn);
+    check(&app, &who, found.id, None).await
+}
+
+#[utoipa::path(post, path = "/hosts/{host}/services/{service}/check", operation_id = "check_service",
+    tag = "monitoring", security(("token" = ["operator"])),
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
+    responses((status = 202, description = "it is on its way")))]
+async fn check_service(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path((host, service)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let mut conn = app.store.reader().await?;
+    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    drop(conn);
+    if !spec.services.iter().any(|s| s.name == service) {
+        return Err(unknown_service(&spec, &service));
+    }
+    check(&app, &who, spec.id, Some(service)).await
+}
+
+async fn check(
+    app: &AppState,
+    who: &Principal,
+    host: HostId,
+    service: Option<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(app, who).await?;
+    let data = json!({ "service": service });
+    write.event("check.requested", (Object::Host, host), "check now", data).await?;
+    write.commit().await?;
+    app.handle.check_now(host, service).await;
+    Ok(StatusCode::ACCEPTED)
+}
+
+// ----------------------------------------------------------------- samples
+
+/// The metrics that there are samples of.
+#[utoipa::path(get, path = "/hosts/{host}/metrics", operation_id = "list_metrics", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    responses((status = 200, body = Page<SeriesInfo>)))]
+async fn series(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+) -> Result<Json<Page<SeriesInfo>>, Problem> {
+    let id = host_id(&app, &host).await?;
+    let all = app.store.series(id, None).await?;
+    let info = |s: crate::store::history::Series| SeriesInfo {
+        service: Some(s.service).filter(|s| !s.is_empty()),
+        label: s.label,
+        uom: s.uom,
+    };
+    Ok(Json(Page { items: all.into_iter().map(info).collect(), next: None }))
+}
+
+async fn host_id(app: &AppState, host: &str) -> Result<HostId, Problem> {
+    let mut conn = app.store.reader().await?;
+    Ok(load(&mut conn, Kind::Host.named(host)).await?.id)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Span {
+    /// RFC 3339; a day before `to` when absent.
+    from: Option<String>,
+    /// RFC 3339, not included; now when absent.
+    to: Option<String>,
+    /// The newest so many, 1 to 10080; 1440 when absent.
+    limit: Option<i64>,
+}
+
+impl Span {
+    fn parse(&self, now: Wall) -> Result<(Wall, Wall, i64), Problem> {
+        let to = self.to.as_deref().map(|t| ids::parse_time("to", t)).transpose()?;
+        let to = to.unwrap_or(now + Duration::from_millis(1));
+        let from = self.from.as_deref().map(|t| ids::parse_time("from", t)).transpose()?;
+        let from = from.unwrap_or(to - DEFAULT_SPAN);
+        let limit = self.limit.unwrap_or(DEFAULT_POINTS);
+        if from >= to {
+            return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
+        }
+        if !(1..=MAX_POINTS).contains(&limit) {
+            let expected = format!("limit: 1 to {MAX_POINTS} is expected");
+            return Err(Problem::bad_request("bad_query", expected));
+        }
+        Ok((from, to, limit))
+    }
+}
+
+/// Raw samples of the host check itself.
+#[utoipa::path(get, path = "/hosts/{host}/metrics/{label}", operation_id = "host_samples",
+    tag = "monitoring", security(("token" = ["viewer"])),
+    params(("host" = String, Path, description = "id or name"), ("label" = String, Path), Span),
+    responses((status = 200, body = Samples)))]
+async fn host_samples(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path((host, label)): Path<(String, String)>,
+    Query(span): Query<Span>,
+) -> Result<Json<Samples>, Problem> {
+    samples(&app, &host, "", &label, &span).await
+}
+
+/// Raw samples of one metric of a service. A gap is `null`.
+#[utoipa::path(get, path = "/hosts/{host}/services/{service}/metrics/{label}",
+    operation_id = "service_samples", tag = "monitoring", security(("token" = ["viewer"])),
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
+        ("label" = String, Path), Span),
+    responses((status = 200, body = Samples)))]
+async fn service_samples(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path((host, service, label)): Path<(String, String, String)>,
+    Query(span): Query<Span>,
+) -> Result<Json<Samples>, Problem> {
+    samples(&app, &host, &service, &label, &span).await
+}
+
+async fn samples(
+    app: &AppState,
+    host: &str,
+    service: &str,
+    label: &str,
+    span: &Span,
+) -> Result<Json<Samples>, Problem> {
+    let (from, to, limit) = span.parse(crate::clock::wall())?;
+    let id = host_id(app, host).await?;
+    let known = app.store.series(id, Some(service)).await?;
+    let series = known.into_iter().find(|s| s.label == label).ok_or_else(|| {
+        Problem::not_found(
+            "there are no samples of this metric; GET /hosts/{host}/metrics lists those there are",
+        )
+    })?;
+    let rows = app.store.samples(series.id, from, to, limit).await?;
+    let points = rows.into_iter().map(|(at, value)| model::Point { at: ids::time(at), value }).collect();
+    Ok(Json(Samples { label: series.label, uom: series.uom, points }))
+}

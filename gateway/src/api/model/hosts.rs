@@ -1,0 +1,164 @@
+//! What an operator sets of hosts and services.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Labels;
+use super::devices::{DeviceSsh, NewSsh, SshChange};
+use crate::api::extract::present;
+
+/// The settings of a host; absent timings are the gateway's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostSettings {
+    pub id: String,
+    pub name: String,
+    pub labels: Labels,
+    pub profile: String,
+    /// `tunnel`, `direct` or `auto`.
+    pub route: String,
+    /// The device it stands behind; absent for a device itself.
+    pub via: Option<String>,
+    /// Its address behind that device.
+    pub address: Option<String>,
+    pub direct_address: Option<String>,
+    pub ssh: DeviceSsh,
+    pub interval_s: Option<f64>,
+    pub retry_s: Option<f64>,
+    pub max_check_attempts: Option<u32>,
+    pub timeout_s: Option<f64>,
+    /// Silence of this length is expected: asleep, not down.
+    pub max_silence_s: Option<f64>,
+    pub notes: String,
+    pub created_at: String,
+    /// The same number as in the `ETag`.
+    pub version: i64,
+}
+
+/// A host behind a device: a NAS, a firewall. A device itself comes by `POST /devices`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewHost {
+    pub name: String,
+    /// The device it stands behind: id or name.
+    pub via: String,
+    /// Its address there, in one of the networks behind the device.
+    pub address: String,
+    #[serde(default)]
+    pub labels: Labels,
+    /// `default` when absent.
+    pub profile: Option<String>,
+    #[serde(default)]
+    pub ssh: NewSsh,
+    pub interval_s: Option<f64>,
+    pub retry_s: Option<f64>,
+    pub max_check_attempts: Option<u32>,
+    pub timeout_s: Option<f64>,
+    pub max_silence_s: Option<f64>,
+    #[serde(default)]
+    pub notes: String,
+}
+
+/// What is absent stays as it is; `null` goes back to the gateway's. Route and addresses of a device
+/// are changed by `PATCH /devices/{device}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostChange {
+    pub name: Option<String>,
+    pub labels: Option<Labels>,
+    pub profile: Option<String>,
+    /// Of a host behind a device.
+    pub address: Option<String>,
+    pub ssh: Option<SshChange>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub interval_s: Option<Option<f64>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub retry_s: Option<Option<f64>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub max_check_attempts: Option<Option<u32>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub timeout_s: Option<Option<f64>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub max_silence_s: Option<Option<f64>>,
+    pub notes: Option<String>,
+}
+
+/// How a service differs from the profile. What is absent is as the profile has it; with a `check`
+/// it may be a service that the profile lacks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceSettings {
+    /// Switches the service off.
+    #[serde(default)]
+    pub disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub check: Option<CheckSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_check_attempts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thresholds: Option<Vec<ThresholdSettings>>,
+}
+
+/// What is asked. Which fields belong to it depends on `type`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CheckSettings {
+    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor` or `command`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `ping`: echo requests, 1 to 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u8>,
+    /// `tcp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `sensor`: `disk`, `load`, `memory`, `uptime`, `temperature`, `processes` or `file_age`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sensor: Option<String>,
+    /// `disk` and `file_age`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `temperature` and `processes`; absent: the hottest, or all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `command`: runs on the device, by the plugin conventions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+}
+
+/// Limits of one metric, as Nagios ranges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ThresholdSettings {
+    pub metric: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crit: Option<String>,
+}
+
+/// An override as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ServiceOverride {
+    pub service: String,
+    #[serde(flatten)]
+    pub settings: ServiceSettings,
+    /// The same number as in the `ETag`.
+    pub version: i64,
+}
+
+/// A metric that there are samples of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SeriesInfo {
+    /// Absent: the host check.
+    pub service: Option<String>,
+    pub label: String,
+    pub uom: String,
+}

@@ -1,0 +1,293 @@
+//! From what is stored and measured to what goes over the wire. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState};
+use fleetgate_probes::sample::Status;
+
+use super::ids::{self, Kind};
+use super::model;
+use crate::store::definition::check_kind;
+use crate::store::events::EventRow;
+use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
+use crate::store::states::{host_status_name, state_type_name};
+
+fn time(at: Option<Wall>) -> Option<String> {
+    at.map(ids::time)
+}
+
+pub fn overview(totals: &Totals) -> model::Overview {
+    model::Overview {
+        hosts: model::HostCounts {
+            up: totals.up,
+            down: totals.down,
+            unreachable: totals.unreachable,
+            pending: totals.pending,
+            stale: totals.stale,
+            asleep: totals.asleep,
+        },
+        services: tally(totals.services),
+        last_check: time(totals.last_check),
+        awaiting_approval: totals.awaiting_approval,
+    }
+}
+
+fn tally(t: ServiceTally) -> model::ServiceCounts {
+    model::ServiceCounts {
+        ok: t.ok,
+        warning: t.warning,
+        critical: t.critical,
+        unknown: t.unknown,
+        pending: t.pending,
+        stale: t.stale,
+    }
+}
+
+/// `live` is what memory knows of its tunnel; `attempts` counts where the host has no number of its
+/// own.
+pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host {
+    let max_attempts = i64::from(row.attempts.unwrap_or(attempts));
+    model::Host {
+        id: Kind::Host.text(row.id),
+        state: host_state(&row, max_attempts),
+        name: row.name,
+        labels: row.labels,
+        profile: row.profile,
+        route: row.route,
+        address: row.address,
+        via: row.via,
+        direct_address: row.direct_address,
+        tunnel: row.tunnel.map(|remembered| tunnel(remembered, live)),
+        services: tally(row.services),
+        created_at: ids::time(row.created_at),
+    }
+}
+
+fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
+    let Some(state) = &row.state else { return new_host(max_attempts) };
+    model::HostState {
+        state: host_status_name(state.hard).to_owned(),
+        last_result: host_status_name(state.status).to_owned(),
+        state_type: state_type_name(state.kind).to_owned(),
+        attempt: i64::from(state.attempt),
+        max_attempts,
+        reachable: state.reachable,
+        stale: state.stale,
+        asleep: state.asleep,
+        since: Some(ids::time(state.since)),
+        last_check: time(state.last_check),
+        next_check: time(state.next_check),
+        source: state.source.clone(),
+        text: state.output.clone(),
+    }
+}
+
+/// In the moment between its commit and its first row.
+fn new_host(max_attempts: i64) -> model::HostState {
+    model::HostState {
+        state: "pending".into(),
+        last_result: "pending".into(),
+        state_type: "hard".into(),
+        attempt: 1,
+        max_attempts,
+        reachable: true,
+        stale: false,
+        asleep: false,
+        since: None,
+        last_check: None,
+        next_check: None,
+        source: String::new(),
+        text: String::new(),
+    }
+}
+
+/// Memory is newer than the store, but knows nothing from before the start.
+fn tunnel(remembered: Remembered, live: Option<PeerStatus>) -> model::Tunnel {
+    let live = live.unwrap_or_default();
+    let (refused_at, refusal) = live.last_refusal.unzip();
+    let skew_ms = live.clock_skew_ms.or(remembered.clock_skew_ms);
+    model::Tunnel {
+        public_key: remembered.public_key,
+        established: live.established,
+        endpoint: live.endpoint.map(|e| e.to_string()).or(remembered.endpoint),
+        last_packet: time(live.last_packet.max(remembered.last_packet)),
+        last_handshake: time(live.last_handshake.max(remembered.last_handshake)),
+        clock_skew_s: skew_ms.map(|ms| ms as f64 / 1_000.0),
+        last_refusal: refusal.map(refusal_words),
+        last_refusal_at: time(refused_at),
+        rx_bytes: live.rx_bytes.max(remembered.rx_bytes),
+        tx_bytes: live.tx_bytes.max(remembered.tx_bytes),
+        handshakes: live.handshakes,
+        drops: drops(&live.drops),
+    }
+}
+
+fn refusal_words(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::ClockWentBack { behind } => format!(
+            "the device's clock went back by {}, or a handshake was replayed: set the clock, or reset it here",
+            about(behind)
+        ),
+        Refusal::RateLimited => "too many handshakes: it is answered again in a moment".to_owned(),
+        Refusal::Crypto => {
+            "the key is right and the rest is not: is the preshared key the right one?".to_owned()
+        }
+    }
+}
+
+/// In the largest unit that fits.
+fn about(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..=119 => format!("{s} s"),
+        120..=7_199 => format!("{} min", s / 60),
+        7_200..=172_799 => format!("{} h", s / 3_600),
+        _ => format!("{} days", s / 86_400),
+    }
+}
+
+fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
+    counted.iter().map(|(reason, count)| (drop_name(*reason).to_owned(), *count)).collect()
+}
+
+const fn drop_name(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Malformed => "malformed",
+        DropReason::BadMac1 => "bad_mac1",
+        DropReason::RateLimited => "rate_limited",
+        DropReason::UnknownKey => "unknown_key",
+        DropReason::UnknownIndex => "unknown_index",
+        DropReason::StaleStamp => "stale_stamp",
+        DropReason::Crypto => "crypto",
+        DropReason::Replay => "replay",
+        DropReason::SessionExpired => "session_expired",
+        DropReason::CounterExhausted => "counter_exhausted",
+        DropReason::NoSession => "no_session",
+        DropReason::BadPacket => "bad_packet",
+        DropReason::SpoofedSource => "spoofed_source",
+        DropReason::NotAllowed => "not_allowed",
+        DropReason::Unsolicited => "unsolicited",
+        DropReason::NoRoute => "no_route",
+        DropReason::TooBig => "too_big",
+        DropReason::Budget => "budget",
+    }
+}
+
+/// `state`: absent before it has a row.
+pub fn service(host: &HostSpec, spec: &ServiceSpec, state: Option<&ServiceState>) -> model::Service {
+    let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();
+    let result = state.map(|s| &s.result);
+    model::Service {
+        host: Kind::Host.text(host.id),
+        host_name: host.name.clone(),
+        name: spec.name.clone(),
+        check: check_kind(&spec.check).to_owned(),
+        state: name_of(state.and_then(|s| s.hard)),
+        last_result: name_of(state.and_then(|s| s.status)),
+        state_type: state_type_name(state.map_or_else(Default::default, |s| s.kind)).to_owned(),
+        attempt: state.map_or(1, |s| i64::from(s.attempt)),
+        max_attempts: i64::from(spec.timing.attempts),
+        stale: state.is_some_and(|s| s.stale),
+        since: state.map(|s| ids::time(s.since)),
+        last_check: time(state.and_then(|s| s.last_check)),
+        next_check: time(state.and_then(|s| s.next_check)),
+        route: state.map_or_else(String::new, |s| s.route.clone()),
+        text: result.map_or_else(String::new, |r| r.text.clone()),
+        long_text: result.map_or_else(String::new, |r| r.long_text.clone()),
+        metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(metric).collect()),
+        parse_warnings: result.map_or_else(Vec::new, |r| r.warnings.clone()),
+        check_interval_s: spec.timing.interval.as_secs_f64(),
+        retry_interval_s: spec.timing.retry.as_secs_f64(),
+    }
+}
+
+fn metric(m: &fleetgate_probes::sample::Metric) -> model::Metric {
+    model::Metric {
+        label: m.label.clone(),
+        value: m.value,
+        uom: m.uom.clone(),
+        warn: m.warn.map(|r| r.to_string()),
+        crit: m.crit.map(|r| r.to_string()),
+        min: m.min,
+        max: m.max,
+    }
+}
+
+pub fn problem(trouble: Trouble) -> model::Problem {
+    let service = Some(trouble.place.service.clone()).filter(|s| !s.is_empty());
+    model::Problem {
+        host: Kind::Host.text(trouble.host),
+        since: Some(ids::time(trouble.place.since())),
+        host_name: trouble.place.host_name,
+        service,
+        state: trouble.state,
+        state_type: "hard".into(),
+        last_check: time(trouble.last_check),
+        text: trouble.output,
+    }
+}
+
+pub fn event(row: EventRow) -> model::Event {
+    let kind = match row.object.as_str() {
+        "host" | "service" | "device" => Some(Kind::Host),
+        "enrolment" => Some(Kind::Enrolment),
+        "token" => Some(Kind::Token),
+        "user" => Some(Kind::User),
+        _ => None,
+    };
+    model::Event {
+        seq: row.seq,
+        at: ids::time(row.at),
+        kind: row.kind,
+        object_id: kind.and_then(|kind| row.object_id.map(|id| kind.text(id))),
+        object: row.object,
+        object_name: row.object_name,
+        service: row.service,
+        cause: row.cause,
+        evidence: row.evidence,
+        data: serde_json::from_str(&row.data).unwrap_or_default(),
+        principal: row.principal,
+    }
+}
+
+/// Whether a word names a part of the partition or a mark beside it.
+pub fn is_state_filter(word: &str) -> bool {
+    matches!(word, "up" | "down" | "unreachable" | "pending" | "stale" | "asleep")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_believed_where_it_knows_more() {
+        let remembered = Remembered {
+            endpoint: Some("192.0.2.1:1".into()),
+            last_packet: Some(Wall::from_millis(5_000)),
+            rx_bytes: 7,
+            clock_skew_ms: Some(1_500),
+            ..Remembered::default()
+        };
+        let shown = tunnel(remembered.clone(), None);
+        assert_eq!(shown.endpoint.as_deref(), Some("192.0.2.1:1"));
+        assert_eq!((shown.rx_bytes, shown.clock_skew_s, shown.established), (7, Some(1.5), false));
+        let live = PeerStatus {
+            established: true,
+            endpoint: "192.0.2.9:9".parse().ok(),
+            rx_bytes: 9,
+            last_refusal: Some((
+                Wall::from_millis(1),
+                Refusal::ClockWentBack { behind: Duration::from_secs(7_300) },
+            )),
+            drops: BTreeMap::from([(DropReason::SpoofedSource, 3)]),
+            ..PeerStatus::default()
+        };
+        let shown = tunnel(remembered, Some(live));
+        assert_eq!((shown.endpoint.as_deref(), shown.rx_bytes), (Some("192.0.2.9:9"), 9));
+        assert_eq!(shown.last_packet.as_deref(), Some("1970-01-01T00:00:05Z"));
+        assert!(shown.last_refusal.unwrap().contains("went back by 2 h"));
+        assert_eq!(shown.drops["spoofed_source"], 3);
+    }
+}

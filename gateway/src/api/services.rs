@@ -1,0 +1,151 @@
+//! How services of one host differ from its profile.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::monitor::profile::ServiceOverride;
+use fleetgate_engine::wire::HostSpec;
+use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireOperator, RequireViewer};
+use super::etag::{IfMatch, Tagged};
+use super::extract::{Body, Path};
+use super::hosts::load;
+use super::ids::Kind;
+use super::model::{self, Page, ServiceSettings};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::definition::{self, FieldError};
+use crate::store::events::Object;
+use crate::store::overrides::{self, Stored};
+use crate::store::snapshot;
+
+/// Services of one host: what a page can show and a minute can check.
+const MAX_SERVICES: usize = 64;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
+}
+
+/// Every difference from the profile, also of services that are switched off.
+#[utoipa::path(get, path = "/hosts/{host}/overrides", operation_id = "list_overrides", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    responses((status = 200, body = Page<model::ServiceOverride>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+) -> Result<Json<Page<model::ServiceOverride>>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let host = load(&mut conn, Kind::Host.named(&host)).await?;
+    let all = overrides::list(&mut conn, host.id).await?;
+    let items = all.iter().map(wire).collect::<Result<_, _>>()?;
+    Ok(Json(Page { items, next: None }))
+}
+
+fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
+    let mut settings = definition::to_json(&stored.change);
+    settings["disabled"] = json!(stored.change.disabled);
+    let settings: ServiceSettings = serde_json::from_value(settings).map_err(Problem::internal)?;
+    Ok(model::ServiceOverride { service: stored.change.service.clone(), settings, version: stored.version })
+}
+
+/// Says how a service differs from the profile, switches it off, or adds one.
+#[utoipa::path(put, path = "/hosts/{host}/services/{service}", operation_id = "put_override",
+    tag = "monitoring", security(("token" = ["operator"])), request_body = ServiceSettings,
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
+    responses((status = 200, body = model::ServiceOverride)))]
+async fn put(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path((host, service)): Path<(String, String)>,
+    if_match: IfMatch,
+    Body(body): Body<Map<String, Value>>,
+) -> Result<Tagged<model::ServiceOverride>, Problem> {
+    let change = parse(&service, body).map_err(invalid)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let host = load(write.tx(), Kind::Host.named(&host)).await?;
+    let before = overrides::find(write.tx(), host.id, &service).await?;
+    if_match.check(before.as_ref().map_or(0, |b| b.version))?;
+    let version = overrides::put(write.tx(), host.id, &change).await?;
+    let spec = snapshot::host_spec(write.tx(), host.id, &app.config.timing).await;
+    let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
+    sensible(&spec, &change)?;
+    let data =
+        json!({ "service": service, "settings": definition::to_json(&change), "disabled": change.disabled });
+    write.event("service.changed", (Object::Host, host.id), "service changed", data).await?;
+    write.host(host.id);
+    write.commit().await?;
+    let stored = Stored { change, version };
+    Ok(Tagged { version, value: wire(&stored)? })
+}
+
+fn parse(service: &str, mut body: Map<String, Value>) -> Result<ServiceOverride, FieldError> {
+    definition::service_name(service)?;
+    let disabled = match body.remove("disabled") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(disabled)) => disabled,
+        Some(_) => {
+            let detail = "true or false is expected".to_owned();
+            return Err(FieldError { field: "disabled".to_owned(), detail });
+        }
+    };
+    definition::parse(service, disabled, &Value::Object(body))
+}
+
+fn invalid(error: FieldError) -> Problem {
+    Problem::invalid(error.field, error.detail)
+}
+
+/// What only shows once it is folded with the profile.
+fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
+    if spec.services.len() > MAX_SERVICES {
+        return Err(Problem::invalid("", format!("a host has at most {MAX_SERVICES} services")));
+    }
+    let Some(service) = spec.services.iter().find(|s| s.name == change.service) else {
+        if change.disabled || change.check.is_some() {
+            return Ok(());
+        }
+        let detail = "is missing: the profile has no service of this name for this host";
+        return Err(Problem::invalid("check", detail));
+    };
+    if service.timing.timeout >= service.timing.interval {
+        let interval = service.timing.interval.as_secs_f64();
+        return Err(Problem::invalid(
+            "timeout_s",
+            format!("must be shorter than the interval, {interval} s"),
+        ));
+    }
+    Ok(())
+}
+
+/// Back to the profile.
+#[utoipa::path(delete, path = "/hosts/{host}/services/{service}", operation_id = "remove_override",
+    tag = "monitoring", security(("token" = ["operator"])),
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path((host, service)): Path<(String, String)>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let host = load(write.tx(), Kind::Host.named(&host)).await?;
+    let before = overrides::find(write.tx(), host.id, &service).await?;
+    let before = before.ok_or_else(|| {
+        Problem::not_found("this service is as the profile has it; PUT {\"disabled\": true} switches it off")
+    })?;
+    if_match.check(before.version)?;
+    overrides::remove(write.tx(), host.id, &service).await?;
+    let data = json!({ "service": service });
+    write.event("service.reset", (Object::Host, host.id), "back to the profile", data).await?;
+    write.host(host.id);
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

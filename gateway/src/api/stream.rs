@@ -1,0 +1,318 @@
+//! Server-sent events: a snapshot first, then changes, gathered for a moment and rendered once for
+//! everybody who listens.
+//!
+//! | event | data |
+//! |---|---|
+//! | `snapshot` | `{"overview": Overview}`: load the lists now |
+//! | `host` | a `Host` as in the list: its state, a service or its tunnel changed |
+//! | `host_removed` | `{"id"}` |
+//! | `overview` | an `Overview` |
+//! | `event` | an `Event` |
+//! | `enrolment` | `{"id"}` |
+//! | `reload` | too much happened: connect again. The stream ends |
+//!
+//! Nothing runs while nobody listens. A caller whose login ends is cut off within half a minute.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_stream::stream;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use fleetgate_engine::id::{HostId, Id};
+use futures_util::Stream;
+use serde::Serialize;
+use serde_json::json;
+use sqlx::SqliteConnection;
+use std::convert::Infallible;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::RequireViewer;
+use super::ids::Kind;
+use super::problem::Problem;
+use super::{AppState, hosts, render};
+use crate::live::Change;
+use crate::store::events::{EventFilter, Span};
+use crate::store::hosts as rows;
+
+/// Changes gather so long; a person sees no faster.
+const TICK: Duration = Duration::from_millis(250);
+/// Hosts rendered in one tick, at a tenth of a millisecond each. The others follow in the next.
+const HOSTS_A_TICK: usize = 500;
+/// More hosts than this waiting: loading the list again is quicker.
+const MAX_WAITING: usize = 5_000;
+const EVENTS_A_TICK: i64 = 200;
+/// Ticks that a slow reader may be behind: a quarter of a minute.
+const BACKLOG: usize = 64;
+/// Open streams; each is a dashboard.
+const MAX_STREAMS: usize = 256;
+/// Proxies close what is silent for a minute.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a stream outlives the login that opened it.
+const STILL_ALLOWED: Duration = Duration::from_secs(30);
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(listen))
+}
+
+/// One event, rendered.
+#[derive(Clone, Debug)]
+struct Frame {
+    name: &'static str,
+    data: String,
+}
+
+impl Frame {
+    fn new(name: &'static str, data: &impl Serialize) -> Frame {
+        Frame { name, data: serde_json::to_string(data).expect("wire types are JSON") }
+    }
+}
+
+/// What happened in one tick. `None`: too much, load again.
+type Tick = Option<Arc<Vec<Frame>>>;
+
+/// Renders changes once for all streams.
+pub(super) struct Hub {
+    ticks: broadcast::Sender<Tick>,
+    running: AtomicBool,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Hub { ticks: broadcast::channel(BACKLOG).0, running: AtomicBool::new(false) }
+    }
+}
+
+impl Hub {
+    fn subscribe(&self, app: &AppState) -> broadcast::Receiver<Tick> {
+        let ticks = self.ticks.subscribe();
+        if !self.running.swap(true, Ordering::SeqCst) {
+            let changes = app.live.listen();
+            tokio::spawn(run(app.clone(), changes));
+        }
+        ticks
+    }
+
+    /// Whether nobody listens, so that the work can end. A listener that comes in between either is
+    /// seen here or finds nothing running.
+    fn leave(&self) -> bool {
+        if self.ticks.receiver_count() > 0 {
+            return false;
+        }
+        self.running.store(false, Ordering::SeqCst);
+        self.ticks.receiver_count() == 0 || self.running.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// What changed and is not rendered yet.
+#[derive(Default)]
+struct Changes {
+    hosts: BTreeSet<HostId>,
+    removed: BTreeSet<HostId>,
+    enrolments: BTreeSet<i64>,
+    /// The strip may look another way.
+    overview: bool,
+    events: bool,
+    lost: bool,
+}
+
+impl Changes {
+    fn note(&mut self, change: Change) {
+        self.overview |= !matches!(change, Change::Peer(_) | Change::Event(_));
+        match change {
+            Change::Host(id) | Change::Peer(id) => drop(self.hosts.insert(id)),
+            Change::HostRemoved(id) => {
+                self.hosts.remove(&id);
+                self.removed.insert(id);
+            }
+            Change::Event(_) => self.events = true,
+            Change::Enrolment(id) => drop(self.enrolments.insert(id)),
+        }
+        self.lost |= self.hosts.len() > MAX_WAITING;
+    }
+
+    fn is_empty(&self) -> bool {
+        let quiet = !(self.overview || self.events || self.lost);
+        quiet && self.hosts.is_empty() && self.removed.is_empty() && self.enrolments.is_empty()
+    }
+}
+
+async fn run(app: AppState, mut changes: broadcast::Receiver<Change>) {
+    let mut waiting = Changes::default();
+    let mut last_event = app.store.last_event().await.unwrap_or_default();
+    while !app.shutdown.is_cancelled() {
+        gather(&app, &mut changes, &mut waiting).await;
+        if app.hub().leave() {
+            return;
+        }
+        let tick = render_tick(&app, &mut waiting, &mut last_event).await;
+        if tick.as_ref().is_none_or(|frames| !frames.is_empty()) {
+            // Nobody listening any more is found out in the next round.
+            let _ = app.hub().ticks.send(tick);
+        }
+    }
+}
+
+/// Waits for something to happen and then for one tick more.
+async fn gather(app: &AppState, changes: &mut broadcast::Receiver<Change>, waiting: &mut Changes) {
+    let idle = if waiting.is_empty() { STILL_ALLOWED } else { TICK };
+    let mut until = tokio::time::Instant::now() + idle;
+    let mut first = waiting.is_empty();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return,
+            () = app.shutdown.cancelled() => return,
+            change = changes.recv() => match change {
+                Ok(change) => waiting.note(change),
+                Err(RecvError::Lagged(_)) => waiting.lost = true,
+                Err(RecvError::Closed) => return,
+            },
+        }
+        if first {
+            until = tokio::time::Instant::now() + TICK;
+            first = false;
+        }
+    }
+}
+
+async fn render_tick(app: &AppState, waiting: &mut Changes, last_event: &mut i64) -> Tick {
+    if waiting.lost {
+        *waiting = Changes::default();
+        *last_event = app.store.last_event().await.unwrap_or(*last_event);
+        return None;
+    }
+    match try_render(app, waiting, last_event).await {
+        Ok(frames) => Some(Arc::new(frames)),
+        Err(error) => {
+            tracing::warn!("the dashboards are told to load again: {error}");
+            *waiting = Changes::default();
+            None
+        }
+    }
+}
+
+async fn try_render(app: &AppState, waiting: &mut Changes, last_event: &mut i64) -> sqlx::Result<Vec<Frame>> {
+    let mut frames = Vec::new();
+    let removed = |id: HostId| Frame::new("host_removed", &json!({ "id": Kind::Host.text(id) }));
+    frames.extend(std::mem::take(&mut waiting.removed).into_iter().map(removed));
+    let mut conn = app.store.reader().await?;
+    for _ in 0..HOSTS_A_TICK {
+        let Some(id) = waiting.hosts.pop_first() else { break };
+        frames.extend(host_frame(app, &mut conn, id).await?);
+    }
+    drop(conn);
+    let enrolment = |id| Frame::new("enrolment", &json!({ "id": Kind::Enrolment.text(Id::from_i64(id)) }));
+    frames.extend(std::mem::take(&mut waiting.enrolments).into_iter().map(enrolment));
+    if std::mem::take(&mut waiting.events) {
+        let new = app.store.events(Span::Since(*last_event), &EventFilter::default(), EVENTS_A_TICK).await?;
+        waiting.events = new.len() as i64 == EVENTS_A_TICK;
+        *last_event = new.last().map_or(*last_event, |e| e.seq);
+        frames.extend(new.into_iter().map(|row| Frame::new("event", &render::event(row))));
+    }
+    if std::mem::take(&mut waiting.overview) {
+        frames.push(Frame::new("overview", &render::overview(&app.store.totals().await?)));
+    }
+    Ok(frames)
+}
+
+/// Nothing for a peer that is no host, or a host that is gone meanwhile.
+async fn host_frame(app: &AppState, conn: &mut SqliteConnection, id: HostId) -> sqlx::Result<Option<Frame>> {
+    let row = rows::by_id(conn, id).await?;
+    Ok(row.map(|row| Frame::new("host", &hosts::wire(app, row))))
+}
+
+/// Changes as they happen, as server-sent events.
+#[utoipa::path(get, path = "/stream", operation_id = "stream", tag = "monitoring",
+    security(("token" = ["viewer"])),
+    responses((status = 200, content_type = "text/event-stream", body = String,
+        description = "`snapshot`, then `host`, `host_removed`, `overview`, `event`, `enrolment`, `reload`")))]
+async fn listen(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    parts: Parts,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    if app.hub().ticks.receiver_count() >= MAX_STREAMS {
+        return Err(Problem::too_many("too many streams are open: close a dashboard", 60));
+    }
+    // First listen, then look: what happens in between comes twice, and nothing is missed.
+    let ticks = app.hub().subscribe(&app);
+    let overview = render::overview(&app.store.totals().await?);
+    let snapshot = Frame::new("snapshot", &json!({ "overview": overview }));
+    let events = follow(app, parts, snapshot, ticks);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+}
+
+fn follow(
+    app: AppState,
+    mut parts: Parts,
+    snapshot: Frame,
+    mut ticks: broadcast::Receiver<Tick>,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream! {
+        yield sent(&snapshot);
+        let mut allowed_until = tokio::time::Instant::now() + STILL_ALLOWED;
+        loop {
+            tokio::select! {
+                () = app.shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(allowed_until) => {
+                    if RequireViewer::from_request_parts(&mut parts, &app).await.is_err() {
+                        return;
+                    }
+                    allowed_until = tokio::time::Instant::now() + STILL_ALLOWED;
+                }
+                tick = ticks.recv() => {
+                    let Ok(Some(frames)) = tick else {
+                        yield sent(&Frame::new("reload", &json!({})));
+                        return;
+                    };
+                    for frame in frames.iter() {
+                        yield sent(frame);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn sent(frame: &Frame) -> Result<Event, Infallible> {
+    Ok(Event::default().event(frame.name).data(&frame.data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_of_one_host_gather_and_a_removal_wins() {
+        let (a, b) = (Id::from_i64(1), Id::from_i64(2));
+        let mut changes = Changes::default();
+        for change in [Change::Host(a), Change::Peer(a), Change::Host(b), Change::HostRemoved(b)] {
+            changes.note(change);
+        }
+        assert_eq!((changes.hosts, changes.removed), (BTreeSet::from([a]), BTreeSet::from([b])));
+        assert!(changes.overview && !changes.lost);
+    }
+
+    #[test]
+    fn figures_of_tunnels_leave_the_strip_alone() {
+        let mut changes = Changes::default();
+        changes.note(Change::Peer(Id::from_i64(1)));
+        assert!(!changes.overview && !changes.is_empty());
+    }
+
+    #[test]
+    fn too_many_changes_mean_loading_again() {
+        let mut changes = Changes::default();
+        for n in 0..=MAX_WAITING as i64 {
+            changes.note(Change::Host(Id::from_i64(n)));
+        }
+        assert!(changes.lost);
+    }
+}

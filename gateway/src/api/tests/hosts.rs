@@ -1,0 +1,265 @@
+//! Hosts, services, problems, settings and samples.
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{HostState, HostStatus, MonitorInput, PeerStatus, Sample, ServiceState};
+use fleetgate_probes::sample::{Metric, Status};
+use serde_json::{Value, json};
+
+use crate::api::testing::TestApi;
+use crate::store::history::{self, SeriesCache};
+use crate::store::{fixture, states};
+
+/// A device with a site network behind it, through the API; its id.
+async fn device(api: &TestApi, name: &str) -> HostId {
+    let body = json!({ "name": name, "networks": ["192.168.1.0/24"], "labels": { "site": "north" } });
+    let made = api.operator().post("/api/v1/devices", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    made.json["device"]["id"].as_str().unwrap()[2..].parse().unwrap()
+}
+
+async fn put(api: &TestApi, host: &HostState, services: &[ServiceState]) {
+    let mut tx = api.state.store.begin().await.unwrap();
+    states::write_hosts(&mut tx, &[host]).await.unwrap();
+    let rows: Vec<_> = services.iter().map(|s| (host.host, s)).collect();
+    states::write_services(&mut tx, &rows).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+async fn get(api: &TestApi, path: &str) -> Value {
+    let answer = api.viewer().get(&format!("/api/v1{path}")).await;
+    assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+    answer.json
+}
+
+#[tokio::test]
+async fn a_new_device_is_a_pending_host_with_its_services() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let host = get(&api, "/hosts/cam-07").await;
+    assert_eq!(host["state"]["state"], "pending");
+    assert_eq!((&host["address"], &host["state"]["max_attempts"]), (&json!("172.24.0.2"), &json!(3)));
+    let services = get(&api, "/hosts/cam-07/services").await;
+    let names: Vec<&str> =
+        services["items"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["tunnel", "ping"]);
+    let overview = get(&api, "/overview").await;
+    assert_eq!((&overview["hosts"]["pending"], &overview["services"]["pending"]), (&json!(1), &json!(2)));
+    assert_eq!(overview["last_check"], Value::Null);
+}
+
+#[tokio::test]
+async fn states_output_and_metrics_are_shown() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    put(&api, &fixture::up(id), &[fixture::service("ping", Status::Critical)]).await;
+    let mut ping = get(&api, "/hosts/cam-07/services/ping").await;
+    ping["host"] = json!("[id]");
+    insta::assert_json_snapshot!(ping);
+    let mut host = get(&api, "/hosts/cam-07").await;
+    for (place, shown) in [("/id", "[id]"), ("/created_at", "[time]"), ("/tunnel/public_key", "[key]")] {
+        *host.pointer_mut(place).unwrap() = json!(shown);
+    }
+    insta::assert_json_snapshot!(host);
+    let unknown = api.viewer().get("/api/v1/hosts/cam-07/services/nope").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.json["detail"].as_str().unwrap().contains("it has: tunnel, ping"));
+}
+
+#[tokio::test]
+async fn what_memory_knows_of_a_tunnel_is_in_the_list() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    let status = PeerStatus { established: true, rx_bytes: 42, ..PeerStatus::default() };
+    api.state.live.set_peer(id, status);
+    let list = get(&api, "/hosts?state=pending&label=site%3Dnorth&q=cam").await;
+    assert_eq!(list["items"][0]["tunnel"]["rx_bytes"], 42);
+    assert_eq!(get(&api, "/hosts?state=down").await["items"], json!([]));
+    assert_eq!(api.viewer().get("/api/v1/hosts?state=sideways").await.status, 400);
+}
+
+#[tokio::test]
+async fn problems_are_listed_worst_first_in_pages() {
+    let api = TestApi::with_endpoint().await;
+    let (a, b) = (device(&api, "a").await, device(&api, "b").await);
+    put(&api, &fixture::up(a), &[fixture::service("ping", Status::Warning)]).await;
+    let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, ..fixture::up(b) };
+    let stale = ServiceState { stale: true, ..fixture::service("ping", Status::Critical) };
+    put(&api, &down, &[stale]).await;
+    let first = get(&api, "/problems?limit=1").await;
+    assert_eq!((&first["items"][0]["host_name"], &first["items"][0]["state"]), (&json!("b"), &json!("down")));
+    let next = get(&api, &format!("/problems?after={}", first["next"].as_str().unwrap())).await;
+    let rest: Vec<_> = next["items"].as_array().unwrap().iter().map(|p| p["service"].clone()).collect();
+    assert_eq!((rest, &next["next"]), (vec![json!("ping")], &Value::Null));
+    assert_eq!(api.viewer().get("/api/v1/problems?after=AAAA").await.status, 400);
+}
+
+#[tokio::test]
+async fn check_now_tells_the_monitor_and_the_log() {
+    let mut api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    while api.monitor.try_recv().is_ok() {}
+    assert_eq!(api.viewer().post("/api/v1/hosts/cam-07/check", json!({})).await.status, 403);
+    let asked = api.operator().post("/api/v1/hosts/cam-07/services/ping/check", json!({})).await;
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    let MonitorInput::CheckNow { host, service } = api.monitor.try_recv().unwrap() else { panic!("a check") };
+    assert_eq!((host, service.as_deref()), (id, Some("ping")));
+    let events = get(&api, "/events?host=cam-07&kind=check").await;
+    assert!(events["items"][0]["principal"].as_str().unwrap().starts_with("token:t_"));
+    assert_eq!(api.operator().post("/api/v1/hosts/cam-07/services/x/check", json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn an_override_changes_switches_off_and_goes_back() {
+    let mut api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    while api.monitor.try_recv().is_ok() {}
+    let (operator, path) = (api.operator(), "/api/v1/hosts/cam-07/services");
+    let off = operator.put(&format!("{path}/ping"), json!({ "disabled": true })).await;
+    assert_eq!((off.status, &off.json["version"]), (200, &json!(1)), "{}", off.text);
+    let Ok(MonitorInput::Upsert(spec)) = api.monitor.try_recv() else { panic!("the host again") };
+    assert_eq!(spec.services.len(), 1);
+    assert_eq!(get(&api, "/overview").await["services"]["pending"], 1);
+
+    let check = json!({ "check": { "type": "tcp", "port": 554 }, "interval_s": 30.0,
+                        "thresholds": [{ "metric": "time", "warn": "2" }] });
+    let added = api.operator().put(&format!("{path}/rtsp"), check.clone()).await;
+    assert_eq!(added.status, 200, "{}", added.text);
+    let shown = get(&api, "/hosts/cam-07/services/rtsp").await;
+    assert_eq!((&shown["check"], &shown["check_interval_s"]), (&json!("tcp"), &json!(30.0)));
+    let overrides = get(&api, "/hosts/cam-07/overrides").await;
+    assert_eq!(overrides["items"][1]["thresholds"], check["thresholds"]);
+
+    let operator = api.operator();
+    let stale = operator.clone().header("if-match", "\"7\"").put(&format!("{path}/rtsp"), check).await;
+    assert_eq!((stale.status, stale.code()), (412, "changed_meanwhile"));
+    assert_eq!(operator.delete(&format!("{path}/ping")).await.status, 204);
+    assert_eq!(operator.delete(&format!("{path}/ping")).await.status, 404);
+    assert_eq!(get(&api, "/hosts/cam-07/services/ping").await["state"], "pending");
+}
+
+#[tokio::test]
+async fn a_wrong_override_names_the_field_and_changes_nothing() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let cases = [
+        ("nope", json!({ "interval_s": 5 }), "check"),
+        ("tcp", json!({ "check": { "type": "tcp", "port": 0 } }), "check.port"),
+        ("ping", json!({ "timeout_s": 400 }), "timeout_s"),
+        ("ping", json!({ "disabled": "yes" }), "disabled"),
+        ("UPPER", json!({}), "service"),
+        ("ping", json!({ "thresholds": [{ "metric": "rta", "warn": "10:5" }] }), "thresholds[0].warn"),
+    ];
+    for (service, body, field) in cases {
+        let path = format!("/api/v1/hosts/cam-07/services/{service}");
+        let answer = api.operator().put(&path, body).await;
+        assert_eq!(
+            (answer.status, &answer.json["errors"][0]["field"]),
+            (422, &json!(field)),
+            "{}",
+            answer.text
+        );
+    }
+    assert_eq!(get(&api, "/hosts/cam-07/overrides").await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_host_behind_a_device_comes_changes_and_goes() {
+    let mut api = TestApi::with_endpoint().await;
+    device(&api, "site-1").await;
+    while api.monitor.try_recv().is_ok() {}
+    let nas = json!({ "name": "nas", "via": "site-1", "address": "192.168.1.5", "interval_s": 120 });
+    let made = api.operator().post("/api/v1/hosts", nas.clone()).await;
+    assert_eq!((made.status, &made.json["via"]), (201, &json!("site-1")), "{}", made.text);
+    let Ok(MonitorInput::Upsert(spec)) = api.monitor.try_recv() else { panic!("a host") };
+    assert!(!spec.own_tunnel && spec.peer.is_some());
+    assert_eq!(api.operator().post("/api/v1/hosts", nas).await.code(), "name_taken");
+
+    let before = api.viewer().get("/api/v1/hosts/nas/settings").await;
+    assert_eq!(before.json["interval_s"], 120.0);
+    let change = json!({ "interval_s": null, "max_check_attempts": 5, "name": "nas-1" });
+    let etag = before.headers["etag"].to_str().unwrap();
+    let changed = api.operator().header("if-match", etag).patch("/api/v1/hosts/nas", change).await;
+    assert_eq!((changed.status, &changed.json["interval_s"]), (200, &Value::Null), "{}", changed.text);
+    assert_eq!(get(&api, "/hosts/nas-1").await["state"]["max_attempts"], 5);
+    let late = api.operator().header("if-match", etag).delete("/api/v1/hosts/nas-1").await;
+    assert_eq!(late.status, 412);
+    assert_eq!(api.operator().delete("/api/v1/hosts/nas-1").await.status, 204);
+    assert_eq!(api.viewer().get("/api/v1/hosts/nas-1").await.status, 404);
+    assert_eq!(api.operator().delete("/api/v1/hosts/site-1").await.code(), "is_a_device");
+}
+
+#[tokio::test]
+async fn a_host_cannot_stand_where_nothing_is_reached() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "site-1").await;
+    let new = |via: &str, address: &str| json!({ "name": "nas", "via": via, "address": address });
+    for (body, field) in [
+        (new("site-1", "10.0.0.5"), "address"),
+        (new("site-1", "nas.local"), "address"),
+        (new("site-9", "192.168.1.5"), "via"),
+    ] {
+        let answer = api.operator().post("/api/v1/hosts", body).await;
+        assert_eq!(
+            (answer.status, &answer.json["errors"][0]["field"]),
+            (422, &json!(field)),
+            "{}",
+            answer.text
+        );
+    }
+    let late = json!({ "name": "nas", "via": "site-1", "address": "192.168.1.5", "timeout_s": 60 });
+    assert_eq!(api.operator().post("/api/v1/hosts", late).await.json["errors"][0]["field"], "timeout_s");
+}
+
+#[tokio::test]
+async fn samples_are_read_by_label_and_time() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    let sample = |at: i64, service: &str, label: &str| Sample {
+        host: id,
+        service: service.into(),
+        at: Wall::from_millis(at),
+        metrics: vec![Metric::plain(label, at as f64, "%")],
+    };
+    let mut tx = api.state.store.history_write.begin().await.unwrap();
+    let samples = [sample(1_000, "disk", "/var"), sample(2_000, "disk", "/var"), sample(1_000, "", "rtt")];
+    history::write(&mut tx, &mut SeriesCache::default(), &samples).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let known = get(&api, "/hosts/cam-07/metrics").await;
+    let labels: Vec<_> = known["items"].as_array().unwrap().iter().map(|s| s["label"].clone()).collect();
+    assert_eq!(labels, [json!("rtt"), json!("/var")]);
+    let span = "from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:02Z";
+    let read = get(&api, &format!("/hosts/cam-07/services/disk/metrics/%2Fvar?{span}")).await;
+    assert_eq!(read["points"], json!([{ "at": "1970-01-01T00:00:01Z", "value": 1_000.0 }]));
+    let host = get(&api, &format!("/hosts/cam-07/metrics/rtt?{span}&limit=1")).await;
+    assert_eq!(host["uom"], "%");
+    for bad in ["from=yesterday", "limit=0", "from=2026-01-01T00:00:00Z&to=2025-01-01T00:00:00Z"] {
+        let path = format!("/api/v1/hosts/cam-07/metrics/rtt?{bad}");
+        assert_eq!(api.viewer().get(&path).await.code(), "bad_query", "{bad}");
+    }
+    assert_eq!(api.viewer().get("/api/v1/hosts/cam-07/metrics/nope").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_log_is_paged_both_ways_and_the_audit_is_for_admins() {
+    let api = TestApi::with_endpoint().await;
+    for name in ["a", "b", "c"] {
+        device(&api, name).await;
+    }
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|e| e["object_name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let newest = get(&api, "/events?kind=device&limit=2").await;
+    assert_eq!(names(&newest), ["c", "b"]);
+    let rest = get(&api, &format!("/events?kind=device&after={}", newest["next"].as_str().unwrap())).await;
+    assert_eq!(names(&rest), ["a"]);
+    let since = newest["items"][1]["seq"].as_i64().unwrap() - 1;
+    assert_eq!(names(&get(&api, &format!("/events?kind=device&since={since}")).await), ["b", "c"]);
+    assert_eq!(api.viewer().get("/api/v1/audit").await.status, 403);
+    let audit = api.admin().get("/api/v1/audit").await;
+    assert_eq!(names(&audit.json), ["c", "b", "a"]);
+    let id = Id::from_i64(1);
+    assert_eq!(get(&api, &format!("/events?host=h_{id}")).await["items"], json!([]));
+}

@@ -1,0 +1,105 @@
+//! The event stream, over a real connection.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::api::testing::TestApi;
+use crate::api::{Client, router};
+
+/// One event as a browser would see it.
+type Seen = (String, Value);
+
+struct Listener {
+    body: futures_util::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    read: String,
+}
+
+impl Listener {
+    async fn open(api: &TestApi) -> Listener {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let app = router(api.state.clone()).into_make_service_with_connect_info::<Client>();
+        tokio::spawn(async move { axum::serve(socket, app).await.unwrap() });
+        let request = reqwest::Client::new()
+            .get(format!("http://{address}/api/v1/stream"))
+            .header("authorization", format!("Bearer {}", api.viewer_token()));
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        Listener { body: answer.bytes_stream().boxed(), read: String::new() }
+    }
+
+    /// `None`: the stream has ended.
+    async fn next(&mut self) -> Option<Seen> {
+        loop {
+            if let Some((event, rest)) = self.read.split_once("\n\n") {
+                let field = |name: &str| event.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_default();
+                let seen = (field("event: ").to_owned(), serde_json::from_str(field("data: ")).unwrap());
+                self.read = rest.to_owned();
+                return Some(seen);
+            }
+            let more = tokio::time::timeout(Duration::from_secs(5), self.body.next()).await;
+            let bytes = more.expect("something within 5 s")?.ok()?;
+            self.read.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    }
+
+    /// The next of this name; others are passed over.
+    async fn wait_for(&mut self, name: &str) -> Value {
+        loop {
+            let (seen, data) = self.next().await.expect("the stream goes on");
+            if seen == name {
+                return data;
+            }
+        }
+    }
+}
+
+async fn device(api: &TestApi, name: &str) {
+    let made = api.operator().post("/api/v1/devices", json!({ "name": name })).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_first_and_then_what_changes() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let mut stream = Listener::open(&api).await;
+    let (name, data) = stream.next().await.unwrap();
+    assert_eq!((name.as_str(), &data["overview"]["hosts"]["pending"]), ("snapshot", &json!(1)));
+
+    device(&api, "cam-08").await;
+    let host = stream.wait_for("host").await;
+    assert_eq!(host["name"], "cam-08");
+    let event = stream.wait_for("event").await;
+    assert_eq!((&event["kind"], &event["object_name"]), (&json!("device.created"), &json!("cam-08")));
+    assert_eq!(stream.wait_for("overview").await["hosts"]["pending"], 2);
+
+    let id = host["id"].clone();
+    assert_eq!(api.operator().delete("/api/v1/devices/cam-08").await.status, 204);
+    assert_eq!(stream.wait_for("host_removed").await, json!({ "id": id }));
+}
+
+#[tokio::test]
+async fn a_reader_is_told_to_load_again_when_too_much_happened() {
+    let api = TestApi::with_endpoint().await;
+    let mut stream = Listener::open(&api).await;
+    stream.wait_for("snapshot").await;
+    for n in 0..20_000 {
+        api.state.live.tell(crate::live::Change::Host(fleetgate_engine::id::Id::from_i64(n)));
+    }
+    stream.wait_for("reload").await;
+    assert_eq!(stream.next().await, None);
+}
+
+#[tokio::test]
+async fn the_stream_ends_when_the_gateway_stops() {
+    let api = TestApi::with_endpoint().await;
+    let mut stream = Listener::open(&api).await;
+    stream.wait_for("snapshot").await;
+    api.state.shutdown.cancel();
+    assert_eq!(stream.next().await, None);
+}

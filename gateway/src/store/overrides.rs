@@ -1,0 +1,80 @@
+//! Sparse differences of one host's services from its profile.
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::monitor::profile::ServiceOverride;
+use sqlx::sqlite::SqliteConnection;
+
+use super::definition;
+use super::snapshot::stored_override;
+
+/// An override with its version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub change: ServiceOverride,
+    pub version: i64,
+}
+
+type Row = (String, bool, String, i64);
+
+fn stored((service, disabled, json, version): Row) -> sqlx::Result<Stored> {
+    let change = stored_override(&service, disabled, &json).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    Ok(Stored { change, version })
+}
+
+/// By service.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<Stored>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select service, disabled, definition, version from service_overrides
+         where host = $1 order by service",
+    )
+    .bind(host.as_i64())
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(stored).collect()
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, host: HostId, service: &str) -> sqlx::Result<Option<Stored>> {
+    let row: Option<Row> = sqlx::query_as(
+        "select service, disabled, definition, version from service_overrides
+         where host = $1 and service = $2",
+    )
+    .bind(host.as_i64())
+    .bind(service)
+    .fetch_optional(conn)
+    .await?;
+    row.map(stored).transpose()
+}
+
+/// Makes or replaces an override; gives its new version.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn put(tx: &mut SqliteConnection, host: HostId, change: &ServiceOverride) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "insert into service_overrides (host, service, disabled, definition) values ($1, $2, $3, $4)
+         on conflict (host, service) do update set disabled = excluded.disabled,
+                definition = excluded.definition, version = service_overrides.version + 1
+         returning version",
+    )
+    .bind(host.as_i64())
+    .bind(&change.service)
+    .bind(change.disabled)
+    .bind(definition::to_json(change).to_string())
+    .fetch_one(tx)
+    .await
+}
+
+/// Back to the profile; `false`: there was none.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn remove(tx: &mut SqliteConnection, host: HostId, service: &str) -> sqlx::Result<bool> {
+    let sql = "delete from service_overrides where host = $1 and service = $2";
+    let done = sqlx::query(sql).bind(host.as_i64()).bind(service).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
