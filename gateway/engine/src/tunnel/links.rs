@@ -135,7 +135,6 @@ impl<N: Noise> Tunnel<N> {
         let alive = peer.link().is_some_and(|link| link.session.established(now));
         self.fail_waiting(slot);
         if !alive {
-            self.drop_link(slot);
             self.fail_connections(slot, &ConnectFailure::NoTunnel);
         }
     }

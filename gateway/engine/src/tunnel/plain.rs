@@ -71,7 +71,9 @@ impl Keys {
         }
         self.newest = self.newest.max(counter);
         let oldest = self.newest.saturating_sub(REPLAY_WINDOW);
-        self.seen = self.seen.split_off(&oldest);
+        while self.seen.first().is_some_and(|counter| *counter < oldest) {
+            self.seen.pop_first();
+        }
         true
     }
 }
@@ -284,9 +286,12 @@ impl PlainSession {
             self.unanswered = None;
         }
     }
+}
 
-    fn alive(&self) -> [Option<&Keys>; 3] {
-        [self.current.as_ref(), self.previous.as_ref(), self.next.as_ref()]
+fn sooner(a: Option<Mono>, b: Option<Mono>) -> Option<Mono> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 
@@ -332,6 +337,9 @@ impl Session for PlainSession {
         for slot in [&mut self.current, &mut self.previous, &mut self.next] {
             slot.take_if(|keys| !keys.is_young(now));
         }
+        if !self.established(now) {
+            self.owes_keepalive = None;
+        }
         let silent = self.unanswered.is_some_and(|since| now.since(since) >= NEW_HANDSHAKE_AFTER);
         let wanted = silent || self.persistent.is_some() && self.current.is_none();
         if wanted && self.handshake.is_none() {
@@ -347,14 +355,15 @@ impl Session for PlainSession {
     }
 
     fn next_poll(&self) -> Option<Mono> {
-        let ends = self.alive().into_iter().flatten().map(|keys| keys.born + REJECT_AFTER);
-        let others = [
-            self.handshake.as_ref().map(|handshake| handshake.sent + REKEY_TIMEOUT),
-            self.owes_keepalive.map(|since| since + KEEPALIVE),
-            self.unanswered.filter(|_| self.handshake.is_none()).map(|since| since + NEW_HANDSHAKE_AFTER),
-            self.persistent.map(|every| self.last_sent + every),
-        ];
-        ends.chain(others.into_iter().flatten()).min()
+        let mut due = None;
+        for keys in [&self.current, &self.previous, &self.next].into_iter().flatten() {
+            due = sooner(due, Some(keys.born + REJECT_AFTER));
+        }
+        let silent = self.unanswered.filter(|_| self.handshake.is_none());
+        due = sooner(due, self.handshake.as_ref().map(|handshake| handshake.sent + REKEY_TIMEOUT));
+        due = sooner(due, self.owes_keepalive.map(|since| since + KEEPALIVE));
+        due = sooner(due, silent.map(|since| since + NEW_HANDSHAKE_AFTER));
+        sooner(due, self.persistent.map(|every| self.last_sent + every))
     }
 
     fn established(&self, now: Mono) -> bool {

@@ -161,17 +161,17 @@ impl<N: Noise, S: Session> World<N, S> {
     pub fn initiate(&mut self, n: u8) {
         let now = self.now.mono;
         let datagrams = self.end(n).device.initiate(now);
-        self.to_gateway(n, datagrams);
+        self.launch(n, datagrams);
     }
 
     /// An inner packet of device `n`, of the test's own making.
     pub fn say(&mut self, n: u8, packet: &[u8]) {
         let now = self.now.mono;
         let datagrams = self.end(n).device.send(packet, now).expect("a session");
-        self.to_gateway(n, datagrams);
+        self.launch(n, datagrams);
     }
 
-    fn to_gateway(&mut self, n: u8, datagrams: Vec<Vec<u8>>) {
+    fn launch(&mut self, n: u8, datagrams: Vec<Vec<u8>>) {
         let (at, off, arrival) = (self.end(n).at, self.end(n).off, self.now.mono + DELAY);
         for bytes in datagrams.into_iter().filter(|_| !off) {
             self.flights.push((arrival, Flight::ToGateway(at, bytes)));
@@ -252,7 +252,7 @@ impl<N: Noise, S: Session> World<N, S> {
         let now = self.now.mono;
         let Some(place) = self.ends.iter().position(|end| end.at == to && !end.off) else { return };
         let replies = self.ends[place].device.receive(bytes, gateway_address(), now);
-        self.to_gateway(place as u8 + 2, replies);
+        self.launch(place as u8 + 2, replies);
     }
 
     fn poll_devices(&mut self) {
@@ -261,7 +261,7 @@ impl<N: Noise, S: Session> World<N, S> {
             let end = &mut self.ends[place];
             if !end.off && end.device.next_poll(now).is_some_and(|due| due <= now) {
                 let datagrams = end.device.poll(now);
-                self.to_gateway(place as u8 + 2, datagrams);
+                self.launch(place as u8 + 2, datagrams);
             }
         }
     }

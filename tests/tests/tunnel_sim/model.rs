@@ -1,0 +1,111 @@
+//! What must come of it, said as simply as possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fleetgate_engine::id::PeerId;
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::wire::{AskId, Tai64n};
+use fleetgate_keys::PublicKey;
+
+/// Two initiations of one peer within this time are not both answered.
+const HANDSHAKE_GAP: Duration = Duration::from_millis(20);
+
+pub struct Peer {
+    pub key: PublicKey,
+    /// The newest that was answered.
+    pub stamp: Option<Tai64n>,
+    answered: Option<Mono>,
+    /// Stamps that must be told of.
+    pub untold: Vec<Tai64n>,
+    /// Everywhere the device with this key ever was.
+    pub places: BTreeSet<SocketAddr>,
+    pub first_handshake_told: bool,
+    pub status_told: Option<Mono>,
+}
+
+impl Peer {
+    pub fn new(key: PublicKey, at: SocketAddr) -> Self {
+        Peer {
+            key,
+            stamp: None,
+            answered: None,
+            untold: Vec::new(),
+            places: BTreeSet::from([at]),
+            first_handshake_told: false,
+            status_told: None,
+        }
+    }
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub peers: BTreeMap<PeerId, Peer>,
+    /// Questions that wait for their answer, and until when.
+    pub asked: BTreeMap<AskId, Mono>,
+}
+
+impl Model {
+    /// An initiation arrives at the gateway, from whomever.
+    pub fn initiation(&mut self, key: [u8; 32], stamp: Tai64n, now: Mono) {
+        let Some(peer) = self.peers.values_mut().find(|peer| *peer.key.as_bytes() == key) else { return };
+        let newer = peer.stamp.is_none_or(|newest| stamp > newest);
+        let hasty = peer.answered.is_some_and(|at| now.since(at) < HANDSHAKE_GAP);
+        if newer && !hasty {
+            peer.stamp = Some(stamp);
+            peer.answered = Some(now);
+            peer.untold.push(stamp);
+        }
+    }
+
+    pub fn reset_clock(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.stamp = None;
+        }
+    }
+
+    pub fn gateway_restarted(&mut self) {
+        self.asked.clear();
+        for peer in self.peers.values_mut() {
+            peer.answered = None;
+            peer.status_told = None;
+        }
+    }
+
+    pub fn stamp_told(&mut self, id: PeerId, stamp: Tai64n) {
+        let peer = self.peers.get_mut(&id).expect("stamps are told of known peers");
+        assert_eq!(peer.untold, [stamp], "the stamp that was answered, once");
+        peer.untold.clear();
+    }
+
+    pub fn first_handshake_told(&mut self, id: PeerId) {
+        let peer = self.peers.get_mut(&id).expect("handshakes are told of known peers");
+        assert!(!std::mem::replace(&mut peer.first_handshake_told, true), "there is one first handshake");
+    }
+
+    pub fn endpoint_told(&mut self, id: PeerId, endpoint: SocketAddr) {
+        let peer = self.peers.get(&id).expect("endpoints are told of known peers");
+        assert!(peer.places.contains(&endpoint), "{endpoint} is a stranger's");
+    }
+
+    pub fn status_told(&mut self, id: PeerId, now: Mono) {
+        let peer = self.peers.get_mut(&id).expect("states are told of known peers");
+        let before = peer.status_told.replace(now);
+        assert!(before.is_none_or(|at| now.since(at) >= Duration::from_secs(1)), "once a second at most");
+    }
+
+    pub fn answered(&mut self, ask: AskId, now: Mono) {
+        let until = self.asked.remove(&ask).expect("one answer to each question");
+        assert!(now <= until, "{ask:?} was answered {:?} late", now.since(until));
+    }
+
+    /// Nothing that should have been said by now is left unsaid.
+    pub fn check(&self, now: Mono) {
+        let late = self.asked.iter().find(|(_, until)| **until < now);
+        assert!(late.is_none(), "no answer to {late:?} at {now:?}");
+        for peer in self.peers.values() {
+            assert!(peer.untold.is_empty(), "an answered stamp was not told");
+        }
+    }
+}

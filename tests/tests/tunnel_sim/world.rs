@@ -1,0 +1,605 @@
+//! The gateway, its store, the devices and what befalls them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_engine::id::{Id, PeerId};
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::tunnel::device::Device;
+use fleetgate_engine::tunnel::plain::{PlainNoise, PlainSession};
+use fleetgate_engine::tunnel::session::Noise;
+use fleetgate_engine::tunnel::{Config, Tunnel};
+use fleetgate_engine::wire::{
+    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
+    Question, Route, StreamId, StreamInput, StreamOutput, Tai64n,
+};
+use fleetgate_keys::{PrivateKey, PublicKey};
+
+use crate::model::{self, Model};
+use crate::network::{CALM, Datagram, Network, Weather};
+use crate::random::Random;
+
+const START: Mono = Mono::from_secs(10_000);
+const WALL: Wall = Wall::from_millis(1_750_000_000_000);
+/// The real clock always moves on between two turns.
+const TURN: Duration = Duration::from_micros(50);
+
+/// Events in a simulated second, by far: more is a loop that finds no rest.
+const EVENTS_PER_SECOND: u64 = 10_000;
+
+fn gateway_address() -> SocketAddr {
+    "198.51.100.1:51820".parse().expect("an address")
+}
+
+fn stranger() -> SocketAddr {
+    "192.0.2.66:666".parse().expect("an address")
+}
+
+fn behind() -> IpAddr {
+    [192, 168, 1, 50].into()
+}
+
+fn key(n: u8, generation: u8) -> PublicKey {
+    PrivateKey::from_bytes([n.wrapping_mul(7).wrapping_add(generation.wrapping_mul(83)); 32]).public()
+}
+
+fn config() -> Config {
+    Config {
+        pool_v4: "172.24.0.0/14".parse().expect("a network"),
+        pool_v6: "fd00:1::/64".parse().expect("a network"),
+    }
+}
+
+struct Host {
+    n: u8,
+    id: PeerId,
+    device: Device<PlainSession>,
+    at: SocketAddr,
+    online: bool,
+    /// Whether it sends keepalives; a sleeper speaks only when spoken to.
+    awake: bool,
+    /// Its wall clock is this far ahead of ours.
+    ahead_ms: i64,
+    generation: u8,
+    boots: u32,
+}
+
+impl Host {
+    fn v4(&self) -> IpAddr {
+        [172, 24, 0, self.n].into()
+    }
+
+    fn v6(&self) -> IpAddr {
+        format!("fd00:1::{:x}", self.n).parse().expect("an address")
+    }
+
+    fn spec(&self) -> PeerSpec {
+        PeerSpec {
+            id: self.id,
+            kind: PeerKind::Device,
+            keys: vec![PeerKey { public: key(self.n, self.generation), psk: None }],
+            addresses: vec![self.v4(), self.v6()],
+            networks: vec!["192.168.1.0/24".parse().expect("a network")],
+        }
+    }
+}
+
+pub struct World {
+    random: Random,
+    now: Now,
+    /// What the device clocks are measured against; the gateway's own may step.
+    true_wall: Wall,
+    tunnel: Tunnel<PlainNoise>,
+    due: Option<Mono>,
+    store: BTreeMap<PeerId, (PeerSpec, PeerMemory)>,
+    network: Network,
+    hosts: Vec<Host>,
+    model: Model,
+    answers: BTreeMap<AskId, Answer>,
+    streams: Vec<(StreamId, StreamOutput)>,
+    asks: u64,
+    moves: u16,
+    trace: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, devices: u8) -> Self {
+        let mut random = Random::new(seed);
+        let tunnel = gateway(&mut random);
+        let mut world = World {
+            now: Now { mono: START, wall: WALL },
+            true_wall: WALL,
+            tunnel,
+            due: None,
+            store: BTreeMap::new(),
+            network: Network::new(),
+            hosts: Vec::new(),
+            model: Model::default(),
+            answers: BTreeMap::new(),
+            streams: Vec::new(),
+            asks: 0,
+            moves: 0,
+            trace: 0,
+            random,
+        };
+        for n in 2..2 + devices {
+            let host = world.host(n);
+            world.hosts.push(host);
+            world.enrol(world.hosts.len() - 1);
+        }
+        world
+    }
+
+    fn host(&mut self, n: u8) -> Host {
+        let at = self.new_place();
+        let awake = !self.random.chance(250);
+        let mut host = Host {
+            n,
+            id: Id::from_i64(i64::from(n)),
+            device: Device::new(session(n, 0, 0, awake, self.now), vec![], vec![]),
+            at,
+            online: true,
+            awake,
+            ahead_ms: 0,
+            generation: 0,
+            boots: 0,
+        };
+        self.boot(&mut host);
+        host
+    }
+
+    /// A fingerprint of everything that was said.
+    pub fn trace(&self) -> u64 {
+        self.trace
+    }
+
+    fn note(&mut self, what: &impl std::fmt::Debug) {
+        for byte in format!("{:?} {what:?}", self.now.mono).bytes() {
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    // ------------------------------------------------------------------ time
+
+    /// Lives on, with something befalling somebody every now and then.
+    pub fn storm(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        while self.now.mono < end {
+            self.befall();
+            let pause = if self.random.chance(100) { (60_000, 400_000) } else { (1, 20_000) };
+            let pause = self.random.millis(pause.0, pause.1);
+            self.run(pause);
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        let mut left = EVENTS_PER_SECOND * (1 + time.as_secs());
+        while let Some(at) = self.next_event().filter(|at| *at <= end) {
+            left = left.checked_sub(1).expect("there is a rest between events");
+            self.advance_to(at);
+            self.deliver();
+            self.poll_hosts();
+            self.turn(Input::Timeout);
+        }
+        self.advance_to(end);
+        self.model.check(self.now.mono);
+    }
+
+    fn advance_to(&mut self, at: Mono) {
+        let step = at.since(self.now.mono);
+        self.now = Now { mono: self.now.mono + step, wall: self.now.wall + step };
+        self.true_wall = self.true_wall + step;
+    }
+
+    fn next_event(&mut self) -> Option<Mono> {
+        let now = self.now.mono;
+        let hosts =
+            self.hosts.iter_mut().filter(|host| host.online).filter_map(|host| host.device.next_poll(now));
+        let soonest = hosts.chain(self.network.next()).chain(self.due).min()?;
+        Some(soonest.max(now + TURN))
+    }
+
+    fn deliver(&mut self) {
+        while let Some(datagram) = self.network.arrive(self.now.mono) {
+            if datagram.to == gateway_address() {
+                self.deliver_to_gateway(&datagram);
+            } else {
+                self.deliver_to_host(&datagram);
+            }
+        }
+    }
+
+    fn deliver_to_gateway(&mut self, datagram: &Datagram) {
+        let Datagram { from, bytes, .. } = datagram;
+        if bytes[0] == 1 {
+            let key = bytes[8..40].try_into().expect("32 bytes");
+            let stamp = Tai64n(bytes[40..52].try_into().expect("twelve bytes"));
+            self.model.initiation(key, stamp, self.now.mono);
+        }
+        if *from != stranger() {
+            self.network.overhear(datagram, &mut self.random);
+        }
+        self.turn(Input::Datagram { from: *from, to: None, bytes });
+    }
+
+    fn deliver_to_host(&mut self, datagram: &Datagram) {
+        let now = self.now.mono;
+        let Some(place) = self.hosts.iter().position(|host| host.at == datagram.to && host.online) else {
+            return;
+        };
+        let replies = self.hosts[place].device.receive(&datagram.bytes, gateway_address(), now);
+        self.launch(place, replies);
+    }
+
+    fn poll_hosts(&mut self) {
+        let now = self.now.mono;
+        for place in 0..self.hosts.len() {
+            let host = &mut self.hosts[place];
+            if host.online && host.device.next_poll(now).is_some_and(|due| due <= now) {
+                let datagrams = host.device.poll(now);
+                self.launch(place, datagrams);
+            }
+        }
+    }
+
+    fn launch(&mut self, place: usize, datagrams: Vec<Vec<u8>>) {
+        let from = self.hosts[place].at;
+        for bytes in datagrams {
+            let datagram = Datagram { from, to: gateway_address(), bytes };
+            self.network.send(datagram, &mut self.random, self.now.mono);
+        }
+    }
+
+    fn turn(&mut self, input: Input<'_>) {
+        self.tunnel.handle(input, self.now);
+        self.drain();
+    }
+
+    fn command(&mut self, command: Command) {
+        self.turn(Input::Command(command));
+    }
+
+    fn drain(&mut self) {
+        loop {
+            let output = self.tunnel.poll_output();
+            if let Output::Wait(at, _) = output {
+                assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
+                self.due = at;
+                return;
+            }
+            match &output {
+                Output::Transmit(transmit) => self.note(&(transmit.to, transmit.bytes.len())),
+                other => self.note(other),
+            }
+            self.take(output);
+        }
+    }
+
+    fn take(&mut self, output: Output) {
+        let now = self.now.mono;
+        match output {
+            Output::Transmit(transmit) => {
+                let to_stranger = transmit.to == stranger();
+                assert!(!to_stranger || transmit.bytes[0] == 2, "a stranger gets an answer at most");
+                let datagram = Datagram { from: gateway_address(), to: transmit.to, bytes: transmit.bytes };
+                self.network.send(datagram, &mut self.random, now);
+            }
+            Output::Answer(ask, answer) => {
+                self.model.answered(ask, now);
+                self.answers.insert(ask, answer);
+            }
+            Output::News(news) => self.news(news),
+            Output::Stream(id, output) => self.streams.push((id, output)),
+            Output::Wait(..) => {}
+        }
+    }
+
+    /// What the store keeps, and what the model expects.
+    fn news(&mut self, news: News) {
+        let now = self.now.mono;
+        match news {
+            News::Stamp(id, stamp) => {
+                self.model.stamp_told(id, stamp);
+                self.remember(id, |memory| memory.stamp = Some(stamp));
+            }
+            News::Endpoint(id, endpoint) => {
+                self.model.endpoint_told(id, endpoint);
+                self.remember(id, |memory| memory.endpoint = Some(endpoint));
+            }
+            News::FirstHandshake(id) => {
+                self.model.first_handshake_told(id);
+                let wall = self.now.wall;
+                self.remember(id, |memory| memory.last_handshake = Some(wall));
+            }
+            News::Status(id, _) => self.model.status_told(id, now),
+            News::UnknownKey(key, _) => {
+                assert!(self.model.peers.values().all(|peer| peer.key != key), "the key is known");
+            }
+            News::Up(_) | News::Refused(..) => {}
+        }
+    }
+
+    fn remember(&mut self, id: PeerId, change: impl FnOnce(&mut PeerMemory)) {
+        let (_, memory) = self.store.get_mut(&id).expect("news of enrolled peers only");
+        change(memory);
+    }
+
+    // ------------------------------------------------------------------ fate
+
+    fn befall(&mut self) {
+        let place = self.random.below(self.hosts.len() as u64) as usize;
+        match self.random.below(100) {
+            0..35 => self.ask_something(place),
+            35..40 => (0..4).for_each(|_| self.ask_something(place)),
+            40..50 => self.roam(place),
+            50..56 => self.reboot(place),
+            56..62 => self.hosts[place].online ^= true,
+            62..66 => self.step_device_clock(place),
+            66..68 => self.step_gateway_clock(),
+            68..71 => self.restart_gateway(),
+            71..74 => self.remove_or_enrol(place),
+            74..77 => self.rekey(place),
+            77..80 => self.reset_clock(place),
+            80..83 => self.edit(place),
+            83..90 => self.network.replay(stranger(), &mut self.random, self.now.mono),
+            90..95 => self.network.weather = Weather::draw(&mut self.random),
+            _ => self.wake_up(place),
+        }
+    }
+
+    fn new_place(&mut self) -> SocketAddr {
+        self.moves += 1;
+        SocketAddr::new([203, 0, (self.moves >> 8) as u8, self.moves as u8].into(), 40_000)
+    }
+
+    /// A NAT forgot it, or it is in another network now.
+    fn roam(&mut self, place: usize) {
+        let at = self.new_place();
+        let host = &mut self.hosts[place];
+        host.at = at;
+        if let Some(peer) = self.model.peers.get_mut(&host.id) {
+            peer.places.insert(at);
+        }
+    }
+
+    fn clock_of(&self, host: &Host) -> Now {
+        let ahead = host.ahead_ms;
+        Now { mono: self.now.mono, wall: Wall::from_millis(self.true_wall.as_millis() + ahead) }
+    }
+
+    fn boot(&self, host: &mut Host) {
+        host.boots += 1;
+        let clock = self.clock_of(host);
+        let session = session(host.n, host.generation, host.boots, host.awake, clock);
+        host.device = Device::new(session, vec![host.v4(), host.v6(), behind()], vec![22]);
+    }
+
+    fn reboot(&mut self, place: usize) {
+        let mut host = self.hosts.remove(place);
+        self.boot(&mut host);
+        self.hosts.insert(place, host);
+        self.wake_up(place);
+    }
+
+    fn wake_up(&mut self, place: usize) {
+        let now = self.now.mono;
+        if self.hosts[place].online {
+            let datagrams = self.hosts[place].device.initiate(now);
+            self.launch(place, datagrams);
+        }
+    }
+
+    fn step_device_clock(&mut self, place: usize) {
+        let step = self.random.below(4_000_000) as i64 - 2_000_000;
+        self.hosts[place].ahead_ms += step;
+        let clock = self.clock_of(&self.hosts[place]);
+        self.hosts[place].device.session.set_clock(clock);
+    }
+
+    fn step_gateway_clock(&mut self) {
+        let step = self.random.below(600_000) as i64 - 300_000;
+        self.now.wall = Wall::from_millis(self.now.wall.as_millis() + step);
+    }
+
+    /// Everything but the store is gone.
+    fn restart_gateway(&mut self) {
+        self.streams.clear();
+        self.tunnel = gateway(&mut self.random);
+        self.model.gateway_restarted();
+        let peers: Vec<(PeerSpec, PeerMemory)> = self.store.values().cloned().collect();
+        self.tunnel.restore(peers, self.now);
+        self.command(Command::DialAll);
+    }
+
+    fn enrol(&mut self, place: usize) {
+        let host = &self.hosts[place];
+        let (id, spec, at) = (host.id, host.spec(), host.at);
+        self.model.peers.insert(id, model::Peer::new(spec.keys[0].public, at));
+        self.store.insert(id, (spec.clone(), PeerMemory::default()));
+        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+    }
+
+    fn remove_or_enrol(&mut self, place: usize) {
+        let id = self.hosts[place].id;
+        if self.store.remove(&id).is_none() {
+            return self.enrol(place);
+        }
+        self.command(Command::Remove(id));
+        self.model.peers.remove(&id);
+        assert!(self.tunnel.status(id).is_none());
+    }
+
+    /// The operator replaces the key; the device learns it at once or never.
+    fn rekey(&mut self, place: usize) {
+        let host = &mut self.hosts[place];
+        host.generation = host.generation.wrapping_add(1) % 3;
+        let (id, spec, at) = (host.id, host.spec(), host.at);
+        let Some((stored, memory)) = self.store.get_mut(&id) else { return };
+        *stored = spec.clone();
+        memory.stamp = None;
+        memory.last_handshake = None;
+        let mut peer = model::Peer::new(spec.keys[0].public, at);
+        let before = self.model.peers.remove(&id).expect("it is enrolled");
+        peer.places.extend(before.places);
+        peer.status_told = before.status_told;
+        self.model.peers.insert(id, peer);
+        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+        assert!(!self.tunnel.status(id).expect("it is enrolled").established, "the old session has ended");
+        if self.random.chance(800) {
+            self.reboot(place);
+        }
+    }
+
+    fn reset_clock(&mut self, place: usize) {
+        let id = self.hosts[place].id;
+        if self.store.contains_key(&id) {
+            self.remember(id, |memory| memory.stamp = None);
+        }
+        self.model.reset_clock(id);
+        self.command(Command::ResetClock(id));
+    }
+
+    /// Another list of networks: nothing that a session could notice.
+    fn edit(&mut self, place: usize) {
+        let id = self.hosts[place].id;
+        let Some((spec, _)) = self.store.get_mut(&id) else { return };
+        spec.networks.push("10.7.0.0/16".parse().expect("a network"));
+        spec.networks.truncate(3);
+        let spec = spec.clone();
+        let before = self.tunnel.status(id).map(|status| status.established);
+        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+        assert_eq!(self.tunnel.status(id).map(|status| status.established), before);
+    }
+
+    // ------------------------------------------------------------- questions
+
+    fn ask(&mut self, question: Question, timeout: Duration) -> AskId {
+        self.asks += 1;
+        let id = AskId(self.asks);
+        self.model.asked.insert(id, self.now.mono + timeout + TURN);
+        self.command(Command::Ask(Ask { id, host: Id::from_i64(1), question, timeout }));
+        id
+    }
+
+    fn ask_something(&mut self, place: usize) {
+        let host = &self.hosts[place];
+        let (peer, addresses) = (host.id, [host.v4(), host.v6(), behind()]);
+        let address = addresses[self.random.below(3) as usize];
+        let question = match self.random.below(5) {
+            0 => Question::Evidence { peer },
+            1 | 2 => Question::Echo { peer, address, count: 1 + self.random.below(5) as u8 },
+            3 => Question::Connect {
+                route: Route::Tunnel { peer, address },
+                port: 22 + self.random.below(2) as u16,
+            },
+            _ => Question::Handshake { peer },
+        };
+        let longest = if self.random.chance(500) { 300 } else { 20_000 };
+        let timeout = self.random.millis(1, longest);
+        self.ask(question, timeout);
+    }
+
+    fn answer(&mut self, question: Question) -> Answer {
+        let timeout = Duration::from_secs(20);
+        let ask = self.ask(question, timeout);
+        self.run(timeout + Duration::from_secs(1));
+        self.answers.remove(&ask).expect("an answer")
+    }
+
+    // ------------------------------------------------------------------ calm
+
+    /// Everything is mended; then everybody who should be reachable is.
+    pub fn calm_down(&mut self) {
+        self.network.weather = CALM;
+        for place in 0..self.hosts.len() {
+            self.mend(place);
+        }
+        // A session that only one side remembers ends after 180 s.
+        self.run(Duration::from_secs(400));
+        for place in 0..self.hosts.len() {
+            self.check_host(place);
+        }
+        assert!(self.tunnel.totals().sessions <= self.hosts.len());
+        assert_eq!(self.tunnel.totals().initiations_waiting, 0);
+        self.run(Duration::from_secs(20));
+        assert_eq!(self.tunnel.totals().connections, 0, "no connection is left behind");
+    }
+
+    /// The device gets its key and is switched on; the operator forgets its clock.
+    fn mend(&mut self, place: usize) {
+        if !self.store.contains_key(&self.hosts[place].id) {
+            self.enrol(place);
+        }
+        self.hosts[place].online = true;
+        self.reset_clock(place);
+        self.reboot(place);
+    }
+
+    fn check_host(&mut self, place: usize) {
+        let (id, at, awake) = (self.hosts[place].id, self.hosts[place].at, self.hosts[place].awake);
+        let status = self.tunnel.status(id).expect("it is enrolled");
+        assert_eq!(status.endpoint, Some(at), "{id} is where it is");
+        assert!(status.established || !awake, "{id} sends keepalives and has no tunnel");
+        for address in [self.hosts[place].v4(), self.hosts[place].v6(), behind()] {
+            self.check_echo(id, address, awake);
+        }
+        let route = Route::Tunnel { peer: id, address: self.hosts[place].v6() };
+        let connect = self.answer(Question::Connect { route, port: 22 });
+        assert!(matches!(connect, Answer::Connect(Ok(_))) || !awake, "{id}: {connect:?}");
+        if awake {
+            self.check_stream(place);
+        }
+    }
+
+    fn check_stream(&mut self, place: usize) {
+        let (peer, to) = (self.hosts[place].id, SocketAddr::new(self.hosts[place].v4(), 22));
+        self.asks += 1;
+        let id = StreamId(self.asks);
+        let said: Vec<u8> = (0..20_000).map(|n| n as u8).collect();
+        let words = [
+            StreamInput::Open { peer, to, timeout: Duration::from_secs(5) },
+            StreamInput::Send(said.clone()),
+            StreamInput::Finish,
+        ];
+        for word in words {
+            self.command(Command::Stream(id, word));
+            self.run(Duration::from_secs(5));
+        }
+        let (mut heard, mut ends) = (Vec::new(), Vec::new());
+        for (_, output) in self.streams.extract_if(.., |(other, _)| *other == id) {
+            match output {
+                StreamOutput::Data(data) => heard.extend(data),
+                StreamOutput::Finished | StreamOutput::Closed(_) => ends.push(output),
+                StreamOutput::Connected | StreamOutput::Writable(_) => {}
+            }
+        }
+        assert!(heard == said, "{peer} says everything back");
+        assert!(matches!(ends[..], [StreamOutput::Finished, StreamOutput::Closed(None)]), "{ends:?}");
+    }
+
+    fn check_echo(&mut self, peer: PeerId, address: IpAddr, awake: bool) {
+        let answer = self.answer(Question::Echo { peer, address, count: 3 });
+        let Answer::Echo(EchoAnswer { sent, rtts, .. }) = &answer else {
+            panic!("{peer}: an echo answer is expected, not {answer:?}");
+        };
+        assert!((*sent, rtts.len()) == (3, 3) || !awake, "{peer} at {address}: {answer:?}");
+        assert!(rtts.iter().all(|rtt| (20..=60).contains(&rtt.as_millis())), "{rtts:?}");
+    }
+}
+
+fn gateway(random: &mut Random) -> Tunnel<PlainNoise> {
+    let own = PrivateKey::from_bytes([200; 32]).public();
+    Tunnel::new(config(), PlainNoise::new(own, random.seed()), random.seed())
+}
+
+fn session(n: u8, generation: u8, boots: u32, awake: bool, clock: Now) -> PlainSession {
+    let mut seed = [n; 32];
+    seed[0] = generation;
+    seed[1..5].copy_from_slice(&boots.to_le_bytes());
+    let mut noise = PlainNoise::new(key(n, generation), seed);
+    let gateway = PrivateKey::from_bytes([200; 32]).public();
+    let index = (u32::from(n) << 16 | boots) & 0x00ff_ffff;
+    noise.session(&gateway, None, index, clock).as_client(awake.then_some(Duration::from_secs(25)))
+}
