@@ -27,6 +27,7 @@ const SOON: Duration = Duration::from_secs(10);
 const STALE_INTERVALS: u32 = 2;
 
 pub struct Host {
+    /// Without the services: each has its own spec.
     pub(super) spec: HostSpec,
     pub(super) paths: Paths,
     pub(super) track: Track<HostStatus>,
@@ -43,7 +44,7 @@ pub struct Host {
     /// Somebody waits for a check that only what is newer can satisfy.
     pub(super) newer_than: Option<Mono>,
     /// Its own check, under way with this question.
-    pub(super) check: Option<Liveness>,
+    pub(super) check: Option<Box<Liveness>>,
     pub(super) question: Option<AskId>,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
@@ -85,7 +86,8 @@ impl Host {
         host
     }
 
-    fn blank(spec: HostSpec, now: Now) -> Host {
+    fn blank(mut spec: HostSpec, now: Now) -> Host {
+        let services = std::mem::take(&mut spec.services);
         Host {
             paths: Paths::of(&spec),
             track: Track::pending(),
@@ -106,7 +108,7 @@ impl Host {
             watched_from: now.mono,
             dialled: None,
             dial_failed: None,
-            services: spec.services.iter().map(|s| Service::new(s.clone(), now)).collect(),
+            services: services.into_iter().map(|s| Service::new(s, now)).collect(),
             session: None,
             learnt: None,
             strange_key: None,
@@ -174,8 +176,9 @@ impl Host {
 
     /// Takes a changed spec; states stay where the service still exists. Whatever was asked under
     /// the old spec is forgotten.
-    pub fn change(&mut self, spec: HostSpec, turn: &mut Turn<'_>) {
-        if spec == self.spec {
+    pub fn change(&mut self, mut spec: HostSpec, turn: &mut Turn<'_>) {
+        let services = std::mem::take(&mut spec.services);
+        if spec == self.spec && services.iter().eq(self.services.iter().map(|s| &s.spec)) {
             return;
         }
         let interrupted = self.check.is_some();
@@ -185,20 +188,19 @@ impl Host {
         self.paths = Paths::of(&spec);
         self.came &= spec.peer == self.spec.peer;
         self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
-        let before = std::mem::replace(&mut self.spec, spec);
+        self.spec = spec;
         if interrupted || own_changed || self.track.status == HostStatus::Pending {
             self.planned = Some(turn.soon(self.soon()));
         }
-        self.change_services(&before.services, own_changed, turn);
+        self.change_services(services, own_changed, turn);
     }
 
-    fn change_services(&mut self, before: &[ServiceSpec], host_changed: bool, turn: &Turn<'_>) {
+    fn change_services(&mut self, specs: Vec<ServiceSpec>, host_changed: bool, turn: &Turn<'_>) {
         let mut old = std::mem::take(&mut self.services);
         let soon = turn.soon(self.soon());
-        for spec in self.spec.services.clone() {
-            let same = before.contains(&spec) && !host_changed;
+        for spec in specs {
             let service = match old.iter().position(|s| s.spec.name == spec.name) {
-                Some(at) => old.swap_remove(at).changed(spec, same),
+                Some(at) => old.swap_remove(at).changed(spec, host_changed),
                 None => Service::new(spec, turn.now),
             };
             self.services.push(service);
@@ -349,6 +351,11 @@ impl Host {
         self.spec.id
     }
 
+    #[cfg(test)]
+    pub fn awaits_its_first_handshake(&self) -> bool {
+        self.track.status == HostStatus::Pending && !self.came && self.paths.direct.is_none()
+    }
+
     pub fn service_count(&self) -> usize {
         self.services.len()
     }
@@ -386,7 +393,7 @@ fn is_same_host(a: &HostSpec, b: &HostSpec) -> bool {
 }
 
 pub(super) fn is_outdated(last_check: Option<Wall>, timing: &Timing, now: Now) -> bool {
-    last_check.is_some_and(|at| now.wall.since(at) > timing.interval * STALE_INTERVALS)
+    last_check.is_some_and(|at| now.wall.since(at) > timing.interval.saturating_mul(STALE_INTERVALS))
 }
 
 /// The next check as it was planned before a restart, if that is still ahead.

@@ -73,10 +73,8 @@ pub enum Verdict {
     Dead {
         text: String,
     },
-    /// Something could not even be asked, so that nothing follows.
-    Unclear {
-        text: String,
-    },
+    /// Something, or anything at all, could not be asked: nothing follows.
+    Unclear,
 }
 
 impl Liveness {
@@ -246,11 +244,10 @@ impl Liveness {
     }
 
     fn end(&self) -> Next {
-        let text = match self.tried.is_empty() {
-            true => "there is no way to ask this host".to_owned(),
-            false => format!("no answer: {}", self.tried.join("; ")),
-        };
-        Next::Done(if self.unclear { Verdict::Unclear { text } } else { Verdict::Dead { text } })
+        if self.unclear || self.tried.is_empty() {
+            return Next::Done(Verdict::Unclear);
+        }
+        Next::Done(Verdict::Dead { text: format!("no answer: {}", self.tried.join("; ")) })
     }
 
     /// The way it went, and what failed before.
@@ -296,5 +293,159 @@ pub fn age(d: Duration) -> String {
         s @ 120..7_200 => format!("{} min", s / 60),
         s @ 7_200..172_800 => format!("{} h", s / 3_600),
         s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::testing;
+    use crate::wire::{EchoAnswer, HostSpec, SshAnswer};
+
+    const NOW: Mono = Mono::from_secs(1_000);
+    const TOOK: Duration = Duration::from_millis(30);
+
+    fn spec() -> HostSpec {
+        HostSpec { direct: Some("cam.example".into()), ..testing::host(1) }
+    }
+
+    fn rules(spec: &HostSpec) -> Rules {
+        Rules {
+            newer_than: Mono::from_secs(940),
+            may_dial: true,
+            came: true,
+            port: 22,
+            pin: spec.ssh.pin.clone(),
+            paths: Paths::of(spec),
+        }
+    }
+
+    fn evidence(last_packet: u64, established: bool) -> Answer {
+        let at = Some(Mono::from_secs(last_packet));
+        Answer::Evidence(Evidence { last_packet: at, last_handshake: at, established, clock_skew_ms: None })
+    }
+
+    fn echo(answered: bool) -> Answer {
+        let rtts = if answered { vec![TOOK] } else { vec![] };
+        Answer::Echo(EchoAnswer { sent: 1, rtts, failure: None })
+    }
+
+    fn no_session() -> Answer {
+        let failure = Some(ConnectFailure::NoTunnel);
+        Answer::Echo(EchoAnswer { sent: 0, rtts: vec![], failure })
+    }
+
+    const SILENT: Answer = Answer::Connect(Err(ConnectFailure::Timeout));
+    const NO_HANDSHAKE: Answer = Answer::Handshake(Err(ConnectFailure::Timeout));
+
+    /// Runs a check on these answers: what was asked, and how it ended.
+    fn check(rules: Rules, answers: Vec<Answer>) -> (String, &'static str) {
+        let (mut check, mut next) = Liveness::begin(rules);
+        let mut asked = Vec::new();
+        let mut answers = answers.into_iter();
+        loop {
+            match next {
+                Next::Ask(question) => asked.push(name(&question)),
+                Next::Done(Verdict::Alive { source, .. }) => return (asked.join(" "), source),
+                Next::Done(Verdict::Dead { .. }) => return (asked.join(" "), "dead"),
+                Next::Done(Verdict::Unclear) => return (asked.join(" "), "unclear"),
+            }
+            next = check.answer(answers.next().expect("an answer to each question"), NOW);
+        }
+    }
+
+    fn name(question: &Question) -> &'static str {
+        match question {
+            Question::Evidence { .. } => "evidence",
+            Question::Echo { .. } => "echo",
+            Question::Connect { route: crate::wire::Route::Tunnel { .. }, .. } => "tcp",
+            Question::Connect { .. } => "direct",
+            Question::Handshake { .. } => "handshake",
+            Question::Ssh { .. } => "key",
+        }
+    }
+
+    #[test]
+    fn each_step_follows_from_the_failure_of_the_one_before() {
+        let connected = Answer::Connect(Ok(TOOK));
+        let refused = Answer::Connect(Err(ConnectFailure::Refused));
+        let table: Vec<(Vec<Answer>, &str, &str)> = vec![
+            (vec![evidence(941, true)], "evidence", "evidence"),
+            (vec![evidence(940, true), echo(true)], "evidence echo", "echo"),
+            (vec![evidence(1, true), echo(false), connected.clone()], "evidence echo tcp", "tcp"),
+            (vec![evidence(1, true), echo(false), refused.clone()], "evidence echo tcp", "tcp"),
+            (
+                vec![evidence(1, true), echo(false), SILENT, Answer::Handshake(Ok(TOOK))],
+                "evidence echo tcp handshake",
+                "handshake",
+            ),
+            (
+                vec![evidence(1, true), echo(false), SILENT, NO_HANDSHAKE, connected.clone()],
+                "evidence echo tcp handshake direct",
+                "direct",
+            ),
+            (
+                vec![evidence(1, true), echo(false), SILENT, NO_HANDSHAKE, refused],
+                "evidence echo tcp handshake direct",
+                "dead",
+            ),
+            (
+                vec![evidence(1, true), no_session(), NO_HANDSHAKE, SILENT],
+                "evidence echo handshake direct",
+                "dead",
+            ),
+            (vec![evidence(1, false), NO_HANDSHAKE, connected], "evidence handshake direct", "direct"),
+        ];
+        for (answers, asked, ended) in table {
+            assert_eq!(check(rules(&spec()), answers), (asked.to_owned(), ended));
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_asked_proves_nothing() {
+        let refused = || Answer::Refused("no such peer".into());
+        let busy = || Answer::Connect(Err(ConnectFailure::Busy));
+        let unclear = |answers| check(rules(&spec()), answers).1;
+        assert_eq!(unclear(vec![refused(), SILENT]), "unclear");
+        assert_eq!(unclear(vec![evidence(1, false), NO_HANDSHAKE, busy()]), "unclear");
+        assert_eq!(unclear(vec![evidence(1, true), echo(false), busy(), NO_HANDSHAKE, SILENT]), "unclear");
+        assert_eq!(unclear(vec![echo(true), SILENT]), "unclear", "an answer to another question");
+    }
+
+    #[test]
+    fn nobody_is_dialled_who_may_not_or_cannot_be() {
+        let quiet = Rules { may_dial: false, ..rules(&spec()) };
+        assert_eq!(check(quiet, vec![evidence(1, false), SILENT]).0, "evidence direct");
+        let never = Answer::Evidence(Evidence::default());
+        let unseen = Rules { came: false, ..rules(&spec()) };
+        assert_eq!(check(unseen, vec![never, SILENT]).0, "evidence direct");
+    }
+
+    #[test]
+    fn a_known_host_must_prove_its_key_at_the_public_address() {
+        let mut spec = spec();
+        spec.ssh.pin = Some("SHA256:a".into());
+        let start = || vec![evidence(1, false), NO_HANDSHAKE];
+        let own = Answer::Ssh(SshAnswer::default());
+        let end = |answer| check(rules(&spec), start().into_iter().chain([answer]).collect());
+        assert_eq!(end(own), ("evidence handshake key".into(), "direct"));
+        let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
+        let stranger = Answer::Ssh(SshAnswer { failure: Some(changed), ..SshAnswer::default() });
+        assert_eq!(end(stranger).1, "dead");
+    }
+
+    #[test]
+    fn behind_a_device_only_its_own_answers_count() {
+        let behind = HostSpec { own_tunnel: false, direct: None, ..spec() };
+        let with = |answers| check(rules(&behind), answers);
+        assert_eq!(with(vec![evidence(999, true), echo(true)]), ("evidence echo".into(), "echo"));
+        assert_eq!(
+            with(vec![evidence(999, true), echo(false), SILENT]),
+            ("evidence echo tcp".into(), "dead")
+        );
+        let dialled = vec![evidence(1, false), Answer::Handshake(Ok(TOOK)), echo(true)];
+        assert_eq!(with(dialled), ("evidence handshake echo".into(), "echo"));
+        let lost_again = vec![evidence(1, false), Answer::Handshake(Ok(TOOK)), no_session()];
+        assert_eq!(with(lost_again), ("evidence handshake echo".into(), "dead"));
     }
 }

@@ -4,7 +4,7 @@
 //! [`Monitor::handle`], then drain [`Monitor::poll_output`] until it says `Wait`. Here is only the
 //! turn: which host an input is for, and which hosts are due.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::{HostId, PeerId};
@@ -13,6 +13,8 @@ use crate::wire::{Answer, AskId, HostMemory, HostSpec, MonitorInput, MonitorOutp
 
 mod alert;
 mod answer;
+#[cfg(test)]
+mod chaos;
 mod depend;
 mod host;
 mod liveness;
@@ -30,8 +32,8 @@ mod turn;
 mod vital;
 
 use host::Host;
-use schedule::{Agenda, Asks, Jitter, Slots};
-use turn::{Asker, Turn};
+use schedule::Agenda;
+use turn::{Asker, Desk, Turn};
 
 pub use turn::Figures;
 
@@ -60,16 +62,9 @@ pub struct Monitor {
     /// Which hosts are reached through a peer.
     behind: BTreeMap<PeerId, BTreeSet<HostId>>,
     agenda: Agenda,
-    asks: Asks<Asker>,
-    out: VecDeque<MonitorOutput>,
-    jitter: Jitter,
-    /// Fixed by the first time that is seen.
-    slots: Option<Slots>,
-    /// Since when the world is seen again, after a start or a suspend.
-    woke: Option<Mono>,
+    desk: Desk,
     /// When the next call was due, at the latest.
     expected: Option<Mono>,
-    figures: Figures,
 }
 
 impl Monitor {
@@ -80,24 +75,19 @@ impl Monitor {
             hosts: BTreeMap::new(),
             behind: BTreeMap::new(),
             agenda: Agenda::default(),
-            asks: Asks::new(),
-            out: VecDeque::new(),
-            jitter: Jitter::new(seed),
-            slots: None,
-            woke: None,
+            desk: Desk::new(seed),
             expected: None,
-            figures: Figures::default(),
         }
     }
 
     /// Continues where an earlier run was. Once, before anything else.
     pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, now: Now) {
         let hosts: Vec<HostMemory> = hosts.into_iter().collect();
-        self.woke = (!hosts.is_empty()).then_some(now.mono);
+        self.desk.woke = (!hosts.is_empty()).then_some(now.mono);
         let away = hosts.iter().filter_map(last_seen).max().map_or(Duration::MAX, |at| now.wall.since(at));
         for memory in hosts {
             let long_away = away > memory.spec.timing.interval;
-            let host = Host::restored(memory, long_away, &mut self.turn(now));
+            let host = Host::restored(memory, long_away, &mut self.desk.turn(now));
             self.adopt(host);
         }
     }
@@ -120,11 +110,11 @@ impl Monitor {
 
     /// What is to be done, one thing at a time; `Wait` when there is nothing more.
     pub fn poll_output(&mut self) -> MonitorOutput {
-        if let Some(output) = self.out.pop_front() {
+        if let Some(output) = self.desk.out.pop_front() {
             return output;
         }
         let due = self.agenda.first().filter(|_| self.has_room());
-        let lost = self.asks.first_overdue();
+        let lost = self.desk.asks.first_overdue();
         self.expected = due.into_iter().chain(lost).min();
         let why = match () {
             () if self.expected.is_none() => Why::Idle,
@@ -136,27 +126,19 @@ impl Monitor {
 
     pub fn figures(&self) -> Figures {
         let services = self.hosts.values().map(Host::service_count).sum();
-        Figures { hosts: self.hosts.len(), services, in_flight: self.asks.len(), ..self.figures }
+        Figures { hosts: self.hosts.len(), services, in_flight: self.desk.asks.len(), ..self.desk.figures }
     }
 
     fn has_room(&self) -> bool {
-        self.asks.len() < self.config.max_in_flight
-    }
-
-    fn turn(&mut self, now: Now) -> Turn<'_> {
-        let slots = *self.slots.get_or_insert_with(|| Slots::new(now));
-        let Monitor { jitter, asks, out, figures, woke, .. } = self;
-        Turn::new(now, (slots, *woke), jitter, asks, out, figures)
+        self.desk.asks.len() < self.config.max_in_flight
     }
 
     /// Lets one host act, and plans it anew.
     fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
-        let Some(mut host) = self.hosts.remove(&id) else {
-            return;
-        };
-        act(&mut host, &mut self.turn(now));
-        self.agenda.set(id, host.wake_at());
-        self.hosts.insert(id, host);
+        if let Some(host) = self.hosts.get_mut(&id) {
+            act(host, &mut self.desk.turn(now));
+            self.agenda.set(id, host.wake_at());
+        }
     }
 
     fn adopt(&mut self, host: Host) {
@@ -176,7 +158,7 @@ impl Monitor {
     }
 
     fn answer(&mut self, id: AskId, answer: Answer, now: Now) {
-        let Some((host, asker)) = self.asks.close(id) else {
+        let Some((host, asker)) = self.desk.asks.close(id) else {
             return;
         };
         self.with(host, now, |host, turn| {
@@ -190,16 +172,12 @@ impl Monitor {
     }
 
     fn news(&mut self, news: News, now: Now) {
-        let (peer, act): (PeerId, Box<dyn Fn(&mut Host, &mut Turn<'_>)>) = match news {
-            News::FirstHandshake(peer) => (peer, Box::new(Host::first_handshake)),
-            News::Up(peer) => (peer, Box::new(Host::session_up)),
-            News::Endpoint(peer, to) => (peer, Box::new(move |h, t| h.endpoint_moved(to, t))),
-            News::Refused(peer, why) => (peer, Box::new(move |h, t| h.handshake_refused(why, t))),
-            News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => return,
+        let Some(peer) = news::concerns(&news) else {
+            return;
         };
         let hosts: Vec<HostId> = self.behind.get(&peer).into_iter().flatten().copied().collect();
         for id in hosts {
-            self.with(id, now, &act);
+            self.with(id, now, |host, turn| host.hear(&news, turn));
         }
     }
 
@@ -247,7 +225,7 @@ impl Monitor {
             return;
         };
         self.expected = None;
-        self.woke = Some(now.mono);
+        self.desk.woke = Some(now.mono);
         let gap = now.mono.since(expected);
         let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
         for id in hosts {
@@ -256,8 +234,8 @@ impl Monitor {
     }
 
     fn give_up_questions(&mut self, now: Now) {
-        while let Some(id) = self.asks.overdue(now.mono) {
-            self.figures.lost_answers += 1;
+        while let Some(id) = self.desk.asks.overdue(now.mono) {
+            self.desk.figures.lost_answers += 1;
             self.answer(id, Answer::Refused("nobody answered this question".to_owned()), now);
         }
     }

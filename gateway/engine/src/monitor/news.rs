@@ -7,8 +7,9 @@ use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::id::PeerId;
 use crate::time::Mono;
-use crate::wire::{Event, EventKind, HostStatus, Record, Refusal};
+use crate::wire::{Event, EventKind, HostStatus, News, Record, Refusal};
 
 use super::host::Host;
 use super::liveness::age;
@@ -29,9 +30,29 @@ pub struct Told {
     refused: Option<(Mono, Discriminant<Refusal>)>,
 }
 
+/// The peer whose hosts are to hear it.
+pub fn concerns(news: &News) -> Option<PeerId> {
+    match news {
+        News::FirstHandshake(peer) | News::Up(peer) | News::Endpoint(peer, _) | News::Refused(peer, _) => {
+            Some(*peer)
+        }
+        News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => None,
+    }
+}
+
 impl Host {
+    pub fn hear(&mut self, news: &News, turn: &mut Turn<'_>) {
+        match news {
+            News::FirstHandshake(_) => self.first_handshake(turn),
+            News::Up(_) => self.session_up(turn),
+            News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
+            News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
+            News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => {}
+        }
+    }
+
     /// The first handshake ever, or under a new key: everything through the tunnel can start.
-    pub fn first_handshake(&mut self, turn: &mut Turn<'_>) {
+    fn first_handshake(&mut self, turn: &mut Turn<'_>) {
         if self.is_own() {
             // A device with a new key may be another machine: its host key is learnt anew.
             self.learnt = None;
@@ -51,7 +72,7 @@ impl Host {
 
     /// There is a session again: what was given up is asked at once. A soft failure is not, its
     /// retry comes soon enough and an attempt is not to be used up.
-    pub fn session_up(&mut self, turn: &mut Turn<'_>) {
+    fn session_up(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if !self.came {
             self.tunnel_came(now);
@@ -71,7 +92,7 @@ impl Host {
         }
     }
 
-    pub fn endpoint_moved(&mut self, to: SocketAddr, turn: &mut Turn<'_>) {
+    fn endpoint_moved(&mut self, to: SocketAddr, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if self.is_own() && self.told.moved.is_none_or(|at| now.since(at) >= MOVE_GAP) {
             self.told.moved = Some(now);
@@ -84,7 +105,7 @@ impl Host {
         }
     }
 
-    pub fn handshake_refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
+    fn handshake_refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         let (now, kind) = (turn.now.mono, discriminant(&refusal));
         let silent = self.told.refused.is_some_and(|(at, last)| {
             now.since(at) < if last == kind { REFUSAL_GAP } else { OTHER_REFUSAL_GAP }

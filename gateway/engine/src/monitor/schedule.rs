@@ -96,6 +96,11 @@ impl Agenda {
         self.due.first().map(|(at, _)| *at)
     }
 
+    #[cfg(test)]
+    pub fn is_planned(&self, host: HostId) -> bool {
+        self.when.contains_key(&host)
+    }
+
     /// Takes the host that has waited longest, if any is due.
     pub fn pop_due(&mut self, now: Mono) -> Option<HostId> {
         let (at, host) = *self.due.first()?;
@@ -144,6 +149,11 @@ impl<T> Asks<T> {
 
     pub fn first_overdue(&self) -> Option<Mono> {
         self.given_up.first().map(|(at, _)| *at)
+    }
+
+    #[cfg(test)]
+    pub fn is_open(&self, host: HostId) -> bool {
+        self.open.values().any(|(asker, ..)| *asker == host)
     }
 
     pub fn len(&self) -> usize {

@@ -135,9 +135,9 @@ impl Service {
         matches!(self.spec.check, Check::Ssh | Check::Sensor(_) | Check::Command { .. })
     }
 
-    /// Takes another spec; only the same one keeps its plan.
-    pub fn changed(self, spec: ServiceSpec, same: bool) -> Self {
-        let planned = self.planned.filter(|_| same);
+    /// Takes another spec; only the same one on the same host keeps its plan.
+    pub fn changed(self, spec: ServiceSpec, host_changed: bool) -> Self {
+        let planned = self.planned.filter(|_| spec == self.spec && !host_changed);
         Service { spec, planned, ..self }
     }
 

@@ -53,7 +53,7 @@ impl Host {
         let pin = self.pin();
         let user = self.spec.ssh.user.clone().filter(|_| way == Way::Tunnel || pin.is_some());
         let commands = if user.is_some() { self.commands(&riders) } else { Vec::new() };
-        let timeout = self.spec.timing.timeout + commands.iter().map(|c| c.timeout).sum();
+        let timeout = commands.iter().fold(self.spec.timing.timeout, |sum, c| sum.saturating_add(c.timeout));
         let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
         let question = Question::Ssh { route, port: self.spec.ssh.port, run };
         let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);

@@ -37,69 +37,91 @@ pub struct Figures {
     pub lost_answers: u64,
 }
 
+/// Retries are at least this far apart, whatever is configured: a check that ends at once must not
+/// be made again in the same turn.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+/// A year: nobody waits longer, and arithmetic cannot overflow.
+const MAX_RETRY: Duration = Duration::from_secs(366 * 86_400);
+
+/// What all hosts share between turns.
+#[derive(Debug)]
+pub struct Desk {
+    pub asks: Asks<Asker>,
+    pub out: VecDeque<MonitorOutput>,
+    pub figures: Figures,
+    /// Since when the world is seen again, after a start or a suspend.
+    pub woke: Option<Mono>,
+    jitter: Jitter,
+    /// Fixed by the first time that is seen.
+    slots: Option<Slots>,
+}
+
+impl Desk {
+    /// `seed` feeds the jitter.
+    pub fn new(seed: u64) -> Self {
+        Desk {
+            asks: Asks::new(),
+            out: VecDeque::new(),
+            figures: Figures::default(),
+            woke: None,
+            jitter: Jitter::new(seed),
+            slots: None,
+        }
+    }
+
+    pub fn turn(&mut self, now: Now) -> Turn<'_> {
+        let slots = *self.slots.get_or_insert_with(|| Slots::new(now));
+        let (retry_factor, spread) = (self.jitter.retry_factor(), self.jitter.unit());
+        Turn { now, slots, desk: self, retry_factor, spread }
+    }
+}
+
 pub struct Turn<'a> {
     pub now: Now,
-    pub slots: Slots,
-    /// Since when the monitor sees the world again, after a start or a suspend.
-    pub woke: Option<Mono>,
-    asks: &'a mut Asks<Asker>,
-    out: &'a mut VecDeque<MonitorOutput>,
-    figures: &'a mut Figures,
+    slots: Slots,
+    desk: &'a mut Desk,
     /// One draw per turn: what failed together is retried together, in one SSH session.
     retry_factor: f64,
     spread: f64,
 }
 
-impl<'a> Turn<'a> {
-    pub fn new(
-        now: Now,
-        (slots, woke): (Slots, Option<Mono>),
-        jitter: &mut Jitter,
-        asks: &'a mut Asks<Asker>,
-        out: &'a mut VecDeque<MonitorOutput>,
-        figures: &'a mut Figures,
-    ) -> Self {
-        let (retry_factor, spread) = (jitter.retry_factor(), jitter.unit());
-        Turn { now, slots, woke, asks, out, figures, retry_factor, spread }
-    }
-
+impl Turn<'_> {
     pub fn record(&mut self, record: Record) {
-        self.out.push_back(MonitorOutput::Record(record));
+        self.desk.out.push_back(MonitorOutput::Record(record));
     }
 
     pub fn ask(&mut self, host: HostId, asker: Asker, question: Question, timeout: Duration) -> AskId {
-        let id = self.asks.open(host, asker, timeout, self.now.mono);
-        self.out.push_back(MonitorOutput::Ask(Ask { id, host, question, timeout }));
+        let id = self.desk.asks.open(host, asker, timeout, self.now.mono);
+        self.desk.out.push_back(MonitorOutput::Ask(Ask { id, host, question, timeout }));
         id
     }
 
     /// Whatever is answered to it means nothing any more.
     pub fn cancel(&mut self, id: AskId) {
-        self.asks.close(id);
+        self.desk.asks.close(id);
     }
 
     pub fn started(&mut self, planned: Option<Mono>) {
         let late = planned.map_or(Duration::ZERO, |at| self.now.mono.since(at));
-        self.figures.checks += 1;
-        self.figures.latency += late;
-        self.figures.latency_max = self.figures.latency_max.max(late);
+        let figures = &mut self.desk.figures;
+        figures.checks += 1;
+        figures.latency += late;
+        figures.latency_max = figures.latency_max.max(late);
     }
 
     pub fn next(&self, host: HostId, timing: &Timing) -> Next {
-        Next {
-            regular: self.slots.next(host, timing.interval, self.now.mono),
-            retry: self.now.mono + timing.retry.mul_f64(self.retry_factor),
-        }
+        let retry = timing.retry.clamp(MIN_RETRY, MAX_RETRY).mul_f64(self.retry_factor);
+        Next { regular: self.slots.next(host, timing.interval, self.now.mono), retry: self.now.mono + retry }
     }
 
     /// Promptly, but not everything at the same moment.
     pub fn soon(&self, within: Duration) -> Mono {
-        self.now.mono + within.mul_f64(self.spread)
+        self.now.mono + within.min(MAX_RETRY).mul_f64(self.spread)
     }
 
     /// Whether silence may still be our own: less than an interval since we see again.
     pub fn in_grace(&self, interval: Duration) -> bool {
-        self.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
+        self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
 }
 

@@ -29,7 +29,7 @@ impl Host {
         let (check, next) = Liveness::begin(self.rules(turn.now.mono));
         self.newer_than = None;
         self.planned = None;
-        self.check = Some(check);
+        self.check = Some(Box::new(check));
         self.step(next, turn);
     }
 
@@ -97,11 +97,11 @@ impl Host {
         }
         match verdict {
             Verdict::Alive { source, text, rtt, proof } => self.alive(source, text, rtt, proof, turn),
-            Verdict::Dead { .. } if self.never_came() => self.planned = None,
+            Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
             Verdict::Dead { .. } if self.may_sleep(turn.now.mono) => self.fall_asleep(turn),
             Verdict::Dead { text } => self.dead(text, turn),
-            Verdict::Unclear { .. } => self.inconclusive(turn),
+            Verdict::Unclear => self.inconclusive(turn),
         }
         self.settle_held(turn);
     }
@@ -117,6 +117,15 @@ impl Host {
     /// There is no way yet on which it could have answered.
     fn never_came(&self) -> bool {
         !self.came && self.paths.direct.is_none()
+    }
+
+    /// Nothing is asked again and again of what was never there. A host that was, on a way that has
+    /// been taken away since, is not current.
+    fn await_first_handshake(&mut self, turn: &mut Turn<'_>) {
+        match self.track.status {
+            HostStatus::Pending => self.planned = None,
+            _ => self.inconclusive(turn),
+        }
     }
 
     fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
