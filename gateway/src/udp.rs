@@ -136,8 +136,9 @@ impl Udp {
             segment_size: (run.len() > 1).then_some(first.bytes.len()),
             src_ip: first.from,
         };
-        let (state, socket) = (&self.state, &self.socket);
-        let sent = socket.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(socket), &transmit));
+        // Straight to the kernel: tokio calls a new socket unwritable until its reactor has turned,
+        // and the first datagrams of a start are those that bring the fleet back.
+        let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
         if let Err(error) = sent {
             metrics::counter!("fleetgate_udp_send_errors_total").increment(run.len() as u64);
             tracing::debug!(to = %first.to, %error, "datagrams were not sent");
@@ -245,6 +246,15 @@ mod tests {
                 assert_eq!(&buf[..n], expected);
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_new_socket_sends_at_once() {
+        let mut udp = Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
+        assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 1);
     }
 
     #[test]
