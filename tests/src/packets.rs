@@ -4,18 +4,21 @@ use std::net::IpAddr;
 
 use fleetgate_probes::packet::{TCP, UDP};
 
+/// Where everything made here comes from.
+pub const OWN_PORT: u16 = 40_000;
+
 /// A UDP datagram in an IP packet.
 pub fn udp(from: IpAddr, to: IpAddr, port: u16, data: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + data.len()).expect("a short datagram");
     let mut segment =
-        [&40_000u16.to_be_bytes(), &port.to_be_bytes(), &len.to_be_bytes(), &[0, 0][..]].concat();
+        [&OWN_PORT.to_be_bytes(), &port.to_be_bytes(), &len.to_be_bytes(), &[0, 0][..]].concat();
     segment.extend_from_slice(data);
     packet(from, to, UDP, segment, 6)
 }
 
 /// The first segment of a TCP connection.
 pub fn syn(from: IpAddr, to: IpAddr, port: u16) -> Vec<u8> {
-    let ports = [40_000u16.to_be_bytes(), port.to_be_bytes()].concat();
+    let ports = [OWN_PORT.to_be_bytes(), port.to_be_bytes()].concat();
     let rest = [0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0];
     packet(from, to, TCP, [&ports[..], &[0, 0, 0, 1, 0, 0, 0, 0], &rest].concat(), 16)
 }

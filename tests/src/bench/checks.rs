@@ -1,0 +1,236 @@
+//! In-tunnel ICMP checks up to stored states: the whole program in this process, from the UDP
+//! socket to the databases, against devices that answer. What the devices compute is left out.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use fleetgate::config::Config;
+use fleetgate::data_dir::DataDir;
+use fleetgate::server::Server;
+use fleetgate_keys::PublicKey;
+use fleetgate_probes::packet::{answer_to_echo, parse};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{named_thread_cpu, process_cpu, report};
+use crate::attacker::{Initiator, Transport, handshake, stamp};
+
+const DEVICES: u32 = 1_000;
+/// Of every `ping`: one echo request each, 4,000 a second over all devices.
+const INTERVAL_S: f64 = 0.25;
+/// Each is a thread with a socket on an address of its own: the gateway takes 500 handshakes at
+/// once from each.
+const SITES: u32 = 4;
+const WARM_UP: Duration = Duration::from_secs(5);
+/// Ends before the sessions of the first devices are to be renewed.
+const MEASURED: Duration = Duration::from_secs(20);
+/// Longer than the writer gathers results before it commits them.
+const COMMITTED: Duration = Duration::from_secs(3);
+const THREAD: &str = "devices";
+
+/// # Errors
+/// When the program does not start or does not do what is asked.
+pub fn run() -> anyhow::Result<()> {
+    // Two programs with rustls in them may have asked for one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let gate = runtime.block_on(Gate::start())?;
+    let devices: Vec<Initiator> = (0..DEVICES).map(|_| Initiator::stranger(&gate.public)).collect();
+    let enrolling = Instant::now();
+    runtime.block_on(gate.enrol(&devices))?;
+    let each = enrolling.elapsed() / DEVICES;
+    report("enrolling a device over the API, committed", &format!("{:.1} ms", millis(each)), "-");
+    let fleet = Fleet::start(devices, gate.address);
+    std::thread::sleep(WARM_UP);
+    let spent = fleet.measure();
+    spent.report();
+    std::thread::sleep(COMMITTED);
+    runtime.block_on(gate.has_stored())?;
+    drop(fleet);
+    runtime.block_on(gate.server.stop());
+    Ok(())
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+struct Gate {
+    server: Server,
+    public: PublicKey,
+    address: SocketAddr,
+    http: reqwest::Client,
+    _dir: TempDir,
+}
+
+impl Gate {
+    async fn start() -> anyhow::Result<Gate> {
+        let dir = tempfile::tempdir()?;
+        let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
+        std::fs::write(dir.path().join("fleetgate.toml"), settings)?;
+        let data = DataDir::open(dir.path())?;
+        let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
+        let server = Server::start(Config::load(dir.path(), None)?, data).await?;
+        let address = SocketAddr::from(([127, 0, 0, 1], server.udp_port));
+        let public = server.identity.wireguard.public();
+        Ok(Gate { server, public, address, http, _dir: dir })
+    }
+
+    async fn call(&self, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let url = format!("http://localhost/api/v1{path}");
+        let answer = self.http.request(method, url).json(body).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{path}: {status}: {text}");
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+
+    async fn enrol(&self, devices: &[Initiator]) -> anyhow::Result<()> {
+        let ping = json!({
+            "check": { "type": "ping", "count": 1 },
+            "interval_s": INTERVAL_S,
+            "retry_s": INTERVAL_S,
+            "timeout_s": INTERVAL_S * 0.8,
+        });
+        for (n, device) in devices.iter().enumerate() {
+            let body = json!({ "name": name(n), "public_key": device.public().to_string() });
+            self.call(reqwest::Method::POST, "/devices", &body).await?;
+            self.call(reqwest::Method::PUT, &format!("/hosts/{}/services/ping", name(n)), &ping).await?;
+        }
+        Ok(())
+    }
+
+    /// Results are in the history, in the number that was asked for.
+    async fn has_stored(&self) -> anyhow::Result<()> {
+        let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(DEVICES as usize / 2));
+        let url = format!("http://localhost/api/v1{path}");
+        let samples: Value = self.http.get(url).send().await?.json().await?;
+        let stored = samples["points"].as_array().context("samples")?.len();
+        let asked = MEASURED.as_secs_f64() / INTERVAL_S;
+        report("results of one device in the history", &format!("{stored}"), "-");
+        ensure!(stored as f64 > 0.9 * asked, "{stored} stored of {asked:.0} that were asked for");
+        Ok(())
+    }
+}
+
+fn name(n: usize) -> String {
+    format!("d-{n}")
+}
+
+struct Fleet {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Fleet {
+    fn start(devices: Vec<Initiator>, gateway: SocketAddr) -> Fleet {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut fleet = Fleet { stop: stop.clone(), answered: answered.clone(), threads: Vec::new() };
+        let (ready, wait) = std::sync::mpsc::channel();
+        for (at, devices) in devices.chunks((DEVICES / SITES) as usize).enumerate() {
+            let socket = UdpSocket::bind(format!("127.0.9.{}:0", at + 1)).expect("a loopback address");
+            let (devices, ready) = (devices.to_vec(), ready.clone());
+            let (stop, answered) = (stop.clone(), answered.clone());
+            let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
+                let mut site = Site::connect(socket, &devices, gateway);
+                ready.send(()).expect("somebody waits");
+                while !stop.load(Ordering::Relaxed) {
+                    answered.fetch_add(u64::from(site.answer_one()), Ordering::Relaxed);
+                }
+            });
+            fleet.threads.push(thread.expect("a thread"));
+        }
+        (0..SITES).for_each(|_| wait.recv().expect("every site connects"));
+        fleet
+    }
+
+    fn measure(&self) -> Spent {
+        let now = || (process_cpu(), THREADS.map(named_thread_cpu), self.answered.load(Ordering::Relaxed));
+        let (all, parts, checks) = now();
+        std::thread::sleep(MEASURED);
+        let (all_then, parts_then, checks_then) = now();
+        let mut parts_spent = [Duration::ZERO; 3];
+        for (at, spent) in parts_spent.iter_mut().enumerate() {
+            *spent = parts_then[at] - parts[at];
+        }
+        Spent { all: all_then - all, parts: parts_spent, checks: checks_then - checks }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+const THREADS: [&str; 3] = [THREAD, "tunnel", "monitor"];
+
+struct Spent {
+    all: Duration,
+    /// In the order of `THREADS`.
+    parts: [Duration; 3],
+    checks: u64,
+}
+
+impl Spent {
+    fn report(&self) {
+        let [devices, tunnel, monitor] = self.parts;
+        let program = self.all - devices;
+        let per_check = |time: Duration| time.as_secs_f64() * 1e6 / self.checks as f64;
+        let rate = self.checks as f64 / MEASURED.as_secs_f64();
+        let figure = format!("{:.0}", self.checks as f64 / program.as_secs_f64());
+        report("in-tunnel ICMP checks per CPU second, stored", &figure, "10,000");
+        let rest = program - tunnel - monitor;
+        for (what, figure) in [
+            ("  checks a second meanwhile", format!("{rate:.0}")),
+            ("  CPU per check: tunnel", format!("{:.1} us", per_check(tunnel))),
+            ("  CPU per check: monitor", format!("{:.1} us", per_check(monitor))),
+            ("  CPU per check: writer, databases, the rest", format!("{:.1} us", per_check(rest))),
+        ] {
+            report(what, &figure, "");
+        }
+    }
+}
+
+/// Devices behind one socket, told apart by the receiver's index.
+struct Site {
+    socket: UdpSocket,
+    gateway: SocketAddr,
+    sessions: Vec<Transport>,
+    room: Vec<u8>,
+}
+
+impl Site {
+    fn connect(socket: UdpSocket, devices: &[Initiator], gateway: SocketAddr) -> Site {
+        let session = |(n, device): (usize, &Initiator)| {
+            let mut initiation = device.initiation(stamp(0), n as u32);
+            handshake(&socket, &mut initiation, gateway).expect("a session")
+        };
+        let sessions = devices.iter().enumerate().map(session).collect();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a time");
+        Site { socket, gateway, sessions, room: vec![0; 2_048] }
+    }
+
+    /// Whether an echo request came and was answered.
+    fn answer_one(&mut self) -> bool {
+        let Ok(len) = self.socket.recv(&mut self.room) else { return false };
+        let Some(reply) = self.reply(len) else { return false };
+        self.socket.send_to(&reply, self.gateway).is_ok()
+    }
+
+    fn reply(&mut self, len: usize) -> Option<Vec<u8>> {
+        let datagram = &self.room[..len];
+        let index = u32::from_le_bytes(datagram.get(4..8)?.try_into().ok()?);
+        let session = self.sessions.get_mut(index as usize)?;
+        let packet = session.open(datagram)?;
+        let reply = answer_to_echo(&parse(&packet).ok()?)?;
+        Some(session.seal(&reply))
+    }
+}
