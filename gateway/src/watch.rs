@@ -65,9 +65,9 @@ impl Carrier {
                     async move { Answer::Connect(direct_time(&host, port, ask.timeout).await) },
                 );
             }
-            Question::Ssh { route, port, run } => {
+            Question::Ssh { route, port, connect, run } => {
                 let key = SessionKey { host: ask.host, route: route.clone(), port };
-                let dialled = dial(self.0.streams.clone(), route, port, ask.timeout);
+                let dialled = dial(self.0.streams.clone(), route, port, connect.min(ask.timeout));
                 let client = self.0.ssh.clone();
                 self.spawn(
                     ask.id,

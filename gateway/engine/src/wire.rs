@@ -293,6 +293,9 @@ pub enum Question {
     Ssh {
         route: Route,
         port: u16,
+        /// Of the whole time, for the TCP connection: a way that leads nowhere is given up before
+        /// the commands' share is spent on it.
+        connect: Duration,
         run: SshRun,
     },
 }

@@ -372,7 +372,11 @@ impl World {
         let mut news = via.and_then(|via| self.lend_tunnel(via, ask));
         let (answer, own) = self.device(ask.host).answer(ask, now);
         news = news.or(own);
-        let delay = delay(&answer, ask.timeout);
+        let patience = match ask.question {
+            Question::Ssh { connect, .. } => connect,
+            _ => ask.timeout,
+        };
+        let delay = delay(&answer, patience);
         if !self.deaf {
             self.plan(delay, Happening::Answer(ask.id, answer));
         }
@@ -431,7 +435,7 @@ impl Device {
                 self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
                 return (Answer::Handshake(there), news);
             }
-            Question::Ssh { route, port, run } => Answer::Ssh(self.ssh(route, *port, run, now)),
+            Question::Ssh { route, port, run, .. } => Answer::Ssh(self.ssh(route, *port, run, now)),
         };
         (answer, None)
     }

@@ -26,6 +26,8 @@ pub struct Rules {
     pub came: bool,
     /// Where something is known to listen, if anywhere.
     pub port: u16,
+    /// Of each question.
+    pub timeout: Duration,
     /// The host's SSH key, where `port` is that of SSH.
     pub pin: Option<String>,
     pub paths: Paths,
@@ -208,7 +210,7 @@ impl Liveness {
         self.step = Step::Direct;
         let port = self.rules.port;
         Next::Ask(match self.rules.pin.clone().filter(|_| self.rules.paths.own) {
-            Some(pin) => Question::Ssh { route, port, run: key_only(pin) },
+            Some(pin) => Question::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) },
             None => Question::Connect { route, port },
         })
     }
@@ -315,6 +317,7 @@ mod tests {
             may_dial: true,
             came: true,
             port: 22,
+            timeout: Duration::from_secs(10),
             pin: spec.ssh.pin.clone(),
             paths: Paths::of(spec),
         }

@@ -55,7 +55,8 @@ impl Host {
         let commands = if user.is_some() { self.commands(&riders) } else { Vec::new() };
         let timeout = commands.iter().fold(self.spec.timing.timeout, |sum, c| sum.saturating_add(c.timeout));
         let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
-        let question = Question::Ssh { route, port: self.spec.ssh.port, run };
+        let (port, connect) = (self.spec.ssh.port, self.spec.timing.timeout);
+        let question = Question::Ssh { route, port, connect, run };
         let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
         self.session = Some(Session { question, riders, way, rest: ways });
     }

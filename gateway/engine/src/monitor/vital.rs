@@ -44,12 +44,15 @@ impl Host {
     fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
         match next {
             Next::Ask(question) => {
-                let timing = self.spec.timing;
-                let timeout = timing.timeout.min(timing.interval / QUESTIONS);
+                let timeout = self.question_timeout();
                 self.question = Some(turn.ask(self.spec.id, Asker::Host, question, timeout));
             }
             Next::Done(verdict) => self.finish(verdict, turn),
         }
+    }
+
+    fn question_timeout(&self) -> Duration {
+        self.spec.timing.timeout.min(self.spec.timing.interval / QUESTIONS)
     }
 
     fn rules(&self, now: Mono) -> Rules {
@@ -64,6 +67,7 @@ impl Host {
             may_dial: self.newer_than.is_some() || self.may_dial(now),
             came: self.came,
             port,
+            timeout: self.question_timeout(),
             pin: self.pin().filter(|_| port == self.spec.ssh.port),
             paths: self.paths.clone(),
         }

@@ -100,7 +100,8 @@ fn questions_for_others_are_refused() {
     let connect = Question::Connect { route: direct, port: 22 };
     assert!(matches!(world.answer(connect, SECOND).0, Answer::Refused(_)));
     let run = SshRun { pin: None, learn: false, user: None, commands: vec![] };
-    let ssh = Question::Ssh { route: Route::Tunnel { peer: id(2), address: v4(2) }, port: 22, run };
+    let route = Route::Tunnel { peer: id(2), address: v4(2) };
+    let ssh = Question::Ssh { route, port: 22, connect: SECOND, run };
     assert!(matches!(world.answer(ssh, SECOND).0, Answer::Refused(_)));
 }
 
