@@ -511,8 +511,17 @@ impl<'a> SshServer<'a> {
         let name = file.to_str().expect("UTF-8");
         match self.make {
             Make::OpenSsh => drop(run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", name])),
-            Make::Dropbear => drop(run("dropbearkey", &["-t", "ed25519", "-f", name])),
+            Make::Dropbear => {
+                let shown = run("dropbearkey", &["-t", "ed25519", "-f", name]);
+                let public = shown.lines().find(|l| l.starts_with("ssh-")).expect("the public key");
+                fs::write(file.with_extension("pub"), format!("{public}\n")).expect("the lab's directory");
+            }
         }
+    }
+
+    /// Its public host key, as a file.
+    pub fn public_key_file(&self) -> PathBuf {
+        self.key_file().with_extension("pub")
     }
 
     pub fn again(&mut self) {

@@ -144,7 +144,7 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
     let lab = Lab::new();
     ensure_account();
     let gateway = Gateway::start(&lab, SETTINGS);
-    let _sshd = SshServer::start(&lab, "d2", Make::Dropbear, "");
+    let sshd = SshServer::start(&lab, "d2", Make::Dropbear, "");
     let token = gateway.cli(&["token", "create", "field", "--enrol", "--approval", "--ssh-user", ACCOUNT]);
     let token = token.trim();
     let etc = lab.path("etc");
@@ -152,8 +152,10 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
     let enrol = format!(
         "export FLEETGATE_ETC={etc} FLEETGATE_INTERFACE={interface} WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go; \
          curl -fsS http://10.77.0.2:8080/enrol.sh -o {etc}.sh && \
-         sh {etc}.sh --url http://10.77.0.2:8080 --token {token} --name nas-2 --ssh-user {ACCOUNT} --no-service --wait 60",
-        etc = etc.display()
+         sh {etc}.sh --url http://10.77.0.2:8080 --token {token} --name nas-2 --ssh-user {ACCOUNT} --ssh-host-key {key} \
+         --no-service --wait 60",
+        etc = etc.display(),
+        key = sshd.public_key_file().display()
     );
 
     let log = "enrol.log";
