@@ -160,12 +160,12 @@ impl Caller<'_> {
         self
     }
 
-    pub fn from(self, client: Client) -> Self {
+    pub fn by(self, client: Client) -> Self {
         Caller { client, ..self }
     }
 
-    pub fn from_address(self, address: &str) -> Self {
-        self.from(Client::Remote(SocketAddr::new(address.parse().unwrap(), 1)))
+    pub fn at_address(self, address: &str) -> Self {
+        self.by(Client::Remote(SocketAddr::new(address.parse().unwrap(), 1)))
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -104,7 +104,7 @@ async fn guessing_passwords_is_slowed_down() {
     let waits = log_in(&api, "ada", PASSWORD).await;
     assert_eq!(waits.code(), "too_many_requests");
     assert!(waits.headers.contains_key("retry-after"));
-    let elsewhere = api.anonymous().from_address("198.51.100.9");
+    let elsewhere = api.anonymous().at_address("198.51.100.9");
     let body = json!({ "name": "ada", "password": PASSWORD });
     assert_eq!(elsewhere.post("/api/v1/session", body).await.status, 200);
 }
@@ -161,7 +161,7 @@ async fn a_login_link_works_once() {
     let first = api.state.store.ensure_first_admin(crate::clock::wall()).await.unwrap().unwrap();
     let body = json!({ "link": first.link.reveal() });
     let attempts = (0..8).map(|n| {
-        let caller = api.anonymous().from_address(&format!("198.51.100.{n}"));
+        let caller = api.anonymous().at_address(&format!("198.51.100.{n}"));
         let body = body.clone();
         async move { caller.post("/api/v1/session", body).await.status }
     });
@@ -178,10 +178,10 @@ async fn a_login_link_works_once() {
 async fn our_own_user_on_the_socket_is_admin_and_others_are_nobody() {
     let api = TestApi::new().await;
     let uid = tokio::net::UnixStream::pair().unwrap().0.peer_cred().unwrap().uid();
-    let own = api.anonymous().from(Client::Local { uid });
+    let own = api.anonymous().by(Client::Local { uid });
     assert_eq!(own.get("/api/v1/session").await.json["principal"], "user:local");
     assert_eq!(own.get("/api/v1/users").await.status, 200);
-    let other = api.anonymous().from(Client::Local { uid: uid + 1 });
+    let other = api.anonymous().by(Client::Local { uid: uid + 1 });
     assert_eq!(other.get("/api/v1/users").await.status, 401);
     let with_bad_token = own.bearer("fgt_nonsense").get("/api/v1/users").await;
     assert_eq!(with_bad_token.status, 401);

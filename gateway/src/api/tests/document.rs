@@ -160,7 +160,7 @@ async fn health_is_told_to_everybody_and_metrics_to_this_machine() {
     assert_eq!(stranger.get("/metrics").await.status, 401);
     assert_eq!(api.viewer().get("/metrics").await.status, 403);
     assert_eq!(api.operator().get("/metrics").await.status, 200);
-    let local = api.anonymous().from_address("127.0.0.1");
+    let local = api.anonymous().at_address("127.0.0.1");
     assert_eq!(local.get("/metrics").await.status, 200);
     assert_eq!(local.header("x-forwarded-for", "192.0.2.1").get("/metrics").await.status, 401);
     api.state.shutdown.cancel();

@@ -88,7 +88,7 @@ async fn of_fifty_devices_at_once_one_gets_the_single_use() {
     let bodies: Vec<Value> = (1..=50u8).map(|n| request(&token, &format!("cam{n}"), &key(n))).collect();
     let addresses: Vec<String> = (1..=50).map(|n| format!("198.51.100.{n}")).collect();
     let attempts = bodies.into_iter().zip(&addresses).map(|(body, address)| {
-        let caller = api.anonymous().from_address(address);
+        let caller = api.anonymous().at_address(address);
         async move { caller.post("/api/v1/enrol", body).await }
     });
     let answers = futures_util::future::join_all(attempts).await;
@@ -256,7 +256,7 @@ async fn guessing_is_slowed_down_and_good_attempts_are_not() {
         codes.push(enrol(&api, request("fge_nonsense", "cam", &key(99))).await.status);
     }
     assert_eq!((codes[0], codes[39]), (401, 429));
-    let elsewhere = api.anonymous().from_address("198.51.100.9");
+    let elsewhere = api.anonymous().at_address("198.51.100.9");
     assert_eq!(elsewhere.post("/api/v1/enrol", request("x", "cam", &key(99))).await.status, 401);
 }
 
