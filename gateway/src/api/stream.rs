@@ -14,6 +14,7 @@
 //! Nothing runs while nobody listens. A caller whose login ends is cut off within half a minute.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,11 +25,11 @@ use axum::http::request::Parts;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Mono;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::SqliteConnection;
-use std::convert::Infallible;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
@@ -38,6 +39,7 @@ use super::auth::RequireViewer;
 use super::ids::Kind;
 use super::problem::Problem;
 use super::{AppState, hosts, render};
+use crate::clock;
 use crate::live::Change;
 use crate::store::events::{EventFilter, Span};
 use crate::store::hosts as rows;
@@ -49,6 +51,8 @@ const HOSTS_A_TICK: usize = 500;
 /// More hosts than this waiting: loading the list again is quicker.
 const MAX_WAITING: usize = 5_000;
 const EVENTS_A_TICK: i64 = 200;
+/// Counting takes at most this part of the time: a large fleet's strip follows more slowly.
+const COUNTING_SHARE: u32 = 20;
 /// Ticks that a slow reader may be behind: a quarter of a minute.
 const BACKLOG: usize = 64;
 /// Open streams; each is a dashboard.
@@ -119,6 +123,8 @@ struct Changes {
     enrolments: BTreeSet<i64>,
     /// The strip may look another way.
     overview: bool,
+    /// Not before.
+    next_overview: Mono,
     events: bool,
     lost: bool,
 }
@@ -216,10 +222,20 @@ async fn try_render(app: &AppState, waiting: &mut Changes, last_event: &mut i64)
         *last_event = new.last().map_or(*last_event, |e| e.seq);
         frames.extend(new.into_iter().map(|row| Frame::new("event", &render::event(row))));
     }
-    if std::mem::take(&mut waiting.overview) {
-        frames.push(Frame::new("overview", &render::overview(&app.store.totals().await?)));
-    }
+    frames.extend(overview_frame(app, waiting).await?);
     Ok(frames)
+}
+
+async fn overview_frame(app: &AppState, waiting: &mut Changes) -> sqlx::Result<Option<Frame>> {
+    let before = clock::now().mono;
+    if !waiting.overview || before < waiting.next_overview {
+        return Ok(None);
+    }
+    let totals = app.store.totals().await?;
+    let after = clock::now().mono;
+    waiting.overview = false;
+    waiting.next_overview = after + after.since(before) * COUNTING_SHARE;
+    Ok(Some(Frame::new("overview", &render::overview(&totals))))
 }
 
 /// Nothing for a peer that is no host, or a host that is gone meanwhile.

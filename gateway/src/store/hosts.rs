@@ -61,16 +61,16 @@ pub struct ServiceTally {
 }
 
 impl ServiceTally {
-    fn add(&mut self, state: &str, stale: bool, count: i64) {
+    fn add(&mut self, state: &str, stale: bool) {
         *match state {
             "ok" => &mut self.ok,
             "warning" => &mut self.warning,
             "critical" => &mut self.critical,
             "unknown" => &mut self.unknown,
             _ => &mut self.pending,
-        } += count;
+        } += 1;
         if stale {
-            self.stale += count;
+            self.stale += 1;
         }
     }
 
@@ -78,7 +78,7 @@ impl ServiceTally {
     fn of_text(text: &str) -> Self {
         let mut tally = ServiceTally::default();
         for word in text.split_ascii_whitespace() {
-            tally.add(word.trim_end_matches('!'), word.ends_with('!'), 1);
+            tally.add(word.trim_end_matches('!'), word.ends_with('!'));
         }
         tally
     }
@@ -208,12 +208,21 @@ pub struct Totals {
     pub awaiting_approval: i64,
 }
 
-const COUNT_HOSTS: &str = concat!(
-    "select ",
-    part!(),
-    " as part, count(*), coalesce(sum(s.stale), 0), coalesce(sum(s.asleep), 0), max(s.last_check)
-     from hosts h left join host_states s on s.host = h.id where h.removed_at is null group by part"
-);
+/// One pass without sorting. Rows of states exist for the hosts and services that there are.
+const COUNT_HOSTS: &str = "select count(*) filter (where hard = 'up'),
+           count(*) filter (where hard = 'down' and reachable = 1),
+           count(*) filter (where hard = 'down' and reachable = 0),
+           count(*) filter (where hard = 'pending'),
+           count(*) filter (where stale = 1), count(*) filter (where asleep = 1), max(last_check)
+    from host_states";
+const COUNT_SERVICES: &str = "select count(*) filter (where hard = 'ok'),
+           count(*) filter (where hard = 'warning'), count(*) filter (where hard = 'critical'),
+           count(*) filter (where hard = 'unknown'), count(*) filter (where hard is null),
+           count(*) filter (where stale = 1), max(last_check)
+    from service_states";
+
+/// Counters and the newest check, as the two statements give them.
+type Counted = (i64, i64, i64, i64, i64, i64, Option<i64>);
 
 impl Store {
     /// By name, from after `after` on.
@@ -232,41 +241,31 @@ impl Store {
     /// When the database cannot be read.
     pub async fn totals(&self) -> sqlx::Result<Totals> {
         let mut conn = self.read.acquire().await?;
-        let mut totals = Totals::default();
-        let hosts: Vec<(String, i64, i64, i64, Option<i64>)> =
-            sqlx::query_as(COUNT_HOSTS).fetch_all(&mut *conn).await?;
-        for (part, count, stale, asleep, last_check) in hosts {
-            totals.add_hosts(&part, count);
-            totals.stale += stale;
-            totals.asleep += asleep;
-            totals.last_check = totals.last_check.max(last_check.map(Wall::from_millis));
-        }
-        let services: Vec<(String, bool, i64, Option<i64>)> = sqlx::query_as(
-            "select coalesce(hard, 'pending'), stale, count(*), max(last_check)
-             from service_states group by hard, stale",
-        )
-        .fetch_all(&mut *conn)
-        .await?;
-        for (state, stale, count, last_check) in services {
-            totals.services.add(&state, stale, count);
-            totals.last_check = totals.last_check.max(last_check.map(Wall::from_millis));
-        }
-        totals.awaiting_approval =
+        let hosts: Counted = sqlx::query_as(COUNT_HOSTS).fetch_one(&mut *conn).await?;
+        let services: Counted = sqlx::query_as(COUNT_SERVICES).fetch_one(&mut *conn).await?;
+        let awaiting_approval =
             sqlx::query_scalar("select count(*) from enrolments where state = 'awaiting_approval'")
                 .fetch_one(&mut *conn)
                 .await?;
-        Ok(totals)
+        Ok(Totals::of(hosts, services, awaiting_approval))
     }
 }
 
 impl Totals {
-    fn add_hosts(&mut self, part: &str, count: i64) {
-        *match part {
-            "up" => &mut self.up,
-            "down" => &mut self.down,
-            "unreachable" => &mut self.unreachable,
-            _ => &mut self.pending,
-        } += count;
+    fn of(hosts: Counted, services: Counted, awaiting_approval: i64) -> Self {
+        let (up, down, unreachable, pending, stale, asleep, last_host) = hosts;
+        let (ok, warning, critical, unknown, unchecked, not_current, last_service) = services;
+        Totals {
+            up,
+            down,
+            unreachable,
+            pending,
+            stale,
+            asleep,
+            services: ServiceTally { ok, warning, critical, unknown, pending: unchecked, stale: not_current },
+            last_check: last_host.max(last_service).map(Wall::from_millis),
+            awaiting_approval,
+        }
     }
 }
 

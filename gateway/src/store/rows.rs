@@ -1,28 +1,32 @@
-//! Many rows in one statement: the text of `VALUES` lists, and the cutting of rows into the
-//! lengths that there is a statement for.
+//! Many rows in one round trip: the text of `VALUES` lists, and the cutting of rows into the lengths
+//! that there is a text for.
 //!
-//! SQLite resolves each `$n` by walking the list of all names, so that a statement's cost grows
-//! with the square of its parameters; around two hundred of them it is still nothing, and the
-//! round trip to the database thread is shared by a dozen rows.
+//! A round trip to the database thread costs more than the change of a row, so that a full text
+//! holds several statements. Each of them is short, because SQLite resolves a `$n` by walking the
+//! names of its statement: the cost grows with the square of their number.
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-/// Rows of a full statement of the state tables (16 columns and less).
+/// Rows of a statement of the state tables (16 columns and less).
 pub const WIDE: usize = 12;
-/// Rows of a full statement of narrow tables (4 columns and less).
+/// Rows of a statement of narrow tables (4 columns and less).
 pub const NARROW: usize = 48;
+/// Statements in one round trip.
+const STATEMENTS: usize = 8;
 
-/// `($1, $2), ($3, $4)` for two rows of two columns.
-pub fn values(rows: usize, columns: usize) -> String {
+/// `($1, $2), ($3, $4)` for two rows of two columns, counted from `first` rows before.
+fn values(first: usize, rows: usize, columns: usize) -> String {
     let row = |r: usize| {
         let cells: Vec<String> = (1..=columns).map(|c| format!("${}", r * columns + c)).collect();
         format!("({})", cells.join(", "))
     };
-    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    (first..first + rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// One statement in two lengths.
+/// One change of rows in three lengths.
 pub struct Batched {
+    /// `STATEMENTS` of `length` rows each.
+    bulk: String,
     many: String,
     one: String,
     length: usize,
@@ -31,7 +35,13 @@ pub struct Batched {
 impl Batched {
     /// `text` makes the statement around a `VALUES` list.
     pub fn new(length: usize, columns: usize, text: impl Fn(&str) -> String) -> Self {
-        Batched { many: text(&values(length, columns)), one: text(&values(1, columns)), length }
+        let statement = |n: usize| text(&values(n * length, length, columns));
+        Batched {
+            bulk: (0..STATEMENTS).map(statement).collect::<Vec<_>>().join(";\n"),
+            many: statement(0),
+            one: text(&values(0, 1, columns)),
+            length,
+        }
     }
 
     /// Runs over all rows; `bind` adds one row's arguments, in the order of its columns.
@@ -41,15 +51,15 @@ impl Batched {
     pub async fn run<T>(
         &'static self,
         conn: &mut SqliteConnection,
-        rows: &[T],
+        mut rows: &[T],
         bind: impl Fn(&T, &mut Arguments),
     ) -> sqlx::Result<()> {
-        let mut chunks = rows.chunks_exact(self.length);
-        for chunk in &mut chunks {
-            execute(conn, &self.many, chunk, &bind).await?;
-        }
-        for row in chunks.remainder() {
-            execute(conn, &self.one, std::slice::from_ref(row), &bind).await?;
+        let sizes = [(&self.bulk, self.length * STATEMENTS), (&self.many, self.length), (&self.one, 1)];
+        for (sql, size) in sizes {
+            while let Some((chunk, rest)) = rows.split_at_checked(size).filter(|_| !rows.is_empty()) {
+                execute(conn, sql, chunk, &bind).await?;
+                rows = rest;
+            }
         }
         Ok(())
     }
@@ -86,11 +96,39 @@ impl Arguments {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use crate::store::fixture;
+
+    static INSERT: LazyLock<Batched> = LazyLock::new(|| {
+        Batched::new(3, 2, |values| format!("insert into settings (name, value) values {values}"))
+    });
 
     #[test]
     fn parameters_are_numbered_through() {
-        assert_eq!(values(2, 3), "($1, $2, $3), ($4, $5, $6)");
-        assert_eq!(values(1, 1), "($1)");
+        assert_eq!(values(0, 2, 3), "($1, $2, $3), ($4, $5, $6)");
+        assert_eq!(values(1, 1, 2), "($3, $4)");
+    }
+
+    #[tokio::test]
+    async fn every_row_is_written_once_whatever_their_number() {
+        for count in [0, 1, 2, 3, 7, 24, 25, 26, 27, 48, 77] {
+            let (store, _dir) = fixture::store().await;
+            let rows: Vec<i64> = (0..count).collect();
+            let mut conn = store.write.acquire().await.unwrap();
+            INSERT
+                .run(&mut conn, &rows, |n, arguments| {
+                    arguments.add(format!("{n:03}")).add(n.to_string());
+                })
+                .await
+                .unwrap();
+            let written: Vec<(String,)> = sqlx::query_as("select value from settings order by name")
+                .fetch_all(&mut *conn)
+                .await
+                .unwrap();
+            let expected: Vec<(String,)> = rows.iter().map(|n| (n.to_string(),)).collect();
+            assert_eq!(written, expected);
+        }
     }
 }

@@ -94,8 +94,8 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.since.as_millis())
         .add(millis(s.last_check))
         .add(millis(s.next_check))
-        .add(s.source.clone())
-        .add(s.output.clone())
+        .add(s.source.as_str())
+        .add(s.output.as_str())
         .add(s.notified.map(host_status_name));
 }
 
@@ -160,7 +160,7 @@ pub async fn write_services(
 
 fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
     a.add(host.as_i64())
-        .add(s.name.clone())
+        .add(s.name.as_str())
         .add(s.status.map(Status::name))
         .add(state_type_name(s.kind))
         .add(s.attempt)
@@ -169,9 +169,9 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(s.since.as_millis())
         .add(millis(s.last_check))
         .add(millis(s.next_check))
-        .add(s.route.clone())
-        .add(s.result.text.clone())
-        .add(s.result.long_text.clone())
+        .add(s.route.as_str())
+        .add(s.result.text.as_str())
+        .add(s.result.long_text.as_str())
         .add(metrics_json(&s.result.metrics))
         .add(warnings_json(&s.result.warnings))
         .add(s.notified.map(Status::name));

@@ -1,0 +1,131 @@
+use fleetgate_engine::wire::{Check, HostStatus};
+use fleetgate_probes::sample::Status;
+
+use super::*;
+use crate::store::fixture::{self, TIMING, run};
+
+fn names(spec: &HostSpec) -> Vec<&str> {
+    spec.services.iter().map(|s| s.name.as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_peer_comes_with_its_keys_addresses_and_memory() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    let public = fleetgate_keys::PrivateKey::from_bytes([7; 32]).public();
+    let sealed = store.seal(&psk_place(&public), &[9; 32]);
+    sqlx::query("update peer_keys set psk = $1").bind(sealed).execute(&store.write).await.unwrap();
+    run(&store, "update peers set networks = '[\"192.168.1.0/24\"]'", &[]).await;
+    run(
+        &store,
+        "insert into peer_memory (peer, stamp, endpoint, rx_bytes) values (7, x'0102030405060708090a0b0c', $1, 5)",
+        &["192.0.2.1:51820"],
+    )
+    .await;
+
+    let (spec, memory) = store.peer_spec(id).await.unwrap().unwrap();
+    assert_eq!((spec.id, spec.kind), (id, PeerKind::Device));
+    assert_eq!(spec.keys[0].public, public);
+    assert_eq!(spec.keys[0].psk.as_ref().unwrap().as_bytes(), &[9; 32]);
+    assert_eq!(spec.addresses, ["172.24.0.7".parse::<IpAddr>().unwrap(), "fd72::7".parse().unwrap()]);
+    assert_eq!(spec.networks, ["192.168.1.0/24".parse().unwrap()]);
+    assert_eq!(memory.stamp, Some(Tai64n([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])));
+    assert_eq!((memory.endpoint, memory.rx_bytes), ("192.0.2.1:51820".parse().ok(), 5));
+}
+
+#[tokio::test]
+async fn one_bad_row_does_not_keep_the_others_out() {
+    let (store, _dir) = fixture::store().await;
+    let good = fixture::device(&store, 7, "cam-07").await;
+    let bad = fixture::device(&store, 8, "cam-08").await;
+    run(&store, "update peer_keys set psk = x'00' where peer = 8", &[]).await;
+    run(&store, "update hosts set profile = 'toaster' where id = 8", &[]).await;
+    let peers = store.all_peers().await.unwrap();
+    assert_eq!(peers.iter().map(|(spec, _)| spec.id).collect::<Vec<_>>(), [good]);
+    let hosts = store.all_hosts(&TIMING).await.unwrap();
+    assert_eq!(hosts.iter().map(|h| h.spec.id).collect::<Vec<_>>(), [good]);
+    assert!(store.peer_spec(bad).await.is_err());
+    assert!(store.host_spec(bad, &TIMING).await.unwrap_err().to_string().contains(&bad.to_string()));
+}
+
+#[tokio::test]
+async fn a_removed_peer_is_gone() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    run(&store, "update peers set removed_at = 1", &[]).await;
+    assert!(store.peer_spec(id).await.unwrap().is_none());
+    assert!(store.all_peers().await.unwrap().is_empty());
+    let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
+    assert_eq!((spec.peer, names(&spec)), (None, vec![]));
+}
+
+#[tokio::test]
+async fn a_host_is_its_profile_its_overrides_and_the_settings() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    run(&store, "update hosts set interval_ms = 5000, ssh_user = 'probe'", &[]).await;
+    for (service, disabled, definition) in [
+        ("disk", "1", "{}"),
+        ("http", "0", r#"{"check":{"type":"tcp","port":80},"interval_s":7}"#),
+        ("load", "1", "{}"),
+        ("memory", "1", "{}"),
+    ] {
+        run(
+            &store,
+            "insert into service_overrides (host, service, disabled, definition)
+             values (7, $1, cast($2 as integer), $3)",
+            &[service, disabled, definition],
+        )
+        .await;
+    }
+    let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
+    assert_eq!(names(&spec), ["tunnel", "ping", "ssh", "uptime", "http"]);
+    assert_eq!((spec.peer, spec.own_tunnel, spec.address), (Some(id), true, "172.24.0.7".parse().ok()));
+    let seconds = |n| Duration::from_secs(n);
+    assert_eq!((spec.timing.interval, spec.timing.timeout), (seconds(5), seconds(4)));
+    assert_eq!(spec.services[1].timing.interval, TIMING.ping_interval);
+    assert_eq!(spec.services[4].check, Check::Tcp { port: 80 });
+    assert_eq!(spec.services[4].timing.interval, seconds(7));
+}
+
+#[tokio::test]
+async fn a_host_behind_a_device_is_reached_through_it() {
+    let (store, _dir) = fixture::store().await;
+    let device = fixture::device(&store, 7, "site-1").await;
+    run(
+        &store,
+        "insert into hosts (id, name, profile, via, address, created_at)
+         values (8, 'nas', 'default', 7, '192.168.1.5', 0)",
+        &[],
+    )
+    .await;
+    let spec = store.host_spec(Id::from_i64(8), &TIMING).await.unwrap().unwrap();
+    assert_eq!((spec.peer, spec.own_tunnel), (Some(device), false));
+    assert_eq!(spec.address, "192.168.1.5".parse().ok());
+}
+
+#[tokio::test]
+async fn states_survive_a_restart_and_those_of_gone_services_do_not() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    let first = store.all_hosts(&TIMING).await.unwrap();
+    assert!(first[0].state.is_none() && first[0].services.is_empty());
+
+    let ping = fixture::service("ping", Status::Critical);
+    let mut tx = store.begin().await.unwrap();
+    states::write_hosts(&mut tx, &[&fixture::up(id)]).await.unwrap();
+    states::write_services(&mut tx, &[(id, &ping), (id, &fixture::service("gone", Status::Ok))])
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let again = store.all_hosts(&TIMING).await.unwrap();
+    assert_eq!(again[0].state.as_ref().unwrap().hard, HostStatus::Up);
+    assert_eq!(again[0].state, Some(fixture::up(id)));
+    assert_eq!(again[0].services, [ping]);
+
+    run(&store, "insert into service_overrides (host, service, disabled) values (7, 'ping', 1)", &[]).await;
+    assert!(store.all_hosts(&TIMING).await.unwrap()[0].services.is_empty());
+    let rows: Vec<(String,)> =
+        sqlx::query_as("select service from service_states").fetch_all(&store.read).await.unwrap();
+    assert_eq!(rows, [("tunnel".to_owned(),)]);
+}
