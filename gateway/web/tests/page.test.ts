@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { headline, tabTitle } from '../src/lib/headline';
 import { BadLabels, parseLabels } from '../src/lib/labels';
+import { ownPath, pageOf } from '../src/lib/paths';
 import { retryDelay } from '../src/lib/retry';
 import { throttle } from '../src/lib/throttle';
 import { windowOf } from '../src/lib/window';
@@ -75,4 +76,22 @@ it('attempts to connect grow apart, up to a bound', () => {
 it('labels are taken as they are typed, or refused', () => {
   expect(parseLabels('site=berlin, uplink=lte  x=a=b')).toEqual({ site: 'berlin', uplink: 'lte', x: 'a=b' });
   expect(() => parseLabels('berlin')).toThrow(BadLabels);
+});
+
+describe('an address', () => {
+  it('shows the page it names', () => {
+    expect(pageOf('/hosts/cam.site-7.example')).toEqual({ name: 'host', key: 'cam.site-7.example' });
+    expect(pageOf('/enrolments').name).toBe('enrolments');
+    for (const path of ['/hosts/', '/hosts/%ff', '/hosts/a/b', '/constructor', '/api/v1/hosts']) {
+      expect(pageOf(path).name, path).toBe('nowhere');
+    }
+  });
+
+  it('that came with a login leads nowhere but to our own pages', () => {
+    expect(ownPath('/hosts/cam-07?service=ping')).toBe('/hosts/cam-07?service=ping');
+    expect(ownPath('/?state=down')).toBe('/?state=down');
+    for (const path of ['//evil.example', '/\\evil.example', 'https://evil.example', 'javascript:alert(1)', '/login?next=/', null]) {
+      expect(ownPath(path), String(path)).toBe('/');
+    }
+  });
 });

@@ -1,25 +1,6 @@
 /** Which page is shown: the address bar is the truth. */
 
-export type Page =
-  | { name: 'now' }
-  | { name: 'login' }
-  | { name: 'host'; key: string }
-  | { name: 'enrolments' }
-  | { name: 'nowhere' };
-
-export function pageOf(path: string): Page {
-  const host = /^\/hosts\/([^/]+)$/.exec(path);
-  if (host) return { name: 'host', key: decodeURIComponent(host[1]!) };
-  if (path === '/') return { name: 'now' };
-  if (path === '/login') return { name: 'login' };
-  if (path === '/enrolments') return { name: 'enrolments' };
-  return { name: 'nowhere' };
-}
-
-/** Only our own paths: an address that came in a query must not lead elsewhere. */
-export function ownPath(path: string | null): string {
-  return path && /^\/(?![/\\])/.test(path) && !path.startsWith('/login') ? path : '/';
-}
+import { pageOf } from '../lib/paths';
 
 class Route {
   path = $state(location.pathname);

@@ -1,0 +1,28 @@
+/** What an address shows. Pure. */
+
+export type Page =
+  | { name: 'now' }
+  | { name: 'login' }
+  | { name: 'host'; key: string }
+  | { name: 'enrolments' }
+  | { name: 'nowhere' };
+
+const PAGES: Record<string, Page> = {
+  '/': { name: 'now' },
+  '/login': { name: 'login' },
+  '/enrolments': { name: 'enrolments' },
+};
+
+/** Names and ids need no escaping; whatever does need it is no host. */
+export function pageOf(path: string): Page {
+  const host = /^\/hosts\/([a-z0-9._-]+)$/.exec(path);
+  if (host) return { name: 'host', key: host[1]! };
+  return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
+}
+
+/** Only our own pages: an address that came in a query must not lead elsewhere. */
+export function ownPath(path: string | null): string {
+  if (!path) return '/';
+  const page = pageOf(path.split('?', 1)[0]!).name;
+  return page === 'nowhere' || page === 'login' ? '/' : path;
+}
