@@ -176,7 +176,7 @@ pub enum News {
     Up(PeerId),
     /// A newer stamp was answered; to be stored within a second.
     Stamp(PeerId, Tai64n),
-    /// The peer's endpoint moved, by an authenticated packet.
+    /// The peer's endpoint moved, by an authenticated packet; at most once a second.
     Endpoint(PeerId, SocketAddr),
     /// A known peer's handshake was not answered.
     Refused(PeerId, Refusal),

@@ -91,12 +91,14 @@ impl<N: Noise> Tunnel<N> {
         let now = self.now.mono;
         let Some(peer) = self.peers.get(slot) else { return false };
         let hasty = peer.answered.is_some_and(|at| now.since(at) < HANDSHAKE_GAP);
-        if peer.initiation_waits || hasty {
-            self.count_drop(slot, DropReason::RateLimited);
+        let waits = peer.initiation_waits;
+        if hasty {
             self.refuse(slot, Refusal::RateLimited);
-            return false;
         }
-        true
+        if hasty || waits {
+            self.count_drop(slot, DropReason::RateLimited);
+        }
+        !hasty && !waits
     }
 
     /// Answers the oldest initiation that waits.
@@ -220,12 +222,7 @@ impl<N: Noise> Tunnel<N> {
         if let Some(link) = peer.link_mut() {
             link.initiations = 0;
         }
-        let moved = peer.endpoint.is_none_or(|before| before.remote != from.remote);
         peer.endpoint = Some(from);
-        let id = peer.id;
-        if moved {
-            self.news(News::Endpoint(id, from.remote));
-        }
         self.mark_changed(slot);
     }
 

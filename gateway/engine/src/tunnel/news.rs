@@ -12,7 +12,8 @@ use super::session::Noise;
 use crate::time::Mono;
 use crate::wire::{DropReason, News, Output, Refusal};
 
-/// A changed peer is told of this much later, once, whatever happens in between.
+/// A changed peer is told of this much later, once, whatever happens in between: a device that
+/// changes its address with every packet is one message a second.
 const PUBLISH_AFTER: Duration = Duration::from_secs(1);
 
 /// Per unknown key, and per refused peer.
@@ -97,12 +98,19 @@ impl<N: Noise> Tunnel<N> {
             return false;
         }
         let Some((_, slot)) = self.changed.pop_front() else { return false };
-        if let Some(peer) = self.peers.get_mut(slot) {
-            peer.changed = false;
-            let news = News::Status(peer.id, Box::new(peer.status()));
-            self.news(news);
-        }
+        self.publish(slot);
         true
+    }
+
+    fn publish(&mut self, slot: Slot) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.changed = false;
+        let (id, status) = (peer.id, peer.status());
+        let endpoint = status.endpoint.filter(|at| peer.endpoint_told.replace(*at) != Some(*at));
+        if let Some(endpoint) = endpoint {
+            self.news(News::Endpoint(id, endpoint));
+        }
+        self.news(News::Status(id, Box::new(status)));
     }
 }
 

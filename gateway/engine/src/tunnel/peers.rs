@@ -113,6 +113,8 @@ pub struct Peer<S> {
     pub stamp: Option<Tai64n>,
     pub answered: Option<Mono>,
     pub endpoint: Option<Endpoint>,
+    /// The endpoint that the store knows.
+    pub endpoint_told: Option<SocketAddr>,
     pub last_packet: Option<Seen>,
     pub last_handshake: Option<Seen>,
     /// No handshake yet under the present keys.
@@ -134,7 +136,8 @@ pub struct Peer<S> {
 
 impl<S> Peer<S> {
     pub fn new(spec: PeerSpec, memory: PeerMemory, now: Now) -> Self {
-        let seen = |wall: Wall| Seen { mono: now.mono_at(wall), wall };
+        // A time that lies in the future (our clock stepped back) is no sign of life.
+        let seen = |wall: Wall| (wall <= now.wall).then(|| Seen { mono: now.mono_at(wall), wall });
         Peer {
             id: spec.id,
             keys: spec.keys.into(),
@@ -143,8 +146,9 @@ impl<S> Peer<S> {
             stamp: memory.stamp,
             answered: None,
             endpoint: memory.endpoint.map(|remote| Endpoint { remote, local: None }),
-            last_packet: memory.last_packet.map(seen),
-            last_handshake: memory.last_handshake.map(seen),
+            endpoint_told: memory.endpoint,
+            last_packet: memory.last_packet.and_then(seen),
+            last_handshake: memory.last_handshake.and_then(seen),
             is_new: memory.last_handshake.is_none(),
             skew_ms: None,
             refusal: None,

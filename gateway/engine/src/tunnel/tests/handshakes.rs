@@ -21,7 +21,7 @@ fn memory(n: u8) -> PeerMemory {
 fn a_device_that_calls_gets_a_tunnel_and_is_announced_once() {
     let mut world = plain(1);
     world.initiate(2);
-    world.run(SECOND);
+    world.run(2 * SECOND);
     assert!(world.established(2));
     let firsts = world.news.iter().filter(|news| **news == News::FirstHandshake(id(2))).count();
     assert_eq!(firsts, 1);
@@ -139,7 +139,33 @@ fn the_endpoint_follows_data_and_not_initiations() {
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").endpoint, Some(new));
     world.inject(public_address(2), &data);
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").endpoint, Some(new), "a replay moves nothing");
+    world.run(SECOND);
     assert!(world.news.contains(&News::Endpoint(id(2), new)));
+}
+
+#[test]
+fn a_device_that_moves_with_every_packet_is_one_message_a_second() {
+    let mut world = connected(1);
+    world.ask(Question::Echo { peer: id(2), address: v4(2), count: 100 }, 20 * SECOND);
+    for port in 1..100 {
+        world.end(2).at.set_port(port);
+        world.initiate(2);
+        world.run(Duration::from_millis(100));
+    }
+    let told = world.news.iter().filter(|news| matches!(news, News::Endpoint(..))).count();
+    assert!((5..=11).contains(&told), "{told} in ten seconds");
+}
+
+#[test]
+fn what_the_store_says_of_the_future_proves_nothing() {
+    let mut world = plain(0);
+    let tomorrow = Some(world.now.wall + 24 * 60 * MINUTE);
+    let memory = PeerMemory { last_packet: tomorrow, last_handshake: tomorrow, ..PeerMemory::default() };
+    world.command(Command::Upsert(Box::new(spec(2)), memory));
+    let Answer::Evidence(evidence) = world.answer(Question::Evidence { peer: id(2) }, SECOND).0 else {
+        panic!("evidence is expected");
+    };
+    assert_eq!((evidence.last_packet, evidence.last_handshake), (None, None));
 }
 
 #[test]
