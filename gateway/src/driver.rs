@@ -20,6 +20,9 @@ use crate::udp::Udp;
 /// Commands taken in one turn before packets have their say.
 const COMMANDS_PER_TURN: usize = 256;
 
+/// Scrapes come every 15 s or so.
+const PUBLISH_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Where the tunnel's words go. Each of them must not block: the thread carries every packet.
 pub struct Mouths {
     pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
@@ -53,7 +56,7 @@ where
         let _inside = runtime.enter();
         Udp::new(socket).context("the UDP socket does not take its options")?
     };
-    let driver = Driver { tunnel, udp, mouths, outgoing: Vec::new() };
+    let driver = Driver { tunnel, udp, mouths, outgoing: Vec::new(), published: Mono::ZERO };
     let thread = std::thread::Builder::new().name("tunnel".to_owned());
     Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
 }
@@ -64,6 +67,8 @@ struct Driver<N: Noise> {
     mouths: Mouths,
     /// Kept between turns for its capacity.
     outgoing: Vec<Transmit>,
+    /// When the metrics were last set.
+    published: Mono,
 }
 
 impl<N: Noise> Driver<N> {
@@ -144,7 +149,25 @@ impl<N: Noise> Driver<N> {
         };
         self.udp.send(&self.outgoing);
         self.outgoing.clear();
+        self.publish();
         deadline
+    }
+
+    /// Totals for `/metrics`, every few seconds while there is traffic.
+    fn publish(&mut self) {
+        let now = clock::now().mono;
+        if now.since(self.published) < PUBLISH_EVERY {
+            return;
+        }
+        self.published = now;
+        let totals = self.tunnel.totals();
+        metrics::gauge!("fleetgate_peers").set(totals.peers as f64);
+        metrics::gauge!("fleetgate_sessions").set(totals.sessions as f64);
+        metrics::gauge!("fleetgate_tunnel_connections").set(totals.connections as f64);
+        for (reason, count) in self.tunnel.global_drops() {
+            metrics::counter!("fleetgate_unknown_sender_drops_total", "reason" => reason.name())
+                .absolute(*count);
+        }
     }
 }
 

@@ -248,6 +248,32 @@ pub enum DropReason {
     Budget,
 }
 
+impl DropReason {
+    /// The name used in the API and the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DropReason::Malformed => "malformed",
+            DropReason::BadMac1 => "bad_mac1",
+            DropReason::RateLimited => "rate_limited",
+            DropReason::UnknownKey => "unknown_key",
+            DropReason::UnknownIndex => "unknown_index",
+            DropReason::StaleStamp => "stale_stamp",
+            DropReason::Crypto => "crypto",
+            DropReason::Replay => "replay",
+            DropReason::SessionExpired => "session_expired",
+            DropReason::CounterExhausted => "counter_exhausted",
+            DropReason::NoSession => "no_session",
+            DropReason::BadPacket => "bad_packet",
+            DropReason::SpoofedSource => "spoofed_source",
+            DropReason::NotAllowed => "not_allowed",
+            DropReason::Unsolicited => "unsolicited",
+            DropReason::NoRoute => "no_route",
+            DropReason::TooBig => "too_big",
+            DropReason::Budget => "budget",
+        }
+    }
+}
+
 // ---------------------------------------------------- questions and answers
 
 /// A question about a host. The shell carries it: to the tunnel where the route is a tunnel, to a

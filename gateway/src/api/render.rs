@@ -149,32 +149,8 @@ fn about(duration: Duration) -> String {
 }
 
 fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
-    counted.iter().map(|(reason, count)| (drop_name(*reason).to_owned(), *count)).collect()
+    counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }
-
-const fn drop_name(reason: DropReason) -> &'static str {
-    match reason {
-        DropReason::Malformed => "malformed",
-        DropReason::BadMac1 => "bad_mac1",
-        DropReason::RateLimited => "rate_limited",
-        DropReason::UnknownKey => "unknown_key",
-        DropReason::UnknownIndex => "unknown_index",
-        DropReason::StaleStamp => "stale_stamp",
-        DropReason::Crypto => "crypto",
-        DropReason::Replay => "replay",
-        DropReason::SessionExpired => "session_expired",
-        DropReason::CounterExhausted => "counter_exhausted",
-        DropReason::NoSession => "no_session",
-        DropReason::BadPacket => "bad_packet",
-        DropReason::SpoofedSource => "spoofed_source",
-        DropReason::NotAllowed => "not_allowed",
-        DropReason::Unsolicited => "unsolicited",
-        DropReason::NoRoute => "no_route",
-        DropReason::TooBig => "too_big",
-        DropReason::Budget => "budget",
-    }
-}
-
 /// `state`: absent before it has a row.
 pub fn service(host: &HostSpec, spec: &ServiceSpec, state: Option<&ServiceState>) -> model::Service {
     let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();

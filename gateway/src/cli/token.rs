@@ -80,7 +80,7 @@ fn days(text: &str) -> anyhow::Result<SignedDuration> {
         || anyhow::anyhow!("--expires {text:?}: expected a duration such as 90d, 12h or 30m, or `never`");
     if let Some(days) = text.strip_suffix('d') {
         let days: i64 = days.parse().map_err(|_| bad())?;
-        return Ok(SignedDuration::from_hours(days.checked_mul(24).ok_or_else(bad)?));
+        return Ok(SignedDuration::from_secs(days.checked_mul(24 * 3_600).ok_or_else(bad)?));
     }
     text.parse().map_err(|_| bad())
 }

@@ -331,7 +331,8 @@ async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sq
     let sql = "update peer_keys set retired_at = $2 where peer = $1 and retired_at is null";
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
     for sql in [
-        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null where peer = $1",
+        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_handshake = null
+         where peer = $1",
         "update enrolments set state = 'expired', reason = 'the key was replaced'
          where host = $1 and state = 'approved'",
     ] {
