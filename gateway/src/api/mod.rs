@@ -28,6 +28,7 @@ mod overview;
 mod page;
 mod parse;
 mod problem;
+mod profiles;
 mod render;
 mod services;
 mod session;
@@ -182,6 +183,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(host_settings::routes())
         .merge(hosts::routes())
         .merge(overview::routes())
+        .merge(profiles::routes())
         .merge(services::routes())
         .merge(session::routes())
         .merge(stream::routes())
