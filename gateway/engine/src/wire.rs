@@ -301,8 +301,9 @@ pub enum Question {
     Evidence {
         peer: PeerId,
     },
-    /// Echo requests, one after the other. Like `Connect` and `Ssh` through a tunnel it dials
-    /// nobody: without a session it is answered `NoTunnel` at once.
+    /// Echo requests, one after the other. Like `Connect` and `Ssh` through a tunnel: without a
+    /// session it dials first, unless a dial has just failed or no endpoint is known; then the
+    /// answer is `NoTunnel` at once. The monitor does not ask where nobody is to be dialled.
     Echo {
         peer: PeerId,
         address: IpAddr,
@@ -312,7 +313,7 @@ pub enum Question {
         route: Route,
         port: u16,
     },
-    /// A handshake, forced: at most two initiations. The only question that dials.
+    /// A handshake, forced even beside a session: at most two initiations.
     Handshake {
         peer: PeerId,
     },

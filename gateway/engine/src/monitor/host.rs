@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(10);
 const STALE_INTERVALS: u32 = 2;
 
 pub struct Host {
-    /// Without the services: each has its own spec.
+    /// Without the services: each holds its own spec.
     pub(super) spec: HostSpec,
     pub(super) paths: Paths,
     pub(super) track: Track<HostStatus>,
