@@ -145,7 +145,7 @@ function answer(method, path, query, body, cookie) {
   if (on('/overview')) return [200, overview()];
   if (on('/problems')) return [200, page(problems(), query)];
   if (on('/hosts')) return [200, page(hosts, query)];
-  if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))), query)];
+  if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
   if ((match = on('/enrolments/([^/]+)/(approve|reject)'))) {
     enrolments.splice(0, 1);
@@ -160,6 +160,7 @@ function answer(method, path, query, body, cookie) {
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];
   if (on('/hosts/([^/]+)(/services/[^/]+)?/check')) return [202, undefined];
+  if (on('/devices/([^/]+)/reset-clock')) return [204, undefined];
   if ((match = on('/mock/(off|on)/([^/]+)'))) return turn(match[2], match[1] === 'on'), [204, undefined];
   return [404, { code: 'not_found', title: 'not found', detail: 'there is nothing at this address' }];
 }

@@ -1,7 +1,7 @@
 /** The gateway's public API, typed from its description. The page uses nothing else. */
 
 import createClient, { type Middleware } from 'openapi-fetch';
-import type { paths } from './schema';
+import type { paths } from '../../generated/schema';
 
 /** What went wrong, in words for the person in front of the page. */
 export class Refused extends Error {

@@ -1,6 +1,6 @@
 /** The wire types under the names that the pages use. They are generated from the API's description. */
 
-import type { components } from './schema';
+import type { components } from '../../generated/schema';
 
 type Schemas = components['schemas'];
 
