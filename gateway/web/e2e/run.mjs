@@ -217,6 +217,11 @@ try {
     const all = EXPECT.split(' ')[0].split('/').reduce((sum, count) => sum + Number(count), 0);
     await until(`${all} rows`, async (see) => see(await rows(page).count()) === all);
   });
+  await promise('the problems name what is down before all else', async () => {
+    if (Number(EXPECT.split('/')[1]) === 0) return;
+    const first = page.locator('section[aria-labelledby=problems] li').first();
+    await until('the first problem', async (see) => see(await first.textContent()).includes('Down'));
+  });
   await shot(page, 'now-light');
   await promise('axe finds nothing serious on the page', () => axe(page));
   await promise('search is one key away and stands in the address', () => search(page));

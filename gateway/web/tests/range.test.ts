@@ -41,6 +41,8 @@ describe('a scale', () => {
 
   it('of a percentage goes to a hundred', () => expect(scale({ value: 3, uom: '%', warn: '80' })!.high).toBe(100));
 
+  it('without limits praises nothing', () => expect(scale({ value: 3, uom: '%' })!.bands.map(({ zone }) => zone)).toEqual(['plain']));
+
   it('is left out where there is nothing to compare with', () => expect(scale({ value: 3, uom: 'hPa' })).toBeUndefined());
 
   it('keeps what lies beyond at its end', () => expect(place({ low: 0, high: 10, bands: [] }, 99)).toBe(1));

@@ -8,11 +8,13 @@ export interface Range {
 }
 
 export type Zone = 'ok' | 'warning' | 'critical';
+/** `plain`: nobody said what would be good or bad. */
+export type Paint = Zone | 'plain';
 
 export interface Band {
   from: number;
   to: number;
-  zone: Zone;
+  zone: Paint;
 }
 
 /** A scale from `low` to `high`, painted with bands that follow each other without a gap. */
@@ -67,6 +69,7 @@ export function scale(metric: Measured): Scale | undefined {
   const low = metric.min ?? Math.min(0, ...shown.map((end) => end * HEADROOM));
   const high = max ?? Math.max(0, ...shown.map((end) => end * HEADROOM));
   if (!(high > low)) return undefined;
+  if (!warn && !crit) return { low, high, bands: [{ from: low, to: high, zone: 'plain' }] };
   return { low, high, bands: bands(low, high, ends, warn, crit) };
 }
 

@@ -16,7 +16,7 @@ const PAGE = 2000;
 /** Changes of many hosts are drawn together; faster is not seen. */
 const DRAW_MS = 250;
 /** Problems are asked for again so seldom, however fast states change. */
-const PROBLEMS_MS = 2000;
+const PROBLEMS_MS = 1000;
 /** More problems than anybody reads; the strip has the whole number. */
 const PROBLEMS_MOST = 500;
 
