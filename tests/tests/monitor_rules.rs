@@ -1,100 +1,18 @@
 //! The rules of monitoring, one story each, told in virtual time.
 
+#[path = "monitor/stories.rs"]
+mod stories;
 #[path = "monitor/world.rs"]
 mod world;
 
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
-    Ask, Check, EventKind, HostSpec, HostStatus, Question, Route, RoutePolicy, ServiceSpec, SshSpec,
-    StateType,
-};
+use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus, Question, RoutePolicy, StateType};
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
+use stories::*;
 use world::{Truth, World, device, public, service, with, with_login};
-
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn temperature() -> ServiceSpec {
-    let mut sensor = service("board", Check::Sensor(Sensor::Temperature { name: None }));
-    let limits = fleetgate_probes::range::Thresholds { warn: "50".parse().ok(), crit: "60".parse().ok() };
-    sensor.thresholds = vec![fleetgate_engine::wire::Threshold { metric: "temperature".into(), limits }];
-    sensor
-}
-
-fn tunnel_and_ping() -> Vec<ServiceSpec> {
-    vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })]
-}
-
-fn everything() -> Vec<ServiceSpec> {
-    let mut all = tunnel_and_ping();
-    all.push(service("ssh", Check::Ssh));
-    all.push(temperature());
-    all.push(service("plugin", Check::Command { line: "/usr/lib/check".into() }));
-    all.push(service("web", Check::Tcp { port: 443 }));
-    all
-}
-
-fn with_direct(spec: HostSpec) -> HostSpec {
-    HostSpec { direct: Some("cam.example".into()), ..spec }
-}
-
-fn pinned(spec: HostSpec) -> HostSpec {
-    HostSpec { ssh: SshSpec { pin: Some("SHA256:own".into()), ..spec.ssh }, ..spec }
-}
-
-/// A device that is well and has been watched for a while.
-fn settled(spec: HostSpec) -> (World, HostId) {
-    let mut world = World::new(1);
-    let id = world.add(spec, Truth::well());
-    world.run(10 * MINUTE);
-    world.asked.clear();
-    (world, id)
-}
-
-fn status(world: &World, id: HostId) -> HostStatus {
-    world.host(id).map(|s| s.hard).unwrap_or_default()
-}
-
-fn hard(world: &World, id: HostId, name: &str) -> Option<Status> {
-    world.service(id, name).and_then(|s| s.hard)
-}
-
-fn is_stale(world: &World, id: HostId, name: &str) -> bool {
-    world.service(id, name).is_some_and(|s| s.stale)
-}
-
-/// Messages in short: `cam-1 up down`, `cam-1/ping ok critical`.
-fn told(world: &World) -> Vec<String> {
-    let object = |m: &fleetgate_engine::wire::Message| match &m.service {
-        Some(service) => format!("{}/{service}", m.host_name),
-        None => m.host_name.clone(),
-    };
-    world.kept.messages.iter().map(|m| format!("{} {} {}", object(m), m.from, m.to)).collect()
-}
-
-fn kind(ask: &Ask) -> &'static str {
-    match ask.question {
-        Question::Evidence { .. } => "evidence",
-        Question::Echo { .. } => "echo",
-        Question::Connect { route: Route::Tunnel { .. }, .. } => "tcp",
-        Question::Connect { .. } => "direct tcp",
-        Question::Handshake { .. } => "handshake",
-        Question::Ssh { route: Route::Tunnel { .. }, .. } => "ssh",
-        Question::Ssh { .. } => "direct ssh",
-    }
-}
-
-fn kinds(world: &World) -> Vec<&'static str> {
-    world.asked.iter().map(|(_, ask)| kind(ask)).collect()
-}
-
-fn count(world: &World, wanted: &str) -> usize {
-    kinds(world).iter().filter(|k| **k == wanted).count()
-}
 
 // ----------------------------------------------------------- the host check
 
