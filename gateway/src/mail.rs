@@ -12,10 +12,10 @@ mod sink;
 
 use std::sync::Arc;
 
+use crate::store::SqliteConnection;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::Message;
 use lettre::message::Mailbox;
-use sqlx::sqlite::SqliteConnection;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -65,10 +65,7 @@ pub fn start(
 
 /// What waits from a time when mail was configured would only come out of date.
 async fn give_up_all(store: Store) {
-    let sql = "update outbox set given_up_at = $1, last_error = $2
-               where sent_at is null and given_up_at is null";
-    let now = crate::clock::wall().as_millis();
-    if let Err(error) = sqlx::query(sql).bind(now).bind(NOT_CONFIGURED).execute(&store.write).await {
+    if let Err(error) = store.give_up_all(NOT_CONFIGURED, crate::clock::wall()).await {
         tracing::warn!("old messages stay in the outbox: {error}");
     }
 }
@@ -90,7 +87,7 @@ impl Postman {
         message: &Message,
         event: Option<i64>,
         now: Wall,
-    ) -> sqlx::Result<Option<i64>> {
+    ) -> crate::store::Result<Option<i64>> {
         if self.0.recipients.is_empty() {
             let id = outbox::insert(conn, message, "", event, now).await?;
             outbox::given_up(conn, id, NOT_CONFIGURED, now).await?;
@@ -112,7 +109,7 @@ impl Postman {
     }
 }
 
-async fn refuse(conn: &mut SqliteConnection, message: &Message, now: Wall) -> sqlx::Result<i64> {
+async fn refuse(conn: &mut SqliteConnection, message: &Message, now: Wall) -> crate::store::Result<i64> {
     let object = if message.service.is_some() { Object::Service } else { Object::Host };
     let event = NewEvent {
         service: message.service.as_deref(),

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::store::SqliteConnection;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PublicKey};
 use serde_json::json;
-use sqlx::SqliteConnection;
 
 use super::AppState;
 use super::conf;

@@ -1,5 +1,6 @@
 //! Devices: identity and tunnel. Their states are `hosts`.
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -8,7 +9,6 @@ use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

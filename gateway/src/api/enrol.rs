@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use crate::store::SqliteConnection;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +15,6 @@ use fleetgate_engine::id::Id;
 use fleetgate_keys::{PresharedKey, PublicKey, Token, TokenKind};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlx::SqliteConnection;
 use subtle::ConstantTimeEq as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

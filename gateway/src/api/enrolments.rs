@@ -1,10 +1,10 @@
 //! The approval queue: devices that ask to be let in, and what a person decides.
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -1,11 +1,11 @@
 //! Facts of the gateway, and the one of them that is confirmed by a person: its endpoint.
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use fleetgate_engine::id::Id;
 use fleetgate_keys::Endpoint;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -10,7 +11,6 @@ use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::wire::RoutePolicy;
 use ipnet::IpNet;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 

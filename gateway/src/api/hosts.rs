@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -10,7 +11,6 @@ use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::HostSpec;
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -149,8 +149,7 @@ async fn services(
 }
 
 async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
-    let rows: Vec<ServiceRow> =
-        sqlx::query_as(states::SERVICES_OF_HOST).bind(spec.id.as_i64()).fetch_all(conn).await?;
+    let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
     Ok(spec.services.iter().map(|s| render::service(spec, s, state(&s.name))).collect())
 }

@@ -1,6 +1,7 @@
 //! `Idempotency-Key`: the same call twice has one effect. The answer is stored in the transaction
 //! of the effect, without its secrets; the repeated call gets that one.
 
+use crate::store::SqliteConnection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -8,7 +9,6 @@ use fleetgate_engine::time::Wall;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
-use sqlx::SqliteConnection;
 
 use super::extract;
 use super::problem::Problem;

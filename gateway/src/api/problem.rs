@@ -166,7 +166,7 @@ impl IntoResponse for Problem {
 
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
-        match error.downcast::<sqlx::Error>() {
+        match error.downcast::<crate::store::Error>() {
             Ok(error) => error.into(),
             Err(error) => Problem::internal(error),
         }
@@ -176,12 +176,12 @@ impl From<anyhow::Error> for Problem {
 /// SQLite's primary result code of a write without room for it.
 const SQLITE_FULL: &str = "13";
 
-impl From<sqlx::Error> for Problem {
-    fn from(error: sqlx::Error) -> Self {
+impl From<crate::store::Error> for Problem {
+    fn from(error: crate::store::Error) -> Self {
         let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == SQLITE_FULL);
         let (status, code, detail) = if full {
             (StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the gateway's disk is full; nothing was changed")
-        } else if matches!(error, sqlx::Error::PoolTimedOut) {
+        } else if matches!(error, crate::store::Error::PoolTimedOut) {
             (StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy; try again")
         } else {
             return Problem::internal(error);

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::store::SqliteConnection;
 use async_stream::stream;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -29,7 +30,6 @@ use fleetgate_engine::time::Mono;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
@@ -204,7 +204,11 @@ async fn render_tick(app: &AppState, waiting: &mut Changes, last_event: &mut i64
     }
 }
 
-async fn try_render(app: &AppState, waiting: &mut Changes, last_event: &mut i64) -> sqlx::Result<Vec<Frame>> {
+async fn try_render(
+    app: &AppState,
+    waiting: &mut Changes,
+    last_event: &mut i64,
+) -> crate::store::Result<Vec<Frame>> {
     let mut frames = Vec::new();
     let removed = |id: HostId| Frame::new("host_removed", &json!({ "id": Kind::Host.text(id) }));
     frames.extend(std::mem::take(&mut waiting.removed).into_iter().map(removed));
@@ -226,7 +230,7 @@ async fn try_render(app: &AppState, waiting: &mut Changes, last_event: &mut i64)
     Ok(frames)
 }
 
-async fn overview_frame(app: &AppState, waiting: &mut Changes) -> sqlx::Result<Option<Frame>> {
+async fn overview_frame(app: &AppState, waiting: &mut Changes) -> crate::store::Result<Option<Frame>> {
     let before = clock::now().mono;
     if !waiting.overview || before < waiting.next_overview {
         return Ok(None);
@@ -239,7 +243,11 @@ async fn overview_frame(app: &AppState, waiting: &mut Changes) -> sqlx::Result<O
 }
 
 /// Nothing for a peer that is no host, or a host that is gone meanwhile.
-async fn host_frame(app: &AppState, conn: &mut SqliteConnection, id: HostId) -> sqlx::Result<Option<Frame>> {
+async fn host_frame(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    id: HostId,
+) -> crate::store::Result<Option<Frame>> {
     let row = rows::by_id(conn, id).await?;
     Ok(row.map(|row| Frame::new("host", &hosts::wire(app, row))))
 }

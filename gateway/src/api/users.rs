@@ -1,10 +1,10 @@
 //! People who log in. The last admin stays one.
 
+use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::json;
-use sqlx::SqliteConnection;
 use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -74,7 +74,7 @@ fn not_reserved(name: String) -> Result<String, crate::names::BadName> {
     if name == "local" { Err(crate::names::BadName::Name) } else { Ok(name) }
 }
 
-fn name_taken(error: sqlx::Error, name: &str) -> Problem {
+fn name_taken(error: crate::store::Error, name: &str) -> Problem {
     if error.as_database_error().is_some_and(|e| e.is_unique_violation()) {
         return Problem::conflict("name_taken", format!("a user is called {name:?} already"));
     }

@@ -3,9 +3,9 @@
 
 use std::fmt;
 
+use crate::store::SqliteConnection;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::time::Wall;
-use sqlx::SqliteConnection;
 
 use super::AppState;
 use super::problem::Problem;

@@ -202,7 +202,7 @@ impl Courier {
     }
 
     /// Made once, kept for ever.
-    async fn installation(&self) -> sqlx::Result<String> {
+    async fn installation(&self) -> crate::store::Result<String> {
         let mut conn = self.store.reader().await?;
         if let Some(known) = settings::find(&mut conn, INSTALLATION).await? {
             return Ok(known);
@@ -229,7 +229,7 @@ impl Courier {
         Ok(())
     }
 
-    async fn try_record_sent(&self, waiting: &Waiting) -> sqlx::Result<()> {
+    async fn try_record_sent(&self, waiting: &Waiting) -> crate::store::Result<()> {
         let now = clock::wall();
         let mut tx = self.store.begin().await?;
         outbox::sent(&mut tx, waiting.id, now).await?;
@@ -249,7 +249,12 @@ impl Courier {
     }
 
     /// The first failure and the last are events; those between are in the row.
-    async fn try_record_failure(&self, waiting: &Waiting, error: &str, pause: Duration) -> sqlx::Result<()> {
+    async fn try_record_failure(
+        &self,
+        waiting: &Waiting,
+        error: &str,
+        pause: Duration,
+    ) -> crate::store::Result<()> {
         let now = clock::wall();
         let over = now.since(waiting.created_at) >= self.pace.give_up;
         let mut tx = self.store.begin().await?;
@@ -271,13 +276,13 @@ impl Courier {
 }
 
 async fn note(
-    tx: &mut sqlx::SqliteConnection,
+    tx: &mut crate::store::SqliteConnection,
     waiting: &Waiting,
     kind: &str,
     cause: &str,
     evidence: &str,
     now: Wall,
-) -> sqlx::Result<i64> {
+) -> crate::store::Result<i64> {
     let service = waiting.body.service.as_deref();
     let object = if service.is_some() { Object::Service } else { Object::Host };
     let event = NewEvent {

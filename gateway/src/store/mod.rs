@@ -33,11 +33,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_keys::SealKey;
+// What the other rooms may name of the database library: a connection inside a transaction, and why
+// it failed. Statements stay in here.
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+pub use sqlx::{Connection, Error, Result, SqliteConnection};
 use sqlx::{SqlStr, Sqlite};
 use zeroize::Zeroizing;
 

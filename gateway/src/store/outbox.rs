@@ -118,6 +118,17 @@ pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall)
 }
 
 impl Store {
+    /// Gives up everything that waits, with one reason.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn give_up_all(&self, why: &str, at: Wall) -> sqlx::Result<()> {
+        let sql = "update outbox set given_up_at = $1, last_error = $2
+                   where sent_at is null and given_up_at is null";
+        sqlx::query(sql).bind(at.as_millis()).bind(why).execute(&self.write).await?;
+        Ok(())
+    }
+
     /// What is due, the oldest first.
     ///
     /// # Errors

@@ -197,6 +197,14 @@ macro_rules! select_services {
 pub const ALL_SERVICES: &str = select_services!("");
 pub const SERVICES_OF_HOST: &str = select_services!(" where host = $1 order by service");
 
+/// The states of one host's services, by name.
+///
+/// # Errors
+/// When the database cannot be read or a row makes no sense.
+pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<ServiceRow>> {
+    sqlx::query_as(SERVICES_OF_HOST).bind(host.as_i64()).fetch_all(conn).await
+}
+
 impl FromRow<'_, SqliteRow> for ServiceRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let status = |at: usize| -> sqlx::Result<Option<Status>> {

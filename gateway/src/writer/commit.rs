@@ -1,8 +1,8 @@
 //! One batch, one transaction.
 
+use crate::store::Connection as _;
+use crate::store::SqliteConnection;
 use fleetgate_engine::time::Wall;
-use sqlx::Connection as _;
-use sqlx::sqlite::SqliteConnection;
 
 use super::pending::{Batch, Entry};
 use crate::clock;
@@ -22,7 +22,7 @@ pub(super) struct Done {
 /// # Errors
 /// When the database refuses; then nothing was written. After an I/O error the connection is
 /// closed, so that the next attempt begins with a new one.
-pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> sqlx::Result<Done> {
+pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> crate::store::Result<Done> {
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
     let outcome = write(&mut conn, postman, batch).await;
@@ -35,12 +35,12 @@ pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> s
     outcome
 }
 
-fn is_io(error: &sqlx::Error) -> bool {
+fn is_io(error: &crate::store::Error) -> bool {
     let code = error.as_database_error().and_then(|e| e.code()?.parse::<i32>().ok());
     code.is_some_and(|code| code & 0xff == SQLITE_IOERR)
 }
 
-async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) -> sqlx::Result<Done> {
+async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) -> crate::store::Result<Done> {
     let mut tx = conn.begin_with("begin immediate").await?;
     let now = clock::wall();
     let hosts: Vec<_> = batch.hosts.values().collect();
@@ -64,7 +64,7 @@ async fn write_log(
     postman: &Postman,
     log: &[Entry],
     now: Wall,
-) -> sqlx::Result<Done> {
+) -> crate::store::Result<Done> {
     let mut done = Done::default();
     for entry in log {
         match entry {
@@ -82,7 +82,7 @@ async fn write_log(
 }
 
 /// A pin that a person gave meanwhile stays.
-async fn pin(conn: &mut SqliteConnection, host: i64, fingerprint: &str) -> sqlx::Result<()> {
+async fn pin(conn: &mut SqliteConnection, host: i64, fingerprint: &str) -> crate::store::Result<()> {
     sqlx::query(
         "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', version = version + 1
          where id = $1 and ssh_pin is null",

@@ -95,7 +95,7 @@ async fn write(store: &Store, cache: &mut SeriesCache, samples: &[Sample]) -> bo
         let mut tx = store.history_write.begin_with("begin immediate").await?;
         let refused = history::write(&mut tx, cache, samples).await?;
         tx.commit().await?;
-        Ok::<u64, sqlx::Error>(refused)
+        Ok::<u64, crate::store::Error>(refused)
     };
     match outcome.await {
         Ok(refused) => {

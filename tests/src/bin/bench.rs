@@ -7,13 +7,25 @@ use fleetgate_tests::bench::{Counting, checks, cipher, handshake, idle, memory, 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+type Bench = (&'static str, fn() -> anyhow::Result<()>);
+
+/// For those that cannot fail.
+macro_rules! always {
+    ($run:path) => {
+        || {
+            $run();
+            Ok(())
+        }
+    };
+}
+
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1);
-    let benches: [(&str, fn() -> anyhow::Result<()>); 6] = [
-        ("handshake", || Ok(handshake::run())),
-        ("cipher", || Ok(cipher::run())),
-        ("memory", || Ok(memory::run())),
-        ("peers", || Ok(peers::run())),
+    let benches: [Bench; 6] = [
+        ("handshake", always!(handshake::run)),
+        ("cipher", always!(cipher::run)),
+        ("memory", always!(memory::run)),
+        ("peers", always!(peers::run)),
         ("idle", idle::run),
         ("checks", checks::run),
     ];
