@@ -21,7 +21,8 @@ describe('spans', () => {
   it('say which way they lie', () => {
     expect(relative(10 * S, 10 * S)).toBe('just now');
     expect(relative(0, 12 * S)).toBe('12 s ago');
-    expect(relative(15 * S, 12 * S)).toBe('in 3 s');
+    expect(relative(14 * S, 12 * S)).toBe('just now');
+    expect(relative(192 * S, 12 * S)).toBe('in 3 min');
   });
 
   it('call an awaited check due once its time has come', () => {

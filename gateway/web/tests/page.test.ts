@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { headline, tabTitle } from '../src/lib/headline';
 import { BadLabels, parseLabels } from '../src/lib/labels';
+import { agree } from '../src/lib/offset';
 import { ownPath, pageOf } from '../src/lib/paths';
 import { retryDelay } from '../src/lib/retry';
 import { throttle } from '../src/lib/throttle';
@@ -93,5 +94,19 @@ describe('an address', () => {
     for (const path of ['//evil.example', '/\\evil.example', 'https://evil.example', 'javascript:alert(1)', '/login?next=/', null]) {
       expect(ownPath(path), String(path)).toBe('/');
     }
+  });
+});
+
+describe("the gateway's clock", () => {
+  it('is taken as the same while nothing says otherwise', () => {
+    expect(agree(0, 100_000, 100_400, 100_450)).toBe(0);
+    expect(agree(0, 100_000, 100_400, 109_000)).toBe(0);
+  });
+
+  it('is followed when it differs, to within half a second', () => {
+    const real = -7_265_300;
+    const offset = agree(0, Math.floor((500_000 + real) / 1000) * 1000, 499_980, 500_020);
+    expect(Math.abs(offset - real)).toBeLessThan(550);
+    expect(agree(offset, Math.floor((900_000 + real) / 1000) * 1000, 899_000, 903_000)).toBe(offset);
   });
 });

@@ -13,22 +13,26 @@ export class Refused extends Error {
   }
 }
 
-type Listener = { onDate?: (ms: number) => void; onUnauthorized?: () => void };
+type Listener = { onDate?: (ms: number, tookMs: number) => void; onUnauthorized?: () => void };
 const listeners: Listener = {};
 
-/** Told the server's clock with every answer, and when the session is over. */
+/** Told the server's clock with every answer and how long that took, and when the session is over. */
 export function listen(to: Listener): void {
   Object.assign(listeners, to);
 }
 
+const sent = new WeakMap<Request, number>();
+
 const watch: Middleware = {
   onRequest({ request }) {
+    sent.set(request, performance.now());
     if (request.method !== 'GET') request.headers.set('X-Fleetgate', 'dashboard');
     return request;
   },
   onResponse({ response, request }) {
     const date = Date.parse(response.headers.get('date') ?? '');
-    if (!Number.isNaN(date)) listeners.onDate?.(date);
+    const start = sent.get(request);
+    if (start !== undefined && !Number.isNaN(date)) listeners.onDate?.(date, performance.now() - start);
     const login = request.url.endsWith('/session');
     if (response.status === 401 && !login) listeners.onUnauthorized?.();
   },

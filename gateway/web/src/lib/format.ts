@@ -21,10 +21,13 @@ function two(ms: number, big: number, bigName: string, small: number, smallName:
   return rest === 0 ? first : `${first} ${rest} ${smallName}`;
 }
 
-/** `just now`, `12 s ago`, `in 3 s`. */
+/** The page's clock stands between ticks and learns of the gateway's by whole seconds. */
+const AHEAD = 5 * SECOND;
+
+/** `just now`, `12 s ago`; `in 3 min` for what lies ahead beyond doubt. */
 export function relative(at: number, now: number): string {
   const past = now - at;
-  if (past <= -SECOND) return `in ${span(-past)}`;
+  if (past <= -AHEAD) return `in ${span(-past)}`;
   return past < SECOND ? 'just now' : `${span(past)} ago`;
 }
 

@@ -1,9 +1,9 @@
 /** The gateway's time as this page knows it. The only place that reads the browser's clock. */
 
+import { agree } from '../lib/offset';
+
 /** A second: the smallest step that the page shows. */
 const TICK_MS = 1000;
-/** `Date` headers are whole seconds and travel a while; less than this is no difference. */
-const TOLERANCE_MS = 2500;
 /** A tick that comes so late means that the machine slept. */
 const SLEPT_MS = 15_000;
 
@@ -23,9 +23,9 @@ class Clock {
   }
 
   /** Ages are told by the gateway's clock: the reader's may be wrong. */
-  observe(server: number): void {
-    const offset = server - Date.now();
-    this.offset = Math.abs(offset) > TOLERANCE_MS ? offset : 0;
+  observe(date: number, tookMs: number): void {
+    const received = Date.now();
+    this.offset = agree(this.offset, date, received - tookMs, received);
   }
 
   /** The gateway's time of this instant, not of the last tick. */
