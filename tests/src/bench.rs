@@ -104,8 +104,10 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Where a peer of the benchmarks lives on the network.
-pub const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)), 40_000);
+/// Where the `n`th peer lives on the network: no two at one address, so that none has to share.
+pub fn home(n: u32) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0b00_0000 + n).into(), 40_000)
+}
 
 pub fn pool() -> Config {
     Config {
@@ -140,6 +142,7 @@ pub struct Gate {
     pub tunnel: Tunnel<BoringNoise>,
     pub public: PublicKey,
     pub now: Now,
+    wait: Option<Mono>,
 }
 
 impl Default for Gate {
@@ -147,7 +150,7 @@ impl Default for Gate {
         let private = PrivateKey::generate();
         let noise = BoringNoise::new(&private, seed());
         let now = Now { mono: Mono::from_secs(1_000), wall: fleetgate::clock::wall() };
-        Gate { tunnel: Tunnel::new(pool(), noise, seed()), public: private.public(), now }
+        Gate { tunnel: Tunnel::new(pool(), noise, seed()), public: private.public(), now, wait: None }
     }
 }
 
@@ -172,33 +175,46 @@ impl Gate {
         self.drain();
     }
 
-    pub fn receive(&mut self, bytes: &[u8]) -> Vec<Transmit> {
-        let input = Input::Datagram { from: SOMEWHERE, to: None, bytes };
+    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Transmit> {
+        let input = Input::Datagram { from, to: None, bytes };
         self.tunnel.handle(input, self.now);
         self.drain()
     }
 
     /// What is to be sent.
-    pub fn drain(&mut self) -> Vec<Transmit> {
+    fn drain(&mut self) -> Vec<Transmit> {
         let mut sent = Vec::new();
-        loop {
+        self.wait = loop {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => sent.push(transmit),
-                Output::Wait(..) => return sent,
+                Output::Wait(at, _) => break at,
                 _ => {}
             }
-        }
+        };
+        sent
     }
 
-    /// A whole handshake with this device. The benchmarks know one source only, so that time has to
-    /// pass: a source has a hundred a second.
-    pub fn shake_hands(&mut self, device: &Initiator, sender: u32) -> Transport {
-        self.pass(Duration::from_millis(25));
-        let initiation = device.initiation(stamp(0), sender);
-        let sent = self.receive(&initiation.bytes);
+    /// Lets the time pass until `end`, with a turn whenever one is asked for; says how many.
+    pub fn run_until(&mut self, end: Mono) -> u32 {
+        let mut turns = 0;
+        while let Some(at) = self.wait.filter(|at| *at <= end) {
+            self.pass(at.since(self.now.mono));
+            self.tunnel.handle(Input::Timeout, self.now);
+            self.drain();
+            turns += 1;
+        }
+        self.pass(end.since(self.now.mono));
+        turns
+    }
+
+    /// The `n`th peer's first handshake.
+    pub fn shake_hands(&mut self, device: &Initiator, n: u32) -> Transport {
+        self.pass(Duration::from_millis(1));
+        let initiation = device.initiation(stamp(0), n);
+        let sent = self.receive(home(n), &initiation.bytes);
         let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
         let mut transport = initiation.finish(&response.bytes).expect("a session");
-        self.receive(&transport.seal(&[]));
+        self.receive(home(n), &transport.seal(&[]));
         transport
     }
 }

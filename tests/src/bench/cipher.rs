@@ -6,7 +6,7 @@ use fleetgate_engine::tunnel::session::{Noise as _, Opened, SCRATCH, Session as 
 use fleetgate_keys::PrivateKey;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use super::{SOMEWHERE, cpu_of, median, micros, report};
+use super::{cpu_of, home, median, micros, report};
 
 const ROUNDS: usize = 300;
 /// Packets of each kind in one round.
@@ -79,15 +79,15 @@ impl Pair {
         let [one, other] = &mut self.rooms;
         let (mut request, mut response, mut proof) = (vec![], vec![], vec![]);
         self.device.initiate(NOW.mono, one, &mut |bytes| request = bytes.to_vec());
-        let answered = self.gateway.receive(&request, SOMEWHERE, NOW.mono, other, &mut |bytes| {
+        let answered = self.gateway.receive(&request, home(0), NOW.mono, other, &mut |bytes| {
             response = bytes.to_vec();
         });
         assert_eq!(answered, Opened::HandshakeAnswered);
-        let done = self.device.receive(&response, SOMEWHERE, NOW.mono, one, &mut |bytes| {
+        let done = self.device.receive(&response, home(0), NOW.mono, one, &mut |bytes| {
             proof = bytes.to_vec();
         });
         assert_eq!(done, Opened::HandshakeDone);
-        let proved = self.gateway.receive(&proof, SOMEWHERE, NOW.mono, other, &mut |_| {});
+        let proved = self.gateway.receive(&proof, home(0), NOW.mono, other, &mut |_| {});
         assert_eq!(proved, Opened::Keepalive);
     }
 
@@ -96,7 +96,7 @@ impl Pair {
         let gateway = &mut self.gateway;
         let mut arrived = false;
         let sink = &mut |sealed: &[u8]| {
-            let opened = gateway.receive(sealed, SOMEWHERE, NOW.mono, other, &mut |_| {});
+            let opened = gateway.receive(sealed, home(0), NOW.mono, other, &mut |_| {});
             arrived = matches!(opened, Opened::Packet(_));
         };
         self.device.send(packet, NOW.mono, one, sink).expect("a session");

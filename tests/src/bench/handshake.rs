@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand_core::OsRng;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::{Gate, cpu_of, median, micros, report, spec};
+use super::{Gate, cpu_of, home, median, micros, report, spec};
 use crate::attacker::{Initiator, RESPONSE, stamp};
 
 const ROUNDS: u32 = 400;
@@ -55,17 +55,17 @@ fn x25519() -> Duration {
 fn handshake(gate: &mut Gate, device: &Initiator, sender: u32) -> Duration {
     gate.pass(Duration::from_millis(25));
     let initiation = device.initiation(stamp(0), sender);
-    let (answering, sent) = cpu_of(|| gate.receive(&initiation.bytes));
+    let (answering, sent) = cpu_of(|| gate.receive(home(sender), &initiation.bytes));
     let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
     let keepalive = initiation.finish(&response.bytes).expect("a session").seal(&[]);
-    let (proving, _) = cpu_of(|| gate.receive(&keepalive));
+    let (proving, _) = cpu_of(|| gate.receive(home(sender), &keepalive));
     answering + proving
 }
 
 fn in_vain(gate: &mut Gate, stranger: &Initiator) -> Duration {
     gate.pass(Duration::from_millis(25));
     let initiation = stranger.initiation(stamp(0), 1);
-    let (time, sent) = cpu_of(|| gate.receive(&initiation.bytes));
+    let (time, sent) = cpu_of(|| gate.receive(home(0), &initiation.bytes));
     assert!(sent.is_empty(), "a stranger was answered");
     time
 }

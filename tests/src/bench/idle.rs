@@ -16,7 +16,7 @@ use fleetgate_keys::PrivateKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{named_thread_cpu, pool, report, seed, spec};
+use super::{Gate, cpu_of, home, named_thread_cpu, pool, report, seed, spec};
 use crate::attacker::{Initiator, Transport, handshake, send, stamp};
 
 const SESSIONS: u32 = 5_000;
@@ -24,6 +24,8 @@ const SESSIONS: u32 = 5_000;
 const KEEPALIVE_S: u32 = 25;
 /// A quarter of the time between two handshakes; none falls into it.
 const MEASURED: Duration = Duration::from_secs(30);
+/// The same for the engine alone, in its own time.
+const ENGINE_S: u32 = 60;
 /// Addresses that the devices come from: the gateway takes 500 at once from each.
 const SOURCES: u32 = 50;
 
@@ -38,7 +40,35 @@ pub fn run() -> anyhow::Result<()> {
     let share = 100.0 * busy.as_secs_f64() / MEASURED.as_secs_f64();
     report("5,000 idle sessions, keepalives every 25 s", &format!("{share:.2} % of a core"), "under 0.5 %");
     gate.end();
+    engine_alone();
     Ok(())
+}
+
+/// The same for the engine without the socket, in a time of its own.
+fn engine_alone() {
+    let mut gate = Gate::default();
+    let mut sessions: Vec<Transport> = Vec::new();
+    for n in 0..SESSIONS {
+        let device = Initiator::stranger(&gate.public);
+        gate.add(spec(n, device.public()));
+        sessions.push(gate.shake_hands(&device, n));
+    }
+    let begin = gate.now.mono;
+    let (mut busy, mut turns) = (Duration::ZERO, 0);
+    for n in 0..ENGINE_S * SESSIONS / KEEPALIVE_S {
+        let keepalive = sessions[(n % SESSIONS) as usize].seal(&[]);
+        let at = begin + Duration::from_secs(1) * n / (SESSIONS / KEEPALIVE_S);
+        let (time, count) = cpu_of(|| {
+            let count = gate.run_until(at);
+            gate.receive(home(n % SESSIONS), &keepalive);
+            count
+        });
+        busy += time;
+        turns += count + 1;
+    }
+    let share = 100.0 * busy.as_secs_f64() / f64::from(ENGINE_S);
+    report("  of that, the engine", &format!("{share:.3} %"), "");
+    report("  turns a second that it asks for", &format!("{}", turns / ENGINE_S), "");
 }
 
 /// The program's own thread for tunnels, without the rest.
