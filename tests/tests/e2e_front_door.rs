@@ -14,7 +14,7 @@ use fleetgate_tests::attacker::{
     COOKIE, Initiator, RESPONSE, Transport, handshake, inside, receive, reply_to, send, socket_in, stamp,
 };
 use fleetgate_tests::device::Device;
-use fleetgate_tests::lab::{Gateway, Lab, eventually};
+use fleetgate_tests::lab::{Gateway, Lab, eventually, run};
 use fleetgate_tests::packets::{OWN_PORT, syn, udp};
 use serde_json::Value;
 
@@ -357,6 +357,7 @@ const FLOOD_S: u32 = 5;
 fn floods_leave_bystanders_alone_and_cookies_end_after_them() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, SETTINGS);
+    comes_first(&gateway);
     let conf = enrol(&gateway, "bystander");
     let mut bystander = Hand::connect(&lab, &conf, V4);
     let sixth = enrol(&gateway, "bystander-6");
@@ -398,6 +399,16 @@ fn floods_leave_bystanders_alone_and_cookies_end_after_them() {
     send(&bystander.socket, &plain.bytes, V4.gateway());
     let reply = reply_to(&bystander.socket, &plain.bytes, PATIENCE).expect("an answer");
     assert_eq!(reply.len(), RESPONSE, "a cookie is still asked for 3 s after the flood");
+}
+
+/// Before everything else that runs here: a compiler beside the test would take more packets from
+/// the bystander than the flood does.
+fn comes_first(gateway: &Gateway<'_>) {
+    let pid = gateway.process.as_ref().expect("running").pid();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the gateway runs");
+    for task in tasks.flatten() {
+        run("renice", &["-n", "-15", "-p", task.file_name().to_str().expect("a number")]);
+    }
 }
 
 /// Sends the messages at the flood's rate.
