@@ -211,7 +211,6 @@ fn read(data: &Path, file: Option<&Path>) -> anyhow::Result<File> {
     let environment = config::Environment::with_prefix("FLEETGATE")
         .prefix_separator("_")
         .separator("__")
-        .try_parsing(true)
         .ignore_empty(true)
         .source(Some(own_variables()));
     let merged =

@@ -38,6 +38,7 @@ impl DataDir {
     /// When another gateway runs in it, or it cannot be written.
     pub fn open(path: &Path) -> anyhow::Result<DataDir> {
         let name = path.display();
+        keep_to_ourselves();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -63,6 +64,13 @@ impl DataDir {
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
+}
+
+/// Whatever the mode of the directory, what is made in it is its owner's alone.
+#[allow(unsafe_code, reason = "umask, which std does not have")]
+fn keep_to_ourselves() {
+    // SAFETY: it sets a number of the process and cannot fail.
+    unsafe { libc::umask(0o077) };
 }
 
 #[allow(unsafe_code, reason = "flock, which the kernel gives back however the process ends")]

@@ -25,6 +25,8 @@ struct Inner {
     timing: TimingDefaults,
     tunnel: mpsc::Sender<Command>,
     monitor: mpsc::Sender<MonitorInput>,
+    /// Held from the reading of a row to its sending: of two changes the later one is sent last.
+    order: tokio::sync::Mutex<()>,
 }
 
 impl Handle {
@@ -35,7 +37,8 @@ impl Handle {
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
     ) -> Self {
-        Handle(Arc::new(Inner { store, live, timing, tunnel, monitor }))
+        let order = tokio::sync::Mutex::default();
+        Handle(Arc::new(Inner { store, live, timing, tunnel, monitor, order }))
     }
 
     /// A peer was added, changed or removed: its row decides which.
@@ -43,6 +46,7 @@ impl Handle {
     /// # Errors
     /// When the store cannot be read.
     pub async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
         let command = match self.0.store.peer_spec(id).await? {
             Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
             None => {
@@ -59,6 +63,7 @@ impl Handle {
     /// # Errors
     /// When the store cannot be read or written.
     pub async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
         let store = &self.0.store;
         let (input, change) = match store.host_spec(id, &self.0.timing).await? {
             Some(spec) => {

@@ -12,6 +12,8 @@ use zeroize::Zeroizing;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
+/// Where there is one, there were keys.
+const DATABASE: &str = "fleetgate.db";
 /// Keeps the sealing key apart from every other use of the gateway's key.
 const SEALS: &str = "fleetgate database secrets";
 
@@ -27,10 +29,20 @@ impl Identity {
     /// Reads the keys of `data`, or makes what is missing.
     ///
     /// # Errors
-    /// Refuses a key file that others can read, naming it and what to do.
+    /// Refuses a key file that others can read, naming it and what to do; and to make new keys for a
+    /// fleet that knows the old ones.
     pub fn open(data: &Path) -> anyhow::Result<Identity> {
         let wireguard_file = data.join(WIREGUARD_FILE);
         let fresh = !wireguard_file.exists();
+        for file in [&wireguard_file, &data.join(SSH_FILE)] {
+            if !file.exists() && data.join(DATABASE).exists() {
+                bail!(
+                    "{} is missing, and the devices of {} know no other: restore it from the backup",
+                    file.display(),
+                    data.join(DATABASE).display()
+                );
+            }
+        }
         if fresh {
             write_secret(&wireguard_file, &PrivateKey::generate().to_base64())?;
         }
@@ -92,6 +104,16 @@ mod tests {
         assert_eq!(first.wireguard.public(), second.wireguard.public());
         let mode = fs::metadata(dir.path().join(WIREGUARD_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_key_is_not_given_another() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::open(dir.path()).unwrap();
+        fs::write(dir.path().join(DATABASE), "").unwrap();
+        fs::remove_file(dir.path().join(WIREGUARD_FILE)).unwrap();
+        let error = Identity::open(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("restore it from the backup"), "{error}");
     }
 
     #[test]

@@ -68,7 +68,6 @@ impl Server {
         let identity = Arc::new(Identity::open(data.path())?);
         let sockets = Sockets::bind(&config, &data).await?;
         let store = Store::open(data.path(), identity.seal_key()).await?;
-        let first_admin = store.ensure_first_admin(clock::wall()).await?;
         let live = Live::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
@@ -97,6 +96,8 @@ impl Server {
             shutdown: stop_api.clone(),
         });
         serve(&mut tasks, &state, sockets.api, sockets.local, stop_api.clone()).await?;
+        // Last: a login that is made by a start which then fails would never be shown.
+        let first_admin = store.ensure_first_admin(clock::wall()).await?;
         Ok(Server {
             state,
             identity,
@@ -111,6 +112,11 @@ impl Server {
             store,
             data,
         })
+    }
+
+    /// Whether a thread that must run for ever has ended.
+    pub fn has_died(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
     }
 
     /// Where a browser finds the page.

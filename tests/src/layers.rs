@@ -21,13 +21,15 @@ pub fn sources(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Lines of code (comments left out) that contain one of `words`, as `file:line: text`.
+/// Lines of code (comments and the tests at the file's end left out) that contain one of `words`,
+/// as `file:line: text`.
 pub fn mentions(file: &Path, words: &[&str]) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let hit = |line: &str| {
         let code = line.split("//").next().unwrap_or("");
         words.iter().any(|w| code.contains(w))
     };
-    let lines = text.lines().enumerate().filter(|(_, line)| hit(line));
+    let code = text.lines().take_while(|line| !line.starts_with("mod tests {"));
+    let lines = code.enumerate().filter(|(_, line)| hit(line));
     lines.map(|(n, line)| format!("{}:{}: {}", file.display(), n + 1, line.trim())).collect()
 }

@@ -52,6 +52,20 @@ pub enum Who {
     Local,
 }
 
+impl Principal {
+    /// Users and their logins have no scopes: whoever is limited to some must not make himself one.
+    ///
+    /// # Errors
+    /// 403 for a token that is limited to areas.
+    pub fn unlimited(&self) -> Result<(), Problem> {
+        if self.scopes.is_empty() {
+            return Ok(());
+        }
+        let detail = format!("this token is limited to: {}; users are not", self.scopes.join(", "));
+        Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "limited_token", detail))
+    }
+}
+
 /// As events name it.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,12 +82,13 @@ pub const SCOPES: [&str; 5] = ["monitoring", "devices", "enrolments", "access", 
 
 /// By the first part of a route.
 fn scope_of(route: &str) -> &'static str {
-    let first = route.trim_start_matches("/api/v1/").split('/').next().unwrap_or_default();
+    let first = route.trim_start_matches("/api/v1/").trim_start_matches('/');
+    let first = first.split('/').next().unwrap_or_default();
     match first {
         "devices" => "devices",
         "enrolments" | "enrolment-tokens" => "enrolments",
         "tokens" | "users" | "audit" | "session" => "access",
-        "gateway" | "metrics" | "/metrics" => "gateway",
+        "gateway" | "metrics" => "gateway",
         _ => "monitoring",
     }
 }

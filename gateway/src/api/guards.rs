@@ -44,15 +44,17 @@ impl Guards {
     ///
     /// # Errors
     /// 429 after too many.
-    pub fn login(&self, source: IpAddr, user: &str, now: Mono) -> Result<(), Problem> {
-        let source = self.login_by_source.take(&throttled_as(source), now);
-        let user = self.login_by_user.take(&account(user), now);
-        source.and(user).map_err(|wait| too_many("logins", wait))
+    pub fn login(&self, source: IpAddr, user: Option<&str>, now: Mono) -> Result<(), Problem> {
+        self.login_by_source.take(&throttled_as(source), now).map_err(|wait| too_many("logins", wait))?;
+        let Some(user) = user else { return Ok(()) };
+        self.login_by_user.take(&account(user), now).map_err(|wait| too_many("logins", wait))
     }
 
-    pub fn logged_in(&self, source: IpAddr, user: &str) {
+    pub fn logged_in(&self, source: IpAddr, user: Option<&str>) {
         self.login_by_source.refund(&throttled_as(source));
-        self.login_by_user.refund(&account(user));
+        if let Some(user) = user {
+            self.login_by_user.refund(&account(user));
+        }
     }
 
     /// Takes an attempt to enrol or to ask for an enrolment; [`Guards::enrolled`] gives it back.

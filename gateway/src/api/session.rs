@@ -40,8 +40,10 @@ async fn log_in(
     if headers.contains_key(header::ORIGIN) {
         auth::same_origin(&headers, &app)?;
     }
-    let account = login.name.clone().unwrap_or_default();
-    app.guards().login(source, &account, crate::clock::now().mono)?;
+    // A link's secret cannot be guessed; only its sender is slowed down, so that nobody can close the
+    // way back in for everybody.
+    let account = login.name.clone();
+    app.guards().login(source, account.as_deref(), crate::clock::now().mono)?;
     let proved = match (login.name, login.password, login.link) {
         (Some(name), Some(password), None) => {
             by_password(&app, &name, password).await.map(|u| (u, "password"))
@@ -52,7 +54,7 @@ async fn log_in(
     // The name that was tried may be a password typed into the wrong field: it stays out of the log.
     let (user, how) =
         proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
-    app.guards().logged_in(source, &account);
+    app.guards().logged_in(source, account.as_deref());
     begin(&app, user, how, &source.to_string()).await
 }
 
@@ -126,9 +128,9 @@ async fn change_password(
     let Who::User { id, name, .. } = &principal.who else {
         return Err(Problem::conflict("no_session", "only a user who is logged in has a password to change"));
     };
-    app.guards().login(source, name, crate::clock::now().mono)?;
+    app.guards().login(source, Some(name), crate::clock::now().mono)?;
     let user = by_password(&app, name, change.current).await?;
-    app.guards().logged_in(source, name);
+    app.guards().logged_in(source, Some(name));
     let hash = new_password(&app, "new", change.new).await?;
     store_password(&app, &principal, *id, &hash).await?;
     begin(&app, user, "new password", &source.to_string()).await

@@ -169,11 +169,11 @@ async fn run(app: AppState, mut changes: broadcast::Receiver<Change>) {
 /// Waits for something to happen and then for one tick more.
 async fn gather(app: &AppState, changes: &mut broadcast::Receiver<Change>, waiting: &mut Changes) {
     let idle = if waiting.is_empty() { STILL_ALLOWED } else { TICK };
-    let mut until = tokio::time::Instant::now() + idle;
+    let mut over = Box::pin(tokio::time::sleep(idle));
     let mut first = waiting.is_empty();
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(until) => return,
+            () = &mut over => return,
             () = app.shutdown.cancelled() => return,
             change = changes.recv() => match change {
                 Ok(change) => waiting.note(change),
@@ -182,7 +182,7 @@ async fn gather(app: &AppState, changes: &mut broadcast::Receiver<Change>, waiti
             },
         }
         if first {
-            until = tokio::time::Instant::now() + TICK;
+            over = Box::pin(tokio::time::sleep(TICK));
             first = false;
         }
     }
@@ -281,15 +281,15 @@ fn follow(
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     stream! {
         yield sent(&snapshot);
-        let mut allowed_until = tokio::time::Instant::now() + STILL_ALLOWED;
+        let mut asked = Box::pin(tokio::time::sleep(STILL_ALLOWED));
         loop {
             tokio::select! {
                 () = app.shutdown.cancelled() => return,
-                () = tokio::time::sleep_until(allowed_until) => {
+                () = &mut asked => {
                     if RequireViewer::from_request_parts(&mut parts, &app).await.is_err() {
                         return;
                     }
-                    allowed_until = tokio::time::Instant::now() + STILL_ALLOWED;
+                    asked = Box::pin(tokio::time::sleep(STILL_ALLOWED));
                 }
                 tick = ticks.recv() => {
                     let Ok(Some(frames)) = tick else {

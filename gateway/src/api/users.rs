@@ -53,6 +53,7 @@ async fn create(
     RequireAdmin(who): RequireAdmin,
     Body(new): Body<NewUser>,
 ) -> Result<(StatusCode, Json<model::User>), Problem> {
+    who.unlimited()?;
     let mut fields = Fields::default();
     let name = fields.take("name", parse::name(&new.name).and_then(not_reserved)).unwrap_or_default();
     fields.take("password", password::check(&new.password));
@@ -104,6 +105,7 @@ async fn change(
     Path(user): Path<String>,
     Body(change): Body<UserChange>,
 ) -> Result<Json<model::User>, Problem> {
+    who.unlimited()?;
     let hash = match change.password {
         Some(password) => Some(new_password(&app, "password", password).await?),
         None => None,
@@ -142,6 +144,7 @@ async fn login_link(
     RequireAdmin(who): RequireAdmin,
     Path(user): Path<String>,
 ) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+    who.unlimited()?;
     let mut write = Write::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
     let until = write.now + LINK_LIFE;

@@ -149,5 +149,5 @@ fn problem_text(body: &Value) -> Option<String> {
     let fields: Vec<String> = fields
         .filter_map(|e| Some(format!("{}: {}", e.get("field")?.as_str()?, e.get("detail")?.as_str()?)))
         .collect();
-    Some(if fields.is_empty() { detail.to_owned() } else { format!("{detail} ({})", fields.join("; ")) })
+    Some(if fields.len() < 2 { detail.to_owned() } else { format!("{detail} ({})", fields.join("; ")) })
 }

@@ -210,7 +210,9 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     if let Some(pin) = &d.ssh.pin {
         line("host key", &format!("{pin} ({})", d.ssh.pin_source.as_deref().unwrap_or("pinned")));
     }
-    line("labels", &d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "));
+    if !d.labels.is_empty() {
+        line("labels", &d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "));
+    }
     line("added", &d.created_at);
     Ok(())
 }

@@ -171,7 +171,11 @@ fn headline(h: &Host) {
     }
     let (since, last) =
         (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
-    let by = if h.state.source == "none" { String::new() } else { format!(" by {}", h.state.source) };
+    let by = if matches!(h.state.source.as_str(), "none" | "") {
+        String::new()
+    } else {
+        format!(" by {}", h.state.source)
+    };
     anstream::println!("  since {since}, last check {last}{by}");
 }
 

@@ -86,6 +86,8 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
 /// `status` has a plugin's codes.
 pub fn main() -> ExitCode {
@@ -95,7 +97,10 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    runtime.block_on(run(cli)).unwrap_or_else(|error| failed(&error))
+    let code = runtime.block_on(run(cli)).unwrap_or_else(|error| failed(&error));
+    // A name lookup may hang in a thread of its own; nobody waits for its answer any more.
+    runtime.shutdown_timeout(LAST_WAIT);
+    code
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
@@ -109,7 +114,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&cli.to, args).await?,
         Command::Demo(args) => demo::run(&cli.to, args).await?,
 
-        Command::Status(args) => return status::run(&client()?, args).await,
+        Command::Status(args) => return Ok(status::run(client(), args).await),
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,

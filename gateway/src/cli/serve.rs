@@ -1,6 +1,7 @@
 //! `fleetgate serve`: a gateway until SIGTERM or SIGINT.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,15 +27,39 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let config = Config::load(&path, args.config.as_deref())?;
     telemetry::init(config.log_json);
     let server = Server::start(config, data).await?;
-    announce(&server).await?;
-    stopped().await?;
+    announce(&server, to.data.is_some()).await?;
+    let ended = until_stopped(&server).await;
     tracing::info!("stopping");
     server.stop().await;
-    Ok(())
+    ended
 }
 
+/// How often it is looked whether the threads live.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Until somebody wants the gateway to end.
-pub(crate) async fn stopped() -> anyhow::Result<()> {
+///
+/// # Errors
+/// When a thread of the engine has ended: what is left would show old states for ever, so the
+/// process ends and whoever supervises it starts it again.
+pub(crate) async fn until_stopped(server: &Server) -> anyhow::Result<()> {
+    let mut look = tokio::time::interval(LOOK);
+    let stop = stopped();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            ended = &mut stop => return ended,
+            _ = look.tick() => {
+                if server.has_died() {
+                    anyhow::bail!("a thread of the engine has ended; the log says why");
+                }
+            }
+        }
+    }
+}
+
+/// Until a signal.
+async fn stopped() -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
@@ -44,7 +69,7 @@ pub(crate) async fn stopped() -> anyhow::Result<()> {
 }
 
 /// What a person who starts a gateway needs to know, on stdout; logs go to stderr.
-async fn announce(server: &Server) -> anyhow::Result<()> {
+async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
     let config = &server.state.config;
     anstream::println!("fleetgate {}", env!("CARGO_PKG_VERSION"));
     anstream::println!("  data       {}", config.data.display());
@@ -60,7 +85,8 @@ async fn announce(server: &Server) -> anyhow::Result<()> {
             anstream::println!(
                 "  endpoint   not set; say once where devices reach UDP port {port} of this machine:"
             );
-            anstream::println!("             fleetgate gateway endpoint HOST:{port}");
+            let here = if own_data { format!(" --data {}", config.data.display()) } else { String::new() };
+            anstream::println!("             fleetgate{here} gateway endpoint HOST:{port}");
         }
     }
     anstream::println!("  dashboard  {}", server.url());

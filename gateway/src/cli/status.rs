@@ -18,14 +18,20 @@ pub(crate) struct StatusArgs {
     quiet: bool,
 }
 
-pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let overview: Overview = match client.get("/overview", &[]).await {
-        Ok(overview) => overview,
-        Err(error) => {
-            anstream::eprintln!("fleetgate: {error:#}");
-            return Ok(ExitCode::from(3));
-        }
-    };
+/// A plugin that cannot tell says UNKNOWN.
+const UNKNOWN: u8 = 3;
+
+pub(crate) async fn run(client: anyhow::Result<Client>, args: StatusArgs) -> ExitCode {
+    let told = async { tell(&client?, args).await };
+    let code = told.await.unwrap_or_else(|error| {
+        anstream::eprintln!("fleetgate: {error:#}");
+        UNKNOWN
+    });
+    ExitCode::from(code)
+}
+
+async fn tell(client: &Client, args: StatusArgs) -> anyhow::Result<u8> {
+    let overview: Overview = client.get("/overview", &[]).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&overview)?);
     } else {
@@ -34,14 +40,15 @@ pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<Exi
             problems(client).await?;
         }
     }
-    Ok(ExitCode::from(severity(&overview)))
+    Ok(severity(&overview))
 }
 
-/// 2: a host is down or a service critical; 1: anything else is wrong; 0: nothing is.
+/// 2: a host is down or a service critical; 1: anything else is wrong, hosts whose last result is too
+/// old among it (silence is not health); 0: nothing is.
 fn severity(o: &Overview) -> u8 {
     if o.hosts.down + o.hosts.unreachable + o.services.critical > 0 {
         2
-    } else if o.services.warning + o.services.unknown > 0 {
+    } else if o.services.warning + o.services.unknown + o.hosts.stale > 0 {
         1
     } else {
         0
@@ -121,6 +128,9 @@ mod tests {
     fn the_exit_code_is_a_plugins() {
         let mut o = Overview::default();
         assert_eq!(severity(&o), 0);
+        o.hosts.stale = 1;
+        assert_eq!(severity(&o), 1, "silence is not health");
+        o.hosts.stale = 0;
         o.services.warning = 1;
         assert_eq!(severity(&o), 1);
         o.hosts.down = 1;

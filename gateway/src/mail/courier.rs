@@ -316,11 +316,13 @@ fn transport(mail: &MailConfig, patience: Duration) -> anyhow::Result<AsyncSmtpT
     })
 }
 
-/// An answer to this sender or receiver is about the message; what is about the connection or the
-/// login is about the server.
+/// What a server says for good is about this message, unless it is about the login or TLS; of what it
+/// says for now, only its own closing and a login that does not work today are about the server. A
+/// connection that never came to an answer is the server's too.
 fn failure(error: &lettre::transport::smtp::Error) -> Failure {
     let code = error.status().map(u16::from);
-    let about_message = matches!(code, Some(450..=452 | 550..=554));
+    let about_message =
+        matches!(code, Some(code @ 400..=599) if !matches!(code, 421 | 454 | 530 | 534 | 535 | 538));
     let text = error.to_string();
     let text = text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if about_message { Failure::Refused(text) } else { Failure::Server(text) }

@@ -1,7 +1,7 @@
 //! One batch, one transaction.
 
 use crate::store::Connection as _;
-use crate::store::SqliteConnection;
+use crate::store::{SqliteConnection, host_settings};
 use fleetgate_engine::time::Wall;
 
 use super::pending::{Batch, Entry};
@@ -75,21 +75,8 @@ async fn write_log(
                 done.last_event = refused.or(done.last_event);
                 done.messages = true;
             }
-            Entry::Pinned { host, fingerprint } => pin(conn, host.as_i64(), fingerprint).await?,
+            Entry::Pinned { host, fingerprint } => host_settings::learn_pin(conn, *host, fingerprint).await?,
         }
     }
     Ok(done)
-}
-
-/// A pin that a person gave meanwhile stays.
-async fn pin(conn: &mut SqliteConnection, host: i64, fingerprint: &str) -> crate::store::Result<()> {
-    sqlx::query(
-        "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', version = version + 1
-         where id = $1 and ssh_pin is null",
-    )
-    .bind(host)
-    .bind(fingerprint)
-    .execute(conn)
-    .await
-    .map(drop)
 }
