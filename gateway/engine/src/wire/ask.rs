@@ -1,0 +1,184 @@
+//! Questions about a host, and their answers: what the monitor asks, the shell carries, and the
+//! tunnel, a task or the SSH client answers.
+//!
+//! Values only. It knows nothing of what an answer means for a state.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::id::{HostId, PeerId};
+use crate::time::Mono;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
+/// A question about a host. The shell carries it: to the tunnel where the route is a tunnel, to a
+/// task of its own where it is direct, to the SSH client where it is SSH. Each gets exactly one
+/// answer within `timeout` and a little.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub id: AskId,
+    pub host: HostId,
+    pub question: Question,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Route {
+    /// `address` is the peer's own, or one behind it.
+    Tunnel { peer: PeerId, address: IpAddr },
+    /// A host name or address on the Internet or the gateway's own network.
+    Direct { host: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Question {
+    /// What the tunnel knows already. Sends nothing.
+    Evidence {
+        peer: PeerId,
+    },
+    /// Echo requests, one after the other. Like `Connect` and `Ssh` through a tunnel: without a
+    /// session it dials first, unless a dial has just failed or no endpoint is known; then the
+    /// answer is `NoTunnel` at once. The monitor does not ask where nobody is to be dialled.
+    Echo {
+        peer: PeerId,
+        address: IpAddr,
+        count: u8,
+    },
+    Connect {
+        route: Route,
+        port: u16,
+    },
+    /// A handshake, forced even beside a session: at most two initiations.
+    Handshake {
+        peer: PeerId,
+    },
+    Ssh {
+        route: Route,
+        port: u16,
+        /// Of the whole time, for the TCP connection: a way that leads nowhere is given up before
+        /// the commands' share is spent on it.
+        connect: Duration,
+        run: SshRun,
+    },
+}
+
+/// One SSH session: identification, host key, and, where there is a login, commands in order.
+/// Without a user it ends after the key exchange and is never answered from a kept session: it
+/// asks whether that host is there now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SshRun {
+    /// `SHA256:...` of the host key to insist on. Nothing is authenticated under another one.
+    pub pin: Option<String>,
+    /// Whether an unknown key may be learnt (through the tunnel) or must be confirmed by a person.
+    pub learn: bool,
+    pub user: Option<String>,
+    pub commands: Vec<RemoteCommand>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RemoteCommand {
+    pub name: String,
+    pub line: String,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    Evidence(Evidence),
+    Echo(EchoAnswer),
+    Connect(Result<Duration, ConnectFailure>),
+    Handshake(Result<Duration, ConnectFailure>),
+    Ssh(SshAnswer),
+    /// The shell or the tunnel could not even try (no such peer, shutting down, over a bound).
+    Refused(String),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Evidence {
+    pub last_packet: Option<Mono>,
+    pub last_handshake: Option<Mono>,
+    pub established: bool,
+    pub clock_skew_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct EchoAnswer {
+    pub sent: u8,
+    pub rtts: Vec<Duration>,
+    /// Where nothing could be sent at all.
+    pub failure: Option<ConnectFailure>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectFailure {
+    #[error("no tunnel")]
+    NoTunnel,
+    #[error("timed out")]
+    Timeout,
+    #[error("connection refused")]
+    Refused,
+    #[error("connection reset")]
+    Reset,
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    #[error("too much is in flight")]
+    Busy,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SshAnswer {
+    /// How far it came; the first failure ends the run.
+    pub failure: Option<SshFailure>,
+    /// `SSH-2.0-...` as the server said it.
+    pub identification: Option<String>,
+    /// `SHA256:...` of the key that the server proved to have.
+    pub host_key: Option<String>,
+    pub logged_in: bool,
+    /// To the end of the key exchange; `None` on a session that was kept.
+    pub connect: Option<Duration>,
+    /// A session from before was used again.
+    pub reused: bool,
+    /// In the order of the commands; may stop early.
+    pub commands: Vec<CommandAnswer>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SshFailure {
+    Connect(ConnectFailure),
+    /// Something else than SSH answers there.
+    NotSsh(String),
+    Protocol(String),
+    HostKeyChanged {
+        pinned: String,
+        seen: String,
+    },
+    /// No pin, and none may be learnt on this route.
+    HostKeyUnknown {
+        seen: String,
+    },
+    LoginRefused {
+        user: String,
+    },
+    Timeout,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommandAnswer {
+    pub name: String,
+    pub end: CommandEnd,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    /// Output went over the size limit and was cut there.
+    pub truncated: bool,
+    pub took: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum CommandEnd {
+    Exit(u32),
+    Signal(String),
+    Timeout,
+    /// The connection ended before the command did.
+    Lost,
+}

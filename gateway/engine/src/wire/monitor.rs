@@ -1,0 +1,282 @@
+//! What the shell and the monitor say to each other: hosts as the store has them in, what is to be
+//! committed out.
+//!
+//! Values only. It knows nothing of sessions and packets.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::range::Thresholds;
+use fleetgate_probes::sample::{Metric, Status};
+use fleetgate_probes::sensors::Sensor;
+
+use super::Why;
+use super::ask::{Answer, Ask, AskId};
+use super::tunnel::News;
+use crate::id::{HostId, PeerId};
+use crate::time::{Mono, Wall};
+
+/// A host as the store has it: profile and overrides already folded into `services`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostSpec {
+    pub id: HostId,
+    pub name: String,
+    /// The peer it is reached through: its own, or the device it stands behind.
+    pub peer: Option<PeerId>,
+    /// Its own peer (`peer == Some(id)`) can prove it alive; a host behind a device cannot be
+    /// proved alive by that device's packets.
+    pub own_tunnel: bool,
+    /// Inside the tunnel.
+    pub address: Option<IpAddr>,
+    /// On the Internet, for direct checks and the fallback.
+    pub direct: Option<String>,
+    pub ssh: SshSpec,
+    pub route: RoutePolicy,
+    /// Expected to be silent for this long at a time (`asleep` within it).
+    pub max_silence: Option<Duration>,
+    pub timing: Timing,
+    pub services: Vec<ServiceSpec>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoutePolicy {
+    Tunnel,
+    Direct,
+    /// Through the tunnel, and if it is down by the public address.
+    Auto,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SshSpec {
+    pub port: u16,
+    /// Without a user there is no login, and what needs one is not run.
+    pub user: Option<String>,
+    pub pin: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub interval: Duration,
+    /// Between the failures of a soft state.
+    pub retry: Duration,
+    /// Failures in a row that make a state hard; at least 1.
+    pub attempts: u32,
+    /// Of each question, and of each command in an SSH session.
+    pub timeout: Duration,
+}
+
+impl Timing {
+    /// SEMANTICS 9; the timeout leaves a check of several questions room in its interval.
+    pub const DEFAULT: Timing = Timing {
+        interval: Duration::from_secs(60),
+        retry: Duration::from_secs(10),
+        attempts: 3,
+        timeout: Duration::from_secs(10),
+    };
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceSpec {
+    /// Unique within the host.
+    pub name: String,
+    pub check: Check,
+    pub timing: Timing,
+    pub thresholds: Vec<Threshold>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Threshold {
+    pub metric: String,
+    pub limits: Thresholds,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// Whether the tunnel carries authenticated packets.
+    Tunnel,
+    Ping {
+        count: u8,
+    },
+    Tcp {
+        port: u16,
+    },
+    /// Identification, host key, and login where one is configured.
+    Ssh,
+    /// One of the built-in agentless checks.
+    Sensor(Sensor),
+    /// A plugin on the device.
+    Command {
+        line: String,
+    },
+}
+
+#[derive(Debug)]
+pub enum MonitorInput {
+    Answer(AskId, Answer),
+    News(News),
+    /// Adds or changes a host; its states are kept where the service still exists. The rows of
+    /// states are the store's to add and to take away: a record only changes one.
+    Upsert(Box<HostSpec>),
+    Remove(HostId),
+    /// Check now; `None`: the host and all its services. Who asked stands in the shell's event.
+    CheckNow {
+        host: HostId,
+        service: Option<String>,
+    },
+    Timeout,
+}
+
+/// What the store remembers of a host from an earlier run; without states it is new.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostMemory {
+    pub spec: HostSpec,
+    pub state: Option<HostState>,
+    pub services: Vec<ServiceState>,
+}
+
+#[derive(Debug)]
+pub enum MonitorOutput {
+    Ask(Ask),
+    Record(Record),
+    Wait(Option<Mono>, Why),
+}
+
+/// What is to be committed, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    Host(HostState),
+    Service(HostId, ServiceState),
+    Sample(Sample),
+    Event(Event),
+    Message(Message),
+    /// First contact through the tunnel: this key is the host's from now on.
+    Pinned {
+        host: HostId,
+        fingerprint: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostStatus {
+    #[default]
+    Pending,
+    Up,
+    Down,
+}
+
+impl HostStatus {
+    /// The lower-case name used in the API, the store and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            HostStatus::Pending => "pending",
+            HostStatus::Up => "up",
+            HostStatus::Down => "down",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateType {
+    Soft,
+    #[default]
+    Hard,
+}
+
+/// State, reachability and currency are separate fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostState {
+    pub host: HostId,
+    pub status: HostStatus,
+    pub kind: StateType,
+    pub attempt: u32,
+    /// The status that is hard, also while a soft one is shown: what counters and mails go by.
+    pub hard: HostStatus,
+    pub reachable: bool,
+    /// The last result is older than the checks allow.
+    pub stale: bool,
+    pub asleep: bool,
+    /// Since when `status` is what it is.
+    pub since: Wall,
+    /// The last result; an inconclusive check yields none.
+    pub last_check: Option<Wall>,
+    pub next_check: Option<Wall>,
+    /// What decided: `evidence`, `echo`, `tcp`, `handshake`, `direct`; `none` when all failed,
+    /// empty before the first result.
+    pub source: String,
+    pub output: String,
+    /// The last hard status that was mailed; `None`: nothing is to be taken back.
+    pub notified: Option<HostStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceState {
+    pub name: String,
+    /// `None`: pending.
+    pub status: Option<Status>,
+    pub kind: StateType,
+    pub attempt: u32,
+    pub hard: Option<Status>,
+    /// Not current: the host is down or what it depends on fails; the last state is kept.
+    pub stale: bool,
+    pub since: Wall,
+    pub last_check: Option<Wall>,
+    pub next_check: Option<Wall>,
+    /// `tunnel` or `direct`; empty before the first result.
+    pub route: String,
+    pub result: PluginResult,
+    pub notified: Option<Status>,
+}
+
+/// The metrics of one result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    pub host: HostId,
+    /// Empty for the host check itself.
+    pub service: String,
+    pub at: Wall,
+    pub metrics: Vec<Metric>,
+}
+
+/// One line of the event log; the sequence number is the store's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub at: Wall,
+    pub host: HostId,
+    pub service: Option<String>,
+    pub kind: EventKind,
+    /// In words, for people: why.
+    pub cause: String,
+    /// The text of the result that decided.
+    pub evidence: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Old and new as lower-case names, `soft` or `hard`.
+    StateChanged {
+        from: &'static str,
+        to: &'static str,
+        hard: bool,
+    },
+    HostKeyPinned,
+    HostKeyChanged,
+    EndpointMoved,
+    HandshakeRefused,
+    FirstHandshake,
+}
+
+/// Something a person is to be told; the store's outbox gives it its stable id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    pub at: Wall,
+    pub host: HostId,
+    pub host_name: String,
+    pub service: Option<String>,
+    pub problem: bool,
+    pub from: &'static str,
+    pub to: &'static str,
+    pub output: String,
+    /// Since when the reported state holds.
+    pub since: Wall,
+}

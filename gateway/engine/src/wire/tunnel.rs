@@ -1,0 +1,248 @@
+//! What the shell and the tunnel say to each other: peers and datagrams in, datagrams, streams and
+//! news out.
+//!
+//! Values only. It knows nothing of hosts, services and their states.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_keys::{PresharedKey, PublicKey};
+use ipnet::IpNet;
+
+use super::Why;
+use super::ask::{Answer, Ask, AskId, ConnectFailure};
+use crate::id::PeerId;
+use crate::time::{Mono, Wall};
+
+/// WireGuard's handshake timestamp: TAI64N, compared as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tai64n(pub [u8; 12]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerKind {
+    Device,
+    Operator,
+    Renter,
+}
+
+/// A peer as the store has it. Sent whole after each change; the tunnel keeps the session, the
+/// counters and the newest stamp over a change of anything but the key.
+#[derive(Clone, Debug)]
+pub struct PeerSpec {
+    pub id: PeerId,
+    pub kind: PeerKind,
+    /// The first is the one the gateway dials with. More than one while keys rotate.
+    pub keys: Vec<PeerKey>,
+    /// Inner addresses of the pool that are this peer's own.
+    pub addresses: Vec<IpAddr>,
+    /// Networks behind the peer; answers from there are accepted only to what was sent there.
+    pub networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PeerKey {
+    pub public: PublicKey,
+    pub psk: Option<PresharedKey>,
+}
+
+/// What the store remembers of a peer from an earlier run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerMemory {
+    pub stamp: Option<Tai64n>,
+    pub endpoint: Option<SocketAddr>,
+    pub last_packet: Option<Wall>,
+    pub last_handshake: Option<Wall>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to.
+    Datagram {
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        bytes: &'a [u8],
+    },
+    Command(Command),
+    /// The time that `Output::Wait` named has come, or any other time.
+    Timeout,
+}
+
+#[derive(Debug)]
+pub enum Command {
+    /// Adds or changes a peer. `memory` counts only for a peer that is not there yet.
+    Upsert(Box<PeerSpec>, PeerMemory),
+    Remove(PeerId),
+    /// Forget the newest handshake stamp: the device's clock was wrong in the future.
+    ResetClock(PeerId),
+    /// After a restart: initiate to every peer with an endpoint, paced.
+    DialAll,
+    Ask(Ask),
+    Stream(StreamId, StreamInput),
+    /// The interface is told to stop: sends nothing more of its own accord.
+    Quiesce,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel
+/// takes at most `STREAM_WINDOW` unacknowledged bytes each way.
+#[derive(Debug)]
+pub enum StreamInput {
+    Open {
+        peer: PeerId,
+        to: SocketAddr,
+        timeout: Duration,
+    },
+    /// Bytes to send; at most what `StreamOutput::Writable` offered.
+    Send(Vec<u8>),
+    /// The reader took so many bytes of `StreamOutput::Data`.
+    Taken(usize),
+    /// No more bytes will be sent (FIN).
+    Finish,
+    /// Give everything up (RST).
+    Abort,
+}
+
+/// Bytes in flight between the shell and the stack, each way, per stream.
+pub const STREAM_WINDOW: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub enum Output {
+    Transmit(Transmit),
+    Answer(AskId, Answer),
+    Stream(StreamId, StreamOutput),
+    News(News),
+    /// Drained. `None`: nothing is planned.
+    Wait(Option<Mono>, Why),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transmit {
+    pub to: SocketAddr,
+    /// The local address that the peer knows us by.
+    pub from: Option<IpAddr>,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum StreamOutput {
+    Connected,
+    /// So many more bytes may be sent.
+    Writable(usize),
+    Data(Vec<u8>),
+    /// The other side will send no more.
+    Finished,
+    /// The end, with the reason where it is not an orderly one. Nothing follows.
+    Closed(Option<ConnectFailure>),
+}
+
+/// What the shell is told without having asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// The first handshake of this peer ever, or since it was re-keyed.
+    FirstHandshake(PeerId),
+    /// A session exists again after there was none.
+    Up(PeerId),
+    /// A newer stamp was answered; to be stored within a second.
+    Stamp(PeerId, Tai64n),
+    /// The peer's endpoint moved, by an authenticated packet; at most once a second.
+    Endpoint(PeerId, SocketAddr),
+    /// A known peer's handshake was not answered.
+    Refused(PeerId, Refusal),
+    /// Somebody with a right mac1 and a key that nobody enrolled; at most one a minute and key.
+    UnknownKey(PublicKey, SocketAddr),
+    /// Changed peers, at most once a second each.
+    Status(PeerId, Box<PeerStatus>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The stamp is not newer than the last that was answered: a replay, or the device's clock
+    /// went back. `behind`: how far.
+    ClockWentBack {
+        behind: Duration,
+    },
+    RateLimited,
+    /// The static key is right, the rest is not: another preshared key, most likely.
+    Crypto,
+}
+
+/// A peer as an operator wants to see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerStatus {
+    /// A session younger than 180 s exists.
+    pub established: bool,
+    pub endpoint: Option<SocketAddr>,
+    pub last_packet: Option<Wall>,
+    pub last_handshake: Option<Wall>,
+    /// Device clock minus gateway clock at the last handshake, in milliseconds.
+    pub clock_skew_ms: Option<i64>,
+    pub last_refusal: Option<(Wall, Refusal)>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub handshakes: u64,
+    pub drops: BTreeMap<DropReason, u64>,
+}
+
+/// Why a datagram or packet went nowhere. Counted per peer where the peer is known, else globally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// Not a WireGuard message by type and length.
+    Malformed,
+    BadMac1,
+    RateLimited,
+    UnknownKey,
+    UnknownIndex,
+    StaleStamp,
+    /// Did not open, or was seen before.
+    Crypto,
+    Replay,
+    /// A session of 180 s or older.
+    SessionExpired,
+    /// A counter at the end of its range.
+    CounterExhausted,
+    NoSession,
+    /// The inner packet is not IP, or is truncated.
+    BadPacket,
+    /// The inner source address belongs to somebody else.
+    SpoofedSource,
+    /// `access::verdict` said no.
+    NotAllowed,
+    /// Addressed to the gateway, which asked for nothing like it.
+    Unsolicited,
+    NoRoute,
+    TooBig,
+    Budget,
+}
+
+impl DropReason {
+    /// The name used in the API and the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DropReason::Malformed => "malformed",
+            DropReason::BadMac1 => "bad_mac1",
+            DropReason::RateLimited => "rate_limited",
+            DropReason::UnknownKey => "unknown_key",
+            DropReason::UnknownIndex => "unknown_index",
+            DropReason::StaleStamp => "stale_stamp",
+            DropReason::Crypto => "crypto",
+            DropReason::Replay => "replay",
+            DropReason::SessionExpired => "session_expired",
+            DropReason::CounterExhausted => "counter_exhausted",
+            DropReason::NoSession => "no_session",
+            DropReason::BadPacket => "bad_packet",
+            DropReason::SpoofedSource => "spoofed_source",
+            DropReason::NotAllowed => "not_allowed",
+            DropReason::Unsolicited => "unsolicited",
+            DropReason::NoRoute => "no_route",
+            DropReason::TooBig => "too_big",
+            DropReason::Budget => "budget",
+        }
+    }
+}
