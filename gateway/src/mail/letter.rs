@@ -28,13 +28,27 @@ pub struct Place<'a> {
 
 impl Letter {
     pub fn write(body: &Body, place: &Place<'_>) -> Letter {
-        let what = if body.problem { body.to.to_uppercase() } else { "RECOVERED".to_owned() };
+        let what = headline(body);
         let object = match &body.service {
             Some(service) => format!("{} {service}", body.host_name),
             None => body.host_name.clone(),
         };
         let subject = one_line(&format!("{what} {object}"), MAX_SUBJECT);
         Letter { subject, text: text(body, place) }
+    }
+}
+
+fn headline(body: &Body) -> String {
+    let to = body.to.to_uppercase();
+    match body.kind.as_str() {
+        "reminder" => format!("STILL {to}"),
+        "flapping_start" => "FLAPPING".to_owned(),
+        "flapping_end" => format!("CALM, {to}"),
+        "acknowledged" => format!("ACKNOWLEDGED {to}"),
+        "downtime_start" => "DOWNTIME BEGINS".to_owned(),
+        "downtime_end" | "downtime_cancelled" => "DOWNTIME ENDS".to_owned(),
+        _ if body.problem => to,
+        _ => "RECOVERED".to_owned(),
     }
 }
 
@@ -105,6 +119,7 @@ mod tests {
             at: 1_773_147_810_000,
             host_name: "cam-07".into(),
             service: None,
+            kind: "problem".into(),
             problem: true,
             from: "up".into(),
             to: "down".into(),
@@ -131,6 +146,7 @@ mod tests {
     fn a_service_that_recovered() {
         let recovered = Body {
             service: Some("disk".into()),
+            kind: "recovery".into(),
             problem: false,
             from: "critical".into(),
             to: "ok".into(),

@@ -20,6 +20,9 @@ pub struct Body {
     pub at: i64,
     pub host_name: String,
     pub service: Option<String>,
+    /// `MessageKind::name`; empty in rows from before there were kinds.
+    #[serde(default)]
+    pub kind: String,
     pub problem: bool,
     pub from: String,
     pub to: String,
@@ -34,6 +37,7 @@ impl From<&Message> for Body {
             at: m.at.as_millis(),
             host_name: m.host_name.clone(),
             service: m.service.clone(),
+            kind: m.kind.name().to_owned(),
             problem: m.problem,
             from: m.from.to_owned(),
             to: m.to.to_owned(),
@@ -174,6 +178,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
+    use fleetgate_engine::wire::MessageKind;
 
     use super::*;
     use crate::store::fixture;
@@ -184,6 +189,7 @@ mod tests {
             host: Id::from_i64(7),
             host_name: "cam-07".into(),
             service: None,
+            kind: MessageKind::Problem,
             problem: true,
             from: "up",
             to: "down",

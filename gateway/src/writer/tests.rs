@@ -1,6 +1,6 @@
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, HostStatus, Message, Sample, Tai64n};
+use fleetgate_engine::wire::{Event, EventKind, HostStatus, Message, MessageKind, Sample, Tai64n};
 use fleetgate_probes::sample::{Metric, Status};
 
 use super::*;
@@ -51,6 +51,7 @@ fn message(host: HostId) -> Record {
         host,
         host_name: "cam-07".into(),
         service: None,
+        kind: MessageKind::Problem,
         problem: true,
         from: "up",
         to: "down",

@@ -4,6 +4,8 @@
 //! Knows no schedule and no receiver. What was told is persisted with the state, so that a restart
 //! repeats nothing.
 
+use crate::wire::MessageKind;
+
 use super::status::{Level, Track};
 
 /// Something to tell.
@@ -24,6 +26,12 @@ pub fn due<S: Level>(track: &Track<S>, notified: Option<S>, silenced: bool) -> O
     let problem = track.hard.is_problem();
     let news = if problem { notified != Some(track.hard) } else { notified.is_some() };
     news.then(|| Notice { problem, from: notified.unwrap_or(S::GOOD), to: track.hard })
+}
+
+impl<S> Notice<S> {
+    pub const fn kind(&self) -> MessageKind {
+        if self.problem { MessageKind::Problem } else { MessageKind::Recovery }
+    }
 }
 
 /// What is on record as told once `notice` is.

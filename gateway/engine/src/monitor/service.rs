@@ -234,6 +234,7 @@ impl Service {
             host: of.host,
             host_name: of.name.to_owned(),
             service: Some(self.spec.name.clone()),
+            kind: notice.kind(),
             problem: notice.problem,
             from: notice.from.name(),
             to: notice.to.name(),

@@ -211,6 +211,7 @@ impl Host {
             host: self.spec.id,
             host_name: self.spec.name.clone(),
             service: None,
+            kind: notice.kind(),
             problem: notice.problem,
             from: notice.from.name(),
             to: notice.to.name(),

@@ -266,6 +266,42 @@ pub enum EventKind {
     FirstHandshake,
 }
 
+/// What a message tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageKind {
+    /// A hard problem, or another one than was told.
+    Problem,
+    /// What was told is over.
+    Recovery,
+    /// What was told still holds.
+    Reminder,
+    /// The state changes too often to be told each time.
+    FlappingStart,
+    /// It has calmed down; where it is well now, this also ends what was told.
+    FlappingEnd,
+    Acknowledged,
+    DowntimeStart,
+    DowntimeEnd,
+    DowntimeCancelled,
+}
+
+impl MessageKind {
+    /// The lower-case name used in the API, the store and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MessageKind::Problem => "problem",
+            MessageKind::Recovery => "recovery",
+            MessageKind::Reminder => "reminder",
+            MessageKind::FlappingStart => "flapping_start",
+            MessageKind::FlappingEnd => "flapping_end",
+            MessageKind::Acknowledged => "acknowledged",
+            MessageKind::DowntimeStart => "downtime_start",
+            MessageKind::DowntimeEnd => "downtime_end",
+            MessageKind::DowntimeCancelled => "downtime_cancelled",
+        }
+    }
+}
+
 /// Something a person is to be told; the store's outbox gives it its stable id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -273,7 +309,10 @@ pub struct Message {
     pub host: HostId,
     pub host_name: String,
     pub service: Option<String>,
+    pub kind: MessageKind,
+    /// The object is not well now.
     pub problem: bool,
+    /// The state that was told last; well where there is nothing to take back.
     pub from: &'static str,
     pub to: &'static str,
     pub output: String,

@@ -1,5 +1,5 @@
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::Message;
+use fleetgate_engine::wire::{Message, MessageKind};
 use tokio::task::JoinHandle;
 
 use super::super::sink::{Manner, Sink};
@@ -108,6 +108,7 @@ fn down(name: &str) -> Message {
         host: HostId::from_i64(7),
         host_name: name.into(),
         service: None,
+        kind: MessageKind::Problem,
         problem: true,
         from: "up",
         to: "down",
