@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::live::Live;
 use crate::store::Store;
+use crate::store::backlog::Dropped;
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 use crate::store::outbox;
 use courier::{Courier, Pace};
@@ -65,9 +66,33 @@ pub fn start(
 
 /// What waits from a time when mail was configured would only come out of date.
 async fn give_up_all(store: Store) {
-    if let Err(error) = store.give_up_all(NOT_CONFIGURED, crate::clock::wall()).await {
+    if let Err(error) = try_give_up_all(&store, crate::clock::wall()).await {
         tracing::warn!("old messages stay in the outbox: {error}");
     }
+}
+
+async fn try_give_up_all(store: &Store, now: Wall) -> crate::store::Result<()> {
+    let mut tx = store.begin().await?;
+    for given_up in outbox::give_up_all(&mut tx, NOT_CONFIGURED, now).await? {
+        note_dropped(&mut tx, "message.given_up", &given_up, now).await?;
+    }
+    tx.commit().await
+}
+
+/// Says in the log what is not sent any more.
+async fn note_dropped(
+    conn: &mut SqliteConnection,
+    kind: &str,
+    dropped: &Dropped,
+    now: Wall,
+) -> crate::store::Result<i64> {
+    let object = if dropped.service.is_some() { Object::Service } else { Object::Host };
+    let event = NewEvent {
+        service: dropped.service.as_deref(),
+        data: serde_json::json!({ "message": dropped.id, "to": dropped.recipient }),
+        ..NewEvent::new(now, kind, (object, Some(dropped.host)), &dropped.why, SYSTEM)
+    };
+    events::append(conn, &event).await
 }
 
 impl Postman {

@@ -18,7 +18,7 @@ use crate::config::{MailConfig, MailSecurity};
 use crate::live::{Change, Live};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 use crate::store::outbox::{self, Waiting};
-use crate::store::{Store, settings};
+use crate::store::{Store, backlog, settings};
 
 /// Messages looked at in one round.
 const ROUND: i64 = 32;
@@ -56,8 +56,6 @@ impl Default for Pace {
         }
     }
 }
-
-const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
 
 pub struct Courier {
     store: Store,
@@ -137,6 +135,8 @@ impl Courier {
 
     /// Delivers what is due. `Err`: the server or the database fails, try again later.
     async fn round(&self, stop: &CancellationToken) -> Result<(), ()> {
+        let collapsed = self.collapse().await;
+        collapsed.map_err(|error| tracing::warn!("the outbox cannot be written: {error}"))?;
         loop {
             let due = self.store.due_messages(clock::wall(), ROUND).await;
             let due = due.map_err(|error| tracing::warn!("the outbox cannot be read: {error}"))?;
@@ -149,12 +149,28 @@ impl Courier {
         }
     }
 
+    /// After an outage only the final states are told.
+    async fn collapse(&self) -> crate::store::Result<()> {
+        let now = clock::wall();
+        if !backlog::is_held_up(&mut *self.store.reader().await?, now - backlog::HELD_UP).await? {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        let mut last = None;
+        for dropped in backlog::collapse(&mut tx, now).await? {
+            last = Some(super::note_dropped(&mut tx, "message.superseded", &dropped, now).await?);
+        }
+        tx.commit().await?;
+        last.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        Ok(())
+    }
+
     async fn deliver(&self, waiting: &Waiting, stop: &CancellationToken) -> Result<(), ()> {
         match self.send(waiting, stop).await {
             Ok(()) => self.record_sent(waiting, stop).await,
             Err(Failure::Refused(error)) => {
                 let doubled = self.pace.refused_pause * 2u32.saturating_pow(waiting.attempts.min(16));
-                self.record_failure(waiting, &error, doubled.min(LONGEST_REFUSED_PAUSE)).await
+                self.record_failure(waiting, &error, doubled.min(outbox::LONGEST_PAUSE)).await
             }
             Err(Failure::Server(error)) => {
                 let _ = self.record_failure(waiting, &error, Duration::ZERO).await;
@@ -263,9 +279,12 @@ impl Courier {
             outbox::given_up(&mut tx, waiting.id, error, now).await?;
         }
         let seq = if over || waiting.attempts == 0 {
-            let outlook = if over { "given up" } else { "it will be tried again" };
+            let (kind, outlook) = match over {
+                true => ("message.given_up", "given up"),
+                false => ("message.failed", "it will be tried again"),
+            };
             let cause = format!("mail to {} failed, {outlook}", waiting.recipient);
-            Some(note(&mut tx, waiting, "message.failed", &cause, error, now).await?)
+            Some(note(&mut tx, waiting, kind, &cause, error, now).await?)
         } else {
             None
         };

@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod addresses;
+pub mod backlog;
 pub mod definition;
 pub mod devices;
 pub mod enrolment_tokens;

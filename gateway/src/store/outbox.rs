@@ -2,7 +2,10 @@
 //! they are delivered.
 //!
 //! A row is never taken away by a failure: it waits for its next attempt until it is sent or given
-//! up, both with a time. Knows nothing of SMTP.
+//! up, both with a time. What one receiver is told of one host comes in order: a message waits for
+//! those before it. Knows nothing of SMTP.
+
+use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
@@ -12,6 +15,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::Store;
+use super::backlog::Dropped;
 
 /// A message as it stands in the column `body`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,29 @@ impl From<&Message> for Body {
         }
     }
 }
+
+/// Longest pause between two attempts. A row that says more was written before the wall clock went
+/// back, and is due.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+
+/// What waits, with the first of each receiver and host.
+macro_rules! waiting {
+    () => {
+        "with waiting as (select *, min(id) over (partition by recipient, host) as first from outbox
+                          where sent_at is null and given_up_at is null) "
+    };
+}
+
+const DUE: &str = concat!(
+    waiting!(),
+    "select id, host, recipient, body, created_at, attempts from waiting
+     where id = first and (attempts = 0 or next_attempt <= $1 or next_attempt > $2) order by id limit $3"
+);
+
+const NEXT: &str = concat!(
+    waiting!(),
+    "select min(case when attempts = 0 then created_at else next_attempt end) from waiting where id = first"
+);
 
 /// A message that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,31 +148,33 @@ pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall)
         .map(drop)
 }
 
-impl Store {
-    /// Gives up everything that waits, with one reason.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
-    pub async fn give_up_all(&self, why: &str, at: Wall) -> sqlx::Result<()> {
-        let sql = "update outbox set given_up_at = $1, last_error = $2
-                   where sent_at is null and given_up_at is null";
-        sqlx::query(sql).bind(at.as_millis()).bind(why).execute(&self.write).await?;
-        Ok(())
-    }
+/// Gives up everything that waits, with one reason; gives what that was.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn give_up_all(conn: &mut SqliteConnection, why: &str, at: Wall) -> sqlx::Result<Vec<Dropped>> {
+    sqlx::query_as(
+        "update outbox set given_up_at = $1, last_error = $2 where sent_at is null and given_up_at is null
+         returning id, host, recipient, body ->> '$.service', last_error",
+    )
+    .bind(at.as_millis())
+    .bind(why)
+    .fetch_all(conn)
+    .await
+}
 
+impl Store {
     /// What is due, the oldest first.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn due_messages(&self, now: Wall, limit: i64) -> sqlx::Result<Vec<Waiting>> {
-        let rows = sqlx::query(
-            "select id, host, recipient, body, created_at, attempts from outbox
-             where sent_at is null and given_up_at is null and next_attempt <= $1 order by id limit $2",
-        )
-        .bind(now.as_millis())
-        .bind(limit)
-        .fetch_all(&self.read)
-        .await?;
+        let rows = sqlx::query(DUE)
+            .bind(now.as_millis())
+            .bind((now + LONGEST_PAUSE).as_millis())
+            .bind(limit)
+            .fetch_all(&self.read)
+            .await?;
         rows.iter()
             .map(|row| {
                 let body: &str = row.try_get(3)?;
@@ -166,11 +195,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn next_message_due(&self) -> sqlx::Result<Option<Wall>> {
-        let at: Option<i64> = sqlx::query_scalar(
-            "select min(next_attempt) from outbox where sent_at is null and given_up_at is null",
-        )
-        .fetch_one(&self.read)
-        .await?;
+        let at: Option<i64> = sqlx::query_scalar(NEXT).fetch_one(&self.read).await?;
         Ok(at.map(Wall::from_millis))
     }
 }
@@ -217,5 +242,45 @@ mod tests {
         let due = store.due_messages(Wall::from_millis(9_000), 9).await.unwrap();
         assert_eq!((due[0].recipient.as_str(), due[0].attempts), ("b@example.org", 1));
         assert_eq!(due[0].body, Body::from(&message()));
+    }
+
+    /// A message that failed `attempts` times and waits until `next`.
+    async fn failing(store: &Store, to: &str, next: i64) -> i64 {
+        let mut tx = store.begin().await.unwrap();
+        let id = insert(&mut tx, &message(), to, None, Wall::from_millis(0)).await.unwrap();
+        failed(&mut tx, id, "451 later", Wall::from_millis(next)).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    async fn due(store: &Store, now: i64) -> Vec<i64> {
+        let due = store.due_messages(Wall::from_millis(now), 9).await.unwrap();
+        due.into_iter().map(|w| w.id).collect()
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_goes_back_holds_no_mail_up() {
+        let (store, _dir) = fixture::store().await;
+        let day = 86_400_000;
+        let id = failing(&store, "a@example.org", day + 60_000).await;
+        assert_eq!(due(&store, day).await, [0; 0]);
+        assert_eq!(due(&store, 0).await, [id], "a day back is longer than any pause");
+    }
+
+    #[tokio::test]
+    async fn what_one_receiver_is_told_of_one_host_comes_in_order() {
+        let (store, _dir) = fixture::store().await;
+        let refused = failing(&store, "a@example.org", 60_000).await;
+        let mut tx = store.begin().await.unwrap();
+        let at = Wall::from_millis(1_000);
+        insert(&mut tx, &message(), "a@example.org", None, at).await.unwrap();
+        let other = insert(&mut tx, &message(), "b@example.org", None, at).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(due(&store, 2_000).await, [other]);
+        assert_eq!(due(&store, 60_000).await, [refused, other]);
+        let mut tx = store.begin().await.unwrap();
+        sent(&mut tx, other, at).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store.next_message_due().await.unwrap(), Some(Wall::from_millis(60_000)));
     }
 }

@@ -195,7 +195,7 @@ async fn what_nobody_takes_for_days_is_given_up_and_said() {
     let office = Office::with_pace(&manners, &["gone@example.org"], pace).await;
     office.queue(&down("cam-07")).await;
     assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
-    assert_eq!(office.events().await, ["message.failed: mail to gone@example.org failed, given up"]);
+    assert_eq!(office.events().await, ["message.given_up: mail to gone@example.org failed, given up"]);
 }
 
 #[tokio::test]
@@ -212,6 +212,41 @@ async fn a_new_courier_continues_where_the_last_one_ended() {
     sink.wait_for(1).await;
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
+    let (store, _dir) = fixture::store().await;
+    let long_ago = clock::wall() - 2 * backlog::HELD_UP;
+    let mut tx = store.begin().await.unwrap();
+    for to in ["warning", "critical"] {
+        let message = Message { service: Some("disk".into()), to, ..down("cam-07") };
+        outbox::insert(&mut tx, &message, "ops@example.org", None, long_ago).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+
+    let sink = Sink::start(&[Manner::Take]).await;
+    let mail = settings(&sink, &["ops@example.org"]);
+    let courier = courier(&mail, &store, &Postman::nobody(), PACE);
+    courier.round(&CancellationToken::new()).await.unwrap();
+    let letters = sink.letters();
+    assert_eq!((letters.len(), header(&letters[0], "Subject")), (1, "Subject: CRITICAL cam-07 disk"));
+    let rows = store.events(events::Span::Since(0), &events::EventFilter::default(), 9).await.unwrap();
+    let kinds: Vec<&str> = rows.iter().map(|e| e.kind.as_str()).collect();
+    assert_eq!(kinds, ["message.superseded", "message.sent"]);
+    assert_eq!(rows[0].cause, backlog::OVERTAKEN);
+}
+
+#[tokio::test]
+async fn what_waits_is_given_up_one_by_one_when_mail_is_switched_off() {
+    let (store, _dir) = fixture::store().await;
+    let mut tx = store.begin().await.unwrap();
+    outbox::insert(&mut tx, &down("cam-07"), "ops@example.org", None, clock::wall()).await.unwrap();
+    tx.commit().await.unwrap();
+    super::super::try_give_up_all(&store, clock::wall()).await.unwrap();
+    let rows = store.events(events::Span::Since(0), &events::EventFilter::default(), 9).await.unwrap();
+    assert_eq!((rows[0].kind.as_str(), rows[0].object_id), ("message.given_up", Some(HostId::from_i64(7))));
+    assert_eq!(store.next_message_due().await.unwrap(), None);
 }
 
 #[tokio::test]
