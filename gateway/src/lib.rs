@@ -8,6 +8,7 @@ pub mod data_dir;
 pub mod demo;
 pub mod driver;
 pub mod handle;
+pub mod housekeeping;
 pub mod identity;
 pub mod live;
 pub mod mail;

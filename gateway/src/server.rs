@@ -33,7 +33,7 @@ use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, mail, telemetry, udp};
+use crate::{clock, housekeeping, mail, telemetry, udp};
 
 /// What a stop may take before the process ends anyway; systemd's patience is longer.
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
@@ -95,6 +95,7 @@ impl Server {
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
+        housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
         serve(&mut tasks, &state, sockets.api, sockets.local, stop_api.clone()).await?;
         // Last: a login that is made by a start which then fails would never be shown.
         let first_admin = store.ensure_first_admin(clock::wall()).await?;

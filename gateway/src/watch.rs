@@ -3,11 +3,14 @@
 //! Questions through a tunnel go to the tunnel thread, direct ones and SSH to tasks of their own.
 //! Decides nothing.
 
+mod figures;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::wire::{
@@ -23,6 +26,7 @@ use crate::driver::sleep;
 use crate::ssh::{SessionKey, SshClient};
 use crate::stream::{Streams, TunnelStream};
 use crate::writer::Writer;
+use figures::Gauges;
 
 /// Inputs taken in one turn before records are handed on.
 const INPUTS_PER_TURN: usize = 1024;
@@ -146,7 +150,7 @@ pub fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let watch = Watch { monitor, carrier, writer };
+    let watch = Watch { monitor, carrier, writer, gauges: Gauges::default() };
     let thread = std::thread::Builder::new().name("monitor".to_owned());
     Ok(thread.spawn(move || runtime.block_on(watch.run(inbox, stop)))?)
 }
@@ -155,6 +159,17 @@ struct Watch {
     monitor: Monitor,
     carrier: Carrier,
     writer: Writer,
+    gauges: Gauges,
+}
+
+/// The host whose kept connections were made under settings that may not hold any more: another
+/// address, another pinned key, another machine. A new connection costs one handshake.
+fn outdated(input: &MonitorInput) -> Option<HostId> {
+    match input {
+        MonitorInput::Remove(host) => Some(*host),
+        MonitorInput::Upsert(spec) => Some(spec.id),
+        _ => None,
+    }
 }
 
 impl Watch {
@@ -192,7 +207,7 @@ impl Watch {
     }
 
     fn hand_over(&mut self, input: MonitorInput, now: Now) {
-        if let MonitorInput::Remove(host) = input {
+        if let Some(host) = outdated(&input) {
             self.carrier.0.ssh.forget(host);
         }
         self.monitor.handle(input, now);
@@ -213,6 +228,10 @@ impl Watch {
             }
         };
         self.writer.append(records).await;
+        self.gauges.publish(clock::now().mono, || self.monitor.figures());
         deadline
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,6 +142,8 @@ fn a_sleeper_is_left_alone_until_its_silence_is_too_long() {
     world.run(HOUR + 50 * MINUTE);
     assert!(asleep(&world, id));
     assert_eq!(told(&world), Vec::<String>::new());
+    let slept: Vec<EventKind> = world.kept.events.iter().map(|e| e.kind.clone()).rev().take(3).collect();
+    assert_eq!(slept, [EventKind::FellAsleep, EventKind::Woke, EventKind::FellAsleep]);
     world.run(20 * MINUTE);
     assert!(!asleep(&world, id));
     assert_eq!(told(&world), ["cam-1 up down"]);

@@ -28,6 +28,7 @@ use super::{conf, gateway};
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
+use crate::store::memory;
 use crate::store::snapshot::psk_place;
 
 const SSH_PORT: u16 = 22;
@@ -252,7 +253,7 @@ async fn reset_clock(
     if device.tunnel.is_none() {
         return Err(no_tunnel());
     }
-    devices::reset_clock(write.tx(), device.id).await?;
+    memory::forget_clock(write.tx(), device.id).await?;
     write.event("device.clock_reset", (Object::Device, device.id), "clock reset", json!({})).await?;
     write.commit().await?;
     app.handle.reset_clock(device.id).await;

@@ -18,6 +18,7 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::addresses::{self, NoAddress, Pools};
+use super::memory;
 
 /// What an admin says of a device.
 #[derive(Clone, Debug, PartialEq)]
@@ -330,15 +331,10 @@ pub async fn set_key(
 async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
     let sql = "update peer_keys set retired_at = $2 where peer = $1 and retired_at is null";
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
-    for sql in [
-        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_handshake = null
-         where peer = $1",
-        "update enrolments set state = 'expired', reason = 'the key was replaced'
-         where host = $1 and state = 'approved'",
-    ] {
-        sqlx::query(sql).bind(device.as_i64()).execute(&mut *tx).await?;
-    }
-    Ok(())
+    memory::forget_key(tx, device).await?;
+    let sql = "update enrolments set state = 'expired', reason = 'the key was replaced'
+         where host = $1 and state = 'approved'";
+    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
 /// Whether a key is or was a peer's.
@@ -349,15 +345,6 @@ pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Resu
     let sql = "select peer from peer_keys where public_key = $1";
     let owner: Option<i64> = sqlx::query_scalar(sql).bind(key.to_string()).fetch_optional(tx).await?;
     Ok(owner.map(|id| KeyTaken { owner: Some(Id::from_i64(id)) }))
-}
-
-/// Forgets the newest handshake stamp: the device's clock was wrong in the future.
-///
-/// # Errors
-/// When the database cannot be written.
-pub async fn reset_clock(tx: &mut SqliteConnection, device: HostId) -> sqlx::Result<()> {
-    let sql = "update peer_memory set stamp = null, clock_skew_ms = null where peer = $1";
-    sqlx::query(sql).bind(device.as_i64()).execute(tx).await.map(drop)
 }
 
 /// Hosts behind a device.

@@ -12,6 +12,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{id, maybe_wall, wall};
+use super::events::{self, NewEvent, Object, SYSTEM};
 
 /// Who waits longer than a week was forgotten; the device may ask again.
 pub const PATIENCE: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -163,9 +164,15 @@ pub async fn expire(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Id
          where state = 'awaiting_approval' and expires_at <= $1 returning id",
     )
     .bind(now.as_millis())
-    .fetch_all(tx)
+    .fetch_all(&mut *tx)
     .await?;
-    Ok(ids.into_iter().map(Id::from_i64).collect())
+    let ids: Vec<Id> = ids.into_iter().map(Id::from_i64).collect();
+    for id in &ids {
+        let about = (Object::Enrolment, Some(*id));
+        let event = NewEvent::new(now, "enrolment.expired", about, "nobody approved it in time", SYSTEM);
+        events::append(tx, &event).await?;
+    }
+    Ok(ids)
 }
 
 /// # Errors

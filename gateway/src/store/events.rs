@@ -137,6 +137,8 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::EndpointMoved => ("tunnel.endpoint_moved", nothing),
         EventKind::HandshakeRefused => ("tunnel.handshake_refused", nothing),
         EventKind::FirstHandshake => ("tunnel.first_handshake", nothing),
+        EventKind::FellAsleep => ("host.asleep", nothing),
+        EventKind::Woke => ("host.awake", nothing),
     }
 }
 

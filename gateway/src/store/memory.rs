@@ -35,6 +35,30 @@ pub async fn write_stamps(conn: &mut SqliteConnection, stamps: &[(PeerId, Tai64n
         .await
 }
 
+/// Forgets the newest handshake stamp: the device's clock was wrong in the future.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn forget_clock(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
+    let sql = "update peer_memory set stamp = null, clock_skew_ms = null where peer = $1";
+    sqlx::query(sql).bind(peer.as_i64()).execute(conn).await.map(drop)
+}
+
+/// Forgets what was learnt under keys that are no more.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn forget_key(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
+    sqlx::query(
+        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_handshake = null
+         where peer = $1",
+    )
+    .bind(peer.as_i64())
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
 static STATUSES: LazyLock<Batched> = LazyLock::new(|| {
     Batched::new(WIDE, 6, |values| {
         format!(

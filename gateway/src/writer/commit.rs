@@ -49,6 +49,12 @@ async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) ->
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
     let done = write_log(&mut tx, postman, &batch.log, now).await?;
+    for peer in &batch.rekeyed {
+        memory::forget_key(&mut tx, *peer).await?;
+    }
+    for peer in &batch.clock_reset {
+        memory::forget_clock(&mut tx, *peer).await?;
+    }
     let stamps: Vec<_> = batch.stamps.iter().map(|(peer, stamp)| (*peer, *stamp)).collect();
     memory::write_stamps(&mut tx, &stamps).await?;
     for (peer, (endpoint, seen)) in &batch.endpoints {

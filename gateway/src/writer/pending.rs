@@ -32,6 +32,10 @@ pub enum MemoryUpdate {
     Stamp(PeerId, Tai64n),
     Endpoint(PeerId, SocketAddr),
     Status(PeerId, Box<PeerStatus>),
+    /// All that was learnt before is of another key.
+    Rekeyed(PeerId),
+    /// The stamps learnt before count no more.
+    ClockReset(PeerId),
 }
 
 impl MemoryUpdate {
@@ -41,6 +45,8 @@ impl MemoryUpdate {
             News::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
             News::Endpoint(peer, endpoint) => Some(MemoryUpdate::Endpoint(*peer, *endpoint)),
             News::Status(peer, status) => Some(MemoryUpdate::Status(*peer, status.clone())),
+            News::Rekeyed(peer) => Some(MemoryUpdate::Rekeyed(*peer)),
+            News::ClockReset(peer) => Some(MemoryUpdate::ClockReset(*peer)),
             _ => None,
         }
     }
@@ -60,6 +66,10 @@ pub(super) struct Batch {
     pub hosts: HashMap<HostId, HostState>,
     pub services: HashMap<HostId, Vec<ServiceState>>,
     pub log: Vec<Entry>,
+    /// Before what was learnt: an earlier batch, or one that the API's change overtook, may have
+    /// written what is to be forgotten.
+    pub rekeyed: BTreeSet<PeerId>,
+    pub clock_reset: BTreeSet<PeerId>,
     pub stamps: HashMap<PeerId, Tai64n>,
     pub endpoints: HashMap<PeerId, (SocketAddr, Wall)>,
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
@@ -72,6 +82,8 @@ impl Batch {
         self.hosts.is_empty()
             && self.services.is_empty()
             && self.log.is_empty()
+            && self.rekeyed.is_empty()
+            && self.clock_reset.is_empty()
             && self.stamps.is_empty()
             && self.endpoints.is_empty()
             && self.statuses.is_empty()
@@ -144,6 +156,18 @@ impl Pending {
             MemoryUpdate::Status(peer, status) => {
                 self.statuses.insert(peer, status);
                 self.next_statuses.max(now.mono + GATHER)
+            }
+            MemoryUpdate::Rekeyed(peer) => {
+                self.batch.stamps.remove(&peer);
+                self.batch.endpoints.remove(&peer);
+                self.statuses.remove(&peer);
+                self.batch.rekeyed.insert(peer);
+                now.mono + LEARNT
+            }
+            MemoryUpdate::ClockReset(peer) => {
+                self.batch.stamps.remove(&peer);
+                self.batch.clock_reset.insert(peer);
+                now.mono + LEARNT
             }
         };
         self.not_later_than(at)
@@ -259,6 +283,25 @@ mod tests {
         assert_eq!((batch.stamps.len(), batch.statuses.len()), (1, 0));
         assert_eq!(pending.due(), Some(at(11_100)));
         assert_eq!(pending.take(at(11_100)).statuses.len(), 1);
+    }
+
+    #[test]
+    fn what_was_learnt_under_an_old_key_is_not_written() {
+        let mut pending = Pending::default();
+        let stamp = |n| MemoryUpdate::Stamp(HOST, Tai64n([n; 12]));
+        let endpoint = MemoryUpdate::Endpoint(HOST, ([192, 0, 2, 1], 1).into());
+        for update in [stamp(1), endpoint, MemoryUpdate::Status(HOST, Box::default())] {
+            pending.learn(update, now(0));
+        }
+        pending.learn(MemoryUpdate::Rekeyed(HOST), now(0));
+        pending.learn(stamp(2), now(0));
+        let batch = pending.take_all();
+        assert_eq!((batch.endpoints.len(), batch.statuses.len()), (0, 0));
+        assert_eq!((batch.stamps[&HOST], batch.rekeyed.len()), (Tai64n([2; 12]), 1));
+        pending.learn(stamp(3), now(0));
+        pending.learn(MemoryUpdate::ClockReset(HOST), now(0));
+        let batch = pending.take_all();
+        assert_eq!((batch.stamps.len(), batch.clock_reset.len()), (0, 1));
     }
 
     #[test]

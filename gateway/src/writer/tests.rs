@@ -184,3 +184,20 @@ async fn many_events_make_the_monitor_wait() {
     assert!(tokio::time::timeout(Duration::from_millis(50), one_more).await.is_err());
     desk.finish().await;
 }
+
+#[tokio::test]
+async fn a_stamp_that_was_on_its_way_does_not_outlive_its_key() {
+    let desk = Desk::new().await;
+    let host = desk.host;
+    desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([9; 12]))));
+    // The API has changed the key meanwhile, and a batch with the old stamp comes after it.
+    for _ in 0..500 {
+        if desk.store.peer_spec(host).await.unwrap().unwrap().1.stamp.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    desk.writer.memory(Some(MemoryUpdate::Rekeyed(host)));
+    let (store, _dir) = desk.finish().await;
+    assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, None);
+}

@@ -317,7 +317,7 @@ impl World {
             News::UnknownKey(key, _) => {
                 assert!(self.model.peers.values().all(|peer| peer.key != key), "the key is known");
             }
-            News::Up(_) | News::Refused(..) => {}
+            News::Up(_) | News::Refused(..) | News::Rekeyed(_) | News::ClockReset(_) => {}
         }
     }
 

@@ -36,7 +36,11 @@ pub fn concerns(news: &News) -> Option<PeerId> {
         News::FirstHandshake(peer) | News::Up(peer) | News::Endpoint(peer, _) | News::Refused(peer, _) => {
             Some(*peer)
         }
-        News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => None,
+        News::Rekeyed(_)
+        | News::ClockReset(_)
+        | News::Stamp(..)
+        | News::UnknownKey(..)
+        | News::Status(..) => None,
     }
 }
 
@@ -47,7 +51,11 @@ impl Host {
             News::Up(_) => self.session_up(turn),
             News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
             News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
-            News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => {}
+            News::Rekeyed(_)
+            | News::ClockReset(_)
+            | News::Stamp(..)
+            | News::UnknownKey(..)
+            | News::Status(..) => {}
         }
     }
 

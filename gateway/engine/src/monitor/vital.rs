@@ -103,7 +103,7 @@ impl Host {
             Verdict::Alive { source, text, rtt, proof } => self.alive(source, text, rtt, proof, turn),
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
-            Verdict::Dead { .. } if self.may_sleep(turn.now.mono) => self.fall_asleep(turn),
+            Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => self.dead(text, turn),
             Verdict::Unclear => self.inconclusive(turn),
         }
@@ -145,7 +145,9 @@ impl Host {
     fn alive(&mut self, source: &str, text: String, rtt: Option<Duration>, proof: Mono, turn: &mut Turn<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         self.good_at = self.good_at.max(Some(proof));
-        self.asleep = false;
+        if std::mem::take(&mut self.asleep) {
+            self.event(EventKind::Woke, "it was heard from again", text.clone(), turn);
+        }
         self.source = source.to_owned();
         self.take(HostStatus::Up, text, rtt, turn);
         if !watched {
@@ -221,12 +223,13 @@ impl Host {
     }
 
     /// Expected to be silent: no result, and nothing asked of what is on it.
-    fn fall_asleep(&mut self, turn: &mut Turn<'_>) {
+    fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
         let news = !self.asleep;
         self.asleep = true;
         self.planned = Some(turn.next(self.spec.id, &self.spec.timing).regular);
         if news {
             turn.record(self.row(turn.now));
+            self.event(EventKind::FellAsleep, "it may be silent for a while", text, turn);
             self.suspend_all(turn);
         }
     }

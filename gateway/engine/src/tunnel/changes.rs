@@ -6,7 +6,7 @@ use super::Tunnel;
 use super::peers::{Peer, Slot};
 use super::session::Noise;
 use crate::id::PeerId;
-use crate::wire::{PeerKey, PeerMemory, PeerSpec};
+use crate::wire::{News, PeerKey, PeerMemory, PeerSpec};
 
 /// The same key and the same preshared key: a session made with one is good for the other.
 fn same(a: &PeerKey, b: &PeerKey) -> bool {
@@ -52,12 +52,16 @@ impl<N: Noise> Tunnel<N> {
         }
         self.release_old(slot, &spec);
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if !spec.keys.iter().any(|key| peer.key(&key.public).is_some()) {
+        let rekeyed = !spec.keys.iter().any(|key| peer.key(&key.public).is_some());
+        if rekeyed {
             peer.start_over();
         }
         peer.keys = spec.keys.into();
         peer.addresses = spec.addresses.into();
         peer.networks = spec.networks.into();
+        if rekeyed {
+            self.news(News::Rekeyed(spec.id));
+        }
         self.claim_all(slot);
         self.mark_changed(slot);
     }
@@ -111,6 +115,7 @@ impl<N: Noise> Tunnel<N> {
             peer.refusal = None;
             peer.refusal_told = None;
         }
+        self.news(News::ClockReset(peer));
         self.mark_changed(slot);
     }
 

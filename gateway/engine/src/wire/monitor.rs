@@ -264,6 +264,10 @@ pub enum EventKind {
     EndpointMoved,
     HandshakeRefused,
     FirstHandshake,
+    /// Silent, as it may be for a while.
+    FellAsleep,
+    /// Heard from after that.
+    Woke,
 }
 
 /// What a message tells.

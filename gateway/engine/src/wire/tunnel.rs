@@ -147,6 +147,11 @@ pub enum News {
     FirstHandshake(PeerId),
     /// A session exists again after there was none.
     Up(PeerId),
+    /// The peer has other keys: what was told under those before is to be forgotten. All that
+    /// follows is of the new ones.
+    Rekeyed(PeerId),
+    /// The newest stamp was forgotten on demand: one told before is not to be stored any more.
+    ClockReset(PeerId),
     /// A newer stamp was answered; to be stored within a second.
     Stamp(PeerId, Tai64n),
     /// The peer's endpoint moved, by an authenticated packet; at most once a second.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::testing::{Answer, TestApi};
+use crate::store::enrolments;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -231,6 +232,17 @@ async fn a_successor_takes_the_place_of_a_device_and_keeps_all_else() {
     assert_eq!(spec.keys.len(), 1);
     assert!(kinds(&api).await.iter().any(|(k, _)| k == "device.replaced"));
     assert_eq!(enrol(&api, request(&secret, "x", &key(4))).await.code(), "token_spent");
+}
+
+#[tokio::test]
+async fn an_enrolment_that_nobody_approves_ends_and_the_log_says_so() {
+    let api = TestApi::with_endpoint().await;
+    let token = token(&api, json!({ "needs_approval": true })).await;
+    let asked = enrol(&api, request(&token, "cam1", &key(1))).await;
+    let late = crate::clock::wall() + 2 * enrolments::PATIENCE;
+    assert_eq!(api.state.store.expire_enrolments(late).await.unwrap().len(), 1);
+    assert_eq!(poll(&api, asked.json["id"].as_str().unwrap()).await.json["state"], "expired");
+    assert!(kinds(&api).await.contains(&("enrolment.expired".into(), "system".into())));
 }
 
 #[tokio::test]

@@ -97,6 +97,9 @@ fn a_clock_that_went_back_is_named_and_can_be_reset() {
     assert_eq!(refusal, Some(9 * MINUTE - SECOND), "less the time since the last stamp");
     world.command(Command::ResetClock(id(2)));
     world.run(10 * SECOND);
+    let told = world.news.iter().rev().find(|n| matches!(n, News::Stamp(..) | News::ClockReset(_)));
+    assert!(matches!(told, Some(News::Stamp(..))), "the forgotten one was told before");
+    assert!(world.news.contains(&News::ClockReset(id(2))));
     assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").clock_skew_ms, Some(-600_020));
 }
@@ -242,6 +245,7 @@ fn an_edit_keeps_the_session_and_a_new_key_ends_it_at_once() {
     rekeyed.keys = vec![PeerKey { public: private(99).public(), psk: None }];
     world.command(Command::Upsert(Box::new(rekeyed), PeerMemory::default()));
     assert!(!world.established(2));
+    assert!(matches!(world.news.last(), Some(News::Rekeyed(peer)) if *peer == id(2)), "{:?}", world.news);
     assert!(world.answers.iter().any(|(id, ..)| *id == ask), "what was in flight is answered");
     world.end(2).device.session = plain_session(99, None, world.now);
     world.initiate(2);

@@ -1,0 +1,38 @@
+//! What comes due by itself, without anybody asking: enrolments that nobody approved.
+//!
+//! A late turn harms nothing: whoever reads an enrolment ends those that are over first.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::live::{Change, Live};
+use crate::store::Store;
+
+/// People approve in hours; the log may be a minute late.
+const EVERY: Duration = Duration::from_secs(60);
+
+pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: CancellationToken) {
+    tasks.spawn(async move {
+        while !stop.is_cancelled() {
+            if let Err(error) = turn(&store, &live).await {
+                tracing::warn!("enrolments that are over stay open: {error}");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    });
+}
+
+async fn turn(store: &Store, live: &Live) -> crate::store::Result<()> {
+    let ended = store.expire_enrolments(clock::wall()).await?;
+    ended.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
+    if !ended.is_empty() {
+        live.tell(Change::Event(store.last_event().await?));
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! What the monitor counts, for `/metrics`.
+
+use std::time::Duration;
+
+use fleetgate_engine::monitor::Figures;
+use fleetgate_engine::time::Mono;
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+
+/// Scrapes come every 15 s or so; counting the services walks all hosts.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// When the figures were last published, and what they were.
+#[derive(Default)]
+pub struct Gauges {
+    published: Option<Mono>,
+    last: Figures,
+}
+
+impl Gauges {
+    /// Now and then; `figures` is asked only when it is time.
+    pub fn publish(&mut self, now: Mono, figures: impl FnOnce() -> Figures) {
+        match self.published {
+            Some(at) if now.since(at) < EVERY => return,
+            Some(_) => {}
+            None => describe(),
+        }
+        self.published = Some(now);
+        let figures = figures();
+        gauge!("fleetgate_hosts").set(figures.hosts as f64);
+        gauge!("fleetgate_services").set(figures.services as f64);
+        gauge!("fleetgate_questions_in_flight").set(figures.in_flight as f64);
+        gauge!("fleetgate_check_latency_seconds").set(self.mean_latency(&figures).as_secs_f64());
+        gauge!("fleetgate_check_latency_max_seconds").set(figures.latency_max.as_secs_f64());
+        counter!("fleetgate_checks_total").absolute(figures.checks);
+        counter!("fleetgate_lost_answers_total").absolute(figures.lost_answers);
+        self.last = figures;
+    }
+
+    /// Of the checks since the last time.
+    fn mean_latency(&self, figures: &Figures) -> Duration {
+        let checks = figures.checks - self.last.checks;
+        let latency = figures.latency.saturating_sub(self.last.latency);
+        latency.checked_div(u32::try_from(checks).unwrap_or(u32::MAX)).unwrap_or_default()
+    }
+}
+
+fn describe() {
+    describe_gauge!("fleetgate_hosts", "Hosts that are watched");
+    describe_gauge!("fleetgate_services", "Services that are watched");
+    describe_gauge!("fleetgate_questions_in_flight", "Questions to hosts that wait for their answer");
+    describe_gauge!(
+        "fleetgate_check_latency_seconds",
+        Unit::Seconds,
+        "How late checks started, on average of the last seconds"
+    );
+    describe_gauge!(
+        "fleetgate_check_latency_max_seconds",
+        Unit::Seconds,
+        "How late a check started at worst since the start"
+    );
+    describe_counter!("fleetgate_checks_total", "Checks that were started");
+    describe_counter!("fleetgate_lost_answers_total", "Questions that nobody answered in time");
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn latency_is_that_of_the_checks_since_the_last_time() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let mut gauges = Gauges::default();
+            let figures = |checks, seconds| Figures {
+                hosts: 2,
+                checks,
+                latency: Duration::from_secs(seconds),
+                lost_answers: 1,
+                ..Figures::default()
+            };
+            gauges.publish(Mono::from_secs(1), || figures(10, 100));
+            gauges.publish(Mono::from_secs(5), || panic!("it is too early"));
+            gauges.publish(Mono::from_secs(6), || figures(14, 106));
+            let text = recorder.handle().render();
+            for line in [
+                "# TYPE fleetgate_checks_total counter",
+                "fleetgate_hosts 2",
+                "fleetgate_checks_total 14",
+                "fleetgate_check_latency_seconds 1.5",
+                "fleetgate_lost_answers_total 1",
+            ] {
+                assert!(text.lines().any(|l| l == line), "{line} in {text}");
+            }
+            gauges.publish(Mono::from_secs(12), || figures(14, 106));
+            assert!(recorder.handle().render().contains("fleetgate_check_latency_seconds 0\n"));
+        });
+    }
+}
