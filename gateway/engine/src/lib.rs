@@ -7,6 +7,7 @@
 
 pub mod id;
 pub mod monitor;
+pub mod notify;
 pub mod time;
 pub mod tunnel;
 pub mod wire;

@@ -290,6 +290,22 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
+    pub const ALL: [MessageKind; 9] = [
+        MessageKind::Problem,
+        MessageKind::Recovery,
+        MessageKind::Reminder,
+        MessageKind::FlappingStart,
+        MessageKind::FlappingEnd,
+        MessageKind::Acknowledged,
+        MessageKind::DowntimeStart,
+        MessageKind::DowntimeEnd,
+        MessageKind::DowntimeCancelled,
+    ];
+
+    pub fn named(name: &str) -> Option<MessageKind> {
+        MessageKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {

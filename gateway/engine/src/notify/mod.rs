@@ -1,0 +1,182 @@
+//! Who is told of what, and when: contacts, rules, delays, groups, digests.
+//!
+//! ```text
+//! Notice (what the monitor wants told) ─▶ Router ─▶ Post (to one contact, many notices)
+//!                                                ─▶ Held (not told, with the reason)
+//!                                                ─▶ Waits, Told (what a restart must know)
+//! ```
+//!
+//! [`Router`] promises: for each contact every notice ends as posted or as held back with a reason;
+//! of one object a contact hears in order; a recovery goes to whoever was told of the problem and
+//! to nobody else. What waits and what was told is handed out as it changes, so that the store can
+//! give it back after any end ([`Router::restore`]). Knows no address, no channel and no wording.
+
+mod groups;
+mod period;
+mod router;
+mod rule;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+
+use crate::id::{HostId, Id};
+use crate::time::{Mono, Wall};
+use crate::wire::MessageKind;
+
+pub use period::{BadPeriod, Period};
+pub use router::Router;
+pub use rule::{Rule, Selector, Severity};
+
+pub type ContactId = Id;
+pub type RuleId = Id;
+
+/// The store's number of a notice: a later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NoticeId(pub i64);
+
+/// What a notice is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object {
+    pub host: HostId,
+    pub service: Option<String>,
+}
+
+/// Something that the monitor wants told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub id: NoticeId,
+    pub at: Wall,
+    pub object: Object,
+    /// The host's, at the time.
+    pub labels: Arc<BTreeMap<String, String>>,
+    pub kind: MessageKind,
+    /// Of the state that it tells; `None`: the object is well.
+    pub severity: Option<Severity>,
+}
+
+/// A receiver as the router sees it.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    pub id: ContactId,
+    pub zone: TimeZone,
+    /// A message waits until so long nothing was added to it. Zero: it leaves at once, alone.
+    pub group_wait: Duration,
+    /// When, each day, to be reminded of what is still wrong.
+    pub digest: Option<civil::Time>,
+    /// The last digest, or when the contact was made.
+    pub digested: Wall,
+}
+
+/// Contacts and rules in force.
+#[derive(Clone, Debug, Default)]
+pub struct Routing {
+    pub contacts: Vec<Contact>,
+    pub rules: Vec<Rule>,
+}
+
+/// What a contact was last told of an object that is not well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The notice that began the conversation.
+    pub root: NoticeId,
+    pub last: NoticeId,
+    pub at: Wall,
+    pub severity: Option<Severity>,
+}
+
+/// Why a notice waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum WaitFor {
+    /// Others that belong to it.
+    Group,
+    /// The rule's delay: somebody may acknowledge, or it may be over by then.
+    Delay,
+    /// The begin of the rule's time period.
+    Period,
+}
+
+impl WaitFor {
+    pub const ALL: [WaitFor; 3] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period];
+
+    /// The lower-case name used in the API and the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            WaitFor::Group => "group",
+            WaitFor::Delay => "delay",
+            WaitFor::Period => "period",
+        }
+    }
+}
+
+/// A notice that waits, for one contact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub contact: ContactId,
+    pub notice: Notice,
+    pub why: WaitFor,
+    /// By today's reading of the clocks.
+    pub until: Wall,
+}
+
+/// Why a notice was not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// There is no contact at all.
+    NoContact,
+    /// No rule's labels select this host.
+    NoRule,
+    /// Every rule that selects it wants worse states.
+    BelowSeverity(Severity),
+    /// The contact was never told that it was ill.
+    NeverTold,
+    /// It was over before the contact was due to hear of it, by this notice.
+    OverBefore(NoticeId),
+    /// Somebody took care before the rule's delay was over, by this notice.
+    Acknowledged(NoticeId),
+    /// A newer notice of the same object took its place.
+    Superseded(NoticeId),
+    /// It changed and changed back while nothing could be told.
+    AlreadyTold,
+    /// Only of passing interest, and outside of the rule's time period.
+    OutsidePeriod,
+    /// The contact was taken away while the notice waited.
+    ContactRemoved,
+    HostRemoved,
+}
+
+#[derive(Clone, Debug)]
+pub enum Input {
+    Notice(Notice),
+    /// Contacts or rules have changed.
+    Configure(Routing),
+    /// Nothing more is told of this host.
+    Forget(HostId),
+    Timeout,
+}
+
+/// One notice of a post, and the one that began the conversation about its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    pub notice: NoticeId,
+    pub root: NoticeId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// To be remembered until it is posted, held, or waits for something else.
+    Waits(Waiting),
+    /// Told to nobody (`None`), or not to this contact.
+    Held { contact: Option<ContactId>, notice: NoticeId, why: Hold },
+    /// To one contact, in order; they wait no more. `site`: the label that they share.
+    Post { contact: ContactId, site: String, items: Vec<Item> },
+    /// To be remembered until it changes; `None`: the conversation is over.
+    Told { contact: ContactId, object: Object, told: Option<Told> },
+    /// What the contact was told and is still so, by the last notice of each; perhaps nothing.
+    Digest { contact: ContactId, items: Vec<NoticeId> },
+    /// Drained. `None`: nothing is planned.
+    Wait(Option<Mono>),
+}

@@ -1,0 +1,336 @@
+use std::sync::Arc;
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+
+use super::super::{Selector, Severity};
+use super::*;
+use crate::id::Id;
+use crate::wire::MessageKind;
+
+const OPS: ContactId = Id::from_i64(1);
+const BOSS: ContactId = Id::from_i64(2);
+/// Monday, 5 January 2026, 00:00 UTC.
+const MONDAY: i64 = 1_767_571_200_000;
+
+fn contact(id: ContactId) -> Contact {
+    let group_wait = Duration::from_secs(10);
+    Contact { id, zone: TimeZone::UTC, group_wait, digest: None, digested: Wall::from_millis(MONDAY) }
+}
+
+fn rule(contact: ContactId) -> Rule {
+    Rule {
+        id: contact,
+        contact,
+        selector: Selector::default(),
+        least: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+    }
+}
+
+fn one(contact_of: Contact, rule_of: Rule) -> Routing {
+    Routing { contacts: vec![contact_of], rules: vec![rule_of] }
+}
+
+/// A router and its clock; hosts are numbers, all at the site `north`.
+struct Desk {
+    router: Router,
+    secs: u64,
+    last: i64,
+}
+
+impl Desk {
+    fn new(routing: Routing) -> Desk {
+        let mut desk = Desk { router: Router::default(), secs: 0, last: 0 };
+        desk.put(Input::Configure(routing));
+        desk
+    }
+
+    fn now(&self) -> Now {
+        let wall = Wall::from_millis(MONDAY) + Duration::from_secs(self.secs);
+        Now { mono: Mono::from_secs(self.secs), wall }
+    }
+
+    fn put(&mut self, input: Input) -> Vec<Output> {
+        let now = self.now();
+        self.router.handle(input, now);
+        std::iter::from_fn(|| Some(self.router.poll_output()).filter(|o| !matches!(o, Output::Wait(_))))
+            .collect()
+    }
+
+    /// A notice of host `host`: its number is its place in the order of all.
+    fn say(&mut self, host: i64, kind: MessageKind, severity: Option<Severity>) -> Vec<String> {
+        self.last += 1;
+        let object = Object { host: Id::from_i64(host), service: None };
+        let labels = Arc::new([("site".to_owned(), "north".to_owned())].into());
+        let notice = Notice { id: NoticeId(self.last), at: self.now().wall, object, labels, kind, severity };
+        words(self.put(Input::Notice(notice)))
+    }
+
+    fn down(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Problem, Some(Severity::Critical))
+    }
+
+    fn warn(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Problem, Some(Severity::Warning))
+    }
+
+    fn up(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Recovery, None)
+    }
+
+    /// Second by second, as nobody would do; gives what came with its second.
+    fn pass(&mut self, secs: u64) -> Vec<String> {
+        let mut said = Vec::new();
+        for _ in 0..secs {
+            self.secs += 1;
+            let now = self.secs;
+            said.extend(words(self.put(Input::Timeout)).into_iter().map(|w| format!("{now}: {w}")));
+        }
+        said
+    }
+}
+
+/// Posts and holds in short: `1 <- 3 4/3` (contact, notices, root where it is another one).
+fn words(outputs: Vec<Output>) -> Vec<String> {
+    let item = |i: &Item| match i.notice == i.root {
+        true => i.notice.0.to_string(),
+        false => format!("{}/{}", i.notice.0, i.root.0),
+    };
+    let word = |output| match output {
+        Output::Post { contact, items, .. } => {
+            Some(format!("{} <- {}", contact.as_i64(), items.iter().map(item).collect::<Vec<_>>().join(" ")))
+        }
+        Output::Held { contact, notice, why } => {
+            let contact = contact.map_or("-".to_owned(), |c| c.as_i64().to_string());
+            Some(format!("{contact} not {}: {why:?}", notice.0))
+        }
+        Output::Digest { contact, items } => {
+            let items: Vec<_> = items.iter().map(|n| n.0).collect();
+            Some(format!("{} digest {items:?}", contact.as_i64()))
+        }
+        Output::Waits(_) | Output::Told { .. } | Output::Wait(_) => None,
+    };
+    outputs.into_iter().filter_map(word).collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn hosts_lost_together_make_one_message() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    for host in 1..=3 {
+        assert_eq!(desk.down(host), NOTHING);
+        assert_eq!(desk.pass(5), NOTHING);
+    }
+    assert_eq!(desk.pass(10), ["20: 1 <- 1 2 3"]);
+}
+
+#[test]
+fn a_loss_that_goes_on_is_told_after_ninety_seconds() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    let mut said = Vec::new();
+    for host in 0..20 {
+        said.extend(desk.down(host));
+        said.extend(desk.pass(5));
+    }
+    said.extend(desk.pass(20));
+    let all = |r: std::ops::RangeInclusive<i64>| r.map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(said, [format!("90: 1 <- {}", all(1..=18)), format!("105: 1 <- {}", all(19..=20))]);
+}
+
+#[test]
+fn a_recovery_continues_the_conversation_and_ends_it() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.warn(7);
+    desk.pass(20);
+    desk.down(7);
+    desk.pass(20);
+    desk.up(7);
+    assert_eq!(desk.pass(20), ["50: 1 <- 3/1"]);
+    desk.down(7);
+    assert_eq!(desk.pass(10), ["70: 1 <- 4"]);
+}
+
+#[test]
+fn what_comes_and_goes_within_one_group_is_told_in_order() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["10: 1 <- 1 2/1"]);
+    assert_eq!(desk.up(7), ["1 not 3: NeverTold"]);
+}
+
+#[test]
+fn without_a_wait_everything_leaves_at_once() {
+    let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
+    let mut desk = Desk::new(one(hasty, rule(OPS)));
+    assert_eq!(desk.down(7), ["1 <- 1"]);
+    assert_eq!(desk.up(7), ["1 <- 2/1"]);
+}
+
+#[test]
+fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_between() {
+    let strict = Rule { least: Severity::Critical, ..rule(OPS) };
+    let mut desk = Desk::new(one(contact(OPS), strict));
+    assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
+    assert_eq!(desk.up(7), ["1 not 2: NeverTold"]);
+    desk.down(7);
+    assert_eq!(desk.pass(10), ["10: 1 <- 3"]);
+    assert_eq!(desk.warn(7), ["1 not 4: BelowSeverity(Critical)"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["20: 1 <- 5/3"]);
+}
+
+fn escalating() -> Routing {
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    let late = Rule { least: Severity::Critical, delay: minutes(30), ..rule(BOSS) };
+    Routing { contacts: vec![contact(OPS), contact(BOSS)], rules: vec![rule(OPS), late] }
+}
+
+#[test]
+fn a_problem_that_nobody_takes_care_of_escalates() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.down(7);
+    assert_eq!(desk.pass(1_220), ["610: 1 <- 2/1", "1810: 2 <- 2"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["1830: 1 <- 3/1", "1830: 2 <- 3/2"]);
+}
+
+#[test]
+fn an_acknowledged_or_short_problem_does_not_escalate() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(60);
+    let answer = desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    assert_eq!(answer, ["2 not 1: Acknowledged(NoticeId(2))", "2 not 2: NeverTold"]);
+    assert_eq!(desk.pass(3_600), ["70: 1 <- 2/1"]);
+    desk.up(7);
+    desk.pass(10);
+    desk.down(7);
+    desk.pass(60);
+    assert_eq!(desk.up(7), ["2 not 4: OverBefore(NoticeId(5))", "2 not 5: NeverTold"]);
+}
+
+#[test]
+fn a_reminder_reaches_those_who_know_and_starts_the_clock_of_the_others() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    desk.pass(60);
+    desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+    assert_eq!(desk.pass(2_000), ["70: 1 <- 3/1", "1870: 2 <- 3"]);
+}
+
+fn office() -> Routing {
+    one(contact(OPS), Rule { period: Some("mon-fri 08:00-18:00".parse().unwrap()), ..rule(OPS) })
+}
+
+const EIGHT: u64 = 8 * 3_600;
+
+#[test]
+fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_told() {
+    let mut desk = Desk::new(office());
+    desk.warn(7);
+    desk.pass(60);
+    assert_eq!(desk.down(7), ["1 not 1: Superseded(NoticeId(2))"]);
+    assert_eq!(desk.pass(EIGHT), [format!("{}: 1 <- 2", EIGHT + 10)]);
+}
+
+#[test]
+fn what_was_over_before_the_period_is_not_told() {
+    let mut desk = Desk::new(office());
+    desk.down(7);
+    desk.pass(60);
+    assert_eq!(desk.up(7), ["1 not 1: OverBefore(NoticeId(2))", "1 not 2: NeverTold"]);
+    assert_eq!(desk.pass(EIGHT + 60), NOTHING);
+}
+
+#[test]
+fn a_recovery_in_the_night_is_told_in_the_morning_unless_it_fell_ill_again() {
+    let mut desk = Desk::new(office());
+    desk.secs = 17 * 3_600;
+    desk.down(7);
+    desk.pass(2 * 3_600);
+    assert_eq!(desk.up(7), NOTHING);
+    desk.pass(60);
+    assert_eq!(desk.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
+    let morning = 24 * 3_600 + EIGHT;
+    let night = morning - desk.secs;
+    assert_eq!(desk.pass(night), [format!("{morning}: 1 not 3: AlreadyTold")]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), [format!("{}: 1 <- 4/1", morning + 10)]);
+}
+
+#[test]
+fn a_reminder_does_not_wait_for_the_morning() {
+    let mut desk = Desk::new(office());
+    desk.secs = 17 * 3_600;
+    desk.down(7);
+    desk.pass(2 * 3_600);
+    let reminder = desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+    assert_eq!(reminder, ["1 not 2: OutsidePeriod"]);
+}
+
+#[test]
+fn whom_no_rule_concerns_is_not_told() {
+    let south = Selector([("site".to_owned(), "south".to_owned())].into());
+    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
+    assert_eq!(desk.up(7), ["- not 2: NoRule"]);
+    let mut nobody = Desk::new(Routing::default());
+    assert_eq!(nobody.down(7), ["- not 1: NoContact"]);
+}
+
+#[test]
+fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.down(8);
+    let mut gone = words(desk.put(Input::Forget(Id::from_i64(7))));
+    gone.sort();
+    assert_eq!(gone, ["1 not 1: HostRemoved", "2 not 1: HostRemoved"]);
+    let gone = words(desk.put(Input::Configure(one(contact(BOSS), rule(BOSS)))));
+    assert_eq!(gone, ["1 not 2: ContactRemoved"]);
+    assert_eq!(desk.pass(1_900), ["1810: 2 <- 2"]);
+}
+
+#[test]
+fn a_digest_comes_daily_and_leaves_out_what_is_fresh() {
+    let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
+    let mut desk = Desk::new(one(morning, rule(OPS)));
+    desk.down(7);
+    desk.pass(EIGHT - 60);
+    desk.down(8);
+    assert_eq!(desk.pass(60), [format!("{}: 1 <- 2", EIGHT - 50), format!("{EIGHT}: 1 digest [1]")]);
+    assert_eq!(desk.pass(24 * 3_600), [format!("{}: 1 digest [1, 2]", EIGHT + 24 * 3_600)]);
+}
+
+#[test]
+fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    let rule_delay = Duration::from_secs(1_800);
+    let notice = |id| Notice {
+        id: NoticeId(id),
+        at: desk.now().wall,
+        object: Object { host: Id::from_i64(id), service: None },
+        labels: Arc::default(),
+        kind: MessageKind::Problem,
+        severity: Some(Severity::Critical),
+    };
+    let day_later = desk.now().wall + Duration::from_secs(86_400);
+    let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later };
+    let waiting = vec![
+        waits(OPS, 4, WaitFor::Group),
+        waits(BOSS, 5, WaitFor::Delay),
+        waits(Id::from_i64(9), 6, WaitFor::Group),
+    ];
+    let router = Router::restore(escalating(), Vec::new(), waiting, desk.now());
+    let mut desk = Desk { router, secs: 0, last: 6 };
+    assert_eq!(desk.pass(1), ["1: 9 not 6: ContactRemoved"]);
+    assert_eq!(desk.pass(rule_delay.as_secs() + 20), ["10: 1 <- 4", "1810: 2 <- 5"]);
+}
