@@ -5,8 +5,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -137,6 +139,7 @@ async fn change(
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
     if settings != before.settings {
+        none_is_stranded(write.tx(), before.id, &before.settings.networks, &settings.networks).await?;
         devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
         let data = json!({ "changed": differences(&before.settings, &settings) });
         write.event("device.changed", (Object::Device, before.id), "changed", data).await?;
@@ -148,6 +151,32 @@ async fn change(
     let after = load(write.tx(), Named::Id(before.id)).await?;
     write.commit().await?;
     tagged(after)
+}
+
+/// Names in one refusal: who reads it knows the site by then.
+const MAX_NAMED: usize = 10;
+
+/// What the tunnel reaches behind a device is not taken away from under the hosts there.
+async fn none_is_stranded(
+    tx: &mut SqliteConnection,
+    device: HostId,
+    before: &[IpNet],
+    after: &[IpNet],
+) -> Result<(), Problem> {
+    let within = |networks: &[IpNet], address| networks.iter().any(|net| net.contains(address));
+    let behind = devices::addresses_behind(tx, device).await?;
+    let stranded = behind.iter().filter(|(_, at)| within(before, at) && !within(after, at));
+    let names: Vec<&str> = stranded.map(|(name, _)| name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let shown = names[..names.len().min(MAX_NAMED)].join(", ");
+    let more = names.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(Problem::conflict(
+        "hosts_behind",
+        format!("networks: {shown}{more} would no longer be reached: move or remove what stands there first"),
+    ))
 }
 
 /// Ends the tunnel at once. History and events stay; the addresses rest for a day.
@@ -298,7 +327,7 @@ impl Given {
 async fn issue(
     app: &AppState,
     write: &mut Write<'_>,
-    device: fleetgate_engine::id::HostId,
+    device: HostId,
     given: Given,
     who: &Principal,
 ) -> Result<Credentials, Problem> {
@@ -392,7 +421,7 @@ fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {
     }
 }
 
-fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<ipnet::IpNet> {
+fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<IpNet> {
     fields.take("networks", parse::networks(texts, conf::pools(app))).unwrap_or_default()
 }
 

@@ -28,6 +28,7 @@ use super::ids::{self, Kind, Named};
 use super::model::{EnrolAnswer, EnrolRequest, Psk};
 use super::parse::{self, Fields};
 use super::problem::Problem;
+use super::refusals::{self, ANONYMOUS};
 use super::write::Write;
 use crate::store::devices;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
@@ -38,8 +39,6 @@ use crate::store::snapshot::psk_place;
 const SCRIPT: &str = include_str!("enrol.sh");
 /// Stands in the script where the gateway's address belongs.
 const PLACE: &str = "@FLEETGATE_URL@";
-/// The principal of an attempt whose token nobody made.
-const ANONYMOUS: &str = "anonymous";
 /// A polling secret is random text of 128 bits or more; what is longer is not hashed.
 const SECRET_LEN: std::ops::RangeInclusive<usize> = 16..=256;
 /// SHA-256 in hexadecimal.
@@ -89,6 +88,9 @@ struct Attempt {
 
 impl Attempt {
     async fn note_refusal(&self, app: &AppState, problem: &Problem) -> Result<(), Problem> {
+        if self.by == ANONYMOUS && !refusals::is_written(app, crate::clock::now().mono) {
+            return Ok(());
+        }
         let mut write = Write::begin(app, &self.by).await?;
         let data = json!({ "code": problem.code(), "from": self.source.to_string() });
         write.event("enrolment.refused", self.about, problem.detail(), data).await?;

@@ -122,24 +122,27 @@ sha256() {
 # ---------------------------------------------------------------- talking to the gateway
 
 # request METHOD PATH: the body is $TMP/request, the answer $TMP/answer and STATUS. The polling
-# secret stands in a file for curl or wget: arguments can be read by every user of the machine.
+# secret goes along with questions only (the request to enrol holds its hash), and it stands in a
+# file for curl or wget: arguments can be read by every user of the machine.
 request() {
     : >"$TMP/answer"
     if have curl; then by_curl "$1" "$2"; else by_wget "$1" "$2"; fi
 }
 
 by_curl() {
+    : >"$TMP/curl"
+    [ "$1" = POST ] || printf 'header = "Authorization: Bearer %s"\n' "$(cat "$POLL")" >"$TMP/curl"
     set -- -X "$1" "$URL$2"
     [ "$2" = GET ] || set -- -H 'Content-Type: application/json' --data-binary "@$TMP/request" "$@"
     [ -z "$CACERT" ] || set -- --cacert "$CACERT" "$@"
-    printf 'header = "Authorization: Bearer %s"\n' "$(cat "$POLL")" >"$TMP/curl"
     STATUS=$(curl -sS --max-time 60 --config "$TMP/curl" -H 'Accept: text/plain' -o "$TMP/answer" \
         -w '%{http_code}' "$@" 2>"$TMP/errors") || STATUS=000
 }
 
 by_wget() {
+    : >"$TMP/wget"
+    [ "$1" = POST ] || printf 'header = Authorization: Bearer %s\n' "$(cat "$POLL")" >"$TMP/wget"
     set -- "$1" "$URL$2"
-    printf 'header = Authorization: Bearer %s\n' "$(cat "$POLL")" >"$TMP/wget"
     if [ "$1" = POST ]; then
         set -- --post-file="$TMP/request" --header='Content-Type: application/json' "$2"
     else
@@ -216,7 +219,7 @@ ask() {
     host=$(host_key)
     {
         printf '{"token":"%s","name":"%s","public_key":"%s","poll_hash":"%s"' \
-            "$TOKEN" "$(printf %s "$NAME" | tr -d '"\\')" "$PUBLIC_KEY" "$(tr -d '\n' <"$POLL" | sha256)"
+            "$TOKEN" "$(printf %s "$NAME" | tr -d '"\134')" "$PUBLIC_KEY" "$(tr -d '\n' <"$POLL" | sha256)"
         [ -z "$host" ] || printf ',"ssh_host_key":"%s"' "$host"
         printf '}'
     } >"$TMP/request"

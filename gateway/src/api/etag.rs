@@ -1,7 +1,5 @@
 //! `ETag` and `If-Match`: a change is refused when somebody else changed the resource meanwhile.
 
-use std::convert::Infallible;
-
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderValue, StatusCode, header, request::Parts};
@@ -26,16 +24,20 @@ impl<T: Serialize> IntoResponse for Tagged<T> {
     }
 }
 
-/// The versions that the caller would accept. Without the header any will do.
-pub struct IfMatch(Option<Vec<String>>);
+/// The versions that the caller would accept.
+#[derive(Debug, PartialEq, Eq)]
+pub enum IfMatch {
+    /// No header, or `*`: there is something, whatever it is.
+    Any,
+    OneOf(Vec<String>),
+}
 
 impl IfMatch {
     /// # Errors
     /// 412 when the caller knows another version.
     pub fn check(&self, version: i64) -> Result<(), Problem> {
-        let Some(wanted) = &self.0 else { return Ok(()) };
-        let current = version.to_string();
-        if wanted.iter().any(|tag| tag == "*" || tag.trim_matches('"') == current) {
+        let IfMatch::OneOf(wanted) = self else { return Ok(()) };
+        if wanted.contains(&version.to_string()) {
             return Ok(());
         }
         Err(Problem::new(
@@ -46,16 +48,62 @@ impl IfMatch {
     }
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Infallible;
+/// A list of tags in quotes (RFC 9110, section 13.1.1). A weak one is a tag, and never matches.
+fn tags(text: &str) -> Option<Vec<String>> {
+    let tag = |text: &str| {
+        let (weak, quoted) = match text.strip_prefix("W/") {
+            Some(quoted) => (true, quoted),
+            None => (false, text),
+        };
+        let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+        let fine = !inner.contains(|c: char| c == '"' || c.is_ascii_control() || c == ' ');
+        fine.then(|| if weak { format!("W/{inner}") } else { inner.to_owned() })
+    };
+    text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(tag).collect()
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let given: Vec<&HeaderValue> = parts.headers.get_all(header::IF_MATCH).iter().collect();
-        if given.is_empty() {
-            return Ok(IfMatch(None));
+        if given.is_empty() || given.iter().any(|v| v.as_bytes() == b"*") {
+            return Ok(IfMatch::Any);
         }
-        // Unreadable ones match nothing: the caller meant to be careful.
-        let text = given.into_iter().filter_map(|v| v.to_str().ok());
-        Ok(IfMatch(Some(text.flat_map(|t| t.split(',')).map(|t| t.trim().to_owned()).collect())))
+        let parsed: Option<Vec<Vec<String>>> =
+            given.into_iter().map(|value| value.to_str().ok().and_then(tags)).collect();
+        let all = parsed.map(|lists| lists.concat()).filter(|all| !all.is_empty());
+        all.map(IfMatch::OneOf).ok_or_else(|| {
+            let expected = "If-Match: an ETag in quotes, as the answer to GET had it, or * is expected";
+            Problem::bad_request("bad_if_match", expected)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn parsed(header: &str) -> Result<IfMatch, Problem> {
+        let request = axum::http::Request::builder().header("if-match", header).body(()).unwrap();
+        IfMatch::from_request_parts(&mut request.into_parts().0, &()).await
+    }
+
+    #[tokio::test]
+    async fn tags_stand_in_quotes() {
+        for (header, version) in [("\"7\"", 7), ("\"3\", \"7\"", 7), ("*", 1)] {
+            assert!(parsed(header).await.unwrap().check(version).is_ok(), "{header}");
+        }
+        for header in ["\"6\"", "W/\"7\"", "\"another-kind-of-tag\""] {
+            let refused = parsed(header).await.unwrap().check(7).unwrap_err();
+            assert_eq!(refused.code(), "changed_meanwhile", "{header}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tag_is_a_bad_request() {
+        for header in ["nonsense", "7", "\"7", "\"a\"b\"", ",", "\"7\" \"8\"", "*, \"7\""] {
+            assert_eq!(parsed(header).await.unwrap_err().code(), "bad_if_match", "{header}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::client::throttled_as;
 use super::problem::Problem;
+use super::refusals::Refusals;
 use super::throttle::{Rate, Throttle};
 use crate::password;
 
@@ -26,6 +27,7 @@ pub struct Guards {
     login_by_user: Throttle<String>,
     enrol_by_source: Throttle<IpAddr>,
     hashing: Semaphore,
+    pub refusals: Refusals,
 }
 
 impl Default for Guards {
@@ -35,6 +37,7 @@ impl Default for Guards {
             login_by_user: Throttle::new(LOGIN_BY_USER),
             enrol_by_source: Throttle::new(ENROL_BY_SOURCE),
             hashing: Semaphore::new(HASHES_AT_ONCE),
+            refusals: Refusals::default(),
         }
     }
 }

@@ -250,7 +250,8 @@ async fn change(
     let before = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
-    if let (Some(via), Some(name)) = (before.via, &before.via_name) {
+    let moved = settings.address != before.settings.address;
+    if let (true, Some(via), Some(name)) = (moved, before.via, &before.via_name) {
         stands_behind(write.tx(), name, via, settings.address).await?;
     }
     if settings != before.settings {

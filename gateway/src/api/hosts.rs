@@ -90,6 +90,7 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |h| h.name.clone(), |h| wire(&app, h))))
 }
 
+/// A host that was removed is found by its id, as are its services and samples.
 #[utoipa::path(get, path = "/hosts/{host}", operation_id = "show_host", tag = "monitoring",
     security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Host)))]
@@ -99,7 +100,7 @@ async fn show(
     Path(host): Path<String>,
 ) -> Result<Tagged<Host>, Problem> {
     let mut conn = app.store.reader().await?;
-    let row = load(&mut conn, Kind::Host.named(&host)).await?;
+    let row = load_ever(&mut conn, Kind::Host.named(&host)).await?;
     Ok(Tagged { version: row.version, value: wire(&app, row) })
 }
 
@@ -118,6 +119,23 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Li
         }
         Named::Name(name) => hosts::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
     }
+}
+
+/// Also a host that was removed, by its id; its name may be another's by now.
+async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
+    let Named::Id(id) = named else { return load(conn, named).await };
+    hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+}
+
+/// [`load_spec`], also of a host that was removed.
+async fn load_ever_spec(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    named: Named,
+) -> Result<HostSpec, Problem> {
+    let host = load_ever(conn, named).await?;
+    let spec = snapshot::ever_host_spec(conn, host.id, &app.config.timing).await;
+    spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))
 }
 
 /// The host with its services as they are checked.
@@ -144,7 +162,7 @@ async fn services(
     Path(host): Path<String>,
 ) -> Result<Json<Page<Service>>, Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     Ok(Json(Page { items: rendered(&mut conn, &spec).await?, next: None }))
 }
 
@@ -164,7 +182,7 @@ async fn service(
     Path((host, service)): Path<(String, String)>,
 ) -> Result<Json<Service>, Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     let all = rendered(&mut conn, &spec).await?;
     let found = all.into_iter().find(|s| s.name == service);
     found.map(Json).ok_or_else(|| unknown_service(&spec, &service))
@@ -246,7 +264,7 @@ async fn series(
 
 async fn host_id(app: &AppState, host: &str) -> Result<HostId, Problem> {
     let mut conn = app.store.reader().await?;
-    Ok(load(&mut conn, Kind::Host.named(host)).await?.id)
+    Ok(load_ever(&mut conn, Kind::Host.named(host)).await?.id)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

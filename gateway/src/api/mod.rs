@@ -29,6 +29,7 @@ mod page;
 mod parse;
 mod problem;
 mod profiles;
+mod refusals;
 mod render;
 mod services;
 mod session;

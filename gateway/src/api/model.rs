@@ -78,6 +78,9 @@ pub struct Host {
     /// How many services are in which state.
     pub services: ServiceCounts,
     pub created_at: String,
+    /// Only of a host that was removed: what is left of it is read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<String>,
 }
 
 /// State, reachability and currency are separate.

@@ -62,6 +62,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         tunnel: row.tunnel.map(|remembered| tunnel(remembered, live)),
         services: tally(row.services),
         created_at: ids::time(row.created_at),
+        removed_at: time(row.removed_at),
     }
 }
 

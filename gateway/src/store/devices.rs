@@ -357,6 +357,24 @@ pub async fn hosts_behind(tx: &mut SqliteConnection, device: HostId) -> sqlx::Re
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
+/// Hosts behind a device by name, with their addresses there.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn addresses_behind(
+    tx: &mut SqliteConnection,
+    device: HostId,
+) -> sqlx::Result<Vec<(String, IpAddr)>> {
+    let sql = "select name, address from hosts
+         where via = $1 and removed_at is null and address is not null order by name";
+    let rows: Vec<(String, String)> = sqlx::query_as(sql).bind(device.as_i64()).fetch_all(tx).await?;
+    let parsed = |(name, address): (String, String)| match address.parse() {
+        Ok(address) => Ok((name, address)),
+        Err(_) => Err(damaged("address", "an IP address is expected")),
+    };
+    rows.into_iter().map(parsed).collect()
+}
+
 /// Ends a host and what is its own: keys, addresses, enrolments, tokens that would replace it. Its
 /// history and events stay.
 ///

@@ -30,6 +30,8 @@ pub struct Listed {
     pub attempts: Option<u32>,
     pub version: i64,
     pub created_at: Wall,
+    /// Its history is all that is left.
+    pub removed_at: Option<Wall>,
     /// `None`: it was added this moment.
     pub state: Option<HostState>,
     pub tunnel: Option<Remembered>,
@@ -103,7 +105,7 @@ macro_rules! select {
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null
                                          order by instr(a.address, ':') limit 1)) as shown_address,
-                    v.name as via_name, h.direct_address, h.attempts, h.version, h.created_at,
+                    v.name as via_name, h.direct_address, h.attempts, h.version, h.created_at, h.removed_at,
                     k.public_key, m.endpoint, m.last_packet, m.last_handshake, m.clock_skew_ms,
                     coalesce(m.rx_bytes, 0) as rx_bytes, coalesce(m.tx_bytes, 0) as tx_bytes,
                     (select string_agg(coalesce(c.hard, 'pending') || case c.stale when 1 then '!' else '' end, ' ')
@@ -114,16 +116,17 @@ macro_rules! select {
              left join peers p on p.id = h.id and p.removed_at is null
              left join peer_keys k on k.peer = p.id and k.retired_at is null and k.position = 0
              left join peer_memory m on m.peer = p.id
-             where h.removed_at is null and ",
+             where ",
             $condition
         )
     };
 }
 
-const BY_ID: &str = select!("h.id = $1");
-const BY_NAME: &str = select!("h.name = $1");
+const BY_ID: &str = select!("h.removed_at is null and h.id = $1");
+const EVER_BY_ID: &str = select!("h.id = $1");
+const BY_NAME: &str = select!("h.removed_at is null and h.name = $1");
 const LIST: &str = select!(concat!(
-    "h.name > $1
+    "h.removed_at is null and h.name > $1
      and ($2 is null or instr(h.name, lower($2)) > 0 or instr(lower(h.labels), lower($2)) > 0)
      and ($3 is null or instr(h.labels, $3) > 0)
      and ($4 is null or ",
@@ -149,6 +152,7 @@ impl FromRow<'_, SqliteRow> for Listed {
             attempts: row.try_get("attempts")?,
             version: row.try_get("version")?,
             created_at: Wall::from_millis(row.try_get("created_at")?),
+            removed_at: row.try_get::<Option<i64>, _>("removed_at")?.map(Wall::from_millis),
             state: settled.map(|_| HostRow::from_row(row)).transpose()?.map(|row| row.0),
             tunnel: remembered(row)?,
             services: ServiceTally::of_text(tally.unwrap_or_default()),
@@ -186,6 +190,14 @@ pub struct Filter {
 /// When the database cannot be read.
 pub async fn by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<Listed>> {
     sqlx::query_as(BY_ID).bind(host.as_i64()).fetch_optional(conn).await
+}
+
+/// Also one that was removed.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn ever_by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<Listed>> {
+    sqlx::query_as(EVER_BY_ID).bind(host.as_i64()).fetch_optional(conn).await
 }
 
 /// # Errors

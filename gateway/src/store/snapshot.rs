@@ -67,7 +67,7 @@ impl Store {
     /// When the database cannot be read or written.
     pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
         let mut conn = self.read.acquire().await?;
-        let mut rows = HostRows::load(&mut conn, None).await?;
+        let mut rows = HostRows::load(&mut conn, None, ALL_HOSTS).await?;
         let mut states = States::load(&mut conn).await?;
         drop(conn);
         let hosts = std::mem::take(&mut rows.hosts);
@@ -123,7 +123,28 @@ pub async fn host_spec(
     id: HostId,
     timing: &TimingDefaults,
 ) -> anyhow::Result<Option<HostSpec>> {
-    let mut rows = HostRows::load(conn, Some(id)).await?;
+    one_spec(conn, id, ONE_HOST, timing).await
+}
+
+/// What a host was checked for, also one that was removed.
+///
+/// # Errors
+/// When the database cannot be read or a row makes no sense.
+pub async fn ever_host_spec(
+    conn: &mut SqliteConnection,
+    id: HostId,
+    timing: &TimingDefaults,
+) -> anyhow::Result<Option<HostSpec>> {
+    one_spec(conn, id, EVER_ONE_HOST, timing).await
+}
+
+async fn one_spec(
+    conn: &mut SqliteConnection,
+    id: HostId,
+    sql: &'static str,
+    timing: &TimingDefaults,
+) -> anyhow::Result<Option<HostSpec>> {
+    let mut rows = HostRows::load(conn, Some(id), sql).await?;
     let Some(host) = rows.hosts.pop() else { return Ok(None) };
     rows.assemble(host, timing).with_context(|| format!("host {id}")).map(Some)
 }
@@ -334,17 +355,23 @@ impl TimingRow {
 }
 
 macro_rules! host_base {
-    ($which:literal) => {
+    ($peer:literal, $which:literal) => {
         concat!(
             "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
                     h.max_silence_ms, p.id
-             from hosts h left join peers p on p.id = coalesce(h.via, h.id) and p.removed_at is null
-             where h.removed_at is null",
+             from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
+            $peer,
+            " where ",
             $which
         )
     };
 }
+
+const ALL_HOSTS: &str = host_base!(" and p.removed_at is null", "h.removed_at is null");
+const ONE_HOST: &str = host_base!(" and p.removed_at is null", "h.removed_at is null and h.id = $1");
+/// As it was when it was removed.
+const EVER_ONE_HOST: &str = host_base!("", "h.id = $1");
 
 impl FromRow<'_, SqliteRow> for HostBase {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -382,8 +409,12 @@ struct HostRows {
 }
 
 impl HostRows {
-    async fn load(conn: &mut SqliteConnection, one: Option<HostId>) -> anyhow::Result<Self> {
-        let hosts = fetch(conn, one, host_base!(""), host_base!(" and h.id = $1")).await?;
+    async fn load(
+        conn: &mut SqliteConnection,
+        one: Option<HostId>,
+        sql: &'static str,
+    ) -> anyhow::Result<Self> {
+        let hosts = fetch(conn, one, sql, sql).await?;
         let overrides: Vec<(i64, String, bool, String)> = fetch(
             conn,
             one,

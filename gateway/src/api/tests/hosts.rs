@@ -190,6 +190,66 @@ async fn a_host_behind_a_device_comes_changes_and_goes() {
 }
 
 #[tokio::test]
+async fn networks_are_not_taken_away_from_under_the_hosts_in_them() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "site-1").await;
+    let nas = json!({ "name": "nas", "via": "site-1", "address": "192.168.1.5" });
+    assert_eq!(api.operator().post("/api/v1/hosts", nas).await.status, 201);
+    let change = |networks: Value| json!({ "networks": networks });
+    let path = "/api/v1/devices/site-1";
+    let refused = api.operator().patch(path, change(json!(["10.0.0.0/24"]))).await;
+    assert_eq!((refused.status, refused.code()), (409, "hosts_behind"), "{}", refused.text);
+    assert!(refused.json["detail"].as_str().unwrap().contains("nas"));
+    assert_eq!(get(&api, "/devices/site-1").await["networks"], json!(["192.168.1.0/24"]));
+    let smaller = change(json!(["192.168.1.0/28", "10.0.0.0/24"]));
+    assert_eq!(api.operator().patch(path, smaller).await.status, 200);
+
+    // From before this was checked: what stands nowhere can still be renamed, and moved to where it is.
+    fixture::run(&api.state.store, "update peers set networks = '[\"10.0.0.0/24\"]'", &[]).await;
+    let renamed = api.operator().patch("/api/v1/hosts/nas", json!({ "name": "nas-1" })).await;
+    assert_eq!(renamed.status, 200, "{}", renamed.text);
+    let nowhere = api.operator().patch("/api/v1/hosts/nas-1", json!({ "address": "192.168.1.6" })).await;
+    assert_eq!(nowhere.status, 422);
+    let moved = api.operator().patch("/api/v1/hosts/nas-1", json!({ "address": "10.0.0.6" })).await;
+    assert_eq!(moved.status, 200, "{}", moved.text);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_removed_host_is_found_by_its_id() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    let sample = Sample {
+        host: id,
+        service: "ping".into(),
+        at: Wall::from_millis(1_000),
+        metrics: vec![Metric::plain("rtt", 12.5, "ms")],
+    };
+    let mut tx = api.state.store.history_write.begin().await.unwrap();
+    history::write(&mut tx, &mut SeriesCache::default(), &[sample]).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(get(&api, "/hosts/cam-07").await.get("removed_at"), None);
+    assert_eq!(api.operator().delete("/api/v1/devices/cam-07").await.status, 204);
+
+    let path = format!("/hosts/h_{id}");
+    let host = get(&api, &path).await;
+    assert!(host["removed_at"].is_string() && host["tunnel"].is_null(), "{host}");
+    let services = get(&api, &format!("{path}/services")).await;
+    assert_eq!(services["items"][1]["name"], "ping", "{services}");
+    assert_eq!(get(&api, &format!("{path}/services/ping")).await["state"], "pending");
+    assert_eq!(get(&api, &format!("{path}/metrics")).await["items"][0]["label"], "rtt");
+    let span = "from=1970-01-01T00:00:00Z&to=1970-01-01T00:00:02Z";
+    let samples = get(&api, &format!("{path}/services/ping/metrics/rtt?{span}")).await;
+    assert_eq!(samples["points"][0]["value"], 12.5);
+
+    assert_eq!(api.viewer().get("/api/v1/hosts/cam-07").await.status, 404, "the name is free");
+    let unknown = format!("/api/v1/hosts/h_{}", Id::from_i64(1));
+    assert_eq!(api.viewer().get(&unknown).await.status, 404);
+    assert_eq!(api.operator().post(&format!("/api/v1{path}/check"), json!({})).await.status, 404);
+    let change = json!({ "name": "x" });
+    assert_eq!(api.operator().patch(&format!("/api/v1{path}"), change).await.status, 404);
+}
+
+#[tokio::test]
 async fn a_host_cannot_stand_where_nothing_is_reached() {
     let api = TestApi::with_endpoint().await;
     device(&api, "site-1").await;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
@@ -26,19 +27,40 @@ fn every_shell_reads_the_script() {
     }
 }
 
+#[test]
+fn the_script_has_no_known_mistakes() {
+    if has("shellcheck") {
+        let read = std::process::Command::new("shellcheck").args(["--shell=sh", SCRIPT]).output().unwrap();
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stdout));
+    }
+}
+
 struct Device {
     dir: tempfile::TempDir,
     url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
+
+/// The method of a request, and its `Authorization`.
+type Seen = (String, Option<String>);
 
 impl Device {
     /// Serves the API on loopback.
     async fn new(api: &TestApi) -> Device {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let service = api.router().into_make_service_with_connect_info::<Client>();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let notes = seen.clone();
+        let noted = move |request: axum::extract::Request, next: axum::middleware::Next| {
+            let text = |v: &axum::http::HeaderValue| v.to_str().unwrap().to_owned();
+            let authorization = request.headers().get("authorization").map(text);
+            notes.lock().unwrap().push((request.method().to_string(), authorization));
+            next.run(request)
+        };
+        let router = api.router().layer(axum::middleware::from_fn(noted));
+        let service = router.into_make_service_with_connect_info::<Client>();
         tokio::spawn(async move { axum::serve(listener, service).await });
-        Device { dir: tempfile::tempdir().unwrap(), url }
+        Device { dir: tempfile::tempdir().unwrap(), url, seen }
     }
 
     fn etc(&self) -> PathBuf {
@@ -53,6 +75,16 @@ impl Device {
             command.env("PATH", path);
         }
         command.output().await.unwrap()
+    }
+
+    /// Asks with the polling secret, and asks to be let in without it.
+    fn keeps_its_secret(&self) {
+        let secret = std::fs::read_to_string(self.etc().join("fleetgate.poll")).unwrap();
+        let bearer = format!("Bearer {}", secret.trim());
+        for (method, authorization) in self.seen.lock().unwrap().iter() {
+            let expected = (method == "GET").then_some(bearer.as_str());
+            assert_eq!(authorization.as_deref(), expected, "{method}");
+        }
     }
 
     fn conf(&self) -> String {
@@ -94,6 +126,7 @@ async fn a_device_enrols_itself_and_a_second_run_changes_nothing() {
         &std::fs::metadata(device.etc().join("fleetgate.conf")).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
+    device.keeps_its_secret();
 
     for again in [&arguments[..], &[]] {
         let again = device.run(None, again).await;
@@ -124,6 +157,7 @@ async fn wget_does_as_well_as_curl() {
     let done = device.run(Some(&bin), &["--token", &token, "--name", "cam1"]).await;
     assert!(done.status.success(), "{}", told(&done));
     assert!(device.conf().contains("PresharedKey = "));
+    device.keeps_its_secret();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,110 @@
+//! The audit of enrolments that strangers tried: each is written while they are few; of a flood, how
+//! many there were. So nobody without a token can fill the disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Mono;
+use serde_json::json;
+
+use super::AppState;
+use super::problem::Problem;
+use super::throttle::{Rate, Throttle};
+use super::write::Write;
+use crate::store::events::Object;
+
+/// The principal of an attempt whose token nobody made.
+pub const ANONYMOUS: &str = "anonymous";
+/// Over all sources together: an hour's mistakes of people, and then one a minute, which is
+/// 300 kB a day.
+const WRITTEN: Rate = Rate { burst: 60, refill: Duration::from_secs(60) };
+/// What a flood amounts to is written so often at most.
+const SUMMARY_EVERY: Duration = Duration::from_secs(600);
+
+pub struct Refusals {
+    bucket: Throttle<()>,
+    /// Since the last summary.
+    unwritten: AtomicU64,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Refusals { bucket: Throttle::new(WRITTEN), unwritten: AtomicU64::new(0) }
+    }
+}
+
+impl Refusals {
+    /// Whether one more is to be written.
+    fn admit(&self, now: Mono) -> Verdict {
+        match self.bucket.take(&(), now) {
+            Ok(()) => Verdict::Write,
+            Err(_) if self.unwritten.fetch_add(1, Ordering::Relaxed) == 0 => Verdict::FirstUnwritten,
+            Err(_) => Verdict::Count,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Write,
+    /// A summary has to follow.
+    FirstUnwritten,
+    Count,
+}
+
+/// Whether this attempt of a stranger is to be written; else it is counted, and a summary follows.
+pub fn is_written(app: &AppState, now: Mono) -> bool {
+    let verdict = app.guards().refusals.admit(now);
+    if verdict == Verdict::FirstUnwritten {
+        let app = app.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(SUMMARY_EVERY) => {}
+                () = app.shutdown.cancelled() => {}
+            }
+            let told = summarize(&app).await;
+            told.unwrap_or_else(|error| tracing::warn!("refused enrolments: {error}"));
+        });
+    }
+    verdict == Verdict::Write
+}
+
+async fn summarize(app: &AppState) -> Result<(), Problem> {
+    let count = app.guards().refusals.unwritten.swap(0, Ordering::Relaxed);
+    let mut write = Write::begin(app, &ANONYMOUS).await?;
+    let cause = format!("{count} more enrolments of strangers were refused, not written one by one");
+    let about = (Object::System, Id::from_i64(0));
+    write.event("enrolment.refused", about, &cause, json!({ "count": count })).await?;
+    write.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn a_flood_of_strangers_is_one_line_of_the_log() {
+        let api = TestApi::new().await;
+        let body = json!({ "token": "x", "name": "cam", "public_key": "x", "poll_hash": "x" });
+        for n in 0..100 {
+            let source = api.anonymous().at_address(&format!("198.51.100.{n}"));
+            assert_eq!(source.post("/api/v1/enrol", body.clone()).await.status, 401);
+        }
+        summarize(&api.state).await.unwrap();
+        let sql = "select count(*), max(data) from events where kind = 'enrolment.refused'";
+        let mut conn = api.state.store.reader().await.unwrap();
+        let (written, newest): (i64, String) = sqlx::query_as(sql).fetch_one(&mut *conn).await.unwrap();
+        assert_eq!((written, newest.as_str()), (61, r#"{"count":40}"#));
+    }
+
+    #[test]
+    fn a_quiet_time_makes_room_again() {
+        let refusals = Refusals::default();
+        let first = Mono::from_secs(100_000);
+        let written = (0..100).filter(|_| refusals.admit(first) == Verdict::Write).count();
+        assert_eq!((written, refusals.unwritten.load(Ordering::Relaxed)), (60, 40));
+        assert_eq!(refusals.admit(first + WRITTEN.refill), Verdict::Write);
+    }
+}
