@@ -8,8 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ipnet::{Ipv4Net, Ipv6Net};
-use lettre::message::Mailbox;
+use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
+
+use crate::public_url::PublicUrl;
+use crate::secret_file;
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -20,7 +23,7 @@ pub struct Config {
     /// `host:port` that devices are given. Never guessed: set here, or confirmed once.
     pub endpoint: Option<String>,
     pub api_listen: SocketAddr,
-    pub public_url: Option<String>,
+    pub public_url: Option<PublicUrl>,
     pub tls: Option<TlsFiles>,
     pub pool_v4: Ipv4Net,
     pub pool_v6: Ipv6Net,
@@ -59,6 +62,8 @@ pub struct MailConfig {
     pub password: Option<Password>,
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
+    /// Authorities that are believed beside the system's, in PEM form.
+    pub ca: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -101,7 +106,7 @@ struct File {
     pool_v6: Option<String>,
     keepalive: Option<u16>,
     log: Option<LogFormat>,
-    trusted_proxies: Vec<IpAddr>,
+    trusted_proxies: List,
     checks: ChecksFile,
     ssh: SshFile,
     mail: Option<MailFile>,
@@ -140,7 +145,23 @@ struct MailFile {
     user: Option<String>,
     password: Option<Password>,
     from: String,
-    to: Vec<String>,
+    #[serde(default)]
+    to: List,
+    ca: Option<PathBuf>,
+}
+
+/// In the environment, where there are no lists, separated by commas.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum List {
+    Text(String),
+    Items(Vec<String>),
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List::Items(Vec::new())
+    }
 }
 
 /// Where things are when nothing says otherwise.
@@ -159,8 +180,11 @@ impl Config {
     /// # Errors
     /// Names the key and says what is expected.
     pub fn load(data: &Path, file: Option<&Path>) -> anyhow::Result<Config> {
-        let raw = read(data, file)?;
-        Config::check(data, raw)
+        Config::load_with(data, file, own_variables(std::env::vars()))
+    }
+
+    fn load_with(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Result<Config> {
+        Config::check(data, read(data, file, variables)?)
     }
 
     fn check(data: &Path, raw: File) -> anyhow::Result<Config> {
@@ -173,13 +197,14 @@ impl Config {
                  if the network between is yours"
             );
         }
+        let public_url = raw.public_url.map(|url| url.parse()).transpose()?;
         let endpoint = raw.endpoint.map(|e| host_port("endpoint", &e).map(|()| e)).transpose()?;
         Ok(Config {
             data: data.to_owned(),
             listen: socket_addr("listen", raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
             endpoint,
             api_listen,
-            public_url: raw.public_url.map(|u| u.trim_end_matches('/').to_owned()),
+            public_url,
             tls,
             pool_v4: pool_v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
             pool_v6: pool_v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
@@ -189,7 +214,7 @@ impl Config {
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
             log_json: raw.log == Some(LogFormat::Json),
-            trusted_proxies: raw.trusted_proxies,
+            trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
     }
 
@@ -201,37 +226,43 @@ impl Config {
     }
 }
 
-fn read(data: &Path, file: Option<&Path>) -> anyhow::Result<File> {
+type Variables = config::Map<String, String>;
+
+fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Result<File> {
     let default = data.join("fleetgate.toml");
     let path = file.unwrap_or(&default);
+    let in_file = || format!("settings in {}", path.display());
     let mut builder = config::Config::builder();
     if file.is_some() || path.exists() {
         builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
+        let alone = builder.clone().build().with_context(in_file)?;
+        if alone.get_string("mail.password").is_ok() {
+            secret_file::must_be_private(path, "change mail.password if it leaked")?;
+        }
     }
     let environment = config::Environment::with_prefix("FLEETGATE")
         .prefix_separator("_")
         .separator("__")
         .ignore_empty(true)
-        .source(Some(own_variables()));
-    let merged =
-        builder.add_source(environment).build().with_context(|| format!("settings in {}", path.display()))?;
+        .source(Some(variables));
+    let merged = builder.add_source(environment).build().with_context(in_file)?;
     merged
         .try_deserialize()
         .with_context(|| format!("settings in {} and FLEETGATE_* variables", path.display()))
 }
 
 /// What the command line and the build read for themselves is no setting.
-fn own_variables() -> config::Map<String, String> {
-    const NOT_SETTINGS: [&str; 6] = [
+fn own_variables(all: impl Iterator<Item = (String, String)>) -> Variables {
+    const NOT_SETTINGS: [&str; 7] = [
         "FLEETGATE_DATA",
         "FLEETGATE_CONFIG",
         "FLEETGATE_URL",
         "FLEETGATE_TOKEN",
         "FLEETGATE_WEB",
+        "FLEETGATE_WEB_DIST",
         "FLEETGATE_LOG",
     ];
-    std::env::vars()
-        .filter(|(name, _)| name.starts_with("FLEETGATE_") && !NOT_SETTINGS.contains(&name.as_str()))
+    all.filter(|(name, _)| name.starts_with("FLEETGATE_") && !NOT_SETTINGS.contains(&name.as_str()))
         .filter(|(name, _)| !name.starts_with("FLEETGATE_SIM_") && !name.starts_with("FLEETGATE_TEST_"))
         .collect()
 }
@@ -248,15 +279,31 @@ fn socket_addr(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
 /// Names `key` and what is expected.
 pub fn host_port(key: &str, text: &str) -> anyhow::Result<()> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let host_ok = bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv4() || host.starts_with('['))
-        || (!host.is_empty()
-            && host.len() <= 253
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-'));
-    if !host_ok || port.parse::<u16>().map_or(true, |p| p == 0) {
+    if !is_host(host) || port.parse::<u16>().map_or(true, |p| p == 0) {
         bail!("{key} = {text:?}: expected host:port, such as vpn.example.com:51820 or [2001:db8::1]:51820");
     }
     Ok(())
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets.
+pub fn is_host(host: &str) -> bool {
+    if let Some(v6) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        return v6.parse::<Ipv6Addr>().is_ok();
+    }
+    let in_name = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
+    !host.is_empty() && host.len() <= 253 && host.bytes().all(in_name)
+}
+
+fn trusted_proxies(list: List) -> anyhow::Result<Vec<IpAddr>> {
+    let address = |text: &str| {
+        text.trim().parse().with_context(|| {
+            format!("trusted_proxies: {text:?} is not an IP address; several are separated by commas")
+        })
+    };
+    match &list {
+        List::Text(text) => text.split(',').map(address).collect(),
+        List::Items(items) => items.iter().map(|item| address(item)).collect(),
+    }
 }
 
 fn pool_v4(text: &str) -> anyhow::Result<Ipv4Net> {
@@ -314,13 +361,17 @@ fn tls_files(cert: Option<PathBuf>, key: Option<PathBuf>) -> anyhow::Result<Opti
 }
 
 fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
-    if file.to.is_empty() {
+    let to = receivers(&file.to)?;
+    if to.is_empty() {
         bail!("mail.to is empty: name at least one receiver, or leave [mail] out");
     }
-    let mailbox = |address: &String| -> anyhow::Result<Mailbox> {
-        address.parse().with_context(|| format!("mail: {address:?} is not an e-mail address"))
-    };
+    if file.user.is_some() != file.password.is_some() {
+        bail!("mail.user and mail.password belong together: only one of them is set");
+    }
     let security = file.security.unwrap_or(MailSecurity::Starttls);
+    if security == MailSecurity::None && file.password.is_some() && !is_this_machine(&file.host) {
+        bail!("mail.password would travel in clear to {}: set mail.security to starttls or tls", file.host);
+    }
     let port = file.port.unwrap_or(match security {
         MailSecurity::None => 25,
         MailSecurity::Starttls => 587,
@@ -332,7 +383,31 @@ fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
         security,
         user: file.user,
         password: file.password,
-        from: mailbox(&file.from)?,
-        to: file.to.iter().map(mailbox).collect::<Result<_, _>>()?,
+        from: file.from.parse().with_context(|| no_address("mail.from", &file.from))?,
+        to,
+        ca: file.ca,
     })
 }
+
+fn receivers(list: &List) -> anyhow::Result<Vec<Mailbox>> {
+    match list {
+        List::Text(text) => {
+            let all: Mailboxes = text.parse().with_context(|| no_address("mail.to", text))?;
+            Ok(all.into_iter().collect())
+        }
+        List::Items(items) => {
+            items.iter().map(|item| item.parse().with_context(|| no_address("mail.to", item))).collect()
+        }
+    }
+}
+
+fn no_address(key: &str, text: &str) -> String {
+    format!("{key}: {text:?} is not an e-mail address")
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

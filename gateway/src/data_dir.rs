@@ -1,8 +1,8 @@
 //! The data directory: where it is, that it is ours, and that one gateway runs in it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -32,10 +32,12 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory (0700) and locks it.
+    /// Makes the directory (0700) and locks it. One that others can enter is closed to them where it
+    /// is empty or was a gateway's before: that is what service managers make.
     ///
     /// # Errors
-    /// When another gateway runs in it, or it cannot be written.
+    /// When another gateway runs in it, it cannot be written, or it is open to others and holds what
+    /// is not ours, so that closing it might lock somebody out.
     pub fn open(path: &Path) -> anyhow::Result<DataDir> {
         let name = path.display();
         keep_to_ourselves();
@@ -44,6 +46,7 @@ impl DataDir {
             .mode(0o700)
             .create(path)
             .with_context(|| format!("cannot make the data directory {name}"))?;
+        close_to_others(path)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
@@ -64,6 +67,25 @@ impl DataDir {
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
+}
+
+fn close_to_others(path: &Path) -> anyhow::Result<()> {
+    let name = path.display();
+    let mode = fs::metadata(path).with_context(|| format!("cannot read {name}"))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let remedy = || {
+        format!(
+            "others can enter the data directory {name} (mode {:o}): run `chmod 700 {name}`",
+            mode & 0o7777
+        )
+    };
+    let ours = path.join(LOCK).exists() || fs::read_dir(path).with_context(remedy)?.next().is_none();
+    if !ours {
+        bail!("{}, or say another --data", remedy());
+    }
+    fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(remedy)
 }
 
 /// Whatever the mode of the directory, what is made in it is its owner's alone.
@@ -91,5 +113,39 @@ mod tests {
         assert!(error.to_string().contains("another fleetgate runs"), "{error}");
         drop(first);
         assert!(DataDir::open(dir.path()).is_ok());
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn open_to_others(path: &Path) {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_ours_alone_from_the_first_start_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let fresh = dir.path().join("a/b");
+        drop(DataDir::open(&fresh).unwrap());
+        assert_eq!((mode(&fresh), mode(&dir.path().join("a"))), (0o700, 0o700));
+        open_to_others(&fresh);
+        drop(DataDir::open(&fresh).unwrap());
+        assert_eq!(mode(&fresh), 0o700, "it was a gateway's: closed again");
+        open_to_others(dir.path());
+        let empty = dir.path().join("made-by-a-service-manager");
+        fs::create_dir(&empty).unwrap();
+        drop(DataDir::open(&empty).unwrap());
+        assert_eq!(mode(&empty), 0o700);
+    }
+
+    #[test]
+    fn a_directory_of_others_is_refused_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("letter.txt"), "").unwrap();
+        open_to_others(dir.path());
+        let error = DataDir::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(&format!("chmod 700 {}", dir.path().display())), "{error}");
+        assert_eq!(mode(dir.path()), 0o755);
     }
 }

@@ -1,14 +1,12 @@
 //! The gateway's own keys: made at first start, readable by their owner alone.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
-use zeroize::Zeroizing;
+
+use crate::secret_file;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
@@ -44,17 +42,17 @@ impl Identity {
             }
         }
         if fresh {
-            write_secret(&wireguard_file, &PrivateKey::generate().to_base64())?;
+            secret_file::write_new(&wireguard_file, &PrivateKey::generate().to_base64())?;
         }
         let ssh_file = data.join(SSH_FILE);
         if !ssh_file.exists() {
-            write_secret(&ssh_file, &SshKey::generate("fleetgate").to_openssh())?;
+            secret_file::write_new(&ssh_file, &SshKey::generate("fleetgate").to_openssh())?;
         }
-        let wireguard = read_secret(&wireguard_file)?
+        let wireguard = secret_file::read(&wireguard_file)?
             .trim()
             .parse()
             .with_context(|| format!("{} does not hold a WireGuard private key", wireguard_file.display()))?;
-        let ssh = read_secret(&ssh_file)?
+        let ssh = secret_file::read(&ssh_file)?
             .parse::<SshKey>()
             .with_context(|| format!("{} does not hold an OpenSSH ed25519 key", ssh_file.display()))?;
         Ok(Identity { wireguard, ssh, fresh })
@@ -66,33 +64,11 @@ impl Identity {
     }
 }
 
-fn write_secret(file: &Path, text: &str) -> anyhow::Result<()> {
-    let name = file.display();
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| format!("cannot make {name}"))?;
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.sync_all())
-        .with_context(|| format!("cannot write {name}"))
-}
-
-fn read_secret(file: &Path) -> anyhow::Result<Zeroizing<String>> {
-    let name = file.display();
-    let mode = fs::metadata(file).with_context(|| format!("cannot read {name}"))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!(
-            "others can read {name} (mode {:o}): run `chmod 600 {name}`, and replace the key if it leaked",
-            mode & 0o777
-        );
-    }
-    fs::read_to_string(file).map(Zeroizing::new).with_context(|| format!("cannot read {name}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,8 @@ use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::wire::PeerStatus;
 use tokio::sync::broadcast;
 
+use crate::health::Health;
+
 /// A slow reader of an event stream that falls this far behind is told to load again.
 const BACKLOG: usize = 4096;
 
@@ -31,12 +33,13 @@ pub struct Live(Arc<Inner>);
 struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
     changes: broadcast::Sender<Change>,
+    health: Health,
 }
 
 impl Default for Live {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
-        Live(Arc::new(Inner { peers: RwLock::default(), changes }))
+        Live(Arc::new(Inner { peers: RwLock::default(), changes, health: Health::default() }))
     }
 }
 
@@ -57,6 +60,11 @@ impl Live {
     /// Nobody listening is no error.
     pub fn tell(&self, change: Change) {
         let _ = self.0.changes.send(change);
+    }
+
+    /// Whether the databases take what is written.
+    pub fn health(&self) -> &Health {
+        &self.0.health
     }
 
     pub fn listen(&self) -> broadcast::Receiver<Change> {

@@ -55,8 +55,8 @@ pub fn start(
     let postman = Postman(Arc::new(Rounds { recipients, wake: Notify::new() }));
     match &config.mail {
         Some(mail) => {
-            let courier =
-                Courier::new(mail, config.public_url.clone(), store, live, postman.clone(), Pace::default())?;
+            let url = config.public_url.as_ref().map(ToString::to_string);
+            let courier = Courier::new(mail, url, store, live, postman.clone(), Pace::default())?;
             tasks.spawn(courier.run(stop));
         }
         None => drop(tasks.spawn(give_up_all(store))),

@@ -26,8 +26,9 @@ use crate::data_dir::DataDir;
 use crate::driver::{self, Mouths};
 use crate::handle::{Handle, QUEUE};
 use crate::identity::Identity;
+use crate::listener::{House, Limits, Tls};
 use crate::live::Live;
-use crate::ssh::{Limits, SshClient};
+use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
@@ -35,8 +36,12 @@ use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
 use crate::{clock, housekeeping, mail, telemetry, udp};
 
-/// What a stop may take before the process ends anyway; systemd's patience is longer.
-const STOP_PATIENCE: Duration = Duration::from_secs(8);
+/// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
+/// What has not ended then is cut off.
+const STOP_PATIENCE: Duration = Duration::from_secs(6);
+/// A checkpoint of the databases on a slow card. Both together stay far under the 10 s after which
+/// people reach for `kill -9`.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 pub struct Server {
     pub state: AppState,
@@ -47,6 +52,7 @@ pub struct Server {
     pub first_admin: Option<FirstAdmin>,
     stop_api: CancellationToken,
     stop_engine: CancellationToken,
+    doors: JoinSet<()>,
     tasks: JoinSet<()>,
     threads: Vec<JoinHandle<()>>,
     writer: Writer,
@@ -92,11 +98,12 @@ impl Server {
                 ssh_public_key: identity.ssh.public(),
             },
             udp_port,
+            api,
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
-        serve(&mut tasks, &state, sockets.api, sockets.local, stop_api.clone()).await?;
+        let doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
         // Last: a login that is made by a start which then fails would never be shown.
         let first_admin = store.ensure_first_admin(clock::wall()).await?;
         Ok(Server {
@@ -107,6 +114,7 @@ impl Server {
             first_admin,
             stop_api,
             stop_engine,
+            doors,
             tasks,
             threads,
             writer,
@@ -120,34 +128,41 @@ impl Server {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Where a browser finds the page.
-    pub fn url(&self) -> String {
-        let config = &self.state.config;
-        let scheme = if config.tls.is_some() { "https" } else { "http" };
-        config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{}", self.api))
-    }
-
     /// A login that works once.
     pub fn login_url(&self, link: &Token) -> String {
-        format!("{}/login#{}", self.url(), link.reveal())
+        format!("{}/login#{}", self.state.base_url(), link.reveal())
     }
 
-    /// Ends everything in order; what was acknowledged is on disk.
+    /// Ends everything in order; what was acknowledged is on disk. Whatever hangs, the databases are
+    /// closed.
     pub async fn stop(mut self) {
-        let orderly = async {
-            self.stop_api.cancel();
-            self.stop_engine.cancel();
-            let threads = std::mem::take(&mut self.threads);
-            let _ =
-                tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join()))).await;
-            self.writer.finish().await;
-            while self.tasks.join_next().await.is_some() {}
-            self.store.close().await;
-        };
-        if tokio::time::timeout(STOP_PATIENCE, orderly).await.is_err() {
-            tracing::warn!("something did not end within {} s; ending anyway", STOP_PATIENCE.as_secs());
-        }
+        in_time("a request, a mail or the engine", STOP_PATIENCE, self.wind_down()).await;
+        self.doors.shutdown().await;
+        self.tasks.shutdown().await;
+        in_time("a database", CLOSE_PATIENCE, self.store.close()).await;
         let _ = std::fs::remove_file(self.data.socket());
+    }
+
+    async fn wind_down(&mut self) {
+        self.stop_api.cancel();
+        // What is under way may still change something: the engine and the writer outlive it.
+        all(&mut self.doors).await;
+        self.stop_engine.cancel();
+        let threads = std::mem::take(&mut self.threads);
+        let join = move || threads.into_iter().for_each(|t| drop(t.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+        self.writer.finish().await;
+        all(&mut self.tasks).await;
+    }
+}
+
+async fn all(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn in_time(what: &str, patience: Duration, end: impl Future<Output = ()>) {
+    if tokio::time::timeout(patience, end).await.is_err() {
+        tracing::warn!("{what} did not end within {} s; ending anyway", patience.as_secs());
     }
 }
 
@@ -193,8 +208,11 @@ impl Engine<'_> {
         asks_in.send(Command::DialAll).context("the queue is new")?;
 
         let mouths = self.mouths(answers_in.clone(), streams.clone());
-        let limits =
-            Limits { idle: self.config.ssh_idle, kept: self.config.ssh_connections, ..Limits::default() };
+        let limits = ssh::Limits {
+            idle: self.config.ssh_idle,
+            kept: self.config.ssh_connections,
+            ..ssh::Limits::default()
+        };
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
         let carrier = Carrier::new(asks_in, answers_in, streams, ssh, runtime);
@@ -243,39 +261,82 @@ fn seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
-async fn serve(
-    tasks: &mut JoinSet<()>,
+/// The doors of the API, open.
+fn serve(
     state: &AppState,
     tcp: TcpListener,
     local: UnixListener,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let service = api::router(state.clone()).into_make_service_with_connect_info::<api::Client>();
-    let (on_socket, stopping) = (service.clone(), stop.clone());
-    tasks.spawn(async move {
-        let ended = axum::serve(local, on_socket).with_graceful_shutdown(stopping.cancelled_owned()).await;
-        ended.unwrap_or_else(|error| tracing::error!(%error, "the local socket has ended"));
-    });
-    let Some(files) = &state.config.tls else {
-        tasks.spawn(async move {
-            let ended = axum::serve(tcp, service).with_graceful_shutdown(stop.cancelled_owned()).await;
-            ended.unwrap_or_else(|error| tracing::error!(%error, "the API has ended"));
-        });
-        return Ok(());
-    };
-    let tls = axum_server::tls_rustls::RustlsConfig::from_pem_file(&files.cert, &files.key)
-        .await
-        .with_context(|| format!("cannot use {} and {}", files.cert.display(), files.key.display()))?;
-    let server = axum_server::from_tcp_rustls(tcp.into_std()?, tls)?;
-    let handle = axum_server::Handle::new();
-    let stopper = handle.clone();
-    tasks.spawn(async move {
-        stop.cancelled().await;
-        stopper.graceful_shutdown(Some(STOP_PATIENCE / 2));
-    });
-    tasks.spawn(async move {
-        let ended = server.handle(handle).serve(service).await;
-        ended.unwrap_or_else(|error| tracing::error!(%error, "the API has ended"));
-    });
-    Ok(())
+) -> anyhow::Result<JoinSet<()>> {
+    let house = House::new(api::router(state.clone()), Limits::default(), stop);
+    let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
+    let mut doors = JoinSet::new();
+    doors.spawn(house.clone().serve_local(local));
+    doors.spawn(house.serve_tcp(tcp, tls, state.config.trusted_proxies.clone()));
+    Ok(doors)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpStream, UnixStream};
+
+    use super::*;
+    use crate::data_dir;
+
+    async fn started(dir: &std::path::Path) -> Server {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let data = DataDir::open(dir).unwrap();
+        let mut config = Config::load(dir, None).unwrap();
+        (config.listen, config.api_listen) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
+        Server::start(config, data).await.unwrap()
+    }
+
+    /// A dashboard's stream, of which the beginning was read.
+    async fn listener(server: &Server) -> TcpStream {
+        let link = server.first_admin.as_ref().expect("the first start").link.reveal().to_owned();
+        let http = reqwest::Client::new();
+        let session = http.post(format!("http://{}/api/v1/session", server.api));
+        let answer = session.json(&serde_json::json!({ "link": link })).send().await.unwrap();
+        let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let mut stream = TcpStream::connect(server.api).await.unwrap();
+        let ask =
+            format!("GET /api/v1/stream HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\nx-fleetgate: 1\r\n\r\n");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        stream
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stop_closes_the_databases_whoever_dawdles() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = started(dir.path()).await;
+        let mut stream = listener(&server).await;
+        let mut half = TcpStream::connect(server.api).await.unwrap();
+        half.write_all(b"GET /healthz HTTP/1.1\r\nhost:").await.unwrap();
+        let _silent = TcpStream::connect(server.api).await.unwrap();
+        let mut local = UnixStream::connect(dir.path().join(data_dir::SOCKET)).await.unwrap();
+        let post = b"POST /api/v1/devices HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{";
+        local.write_all(post).await.unwrap();
+        let (store, begin) = (server.state.store.clone(), Instant::now());
+        server.stop().await;
+        assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+        assert!(store.write.is_closed() && store.history_write.is_closed());
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "the stream has ended");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_public_url_the_bound_port_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = started(dir.path()).await;
+        let port = server.api.port();
+        assert!(port != 0 && server.state.base_url() == format!("http://127.0.0.1:{port}"));
+        server.stop().await;
+    }
 }

@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::health::Part;
 use crate::live::{Change, Live};
 use crate::mail::Postman;
 use crate::store::Store;
@@ -62,7 +63,7 @@ impl Writer {
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
-        let samples = Samples::start(tasks, store.clone());
+        let samples = Samples::start(tasks, store.clone(), live.health().clone());
         let task = Task { shared: shared.clone(), store, live, postman, samples };
         tasks.spawn(task.run());
         Writer(shared)
@@ -177,12 +178,16 @@ impl Task {
         loop {
             let error = match commit::commit(&self.store, &self.postman, batch).await {
                 Ok(done) => {
+                    if self.live.health().wrote(Part::States, true) {
+                        tracing::info!("the database takes writes again; nothing was lost");
+                    }
                     self.tell(batch, &done);
                     return true;
                 }
                 Err(error) => error,
             };
             metrics::counter!("fleetgate_commit_failures_total").increment(1);
+            self.live.health().wrote(Part::States, false);
             if self.shared.closing.is_cancelled() {
                 tracing::error!("{} are lost: {error}", batch.describe());
                 return false;

@@ -16,6 +16,7 @@ use super::AppState;
 use super::client::Client;
 use super::ids::Kind;
 use super::problem::Problem;
+use crate::public_url::PublicUrl;
 pub use crate::store::access::Role;
 use crate::store::{access, tokens};
 
@@ -185,7 +186,9 @@ pub(super) fn same_origin(headers: &HeaderMap, app: &AppState) -> Result<(), Pro
     let text = |name: HeaderName| headers.get(name).map(|v| v.to_str().unwrap_or_default());
     let fine = match (text(HeaderName::from_static("sec-fetch-site")), text(header::ORIGIN)) {
         (Some(site), _) if site != "same-origin" => false,
-        (_, Some(origin)) => is_ours(origin, text(header::HOST), app.config.public_url.as_deref()),
+        (_, Some(origin)) => {
+            is_ours(origin, text(header::HOST), app.config.public_url.as_ref().map(PublicUrl::origin))
+        }
         (Some(_), None) => true,
         (None, None) => headers.contains_key(CSRF_HEADER),
     };
@@ -197,9 +200,9 @@ pub(super) fn same_origin(headers: &HeaderMap, app: &AppState) -> Result<(), Pro
     Err(Problem::forbidden("cross_site", detail))
 }
 
-fn is_ours(origin: &str, host: Option<&str>, public_url: Option<&str>) -> bool {
+fn is_ours(origin: &str, host: Option<&str>, public: Option<&str>) -> bool {
     let authority = origin.split_once("://").map(|(_, authority)| authority);
-    public_url == Some(origin) || authority.is_some() && authority == host
+    public == Some(origin) || authority.is_some() && authority == host
 }
 
 macro_rules! require {

@@ -4,15 +4,13 @@ use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::FromRequestParts;
-use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::extract::connect_info::ConnectInfo;
 use axum::http::{HeaderMap, request::Parts};
-use axum::serve::IncomingStream;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use super::AppState;
 
-/// The other end of a connection. Serve the router with
-/// `into_make_service_with_connect_info::<Client>()`.
+/// The other end of a connection; the listener puts it into each request as `ConnectInfo<Client>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Client {
     /// Over the Unix socket, by the user that the kernel names.
@@ -29,6 +27,11 @@ const NOBODY_KNOWS: u32 = u32::MAX;
 const ROOT: u32 = 0;
 
 impl Client {
+    /// Whoever the kernel says is at the other end of the Unix socket.
+    pub fn local(stream: &UnixStream) -> Client {
+        Client::Local { uid: stream.peer_cred().map_or(NOBODY_KNOWS, |c| c.uid()) }
+    }
+
     /// Our own user, or root.
     pub fn is_own_user(self) -> bool {
         matches!(self, Client::Local { uid } if uid != NOBODY_KNOWS && (uid == ROOT || Some(uid) == own_uid()))
@@ -66,25 +69,6 @@ pub fn throttled_as(source: IpAddr) -> IpAddr {
 fn own_uid() -> Option<u32> {
     static OWN: std::sync::OnceLock<Option<u32>> = std::sync::OnceLock::new();
     *OWN.get_or_init(|| UnixStream::pair().ok()?.0.peer_cred().ok().map(|c| c.uid()))
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Client::Remote(*stream.remote_addr())
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Client {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Client::Local { uid: stream.io().peer_cred().map_or(NOBODY_KNOWS, |c| c.uid()) }
-    }
-}
-
-/// As axum-server tells it, which serves TLS.
-impl Connected<SocketAddr> for Client {
-    fn connect_info(address: SocketAddr) -> Self {
-        Client::Remote(address)
-    }
 }
 
 /// A request without connection info is a stranger's.

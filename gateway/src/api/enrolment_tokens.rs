@@ -112,7 +112,7 @@ async fn store(
     enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
     write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
-    let shown = EnrolmentTokenWithSecret { token: wire(&token), secret: None, command: None };
+    let shown = EnrolmentTokenWithSecret { token: wire(&token), secret: None, command: None, hint: None };
     let (by, now) = (write.by.clone(), write.now);
     once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.commit().await?;
@@ -123,6 +123,7 @@ async fn store(
             secret.reveal()
         )),
         secret: Some(secret.reveal().to_owned()),
+        hint: app.reach_hint(),
         ..shown
     };
     Ok((StatusCode::CREATED, Json(answer)).into_response())

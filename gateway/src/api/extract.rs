@@ -1,5 +1,7 @@
 //! What handlers take from a request, with every refusal a problem document.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
@@ -21,8 +23,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
+/// For the whole of a body. The largest one takes 8 s over the slowest telephone line; who sends a
+/// byte now and then is cut off.
+const BODY_PATIENCE: Duration = Duration::from_secs(15);
+
 pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    let read = Bytes::from_request(request, state).await;
+    read_within(BODY_PATIENCE, request, state).await
+}
+
+async fn read_within<S: Send + Sync>(
+    patience: Duration,
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(patience, Bytes::from_request(request, state)).await;
+    let read = read.map_err(|_| Problem::from_status(StatusCode::REQUEST_TIMEOUT))?;
     read.map_err(|rejection| Problem::from_status(rejection.status()))
 }
 
@@ -124,5 +139,16 @@ mod tests {
         assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));
         assert!(refused(r#"{"name":"a","nam":"b"}"#).contains("unknown field `nam`"));
         assert!(refused("[1]").contains("invalid"), "{}", refused("[1]"));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_in_is_not_waited_for() {
+        let forever = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, std::io::Error>(" "), ()))
+        });
+        let request = Request::new(axum::body::Body::from_stream(forever));
+        let refused = read_within(Duration::from_millis(50), request, &()).await.unwrap_err();
+        assert_eq!(refused.code(), "too_slow");
     }
 }

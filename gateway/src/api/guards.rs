@@ -1,6 +1,8 @@
 //! What slows guessing down: attempts per source and per account, and few passwords hashed at once.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
@@ -14,17 +16,21 @@ use crate::password;
 
 /// A person who mistypes is done within ten; a program gets six a minute after that.
 const LOGIN_BY_SOURCE: Rate = Rate { burst: 10, refill: Duration::from_secs(10) };
-/// Wider than a source's, so that one stranger cannot keep a user out: from many sources together
-/// an account is guessed at 17,000 times a day at most.
+/// What all sources together have that never logged in to the account: it is guessed at 17,000 times a
+/// day at most. They may use it up; a source that the account was used from does not need it.
 const LOGIN_BY_USER: Rate = Rate { burst: 30, refill: Duration::from_secs(5) };
 /// Refused enrolments: a script tries again at most every few seconds.
 const ENROL_BY_SOURCE: Rate = Rate { burst: 30, refill: Duration::from_secs(2) };
+/// Pairs of account and source that are remembered for having logged in, 100 bytes each. A user has
+/// a handful, so that this is enough for a thousand of them.
+const MAX_KNOWN: usize = 10_000;
 /// Each takes 19 MiB and a core for a tenth of a second.
 const HASHES_AT_ONCE: usize = 2;
 
 pub struct Guards {
     login_by_source: Throttle<IpAddr>,
     login_by_user: Throttle<String>,
+    known: Mutex<HashMap<(String, IpAddr), Mono>>,
     enrol_by_source: Throttle<IpAddr>,
     hashing: Semaphore,
     pub refusals: Refusals,
@@ -35,6 +41,7 @@ impl Default for Guards {
         Guards {
             login_by_source: Throttle::new(LOGIN_BY_SOURCE),
             login_by_user: Throttle::new(LOGIN_BY_USER),
+            known: Mutex::default(),
             enrol_by_source: Throttle::new(ENROL_BY_SOURCE),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             refusals: Refusals::default(),
@@ -43,21 +50,48 @@ impl Default for Guards {
 }
 
 impl Guards {
-    /// Takes an attempt to log in; [`Guards::logged_in`] gives it back.
+    /// Takes an attempt to log in; [`Guards::logged_in`] gives it back. A source from which somebody
+    /// logged in to this account before has its own allowance alone, whatever strangers do.
     ///
     /// # Errors
     /// 429 after too many.
     pub fn login(&self, source: IpAddr, user: Option<&str>, now: Mono) -> Result<(), Problem> {
-        self.login_by_source.take(&throttled_as(source), now).map_err(|wait| too_many("logins", wait))?;
-        let Some(user) = user else { return Ok(()) };
-        self.login_by_user.take(&account(user), now).map_err(|wait| too_many("logins", wait))
+        let source = throttled_as(source);
+        self.login_by_source.take(&source, now).map_err(|wait| too_many("logins", wait))?;
+        match user.map(account) {
+            Some(user) if !self.knows(&user, source) => {
+                self.login_by_user.take(&user, now).map_err(|wait| too_many("logins", wait))
+            }
+            _ => Ok(()),
+        }
     }
 
-    pub fn logged_in(&self, source: IpAddr, user: Option<&str>) {
-        self.login_by_source.refund(&throttled_as(source));
-        if let Some(user) = user {
-            self.login_by_user.refund(&account(user));
+    /// The attempt was a good one.
+    pub fn logged_in(&self, source: IpAddr, user: Option<&str>, now: Mono) {
+        let source = throttled_as(source);
+        self.login_by_source.refund(&source);
+        let Some(user) = user.map(account) else { return };
+        if !self.knows(&user, source) {
+            self.login_by_user.refund(&user);
         }
+        self.remember(user, source, now);
+    }
+
+    fn knows(&self, user: &str, source: IpAddr) -> bool {
+        self.known().contains_key(&(user.to_owned(), source))
+    }
+
+    fn remember(&self, user: String, source: IpAddr, now: Mono) {
+        let mut known = self.known();
+        known.insert((user, source), now);
+        if known.len() > MAX_KNOWN {
+            let oldest = known.iter().min_by_key(|(_, at)| **at).map(|(pair, _)| pair.clone());
+            oldest.map(|pair| known.remove(&pair));
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(String, IpAddr), Mono>> {
+        self.known.lock().expect("no holder panics")
     }
 
     /// Takes an attempt to enrol or to ask for an enrolment; [`Guards::enrolled`] gives it back.
@@ -99,4 +133,59 @@ fn account(user: &str) -> String {
 fn too_many(what: &str, wait: Duration) -> Problem {
     let seconds = wait.as_secs() + 1;
     Problem::too_many(format!("too many {what} from here: wait {seconds} s"), seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 7));
+
+    fn at(seconds: u64) -> Mono {
+        Mono::from_secs(1_000 + seconds)
+    }
+
+    /// Guesses from as many sources as the account takes.
+    fn flood(guards: &Guards, now: Mono) {
+        for n in 0..200u32 {
+            let _ = guards.login(IpAddr::V4((0x0a00_0000 + n).into()), Some("ada"), now);
+        }
+        assert!(guards.login([198, 51, 100, 1].into(), Some("ada"), now).is_err(), "strangers have to wait");
+    }
+
+    #[test]
+    fn strangers_from_many_sources_do_not_lock_the_owner_out() {
+        let guards = Guards::default();
+        guards.login(HOME, Some("ada"), at(0)).unwrap();
+        guards.logged_in(HOME, Some("ada"), at(0));
+        flood(&guards, at(1));
+        assert!(guards.login(HOME, Some("ada"), at(1)).is_ok());
+        assert!(guards.login(HOME, Some("bob"), at(1)).is_ok(), "another account is another bucket");
+    }
+
+    #[test]
+    fn a_known_source_has_no_more_than_its_own_allowance() {
+        let guards = Guards::default();
+        guards.logged_in(HOME, Some("ada"), at(0));
+        let tries = (0..100).filter(|_| guards.login(HOME, Some("ada"), at(1)).is_ok()).count();
+        assert_eq!(tries, LOGIN_BY_SOURCE.burst as usize);
+    }
+
+    #[test]
+    fn to_have_logged_in_elsewhere_or_as_somebody_else_helps_nobody() {
+        let guards = Guards::default();
+        guards.logged_in(HOME, Some("eve"), at(0));
+        flood(&guards, at(1));
+        assert!(guards.login(HOME, Some("ada"), at(1)).is_err());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let guards = Guards::default();
+        for n in 0..MAX_KNOWN as u32 + 10 {
+            guards.logged_in(IpAddr::V4(n.into()), Some("ada"), at(u64::from(n)));
+        }
+        assert_eq!(guards.known().len(), MAX_KNOWN);
+        assert!(!guards.knows("ada", IpAddr::V4(0.into())), "the oldest goes first");
+    }
 }

@@ -1,5 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`: for the service manager and for whoever watches the watcher.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
@@ -11,6 +13,7 @@ use super::AppState;
 use super::auth::RequireOperator;
 use super::client::Client;
 use super::problem::Problem;
+use crate::health::Part;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -19,12 +22,16 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/metrics", get(metrics))
 }
 
-/// The process answers.
-async fn healthz() -> impl IntoResponse {
-    Json(json!({ "status": "ok" }))
+/// The process answers: 200 whatever is wrong, since a new start would mend none of it. The parts
+/// say what is.
+async fn healthz(State(app): State<AppState>) -> impl IntoResponse {
+    let parts = parts(&app).await;
+    let well = parts.iter().all(|(_, trouble)| trouble.is_none());
+    let shown: BTreeMap<_, _> = parts.map(|(part, trouble)| (part, trouble.unwrap_or("ok"))).into();
+    Json(json!({ "status": if well { "ok" } else { "degraded" }, "parts": shown }))
 }
 
-/// The database can be read, the engine runs, and no stop was asked for.
+/// The databases can be read, states can be written, the engine runs, and no stop was asked for.
 async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Problem> {
     let not_ready = |what: &str| {
         let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
@@ -33,11 +40,28 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
     if app.shutdown.is_cancelled() {
         return Err(not_ready("the gateway is stopping"));
     }
-    if !app.handle.is_running() {
-        return Err(not_ready("the engine has stopped"));
+    for (part, trouble) in parts(&app).await {
+        // Without history there are gaps in the graphs; the gateway does its work.
+        if let Some(trouble) = trouble.filter(|_| part != HISTORY) {
+            return Err(not_ready(&format!("{part}: {trouble}")));
+        }
     }
-    app.store.ping().await.map_err(|_| not_ready("the database cannot be read"))?;
     Ok(Json(json!({ "status": "ready" })))
+}
+
+const HISTORY: &str = "history";
+
+/// What is wrong with each part, in words for strangers.
+async fn parts(app: &AppState) -> [(&'static str, Option<&'static str>); 3] {
+    let health = app.live.health();
+    let engine = (!app.handle.is_running()).then_some("a thread has ended; the log says why");
+    let database = if !health.is_well(Part::States) {
+        Some("takes no writes: is the disk full? the log says why")
+    } else {
+        app.store.ping().await.is_err().then_some("cannot be read; the log says why")
+    };
+    let history = (!health.is_well(Part::History)).then_some("takes no writes: graphs will have a gap");
+    [("engine", engine), ("database", database), (HISTORY, history)]
 }
 
 /// Open to this machine; over the network with an operator's token.
@@ -54,4 +78,35 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
 /// A proxy on this machine speaks for strangers.
 fn came_through_a_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn a_database_that_takes_nothing_is_named_and_the_gateway_is_not_ready() {
+        let api = TestApi::new().await;
+        assert_eq!(api.anonymous().get("/readyz").await.status, 200);
+        assert_eq!(api.anonymous().get("/healthz").await.json["status"], "ok");
+        api.state.live.health().wrote(Part::States, false);
+        let ready = api.anonymous().get("/readyz").await;
+        assert_eq!((ready.status, ready.code()), (503, "not_ready"));
+        assert!(ready.text.contains("database: takes no writes"), "{}", ready.text);
+        let health = api.anonymous().get("/healthz").await;
+        assert_eq!((health.status, &health.json["status"]), (200, &json!("degraded")));
+        assert_eq!(health.json["parts"]["engine"], "ok");
+        api.state.live.health().wrote(Part::States, true);
+        assert_eq!(api.anonymous().get("/readyz").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_gap_in_the_graphs_is_said_and_no_reason_to_be_replaced() {
+        let api = TestApi::new().await;
+        api.state.live.health().wrote(Part::History, false);
+        assert_eq!(api.anonymous().get("/readyz").await.status, 200);
+        let health = api.anonymous().get("/healthz").await;
+        assert!(health.json["parts"]["history"].as_str().unwrap().contains("gap"), "{}", health.text);
+    }
 }

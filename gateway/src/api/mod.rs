@@ -43,6 +43,7 @@ mod tokens;
 mod users;
 mod write;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -56,12 +57,13 @@ use tower::ServiceExt as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
-pub use client::Client;
+pub use client::{Client, throttled_as};
 pub use problem::{FieldError, ProblemDocument};
 
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::live::Live;
+use crate::public_url::PublicUrl;
 use crate::store::Store;
 use guards::Guards;
 use problem::Problem;
@@ -85,6 +87,8 @@ pub struct Parts {
     pub identity: Identity,
     /// The port that the tunnels' socket is bound to.
     pub udp_port: u16,
+    /// The address that the API's TCP listener is bound to.
+    pub api: SocketAddr,
     pub metrics: PrometheusHandle,
     /// Cancelled when the gateway stops: streams end.
     pub shutdown: CancellationToken,
@@ -114,10 +118,29 @@ impl AppState {
     }
 
     /// Where people and devices reach this API, as far as the settings tell.
-    fn base_url(&self) -> String {
+    pub fn base_url(&self) -> String {
         let scheme = if self.config.tls.is_some() { "https" } else { "http" };
-        let listening = || format!("{scheme}://{}", self.config.api_listen);
-        self.config.public_url.clone().unwrap_or_else(listening)
+        // From this machine, an address for all of its networks is reached by loopback.
+        let ip = match self.api.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let listening = || format!("{scheme}://{}", SocketAddr::new(ip, self.api.port()));
+        self.config.public_url.as_ref().map_or_else(listening, ToString::to_string)
+    }
+
+    /// What a person must know who carries [`AppState::base_url`] to another machine.
+    fn reach_hint(&self) -> Option<String> {
+        let ip = self.api.ip();
+        let unknown = self.config.public_url.is_none() && (ip.is_loopback() || ip.is_unspecified());
+        unknown.then(|| {
+            format!(
+                "{} is this machine alone: for devices elsewhere set public_url (FLEETGATE_PUBLIC_URL) to \
+                 the address at which they reach this API, such as https://fleet.example.com",
+                self.base_url()
+            )
+        })
     }
 
     fn hub(&self) -> &stream::Hub {
@@ -126,8 +149,7 @@ impl AppState {
 
     /// As the browser sees it, which a proxy may have between.
     fn is_https(&self) -> bool {
-        let public = self.config.public_url.as_deref();
-        self.config.tls.is_some() || public.is_some_and(|url| url.starts_with("https://"))
+        self.config.tls.is_some() || self.config.public_url.as_ref().is_some_and(PublicUrl::is_https)
     }
 
     /// The prefix makes browsers refuse one that another host or a plain connection set.
@@ -136,8 +158,8 @@ impl AppState {
     }
 }
 
-/// Everything that the gateway answers over HTTP. Serve it with
-/// `into_make_service_with_connect_info::<Client>()`, on TCP and on the Unix socket.
+/// Everything that the gateway answers over HTTP; `listener.rs` serves it, on TCP and on the Unix
+/// socket, and says in each request which [`Client`] sent it.
 pub fn router(state: AppState) -> axum::Router {
     let (routes, declared) = declared().split_for_parts();
     let text: Arc<str> = document::complete(&declared).to_string().into();

@@ -12,6 +12,8 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::store::{self, Trouble};
+
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// A problem document as it goes over the wire.
@@ -131,6 +133,7 @@ impl Problem {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path"),
             StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not take this method"),
+            StatusCode::REQUEST_TIMEOUT => ("too_slow", "the body did not come in time; send it at once"),
             StatusCode::PAYLOAD_TOO_LARGE => ("too_large", "the body is larger than this gateway takes"),
             StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "this took too long; try again"),
             StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "the body must be JSON"),
@@ -173,18 +176,22 @@ impl From<anyhow::Error> for Problem {
     }
 }
 
-/// SQLite's primary result code of a write without room for it.
-const SQLITE_FULL: &str = "13";
-
 impl From<crate::store::Error> for Problem {
     fn from(error: crate::store::Error) -> Self {
-        let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == SQLITE_FULL);
-        let (status, code, detail) = if full {
-            (StatusCode::INSUFFICIENT_STORAGE, "disk_full", "the gateway's disk is full; nothing was changed")
-        } else if matches!(error, crate::store::Error::PoolTimedOut) {
-            (StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy; try again")
-        } else {
-            return Problem::internal(error);
+        let (status, code, detail) = match store::trouble(&error) {
+            Some(Trouble::Full) => {
+                let detail = "the gateway's disk is full; nothing was changed";
+                (StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail)
+            }
+            Some(Trouble::Disk) => {
+                let detail =
+                    "the gateway's database cannot be used now; the log says why under the request id";
+                (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
+            }
+            Some(Trouble::Busy) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy; try again")
+            }
+            None => return Problem::internal(error),
         };
         Problem { cause: Some(Arc::new(error.into())), ..Problem::new(status, code, detail) }
     }

@@ -54,7 +54,7 @@ async fn log_in(
     // The name that was tried may be a password typed into the wrong field: it stays out of the log.
     let (user, how) =
         proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
-    app.guards().logged_in(source, account.as_deref());
+    app.guards().logged_in(source, account.as_deref(), crate::clock::now().mono);
     begin(&app, user, how, &source.to_string()).await
 }
 
@@ -130,7 +130,7 @@ async fn change_password(
     };
     app.guards().login(source, Some(name), crate::clock::now().mono)?;
     let user = by_password(&app, name, change.current).await?;
-    app.guards().logged_in(source, Some(name));
+    app.guards().logged_in(source, Some(name), crate::clock::now().mono);
     let hash = new_password(&app, "new", change.new).await?;
     store_password(&app, &principal, *id, &hash).await?;
     begin(&app, user, "new password", &source.to_string()).await

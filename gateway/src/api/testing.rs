@@ -12,6 +12,7 @@ use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -19,6 +20,7 @@ use tower::ServiceExt as _;
 use super::{AppState, Client, Identity, Parts, ids, router};
 use crate::config::Config;
 use crate::handle::{Handle, QUEUE};
+use crate::listener::{self, House};
 use crate::live::Live;
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
@@ -59,6 +61,7 @@ impl TestApi {
             config,
             identity: identity(),
             udp_port: 51_820,
+            api: ([127, 0, 0, 1], 8_080).into(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             shutdown: CancellationToken::new(),
         });
@@ -73,6 +76,15 @@ impl TestApi {
 
     pub fn router(&self) -> axum::Router {
         self.router.clone()
+    }
+
+    /// On a real socket, until the test ends.
+    pub async fn serve(&self, router: axum::Router) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let house = House::new(router, listener::Limits::default(), self.state.shutdown.clone());
+        tokio::spawn(house.serve_tcp(listener, None, Vec::new()));
+        address
     }
 
     pub fn anonymous(&self) -> Caller<'_> {

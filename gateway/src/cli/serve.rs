@@ -89,7 +89,7 @@ async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
             anstream::println!("             fleetgate{here} gateway endpoint HOST:{port}");
         }
     }
-    anstream::println!("  dashboard  {}", server.url());
+    anstream::println!("  dashboard  {}", server.state.base_url());
     if config.public_url.is_none() && server.api.ip().is_loopback() {
         let port = server.api.port();
         anstream::println!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");

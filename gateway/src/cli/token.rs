@@ -114,7 +114,8 @@ async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<(
     expiry(&mut body, args.expires.as_deref())?;
     let made: Value = client.post("/enrolment-tokens", &body).await?;
     let command = made["command"].as_str().unwrap_or_default();
-    secret(client, &made, &format!("shown once. On the device, as root:\n  {command}"))
+    let hint = made["hint"].as_str().map(|hint| format!("\n{hint}")).unwrap_or_default();
+    secret(client, &made, &format!("shown once. On the device, as root:\n  {command}{hint}"))
 }
 
 /// The secret goes to stdout, alone.

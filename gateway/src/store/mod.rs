@@ -131,6 +131,7 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
         .foreign_keys(true);
     let write = SqlitePoolOptions::new()
         .max_connections(1)
+        .after_release(|conn, _| Box::pin(is_clean(conn)))
         .connect_with(options.clone())
         .await
         .with_context(|| format!("cannot open {}", file.display()))?;
@@ -140,6 +141,41 @@ async fn pools(file: &Path, synchronous: SqliteSynchronous) -> anyhow::Result<(S
         .await
         .with_context(|| format!("cannot open {}", file.display()))?;
     Ok((write, read))
+}
+
+/// Why the database itself, and not what was asked of it, refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no room. Nothing was changed.
+    Full,
+    /// It cannot be read or written: the disk, its mode, or the file is broken.
+    Disk,
+    /// Others are before us.
+    Busy,
+}
+
+/// `None`: the statement is to blame.
+pub fn trouble(error: &Error) -> Option<Trouble> {
+    if matches!(error, Error::PoolTimedOut) {
+        return Some(Trouble::Busy);
+    }
+    let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    // The primary code; what is above it says more than anybody branches on.
+    match code & 0xff {
+        5 => Some(Trouble::Busy),
+        13 => Some(Trouble::Full),
+        // Read-only, I/O error, corrupt, cannot be opened, no database.
+        8 | 10 | 11 | 14 | 26 => Some(Trouble::Disk),
+        _ => None,
+    }
+}
+
+/// Whether the next transaction can use this connection. SQLite ends a transaction by itself when a
+/// commit finds no room; the library goes on counting it, and would refuse every later one.
+async fn is_clean(conn: &mut SqliteConnection) -> Result<bool> {
+    // Behind the rollback that a dropped transaction has sent.
+    conn.ping().await?;
+    Ok(!conn.is_in_transaction())
 }
 
 /// One released step of a schema; never edited afterwards.
@@ -171,4 +207,40 @@ async fn migrate(migrator: Migrator, pool: &SqlitePool, file: &Path) -> anyhow::
             anyhow::Error::new(other).context(format!("cannot bring {} to this version", file.display()))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn put(store: &Store, key: &str) -> Result<()> {
+        let mut tx = store.begin().await?;
+        settings::put(&mut tx, key, &"x".repeat(20_000)).await?;
+        tx.commit().await
+    }
+
+    #[tokio::test]
+    async fn a_full_database_refuses_loses_nothing_and_takes_writes_again() {
+        let (store, _dir) = fixture::store().await;
+        put(&store, "before").await.unwrap();
+        // As small as it is now.
+        sqlx::query("pragma max_page_count = 1").execute(&store.write).await.unwrap();
+        assert_eq!(trouble(&put(&store, "while").await.unwrap_err()), Some(Trouble::Full));
+        sqlx::query("pragma max_page_count = 1000000").execute(&store.write).await.unwrap();
+        put(&store, "after").await.unwrap();
+        let mut conn = store.reader().await.unwrap();
+        for (key, there) in [("before", true), ("while", false), ("after", true)] {
+            assert_eq!(settings::find(&mut conn, key).await.unwrap().is_some(), there, "{key}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_transaction_was_ended_for_it_is_not_used_again() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        // As SQLite does when a commit finds no room: the library hears nothing of it.
+        sqlx::query("rollback").execute(&mut *tx).await.unwrap();
+        assert!(tx.commit().await.is_err());
+        put(&store, "after").await.unwrap();
+    }
 }

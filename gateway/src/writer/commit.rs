@@ -1,16 +1,13 @@
 //! One batch, one transaction.
 
-use crate::store::Connection as _;
-use crate::store::{SqliteConnection, host_settings};
 use fleetgate_engine::time::Wall;
 
 use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::mail::Postman;
-use crate::store::{Store, events, memory, states};
-
-/// The primary code of SQLite's I/O errors, a failed `fsync` among them.
-const SQLITE_IOERR: i32 = 10;
+use crate::store::{
+    self, Connection as _, SqliteConnection, Store, Trouble, events, host_settings, memory, states,
+};
 
 /// What the dashboards and the mail are to hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,18 +23,13 @@ pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> c
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
     let outcome = write(&mut conn, postman, batch).await;
-    if outcome.as_ref().is_err_and(is_io) {
+    if outcome.as_ref().is_err_and(|e| store::trouble(e) == Some(Trouble::Disk)) {
         // What closing says adds nothing to the error that led here.
         let _ = conn.close().await;
     }
     let took = clock::now().mono.since(started);
     metrics::histogram!("fleetgate_commit_seconds").record(took.as_secs_f64());
     outcome
-}
-
-fn is_io(error: &crate::store::Error) -> bool {
-    let code = error.as_database_error().and_then(|e| e.code()?.parse::<i32>().ok());
-    code.is_some_and(|code| code & 0xff == SQLITE_IOERR)
 }
 
 async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) -> crate::store::Result<Done> {

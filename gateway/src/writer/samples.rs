@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::pending::MAX_SAMPLES;
+use crate::health::{Health, Part};
 use crate::store::Store;
 use crate::store::history::{self, SeriesCache};
 
@@ -31,14 +32,14 @@ struct Shared {
 }
 
 impl Samples {
-    pub fn start(tasks: &mut JoinSet<()>, store: Store) -> Samples {
+    pub fn start(tasks: &mut JoinSet<()>, store: Store, health: Health) -> Samples {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             some: Notify::new(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
-        tasks.spawn(run(shared.clone(), store));
+        tasks.spawn(run(shared.clone(), store, health));
         Samples(shared)
     }
 
@@ -70,7 +71,7 @@ impl Shared {
     }
 }
 
-async fn run(shared: Arc<Shared>, store: Store) {
+async fn run(shared: Arc<Shared>, store: Store, health: Health) {
     let mut cache = SeriesCache::default();
     loop {
         tokio::select! {
@@ -79,8 +80,12 @@ async fn run(shared: Arc<Shared>, store: Store) {
         }
         let closing = shared.closing.is_cancelled();
         let samples = shared.take();
-        if !samples.is_empty() && !write(&store, &mut cache, &samples).await {
-            retry_later(&shared, samples).await;
+        if !samples.is_empty() {
+            let written = write(&store, &mut cache, &samples).await;
+            health.wrote(Part::History, written);
+            if !written {
+                retry_later(&shared, samples).await;
+            }
         }
         if closing {
             break;

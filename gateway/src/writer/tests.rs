@@ -153,11 +153,13 @@ async fn a_failed_commit_is_repeated_with_everything_in_order() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(desk.store.last_event().await.unwrap(), 0);
+    assert!(!desk.live.health().is_well(Part::States), "what fails is known");
     free_the_disk(&desk.store).await;
     let mut changes = desk.live.listen();
     while desk.store.last_event().await.unwrap() < 3 {
         changes.recv().await.unwrap();
     }
+    assert!(desk.live.health().is_well(Part::States), "and what works again");
     let rows = desk.store.events(Span::Since(0), &EventFilter::default(), 9).await.unwrap();
     assert_eq!(rows.iter().map(|e| e.cause.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
     desk.finish().await;

@@ -57,6 +57,10 @@ pub struct EnrolmentTokenWithSecret {
     /// What to run on the device, as root. Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
+    /// For people: why the command works on the gateway's machine alone. Absent where it works
+    /// elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// A device's request to be let in.

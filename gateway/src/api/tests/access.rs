@@ -84,7 +84,7 @@ async fn a_cookie_alone_changes_nothing_for_another_site() {
 
 #[tokio::test]
 async fn the_cookie_is_secure_behind_https() {
-    let api = TestApi::with(|c| c.public_url = Some("https://gw.example".into())).await;
+    let api = TestApi::with(|c| c.public_url = "https://gw.example".parse().ok()).await;
     user(&api, "ada", "viewer").await;
     let answer = log_in(&api, "ada", PASSWORD).await;
     let set = answer.headers["set-cookie"].to_str().unwrap();

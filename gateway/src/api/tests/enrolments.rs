@@ -292,3 +292,24 @@ async fn bad_values_are_named() {
     }
     assert_eq!(enrol(&api, request(&token, "cam1", &key(1))).await.status, 201);
 }
+
+#[tokio::test]
+async fn who_makes_a_token_hears_that_devices_elsewhere_do_not_reach_loopback() {
+    let made = |api: TestApi| async move {
+        let body = json!({ "label": "field" });
+        api.operator().post("/api/v1/enrolment-tokens", body).await.json
+    };
+    let hint = made(TestApi::with_endpoint().await).await["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("http://127.0.0.1:8080 is this machine alone"), "{hint}");
+    assert!(hint.contains("set public_url"), "{hint}");
+    let public = TestApi::with(|c| {
+        c.endpoint = Some("vpn.example.net:51820".into());
+        c.public_url = "https://gw.example".parse().ok();
+    });
+    let told = made(public.await).await;
+    assert!(told["hint"].is_null(), "{told}");
+    assert!(
+        told["command"].as_str().unwrap().starts_with("curl -fsS https://gw.example/enrol.sh |"),
+        "{told}"
+    );
+}

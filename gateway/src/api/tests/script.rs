@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::api::Client;
 use crate::api::testing::TestApi;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/enrol.sh");
@@ -47,8 +46,6 @@ type Seen = (String, Option<String>);
 impl Device {
     /// Serves the API on loopback.
     async fn new(api: &TestApi) -> Device {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let notes = seen.clone();
         let noted = move |request: axum::extract::Request, next: axum::middleware::Next| {
@@ -58,8 +55,7 @@ impl Device {
             next.run(request)
         };
         let router = api.router().layer(axum::middleware::from_fn(noted));
-        let service = router.into_make_service_with_connect_info::<Client>();
-        tokio::spawn(async move { axum::serve(listener, service).await });
+        let url = format!("http://{}", api.serve(router).await);
         Device { dir: tempfile::tempdir().unwrap(), url, seen }
     }
 

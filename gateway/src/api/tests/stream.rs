@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::api::testing::TestApi;
-use crate::api::{Client, router};
 
 /// One event as a browser would see it.
 type Seen = (String, Value);
@@ -20,10 +18,7 @@ struct Listener {
 impl Listener {
     async fn open(api: &TestApi) -> Listener {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let app = router(api.state.clone()).into_make_service_with_connect_info::<Client>();
-        tokio::spawn(async move { axum::serve(socket, app).await.unwrap() });
+        let address = api.serve(api.router()).await;
         let request = reqwest::Client::new()
             .get(format!("http://{address}/api/v1/stream"))
             .header("authorization", format!("Bearer {}", api.viewer_token()));

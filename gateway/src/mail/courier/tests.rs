@@ -94,6 +94,7 @@ fn settings(sink: &Sink, recipients: &[&str]) -> MailConfig {
         password: None,
         from: "Fleet <fleet@gateway.example>".parse().unwrap(),
         to: recipients.iter().map(|r| r.parse().unwrap()).collect(),
+        ca: None,
     }
 }
 

@@ -1,0 +1,87 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use super::*;
+
+const MAIL: &str = "[mail]\nhost = \"mail.example\"\nfrom = \"gate@example.org\"\n";
+
+fn load(toml: &str, mode: u32, environment: &[(&str, &str)]) -> anyhow::Result<Config> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fleetgate.toml");
+    fs::write(&file, toml).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    let all = environment.iter().map(|(name, value)| (format!("FLEETGATE_{name}"), (*value).to_owned()));
+    Config::load_with(dir.path(), None, own_variables(all))
+}
+
+fn refused(toml: &str, environment: &[(&str, &str)]) -> String {
+    format!("{:#}", load(toml, 0o600, environment).unwrap_err())
+}
+
+#[test]
+fn a_file_with_a_password_is_for_its_owner_alone() {
+    let text = format!("{MAIL}to = [\"ops@example.org\"]\nuser = \"gate\"\npassword = \"secret\"\n");
+    assert!(load(&text, 0o600, &[]).is_ok());
+    for mode in [0o640, 0o604] {
+        let error = format!("{:#}", load(&text, mode, &[]).unwrap_err());
+        assert!(error.contains("fleetgate.toml") && error.contains("chmod 600"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let without = format!("{MAIL}to = [\"ops@example.org\"]\n");
+    assert!(load(&without, 0o644, &[]).is_ok());
+    let elsewhere = [("MAIL__USER", "gate"), ("MAIL__PASSWORD", "0123")];
+    let config = load(&without, 0o644, &elsewhere).unwrap();
+    assert_eq!(config.mail.unwrap().password.unwrap().reveal(), "0123");
+}
+
+#[test]
+fn lists_come_from_the_environment_separated_by_commas() {
+    let environment = [
+        ("MAIL__TO", "ops@example.org, \"Lovelace, Ada\" <ada@example.org>"),
+        ("TRUSTED_PROXIES", "127.0.0.1, ::1"),
+    ];
+    let config = load(MAIL, 0o600, &environment).unwrap();
+    let to: Vec<String> = config.mail.unwrap().to.iter().map(|m| m.email.to_string()).collect();
+    assert_eq!(to, ["ops@example.org", "ada@example.org"]);
+    assert_eq!(config.trusted_proxies, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    let file = load("trusted_proxies = [\"10.0.0.1\"]", 0o600, &[]).unwrap();
+    assert_eq!(file.trusted_proxies, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_list_with_something_else_in_it_is_named() {
+    let error = refused(MAIL, &[("MAIL__TO", "ops at example")]);
+    assert!(error.contains("mail.to: \"ops at example\" is not an e-mail address"), "{error}");
+    let error = refused("trusted_proxies = [\"proxy\"]", &[]);
+    assert!(error.contains("trusted_proxies: \"proxy\" is not an IP address"), "{error}");
+    for nobody in ["", "to = []"] {
+        assert!(refused(&format!("{MAIL}{nobody}"), &[]).contains("mail.to is empty"));
+    }
+}
+
+#[test]
+fn a_public_url_that_cannot_stand_in_a_script_is_refused() {
+    assert_eq!(
+        load("public_url = \"https://gw.example/\"", 0o600, &[]).unwrap().public_url.unwrap().as_str(),
+        "https://gw.example"
+    );
+    let error = refused("", &[("PUBLIC_URL", "https://gw.example'; reboot #")]);
+    assert!(error.contains("public_url") && error.contains("https://fleet.example.com"), "{error}");
+}
+
+#[test]
+fn a_mail_password_does_not_travel_in_clear() {
+    let text =
+        format!("{MAIL}to = [\"ops@example.org\"]\nuser = \"gate\"\npassword = \"p\"\nsecurity = \"none\"\n");
+    let error = refused(&text, &[]);
+    assert!(error.contains("would travel in clear to mail.example"), "{error}");
+    assert!(load(&text, 0o600, &[("MAIL__HOST", "127.0.0.1")]).is_ok(), "a relay on this machine");
+    let half = refused(MAIL, &[("MAIL__TO", "ops@example.org"), ("MAIL__USER", "gate")]);
+    assert!(half.contains("belong together"), "{half}");
+}
+
+#[test]
+fn what_the_build_and_the_tests_read_is_no_setting() {
+    assert!(load("", 0o600, &[("WEB_DIST", "/x"), ("TEST_BLESS", "1"), ("SIM_SEED", "7")]).is_ok());
+    assert!(refused("", &[("LISTN", "x")]).contains("listn"));
+}

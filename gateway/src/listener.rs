@@ -1,0 +1,271 @@
+//! The doors of the API: TCP, TLS and the Unix socket.
+//!
+//! Promises that nobody who is slow, silent or many keeps others out for ever, and that a stop takes
+//! no longer than [`Limits::grace`]: a request head has to come within [`Limits::head`], a TLS
+//! handshake too; so many connections are open at once, and so many from one address. Knows
+//! nothing of what is asked: it hands requests to a router, with the [`Client`] they came from.
+
+mod crowd;
+mod tls;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::extract::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::api::Client;
+use crowd::{Crowd, Place};
+pub use tls::Tls;
+
+/// The largest head of an HTTP/1 request, which is what a connection can make us keep: a cookie, a
+/// token and a long path are a tenth of it, and browsers send no more than 16 KiB.
+const HEAD_BYTES: usize = 32 * 1024;
+/// Requests at once on one HTTP/2 connection: a dashboard has a stream and a handful of lists.
+const STREAMS: u32 = 32;
+/// What an HTTP/2 stream may send ahead: the largest body that the API takes.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// An HTTP/2 connection that is silent for so long is asked whether it lives, and has
+/// [`Limits::head`] to say so.
+const PING: Duration = Duration::from_secs(30);
+/// What was sent and is not acknowledged for so long, or not read: the other end is gone.
+const UNREAD: Duration = Duration::from_secs(60);
+/// Between attempts to accept while the system gives no descriptors.
+const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
+
+/// How much of a listener strangers can hold, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For the head of a request, and for being idle between two.
+    pub head: Duration,
+    /// Open connections of one listener; the next ones wait in the kernel's queue. Half of the 1,024
+    /// descriptors that an ordinary process gets.
+    pub connections: usize,
+    /// Open connections of one address, and of one IPv6 network: an office behind one address has a
+    /// dozen dashboards with seven connections each. More are closed at once.
+    pub from_one_source: usize,
+    /// What is under way at a stop may take so long; a commit on a slow card takes a second.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            head: Duration::from_secs(10),
+            connections: 512,
+            from_one_source: 128,
+            grace: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What all doors share. Cheap to clone.
+#[derive(Clone)]
+pub struct House {
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+}
+
+impl House {
+    pub fn new(router: Router, limits: Limits, stop: CancellationToken) -> House {
+        House { router, limits, stop }
+    }
+
+    /// Serves until the stop; then what is under way has its grace. `trusted` are proxies that speak
+    /// for many.
+    pub async fn serve_tcp(self, listener: TcpListener, tls: Option<Tls>, trusted: Vec<std::net::IpAddr>) {
+        let crowd = Crowd::new(self.limits.from_one_source, trusted);
+        let mut visits = Visits::new(self);
+        while let Some(room) = visits.room().await {
+            let Some((stream, from)) = visits.accepted(listener.accept()).await else { continue };
+            let Some(place) = crowd.enter(from.ip()) else {
+                tracing::debug!(%from, "too many connections from there: closed");
+                continue;
+            };
+            prepare(&stream);
+            visits.begin(tls.clone(), stream, Client::Remote(from), (room, place));
+        }
+        drop(listener);
+        visits.end().await;
+    }
+
+    /// The same on this machine's socket.
+    pub async fn serve_local(self, listener: UnixListener) {
+        let mut visits = Visits::new(self);
+        while let Some(room) = visits.room().await {
+            let Some((stream, _)) = visits.accepted(listener.accept()).await else { continue };
+            let client = Client::local(&stream);
+            visits.begin_local(stream, client, room);
+        }
+        drop(listener);
+        visits.end().await;
+    }
+
+    fn builder(&self, http: Http) -> Builder<TokioExecutor> {
+        let mut builder = Builder::new(TokioExecutor::new());
+        let Limits { head, .. } = self.limits;
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(head)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW)
+            .max_send_buf_size(STREAM_WINDOW as usize)
+            .max_header_list_size(HEAD_BYTES as u32);
+        // Said by TLS, never found out: looking at the first bytes has no time limit.
+        match http {
+            Http::One => builder.http1_only(),
+            Http::Two => builder.http2_only(),
+        }
+    }
+
+    /// One connection, to its end or to that of the grace.
+    async fn attend<S>(&self, stream: S, client: Client, http: Http)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let answer = hyper::service::service_fn(|request| self.answer(request, client));
+        let builder = self.builder(http);
+        let connection = builder.serve_connection(TokioIo::new(stream), answer);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(self.limits.grace, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::trace!("a connection broke off: {error}");
+        }
+    }
+
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Result<axum::response::Response, Infallible>> + use<> {
+        request.extensions_mut().insert(ConnectInfo(client));
+        self.router.clone().oneshot(request.map(Body::new))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Http {
+    One,
+    Two,
+}
+
+/// The open connections of one listener.
+struct Visits {
+    house: Arc<House>,
+    free: Arc<Semaphore>,
+    open: TaskTracker,
+}
+
+impl Visits {
+    fn new(house: House) -> Visits {
+        let free = Arc::new(Semaphore::new(house.limits.connections));
+        Visits { house: Arc::new(house), free, open: TaskTracker::new() }
+    }
+
+    /// Room for one more; `None` at the stop.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            biased;
+            () = self.house.stop.cancelled() => None,
+            room = self.free.clone().acquire_owned() => room.ok(),
+        }
+    }
+
+    /// `None`: nobody came before the stop, or the one who came is gone.
+    async fn accepted<T>(&mut self, accept: impl Future<Output = std::io::Result<T>>) -> Option<T> {
+        let accepted = tokio::select! {
+            accepted = accept => accepted,
+            () = self.house.stop.cancelled() => return None,
+        };
+        match accepted {
+            Ok(visitor) => Some(visitor),
+            Err(error) => {
+                if !is_the_visitors(&error) {
+                    tracing::error!(%error, "no connection to the API can be accepted: raise the limit of open files");
+                    tokio::time::sleep(NO_DESCRIPTORS).await;
+                }
+                None
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        tls: Option<Tls>,
+        stream: TcpStream,
+        client: Client,
+        held: (OwnedSemaphorePermit, Place),
+    ) {
+        let house = self.house.clone();
+        self.open.spawn(async move {
+            let _held = held;
+            let Some(tls) = tls else { return house.attend(stream, client, Http::One).await };
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(house.limits.head, tls.accept(stream)) => shaken,
+                () = house.stop.cancelled() => return,
+            };
+            match shaken {
+                Ok(Ok((stream, true))) => house.attend(stream, client, Http::Two).await,
+                Ok(Ok((stream, false))) => house.attend(stream, client, Http::One).await,
+                Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
+            }
+        });
+    }
+
+    fn begin_local(&mut self, stream: UnixStream, client: Client, room: OwnedSemaphorePermit) {
+        let house = self.house.clone();
+        self.open.spawn(async move {
+            let _room = room;
+            house.attend(stream, client, Http::One).await;
+        });
+    }
+
+    /// Every visit ends by itself within the grace.
+    async fn end(self) {
+        self.open.close();
+        self.open.wait().await;
+    }
+}
+
+fn is_the_visitors(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// A stranger who reads nothing holds his connection, and what waits for him, no longer than this.
+/// What the kernel cannot do is no reason to refuse him.
+fn prepare(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(UNREAD).with_interval(UNREAD / 4);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_user_timeout(Some(UNREAD));
+}
+
+#[cfg(test)]
+mod tests;
