@@ -16,6 +16,7 @@ pub mod live;
 pub mod mail;
 pub mod names;
 pub mod password;
+pub mod pem;
 pub mod public_url;
 pub mod secret_file;
 pub mod server;

@@ -9,6 +9,7 @@ mod courier;
 mod letter;
 #[cfg(test)]
 mod sink;
+mod transport;
 
 use std::sync::Arc;
 

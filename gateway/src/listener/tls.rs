@@ -6,14 +6,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::TlsFiles;
-use crate::secret_file;
+use crate::{pem, secret_file};
 
 /// As TLS names the protocols, the preferred one first.
 const HTTP_2: &[u8] = b"h2";
@@ -28,10 +28,7 @@ impl Tls {
     /// Names the file that is missing, no PEM, open to others, or does not belong to the other.
     pub fn open(files: &TlsFiles) -> anyhow::Result<Tls> {
         let (cert, key) = (files.cert.display(), files.key.display());
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
-            .and_then(Iterator::collect)
-            .with_context(|| format!("tls_cert: cannot read certificates in {cert}"))?;
-        anyhow::ensure!(!chain.is_empty(), "tls_cert: {cert} holds no certificate in PEM form");
+        let chain = pem::certificates("tls_cert", &files.cert)?;
         let text = secret_file::read(&files.key).context("tls_key")?;
         let secret = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .with_context(|| format!("tls_key: {key} holds no private key in PEM form"))?;

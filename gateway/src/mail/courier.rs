@@ -7,14 +7,14 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 use lettre::message::Mailbox;
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message as Mail, Tokio1Executor};
+use lettre::{AsyncTransport as _, Message as Mail};
 use tokio_util::sync::CancellationToken;
 
 use super::Postman;
 use super::letter::{self, Letter, Place};
+use super::transport::{self, Transport};
 use crate::clock;
-use crate::config::{MailConfig, MailSecurity};
+use crate::config::MailConfig;
 use crate::live::{Change, Live};
 use crate::store::events::{self, NewEvent, Object, SYSTEM};
 use crate::store::outbox::{self, Waiting};
@@ -22,8 +22,6 @@ use crate::store::{Store, backlog, settings};
 
 /// Messages looked at in one round.
 const ROUND: i64 = 32;
-/// Characters of an error that are kept: a server's answer may be a page.
-const MAX_ERROR: usize = 500;
 /// The setting that makes a `Message-ID` this installation's own.
 const INSTALLATION: &str = "installation";
 
@@ -61,7 +59,7 @@ pub struct Courier {
     store: Store,
     live: Live,
     postman: Postman,
-    transport: AsyncSmtpTransport<Tokio1Executor>,
+    transport: Transport,
     from: Mailbox,
     zone: TimeZone,
     public_url: Option<String>,
@@ -91,7 +89,7 @@ impl Courier {
         pace: Pace,
     ) -> anyhow::Result<Courier> {
         let (from, zone) = (mail.from.clone(), TimeZone::system());
-        let transport = transport(mail, pace.patience)?;
+        let transport = transport::open(mail, pace.patience)?;
         Ok(Courier { store, live, postman, transport, from, zone, public_url, pace })
     }
 
@@ -320,21 +318,6 @@ async fn rest(pause: Duration, stop: &CancellationToken) {
     }
 }
 
-fn transport(mail: &MailConfig, patience: Duration) -> anyhow::Result<AsyncSmtpTransport<Tokio1Executor>> {
-    let builder = match mail.security {
-        MailSecurity::None => AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&mail.host),
-        MailSecurity::Starttls => AsyncSmtpTransport::<Tokio1Executor>::starttls_relay(&mail.host)?,
-        MailSecurity::Tls => AsyncSmtpTransport::<Tokio1Executor>::relay(&mail.host)?,
-    };
-    let builder = builder.port(mail.port).timeout(Some(patience));
-    Ok(match (&mail.user, &mail.password) {
-        (Some(user), Some(password)) => {
-            builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned())).build()
-        }
-        _ => builder.build(),
-    })
-}
-
 /// What a server says for good is about this message, unless it is about the login or TLS; of what it
 /// says for now, only its own closing and a login that does not work today are about the server. A
 /// connection that never came to an answer is the server's too.
@@ -342,8 +325,7 @@ fn failure(error: &lettre::transport::smtp::Error) -> Failure {
     let code = error.status().map(u16::from);
     let about_message =
         matches!(code, Some(code @ 400..=599) if !matches!(code, 421 | 454 | 530 | 534 | 535 | 538));
-    let text = error.to_string();
-    let text = text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = transport::explain(error);
     if about_message { Failure::Refused(text) } else { Failure::Server(text) }
 }
 

@@ -4,6 +4,7 @@ use tokio::task::JoinHandle;
 
 use super::super::sink::{Manner, Sink};
 use super::*;
+use crate::config::MailSecurity;
 use crate::store::fixture;
 
 /// Everything as usual, only faster.
