@@ -8,6 +8,8 @@
 //! ```
 //! Each link has IPv6 beside it: fd77:N::/64.
 
+mod mail;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use mail::{MailDoor, MailSink};
 
 /// The unprivileged user that the gateway runs as.
 const NOBODY: u32 = 65_534;
@@ -238,16 +242,32 @@ impl<'a> Gateway<'a> {
     /// The same, with these variables in its environment.
     pub fn start_in(lab: &'a Lab, settings: &str, env: Vec<(&'static str, String)>) -> Gateway<'a> {
         let data = lab.path("data");
-        fs::create_dir(&data).expect("a data directory");
-        fs::write(data.join("fleetgate.toml"), settings).expect("settings");
+        // It may be there already: another file system, mounted.
+        fs::create_dir_all(&data).expect("a data directory");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("own directory");
         chown(&data, Some(NOBODY), Some(NOBODY)).expect("root");
         // Where any user may read and run it, wherever the checkout is.
         let binary = lab.path("fleetgate");
         fs::copy(program(), &binary).expect("the program");
         let mut gateway = Gateway { lab, data, binary, env, process: None };
+        gateway.set(settings);
         gateway.again();
         gateway
+    }
+
+    /// Settings (TOML) that are in force from the next start on. They may hold a password.
+    pub fn set(&self, settings: &str) {
+        let file = self.data.join("fleetgate.toml");
+        fs::write(&file, settings).expect("settings");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("own file");
+        chown(&file, Some(NOBODY), Some(NOBODY)).expect("root");
+    }
+
+    /// Ends it as a service manager does.
+    pub fn stop(&mut self) {
+        let mut process = self.process.take().expect("running");
+        process.signal("TERM");
+        assert!(process.ended(Duration::from_secs(10)), "SIGTERM ends the gateway within 10 s");
     }
 
     /// Starts, or starts again after an end.
@@ -278,16 +298,23 @@ impl<'a> Gateway<'a> {
 
     /// What a command prints on stdout; panics if it fails.
     pub fn cli(&self, args: &[&str]) -> String {
+        self.attempt(args).unwrap_or_else(|said| panic!("fleetgate {args:?}: {said}"))
+    }
+
+    /// What a command prints on stdout, or what it says when it fails.
+    pub fn attempt(&self, args: &[&str]) -> Result<String, String> {
         let out = self.command(args).output().expect("the program runs");
-        assert!(out.status.success(), "fleetgate {args:?}: {}", both(&out));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        if out.status.success() {
+            Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+        } else {
+            Err(both(&out))
+        }
     }
 
     /// What a command says when it is to fail.
     pub fn refused(&self, args: &[&str]) -> String {
-        let out = self.command(args).output().expect("the program runs");
-        assert!(!out.status.success(), "fleetgate {args:?} was to fail: {}", both(&out));
-        both(&out)
+        let said = self.attempt(args);
+        said.expect_err(&format!("fleetgate {args:?} was to fail"))
     }
 
     /// JSON, where the gateway answers at all. `status` exits with a plugin's code, so the code
@@ -415,45 +442,6 @@ pub fn addresses(conf: &str) -> Vec<String> {
 
 fn allowed(conf: &str) -> Vec<String> {
     list(conf, "AllowedIPs")
-}
-
-/// An SMTP server (aiosmtpd) in the namespace `m` that keeps every message as a file.
-pub struct MailSink<'a> {
-    lab: &'a Lab,
-    process: Option<Running>,
-}
-
-impl<'a> MailSink<'a> {
-    pub const ADDRESS: &'static str = "10.77.9.2";
-    pub const PORT: u16 = 2525;
-
-    pub fn start(lab: &'a Lab) -> MailSink<'a> {
-        let mut sink = MailSink { lab, process: None };
-        sink.again();
-        sink
-    }
-
-    pub fn again(&mut self) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/mail_sink.py");
-        let dir = self.lab.path("mail");
-        let args = [script.to_str().expect("UTF-8"), dir.to_str().expect("UTF-8"), "2525"];
-        self.process = Some(self.lab.spawn("m", "mail.log", "/usr/bin/python3", &args, &[]));
-        eventually("the mail sink listens", Duration::from_secs(20), || {
-            self.lab.try_sh("m", "ss -ltn | grep -q :2525").0
-        });
-    }
-
-    pub fn stop(&mut self) {
-        self.process = None;
-    }
-
-    /// All messages so far, in the order of arrival.
-    pub fn messages(&self) -> Vec<String> {
-        let mut files: Vec<PathBuf> =
-            fs::read_dir(self.lab.path("mail")).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        files.sort();
-        files.iter().map(|f| fs::read_to_string(f).unwrap_or_default()).collect()
-    }
 }
 
 /// The account on the devices that the gateway logs in to.

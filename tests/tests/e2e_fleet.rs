@@ -154,9 +154,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     assert!(!own.is_empty());
     gateway.refused(&["host", "show", "cam-1"]);
 
-    let mut process = gateway.process.take().expect("running");
-    process.signal("TERM");
-    assert!(process.ended(Duration::from_secs(10)), "SIGTERM ends the gateway within 10 s");
+    gateway.stop();
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! A full disk, on a real file system of a few megabytes: the gateway goes on, says so, loses nothing
+//! that it acknowledged, and goes back to work by itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use fleetgate_tests::lab::{Gateway, Lab, Make, SshServer, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Holds the databases a dozen times over.
+const SIZE: &str = "size=24m,mode=0700";
+
+const SETTINGS: &str = r#"
+endpoint = "10.77.0.2:51820"
+api_listen = "10.77.0.2:8080"
+api_cleartext = true
+
+[checks]
+interval = 2
+retry = 1
+attempts = 2
+timeout = 1
+"#;
+
+/// A file system of its own, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`: this machine does not let us mount.
+    fn mount(at: &Path) -> Option<SmallDisk> {
+        std::fs::create_dir_all(at).ok()?;
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", SIZE, "tmpfs"]).arg(at).status().ok()?;
+        done.success().then(|| SmallDisk(at.to_owned()))
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        let ballast = format!("of={}", self.0.join("ballast").display());
+        let out = Command::new("dd").args(["if=/dev/zero", &ballast, "bs=4096"]).output().expect("dd");
+        assert!(!out.status.success(), "the disk is not full");
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("ballast")).expect("the ballast");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Status and body of `path`, as whoever watches the gateway sees it.
+fn fetch(lab: &Lab, path: &str) -> String {
+    lab.try_sh("gw", &format!("curl -s -w ' %{{http_code}}' http://10.77.0.2:8080{path}")).1
+}
+
+fn is_ready(lab: &Lab) -> bool {
+    fetch(lab, "/readyz").ends_with(" 200")
+}
+
+/// Adds devices until one is refused; those before it were acknowledged.
+fn add_until_refused(gateway: &Gateway<'_>) -> (Vec<String>, String) {
+    let mut added = Vec::new();
+    for n in 0..2_000 {
+        let name = format!("cam-{n}");
+        match gateway.attempt(&["device", "add", &name]) {
+            Ok(_) => added.push(name),
+            Err(said) => return (added, said),
+        }
+    }
+    panic!("a full disk refuses nothing");
+}
+
+fn assert_all_there(gateway: &Gateway<'_>, added: &[String]) {
+    let list = gateway.json(&["device", "list"]).to_string();
+    for name in added {
+        assert!(list.contains(&format!("\"{name}\"")), "{name} was acknowledged and is lost");
+    }
+}
+
+#[test]
+fn a_full_disk_stops_nothing_and_loses_nothing_that_was_acknowledged() {
+    let lab = Lab::new();
+    let Some(disk) = SmallDisk::mount(&lab.path("data")) else {
+        println!("skipped: this machine does not let root mount a tmpfs");
+        return;
+    };
+    let mut sshd = SshServer::start(&lab, "d1", Make::OpenSsh, "");
+    let mut gateway = Gateway::start(&lab, SETTINGS);
+    gateway.cli(&["device", "add", "nas-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    gateway.becomes("nas-1", None, "up");
+    assert!(is_ready(&lab));
+
+    disk.fill();
+    let (added, said) = add_until_refused(&gateway);
+    assert!(said.contains("disk is full") || said.contains("database cannot be used now"), "{said}");
+    sshd.stop();
+    eventually("readiness says so", PATIENCE, || {
+        fetch(&lab, "/readyz").contains("database: takes no writes")
+    });
+    assert!(fetch(&lab, "/healthz").ends_with(" 200"), "a new start would mend nothing");
+    assert!(lab.log("gateway.log").contains("the database takes nothing"));
+    assert_all_there(&gateway, &added);
+
+    disk.make_room();
+    eventually("it is ready again by itself", PATIENCE, || is_ready(&lab));
+    gateway.becomes("nas-1", None, "down");
+    assert!(gateway.cli(&["events", "-n", "20"]).contains("nas-1"), "what waited in memory is on disk");
+    gateway.cli(&["device", "add", "after"]);
+
+    // Full again, and killed while it is.
+    disk.fill();
+    let (more, _) = add_until_refused(&gateway);
+    gateway.process.as_mut().expect("running").kill();
+    disk.make_room();
+    gateway.again();
+    assert_all_there(&gateway, &added);
+    assert_all_there(&gateway, &more);
+    assert_all_there(&gateway, &["after".to_owned()]);
+    sshd.again();
+    gateway.becomes("nas-1", None, "up");
+    gateway.stop();
+    drop(gateway);
+}
+
+#[test]
+fn a_gateway_on_a_full_disk_stops_in_time() {
+    let lab = Lab::new();
+    let Some(disk) = SmallDisk::mount(&lab.path("data")) else {
+        println!("skipped: this machine does not let root mount a tmpfs");
+        return;
+    };
+    let mut gateway = Gateway::start(&lab, SETTINGS);
+    gateway.cli(&["device", "add", "nas-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    disk.fill();
+    add_until_refused(&gateway);
+    eventually("readiness says so", PATIENCE, || !is_ready(&lab));
+    gateway.stop();
+}
