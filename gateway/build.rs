@@ -55,19 +55,33 @@ fn run() -> Result<()> {
 
 /// Puts the built files into `embedded`, or leaves it empty.
 fn fill(embedded: &Path, out: &Path) -> Result<()> {
-    let skip = env::var("FLEETGATE_WEB").is_ok_and(|how| how == "skip");
-    if skip || env::var_os("CARGO_FEATURE_DASHBOARD").is_none() {
+    if skip()? || env::var_os("CARGO_FEATURE_DASHBOARD").is_none() {
         return Ok(());
     }
     if let Some(dist) = env::var_os("FLEETGATE_WEB_DIST").filter(|name| !name.is_empty()) {
         let dist = PathBuf::from(dist);
         println!("cargo::rerun-if-changed={}", dist.display());
-        need(&dist.join("index.html"), "FLEETGATE_WEB_DIST must name a folder with a built dashboard")?;
+        let what = "FLEETGATE_WEB_DIST must be the absolute path of a folder with a built dashboard";
+        if !dist.is_absolute() {
+            return Err(format!("{what}, not {dist:?}: builds run in a folder of their own"));
+        }
+        need(&dist.join("index.html"), what)?;
         return copy(&dist, embedded);
     }
     let gateway = folder_of("CARGO_MANIFEST_DIR")?;
     build(&gateway, &shared_folder(out))?;
     copy(&shared_folder(out).join("gateway/web/dist"), embedded)
+}
+
+/// A typo here would build what somebody did not want, minutes later.
+fn skip() -> Result<bool> {
+    match env::var("FLEETGATE_WEB").unwrap_or_default().as_str() {
+        "" => Ok(false),
+        "skip" => Ok(true),
+        other => {
+            Err(format!("FLEETGATE_WEB = {other:?}: the only value is skip; leave it out to build the page"))
+        }
+    }
 }
 
 /// One copy for all profiles: `dashboard` in the target directory, which cargo marks with a tag.
@@ -150,7 +164,10 @@ fn npm(web: &Path, arguments: &[&str]) -> Result<()> {
     let output = command
         .output()
         .map_err(|error| format!("{what} did not start ({error}): install npm, {WAYS_OUT}"))?;
-    if output.status.success() { Ok(()) } else { Err(format!("{what} failed:\n{}", said(&output))) }
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{what} failed:\n{}\nmend that, {WAYS_OUT}", said(&output)))
 }
 
 fn said(output: &Output) -> String {
