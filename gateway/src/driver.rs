@@ -3,9 +3,10 @@
 //! Feeds inputs, drains outputs until `Wait`, and hands each to where it belongs. Decides nothing.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::time::Mono;
+use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::session::Noise;
 use fleetgate_engine::wire::{Answer, AskId, Command, Input, News, Output, Transmit};
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::rest::Rest;
 use crate::stream::Streams;
 use crate::udp::Udp;
 
@@ -21,7 +23,7 @@ use crate::udp::Udp;
 const COMMANDS_PER_TURN: usize = 256;
 
 /// Scrapes come every 15 s or so.
-const PUBLISH_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the tunnel's words go. Each of them must not block: the thread carries every packet.
 pub struct Mouths {
@@ -56,7 +58,8 @@ where
         let _inside = runtime.enter();
         Udp::new(socket).context("the UDP socket does not take its options")?
     };
-    let driver = Driver { tunnel, udp, mouths, outgoing: Vec::new(), published: Mono::ZERO };
+    let driver =
+        Driver { tunnel, udp, mouths, rest: Rest::default(), outgoing: Vec::new(), published: Mono::ZERO };
     let thread = std::thread::Builder::new().name("tunnel".to_owned());
     Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
 }
@@ -65,6 +68,7 @@ struct Driver<N: Noise> {
     tunnel: Tunnel<N>,
     udp: Udp,
     mouths: Mouths,
+    rest: Rest,
     /// Kept between turns for its capacity.
     outgoing: Vec<Transmit>,
     /// When the metrics were last set.
@@ -75,7 +79,9 @@ impl<N: Noise> Driver<N> {
     async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
         let mut deadline = self.drain();
         loop {
-            let wait = deadline.map(|at| at.since(clock::now().mono));
+            let now = clock::now().mono;
+            let wait = deadline.map(|at| at.since(now));
+            self.lie_still(&inbox, wait, now);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -99,10 +105,24 @@ impl<N: Noise> Driver<N> {
         }
     }
 
+    /// Sleeps in earnest: every arrival would end a sleep of the reactor.
+    fn lie_still(&self, inbox: &Inbox, wait: Option<Duration>, now: Mono) {
+        let rest = self.rest.left(self.tunnel.connections(), now);
+        let rest = wait.map_or(rest, |wait| rest.min(wait));
+        if !rest.is_zero() && inbox.asks.is_empty() && inbox.commands.is_empty() {
+            std::thread::sleep(rest);
+        }
+    }
+
     fn receive(&mut self) {
         let now = clock::now();
         let tunnel = &mut self.tunnel;
-        self.udp.receive(|from, to, bytes| tunnel.handle(Input::Datagram { from, to, bytes }, now));
+        let mut count = 0;
+        self.udp.receive(|from, to, bytes| {
+            count += 1;
+            tunnel.handle(Input::Datagram { from, to, bytes }, now);
+        });
+        self.rest.looked(count, now.mono);
     }
 
     fn asks(&mut self, first: Command, more: &mut mpsc::UnboundedReceiver<Command>) {
@@ -124,13 +144,20 @@ impl<N: Noise> Driver<N> {
 
     fn take(&mut self, first: Command, mut more: impl FnMut() -> Result<Command, TryRecvError>) {
         let now = clock::now();
-        self.tunnel.handle(Input::Command(first), now);
+        self.obey(first, now);
         for _ in 1..COMMANDS_PER_TURN {
             match more() {
-                Ok(command) => self.tunnel.handle(Input::Command(command), now),
+                Ok(command) => self.obey(command, now),
                 Err(_) => return,
             }
         }
+    }
+
+    fn obey(&mut self, command: Command, now: Now) {
+        if matches!(command, Command::Ask(_)) {
+            self.rest.asked();
+        }
+        self.tunnel.handle(Input::Command(command), now);
     }
 
     /// Empties the engine; sends in batches; says when it wants to be called again.
@@ -138,7 +165,10 @@ impl<N: Noise> Driver<N> {
         let deadline = loop {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => self.outgoing.push(transmit),
-                Output::Answer(id, answer) => (self.mouths.answer)(id, answer),
+                Output::Answer(id, answer) => {
+                    self.rest.answered();
+                    (self.mouths.answer)(id, answer);
+                }
                 Output::Stream(id, word) => self.mouths.streams.deliver(id, word),
                 Output::News(news) => (self.mouths.news)(news),
                 Output::Wait(at, why) => {
@@ -172,7 +202,7 @@ impl<N: Noise> Driver<N> {
 }
 
 /// Until the engine wants to be called, or for ever.
-pub(crate) async fn sleep(wait: Option<std::time::Duration>) {
+pub(crate) async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,

@@ -18,6 +18,7 @@ pub mod names;
 pub mod password;
 pub mod pem;
 pub mod public_url;
+pub mod rest;
 pub mod secret_file;
 pub mod server;
 pub mod ssh;

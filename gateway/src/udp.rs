@@ -104,15 +104,25 @@ impl Udp {
                     each(from, to, datagram);
                 }
             }
+            if count < BATCH_SIZE {
+                return;
+            }
         }
     }
 
+    /// A batch that is not full emptied the socket: it counts as unreadable until the kernel
+    /// announces more, without a call that would only be told so.
     fn receive_batch(&mut self) -> io::Result<usize> {
         let mut chunks = self.buffers.chunks_mut(BUFFER);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| IoSliceMut::new(chunks.next().expect("a buffer for each of the batch")));
-        let (state, socket, meta) = (&self.state, &self.socket, &mut self.meta);
-        socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, meta))
+        let mut received = Ok(0);
+        let _ = self.socket.try_io(Interest::READABLE, || {
+            received = self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut self.meta);
+            let more = matches!(received, Ok(BATCH_SIZE));
+            more.then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        });
+        received
     }
 
     /// Sends what one turn produced, in order. What the kernel does not take at once is lost, as

@@ -41,7 +41,23 @@ pub fn run() -> anyhow::Result<()> {
     report("5,000 idle sessions, keepalives every 25 s", &format!("{share:.2} % of a core"), "under 0.5 %");
     gate.end();
     engine_alone();
+    let share = 100.0 * floor(&mut fleet)?.as_secs_f64() / MEASURED.as_secs_f64();
+    report("  a thread that does nothing but receive them", &format!("{share:.2} %"), "");
     Ok(())
+}
+
+/// What this machine takes for waking a thread that often, whatever it does then.
+fn floor(fleet: &mut Fleet) -> anyhow::Result<Duration> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    fleet.gateway = socket.local_addr()?;
+    let receiving = std::thread::spawn(move || {
+        let mut room = [0; 2_048];
+        let (time, ()) = cpu_of(|| while socket.recv(&mut room).is_ok_and(|len| len > 0) {});
+        time
+    });
+    fleet.idle(MEASURED);
+    send(&fleet.sockets[0], &[], fleet.gateway);
+    Ok(receiving.join().expect("a receiver"))
 }
 
 /// The same for the engine without the socket, in a time of its own.

@@ -211,6 +211,11 @@ impl<N: Noise> Tunnel<N> {
         &self.drops
     }
 
+    /// TCP connections, those that linger after their end included.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
     pub fn totals(&self) -> Totals {
         Totals {
             peers: self.peers.len(),

@@ -9,12 +9,14 @@ use fleetgate_keys::PublicKey;
 use super::Tunnel;
 use super::peers::Slot;
 use super::session::Noise;
+use super::wheel::round_up;
 use crate::time::Mono;
 use crate::wire::{DropReason, News, Output, Refusal};
 
 /// A changed peer is told of this much later, once, whatever happens in between: a device that
-/// changes its address with every packet is one message a second.
-const PUBLISH_AFTER: Duration = Duration::from_secs(1);
+/// changes its address with every packet is four messages in three seconds. Told at the next tick of
+/// the wheel, with all that changed meanwhile, in one wake-up, and within a second.
+const PUBLISH_AFTER: Duration = Duration::from_millis(750);
 
 /// Per unknown key, and per refused peer.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -84,14 +86,14 @@ impl<N: Noise> Tunnel<N> {
     }
 
     pub(super) fn mark_changed(&mut self, slot: Slot) {
-        let at = self.now.mono + PUBLISH_AFTER;
+        let at = round_up(self.now.mono + PUBLISH_AFTER);
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if !std::mem::replace(&mut peer.changed, true) {
             self.changed.push_back((at, slot));
         }
     }
 
-    /// Tells of the peer that changed first, a second after it did.
+    /// Tells of the peer that changed first, when its time has come.
     pub(super) fn run_publish(&mut self) -> bool {
         let due = self.changed.front().is_some_and(|(at, _)| *at <= self.now.mono);
         if !due || !self.budget.publish() {
