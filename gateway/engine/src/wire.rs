@@ -12,10 +12,12 @@
 mod ask;
 mod monitor;
 mod tunnel;
+mod voice;
 
 pub use ask::*;
 pub use monitor::*;
 pub use tunnel::*;
+pub use voice::*;
 
 /// The reason of a deadline, for the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

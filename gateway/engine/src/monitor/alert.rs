@@ -1,68 +1,105 @@
-//! When somebody is to be told: hard problems and hard recoveries, measured against what was told
-//! last.
+//! What is to be told, measured against what was told last.
 //!
-//! Knows no schedule and no receiver. What was told is persisted with the state, so that a restart
-//! repeats nothing.
+//! Soft states are told to nobody. Knows no reasons to hold back, no schedule and no receiver. What
+//! was told is persisted with the state, so that a restart repeats nothing.
 
 use crate::wire::MessageKind;
 
 use super::status::{Level, Track};
 
+/// What the receivers know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<S> {
+    /// All is well, or it was never told otherwise.
+    Nothing,
+    Problem(S),
+    Flapping,
+}
+
+impl<S: Level> Told<S> {
+    /// As a state: well where there is nothing to take back.
+    pub fn state(self) -> S {
+        self.problem().unwrap_or(S::GOOD)
+    }
+
+    pub fn problem(self) -> Option<S> {
+        match self {
+            Told::Problem(state) => Some(state),
+            Told::Nothing | Told::Flapping => None,
+        }
+    }
+}
+
 /// Something to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notice<S> {
-    pub problem: bool,
-    /// What was told last; good where nothing is to be taken back.
+    pub kind: MessageKind,
+    /// What was told last.
     pub from: S,
     pub to: S,
 }
 
-/// Compares a hard state with the last one that was told. `silenced`: a host that is hard down
-/// speaks for its services; what is still true afterwards is told then.
-pub fn due<S: Level>(track: &Track<S>, notified: Option<S>, silenced: bool) -> Option<Notice<S>> {
-    if silenced || track.is_soft() || track.hard == S::PENDING {
-        return None;
+impl<S: Level> Notice<S> {
+    /// A message about the state as it is.
+    pub fn about(kind: MessageKind, state: S) -> Self {
+        Notice { kind, from: state, to: state }
     }
-    let problem = track.hard.is_problem();
-    let news = if problem { notified != Some(track.hard) } else { notified.is_some() };
-    news.then(|| Notice { problem, from: notified.unwrap_or(S::GOOD), to: track.hard })
+
+    /// What is on record as told once this is.
+    pub fn leaves(&self, before: Told<S>) -> Told<S> {
+        match self.kind {
+            MessageKind::Problem => Told::Problem(self.to),
+            MessageKind::Recovery | MessageKind::FlappingEnd => Told::Nothing,
+            MessageKind::FlappingStart => Told::Flapping,
+            _ => before,
+        }
+    }
 }
 
-impl<S> Notice<S> {
-    pub const fn kind(&self) -> MessageKind {
-        if self.problem { MessageKind::Problem } else { MessageKind::Recovery }
-    }
-}
-
-/// What is on record as told once `notice` is.
-pub fn notified<S: Level>(notice: &Notice<S>) -> Option<S> {
-    notice.problem.then_some(notice.to)
+/// The next thing to tell. The end of flapping comes before what is still wrong then, so that it is
+/// told anew; where all is well the end itself closes the case.
+pub fn next<S: Level>(told: Told<S>, track: &Track<S>, flapping: bool) -> Option<Notice<S>> {
+    let kind = match (told, flapping) {
+        (Told::Flapping, true) => return None,
+        (_, true) => MessageKind::FlappingStart,
+        (Told::Flapping, false) => MessageKind::FlappingEnd,
+        _ if track.is_soft() || track.hard == S::PENDING => return None,
+        (Told::Problem(state), false) if state == track.hard => return None,
+        (_, false) if track.hard.is_problem() => MessageKind::Problem,
+        (Told::Problem(_), false) => MessageKind::Recovery,
+        (Told::Nothing, false) => return None,
+    };
+    let to = if flapping { track.status } else { track.hard };
+    Some(Notice { kind, from: told.state(), to })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use MessageKind::{FlappingEnd, FlappingStart, Problem, Recovery};
     use fleetgate_probes::sample::Status;
 
     const OK: Option<Status> = Some(Status::Ok);
     const WARNING: Option<Status> = Some(Status::Warning);
     const CRITICAL: Option<Status> = Some(Status::Critical);
 
-    /// Feeds results with two attempts and collects what is told.
-    fn told(results: &[(Option<Status>, bool)]) -> Vec<(bool, Option<Status>, Option<Status>)> {
-        let (mut track, mut last, mut told) = (Track::pending(), None, Vec::new());
-        for (result, silenced) in results {
+    type Said = (MessageKind, Option<Status>, Option<Status>);
+
+    /// Feeds results with two attempts and collects what is told. `false`: nothing may be told.
+    fn told(results: &[(Option<Status>, bool)]) -> Vec<Said> {
+        let (mut track, mut last, mut told) = (Track::pending(), Told::Nothing, Vec::new());
+        for (result, aloud) in results {
             track.apply(*result, 2);
-            if let Some(notice) = due(&track, last, *silenced) {
-                last = notified(&notice);
-                told.push((notice.problem, notice.from, notice.to));
+            if let Some(notice) = next(last, &track, false).filter(|_| *aloud) {
+                last = notice.leaves(last);
+                told.push((notice.kind, notice.from, notice.to));
             }
         }
         told
     }
 
-    fn aloud(results: &[Option<Status>]) -> Vec<(bool, Option<Status>, Option<Status>)> {
-        told(&results.iter().map(|r| (*r, false)).collect::<Vec<_>>())
+    fn aloud(results: &[Option<Status>]) -> Vec<Said> {
+        told(&results.iter().map(|r| (*r, true)).collect::<Vec<_>>())
     }
 
     #[test]
@@ -72,26 +109,43 @@ mod tests {
 
     #[test]
     fn a_hard_problem_is_told_once_and_its_end_too() {
-        let expected = [(true, OK, CRITICAL), (false, CRITICAL, OK)];
+        let expected = [(Problem, OK, CRITICAL), (Recovery, CRITICAL, OK)];
         assert_eq!(aloud(&[OK, CRITICAL, CRITICAL, CRITICAL, OK, OK]), expected);
     }
 
     #[test]
     fn a_change_between_hard_problems_is_told_also_when_it_gets_better() {
-        let expected = [(true, OK, WARNING), (true, WARNING, CRITICAL), (true, CRITICAL, WARNING)];
+        let expected = [(Problem, OK, WARNING), (Problem, WARNING, CRITICAL), (Problem, CRITICAL, WARNING)];
         assert_eq!(aloud(&[WARNING, WARNING, CRITICAL, WARNING]), expected);
     }
 
     #[test]
     fn a_recovery_is_told_only_if_the_problem_was() {
-        let silent = [(CRITICAL, true), (CRITICAL, true), (OK, false)];
+        let silent = [(CRITICAL, false), (CRITICAL, false), (OK, true)];
         assert_eq!(told(&silent), []);
-        let outlived = [(CRITICAL, true), (CRITICAL, true), (CRITICAL, false), (OK, false)];
-        assert_eq!(told(&outlived), [(true, OK, CRITICAL), (false, CRITICAL, OK)]);
-        let recovered_inside = [(CRITICAL, false), (CRITICAL, false), (OK, true), (OK, false)];
-        assert_eq!(told(&recovered_inside), [(true, OK, CRITICAL), (false, CRITICAL, OK)]);
+        let outlived = [(CRITICAL, false), (CRITICAL, false), (CRITICAL, true), (OK, true)];
+        assert_eq!(told(&outlived), [(Problem, OK, CRITICAL), (Recovery, CRITICAL, OK)]);
+        let recovered_inside = [(CRITICAL, true), (CRITICAL, true), (OK, false), (OK, true)];
+        assert_eq!(told(&recovered_inside), [(Problem, OK, CRITICAL), (Recovery, CRITICAL, OK)]);
         let ok_and_back =
-            [(CRITICAL, false), (CRITICAL, false), (OK, true), (CRITICAL, true), (CRITICAL, false)];
-        assert_eq!(told(&ok_and_back), [(true, OK, CRITICAL)]);
+            [(CRITICAL, true), (CRITICAL, true), (OK, false), (CRITICAL, false), (CRITICAL, true)];
+        assert_eq!(told(&ok_and_back), [(Problem, OK, CRITICAL)]);
+    }
+
+    #[test]
+    fn flapping_replaces_what_would_be_told_and_its_end_says_what_is_left() {
+        let mut track = Track::pending();
+        track.apply(CRITICAL, 1);
+        let kinds =
+            |told, track: &Track<Option<Status>>, flapping| next(told, track, flapping).map(|n| n.kind);
+        assert_eq!(kinds(Told::Nothing, &track, true), Some(FlappingStart));
+        assert_eq!(kinds(Told::Problem(WARNING), &track, true), Some(FlappingStart));
+        assert_eq!(kinds(Told::Flapping, &track, true), None);
+        let end = next(Told::Flapping, &track, false).unwrap();
+        assert_eq!((end.kind, end.leaves(Told::Flapping)), (FlappingEnd, Told::Nothing));
+        assert_eq!(kinds(Told::Nothing, &track, false), Some(Problem));
+        track.apply(OK, 1);
+        assert_eq!(kinds(Told::Flapping, &track, false), Some(FlappingEnd));
+        assert_eq!(kinds(Told::Nothing, &track, false), None);
     }
 }

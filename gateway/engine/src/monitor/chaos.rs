@@ -11,9 +11,9 @@ use super::{Config, Monitor, testing};
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    Answer, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostMemory,
-    HostSpec, HostState, MonitorInput, MonitorOutput, News, Record, ServiceSpec, ServiceState, SshAnswer,
-    SshFailure, StateType, Timing,
+    Alerting, Answer, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence,
+    HostMemory, HostSpec, HostState, MessageKind, MonitorInput, MonitorOutput, News, Record, ServiceSpec,
+    ServiceState, SshAnswer, SshFailure, StateType, Timing,
 };
 
 /// Questions under way that the monitor under test allows itself.
@@ -101,7 +101,14 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
         |((name, check), every, retry, attempts)| {
             let (interval, retry) = (Duration::from_secs(every), Duration::from_secs(retry));
             let timing = Timing { interval, retry, attempts, timeout: Duration::from_secs(5) };
-            ServiceSpec { name: name.into(), check, timing, thresholds: vec![] }
+            ServiceSpec {
+                name: name.into(),
+                check,
+                timing,
+                thresholds: vec![],
+                freshness: None,
+                alerting: Alerting::default(),
+            }
         },
     )
 }
@@ -197,6 +204,7 @@ impl Bench {
             spec: spec.clone(),
             state: self.states.get(&spec.id).cloned(),
             services: self.services.iter().filter(|(k, _)| k.0 == spec.id).map(|(_, s)| s.clone()).collect(),
+            acknowledged: Vec::new(),
         };
         let memories: Vec<_> = self.specs.values().map(memory).collect();
         self.monitor.restore(memories, self.now);
@@ -224,7 +232,8 @@ impl Bench {
     fn keep(&mut self, record: Record) {
         match record {
             Record::Message(message) => {
-                assert_ne!(message.from, message.to);
+                let changes = matches!(message.kind, MessageKind::Problem | MessageKind::Recovery);
+                assert!(!changes || message.from != message.to);
                 assert_eq!(message.problem, !matches!(message.to, "up" | "ok"));
             }
             Record::Host(state) => drop(self.states.insert(state.host, state)),

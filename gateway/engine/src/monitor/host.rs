@@ -9,15 +9,18 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState, Timing,
+    AskId, Check, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState,
+    Timing,
 };
 
+use super::downtime::Window;
 use super::liveness::Liveness;
 use super::reach::Paths;
 use super::service::{Run, Service, ahead};
 use super::session::Session;
 use super::status::{Level, Track};
 use super::turn::Turn;
+use super::voice::Voice;
 
 /// A change takes effect within this time; less where the retry interval is shorter. Spreads what a
 /// change of a whole fleet's profile starts.
@@ -37,7 +40,11 @@ pub struct Host {
     pub(super) last_check: Option<Wall>,
     pub(super) source: String,
     pub(super) output: String,
-    pub(super) notified: Option<HostStatus>,
+    pub(super) voice: Voice<HostStatus>,
+    /// Downtimes that are for this host.
+    pub(super) windows: Vec<Window>,
+    /// Any parent is there, or it has none.
+    pub(super) reachable: bool,
 
     /// When its own check is due.
     pub(super) planned: Option<Mono>,
@@ -67,20 +74,21 @@ pub struct Host {
 
 impl Host {
     /// A host that is new to the monitor. Asked at once: what proves it may be there already.
-    pub fn new(spec: HostSpec, now: Now) -> Host {
-        Host { planned: Some(now.mono), ..Host::blank(spec, now) }
+    pub fn new(spec: HostSpec, windows: Vec<Window>, now: Now) -> Host {
+        Host { planned: Some(now.mono), windows, ..Host::blank(spec, now) }
     }
 
     /// Continues where an earlier run was. `away`: nobody watched for longer than an interval.
-    pub fn restored(memory: HostMemory, away: bool, turn: &mut Turn<'_>) -> Host {
-        let HostMemory { spec, state, services } = memory;
+    pub fn restored(memory: HostMemory, away: bool, windows: Vec<Window>, turn: &mut Turn<'_>) -> Host {
+        let HostMemory { spec, state, services, acknowledged } = memory;
         let Some(state) = state else {
             let planned = Some(turn.next(spec.id, &spec.timing).regular);
-            return Host { planned, ..Host::blank(spec, turn.now) };
+            return Host { planned, windows, ..Host::blank(spec, turn.now) };
         };
-        let mut host = Host::blank(spec, turn.now);
+        let mut host = Host { windows, ..Host::blank(spec, turn.now) };
         host.recall(state, away, turn.now);
         host.recall_services(services, turn.now);
+        host.recall_acks(acknowledged, turn);
         host.came = host.must_have_come();
         host.resume_plans(turn);
         host
@@ -97,7 +105,9 @@ impl Host {
             last_check: None,
             source: String::new(),
             output: String::new(),
-            notified: None,
+            voice: Voice::default(),
+            windows: Vec::new(),
+            reachable: true,
             planned: None,
             newer_than: None,
             check: None,
@@ -121,7 +131,8 @@ impl Host {
         self.track =
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
-        (self.source, self.output, self.notified) = (state.source, state.output, state.notified);
+        (self.source, self.output) = (state.source, state.output);
+        self.voice = Voice::restored(state.notified, state.voice, now);
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
         let last = state.last_check.map(|at| now.mono_at(at));
@@ -193,6 +204,7 @@ impl Host {
             self.planned = Some(turn.soon(self.soon()));
         }
         self.change_services(services, own_changed, turn);
+        self.review_all(false, turn);
     }
 
     fn change_services(&mut self, specs: Vec<ServiceSpec>, host_changed: bool, turn: &Turn<'_>) {
@@ -236,6 +248,8 @@ impl Host {
     /// Starts what is due. The host's own check comes first: what it proves spares the others
     /// theirs, and what it refutes need not be asked.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        self.find_silence(turn);
+        self.speak_due(turn);
         if self.check.is_none() && self.planned.is_some_and(|at| at <= turn.now.mono) {
             self.start_check(turn);
         }
@@ -249,13 +263,16 @@ impl Host {
         }
     }
 
-    /// When something is to be started next. While the host's own check runs, its end is awaited.
+    /// When something is to be started or said next. While the host's own check runs, no other is
+    /// started.
     pub fn wake_at(&self) -> Option<Mono> {
+        let voices = self.voices_due().into_iter().chain(self.next_silence()).min();
         if self.check.is_some() {
-            return None;
+            return voices;
         }
         let waits = |s: &&Service| s.is_idle() && !(s.rides() && self.session.is_some());
-        self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned).min()
+        let checks = self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned);
+        checks.chain(voices).min()
     }
 
     /// After a gap in our own time: what was missed is skipped, and silence in it was ours.
@@ -264,6 +281,7 @@ impl Host {
         if gap > self.spec.timing.interval {
             self.watched_from = now;
         }
+        self.excuse_silence(now);
         if self.planned.is_some_and(|at| at <= now) {
             self.planned = Some(turn.next(id, &self.spec.timing).regular);
         }
@@ -277,11 +295,30 @@ impl Host {
         self.track.status == HostStatus::Up && !self.asleep
     }
 
+    /// Why nothing can be told of the host itself.
+    pub(super) fn silence(&self) -> Option<HeldReason> {
+        match () {
+            () if !self.reachable => Some(HeldReason::Unreachable),
+            () if self.asleep || self.stale => Some(HeldReason::NotCurrent),
+            () => None,
+        }
+    }
+
+    /// Why nothing can be told of any of its services.
+    pub(super) fn silence_over_services(&self) -> Option<HeldReason> {
+        match () {
+            () if self.track.hard == HostStatus::Down => Some(HeldReason::HostDown),
+            () if !self.reachable => Some(HeldReason::Unreachable),
+            () => None,
+        }
+    }
+
     /// Checks through a tunnel that never came wait for it, and without a login nothing runs. What
     /// can never be asked is to say so.
     pub(super) fn can_start(&self, i: usize) -> bool {
         let check = &self.services[i].spec.check;
         match self.paths.refusal(check) {
+            _ if *check == Check::Passive => false,
             _ if Paths::lacks_login(check, self.spec.ssh.user.as_deref()) => false,
             Some(_) => true,
             None => self.came || !self.paths.needs_tunnel(check),
@@ -314,6 +351,7 @@ impl Host {
 
     /// The host is back: what was left alone is checked promptly, with fresh attempts.
     pub(super) fn resume_services(&mut self, at: Mono) {
+        self.excuse_silence(at);
         for i in 0..self.services.len() {
             let service = &self.services[i];
             if service.is_idle() && (service.stale || service.planned.is_none()) && self.can_start(i) {
@@ -371,7 +409,7 @@ impl Host {
             kind: self.track.kind,
             attempt: self.track.attempt,
             hard: self.track.hard,
-            reachable: true,
+            reachable: self.reachable,
             stale: self.stale,
             asleep: self.asleep,
             since: self.since,
@@ -379,7 +417,8 @@ impl Host {
             next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
             source: self.source.clone(),
             output: self.output.clone(),
-            notified: self.notified,
+            notified: self.voice.notified(),
+            voice: self.voice.state(now),
         })
     }
 }

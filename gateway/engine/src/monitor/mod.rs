@@ -7,30 +7,39 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::{HostId, PeerId};
+use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Answer, AskId, HostMemory, HostSpec, MonitorInput, MonitorOutput, News, Why};
+use crate::wire::{
+    Answer, AskId, Downtime, HostMemory, HostSpec, MonitorInput, MonitorOutput, News, Outcome, Record,
+    Submission, Why,
+};
 
 mod alert;
 mod answer;
 #[cfg(test)]
 mod chaos;
 mod depend;
+mod downtime;
+pub mod flapping;
 mod host;
 mod liveness;
 mod news;
+mod passive;
 pub mod profile;
 mod reach;
 mod round;
 mod schedule;
 mod service;
 mod session;
+mod speech;
 mod status;
 #[cfg(test)]
 mod testing;
 mod turn;
 mod vital;
+mod voice;
 
+use downtime::Window;
 use host::Host;
 use schedule::Agenda;
 use turn::{Asker, Desk, Turn};
@@ -40,6 +49,10 @@ pub use turn::Figures;
 /// Nobody called for this long after something was due: the machine slept or the process was
 /// stopped, and silence in that time was ours. Longer than any stall of a busy store.
 const GAP: Duration = Duration::from_secs(10);
+
+/// A wall clock that is so far off what the other clock lets expect has been set: more than the
+/// slewing of a day.
+const STEP: Duration = Duration::from_secs(1);
 
 /// Settings of the whole monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +78,9 @@ pub struct Monitor {
     desk: Desk,
     /// When the next call was due, at the latest.
     expected: Option<Mono>,
+    downtimes: BTreeMap<Id, Downtime>,
+    /// Both clocks at the last call.
+    last: Option<Now>,
 }
 
 impl Monitor {
@@ -77,23 +93,27 @@ impl Monitor {
             agenda: Agenda::default(),
             desk: Desk::new(seed),
             expected: None,
+            downtimes: BTreeMap::new(),
+            last: None,
         }
     }
 
-    /// Continues where an earlier run was. Once, before anything else.
+    /// Continues where an earlier run was. Once, before anything but the downtimes.
     pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, now: Now) {
         let hosts: Vec<HostMemory> = hosts.into_iter().collect();
         self.desk.woke = (!hosts.is_empty()).then_some(now.mono);
         let away = hosts.iter().filter_map(last_seen).max().map_or(Duration::MAX, |at| now.wall.since(at));
         for memory in hosts {
             let long_away = away > memory.spec.timing.interval;
-            let host = Host::restored(memory, long_away, &mut self.desk.turn(now));
+            let windows = self.windows(&memory.spec);
+            let host = Host::restored(memory, long_away, windows, &mut self.desk.turn(now));
             self.adopt(host);
         }
     }
 
     pub fn handle(&mut self, input: MonitorInput, now: Now) {
         self.notice_gap(now);
+        self.notice_step(now);
         match input {
             MonitorInput::Answer(id, answer) => self.answer(id, answer, now),
             MonitorInput::News(news) => self.news(news, now),
@@ -102,6 +122,16 @@ impl Monitor {
             MonitorInput::CheckNow { host, service } => {
                 self.with(host, now, |host, turn| host.check_now(service.as_deref(), turn));
             }
+            MonitorInput::Submit(sent) => self.submit(*sent, now),
+            MonitorInput::Acknowledge { host, service, ack } => {
+                self.with(host, now, |host, turn| host.acknowledge(service.as_deref(), ack, turn));
+            }
+            MonitorInput::Unacknowledge { host, service } => {
+                self.with(host, now, |host, turn| host.unacknowledge(service.as_deref(), turn));
+            }
+            MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
+            MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
+            MonitorInput::Mark(ticket) => self.desk.turn(now).record(Record::Reply(ticket, Outcome::Done)),
             MonitorInput::Timeout => {}
         }
         self.give_up_questions(now);
@@ -186,11 +216,50 @@ impl Monitor {
         let before = self.hosts.get(&id).map(Host::peer);
         if let Some(before) = before {
             self.unlink(id, before);
-            self.with(id, now, |host, turn| host.change(spec, turn));
+            let windows = self.windows(&spec);
+            self.with(id, now, |host, turn| {
+                host.change(spec, turn);
+                host.set_windows(windows, turn);
+            });
             self.link(id, peer);
         } else {
-            self.adopt(Host::new(spec, now));
+            let windows = self.windows(&spec);
+            self.adopt(Host::new(spec, windows, now));
         }
+    }
+
+    /// The reply follows all that the result causes.
+    fn submit(&mut self, sent: Submission, now: Now) {
+        let (ticket, host) = (sent.ticket, sent.host);
+        let mut outcome = Outcome::Unknown;
+        self.with(host, now, |host, turn| outcome = host.submit(sent, turn));
+        self.desk.turn(now).record(Record::Reply(ticket, outcome));
+    }
+
+    fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
+        self.downtimes.retain(|_, d| downtime::over_at(d) > now.wall);
+        self.downtimes.insert(downtime.id, downtime);
+        self.set_windows(now);
+    }
+
+    fn cancel_downtime(&mut self, id: Id, now: Now) {
+        self.downtimes.remove(&id);
+        self.set_windows(now);
+    }
+
+    fn set_windows(&mut self, now: Now) {
+        for id in self.ids() {
+            let windows = self.hosts.get(&id).map(|host| self.windows(&host.spec)).unwrap_or_default();
+            self.with(id, now, |host, turn| host.set_windows(windows, turn));
+        }
+    }
+
+    fn windows(&self, host: &HostSpec) -> Vec<Window> {
+        self.downtimes.values().filter_map(|downtime| Window::of(downtime, host)).collect()
+    }
+
+    fn ids(&self) -> Vec<HostId> {
+        self.hosts.keys().copied().collect()
     }
 
     fn remove(&mut self, id: HostId, now: Now) {
@@ -227,9 +296,19 @@ impl Monitor {
         self.expected = None;
         self.desk.woke = Some(now.mono);
         let gap = now.mono.since(expected);
-        let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
-        for id in hosts {
+        for id in self.ids() {
             self.with(id, now, |host, turn| host.skip_missed(gap, turn));
+        }
+    }
+
+    /// What is planned by the calendar is looked at again after a step of its clock.
+    fn notice_step(&mut self, now: Now) {
+        let last = self.last.replace(now).unwrap_or(now);
+        let expected = last.wall + now.mono.since(last.mono);
+        if expected.since(now.wall).max(now.wall.since(expected)) > STEP {
+            for id in self.ids() {
+                self.with(id, now, |host, turn| host.review_all(false, turn));
+            }
         }
     }
 

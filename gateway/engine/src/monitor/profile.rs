@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fleetgate_probes::sensors::Sensor;
 
-use crate::wire::{Check, ServiceSpec, Threshold, Timing};
+use crate::wire::{Alerting, Check, Flapping, Kinds, Notify, ServiceSpec, States, Threshold, Timing};
 
 /// `ping` always sends, so that it is asked more rarely than what evidence answers for free.
 pub const PING_INTERVAL: Duration = Duration::from_secs(300);
@@ -78,6 +78,42 @@ pub struct ServiceOverride {
     pub timeout: Option<Duration>,
     pub attempts: Option<u32>,
     pub thresholds: Option<Vec<Threshold>>,
+    pub freshness: Option<Duration>,
+    pub alerting: AlertingChange,
+}
+
+/// How an object differs from the usual in what it tells. Absent: as usual.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlertingChange {
+    pub volatile: Option<bool>,
+    pub flapping_enabled: Option<bool>,
+    pub flapping_low: Option<f64>,
+    pub flapping_high: Option<f64>,
+    /// Zero: a problem is told once.
+    pub notify_interval: Option<Duration>,
+    pub notify_delay: Option<Duration>,
+    pub notify_states: Option<States>,
+    pub notify_kinds: Option<Kinds>,
+}
+
+impl AlertingChange {
+    pub fn over(&self, usual: Alerting) -> Alerting {
+        let Alerting { volatile, flapping, notify } = usual;
+        Alerting {
+            volatile: self.volatile.unwrap_or(volatile),
+            flapping: Flapping {
+                enabled: self.flapping_enabled.unwrap_or(flapping.enabled),
+                low: self.flapping_low.unwrap_or(flapping.low),
+                high: self.flapping_high.unwrap_or(flapping.high),
+            },
+            notify: Notify {
+                interval: self.notify_interval.or(notify.interval).filter(|i| !i.is_zero()),
+                delay: self.notify_delay.unwrap_or(notify.delay),
+                states: self.notify_states.unwrap_or(notify.states),
+                kinds: self.notify_kinds.unwrap_or(notify.kinds),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +179,8 @@ impl ProfileService {
             check: self.check.clone(),
             timing: Timing { interval, ..host },
             thresholds: Vec::new(),
+            freshness: None,
+            alerting: Alerting::default(),
         }
     }
 }
@@ -158,6 +196,8 @@ fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>
                 check: check.clone(),
                 timing: host,
                 thresholds: Vec::new(),
+                freshness: None,
+                alerting: Alerting::default(),
             };
             differ(change, &mut added);
             services.push(added);
@@ -180,6 +220,8 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
     if let Some(thresholds) = &change.thresholds {
         service.thresholds.clone_from(thresholds);
     }
+    service.freshness = change.freshness.or(service.freshness);
+    service.alerting = change.alerting.over(service.alerting);
 }
 
 #[cfg(test)]

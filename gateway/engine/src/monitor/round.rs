@@ -6,14 +6,15 @@
 
 use fleetgate_probes::plugin::PluginResult;
 
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 use crate::wire::{Answer, Check, Evidence, HostStatus, Question};
 
 use super::answer::{self, Finding, Meaning};
 use super::depend::{self, On};
 use super::host::Host;
 use super::reach::Way;
-use super::service::{Held, Of, Run, Service};
+use super::service::{Held, Run, Service};
+use super::speech::surroundings;
 use super::status::Level;
 use super::turn::{Asker, Turn};
 
@@ -66,7 +67,7 @@ impl Host {
 
     /// A check that can never be asked says why, whatever it depends on.
     pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
-        self.record(i, PluginResult::unknown(why), Way::Direct, turn.now.mono, turn);
+        self.record_now(i, PluginResult::unknown(why), Way::Direct, turn.now.mono, turn);
     }
 
     fn first_question(&self, check: &Check) -> Option<Question> {
@@ -77,7 +78,7 @@ impl Host {
                 Question::Echo { peer, address, count }
             }
             Check::Tcp { port } => Question::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
-            Check::Ssh | Check::Sensor(_) | Check::Command { .. } => return None,
+            Check::Ssh | Check::Sensor(_) | Check::Command { .. } | Check::Passive => return None,
         })
     }
 
@@ -144,10 +145,9 @@ impl Host {
     ) {
         let service = &mut self.services[i];
         service.newer_than = None;
-        let limits: Vec<_> = service.spec.thresholds.iter().map(|t| (t.metric.clone(), t.limits)).collect();
-        let result = finding.result.apply(&limits);
+        let result = service.judged(finding.result);
         if !Some(result.status).is_problem() {
-            return self.record(i, result, way, at, turn);
+            return self.record_now(i, result, way, at, turn);
         }
         if finding.silence && turn.in_grace(self.spec.timing.interval) {
             return self.discard(i, turn);
@@ -161,7 +161,7 @@ impl Host {
     fn judge(&mut self, i: usize, mut held: Held, turn: &mut Turn<'_>) {
         match self.standing(held.on, held.failed_at) {
             Standing::Holds => {
-                self.record(i, held.result, held.way, held.failed_at, turn);
+                self.record_now(i, held.result, held.way, held.failed_at, turn);
             }
             Standing::Fails => self.discard(i, turn),
             Standing::Old if held.asked => self.discard(i, turn),
@@ -234,16 +234,26 @@ impl Host {
         }
     }
 
+    fn record_now(&mut self, i: usize, result: PluginResult, way: Way, at: Mono, turn: &mut Turn<'_>) {
+        self.record(i, result, way.name(), (at, turn.now.wall), turn);
+    }
+
     /// A result that counts. What waited for this service to hold again is checked promptly.
-    /// `at`: when it was so.
-    fn record(&mut self, i: usize, result: PluginResult, way: Way, at: Mono, turn: &mut Turn<'_>) {
+    /// `at`: when it was so, for what depends on it and for people.
+    pub(super) fn record(
+        &mut self,
+        i: usize,
+        result: PluginResult,
+        route: &str,
+        (at, shown): (Mono, Wall),
+        turn: &mut Turn<'_>,
+    ) {
         let next = turn.next(self.spec.id, &self.services[i].spec.timing);
-        let silenced = self.track.hard == HostStatus::Down;
-        let of = Of { host: self.spec.id, name: &self.spec.name, silenced };
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
         let held_before = service.holds();
         service.newer_than = None;
-        let records = service.take(result, way, of, next, turn.now);
+        let records = service.take(result, (route, shown), of, next, turn.now);
         if service.holds() {
             service.good_at = service.good_at.max(Some(at));
         }

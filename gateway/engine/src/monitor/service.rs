@@ -8,16 +8,17 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{
-    AskId, Check, Event, EventKind, Message, Record, Sample, ServiceSpec, ServiceState, Timing,
-};
+use crate::wire::{AskId, Check, EventKind, HeldReason, Record, Sample, ServiceSpec, ServiceState, Timing};
 
-use super::alert;
 use super::depend::On;
+use super::downtime::Window;
 use super::host::is_outdated;
+use super::passive;
 use super::reach::Way;
+use super::speech::Subject;
 use super::status::{Change, Level, Track};
 use super::turn::cause;
+use super::voice::{Said, Scene, Voice};
 
 #[derive(Debug)]
 pub struct Service {
@@ -28,7 +29,7 @@ pub struct Service {
     last_check: Option<Wall>,
     route: String,
     result: PluginResult,
-    notified: Option<Status>,
+    pub voice: Voice<Option<Status>>,
     /// When it is due, or was when it started; `None` while nothing starts it.
     pub planned: Option<Mono>,
     /// Somebody waits for a check that only what is newer can satisfy.
@@ -37,6 +38,8 @@ pub struct Service {
     /// The newest proof that it holds, for what depends on it.
     pub good_at: Option<Mono>,
     pub failed_at: Option<Mono>,
+    /// From when on silence counts.
+    heard_at: Mono,
 }
 
 /// What is under way. Never two runs of one check.
@@ -60,12 +63,15 @@ pub struct Held {
     pub asked: bool,
 }
 
-/// Who the host is, and whether it speaks for its services.
+/// Who the host is, and what of it concerns what its services say.
 #[derive(Clone, Copy, Debug)]
 pub struct Of<'a> {
     pub host: HostId,
     pub name: &'a str,
-    pub silenced: bool,
+    pub windows: &'a [Window],
+    pub covered: bool,
+    pub silence: Option<HeldReason>,
+    pub cancelled: bool,
 }
 
 /// When the next check would be: the retry of a soft failure, or the next slot.
@@ -90,12 +96,13 @@ impl Service {
             last_check: None,
             route: String::new(),
             result: PluginResult::ok(""),
-            notified: None,
+            voice: Voice::default(),
             planned: None,
             newer_than: None,
             run: Run::Idle,
             good_at: None,
             failed_at: None,
+            heard_at: now.mono,
         }
     }
 
@@ -110,7 +117,7 @@ impl Service {
             last_check: state.last_check,
             route: state.route,
             result: state.result,
-            notified: state.notified,
+            voice: Voice::restored(state.notified.map(Some), state.voice, now),
             failed_at,
             planned: ahead(state.next_check, now),
             ..Service::new(spec, now)
@@ -162,28 +169,96 @@ impl Service {
         &self.result.text
     }
 
-    /// Takes a result that counts.
-    pub fn take(&mut self, result: PluginResult, way: Way, of: Of<'_>, next: Next, now: Now) -> Vec<Record> {
+    /// Takes a result that counts, by the way it came and from when it is.
+    pub fn take(
+        &mut self,
+        result: PluginResult,
+        (route, at): (&str, Wall),
+        of: Of<'_>,
+        next: Next,
+        now: Now,
+    ) -> Vec<Record> {
         let before = self.track.status;
         let change = self.track.apply(Some(result.status), self.spec.timing.attempts);
-        self.since = if before == self.track.status { self.since } else { now.wall };
-        self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
+        let planned = if self.track.is_soft() { next.retry } else { next.regular };
+        self.planned = Some(planned).filter(|_| self.spec.check != Check::Passive);
         self.run = Run::Idle;
+        self.last_check = Some(at);
+        self.heard_at = now.mono;
+        self.route = route.to_owned();
+        self.tell(before, change, result, of, now)
+    }
+
+    /// Nothing came for too long: known to be unknown, without attempts.
+    pub fn expire(&mut self, of: Of<'_>, now: Now) -> Vec<Record> {
+        let before = self.track.status;
+        let change = self.track.settle(Some(Status::Unknown), self.spec.timing.attempts);
+        self.route = passive::SILENCE.to_owned();
+        let result = passive::silence(self.spec.freshness.unwrap_or_default());
+        self.tell(before, change, result, of, now)
+    }
+
+    /// When it will have been silent for too long; `None`: that is known, or nothing is expected.
+    pub fn silent_at(&self) -> Option<Mono> {
+        let listens = passive::listens(&self.spec.check, self.stale) && self.route != passive::SILENCE;
+        self.spec.freshness.filter(|_| listens).map(|threshold| self.heard_at + threshold)
+    }
+
+    pub fn excuse(&mut self, from: Mono) {
+        self.heard_at = self.heard_at.max(from);
+    }
+
+    pub fn last_check(&self) -> Option<Wall> {
+        self.last_check
+    }
+
+    /// A result under the thresholds of this service.
+    pub fn judged(&self, result: PluginResult) -> PluginResult {
+        let limits: Vec<_> = self.spec.thresholds.iter().map(|t| (t.metric.clone(), t.limits)).collect();
+        result.apply(&limits)
+    }
+
+    fn tell(
+        &mut self,
+        before: Option<Status>,
+        change: Option<Change<Option<Status>>>,
+        result: PluginResult,
+        of: Of<'_>,
+        now: Now,
+    ) -> Vec<Record> {
+        self.since = if before == self.track.status { self.since } else { now.wall };
         self.stale = false;
-        self.last_check = Some(now.wall);
-        self.route = way.name().to_owned();
         self.result = result;
         if self.track.status.is_problem() {
             self.failed_at = Some(now.mono);
         }
-        let notice = alert::due(&self.track, self.notified.map(Some), of.silenced);
-        if let Some(notice) = &notice {
-            self.notified = alert::notified(notice).flatten();
+        let scene = scene(&self.spec, self.stale, of, now);
+        let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
+        let mut records = vec![self.row(of.host, now)];
+        records.extend(self.sample(of.host));
+        records.extend(change.map(|change| self.event(change, of, now)));
+        records.extend(self.subject(of, now).records(said));
+        records
+    }
+
+    /// Lets it speak for another reason than a result; the row first, if anything changed.
+    pub fn speak(
+        &mut self,
+        of: Of<'_>,
+        now: Now,
+        act: impl FnOnce(
+            &mut Voice<Option<Status>>,
+            &Track<Option<Status>>,
+            &Scene<'_>,
+        ) -> Vec<Said<Option<Status>>>,
+    ) -> Vec<Record> {
+        let before = self.voice.state(now);
+        let said = act(&mut self.voice, &self.track, &scene(&self.spec, self.stale, of, now));
+        if said.is_empty() && before == self.voice.state(now) {
+            return Vec::new();
         }
         let mut records = vec![self.row(of.host, now)];
-        records.extend(self.sample(of.host, now));
-        records.extend(change.map(|change| self.event(change, of.host, now)));
-        records.extend(notice.map(|notice| self.message(notice, of, now)));
+        records.extend(self.subject(of, now).records(said));
         records
     }
 
@@ -202,44 +277,46 @@ impl Service {
                 next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
                 route: self.route.clone(),
                 result: self.result.clone(),
-                notified: self.notified,
+                notified: self.voice.notified().flatten(),
+                voice: self.voice.state(now),
             },
         )
     }
 
-    fn sample(&self, host: HostId, now: Now) -> Option<Record> {
-        let metrics = self.result.metrics.clone();
-        let sample = Sample { host, service: self.spec.name.clone(), at: now.wall, metrics };
+    fn sample(&self, host: HostId) -> Option<Record> {
+        let (metrics, at) = (self.result.metrics.clone(), self.last_check?);
+        let sample = Sample { host, service: self.spec.name.clone(), at, metrics };
         (!sample.metrics.is_empty()).then_some(Record::Sample(sample))
     }
 
-    fn event(&self, change: Change<Option<Status>>, host: HostId, now: Now) -> Record {
-        Record::Event(Event {
-            at: now.wall,
-            host,
-            service: Some(self.spec.name.clone()),
-            kind: EventKind::StateChanged {
-                from: change.from.name(),
-                to: change.to.name(),
-                hard: change.hard,
-            },
-            cause: cause(&self.track, &change, self.spec.timing.attempts),
-            evidence: self.result.text.clone(),
-        })
+    fn event(&self, change: Change<Option<Status>>, of: Of<'_>, now: Now) -> Record {
+        let kind =
+            EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
+        let cause = cause(&self.track, &change, self.spec.timing.attempts);
+        self.subject(of, now).event(kind, cause, &self.result.text)
     }
 
-    fn message(&self, notice: alert::Notice<Option<Status>>, of: Of<'_>, now: Now) -> Record {
-        Record::Message(Message {
-            at: now.wall,
+    fn subject<'a>(&'a self, of: Of<'a>, now: Now) -> Subject<'a> {
+        Subject {
             host: of.host,
-            host_name: of.name.to_owned(),
-            service: Some(self.spec.name.clone()),
-            kind: notice.kind(),
-            problem: notice.problem,
-            from: notice.from.name(),
-            to: notice.to.name(),
-            output: self.result.text.clone(),
+            name: of.name,
+            service: Some(&self.spec.name),
+            output: &self.result.text,
             since: self.since,
-        })
+            at: now.wall,
+        }
+    }
+}
+
+/// A host that is not there speaks for its services.
+fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: Of<'a>, now: Now) -> Scene<'a> {
+    Scene {
+        now,
+        rules: &spec.alerting,
+        windows: of.windows,
+        service: Some(&spec.name),
+        covered: of.covered,
+        silence: of.silence.or(stale.then_some(HeldReason::NotCurrent)),
+        cancelled: of.cancelled,
     }
 }

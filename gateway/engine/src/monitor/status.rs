@@ -16,6 +16,9 @@ pub trait Level: Copy + PartialEq {
 
     /// The lower-case name used in events and messages.
     fn name(self) -> &'static str;
+
+    /// As a plugin would end: what is pending is as good as well.
+    fn code(self) -> u8;
 }
 
 impl Level for HostStatus {
@@ -29,6 +32,10 @@ impl Level for HostStatus {
     fn name(self) -> &'static str {
         HostStatus::name(self)
     }
+
+    fn code(self) -> u8 {
+        if self.is_problem() { Status::Critical.exit_code() } else { Status::Ok.exit_code() }
+    }
 }
 
 impl Level for Option<Status> {
@@ -41,6 +48,10 @@ impl Level for Option<Status> {
 
     fn name(self) -> &'static str {
         self.map_or("pending", Status::name)
+    }
+
+    fn code(self) -> u8 {
+        self.unwrap_or(Status::Ok).exit_code()
     }
 }
 
@@ -82,6 +93,17 @@ impl<S: Level> Track<S> {
         let hard = before.hard != self.hard;
         let from = if hard { before.hard } else { before.status };
         (hard || before.status != self.status).then_some(Change { from, to: self.status, hard })
+    }
+
+    /// Turns to `status` without counting attempts: it was not for want of asking.
+    pub fn settle(&mut self, status: S, attempts: u32) -> Option<Change<S>> {
+        self.kind = StateType::Hard;
+        self.attempt = attempts;
+        let before = std::mem::replace(&mut self.hard, status);
+        let shown = std::mem::replace(&mut self.status, status);
+        let hard = before != status;
+        let from = if hard { before } else { shown };
+        (hard || shown != status).then_some(Change { from, to: status, hard })
     }
 
     /// Counts the failures of a soft state anew: what was between them was not observed.

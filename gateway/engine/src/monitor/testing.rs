@@ -1,9 +1,10 @@
 //! Hosts for the tests of this room.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::id::HostId;
-use crate::wire::{HostSpec, RoutePolicy, SshSpec, Timing};
+use crate::wire::{Alerting, HostSpec, RoutePolicy, SshSpec, Timing};
 
 /// A device with a tunnel, without services.
 pub fn host(raw: i64) -> HostSpec {
@@ -11,6 +12,8 @@ pub fn host(raw: i64) -> HostSpec {
     HostSpec {
         id,
         name: format!("cam-{raw}"),
+        labels: BTreeMap::new(),
+        parents: Vec::new(),
         peer: Some(id),
         own_tunnel: true,
         address: Some(IpAddr::V4(Ipv4Addr::new(172, 24, 0, raw as u8))),
@@ -19,6 +22,7 @@ pub fn host(raw: i64) -> HostSpec {
         route: RoutePolicy::Auto,
         max_silence: None,
         timing: Timing::DEFAULT,
+        alerting: Alerting::default(),
         services: Vec::new(),
     }
 }

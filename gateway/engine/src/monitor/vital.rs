@@ -7,11 +7,11 @@ use std::time::Duration;
 use fleetgate_probes::sample::Metric;
 
 use crate::time::Mono;
-use crate::wire::{Answer, Check, Event, EventKind, HostStatus, Message, Record, Sample};
+use crate::wire::{Answer, Check, EventKind, HostStatus, Record, Sample};
 
-use super::alert;
 use super::host::Host;
 use super::liveness::{Liveness, Next, Rules, Verdict};
+use super::speech::host_scene;
 use super::status::{Change, Level};
 use super::turn::{Asker, Turn, cause};
 
@@ -100,11 +100,11 @@ impl Host {
             }
         }
         match verdict {
-            Verdict::Alive { source, text, rtt, proof } => self.alive(source, text, rtt, proof, turn),
+            Verdict::Alive { source, text, rtt, proof } => self.proved_alive(source, text, rtt, proof, turn),
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
-            Verdict::Dead { text } => self.dead(text, turn),
+            Verdict::Dead { text } => self.found_dead("none", text, turn),
             Verdict::Unclear => self.inconclusive(turn),
         }
         self.settle_held(turn);
@@ -142,7 +142,14 @@ impl Host {
         within && !self.track.status.is_problem()
     }
 
-    fn alive(&mut self, source: &str, text: String, rtt: Option<Duration>, proof: Mono, turn: &mut Turn<'_>) {
+    pub(super) fn proved_alive(
+        &mut self,
+        source: &str,
+        text: String,
+        rtt: Option<Duration>,
+        proof: Mono,
+        turn: &mut Turn<'_>,
+    ) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         self.good_at = self.good_at.max(Some(proof));
         if std::mem::take(&mut self.asleep) {
@@ -156,10 +163,10 @@ impl Host {
         }
     }
 
-    fn dead(&mut self, text: String, turn: &mut Turn<'_>) {
+    pub(super) fn found_dead(&mut self, source: &str, text: String, turn: &mut Turn<'_>) {
         self.failed_at = Some(turn.now.mono);
         self.asleep = false;
-        self.source = "none".to_owned();
+        self.source = source.to_owned();
         self.take(HostStatus::Down, text, None, turn);
         if self.track.hard == HostStatus::Down {
             self.suspend_all(turn);
@@ -174,10 +181,9 @@ impl Host {
         (self.output, self.stale, self.last_check) = (text, false, Some(turn.now.wall));
         let next = turn.next(self.spec.id, &self.spec.timing);
         self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
-        let notice = alert::due(&self.track, self.notified, false);
-        if let Some(notice) = &notice {
-            self.notified = alert::notified(notice);
-        }
+        let covered = self.voice.in_downtime();
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+        let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
         turn.record(self.row(turn.now));
         if let Some(rtt) = rtt {
             let metrics = vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")];
@@ -187,39 +193,17 @@ impl Host {
         if let Some(change) = change {
             self.record_change(&change, turn);
         }
-        if let Some(notice) = notice {
-            self.record_message(&notice, turn);
+        self.utter(said, turn);
+        if covered != self.voice.in_downtime() {
+            self.review_services(false, turn);
         }
     }
 
     fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {
-        turn.record(Record::Event(Event {
-            at: turn.now.wall,
-            host: self.spec.id,
-            service: None,
-            kind: EventKind::StateChanged {
-                from: change.from.name(),
-                to: change.to.name(),
-                hard: change.hard,
-            },
-            cause: cause(&self.track, change, self.spec.timing.attempts),
-            evidence: self.output.clone(),
-        }));
-    }
-
-    fn record_message(&self, notice: &alert::Notice<HostStatus>, turn: &mut Turn<'_>) {
-        turn.record(Record::Message(Message {
-            at: turn.now.wall,
-            host: self.spec.id,
-            host_name: self.spec.name.clone(),
-            service: None,
-            kind: notice.kind(),
-            problem: notice.problem,
-            from: notice.from.name(),
-            to: notice.to.name(),
-            output: self.output.clone(),
-            since: self.since,
-        }));
+        let kind =
+            EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
+        let cause = cause(&self.track, change, self.spec.timing.attempts);
+        turn.record(self.subject(turn.now).event(kind, cause, &self.output));
     }
 
     /// Expected to be silent: no result, and nothing asked of what is on it.

@@ -3,6 +3,7 @@
 //!
 //! Values only. It knows nothing of sessions and packets.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,7 +15,11 @@ use fleetgate_probes::sensors::Sensor;
 use super::Why;
 use super::ask::{Answer, Ask, AskId};
 use super::tunnel::News;
-use crate::id::{HostId, PeerId};
+use super::voice::{
+    AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Outcome, Submission, Ticket,
+    VoiceState,
+};
+use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Wall};
 
 /// A host as the store has it: profile and overrides already folded into `services`.
@@ -22,6 +27,10 @@ use crate::time::{Mono, Wall};
 pub struct HostSpec {
     pub id: HostId,
     pub name: String,
+    /// What downtimes select it by.
+    pub labels: BTreeMap<String, String>,
+    /// Any of these that is there makes it reachable; with the device it stands behind.
+    pub parents: Vec<HostId>,
     /// The peer it is reached through: its own, or the device it stands behind.
     pub peer: Option<PeerId>,
     /// Its own peer (`peer == Some(id)`) can prove it alive; a host behind a device cannot be
@@ -36,6 +45,7 @@ pub struct HostSpec {
     /// Expected to be silent for this long at a time (`asleep` within it).
     pub max_silence: Option<Duration>,
     pub timing: Timing,
+    pub alerting: Alerting,
     pub services: Vec<ServiceSpec>,
 }
 
@@ -83,6 +93,9 @@ pub struct ServiceSpec {
     pub check: Check,
     pub timing: Timing,
     pub thresholds: Vec<Threshold>,
+    /// Silence of this length is a finding.
+    pub freshness: Option<Duration>,
+    pub alerting: Alerting,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -109,6 +122,8 @@ pub enum Check {
     Command {
         line: String,
     },
+    /// Nothing is asked: somebody sends the results.
+    Passive,
 }
 
 #[derive(Debug)]
@@ -124,6 +139,22 @@ pub enum MonitorInput {
         host: HostId,
         service: Option<String>,
     },
+    /// Answered by a `Reply` that follows what it causes.
+    Submit(Box<Submission>),
+    Acknowledge {
+        host: HostId,
+        service: Option<String>,
+        ack: Acknowledgement,
+    },
+    Unacknowledge {
+        host: HostId,
+        service: Option<String>,
+    },
+    /// Also before the hosts are restored.
+    Downtime(Box<Downtime>),
+    CancelDowntime(Id),
+    /// Answered by a `Reply` that follows all that was before.
+    Mark(Ticket),
     Timeout,
 }
 
@@ -133,6 +164,8 @@ pub struct HostMemory {
     pub spec: HostSpec,
     pub state: Option<HostState>,
     pub services: Vec<ServiceState>,
+    /// What is acknowledged; `None`: the host itself.
+    pub acknowledged: Vec<(Option<String>, Acknowledgement)>,
 }
 
 #[derive(Debug)]
@@ -155,6 +188,9 @@ pub enum Record {
         host: HostId,
         fingerprint: String,
     },
+    /// An acknowledgement ended by itself.
+    AckEnded(Id, Wall),
+    Reply(Ticket, Outcome),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,6 +243,7 @@ pub struct HostState {
     pub output: String,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
     pub notified: Option<HostStatus>,
+    pub voice: VoiceState,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -226,6 +263,7 @@ pub struct ServiceState {
     pub route: String,
     pub result: PluginResult,
     pub notified: Option<Status>,
+    pub voice: VoiceState,
 }
 
 /// The metrics of one result.
@@ -268,58 +306,19 @@ pub enum EventKind {
     FellAsleep,
     /// Heard from after that.
     Woke,
-}
-
-/// What a message tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MessageKind {
-    /// A hard problem, or another one than was told.
-    Problem,
-    /// What was told is over.
-    Recovery,
-    /// What was told still holds.
-    Reminder,
-    /// The state changes too often to be told each time.
-    FlappingStart,
-    /// It has calmed down; where it is well now, this also ends what was told.
-    FlappingEnd,
-    Acknowledged,
-    DowntimeStart,
-    DowntimeEnd,
-    DowntimeCancelled,
-}
-
-impl MessageKind {
-    pub const ALL: [MessageKind; 9] = [
-        MessageKind::Problem,
-        MessageKind::Recovery,
-        MessageKind::Reminder,
-        MessageKind::FlappingStart,
-        MessageKind::FlappingEnd,
-        MessageKind::Acknowledged,
-        MessageKind::DowntimeStart,
-        MessageKind::DowntimeEnd,
-        MessageKind::DowntimeCancelled,
-    ];
-
-    pub fn named(name: &str) -> Option<MessageKind> {
-        MessageKind::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// The lower-case name used in the API, the store and the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            MessageKind::Problem => "problem",
-            MessageKind::Recovery => "recovery",
-            MessageKind::Reminder => "reminder",
-            MessageKind::FlappingStart => "flapping_start",
-            MessageKind::FlappingEnd => "flapping_end",
-            MessageKind::Acknowledged => "acknowledged",
-            MessageKind::DowntimeStart => "downtime_start",
-            MessageKind::DowntimeEnd => "downtime_end",
-            MessageKind::DowntimeCancelled => "downtime_cancelled",
-        }
-    }
+    /// A message that was not sent.
+    NotificationHeld {
+        kind: MessageKind,
+        from: &'static str,
+        to: &'static str,
+        reason: HeldReason,
+    },
+    FlappingStarted,
+    FlappingEnded,
+    DowntimeStarted,
+    DowntimeEnded,
+    /// With the reason.
+    AcknowledgementEnded(Id, AckEnd),
 }
 
 /// Something a person is to be told; the store's outbox gives it its stable id.

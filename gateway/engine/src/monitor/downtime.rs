@@ -1,0 +1,155 @@
+//! When a downtime has its effect on one object, by SEMANTICS 6.
+//!
+//! Calendar times: a stepped clock moves them, as whoever planned the work would. Fixed ones are
+//! open from their start up to their end; a flexible one begins with the first failure in between
+//! and lasts from there. Any number may overlap. Knows nothing of what is told.
+
+use std::time::Duration;
+
+use crate::id::Id;
+use crate::time::Wall;
+use crate::wire::{Downtime, HostScope, HostSpec};
+
+/// A downtime as one host sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub id: Id,
+    /// `None`: the host itself and all its services.
+    pub service: Option<String>,
+    start: Wall,
+    end: Wall,
+    duration: Option<Duration>,
+}
+
+impl Window {
+    /// `None`: it is not for this host.
+    pub fn of(downtime: &Downtime, host: &HostSpec) -> Option<Window> {
+        let meant = match &downtime.scope.hosts {
+            HostScope::One(id) => *id == host.id,
+            HostScope::Labels(labels) => labels.iter().all(|(k, v)| host.labels.get(k) == Some(v)),
+        };
+        meant.then(|| Window {
+            id: downtime.id,
+            service: downtime.scope.service.clone(),
+            start: downtime.start,
+            end: downtime.end,
+            duration: downtime.duration,
+        })
+    }
+
+    fn is_open(&self, now: Wall) -> bool {
+        self.start <= now && now < self.end
+    }
+}
+
+/// From when on a downtime can have no effect any more.
+pub fn over_at(downtime: &Downtime) -> Wall {
+    downtime.end + downtime.duration.unwrap_or_default()
+}
+
+/// The flexible downtimes of one object that have begun, and until when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun(pub Vec<(Id, Wall)>);
+
+impl Begun {
+    /// Whether any has its effect now. `failing`: the object is not well, which begins a flexible
+    /// one, once.
+    pub fn see<'a>(
+        &mut self,
+        own: impl Iterator<Item = &'a Window> + Clone,
+        failing: bool,
+        now: Wall,
+    ) -> bool {
+        self.0.retain(|(id, _)| own.clone().any(|w| w.id == *id));
+        for window in own.clone().filter(|w| failing && w.is_open(now)) {
+            if let Some(duration) = window.duration.filter(|_| self.until(window.id).is_none()) {
+                self.0.push((window.id, now + duration));
+            }
+        }
+        own.clone().any(|w| match w.duration {
+            None => w.is_open(now),
+            Some(_) => self.until(w.id).is_some_and(|until| now < until),
+        })
+    }
+
+    /// When the answer of `see` may be another one without a result.
+    pub fn next<'a>(&self, own: impl Iterator<Item = &'a Window>, now: Wall) -> Option<Wall> {
+        let times = own.flat_map(|w| [Some(w.start), Some(w.end), self.until(w.id)]);
+        times.flatten().filter(|at| *at > now).min()
+    }
+
+    fn until(&self, id: Id) -> Option<Wall> {
+        self.0.iter().find(|(begun, _)| *begun == id).map(|(_, until)| *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Wall {
+        Wall::from_millis(secs * 1_000)
+    }
+
+    fn window(id: i64, start: i64, end: i64, duration: Option<u64>) -> Window {
+        let duration = duration.map(Duration::from_secs);
+        Window { id: Id::from_i64(id), service: None, start: at(start), end: at(end), duration }
+    }
+
+    /// Looks at each second in which the object fails or not: `x` in effect.
+    fn effects(windows: &[Window], failing: impl Fn(i64) -> bool, until: i64) -> String {
+        let mut begun = Begun::default();
+        let mut see = |t| begun.see(windows.iter(), failing(t), at(t));
+        (0..until).map(|t| if see(t) { 'x' } else { '.' }).collect()
+    }
+
+    #[test]
+    fn a_fixed_one_holds_from_its_start_up_to_its_end() {
+        assert_eq!(effects(&[window(1, 2, 5, None)], |_| false, 8), "..xxx...");
+    }
+
+    #[test]
+    fn a_flexible_one_begins_with_the_first_failure_inside_and_may_outlast_its_window() {
+        let flexible = [window(1, 2, 6, Some(4))];
+        assert_eq!(effects(&flexible, |_| false, 12), "............");
+        assert_eq!(effects(&flexible, |t| t == 5, 12), ".....xxxx...");
+        assert_eq!(effects(&flexible, |t| t < 2, 12), "............");
+        assert_eq!(effects(&flexible, |t| t < 3, 12), "..xxxx......");
+        assert_eq!(effects(&flexible, |t| t >= 6, 12), "............");
+    }
+
+    #[test]
+    fn a_flexible_one_begins_once() {
+        assert_eq!(effects(&[window(1, 0, 9, Some(2))], |t| t == 1 || t == 6, 10), ".xx.......");
+    }
+
+    #[test]
+    fn overlapping_ones_nest() {
+        let both = [window(1, 1, 4, None), window(2, 3, 6, None), window(3, 0, 9, Some(1))];
+        assert_eq!(effects(&both, |t| t == 7, 9), ".xxxxx.x.");
+    }
+
+    #[test]
+    fn what_was_cancelled_is_forgotten() {
+        let mut begun = Begun::default();
+        let flexible = [window(1, 0, 9, Some(5))];
+        assert!(begun.see(flexible.iter(), true, at(1)));
+        assert!(!begun.see([].iter(), true, at(2)));
+        assert_eq!(begun, Begun::default());
+    }
+
+    #[test]
+    fn the_next_look_is_at_the_next_edge() {
+        let windows = [window(1, 2, 5, None), window(2, 1, 9, Some(20))];
+        let mut begun = Begun::default();
+        let mut next = |t, failing| {
+            begun.see(windows.iter(), failing, at(t));
+            begun.next(windows.iter(), at(t))
+        };
+        assert_eq!(next(0, false), Some(at(1)));
+        assert_eq!(next(1, false), Some(at(2)));
+        assert_eq!(next(5, true), Some(at(9)));
+        assert_eq!(next(9, true), Some(at(25)));
+        assert_eq!(next(25, true), None);
+    }
+}

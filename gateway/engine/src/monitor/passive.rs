@@ -1,0 +1,113 @@
+//! Results that somebody sends, and what it means that nobody does, by SEMANTICS 5.
+//!
+//! They go through the same machine as any other. Each carries its own time: one that is older than
+//! what is known is ignored. Silence longer than a service allows is UNKNOWN at once, except where
+//! nothing could be expected: while its host is down, out of reach or asleep, and for one threshold
+//! after that, a restart or a suspend.
+
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::Status;
+
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{Check, HostStatus, Outcome, Submission};
+
+use super::host::Host;
+use super::liveness::age;
+use super::speech::surroundings;
+use super::turn::Turn;
+
+/// The route of a result that was sent.
+pub const SENT: &str = "passive";
+/// The route of a finding that nothing came.
+pub const SILENCE: &str = "none";
+
+impl Host {
+    pub fn submit(&mut self, sent: Submission, turn: &mut Turn<'_>) -> Outcome {
+        let at = sent.at.min(turn.now.wall);
+        match sent.service.as_deref().map(|name| self.position(name)) {
+            None => self.submit_own(sent.result, at, turn),
+            Some(Some(i)) => self.submit_to(i, sent.result, at, turn),
+            Some(None) => Outcome::Unknown,
+        }
+    }
+
+    /// Ends like a host check's plugin: 0 and 1 mean that it is up.
+    fn submit_own(&mut self, result: PluginResult, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+        if is_older(self.last_check, at, turn.now) {
+            return Outcome::Older;
+        }
+        let text = result.text;
+        match result.status {
+            Status::Ok | Status::Warning => self.proved_alive(SENT, text, None, turn.now.mono, turn),
+            Status::Critical | Status::Unknown => self.found_dead(SENT, text, turn),
+        }
+        self.last_check = Some(at);
+        turn.record(self.row(turn.now));
+        Outcome::Done
+    }
+
+    fn submit_to(&mut self, i: usize, result: PluginResult, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+        if is_older(self.services[i].last_check(), at, turn.now) {
+            return Outcome::Older;
+        }
+        let service = &mut self.services[i];
+        let result = service.judged(result);
+        // A check that is under way goes on; it will be the newer one.
+        let run = std::mem::replace(&mut service.run, super::service::Run::Idle);
+        self.record(i, result, SENT, (turn.now.mono, at), turn);
+        self.services[i].run = run;
+        Outcome::Done
+    }
+
+    /// When the next service has been silent for too long.
+    pub(super) fn next_silence(&self) -> Option<Mono> {
+        if !self.expects_results() {
+            return None;
+        }
+        self.services.iter().filter_map(super::service::Service::silent_at).min()
+    }
+
+    pub(super) fn find_silence(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if self.next_silence().is_none_or(|at| at > now) {
+            return;
+        }
+        for i in 0..self.services.len() {
+            if self.services[i].silent_at().is_some_and(|at| at <= now) {
+                self.record_silence(i, turn);
+            }
+        }
+    }
+
+    fn record_silence(&mut self, i: usize, turn: &mut Turn<'_>) {
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let service = &mut self.services[i];
+        let records = service.expire(of, turn.now);
+        records.into_iter().for_each(|record| turn.record(record));
+    }
+
+    fn expects_results(&self) -> bool {
+        self.reachable && !self.asleep && self.track.hard != HostStatus::Down
+    }
+
+    /// Silence so far could not be helped.
+    pub(super) fn excuse_silence(&mut self, from: Mono) {
+        self.services.iter_mut().for_each(|service| service.excuse(from));
+    }
+}
+
+/// A stored time in the future is of a clock that was wrong: it does not count.
+fn is_older(newest: Option<Wall>, at: Wall, now: Now) -> bool {
+    newest.is_some_and(|newest| newest <= now.wall && at < newest)
+}
+
+/// What is said of a service that nothing was heard of.
+pub fn silence(threshold: std::time::Duration) -> PluginResult {
+    PluginResult::unknown(format!("no result for {}", age(threshold)))
+}
+
+/// Whether silence of this service means something: one that is asked and waits for what it depends
+/// on is not current, and that is all.
+pub fn listens(check: &Check, stale: bool) -> bool {
+    *check == Check::Passive || !stale
+}

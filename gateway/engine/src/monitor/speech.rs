@@ -1,0 +1,241 @@
+//! From what an object says to what is committed; and what people do about a host: downtimes and
+//! acknowledgements reach its voice and those of its services here.
+//!
+//! Decides nothing about what is said: that is `voice.rs`.
+
+use fleetgate_probes::sample::Status;
+
+use crate::id::HostId;
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{
+    Acknowledgement, Event, EventKind, HeldReason, HostSpec, HostStatus, Message, MessageKind, Record,
+};
+
+use super::downtime::Window;
+use super::host::Host;
+use super::service::Of;
+use super::status::{Level, Track};
+use super::turn::Turn;
+use super::voice::{Said, Scene, Voice};
+
+/// Whom it is said of.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub host: HostId,
+    pub name: &'a str,
+    pub service: Option<&'a str>,
+    pub output: &'a str,
+    pub since: Wall,
+    pub at: Wall,
+}
+
+impl Subject<'_> {
+    pub fn records<S: Level>(&self, said: Vec<Said<S>>) -> Vec<Record> {
+        said.into_iter().flat_map(|said| self.record(said)).collect()
+    }
+
+    fn record<S: Level>(&self, said: Said<S>) -> Vec<Record> {
+        match said {
+            Said::Told(notice) => vec![self.message(notice.kind, notice.from, notice.to)],
+            Said::Held(notice, reason) => {
+                let (from, to) = (notice.from.name(), notice.to.name());
+                let kind = EventKind::NotificationHeld { kind: notice.kind, from, to, reason };
+                vec![self.event(kind, reason.words().to_owned(), self.output)]
+            }
+            Said::Flapping { begins, percent } => {
+                let kind = if begins { EventKind::FlappingStarted } else { EventKind::FlappingEnded };
+                vec![self.event(
+                    kind,
+                    format!("{percent:.0} % of the last results were changes"),
+                    self.output,
+                )]
+            }
+            Said::Downtime { begins } => {
+                let kind = if begins { EventKind::DowntimeStarted } else { EventKind::DowntimeEnded };
+                let cause = if begins { "nobody is told of it" } else { "what is wrong is told again" };
+                vec![self.event(kind, cause.to_owned(), self.output)]
+            }
+            Said::AckEnded(ack, end) => {
+                let event = self.event(
+                    EventKind::AcknowledgementEnded(ack.id, end),
+                    end.words().to_owned(),
+                    &ack.words,
+                );
+                vec![Record::AckEnded(ack.id, self.at), event]
+            }
+        }
+    }
+
+    pub fn event(&self, kind: EventKind, cause: String, evidence: &str) -> Record {
+        Record::Event(Event {
+            at: self.at,
+            host: self.host,
+            service: self.service.map(str::to_owned),
+            kind,
+            cause,
+            evidence: evidence.to_owned(),
+        })
+    }
+
+    fn message<S: Level>(&self, kind: MessageKind, from: S, to: S) -> Record {
+        Record::Message(Message {
+            at: self.at,
+            host: self.host,
+            host_name: self.name.to_owned(),
+            service: self.service.map(str::to_owned),
+            kind,
+            problem: to.is_problem(),
+            from: from.name(),
+            to: to.name(),
+            output: self.output.to_owned(),
+            since: self.since,
+        })
+    }
+}
+
+impl Host {
+    /// Lets everything speak whose time has come.
+    pub(super) fn speak_due(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if self.voice.due().is_some_and(|at| at <= now) {
+            self.speak(false, turn, Voice::review);
+        }
+        for i in 0..self.services.len() {
+            if self.services[i].voice.due().is_some_and(|at| at <= now) {
+                self.speak_of(i, false, turn, Voice::review);
+            }
+        }
+    }
+
+    /// When the first of them wants to look.
+    pub(super) fn voices_due(&self) -> Option<Mono> {
+        self.services.iter().filter_map(|s| s.voice.due()).chain(self.voice.due()).min()
+    }
+
+    /// Everything looks again: what surrounds it has changed. `cancelled`: a downtime was taken away.
+    pub(super) fn review_all(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
+        self.speak(cancelled, turn, Voice::review);
+        self.review_services(cancelled, turn);
+    }
+
+    pub(super) fn review_services(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
+        for i in 0..self.services.len() {
+            self.speak_of(i, cancelled, turn, Voice::review);
+        }
+    }
+
+    /// The downtimes that are for this host now.
+    pub fn set_windows(&mut self, windows: Vec<Window>, turn: &mut Turn<'_>) {
+        if windows != self.windows {
+            let cancelled = windows.len() < self.windows.len();
+            self.windows = windows;
+            self.review_all(cancelled, turn);
+        }
+    }
+
+    pub fn acknowledge(&mut self, service: Option<&str>, ack: Acknowledgement, turn: &mut Turn<'_>) {
+        match service.map(|name| self.position(name)) {
+            None => self.speak(false, turn, |v, track, scene| v.acknowledge(ack, track, scene)),
+            Some(Some(i)) => {
+                self.speak_of(i, false, turn, |v, track, scene| v.acknowledge(ack, track, scene))
+            }
+            Some(None) => turn.record(Record::AckEnded(ack.id, turn.now.wall)),
+        }
+    }
+
+    pub fn unacknowledge(&mut self, service: Option<&str>, turn: &mut Turn<'_>) {
+        match service.map(|name| self.position(name)) {
+            None => self.speak(false, turn, Voice::unacknowledge),
+            Some(Some(i)) => self.speak_of(i, false, turn, Voice::unacknowledge),
+            Some(None) => {}
+        }
+    }
+
+    /// Takes acknowledgements back from an earlier run. One of what is no more ends.
+    pub(super) fn recall_acks(&mut self, acks: Vec<(Option<String>, Acknowledgement)>, turn: &mut Turn<'_>) {
+        for (service, ack) in acks {
+            match service.as_deref().map(|name| self.position(name)) {
+                None => self.voice.recall_ack(ack),
+                Some(Some(i)) => self.services[i].voice.recall_ack(ack),
+                Some(None) => turn.record(Record::AckEnded(ack.id, turn.now.wall)),
+            }
+        }
+    }
+
+    pub(super) fn position(&self, service: &str) -> Option<usize> {
+        self.services.iter().position(|s| s.spec.name == service)
+    }
+
+    fn speak(
+        &mut self,
+        cancelled: bool,
+        turn: &mut Turn<'_>,
+        act: impl FnOnce(&mut Voice<HostStatus>, &Track<HostStatus>, &Scene<'_>) -> Vec<Said<HostStatus>>,
+    ) {
+        let (before, covered) = (self.voice.state(turn.now), self.voice.in_downtime());
+        let silence = self.silence();
+        let scene = Scene { cancelled, ..host_scene(&self.spec, &self.windows, silence, turn.now) };
+        let said = act(&mut self.voice, &self.track, &scene);
+        if said.is_empty() && before == self.voice.state(turn.now) {
+            return;
+        }
+        turn.record(self.row(turn.now));
+        self.utter(said, turn);
+        if covered != self.voice.in_downtime() {
+            self.review_services(cancelled, turn);
+        }
+    }
+
+    pub(super) fn utter(&self, said: Vec<Said<HostStatus>>, turn: &mut Turn<'_>) {
+        let subject = self.subject(turn.now);
+        subject.records(said).into_iter().for_each(|record| turn.record(record));
+    }
+
+    pub(super) fn subject(&self, now: Now) -> Subject<'_> {
+        Subject {
+            host: self.spec.id,
+            name: &self.spec.name,
+            service: None,
+            output: &self.output,
+            since: self.since,
+            at: now.wall,
+        }
+    }
+
+    fn speak_of(
+        &mut self,
+        i: usize,
+        cancelled: bool,
+        turn: &mut Turn<'_>,
+        act: impl FnOnce(&mut ServiceVoice, &ServiceTrack, &Scene<'_>) -> Vec<Said<Option<Status>>>,
+    ) {
+        let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
+        let of = Of { cancelled, ..of };
+        let records = self.services[i].speak(of, turn.now, act);
+        records.into_iter().for_each(|record| turn.record(record));
+    }
+}
+
+type ServiceVoice = Voice<Option<Status>>;
+type ServiceTrack = Track<Option<Status>>;
+
+pub fn host_scene<'a>(
+    spec: &'a HostSpec,
+    windows: &'a [Window],
+    silence: Option<HeldReason>,
+    now: Now,
+) -> Scene<'a> {
+    let (rules, service, covered) = (&spec.alerting, None, false);
+    Scene { now, rules, windows, service, covered, silence, cancelled: false }
+}
+
+/// What a host is for its services.
+pub fn surroundings<'a>(
+    spec: &'a HostSpec,
+    windows: &'a [Window],
+    silence: Option<HeldReason>,
+    voice: &Voice<HostStatus>,
+) -> Of<'a> {
+    let (name, covered) = (spec.name.as_str(), voice.in_downtime());
+    Of { host: spec.id, name, windows, covered, silence, cancelled: false }
+}

@@ -1,0 +1,324 @@
+//! What one object says and when: the comparison of `alert.rs`, held back or not by SEMANTICS 6.
+//!
+//! The same for hosts and services. Told of results and of the time, it says what is to be told,
+//! what was held back and why (once for each transition), and when it wants to look again. What it
+//! remembers is persisted with the state. Knows no schedule of checks and no receiver.
+
+use std::time::Duration;
+
+use crate::time::{Mono, Now};
+use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, MessageKind, VoiceState};
+
+use super::alert::{self, Notice, Told};
+use super::downtime::{Begun, Window};
+use super::flapping::Ring;
+use super::status::{Change, Level, Track};
+
+/// What surrounds the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    pub now: Now,
+    pub rules: &'a Alerting,
+    /// Downtimes of the host, and which of its services this is (`None`: the host itself).
+    pub windows: &'a [Window],
+    pub service: Option<&'a str>,
+    /// The host is in a downtime, which covers its services.
+    pub covered: bool,
+    /// Why nothing can be told at all.
+    pub silence: Option<HeldReason>,
+    /// A downtime was taken away just now.
+    pub cancelled: bool,
+}
+
+impl<'a> Scene<'a> {
+    fn own(&self) -> impl Iterator<Item = &'a Window> + Clone + use<'a> {
+        let (windows, service) = (self.windows, self.service);
+        windows.iter().filter(move |w| w.service.as_deref() == service)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said<S> {
+    Told(Notice<S>),
+    Held(Notice<S>, HeldReason),
+    Flapping { begins: bool, percent: f64 },
+    Downtime { begins: bool },
+    AckEnded(Acknowledgement, AckEnd),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Voice<S> {
+    told: Told<S>,
+    recent: Ring,
+    flapping: bool,
+    ack: Option<Box<Acknowledgement>>,
+    begun: Begun,
+    own_downtime: bool,
+    in_downtime: bool,
+    remind_from: Option<Mono>,
+    problem_since: Option<Mono>,
+    awaits_result: bool,
+    held: Option<Held>,
+    /// When it wants to look again without a result.
+    due: Option<Mono>,
+}
+
+impl<S: Level> Default for Voice<S> {
+    fn default() -> Self {
+        Voice::restored(None, VoiceState::default(), Now::default())
+    }
+}
+
+impl<S: Level> Voice<S> {
+    /// Goes on where an earlier run was; looks at once.
+    pub fn restored(notified: Option<S>, state: VoiceState, now: Now) -> Self {
+        let told = notified.map_or(Told::Nothing, Told::Problem);
+        Voice {
+            told: if state.told_flapping { Told::Flapping } else { told },
+            recent: state.recent,
+            flapping: state.flapping,
+            ack: None,
+            begun: Begun(state.begun),
+            own_downtime: state.own_downtime,
+            in_downtime: state.in_downtime,
+            remind_from: state.remind_from.map(|at| now.mono_at(at)),
+            problem_since: state.problem_since.map(|at| now.mono_at(at)),
+            awaits_result: state.awaits_result,
+            held: state.held,
+            due: Some(now.mono),
+        }
+    }
+
+    pub fn state(&self, now: Now) -> VoiceState {
+        VoiceState {
+            recent: self.recent,
+            flapping: self.flapping,
+            told_flapping: self.told == Told::Flapping,
+            in_downtime: self.in_downtime,
+            own_downtime: self.own_downtime,
+            begun: self.begun.0.clone(),
+            remind_from: self.remind_from.map(|at| now.wall_at(at)),
+            problem_since: self.problem_since.map(|at| now.wall_at(at)),
+            awaits_result: self.awaits_result,
+            held: self.held,
+        }
+    }
+
+    pub fn notified(&self) -> Option<S> {
+        self.told.problem()
+    }
+
+    pub fn in_downtime(&self) -> bool {
+        self.in_downtime
+    }
+
+    pub fn due(&self) -> Option<Mono> {
+        self.due
+    }
+
+    /// A result was applied to `track`; `before` is what was shown.
+    pub fn hear(
+        &mut self,
+        before: S,
+        track: &Track<S>,
+        change: Option<&Change<S>>,
+        scene: &Scene<'_>,
+    ) -> Vec<Said<S>> {
+        let mut said = Vec::new();
+        self.recent.push(track.status.code());
+        self.awaits_result = matches!(scene.silence, Some(HeldReason::HostDown | HeldReason::Unreachable));
+        self.problem_since = match self.problem_since {
+            _ if !track.hard.is_problem() => None,
+            since => since.or(Some(scene.now.mono)),
+        };
+        self.end_ack_by_state(before, track.status, &mut said);
+        self.see_flapping(scene, &mut said);
+        self.see_time(track, scene, &mut said);
+        if self.flapping && change.is_some_and(|c| c.hard) {
+            self.hold(hard_notice(self.told, track), HeldReason::Flapping, &mut said);
+        }
+        self.repeat(track, scene, &mut said);
+        self.speak(track, scene, &mut said);
+        said
+    }
+
+    /// Something else than a result may have changed what can be told.
+    pub fn review(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        let mut said = Vec::new();
+        if self.flapping && !scene.rules.flapping.enabled {
+            self.see_flapping(scene, &mut said);
+        }
+        self.see_time(track, scene, &mut said);
+        self.speak(track, scene, &mut said);
+        said
+    }
+
+    /// Takes an acknowledgement back from an earlier run.
+    pub fn recall_ack(&mut self, ack: Acknowledgement) {
+        self.ack = Some(Box::new(ack));
+    }
+
+    /// Somebody knows. What is well by now needs no acknowledgement.
+    pub fn acknowledge(&mut self, ack: Acknowledgement, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        if !track.status.is_problem() {
+            return vec![Said::AckEnded(ack, AckEnd::Well)];
+        }
+        self.ack = Some(Box::new(ack));
+        let mut said = self.review(track, scene);
+        self.mention(MessageKind::Acknowledged, track, scene, &mut said);
+        said
+    }
+
+    pub fn unacknowledge(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        self.ack = None;
+        self.review(track, scene)
+    }
+
+    fn end_ack_by_state(&mut self, before: S, status: S, said: &mut Vec<Said<S>>) {
+        let end = match &self.ack {
+            Some(_) if !status.is_problem() => AckEnd::Well,
+            Some(ack) if !ack.sticky && before != status => AckEnd::StateChanged,
+            _ => return,
+        };
+        said.extend(self.ack.take().map(|ack| Said::AckEnded(*ack, end)));
+    }
+
+    fn see_flapping(&mut self, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let flaps = self.recent.flaps(self.flapping, &scene.rules.flapping);
+        if flaps != self.flapping {
+            said.push(Said::Flapping { begins: flaps, percent: self.recent.percent() });
+        }
+        self.flapping = flaps;
+    }
+
+    /// What the calendar alone decides: downtimes, and the end of an acknowledgement.
+    fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let failing = track.status.is_problem() && scene.silence != Some(HeldReason::NotCurrent);
+        let own = self.begun.see(scene.own(), failing, scene.now.wall);
+        self.in_downtime = own || scene.covered;
+        if own != self.own_downtime {
+            self.own_downtime = own;
+            said.push(Said::Downtime { begins: own });
+            let kind = match (own, scene.cancelled) {
+                (true, _) => MessageKind::DowntimeStart,
+                (false, true) => MessageKind::DowntimeCancelled,
+                (false, false) => MessageKind::DowntimeEnd,
+            };
+            self.mention(kind, track, scene, said);
+        }
+        let expired = |a: &mut Box<Acknowledgement>| a.expires.is_some_and(|at| at <= scene.now.wall);
+        said.extend(self.ack.take_if(expired).map(|ack| Said::AckEnded(*ack, AckEnd::Expired)));
+    }
+
+    /// Tells what is owed, as far as nothing holds it back; then plans the next look.
+    fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        loop {
+            let Some(notice) = alert::next(self.told, track, self.flapping) else {
+                self.held = self.held.filter(|held| held.reason == HeldReason::Flapping);
+                break;
+            };
+            match self.obstacle(&notice, scene) {
+                None => self.tell(notice, scene.now.mono, said),
+                // Nobody wants to hear of it; it is over all the same.
+                Some(HeldReason::Kind) if notice.kind != MessageKind::Problem => {
+                    self.hold(notice, HeldReason::Kind, said);
+                    self.told = notice.leaves(self.told);
+                }
+                Some(reason) => {
+                    self.hold(notice, reason, said);
+                    break;
+                }
+            }
+        }
+        self.remind(track, scene, said);
+        self.due = self.next_look(track, scene);
+    }
+
+    fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Said<S>>) {
+        self.told = notice.leaves(self.told);
+        self.remind_from = Some(now);
+        self.held = None;
+        said.push(Said::Told(notice));
+    }
+
+    fn hold(&mut self, notice: Notice<S>, reason: HeldReason, said: &mut Vec<Said<S>>) {
+        let held = Some(Held { kind: notice.kind, to: notice.to.code(), reason });
+        if self.held != held {
+            self.held = held;
+            said.push(Said::Held(notice, reason));
+        }
+    }
+
+    /// The first thing that holds a notice back.
+    fn obstacle(&self, notice: &Notice<S>, scene: &Scene<'_>) -> Option<HeldReason> {
+        let problem = matches!(notice.kind, MessageKind::Problem | MessageKind::Reminder);
+        let (notify, now) = (&scene.rules.notify, scene.now.mono);
+        let early = |since: Mono| now.since(since) < notify.delay;
+        let obstacles = [
+            (scene.silence.is_some(), scene.silence.unwrap_or(HeldReason::NotCurrent)),
+            (self.awaits_result, HeldReason::NotCurrent),
+            (self.in_downtime, HeldReason::Downtime),
+            (problem && self.ack.is_some(), HeldReason::Acknowledged),
+            (problem && !notify.states.has(notice.to.code()), HeldReason::State),
+            (!notify.kinds.has(notice.kind), HeldReason::Kind),
+            (
+                problem && self.told == Told::Nothing && self.problem_since.is_some_and(early),
+                HeldReason::Delay,
+            ),
+        ];
+        obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
+    }
+
+    /// A volatile object tells each hard failure. What is held back of these is no transition.
+    fn repeat(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let again = scene.rules.volatile && !self.flapping && !track.is_soft();
+        if again && track.hard.is_problem() && self.told == Told::Problem(track.hard) {
+            let notice = Notice::about(MessageKind::Problem, track.hard);
+            if self.obstacle(&notice, scene).is_none() {
+                self.tell(notice, scene.now.mono, said);
+            }
+        }
+    }
+
+    /// What people did is told only to those who asked for it, whatever else is silent.
+    fn mention(&mut self, kind: MessageKind, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        if scene.rules.notify.kinds.has(kind) {
+            said.push(Said::Told(Notice::about(kind, track.status)));
+        }
+    }
+
+    /// By timer, for as long as nothing stands against it; after a silence the interval begins anew.
+    fn remind(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let notice = Notice::about(MessageKind::Reminder, track.hard);
+        let owed = self.told == Told::Problem(track.hard) && !track.is_soft() && !self.flapping;
+        let wanted = scene.rules.notify.interval.filter(|_| owed && self.obstacle(&notice, scene).is_none());
+        let Some(interval) = wanted else {
+            self.remind_from = None;
+            return;
+        };
+        let from = *self.remind_from.get_or_insert(scene.now.mono);
+        if scene.now.mono.since(from) >= interval {
+            self.tell(notice, scene.now.mono, said);
+        }
+    }
+
+    fn next_look(&self, track: &Track<S>, scene: &Scene<'_>) -> Option<Mono> {
+        let (now, notify) = (scene.now, &scene.rules.notify);
+        let after = |from: Option<Mono>, wait: Option<Duration>| Some(from? + wait?);
+        let delay = after(self.problem_since.filter(|_| track.hard.is_problem()), Some(notify.delay));
+        let reminder = after(self.remind_from, notify.interval);
+        let edge = self.begun.next(scene.own(), now.wall);
+        let expiry = self.ack.as_ref().and_then(|ack| ack.expires);
+        let by_calendar = edge.into_iter().chain(expiry).map(|at| now.mono + at.since(now.wall));
+        delay.into_iter().chain(reminder).chain(by_calendar).filter(|at| *at > now.mono).min()
+    }
+}
+
+/// What would be told of the hard state if it did not flap.
+fn hard_notice<S: Level>(told: Told<S>, track: &Track<S>) -> Notice<S> {
+    let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
+    Notice { kind, from: told.state(), to: track.hard }
+}
+
+#[cfg(test)]
+mod tests;
