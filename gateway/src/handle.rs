@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::wire::{Command, MonitorInput};
+use fleetgate_engine::wire::{Command, MonitorInput, Outcome, Submission, Ticket};
 use tokio::sync::mpsc;
 
 use crate::config::TimingDefaults;
@@ -86,6 +86,21 @@ impl Handle {
 
     pub async fn check_now(&self, host: HostId, service: Option<String>) {
         self.monitor(MonitorInput::CheckNow { host, service }).await;
+    }
+
+    /// A result that somebody sent; `None`: it is not on disk in good time.
+    pub async fn submit(&self, make: impl FnOnce(Ticket) -> Submission) -> Option<Outcome> {
+        let (ticket, waiter) = self.0.live.tickets().draw();
+        self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
+        waiter.outcome().await
+    }
+
+    /// Tells the monitor and waits until what follows is on disk.
+    pub async fn settle(&self, input: MonitorInput) -> Option<Outcome> {
+        let (ticket, waiter) = self.0.live.tickets().draw();
+        self.monitor(input).await;
+        self.monitor(MonitorInput::Mark(ticket)).await;
+        waiter.outcome().await
     }
 
     /// Whether both engine threads still listen.

@@ -10,6 +10,7 @@ use fleetgate_engine::wire::PeerStatus;
 use tokio::sync::broadcast;
 
 use crate::health::Health;
+use crate::tickets::Tickets;
 
 /// A slow reader of an event stream that falls this far behind is told to load again.
 const BACKLOG: usize = 4096;
@@ -34,12 +35,14 @@ struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
     changes: broadcast::Sender<Change>,
     health: Health,
+    tickets: Tickets,
 }
 
 impl Default for Live {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
-        Live(Arc::new(Inner { peers: RwLock::default(), changes, health: Health::default() }))
+        let (peers, health, tickets) = (RwLock::default(), Health::default(), Tickets::default());
+        Live(Arc::new(Inner { peers, changes, health, tickets }))
     }
 }
 
@@ -55,6 +58,10 @@ impl Live {
 
     pub fn forget_peer(&self, id: PeerId) {
         self.0.peers.write().expect("no holder panics").remove(&id);
+    }
+
+    pub fn tickets(&self) -> &Tickets {
+        &self.0.tickets
     }
 
     /// Nobody listening is no error.

@@ -225,6 +225,11 @@ impl Engine<'_> {
     async fn monitor(&self) -> anyhow::Result<Monitor> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
         let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), seed);
+        let mut conn = self.store.reader().await?;
+        for downtime in crate::store::downtimes::open(&mut conn, clock::wall()).await? {
+            monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), clock::now());
+        }
+        drop(conn);
         monitor.restore(self.store.all_hosts(&self.config.timing).await?, clock::now());
         Ok(monitor)
     }

@@ -210,6 +210,9 @@ impl Task {
         if let Some(seq) = done.last_event {
             self.live.tell(Change::Event(seq));
         }
+        for (ticket, outcome) in &batch.replies {
+            self.live.tickets().settle(*ticket, *outcome);
+        }
         if done.messages {
             self.postman.wake();
         }

@@ -12,9 +12,13 @@ use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::Sensor;
 use serde_json::{Map, Value, json};
 
+use super::alerting;
+
 /// Seconds; what a person can mean by a check's interval.
 const SHORTEST_S: f64 = 0.1;
 const LONGEST_S: f64 = 7.0 * 86_400.0;
+/// A yearly job.
+const LONGEST_FRESHNESS_S: f64 = 400.0 * 86_400.0;
 const MAX_ATTEMPTS: u64 = 100;
 /// Echo requests of one check; more is a load test.
 const MAX_ECHOES: u64 = 20;
@@ -35,7 +39,7 @@ pub struct FieldError {
     pub detail: String,
 }
 
-fn wrong(field: impl Into<String>, detail: impl Into<String>) -> FieldError {
+pub(super) fn wrong(field: impl Into<String>, detail: impl Into<String>) -> FieldError {
     FieldError { field: field.into(), detail: detail.into() }
 }
 
@@ -69,6 +73,8 @@ pub fn parse(service: &str, disabled: bool, value: &Value) -> Result<ServiceOver
         timeout: fields.seconds("timeout_s")?,
         attempts: fields.whole("max_check_attempts", 1..=MAX_ATTEMPTS)?.map(|n| n as u32),
         thresholds: fields.take("thresholds").map(|v| thresholds(&v)).transpose()?,
+        freshness: fields.seconds_from("freshness_s", SHORTEST_S, LONGEST_FRESHNESS_S)?,
+        alerting: alerting::take(&mut fields)?,
     };
     fields.end()?;
     match (found.timeout, found.interval) {
@@ -89,8 +95,10 @@ pub fn to_json(change: &ServiceOverride) -> Value {
         ("timeout_s", change.timeout.map(seconds)),
         ("max_check_attempts", change.attempts.map(|n| json!(n))),
         ("thresholds", change.thresholds.as_ref().map(|t| t.iter().map(threshold_json).collect())),
+        ("freshness_s", change.freshness.map(seconds)),
     ];
-    Value::Object(fields.into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?))).collect())
+    let own = fields.into_iter().filter_map(|(name, v)| Some((name.to_owned(), v?)));
+    Value::Object(own.chain(alerting::to_json(&change.alerting)).collect())
 }
 
 /// The word for a kind of check.
@@ -102,6 +110,7 @@ pub fn check_kind(check: &Check) -> &'static str {
         Check::Ssh => "ssh",
         Check::Sensor(_) => "sensor",
         Check::Command { .. } => "command",
+        Check::Passive => "passive",
     }
 }
 
@@ -121,7 +130,11 @@ fn check(value: &Value) -> Result<Check, FieldError> {
         "ssh" => Check::Ssh,
         "sensor" => Check::Sensor(sensor(&mut fields)?),
         "command" => Check::Command { line: fields.required_text("line", MAX_LINE)? },
-        _ => return Err(wrong("check.type", "one of tunnel, ping, tcp, ssh, sensor, command is expected")),
+        "passive" => Check::Passive,
+        _ => {
+            let expected = "one of tunnel, ping, tcp, ssh, sensor, command, passive is expected";
+            return Err(wrong("check.type", expected));
+        }
     };
     fields.end()?;
     Ok(found)
@@ -148,7 +161,7 @@ fn sensor(fields: &mut Fields) -> Result<Sensor, FieldError> {
 
 fn check_json(check: &Check) -> Value {
     let mut json = match check {
-        Check::Tunnel | Check::Ssh => json!({}),
+        Check::Tunnel | Check::Ssh | Check::Passive => json!({}),
         Check::Ping { count } => json!({ "count": count }),
         Check::Tcp { port } => json!({ "port": port }),
         Check::Sensor(sensor) => sensor_json(sensor),
@@ -209,13 +222,13 @@ fn threshold_json(threshold: &Threshold) -> Value {
 }
 
 /// The fields of one object, taken out one by one; what is left at the end is unknown.
-struct Fields {
+pub(super) struct Fields {
     at: String,
     left: Map<String, Value>,
 }
 
 impl Fields {
-    fn of(at: &str, value: &Value) -> Result<Self, FieldError> {
+    pub(super) fn of(at: &str, value: &Value) -> Result<Self, FieldError> {
         let left = value.as_object().cloned().ok_or_else(|| wrong(at, "an object is expected"))?;
         Ok(Fields { at: at.to_owned(), left })
     }
@@ -225,7 +238,7 @@ impl Fields {
     }
 
     /// `null` is absent.
-    fn take(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.left.remove(name).filter(|v| !v.is_null())
     }
 
@@ -267,10 +280,52 @@ impl Fields {
     }
 
     fn seconds(&mut self, name: &str) -> Result<Option<Duration>, FieldError> {
+        self.seconds_from(name, SHORTEST_S, LONGEST_S)
+    }
+
+    pub(super) fn seconds_from(
+        &mut self,
+        name: &str,
+        shortest: f64,
+        longest: f64,
+    ) -> Result<Option<Duration>, FieldError> {
+        let found = self.number(name, shortest, longest, "seconds")?;
+        Ok(found.map(Duration::from_secs_f64))
+    }
+
+    pub(super) fn percent(&mut self, name: &str) -> Result<Option<f64>, FieldError> {
+        self.number(name, 0.0, 100.0, "percent")
+    }
+
+    fn number(&mut self, name: &str, low: f64, high: f64, what: &str) -> Result<Option<f64>, FieldError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        let seconds = value.as_f64().filter(|s| (SHORTEST_S..=LONGEST_S).contains(s));
-        let detail = || format!("seconds from {SHORTEST_S} to {LONGEST_S} are expected");
-        seconds.map(|s| Some(Duration::from_secs_f64(s))).ok_or_else(|| wrong(self.path_of(name), detail()))
+        let number = value.as_f64().filter(|n| (low..=high).contains(n));
+        let detail = || format!("{what} from {low} to {high} are expected");
+        number.map(Some).ok_or_else(|| wrong(self.path_of(name), detail()))
+    }
+
+    pub(super) fn truth(&mut self, name: &str) -> Result<Option<bool>, FieldError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| wrong(self.path_of(name), "true or false is expected"))
+    }
+
+    /// A list of known words.
+    pub(super) fn words<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        known: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, FieldError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
+        let list = value.as_array().filter(|list| list.len() <= most);
+        let list = list
+            .ok_or_else(|| wrong(self.path_of(name), format!("a list of up to {most} words is expected")))?;
+        let word = |v: &Value| {
+            v.as_str()
+                .and_then(&known)
+                .ok_or_else(|| wrong(self.path_of(name), format!("{v} is unknown here")))
+        };
+        list.iter().map(word).collect::<Result<_, _>>().map(Some)
     }
 
     /// A number stands for its own text, since `{"warn": 80}` can mean only that.
@@ -286,7 +341,7 @@ impl Fields {
         text.parse().map(Some).map_err(|e| wrong(self.path_of(name), format!("{e}")))
     }
 
-    fn end(self) -> Result<(), FieldError> {
+    pub(super) fn end(self) -> Result<(), FieldError> {
         match self.left.keys().next() {
             None => Ok(()),
             Some(name) => Err(wrong(self.path_of(name), "is unknown here")),

@@ -139,6 +139,17 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::FirstHandshake => ("tunnel.first_handshake", nothing),
         EventKind::FellAsleep => ("host.asleep", nothing),
         EventKind::Woke => ("host.awake", nothing),
+        EventKind::NotificationHeld { kind, from, to, reason } => (
+            "notification_held",
+            serde_json::json!({ "kind": kind.name(), "from": from, "to": to, "reason": reason.name() }),
+        ),
+        EventKind::FlappingStarted => ("flapping.started", nothing),
+        EventKind::FlappingEnded => ("flapping.ended", nothing),
+        EventKind::DowntimeStarted => ("downtime.started", nothing),
+        EventKind::DowntimeEnded => ("downtime.ended", nothing),
+        EventKind::AcknowledgementEnded(id, end) => {
+            ("acknowledgement.ended", serde_json::json!({ "id": id.to_string(), "why": end.name() }))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, StateType};
+use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, StateType, VoiceState};
 use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
@@ -77,6 +77,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         source: "evidence".into(),
         output: "an authenticated packet 2 s ago".into(),
         notified: None,
+        voice: VoiceState::default(),
     }
 }
 
@@ -106,5 +107,6 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
             warnings: vec!["skipped 'x'".into()],
         },
         notified: None,
+        voice: VoiceState::default(),
     }
 }

@@ -6,10 +6,13 @@
 //! count them.
 
 pub mod access;
+pub mod acknowledgements;
 pub mod addresses;
+pub mod alerting;
 pub mod backlog;
 pub mod definition;
 pub mod devices;
+pub mod downtimes;
 pub mod enrolment_tokens;
 pub mod enrolments;
 pub mod events;
@@ -27,6 +30,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod states;
 pub mod tokens;
+mod voice;
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -185,8 +189,10 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 1] =
-    [Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") }];
+const MAIN: [Step; 2] = [
+    Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
+    Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
+];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];
 

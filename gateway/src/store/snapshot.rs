@@ -11,17 +11,19 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
-use fleetgate_engine::monitor::profile::{self, Facts, ServiceOverride};
+use fleetgate_engine::monitor::profile::{self, AlertingChange, Facts, ServiceOverride};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    HostMemory, HostSpec, PeerKey, PeerKind, PeerMemory, PeerSpec, RoutePolicy, SshSpec, Tai64n, Timing,
+    Acknowledgement, Alerting, HostMemory, HostSpec, PeerKey, PeerKind, PeerMemory, PeerSpec, RoutePolicy,
+    SshSpec, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::states::{self, HostRow, ServiceRow};
-use super::{Store, definition};
+use super::{Store, acknowledgements, alerting, definition};
 use crate::config::TimingDefaults;
 
 /// A host's timeout where only its interval is set: it must end before the next check begins.
@@ -69,6 +71,7 @@ impl Store {
         let mut conn = self.read.acquire().await?;
         let mut rows = HostRows::load(&mut conn, None, ALL_HOSTS).await?;
         let mut states = States::load(&mut conn).await?;
+        let mut acknowledged = by_host(acknowledgements::open(&mut conn).await?);
         drop(conn);
         let hosts = std::mem::take(&mut rows.hosts);
         let specs: Vec<HostSpec> = hosts
@@ -76,7 +79,11 @@ impl Store {
             .filter_map(|host| sensible("host", host.id, rows.assemble(host, timing)))
             .collect();
         self.settle_all(&specs, &states).await?;
-        Ok(specs.into_iter().map(|spec| states.memory(spec)).collect())
+        let memory = |spec: HostSpec| {
+            let acknowledged = acknowledged.remove(&spec.id).unwrap_or_default();
+            HostMemory { acknowledged, ..states.memory(spec) }
+        };
+        Ok(specs.into_iter().map(memory).collect())
     }
 
     /// Brings the rows of a host's states in line with its services.
@@ -330,6 +337,9 @@ struct HostBase {
     ssh: SshSpec,
     timing: TimingRow,
     max_silence: Option<Duration>,
+    labels: BTreeMap<String, String>,
+    parents: Vec<i64>,
+    alerting: String,
     /// Its own, or that of the device it stands behind.
     peer: Option<PeerId>,
 }
@@ -359,7 +369,7 @@ macro_rules! host_base {
         concat!(
             "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
-                    h.max_silence_ms, p.id
+                    h.max_silence_ms, p.id, h.labels, h.parents, h.alerting
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -398,6 +408,9 @@ impl FromRow<'_, SqliteRow> for HostBase {
             },
             max_silence: time(14)?,
             peer: id(15)?,
+            labels: row.try_get::<Json<_>, _>(16)?.0,
+            parents: row.try_get::<Json<_>, _>(17)?.0,
+            alerting: row.try_get(18)?,
         })
     }
 }
@@ -446,9 +459,13 @@ impl HostRows {
             Some(_) => host.address.as_deref().map(|a| a.parse().context("address")).transpose()?,
             None => inner(self.addresses.get(&id))?.first().copied(),
         };
+        let parents = host.via.into_iter().chain(host.parents.iter().map(|id| Id::from_i64(*id)));
         Ok(HostSpec {
             id: host.id,
             name: host.name,
+            labels: host.labels,
+            parents: parents.collect(),
+            alerting: stored_alerting(&host.alerting)?.over(Alerting::default()),
             peer: host.peer,
             own_tunnel: host.peer == Some(host.id),
             address,
@@ -479,6 +496,17 @@ impl HostRows {
     }
 }
 
+/// What is acknowledged, as the engine wants it.
+fn by_host(
+    open: Vec<acknowledgements::Acknowledgement>,
+) -> HashMap<HostId, Vec<(Option<String>, Acknowledgement)>> {
+    let mut found: HashMap<_, Vec<_>> = HashMap::new();
+    for ack in open {
+        found.entry(ack.host).or_default().push((ack.service.clone(), Acknowledgement::from(&ack)));
+    }
+    found
+}
+
 /// Reads one row of `service_overrides`.
 ///
 /// # Errors
@@ -486,6 +514,14 @@ impl HostRows {
 pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Result<ServiceOverride> {
     let value = serde_json::from_str(json).with_context(|| format!("override of {service}"))?;
     definition::parse(service, disabled, &value).with_context(|| format!("override of {service}"))
+}
+
+/// Reads the column `hosts.alerting`.
+///
+/// # Errors
+/// When it was not written by us.
+pub fn stored_alerting(json: &str) -> anyhow::Result<AlertingChange> {
+    alerting::parse(&serde_json::from_str(json).context("alerting")?).context("alerting")
 }
 
 fn route_policy(name: &str) -> anyhow::Result<RoutePolicy> {
@@ -533,7 +569,7 @@ impl States {
             .filter(|row| row.state.status.is_some() && wanted(row))
             .map(|row| row.state)
             .collect();
-        HostMemory { spec, state, services }
+        HostMemory { spec, state, services, acknowledged: Vec::new() }
     }
 }
 

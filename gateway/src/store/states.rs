@@ -19,6 +19,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
+use super::voice;
 
 // ------------------------------------------------------------------- names
 
@@ -63,14 +64,14 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 14, |values| {
+    Batched::new(WIDE, 15, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
-                     next_check, source, output, notified) as (values {values})
+                     next_check, source, output, notified, voice) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
-                    source = v.source, output = v.output, notified = v.notified
+                    source = v.source, output = v.output, notified = v.notified, voice = v.voice
              from v where host_states.host = v.host"
         )
     })
@@ -96,14 +97,15 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(millis(s.next_check))
         .add(s.source.as_str())
         .add(s.output.as_str())
-        .add(s.notified.map(host_status_name));
+        .add(s.notified.map(host_status_name))
+        .add(voice::to_json(&s.voice));
 }
 
 /// A host's row; `None` for a host that has no result yet.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified from host_states";
+    last_check, next_check, source, output, notified, voice from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -124,6 +126,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             source: row.try_get(11)?,
             output: row.try_get(12)?,
             notified: decode(notified.map(host_status).transpose())?,
+            voice: decode(voice::from_json(row.try_get(14)?))?,
         }))
     }
 }
@@ -135,15 +138,15 @@ fn decode<T>(parsed: anyhow::Result<T>) -> sqlx::Result<T> {
 // ---------------------------------------------------------------- services
 
 static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 16, |values| {
+    Batched::new(WIDE, 17, |values| {
         format!(
             "with v (host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                     route, output, long_output, metrics, warnings, notified) as (values {values})
+                     route, output, long_output, metrics, warnings, notified, voice) as (values {values})
              update service_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, stale = v.stale, since = v.since, last_check = v.last_check,
                     next_check = v.next_check, route = v.route, output = v.output,
                     long_output = v.long_output, metrics = v.metrics, warnings = v.warnings,
-                    notified = v.notified
+                    notified = v.notified, voice = v.voice
              from v where service_states.host = v.host and service_states.service = v.service"
         )
     })
@@ -174,7 +177,8 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(s.result.long_text.as_str())
         .add(metrics_json(&s.result.metrics))
         .add(warnings_json(&s.result.warnings))
-        .add(s.notified.map(Status::name));
+        .add(s.notified.map(Status::name))
+        .add(voice::to_json(&s.voice));
 }
 
 /// A service's row with its host.
@@ -187,7 +191,7 @@ macro_rules! select_services {
     ($which:literal) => {
         concat!(
             "select host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                    route, output, long_output, metrics, warnings, notified
+                    route, output, long_output, metrics, warnings, notified, voice
              from service_states",
             $which
         )
@@ -230,6 +234,7 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
                 warnings: decode(warnings_from_json(row.try_get(14)?))?,
             },
             notified: status(15)?,
+            voice: decode(voice::from_json(row.try_get(16)?))?,
         };
         Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
     }

@@ -6,7 +6,7 @@ use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::mail::Postman;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, events, host_settings, memory, states,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory, states,
 };
 
 /// What the dashboards and the mail are to hear of.
@@ -64,15 +64,21 @@ async fn write_log(
     now: Wall,
 ) -> crate::store::Result<Done> {
     let mut done = Done::default();
+    let mut about = None;
     for entry in log {
         match entry {
-            Entry::Event(event) => done.last_event = Some(events::append_observed(conn, event).await?),
+            Entry::Event(event) => {
+                about = Some((event.host, &event.service));
+                done.last_event = Some(events::append_observed(conn, event).await?);
+            }
             Entry::Message(message) => {
-                // The event that makes a message necessary stands right before it.
-                let refused = postman.queue(conn, message, done.last_event, now).await?;
+                // The event that makes a message necessary stands before it; a timer has none.
+                let cause = done.last_event.filter(|_| about == Some((message.host, &message.service)));
+                let refused = postman.queue(conn, message, cause, now).await?;
                 done.last_event = refused.or(done.last_event);
                 done.messages = true;
             }
+            Entry::AckEnded(id, at) => acknowledgements::ended(conn, *id, *at).await?,
             Entry::Pinned { host, fingerprint } => host_settings::learn_pin(conn, *host, fingerprint).await?,
         }
     }

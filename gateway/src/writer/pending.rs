@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
-    Event, HostState, Message, News, PeerStatus, Record, Sample, ServiceState, Tai64n,
+    Event, HostState, Message, News, Outcome, PeerStatus, Record, Sample, ServiceState, Tai64n, Ticket,
 };
 
 /// Results wait so long for others to share their commit: a person does not see it, and a disk
@@ -58,6 +58,7 @@ pub(super) enum Entry {
     Event(Event),
     Message(Message),
     Pinned { host: HostId, fingerprint: String },
+    AckEnded(Id, Wall),
 }
 
 /// What one transaction writes.
@@ -75,6 +76,8 @@ pub(super) struct Batch {
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
     /// Not of the transaction: they follow it.
     pub samples: Vec<Sample>,
+    /// The same: whoever waits for the commit.
+    pub replies: Vec<(Ticket, Outcome)>,
 }
 
 impl Batch {
@@ -88,6 +91,7 @@ impl Batch {
             && self.endpoints.is_empty()
             && self.statuses.is_empty()
             && self.samples.is_empty()
+            && self.replies.is_empty()
     }
 
     /// Hosts whose row looks another way now.
@@ -122,7 +126,8 @@ impl Pending {
 
     /// Whether the deadline moved forward.
     pub fn add(&mut self, records: Vec<Record>, now: Mono) -> bool {
-        let urgent = records.iter().any(|r| matches!(r, Record::Event(_) | Record::Message(_)));
+        let urgent =
+            records.iter().any(|r| matches!(r, Record::Event(_) | Record::Message(_) | Record::Reply(..)));
         for record in records {
             self.add_one(record);
         }
@@ -139,6 +144,8 @@ impl Pending {
             Record::Event(event) => batch.log.push(Entry::Event(event)),
             Record::Message(message) => batch.log.push(Entry::Message(message)),
             Record::Pinned { host, fingerprint } => batch.log.push(Entry::Pinned { host, fingerprint }),
+            Record::AckEnded(id, at) => batch.log.push(Entry::AckEnded(id, at)),
+            Record::Reply(ticket, outcome) => batch.replies.push((ticket, outcome)),
         }
     }
 
@@ -215,7 +222,6 @@ fn replace(services: &mut Vec<ServiceState>, state: ServiceState) {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::id::Id;
     use fleetgate_engine::wire::EventKind;
     use fleetgate_probes::sample::Status;
 

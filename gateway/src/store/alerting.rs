@@ -1,0 +1,148 @@
+//! How an object differs from the usual in what it tells, as JSON: in the columns and in the API
+//! alike. Strict, as `definition.rs` is.
+
+use fleetgate_engine::monitor::profile::AlertingChange;
+use fleetgate_engine::wire::{Alerting, HostStatus, Kinds, MessageKind, States};
+use fleetgate_probes::sample::Status;
+use serde_json::{Map, Value, json};
+
+use super::definition::{FieldError, Fields, wrong};
+
+/// Seconds between reminders, and before a first message: a month is for those who forget.
+const LONGEST_S: f64 = 31.0 * 86_400.0;
+/// One list names each state or kind once.
+const MAX_WORDS: usize = 16;
+
+/// Reads a host's column or the part of a request that has this form.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn parse(value: &Value) -> Result<AlertingChange, FieldError> {
+    let mut fields = Fields::of("", value)?;
+    let found = take(&mut fields)?;
+    fields.end()?;
+    Ok(found)
+}
+
+/// Takes what is of alerting out of an object that has other fields too.
+pub(super) fn take(fields: &mut Fields) -> Result<AlertingChange, FieldError> {
+    let mut found = AlertingChange { volatile: fields.truth("volatile")?, ..AlertingChange::default() };
+    if let Some(value) = fields.take("flapping") {
+        flapping(&mut found, &value)?;
+    }
+    if let Some(value) = fields.take("notify") {
+        notify(&mut found, &value)?;
+    }
+    Ok(found)
+}
+
+fn flapping(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
+    let mut fields = Fields::of("flapping", value)?;
+    found.flapping_enabled = fields.truth("enabled")?;
+    found.flapping_low = fields.percent("low")?;
+    found.flapping_high = fields.percent("high")?;
+    fields.end()?;
+    let rules = found.over(Alerting::default()).flapping;
+    if rules.low > rules.high {
+        return Err(wrong("flapping.low", "must not be above flapping.high"));
+    }
+    Ok(())
+}
+
+fn notify(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
+    let mut fields = Fields::of("notify", value)?;
+    found.notify_interval = fields.seconds_from("interval_s", 0.0, LONGEST_S)?;
+    found.notify_delay = fields.seconds_from("delay_s", 0.0, LONGEST_S)?;
+    found.notify_states = fields.words("states", MAX_WORDS, state_code)?.map(States::of);
+    found.notify_kinds = fields.words("types", MAX_WORDS, MessageKind::named)?.map(Kinds::of);
+    fields.end()
+}
+
+fn state_code(word: &str) -> Option<u8> {
+    let down = HostStatus::Down.name();
+    if word == down {
+        Some(Status::Critical.exit_code())
+    } else {
+        Status::from_name(word).map(Status::exit_code)
+    }
+}
+
+/// Only what differs.
+pub fn to_json(change: &AlertingChange) -> Map<String, Value> {
+    let seconds = |d: std::time::Duration| json!(d.as_secs_f64());
+    let flapping = sparse([
+        ("enabled", change.flapping_enabled.map(|v| json!(v))),
+        ("low", change.flapping_low.map(|v| json!(v))),
+        ("high", change.flapping_high.map(|v| json!(v))),
+    ]);
+    let notify = sparse([
+        ("interval_s", change.notify_interval.map(seconds)),
+        ("delay_s", change.notify_delay.map(seconds)),
+        ("states", change.notify_states.map(state_names)),
+        ("types", change.notify_kinds.map(kind_names)),
+    ]);
+    let whole = |map: Map<String, Value>| (!map.is_empty()).then_some(Value::Object(map));
+    sparse([
+        ("volatile", change.volatile.map(|v| json!(v))),
+        ("flapping", whole(flapping)),
+        ("notify", whole(notify)),
+    ])
+}
+
+fn state_names(states: States) -> Value {
+    let named = |s: &&Status| states.has(s.exit_code());
+    Status::ALL.iter().filter(named).map(|s| s.name()).collect()
+}
+
+fn kind_names(kinds: Kinds) -> Value {
+    MessageKind::ALL.iter().filter(|kind| kinds.has(**kind)).map(|kind| kind.name()).collect()
+}
+
+fn sparse<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(value: &Value) -> String {
+        parse(value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_one_survives_its_json() {
+        let value = json!({
+            "volatile": true,
+            "flapping": { "enabled": false, "low": 5.0, "high": 20.5 },
+            "notify": { "interval_s": 3600.0, "delay_s": 90.0, "states": ["critical", "unknown"], "types": ["problem"] },
+        });
+        assert_eq!(Value::Object(to_json(&parse(&value).unwrap())), value);
+        assert!(to_json(&AlertingChange::default()).is_empty());
+    }
+
+    #[test]
+    fn down_is_how_a_host_is_critical() {
+        let down = parse(&json!({ "notify": { "states": ["down"] } })).unwrap();
+        let critical = parse(&json!({ "notify": { "states": ["critical"] } })).unwrap();
+        assert_eq!(down, critical);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let cases = [
+            (json!({ "flapping": { "low": 40 } }), "flapping.low: must not be above flapping.high"),
+            (json!({ "flapping": { "high": 101 } }), "flapping.high: percent from 0 to 100 are expected"),
+            (json!({ "flapping": { "hihg": 1 } }), "flapping.hihg: is unknown here"),
+            (json!({ "volatile": 1 }), "volatile: true or false is expected"),
+            (json!({ "notify": { "states": ["sad"] } }), "notify.states: \"sad\" is unknown here"),
+            (
+                json!({ "notify": { "interval_s": -1 } }),
+                "notify.interval_s: seconds from 0 to 2678400 are expected",
+            ),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(refused(&value), expected);
+        }
+    }
+}
