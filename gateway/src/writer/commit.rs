@@ -6,7 +6,8 @@ use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::mail::Postman;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory, states,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory,
+    states,
 };
 
 /// What the dashboards and the mail are to hear of.
