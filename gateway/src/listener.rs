@@ -43,6 +43,8 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const PING: Duration = Duration::from_secs(30);
 /// What was sent and is not acknowledged for so long, or not read: the other end is gone.
 const UNREAD: Duration = Duration::from_secs(60);
+/// Open connections of the Unix socket: the gateway's own user and root, a handful of commands.
+const LOCAL_CONNECTIONS: usize = 64;
 /// Between attempts to accept while the system gives no descriptors.
 const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
@@ -89,7 +91,8 @@ impl House {
     /// for many.
     pub async fn serve_tcp(self, listener: TcpListener, tls: Option<Tls>, trusted: Vec<std::net::IpAddr>) {
         let crowd = Crowd::new(self.limits.from_one_source, trusted);
-        let mut visits = Visits::new(self);
+        let most = self.limits.connections;
+        let mut visits = Visits::new(self, most);
         while let Some(room) = visits.room().await {
             let Some((stream, from)) = visits.accepted(listener.accept()).await else { continue };
             let Some(place) = crowd.enter(from.ip()) else {
@@ -105,7 +108,8 @@ impl House {
 
     /// The same on this machine's socket.
     pub async fn serve_local(self, listener: UnixListener) {
-        let mut visits = Visits::new(self);
+        let most = self.limits.connections.min(LOCAL_CONNECTIONS);
+        let mut visits = Visits::new(self, most);
         while let Some(room) = visits.room().await {
             let Some((stream, _)) = visits.accepted(listener.accept()).await else { continue };
             let client = Client::local(&stream);
@@ -181,8 +185,8 @@ struct Visits {
 }
 
 impl Visits {
-    fn new(house: House) -> Visits {
-        let free = Arc::new(Semaphore::new(house.limits.connections));
+    fn new(house: House, most: usize) -> Visits {
+        let free = Arc::new(Semaphore::new(most));
         Visits { house: Arc::new(house), free, open: TaskTracker::new() }
     }
 

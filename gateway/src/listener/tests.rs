@@ -25,9 +25,15 @@ struct Door {
     running: JoinHandle<()>,
 }
 
-/// `/` answers, `/slow` never does, `/read` waits for the body.
+/// `/` answers, `/slow` never does, `/read` waits for the body, `/stream` takes longer than a head may.
 fn router() -> Router {
+    let late = || async {
+        tokio::time::sleep(LIMITS.head * 2).await;
+        Ok::<_, Infallible>("the end")
+    };
+    let stream = move || async move { Body::from_stream(futures_util::stream::once(late())) };
     Router::new()
+        .route("/stream", get(stream))
         .route("/", get(|ConnectInfo(client): ConnectInfo<Client>| async move { format!("{client:?}") }))
         .route("/slow", get(std::future::pending::<String>))
         .route("/read", post(|body: axum::body::Bytes| async move { body.len().to_string() }))
@@ -91,6 +97,14 @@ async fn who_is_silent_or_slow_with_the_head_is_cut_off() {
         let said = rest(&mut stream).await;
         assert!(!said.contains("200 OK"), "{said}");
     }
+    door.stops_at_once().await;
+}
+
+#[tokio::test]
+async fn an_answer_may_take_longer_than_a_head() {
+    let door = open(LIMITS, None).await;
+    let mut stream = door.says(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(rest(&mut stream).await.contains("the end"));
     door.stops_at_once().await;
 }
 
@@ -178,14 +192,24 @@ impl Pair {
     }
 
     async fn shake(&self, address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.shake_for(address, &[]).await
+    }
+
+    /// Offering these protocols.
+    async fn shake_for(
+        &self,
+        address: SocketAddr,
+        protocols: &[&str],
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.cert.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(address).await.unwrap();
         let name = "localhost".try_into().unwrap();
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
@@ -206,6 +230,26 @@ async fn over_tls_everything_is_the_same_and_a_handshake_has_its_time() {
     let _silent = door.says(b"").await;
     let _shaken = pair.shake(door.address).await;
     door.stops_at_once().await;
+}
+
+#[tokio::test]
+async fn a_browser_gets_http_2_and_a_stop_waits_for_none_of_its_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = Pair::make(dir.path());
+    let door = open(LIMITS, Some(Tls::open(&pair.files).unwrap())).await;
+    let stream = TokioIo::new(pair.shake_for(door.address, &["h2", "http/1.1"]).await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let get =
+        |path: &str| Request::builder().uri(format!("https://localhost{path}")).body(Body::empty()).unwrap();
+    let answer = sender.send_request(get("/")).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, axum::http::Version::HTTP_2));
+    let slow = tokio::spawn(sender.send_request(get("/slow")));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    door.stops_at_once().await;
+    assert!(slow.await.unwrap().is_err());
+    let _ = tokio::time::timeout(LONG, connection).await.expect("the connection ends");
 }
 
 #[test]
