@@ -33,6 +33,8 @@ pub struct Config {
     pub mail: Option<MailConfig>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
+    /// Samples are kept so long.
+    pub history_keep: Duration,
     pub log_json: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
@@ -109,6 +111,7 @@ struct File {
     trusted_proxies: List,
     checks: ChecksFile,
     ssh: SshFile,
+    history: HistoryFile,
     mail: Option<MailFile>,
 }
 
@@ -134,6 +137,12 @@ struct ChecksFile {
 struct SshFile {
     idle: Option<f64>,
     connections: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HistoryFile {
+    keep: Option<u16>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -172,6 +181,11 @@ const DEFAULT_POOL_V4: &str = "172.24.0.0/14";
 const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
 /// The longest interval that makes sense to ask for.
 const LONGEST: f64 = 7.0 * 86_400.0;
+
+/// Days. At one value a minute, 43,000 of each metric.
+const DEFAULT_KEEP: u16 = 30;
+/// Ten years; the disk is the limit before that.
+const LONGEST_KEEP: u16 = 3_660;
 
 impl Config {
     /// Reads `file` (or `fleetgate.toml` in the data directory, if it is there) and the
@@ -213,6 +227,7 @@ impl Config {
             mail: raw.mail.map(mail).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
+            history_keep: history_keep(raw.history.keep)?,
             log_json: raw.log == Some(LogFormat::Json),
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
@@ -331,6 +346,14 @@ fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Result<Durati
         bail!("{key} = {s}: expected seconds between 0.1 and {LONGEST}");
     }
     Ok(Duration::from_secs_f64(s))
+}
+
+fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
+    let days = days.unwrap_or(DEFAULT_KEEP);
+    if !(1..=LONGEST_KEEP).contains(&days) {
+        bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
+    }
+    Ok(Duration::from_secs(u64::from(days) * 86_400))
 }
 
 fn timing(file: &ChecksFile) -> anyhow::Result<TimingDefaults> {

@@ -25,6 +25,7 @@ pub mod ssh;
 pub mod store;
 pub mod stream;
 pub mod telemetry;
+pub mod text;
 pub mod tickets;
 pub mod udp;
 pub mod watch;

@@ -83,7 +83,7 @@ impl Server {
         let mut tasks = JoinSet::new();
 
         let postman = mail::start(&mut tasks, &config, store.clone(), live.clone(), stop_api.clone())?;
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), postman);
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), postman, config.history_keep);
         let engine =
             Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
         let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;

@@ -55,7 +55,14 @@ struct Shared {
 }
 
 impl Writer {
-    pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, postman: Postman) -> Writer {
+    /// `keep`: samples that are older go.
+    pub fn start(
+        tasks: &mut JoinSet<()>,
+        store: Store,
+        live: Live,
+        postman: Postman,
+        keep: Duration,
+    ) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
             sooner: Notify::new(),
@@ -63,7 +70,7 @@ impl Writer {
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
-        let samples = Samples::start(tasks, store.clone(), live.health().clone());
+        let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
         let task = Task { shared: shared.clone(), store, live, postman, samples };
         tasks.spawn(task.run());
         Writer(shared)

@@ -1,9 +1,9 @@
 //! Talking to a gateway: by its socket on the same machine, by URL and token elsewhere.
 
 use anyhow::{Context as _, bail};
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Connection;
 use crate::data_dir;
@@ -110,8 +110,7 @@ impl Client {
             return Ok(response);
         }
         let status = response.status();
-        let body: Value = response.json().await.unwrap_or_default();
-        bail!(problem_text(&body).unwrap_or_else(|| format!("the gateway answered {status}")))
+        Err(Refused::of(status, response.json().await.unwrap_or_default()).into())
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> anyhow::Error {
@@ -141,6 +140,31 @@ fn find_socket(to: &Connection) -> anyhow::Result<std::path::PathBuf> {
     let demo = data_dir::default_path(to.data.clone(), DEMO)?.join(data_dir::SOCKET);
     Ok(if !serve.exists() && demo.exists() { demo } else { serve })
 }
+
+/// What the gateway answered instead: a problem document.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub document: Value,
+}
+
+impl Refused {
+    /// What stands between may answer too, and in another way.
+    fn of(status: StatusCode, body: Value) -> Self {
+        if problem_text(&body).is_some() {
+            return Refused { document: body };
+        }
+        let detail = format!("the gateway answered {status}");
+        Refused { document: json!({ "title": "Refused", "status": status.as_u16(), "detail": detail }) }
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&problem_text(&self.document).unwrap_or_default())
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A problem document in one line, field errors behind it.
 fn problem_text(body: &Value) -> Option<String> {

@@ -87,6 +87,21 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// The `--label` options as an object.
+///
+/// # Errors
+/// Names a key that is given twice: one of the two values would be lost.
+pub(crate) fn labels(pairs: Vec<(String, String)>) -> anyhow::Result<Map<String, Value>> {
+    let mut labels = Map::new();
+    for (key, value) in pairs {
+        if labels.contains_key(&key) {
+            anyhow::bail!("--label {key} is given twice: say which value it has");
+        }
+        labels.insert(key, Value::String(value));
+    }
+    Ok(labels)
+}
+
 pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Result<()> {
     match command {
         DeviceCommand::Add(args) => add(client, args).await,
@@ -134,10 +149,9 @@ pub(crate) fn present(body: Value) -> Value {
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
-    let labels: Map<String, Value> = args.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
     let body = present(json!({
         "name": args.name,
-        "labels": labels,
+        "labels": labels(args.labels)?,
         "profile": args.profile,
         "public_key": args.public_key,
         "tunnel": args.no_tunnel.then_some(false),
@@ -243,5 +257,13 @@ mod tests {
     fn a_label_is_key_and_value() {
         assert_eq!(pair("site=hill=1"), Ok(("site".to_owned(), "hill=1".to_owned())));
         assert!(pair("site").is_err());
+    }
+
+    #[test]
+    fn a_label_has_one_value() {
+        let pairs = |keys: [&str; 2]| keys.map(|k| (k.to_owned(), "x".to_owned())).to_vec();
+        assert_eq!(labels(pairs(["site", "kind"])).unwrap().len(), 2);
+        let refused = labels(pairs(["site", "site"])).unwrap_err().to_string();
+        assert!(refused.contains("--label site is given twice"), "{refused}");
     }
 }

@@ -1,10 +1,10 @@
 //! `fleetgate enrolment`: the devices that ask to be let in.
 
 use clap::Subcommand;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::client::Client;
-use super::device::{pair, present, said};
+use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table;
 use crate::api::model::Enrolment;
@@ -38,9 +38,8 @@ pub(crate) enum EnrolmentCommand {
 pub(crate) async fn run(client: &Client, command: EnrolmentCommand) -> anyhow::Result<()> {
     match command {
         EnrolmentCommand::List { all } => list(client, all).await,
-        EnrolmentCommand::Approve { enrolment, name, labels } => {
-            let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
-            let body = present(json!({ "name": name, "labels": labels }));
+        EnrolmentCommand::Approve { enrolment, name, labels: given } => {
+            let body = present(json!({ "name": name, "labels": labels(given)? }));
             let done: Enrolment = client.post(&format!("/enrolments/{enrolment}/approve"), &body).await?;
             said(client, &format!("{} is let in", table::safe(&done.name)))
         }

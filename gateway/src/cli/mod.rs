@@ -13,12 +13,13 @@ mod serve;
 mod status;
 mod table;
 mod token;
+mod trouble;
 mod user;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use client::Client;
 
@@ -40,7 +41,7 @@ pub(crate) struct Connection {
     #[arg(long, global = true, env = "FLEETGATE_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// A gateway elsewhere; needs a token. Without it: the one on this machine, by its socket
-    #[arg(long, global = true, env = "FLEETGATE_URL")]
+    #[arg(long, global = true, env = "FLEETGATE_URL", value_parser = gateway_url)]
     url: Option<String>,
     /// API token for --url; better in the environment than on the command line
     #[arg(long, global = true, env = "FLEETGATE_TOKEN", hide_env_values = true)]
@@ -57,7 +58,7 @@ enum Command {
     /// Run a gateway with a simulated fleet of 25 devices over real tunnels
     Demo(demo::DemoArgs),
 
-    /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin
+    /// Is anything wrong? Exits 0, 1 or 2 like a monitoring plugin, 3 when it cannot tell
     Status(status::StatusArgs),
     /// Devices: identity and tunnel
     #[command(subcommand)]
@@ -88,24 +89,35 @@ enum Command {
 
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// A gateway's address, such as `https://fleet.example.com`.
+fn gateway_url(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host {
+        Some(host) if !host.starts_with(['/', ':']) && !host.is_empty() => Ok(text.to_owned()),
+        _ => {
+            Err("write it with http:// or https:// and a host, such as https://fleet.example.com".to_owned())
+        }
+    }
+}
+
 /// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
 /// `status` has a plugin's codes.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),
+    };
     rustls::crypto::ring::default_provider().install_default().expect("nobody installed one before");
+    let (json, is_status) = (cli.to.json, matches!(cli.command, Command::Status(_)));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+        Err(error) => return trouble::failed(&error.into(), json, is_status),
     };
-    let code = runtime.block_on(run(cli)).unwrap_or_else(|error| failed(&error));
+    let ended = runtime.block_on(run(cli));
+    let code = ended.unwrap_or_else(|error| trouble::failed(&error, json, is_status));
     // A name lookup may hang in a thread of its own; nobody waits for its answer any more.
     runtime.shutdown_timeout(LAST_WAIT);
     code
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    anstream::eprintln!("fleetgate: {error:#}");
-    ExitCode::from(1)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -114,7 +126,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&cli.to, args).await?,
         Command::Demo(args) => demo::run(&cli.to, args).await?,
 
-        Command::Status(args) => return Ok(status::run(client(), args).await),
+        Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,
@@ -126,7 +138,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
-                &mut <Cli as clap::CommandFactory>::command(),
+                &mut <Cli as CommandFactory>::command(),
                 "fleetgate",
                 &mut std::io::stdout(),
             );

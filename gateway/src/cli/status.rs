@@ -18,19 +18,10 @@ pub(crate) struct StatusArgs {
     quiet: bool,
 }
 
-/// A plugin that cannot tell says UNKNOWN.
-const UNKNOWN: u8 = 3;
+/// What a plugin that cannot tell exits with, for whatever reason: 1 and 2 say something of the fleet.
+pub(crate) const UNKNOWN: u8 = 3;
 
-pub(crate) async fn run(client: anyhow::Result<Client>, args: StatusArgs) -> ExitCode {
-    let told = async { tell(&client?, args).await };
-    let code = told.await.unwrap_or_else(|error| {
-        anstream::eprintln!("fleetgate: {error:#}");
-        UNKNOWN
-    });
-    ExitCode::from(code)
-}
-
-async fn tell(client: &Client, args: StatusArgs) -> anyhow::Result<u8> {
+pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
     let overview: Overview = client.get("/overview", &[]).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&overview)?);
@@ -40,7 +31,7 @@ async fn tell(client: &Client, args: StatusArgs) -> anyhow::Result<u8> {
             problems(client).await?;
         }
     }
-    Ok(severity(&overview))
+    Ok(ExitCode::from(severity(&overview)))
 }
 
 /// 2: a host is down or a service critical; 1: anything else is wrong, hosts whose last result is too

@@ -3,10 +3,10 @@
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::Client;
-use super::device::{pair, present, said};
+use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table;
 use crate::api::model::{ApiToken, EnrolmentToken};
@@ -93,10 +93,9 @@ async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
 }
 
 async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<()> {
-    let labels: Map<String, Value> = args.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
     let mut body = present(json!({
         "label": args.name,
-        "labels": labels,
+        "labels": labels(args.labels)?,
         "profile": args.profile,
         "ssh_user": args.ssh_user,
         "needs_approval": args.approval,

@@ -85,3 +85,14 @@ fn what_the_build_and_the_tests_read_is_no_setting() {
     assert!(load("", 0o600, &[("WEB_DIST", "/x"), ("TEST_BLESS", "1"), ("SIM_SEED", "7")]).is_ok());
     assert!(refused("", &[("LISTN", "x")]).contains("listn"));
 }
+
+#[test]
+fn history_is_kept_for_days_that_make_sense() {
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    assert_eq!(load("", 0o600, &[]).unwrap().history_keep, days(30));
+    assert_eq!(load("[history]\nkeep = 7", 0o600, &[]).unwrap().history_keep, days(7));
+    for wrong in ["0", "3661"] {
+        let error = refused("", &[("HISTORY__KEEP", wrong)]);
+        assert!(error.contains("history.keep") && error.contains("days"), "{error}");
+    }
+}

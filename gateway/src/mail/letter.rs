@@ -7,6 +7,7 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
 use crate::store::outbox::Body;
+use crate::text::harmless;
 
 /// Longest subject: what a mail program shows of one, twice.
 const MAX_SUBJECT: usize = 160;
@@ -92,14 +93,6 @@ fn quoted(output: &str) -> String {
 
 fn one_line(text: &str, longest: usize) -> String {
     harmless(text).chars().take(longest).collect()
-}
-
-/// Control characters and marks that turn the direction of writing are shown as what they are not.
-fn harmless(text: &str) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-    text.chars().map(|c| if turns(c) || breaks(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// When a letter was written, for its `Date`.

@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod memory;
 pub mod outbox;
 pub mod overrides;
+pub mod prune;
 mod rows;
 pub mod settings;
 pub mod snapshot;

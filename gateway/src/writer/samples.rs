@@ -4,18 +4,28 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::Sample;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::pending::MAX_SAMPLES;
+use crate::clock;
 use crate::health::{Health, Part};
-use crate::store::Store;
 use crate::store::history::{self, SeriesCache};
+use crate::store::{Store, prune};
 
 /// Between attempts of a failing write; meanwhile `MAX_SAMPLES` gather.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// Between two steps of a pass over old samples: at most one part in fifty of this task's time.
+const STEP: Duration = Duration::from_secs(1);
+/// Between two passes. An hour's samples of 10,000 hosts go in the time to the next one.
+const PASS: Duration = Duration::from_secs(3_600);
+/// A start has other things to do.
+const FIRST_PASS: Duration = Duration::from_secs(60);
 
 /// Counts what history will lack.
 pub(super) fn dropped(why: &'static str, count: u64) {
@@ -32,14 +42,15 @@ struct Shared {
 }
 
 impl Samples {
-    pub fn start(tasks: &mut JoinSet<()>, store: Store, health: Health) -> Samples {
+    /// `keep`: so long.
+    pub fn start(tasks: &mut JoinSet<()>, store: Store, health: Health, keep: Duration) -> Samples {
         let shared = Arc::new(Shared {
             waiting: Mutex::default(),
             some: Notify::new(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
-        tasks.spawn(run(shared.clone(), store, health));
+        tasks.spawn(run(shared.clone(), store, health, keep));
         Samples(shared)
     }
 
@@ -71,12 +82,16 @@ impl Shared {
     }
 }
 
-async fn run(shared: Arc<Shared>, store: Store, health: Health) {
+async fn run(shared: Arc<Shared>, store: Store, health: Health, keep: Duration) {
     let mut cache = SeriesCache::default();
+    let mut pass = Pass { keep, after: 0, due: clock::now().mono + FIRST_PASS };
+    let mut steps = tokio::time::interval(STEP);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = shared.some.notified() => {}
             () = shared.closing.cancelled() => {}
+            _ = steps.tick() => pass.step(&store, &mut cache).await,
         }
         let closing = shared.closing.is_cancelled();
         let samples = shared.take();
@@ -92,6 +107,44 @@ async fn run(shared: Arc<Shared>, store: Store, health: Health) {
         }
     }
     shared.ended.cancel();
+}
+
+/// A walk over all series that takes away what is too old.
+struct Pass {
+    keep: Duration,
+    /// The last series that was looked at.
+    after: i64,
+    due: Mono,
+}
+
+impl Pass {
+    async fn step(&mut self, store: &Store, cache: &mut SeriesCache) {
+        let now = clock::now();
+        if now.mono < self.due {
+            return;
+        }
+        let done = async {
+            let mut tx = store.history_write.begin_with("begin immediate").await?;
+            let done = prune::step(&mut tx, self.after, now.wall - self.keep).await?;
+            tx.commit().await?;
+            Ok::<_, crate::store::Error>(done)
+        };
+        match done.await {
+            Ok(done) => {
+                if done.series > 0 {
+                    cache.clear();
+                }
+                self.after = done.next.unwrap_or(0);
+                if done.next.is_none() {
+                    self.due = now.mono + PASS;
+                }
+            }
+            Err(error) => {
+                tracing::warn!("old samples stay: {error}");
+                self.due = now.mono + PASS;
+            }
+        }
+    }
 }
 
 /// A failed transaction is made anew, with new numbers for new series.
@@ -123,5 +176,36 @@ async fn retry_later(shared: &Shared, samples: Vec<Sample>) {
     tokio::select! {
         () = tokio::time::sleep(PAUSE) => shared.some.notify_one(),
         () = shared.closing.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::time::Wall;
+    use fleetgate_probes::sample::Metric;
+
+    use super::*;
+    use crate::store::fixture;
+
+    fn sample(at: Wall) -> Sample {
+        let metrics = vec![Metric::plain("rtt", 1.0, "ms")];
+        Sample { host: Id::from_i64(7), service: "ping".into(), at, metrics }
+    }
+
+    #[tokio::test]
+    async fn a_series_that_went_is_made_again_by_its_next_sample() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        assert!(write(&store, &mut cache, &[sample(Wall::from_millis(1_000))]).await);
+        let mut pass = Pass { keep: Duration::from_secs(3_600), after: 0, due: Mono::ZERO };
+        while pass.due == Mono::ZERO {
+            pass.step(&store, &mut cache).await;
+        }
+        assert!(store.series(Id::from_i64(7), None).await.unwrap().is_empty());
+        assert!(write(&store, &mut cache, &[sample(clock::wall())]).await, "under a new number");
+        let later = pass.due;
+        pass.step(&store, &mut cache).await;
+        assert_eq!((pass.due, store.series(Id::from_i64(7), None).await.unwrap().len()), (later, 1));
     }
 }

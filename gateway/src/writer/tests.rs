@@ -7,6 +7,9 @@ use super::*;
 use crate::store::events::{EventFilter, Span};
 use crate::store::fixture::{self, TIMING};
 
+/// For ever: the samples in here are of 1970.
+const KEEP: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 struct Desk {
     store: Store,
     _dir: tempfile::TempDir,
@@ -23,7 +26,7 @@ impl Desk {
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&TIMING).await.unwrap();
         let (live, mut tasks) = (Live::default(), JoinSet::new());
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Postman::nobody());
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Postman::nobody(), KEEP);
         Desk { store, _dir: dir, host, live, writer, tasks }
     }
 

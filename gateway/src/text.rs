@@ -1,0 +1,58 @@
+//! Text that came from a device or a person, on its way to a terminal or into a mail. Pure.
+
+/// What acts on its surroundings instead of being seen is shown as what it is not: control
+/// characters, marks that turn the direction of writing, and what has no width of its own (names that
+/// look alike and are not).
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Unicode's default ignorable characters and separators of lines. The two variation selectors that
+/// make a sign an emoji or plain stay: half of all warnings would be torn.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0d}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_drives_a_terminal_or_turns_a_line() {
+        assert_eq!(harmless("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!(harmless("cam\u{202e}70\u{2066}"), "cam\u{fffd}70\u{fffd}");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_seen() {
+        for hidden in ['\u{200b}', '\u{200d}', '\u{feff}', '\u{ad}', '\u{61c}', '\u{e0041}', '\u{2029}'] {
+            assert_eq!(harmless(&format!("a{hidden}b")), "a\u{fffd}b", "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn words_of_any_language_stay() {
+        for text in ["Überhitzung", "温度 OK", "שלום", "\u{26a0}\u{fe0f} disk"] {
+            assert_eq!(harmless(text), text);
+        }
+    }
+}
