@@ -252,7 +252,7 @@ fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Resul
         builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
         let alone = builder.clone().build().with_context(in_file)?;
         if alone.get_string("mail.password").is_ok() {
-            secret_file::must_be_private(path, "change mail.password if it leaked")?;
+            secret_file::must_be_guarded(path, "change mail.password if it leaked")?;
         }
     }
     let environment = config::Environment::with_prefix("FLEETGATE")

@@ -25,20 +25,40 @@ pub fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {name}"))
 }
 
+/// A file of our own: its owner's alone.
+///
 /// # Errors
-/// When it cannot be read, or others can read it too.
+/// When it cannot be read, or group or others can read it too.
 pub fn read(file: &Path) -> anyhow::Result<Zeroizing<String>> {
-    must_be_private(file, "replace what it holds if it leaked")?;
-    fs::read_to_string(file).map(Zeroizing::new).with_context(|| format!("cannot read {}", file.display()))
+    refuse(file, 0o077, "600", "replace what it holds if it leaked")?;
+    text(file)
+}
+
+/// A file of the administrator: a group may read it, which is how the owner of a machine hands a
+/// key or a password to a service that runs under another name.
+///
+/// # Errors
+/// When it cannot be read, the group can write it, or others can read it.
+pub fn read_given(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    must_be_guarded(file, "replace what it holds if it leaked")?;
+    text(file)
 }
 
 /// # Errors
-/// When group or others may do anything with it: names the file, the remedy, and `advice`.
-pub fn must_be_private(file: &Path, advice: &str) -> anyhow::Result<()> {
+/// As of [`read_given`]; names the file, the remedy, and `advice`.
+pub fn must_be_guarded(file: &Path, advice: &str) -> anyhow::Result<()> {
+    refuse(file, 0o037, "640", advice)
+}
+
+fn text(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    fs::read_to_string(file).map(Zeroizing::new).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn refuse(file: &Path, forbidden: u32, remedy: &str, advice: &str) -> anyhow::Result<()> {
     let name = file.display();
     let mode = fs::metadata(file).with_context(|| format!("cannot read {name}"))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!("others can read {name} (mode {:o}): run `chmod 600 {name}`, and {advice}", mode & 0o777);
+    if mode & forbidden != 0 {
+        bail!("others can read {name} (mode {:o}): run `chmod {remedy} {name}`, and {advice}", mode & 0o777);
     }
     Ok(())
 }
@@ -58,6 +78,17 @@ mod tests {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let error = read(&file).unwrap_err().to_string();
             assert!(error.contains(&format!("chmod 600 {}", file.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_group_may_read_what_the_administrator_gives_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key.pem");
+        write_new(&file, "secret").unwrap();
+        for (mode, taken) in [(0o400, true), (0o640, true), (0o660, false), (0o644, false), (0o641, false)] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_given(&file).is_ok(), taken, "{mode:o}");
         }
     }
 }

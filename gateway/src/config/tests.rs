@@ -19,12 +19,13 @@ fn refused(toml: &str, environment: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn a_file_with_a_password_is_for_its_owner_alone() {
+fn a_file_with_a_password_is_not_for_others() {
     let text = format!("{MAIL}to = [\"ops@example.org\"]\nuser = \"gate\"\npassword = \"secret\"\n");
     assert!(load(&text, 0o600, &[]).is_ok());
-    for mode in [0o640, 0o604] {
+    assert!(load(&text, 0o640, &[]).is_ok());
+    for mode in [0o660, 0o604] {
         let error = format!("{:#}", load(&text, mode, &[]).unwrap_err());
-        assert!(error.contains("fleetgate.toml") && error.contains("chmod 600"), "{error}");
+        assert!(error.contains("fleetgate.toml") && error.contains("chmod 640"), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
     let without = format!("{MAIL}to = [\"ops@example.org\"]\n");

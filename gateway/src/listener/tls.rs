@@ -29,7 +29,7 @@ impl Tls {
     pub fn open(files: &TlsFiles) -> anyhow::Result<Tls> {
         let (cert, key) = (files.cert.display(), files.key.display());
         let chain = pem::certificates("tls_cert", &files.cert)?;
-        let text = secret_file::read(&files.key).context("tls_key")?;
+        let text = secret_file::read_given(&files.key).context("tls_key")?;
         let secret = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .with_context(|| format!("tls_key: {key} holds no private key in PEM form"))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
