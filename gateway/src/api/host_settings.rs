@@ -1,5 +1,6 @@
 //! What an operator sets of a host; hosts that stand behind a device.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::wire::RoutePolicy;
 use ipnet::IpNet;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -29,6 +32,7 @@ use super::write::Write;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
+use crate::store::{alerting, definition};
 
 const SSH_PORT: u16 = 22;
 const DEFAULT_PROFILE: &str = fleetgate_engine::monitor::profile::DEFAULT;
@@ -38,6 +42,8 @@ const LONGEST_S: f64 = 7.0 * 86_400.0;
 /// A device that reports once a week is the rarest.
 const LONGEST_SILENCE_S: f64 = 31.0 * 86_400.0;
 const MAX_ATTEMPTS: u32 = 100;
+/// Ways that lead to one host: two routers and their switches.
+const MAX_PARENTS: usize = 8;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(settings)).routes(routes!(change, remove))
@@ -54,7 +60,7 @@ async fn settings(
 ) -> Result<Tagged<model::HostSettings>, Problem> {
     let mut conn = app.store.reader().await?;
     let host = load(&mut conn, Kind::Host.named(&host)).await?;
-    Ok(Tagged { version: host.version, value: wire(&host) })
+    Ok(Tagged { version: host.version, value: wire(&mut conn, &host).await? })
 }
 
 async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Problem> {
@@ -66,11 +72,17 @@ async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Probl
     }
 }
 
-fn wire(host: &Stored) -> model::HostSettings {
+async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostSettings, Problem> {
+    let mut parents = Vec::new();
+    for parent in &host.settings.parents {
+        parents.extend(stored::name_of(conn, *parent).await?);
+    }
+    let alerting = Value::Object(alerting::to_json(&host.settings.alerting));
+    let alerting = serde_json::from_value(alerting).map_err(Problem::internal)?;
     let (settings, timing) = (&host.settings, &host.settings.timing);
     let pin = settings.ssh.pin.as_ref();
     let seconds = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
-    model::HostSettings {
+    Ok(model::HostSettings {
         id: Kind::Host.text(host.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
@@ -90,10 +102,12 @@ fn wire(host: &Stored) -> model::HostSettings {
         max_check_attempts: timing.attempts,
         timeout_s: seconds(timing.timeout),
         max_silence_s: seconds(timing.max_silence),
+        parents,
+        alerting,
         notes: settings.notes.clone(),
         created_at: ids::time(host.created_at),
         version: host.version,
-    }
+    })
 }
 
 /// Adds a host behind a device, such as a NAS. It is reached through the device's tunnel.
@@ -180,6 +194,8 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
         direct_address: None,
         ssh: Ssh { port: port.unwrap_or(SSH_PORT), user: user.flatten(), pin },
         timing,
+        parents: Vec::new(),
+        alerting: AlertingChange::default(),
         notes: notes.unwrap_or_default(),
     })
 }
@@ -249,7 +265,11 @@ async fn change(
     let mut write = Write::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(before.version)?;
-    let settings = changed(&app, &before, change)?;
+    let parents = change.parents.clone();
+    let mut settings = changed(&app, &before, change)?;
+    if let Some(parents) = parents {
+        settings.parents = stands_after(write.tx(), before.id, &parents).await?;
+    }
     let moved = settings.address != before.settings.address;
     if let (true, Some(via), Some(name)) = (moved, before.via, &before.via_name) {
         stands_behind(write.tx(), name, via, settings.address).await?;
@@ -261,8 +281,9 @@ async fn change(
         write.host(before.id);
     }
     let after = load(write.tx(), Named::Id(before.id)).await?;
+    let value = wire(write.tx(), &after).await?;
     write.commit().await?;
-    Ok(Tagged { version: after.version, value: wire(&after) })
+    Ok(Tagged { version: after.version, value })
 }
 
 fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settings, Problem> {
@@ -277,6 +298,10 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     };
     wanted.apply(&mut settings.timing, &mut fields);
     fields.take("timeout_s", ends_in_time(app, &settings.timing));
+    let alerting = alerting_change(&settings.alerting, &change);
+    if let Some(alerting) = fields.take("", alerting.map_err(|e| e.to_string())) {
+        settings.alerting = alerting;
+    }
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
     set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
@@ -296,6 +321,50 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     Ok(settings)
 }
 
+/// What is absent stays; what is there takes the place of its part.
+fn alerting_change(
+    before: &AlertingChange,
+    change: &HostChange,
+) -> Result<AlertingChange, definition::FieldError> {
+    let mut whole = alerting::to_json(before);
+    let parts = [
+        ("volatile", change.volatile.map(|v| json!(v))),
+        ("flapping", change.flapping.as_ref().map(|f| json!(f))),
+        ("notify", change.notify.as_ref().map(|n| json!(n))),
+    ];
+    whole.extend(parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    alerting::parse(&Value::Object(whole))
+}
+
+/// Hosts that may stand before this one: they exist, and none of them stands behind it.
+async fn stands_after(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    wanted: &[String],
+) -> Result<Vec<HostId>, Problem> {
+    if wanted.len() > MAX_PARENTS {
+        return Err(Problem::invalid("parents", format!("at most {MAX_PARENTS} are possible")));
+    }
+    let mut parents = Vec::new();
+    for text in wanted {
+        let parent =
+            load(conn, Kind::Host.named(text)).await.map_err(|e| Problem::invalid("parents", e.detail()))?;
+        if !parents.contains(&parent.id) {
+            parents.push(parent.id);
+        }
+    }
+    let (mut seen, mut ahead) = (BTreeSet::new(), parents.clone());
+    while let Some(next) = ahead.pop() {
+        if next == host {
+            return Err(Problem::invalid("parents", "a host cannot stand before itself"));
+        }
+        if seen.insert(next) {
+            ahead.extend(stored::before(conn, next).await?);
+        }
+    }
+    Ok(parents)
+}
+
 fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
     let pairs = [
         ("name", before.name != after.name),
@@ -304,6 +373,8 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("address", before.address != after.address),
         ("ssh", before.ssh != after.ssh),
         ("timing", before.timing != after.timing),
+        ("parents", before.parents != after.parents),
+        ("alerting", before.alerting != after.alerting),
         ("notes", before.notes != after.notes),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -24,6 +24,7 @@ use super::page::Paging;
 use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, render};
+use crate::store::acknowledgements;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
 use crate::store::snapshot;
@@ -166,10 +167,12 @@ async fn services(
     Ok(Json(Page { items: rendered(&mut conn, &spec).await?, next: None }))
 }
 
-async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
+pub(super) async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
     let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
+    let acks = acknowledgements::of_host(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
-    Ok(spec.services.iter().map(|s| render::service(spec, s, state(&s.name))).collect())
+    let ack = |name: &str| acks.iter().find(|ack| ack.service.as_deref() == Some(name));
+    Ok(spec.services.iter().map(|s| render::service(spec, s, state(&s.name), ack(&s.name))).collect())
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
@@ -188,7 +191,7 @@ async fn service(
     found.map(Json).ok_or_else(|| unknown_service(&spec, &service))
 }
 
-fn unknown_service(spec: &HostSpec, service: &str) -> Problem {
+pub(super) fn unknown_service(spec: &HostSpec, service: &str) -> Problem {
     let shown: String = service.chars().take(80).collect();
     let names: Vec<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
     Problem::not_found(format!("{} has no service {shown:?}; it has: {}", spec.name, names.join(", ")))

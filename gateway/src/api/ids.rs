@@ -13,6 +13,8 @@ pub enum Kind {
     Enrolment,
     Token,
     User,
+    Acknowledgement,
+    Downtime,
 }
 
 impl Kind {
@@ -22,6 +24,8 @@ impl Kind {
             Kind::Enrolment => "e_",
             Kind::Token => "t_",
             Kind::User => "u_",
+            Kind::Acknowledgement => "a_",
+            Kind::Downtime => "d_",
         }
     }
 
@@ -31,6 +35,8 @@ impl Kind {
             Kind::Enrolment => "enrolment",
             Kind::Token => "token",
             Kind::User => "user",
+            Kind::Acknowledgement => "acknowledgement",
+            Kind::Downtime => "downtime",
         }
     }
 

@@ -3,12 +3,14 @@
 //! Decides nothing about devices or states. Everything that comes in is hostile until it is
 //! parsed; everything that goes out is a type of `model.rs` or a problem document.
 
+mod acknowledgements;
 mod admission;
 mod auth;
 mod client;
 mod conf;
 mod devices;
 mod document;
+mod downtimes;
 mod edge;
 mod enrol;
 mod enrolment_tokens;
@@ -31,6 +33,7 @@ mod problem;
 mod profiles;
 mod refusals;
 mod render;
+mod results;
 mod services;
 mod session;
 mod stream;
@@ -197,7 +200,9 @@ fn declared() -> OpenApiRouter<AppState> {
 /// Everything under `/api/v1`, a file each.
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .merge(acknowledgements::routes())
         .merge(devices::routes())
+        .merge(downtimes::routes())
         .merge(enrol::routes())
         .merge(enrolment_tokens::routes())
         .merge(enrolments::routes())
@@ -207,6 +212,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(hosts::routes())
         .merge(overview::routes())
         .merge(profiles::routes())
+        .merge(results::routes())
         .merge(services::routes())
         .merge(session::routes())
         .merge(stream::routes())

@@ -11,12 +11,14 @@ mod devices;
 mod enrolments;
 mod gateway;
 mod hosts;
+mod voice;
 
 pub use access::*;
 pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;
 pub use hosts::*;
+pub use voice::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
 pub type Labels = BTreeMap<String, String>;
@@ -97,6 +99,12 @@ pub struct HostState {
     pub reachable: bool,
     pub stale: bool,
     pub asleep: bool,
+    /// Somebody knows of the problem.
+    pub acknowledged: bool,
+    pub in_downtime: bool,
+    pub flapping: bool,
+    /// Weighted changes among the last 21 results.
+    pub flapping_percent: f64,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
@@ -131,7 +139,7 @@ pub struct Service {
     pub host: String,
     pub host_name: String,
     pub name: String,
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor` or `command`.
+    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command` or `passive`.
     pub check: String,
     /// `pending`, `ok`, `warning`, `critical` or `unknown`: the hard state.
     pub state: String,
@@ -142,10 +150,19 @@ pub struct Service {
     pub max_attempts: i64,
     /// Not current: the host is down, or what this depends on fails.
     pub stale: bool,
+    /// Somebody knows of the problem.
+    pub acknowledged: bool,
+    pub acknowledgement: Option<Acknowledgement>,
+    /// Its own, or one of its host.
+    pub in_downtime: bool,
+    pub flapping: bool,
+    /// Weighted changes among the last 21 results.
+    pub flapping_percent: f64,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
-    /// `tunnel` or `direct`: the way the last result went.
+    /// `tunnel` or `direct`: the way the last result went; `passive`: somebody sent it; `none`:
+    /// nothing came for too long.
     pub route: String,
     pub text: String,
     pub long_text: String,

@@ -133,6 +133,18 @@ pub fn expiry(seconds: i64, now: Wall) -> Result<Wall, String> {
     Ok(now + Duration::from_secs(seconds.unsigned_abs()))
 }
 
+/// A moment of the calendar, RFC 3339.
+pub fn moment(text: &str) -> Result<Wall, String> {
+    let at: Result<jiff::Timestamp, _> = text.parse();
+    at.map(|at| Wall::from_millis(at.as_millisecond()))
+        .map_err(|_| "a time such as 2026-03-10T13:03:22Z is expected".to_owned())
+}
+
+/// One that is still to come.
+pub fn future(text: &str, now: Wall) -> Result<Wall, String> {
+    moment(text).and_then(|at| if at > now { Ok(at) } else { Err("a time to come is expected".to_owned()) })
+}
+
 /// A public key that may become a peer's.
 pub fn public_key(app: &AppState, text: &str) -> Result<PublicKey, String> {
     let key: PublicKey = text.parse().map_err(|e| format!("{e}"))?;

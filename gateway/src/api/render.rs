@@ -9,6 +9,7 @@ use fleetgate_probes::sample::Status;
 
 use super::ids::{self, Kind};
 use super::model;
+use crate::store::acknowledgements::Acknowledgement;
 use crate::store::definition::check_kind;
 use crate::store::events::EventRow;
 use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
@@ -77,6 +78,10 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
         reachable: state.reachable,
         stale: state.stale,
         asleep: state.asleep,
+        acknowledged: row.acknowledged,
+        in_downtime: state.voice.in_downtime,
+        flapping: state.voice.flapping,
+        flapping_percent: state.voice.recent.percent(),
         since: Some(ids::time(state.since)),
         last_check: time(state.last_check),
         next_check: time(state.next_check),
@@ -96,6 +101,10 @@ fn new_host(max_attempts: i64) -> model::HostState {
         reachable: true,
         stale: false,
         asleep: false,
+        acknowledged: false,
+        in_downtime: false,
+        flapping: false,
+        flapping_percent: 0.0,
         since: None,
         last_check: None,
         next_check: None,
@@ -153,7 +162,13 @@ fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }
 /// `state`: absent before it has a row.
-pub fn service(host: &HostSpec, spec: &ServiceSpec, state: Option<&ServiceState>) -> model::Service {
+pub fn service(
+    host: &HostSpec,
+    spec: &ServiceSpec,
+    state: Option<&ServiceState>,
+    ack: Option<&Acknowledgement>,
+) -> model::Service {
+    let voice = state.map(|s| s.voice.clone()).unwrap_or_default();
     let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();
     let result = state.map(|s| &s.result);
     model::Service {
@@ -167,6 +182,11 @@ pub fn service(host: &HostSpec, spec: &ServiceSpec, state: Option<&ServiceState>
         attempt: state.map_or(1, |s| i64::from(s.attempt)),
         max_attempts: i64::from(spec.timing.attempts),
         stale: state.is_some_and(|s| s.stale),
+        acknowledged: ack.is_some(),
+        acknowledgement: ack.map(super::acknowledgements::shown),
+        in_downtime: voice.in_downtime,
+        flapping: voice.flapping,
+        flapping_percent: voice.recent.percent(),
         since: state.map(|s| ids::time(s.since)),
         last_check: time(state.and_then(|s| s.last_check)),
         next_check: time(state.and_then(|s| s.next_check)),
@@ -212,6 +232,7 @@ pub fn event(row: EventRow) -> model::Event {
         "enrolment" => Some(Kind::Enrolment),
         "token" => Some(Kind::Token),
         "user" => Some(Kind::User),
+        "downtime" => Some(Kind::Downtime),
         _ => None,
     };
     model::Event {

@@ -58,6 +58,27 @@ impl<'a> Write<'a> {
         Ok(())
     }
 
+    /// The same about a host or one of its services.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn about(
+        &mut self,
+        kind: &str,
+        (host, service): (HostId, Option<&str>),
+        cause: &str,
+        data: serde_json::Value,
+    ) -> Result<(), Problem> {
+        let object = if service.is_some() { Object::Service } else { Object::Host };
+        let event = NewEvent {
+            data,
+            service,
+            ..NewEvent::new(self.now, kind, (object, Some(host)), cause, &self.by)
+        };
+        self.last_event = Some(events::append(&mut self.tx, &event).await?);
+        Ok(())
+    }
+
     /// The engine is to load this peer again.
     pub fn peer(&mut self, id: PeerId) {
         self.peers.push(id);

@@ -1,6 +1,7 @@
 //! The command line: `serve` and `demo` run a gateway, everything else talks to one through its
 //! API and knows nothing that the API does not say.
 
+mod care;
 mod client;
 mod demo;
 
@@ -69,6 +70,11 @@ enum Command {
     /// Check now
     #[command(subcommand)]
     Check(host::CheckCommand),
+    /// Say that somebody knows of a problem: no reminders until its state changes
+    Ack(care::AckArgs),
+    /// Planned work: watched, and nobody is told
+    #[command(subcommand)]
+    Downtime(care::DowntimeCommand),
     /// Devices that ask to be let in, and the tokens they ask with
     #[command(subcommand)]
     Enrolment(enrolment::EnrolmentCommand),
@@ -130,6 +136,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,
+        Command::Ack(args) => care::acknowledge(&client()?, args).await?,
+        Command::Downtime(command) => care::downtime(&client()?, command).await?,
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,
         Command::User(command) => user::run(&client()?, command).await?,

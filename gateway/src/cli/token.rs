@@ -65,19 +65,15 @@ pub(crate) async fn run(client: &Client, command: TokenCommand) -> anyhow::Resul
 /// Absent, without end (`null`), or seconds.
 fn expiry(body: &mut Value, given: Option<&str>) -> anyhow::Result<()> {
     let Some(text) = given else { return Ok(()) };
-    body["expires_in_s"] = if text == "never" {
-        Value::Null
-    } else {
-        let span: SignedDuration = days(text)?;
-        json!(span.as_secs())
-    };
+    body["expires_in_s"] =
+        if text == "never" { Value::Null } else { json!(span("--expires", text)?.as_secs()) };
     Ok(())
 }
 
 /// Days are what people say; a duration type knows hours at most.
-fn days(text: &str) -> anyhow::Result<SignedDuration> {
-    let bad =
-        || anyhow::anyhow!("--expires {text:?}: expected a duration such as 90d, 12h or 30m, or `never`");
+/// `option` is what it was given as.
+pub(crate) fn span(option: &str, text: &str) -> anyhow::Result<SignedDuration> {
+    let bad = || anyhow::anyhow!("{option} {text:?}: expected a duration such as 90d, 12h or 30m");
     if let Some(days) = text.strip_suffix('d') {
         let days: i64 = days.parse().map_err(|_| bad())?;
         return Ok(SignedDuration::from_secs(days.checked_mul(24 * 3_600).ok_or_else(bad)?));
@@ -188,10 +184,10 @@ mod tests {
 
     #[test]
     fn durations_are_what_people_say() {
-        assert_eq!(days("2d").unwrap().as_secs(), 172_800);
-        assert_eq!(days("12h").unwrap().as_secs(), 43_200);
+        assert_eq!(span("--expires", "2d").unwrap().as_secs(), 172_800);
+        assert_eq!(span("--expires", "12h").unwrap().as_secs(), 43_200);
         for bad in ["", "d", "soon", "99999999999999999d"] {
-            assert!(days(bad).is_err(), "{bad:?}");
+            assert!(span("--expires", bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -25,6 +25,7 @@ pub enum Object {
     Enrolment,
     Token,
     User,
+    Downtime,
     System,
 }
 
@@ -37,6 +38,7 @@ impl Object {
             Object::Enrolment => "enrolment",
             Object::Token => "token",
             Object::User => "user",
+            Object::Downtime => "downtime",
             Object::System => "system",
         }
     }

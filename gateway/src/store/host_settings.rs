@@ -7,14 +7,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::RoutePolicy;
 use ipnet::IpNet;
+use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::devices::{self, NotMade, Pin, Ssh};
+use super::{alerting, snapshot};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -27,6 +30,9 @@ pub struct Settings {
     pub direct_address: Option<String>,
     pub ssh: Ssh,
     pub timing: Timing,
+    /// Beside the device it stands behind.
+    pub parents: Vec<HostId>,
+    pub alerting: AlertingChange,
     pub notes: String,
 }
 
@@ -98,8 +104,16 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
             pin: pin.map(|fingerprint| Pin { fingerprint, source: source.unwrap_or_default() }),
         },
         timing: timing(row)?,
+        parents: parents(row)?,
+        alerting: snapshot::stored_alerting(row.try_get("alerting")?)
+            .map_err(|e| sqlx::Error::Decode(e.into()))?,
         notes: row.try_get("notes")?,
     })
+}
+
+fn parents(row: &SqliteRow) -> sqlx::Result<Vec<HostId>> {
+    let ids: Json<Vec<i64>> = row.try_get("parents")?;
+    Ok(ids.0.into_iter().map(Id::from_i64).collect())
 }
 
 fn timing(row: &SqliteRow) -> sqlx::Result<Timing> {
@@ -137,6 +151,24 @@ pub async fn networks(conn: &mut SqliteConnection, device: HostId) -> sqlx::Resu
     let found: Option<Json<Vec<IpNet>>> =
         sqlx::query_scalar(sql).bind(device.as_i64()).fetch_optional(conn).await?;
     Ok(found.map(|networks| networks.0))
+}
+
+/// The name of a host that is not removed.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn name_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Option<String>> {
+    let sql = "select name from hosts where id = $1 and removed_at is null";
+    sqlx::query_scalar(sql).bind(host.as_i64()).fetch_optional(conn).await
+}
+
+/// The hosts right before one: its parents and the device it stands behind.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn before(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<HostId>> {
+    let found = by_id(conn, host).await?;
+    Ok(found.into_iter().flat_map(|h| h.via.into_iter().chain(h.settings.parents)).collect())
 }
 
 /// Makes a host behind a device.
@@ -178,7 +210,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
         "update hosts set name = $2, labels = $3, profile = $4, route = $5, address = $6,
                 direct_address = $7, ssh_port = $8, ssh_user = $9, ssh_pin = $10, ssh_pin_source = $11,
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
-                max_silence_ms = $16, notes = $17
+                max_silence_ms = $16, notes = $17, parents = $18, alerting = $19
          where id = $1",
     )
     .bind(host.as_i64())
@@ -198,6 +230,8 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .bind(ms(timing.timeout))
     .bind(ms(timing.max_silence))
     .bind(&settings.notes)
+    .bind(Json(settings.parents.iter().map(|id| id.as_i64()).collect::<Vec<_>>()))
+    .bind(Value::Object(alerting::to_json(&settings.alerting)).to_string())
     .execute(tx)
     .await
     .map_err(|e| devices::name_taken(e, &settings.name))?;

@@ -34,6 +34,7 @@ pub struct Listed {
     pub removed_at: Option<Wall>,
     /// `None`: it was added this moment.
     pub state: Option<HostState>,
+    pub acknowledged: bool,
     pub tunnel: Option<Remembered>,
     pub services: ServiceTally,
 }
@@ -109,7 +110,9 @@ macro_rules! select {
                     k.public_key, m.endpoint, m.last_packet, m.last_handshake, m.clock_skew_ms,
                     coalesce(m.rx_bytes, 0) as rx_bytes, coalesce(m.tx_bytes, 0) as tx_bytes,
                     (select string_agg(coalesce(c.hard, 'pending') || case c.stale when 1 then '!' else '' end, ' ')
-                     from service_states c where c.host = h.id) as tally
+                     from service_states c where c.host = h.id) as tally,
+                    exists (select 1 from acknowledgements a
+                            where a.host = h.id and a.service = '' and a.ended_at is null) as acknowledged
              from hosts h
              left join host_states s on s.host = h.id
              left join hosts v on v.id = h.via
@@ -154,6 +157,7 @@ impl FromRow<'_, SqliteRow> for Listed {
             created_at: Wall::from_millis(row.try_get("created_at")?),
             removed_at: row.try_get::<Option<i64>, _>("removed_at")?.map(Wall::from_millis),
             state: settled.map(|_| HostRow::from_row(row)).transpose()?.map(|row| row.0),
+            acknowledged: row.try_get("acknowledged")?,
             tunnel: remembered(row)?,
             services: ServiceTally::of_text(tally.unwrap_or_default()),
         })

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
 use super::devices::{DeviceSsh, NewSsh, SshChange};
+use super::{AlertingSettings, FlappingSettings, Labels, NotifySettings};
 use crate::api::extract::present;
 
 /// The settings of a host; absent timings are the gateway's.
@@ -28,6 +28,11 @@ pub struct HostSettings {
     pub timeout_s: Option<f64>,
     /// Silence of this length is expected: asleep, not down.
     pub max_silence_s: Option<f64>,
+    /// Names of hosts before this one, beside the device it stands behind: while none of them is
+    /// there, it is unreachable.
+    pub parents: Vec<String>,
+    #[serde(flatten)]
+    pub alerting: AlertingSettings,
     pub notes: String,
     pub created_at: String,
     /// The same number as in the `ETag`.
@@ -84,6 +89,19 @@ pub struct HostChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub max_silence_s: Option<Option<f64>>,
+    /// Ids or names.
+    pub parents: Option<Vec<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
+    pub volatile: Option<Option<bool>>,
+    /// Takes the place of the former settings.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<FlappingSettings>)]
+    pub flapping: Option<Option<FlappingSettings>>,
+    /// Takes the place of the former settings.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NotifySettings>)]
+    pub notify: Option<Option<NotifySettings>>,
     pub notes: Option<String>,
 }
 
@@ -106,12 +124,17 @@ pub struct ServiceSettings {
     pub max_check_attempts: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Vec<ThresholdSettings>>,
+    /// Silence of this length is UNKNOWN, and told like any hard problem.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness_s: Option<f64>,
+    #[serde(flatten)]
+    pub alerting: AlertingSettings,
 }
 
 /// What is asked. Which fields belong to it depends on `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckSettings {
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor` or `command`.
+    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command`, or `passive`: results are sent.
     #[serde(rename = "type")]
     pub kind: String,
     /// `ping`: echo requests, 1 to 20.

@@ -1,6 +1,7 @@
 //! What the API promises, asked of the whole router.
 
 mod access;
+mod care;
 mod devices;
 mod document;
 mod enrolments;

@@ -1,0 +1,173 @@
+//! Acknowledgements: who knows of which problem.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{self, HostStatus, MonitorInput};
+use fleetgate_probes::sample::Status;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{Principal, RequireOperator};
+use super::extract::{Body, Path};
+use super::hosts::{load, load_spec, unknown_service};
+use super::ids::{self, Kind};
+use super::model::{self, NewAcknowledgement};
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::acknowledgements::{self as stored, Acknowledgement};
+use crate::store::states;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(acknowledge_host, withdraw_host))
+        .routes(routes!(acknowledge_service, withdraw_service))
+}
+
+/// Says that somebody knows: no problem and no reminder is told until it ends. A second one takes
+/// the place of the first.
+#[utoipa::path(post, path = "/hosts/{host}/acknowledgement", operation_id = "acknowledge_host",
+    tag = "monitoring", security(("token" = ["operator"])), request_body = NewAcknowledgement,
+    params(("host" = String, Path, description = "id or name")),
+    responses((status = 201, body = model::Acknowledgement)))]
+async fn acknowledge_host(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(host): Path<String>,
+    Body(new): Body<NewAcknowledgement>,
+) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    drop(conn);
+    if found.state.as_ref().is_none_or(|s| s.status != HostStatus::Down) {
+        return Err(well(&found.name));
+    }
+    acknowledge(&app, &who, (found.id, None), new).await
+}
+
+#[utoipa::path(post, path = "/hosts/{host}/services/{service}/acknowledgement",
+    operation_id = "acknowledge_service", tag = "monitoring", security(("token" = ["operator"])),
+    request_body = NewAcknowledgement,
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
+    responses((status = 201, body = model::Acknowledgement)))]
+async fn acknowledge_service(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path((host, service)): Path<(String, String)>,
+    Body(new): Body<NewAcknowledgement>,
+) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+    let id = service_of(&app, &host, &service).await?;
+    let mut conn = app.store.reader().await?;
+    let rows = states::services_of(&mut conn, id).await?;
+    drop(conn);
+    let status = rows.iter().find(|row| row.state.name == service).and_then(|row| row.state.status);
+    if matches!(status, None | Some(Status::Ok)) {
+        return Err(well(&format!("{host}/{service}")));
+    }
+    acknowledge(&app, &who, (id, Some(service)), new).await
+}
+
+async fn service_of(app: &AppState, host: &str, service: &str) -> Result<HostId, Problem> {
+    let mut conn = app.store.reader().await?;
+    let spec = load_spec(app, &mut conn, Kind::Host.named(host)).await?;
+    let known = spec.services.iter().any(|s| s.name == service);
+    if known { Ok(spec.id) } else { Err(unknown_service(&spec, service)) }
+}
+
+fn well(name: &str) -> Problem {
+    Problem::conflict("not_a_problem", format!("{name} has no problem that could be acknowledged"))
+}
+
+async fn acknowledge(
+    app: &AppState,
+    who: &Principal,
+    (host, service): (HostId, Option<String>),
+    new: NewAcknowledgement,
+) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
+    let now = crate::clock::wall();
+    let mut fields = Fields::default();
+    let comment = fields.take("comment", parse::notes(new.comment)).unwrap_or_default();
+    let expires = new.expires.as_deref().map(|text| parse::future(text, now)).transpose();
+    let expires_at = fields.take("expires", expires).flatten();
+    fields.finish()?;
+    let mut write = Write::begin(app, who).await?;
+    let (id, sticky) = (ids::new_id(write.now), new.sticky);
+    let (author, created_at) = (write.by.clone(), write.now);
+    let ack = Acknowledgement { id, host, service, sticky, expires_at, author, comment, created_at };
+    stored::put(write.tx(), &ack).await?;
+    let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
+    write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
+    write.commit().await?;
+    let input = MonitorInput::Acknowledge {
+        host,
+        service: ack.service.clone(),
+        ack: wire::Acknowledgement::from(&ack),
+    };
+    app.handle.settle(input).await;
+    app.live.tell(crate::live::Change::Host(host));
+    Ok((StatusCode::CREATED, Json(shown(&ack))))
+}
+
+pub(super) fn shown(ack: &Acknowledgement) -> model::Acknowledgement {
+    model::Acknowledgement {
+        id: Kind::Acknowledgement.text(ack.id),
+        host: Kind::Host.text(ack.host),
+        service: ack.service.clone(),
+        sticky: ack.sticky,
+        expires: ack.expires_at.map(ids::time),
+        author: ack.author.clone(),
+        comment: ack.comment.clone(),
+        created_at: ids::time(ack.created_at),
+    }
+}
+
+/// Takes it back: what is wrong is told again, and reminded of.
+#[utoipa::path(delete, path = "/hosts/{host}/acknowledgement", operation_id = "withdraw_host_acknowledgement",
+    tag = "monitoring", security(("token" = ["operator"])),
+    params(("host" = String, Path, description = "id or name")), responses((status = 204)))]
+async fn withdraw_host(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(host): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    drop(conn);
+    withdraw(&app, &who, found.id, None).await
+}
+
+#[utoipa::path(delete, path = "/hosts/{host}/services/{service}/acknowledgement",
+    operation_id = "withdraw_service_acknowledgement", tag = "monitoring",
+    security(("token" = ["operator"])),
+    params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
+    responses((status = 204)))]
+async fn withdraw_service(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path((host, service)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let id = service_of(&app, &host, &service).await?;
+    withdraw(&app, &who, id, Some(service)).await
+}
+
+async fn withdraw(
+    app: &AppState,
+    who: &Principal,
+    host: HostId,
+    service: Option<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(app, who).await?;
+    let now = write.now;
+    let ended = stored::withdraw(write.tx(), host, service.as_deref(), now).await?;
+    let id = ended.ok_or_else(|| Problem::not_found("nothing is acknowledged here"))?;
+    let data = json!({ "id": Kind::Acknowledgement.text(id) });
+    write.about("acknowledgement.withdrawn", (host, service.as_deref()), "taken back", data).await?;
+    write.commit().await?;
+    app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
+    app.live.tell(crate::live::Change::Host(host));
+    Ok(StatusCode::NO_CONTENT)
+}

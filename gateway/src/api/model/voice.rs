@@ -1,0 +1,145 @@
+//! What objects say and when, what people do about it, and results that somebody sends.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Host, Labels, Service};
+
+/// How an object differs from the usual in what it tells; what is absent is as usual.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AlertingSettings {
+    /// Tells every hard failure anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volatile: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flapping: Option<FlappingSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notify: Option<NotifySettings>,
+}
+
+/// Percent of weighted changes among the last 21 results.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct FlappingSettings {
+    /// `true` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// At or below it, it has calmed down; 20 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Above it, it flaps; 30 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NotifySettings {
+    /// Between reminders; 0 or absent: a problem is told once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_s: Option<f64>,
+    /// A problem that is over sooner is told to nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_s: Option<f64>,
+    /// `warning`, `critical`, `unknown`; `down` for hosts. All when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub states: Option<Vec<String>>,
+    /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end` (these when absent),
+    /// `acknowledged`, `downtime_start`, `downtime_end`, `downtime_cancelled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub types: Option<Vec<String>>,
+}
+
+/// Somebody knows of a problem.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewAcknowledgement {
+    /// Until it is well; else until the state changes.
+    pub sticky: bool,
+    /// RFC 3339; absent: does not expire.
+    pub expires: Option<String>,
+    pub comment: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Acknowledgement {
+    pub id: String,
+    pub host: String,
+    /// Absent: the host itself.
+    pub service: Option<String>,
+    pub sticky: bool,
+    pub expires: Option<String>,
+    /// Who it was, by the credential.
+    pub author: String,
+    pub comment: String,
+    pub created_at: String,
+}
+
+/// Work is done on something: it is watched, and nobody is told. For one host by its path, or for a
+/// selection by labels.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewDowntime {
+    /// Hosts that have all of these, also those that come later.
+    pub labels: Option<Labels>,
+    /// Only this service of each; absent: the hosts and all their services.
+    pub service: Option<String>,
+    /// RFC 3339; now when absent.
+    pub start: Option<String>,
+    /// RFC 3339, not included.
+    pub end: String,
+    /// `false`: the first failure between start and end begins it, for `duration_s`. `true` when
+    /// absent.
+    pub fixed: Option<bool>,
+    pub duration_s: Option<f64>,
+    pub comment: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Downtime {
+    pub id: String,
+    /// Absent: selected by `labels`.
+    pub host: Option<String>,
+    pub host_name: Option<String>,
+    pub labels: Option<Labels>,
+    pub service: Option<String>,
+    pub start: String,
+    pub end: String,
+    pub fixed: bool,
+    pub duration_s: Option<f64>,
+    /// Who planned it, by the credential.
+    pub author: String,
+    pub comment: String,
+    pub created_at: String,
+    pub cancelled_at: Option<String>,
+}
+
+/// A result, as a plugin would have ended.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewResult {
+    /// 0 to 3; of a host 0 and 1 mean that it is up.
+    pub exit_status: u32,
+    /// Text, and performance data behind a `|`.
+    #[serde(default)]
+    pub output: String,
+    /// When it was so: RFC 3339, or seconds since 1970; now when absent.
+    pub timestamp: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Timestamp {
+    Text(String),
+    Seconds(f64),
+}
+
+/// What became of a result: the state that it led to, or why it was ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Submitted {
+    /// `older`: a newer result is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Service>,
+}

@@ -1,0 +1,196 @@
+//! Results that are sent, acknowledgements, downtimes and settings, before a real monitor and the
+//! real writer.
+
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::wire::{MonitorInput, MonitorOutput};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::api::testing::{Answer, TestApi};
+use crate::clock;
+use crate::mail::Postman;
+use crate::writer::Writer;
+
+/// Longer than a test.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(86_400);
+
+/// An API whose monitor runs, with a device that sends the results of its `backup`.
+struct Ward {
+    api: TestApi,
+    _tasks: JoinSet<()>,
+}
+
+async fn run(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
+    let mut monitor = Monitor::new(Config::default(), 1);
+    while let Some(input) = inputs.recv().await {
+        monitor.handle(input, clock::now());
+        let mut records = Vec::new();
+        loop {
+            match monitor.poll_output() {
+                MonitorOutput::Record(record) => records.push(record),
+                MonitorOutput::Ask(_) => {}
+                MonitorOutput::Wait(..) => break,
+            }
+        }
+        writer.append(records).await;
+    }
+}
+
+impl Ward {
+    async fn new(settings: Value) -> Ward {
+        let mut api = TestApi::with_endpoint().await;
+        let inputs = std::mem::replace(&mut api.monitor, mpsc::channel(1).1);
+        let mut tasks = JoinSet::new();
+        let (store, live) = (api.state.store.clone(), api.state.live.clone());
+        let writer = Writer::start(&mut tasks, store, live, Postman::nobody(), KEEP);
+        tasks.spawn(run(inputs, writer));
+        let ward = Ward { api, _tasks: tasks };
+        let body = json!({ "name": "nas", "labels": { "site": "north" } });
+        assert_eq!(ward.api.operator().post("/api/v1/devices", body).await.status, 201);
+        let mut service = json!({ "check": { "type": "passive" }, "max_check_attempts": 1 });
+        service.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let put = ward.api.operator().put("/api/v1/hosts/nas/services/backup", service).await;
+        assert_eq!(put.status, 200, "{}", put.text);
+        ward
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.api.operator().post(&format!("/api/v1{path}"), body).await
+    }
+
+    async fn delete(&self, path: &str) -> u16 {
+        self.api.operator().delete(&format!("/api/v1{path}")).await.status
+    }
+
+    async fn sends(&self, exit_status: u32) -> Answer {
+        let body = json!({ "exit_status": exit_status, "output": "copied | size=12MB;;;0" });
+        self.post("/hosts/nas/services/backup/results", body).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.api.viewer().get(&format!("/api/v1{path}")).await.json
+    }
+
+    async fn backup(&self) -> Value {
+        self.get("/hosts/nas/services/backup").await
+    }
+
+    async fn kinds(&self) -> Vec<String> {
+        let events = self.get("/events?since=0&host=nas&limit=500").await;
+        let words = |e: &Value| {
+            let reason = e["data"]["reason"].as_str().map(|r| format!(" {r}")).unwrap_or_default();
+            format!("{}{reason}", e["kind"].as_str().unwrap())
+        };
+        events["items"].as_array().unwrap().iter().map(words).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_on_disk_with_its_answer() {
+    let ward = Ward::new(json!({})).await;
+    let taken = ward.sends(2).await;
+    assert_eq!(taken.status, 202, "{}", taken.text);
+    let service = &taken.json["service"];
+    assert_eq!((&service["state"], &service["route"]), (&json!("critical"), &json!("passive")));
+    assert_eq!(service["metrics"][0]["value"], 12.0);
+    assert_eq!(ward.backup().await["state"], "critical");
+    let older = json!({ "exit_status": 0, "timestamp": "2020-01-01T00:00:00Z" });
+    let ignored = ward.post("/hosts/nas/services/backup/results", older).await;
+    assert_eq!((ignored.status, ignored.json), (200, json!({ "ignored": "older" })));
+    let future = json!({ "exit_status": 1, "timestamp": 4_000_000_000.0_f64 });
+    assert_eq!(ward.post("/hosts/nas/services/backup/results", future).await.status, 202);
+    assert_eq!(ward.sends(0).await.json["service"]["state"], "ok", "what came from the future is overridden");
+    let host = ward.post("/hosts/nas/results", json!({ "exit_status": 1, "output": "here" })).await;
+    assert_eq!((host.status, &host.json["host"]["state"]["state"]), (202, &json!("up")));
+    let nowhere = ward.post("/hosts/nas/services/nope/results", json!({ "exit_status": 0 })).await;
+    assert_eq!(nowhere.status, 404);
+    let wrong = ward.post("/hosts/nas/services/backup/results", json!({ "status": 0 })).await;
+    assert!((400..500).contains(&wrong.status), "{}", wrong.text);
+    let viewer = ward.api.viewer().post("/api/v1/hosts/nas/results", json!({ "exit_status": 0 })).await;
+    assert_eq!(viewer.status, 403);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_names_its_author_and_ends_with_the_state() {
+    let ward = Ward::new(json!({})).await;
+    let path = "/hosts/nas/services/backup/acknowledgement";
+    ward.sends(0).await;
+    let well = ward.post(path, json!({ "comment": "x" })).await;
+    assert_eq!((well.status, well.code()), (409, "not_a_problem"));
+    ward.sends(2).await;
+    let made =
+        ward.post(path, json!({ "comment": "new disk is coming", "expires": "2099-01-01T00:00:00Z" })).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert!(made.json["author"].as_str().unwrap().starts_with("token:t_"));
+    let backup = ward.backup().await;
+    assert_eq!(
+        (&backup["acknowledged"], &backup["acknowledgement"]["comment"]),
+        (&json!(true), &json!("new disk is coming"))
+    );
+    ward.sends(1).await;
+    assert_eq!(ward.backup().await["acknowledged"], false, "it was not sticky");
+    assert_eq!(ward.post(path, json!({ "sticky": true })).await.status, 201);
+    assert_eq!((ward.delete(path).await, ward.delete(path).await), (204, 404));
+    assert_eq!(ward.post(path, json!({ "expires": "2020-01-01T00:00:00Z" })).await.status, 422);
+    let kinds = ward.kinds().await;
+    for kind in ["acknowledgement.added", "acknowledgement.ended", "acknowledgement.withdrawn"] {
+        assert!(kinds.iter().any(|k| k == kind), "{kind} in {kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_downtime_is_in_effect_when_it_is_answered() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(0).await;
+    let plan = json!({ "end": "2099-01-01T00:00:00Z", "comment": "moving" });
+    let far = ward.post("/hosts/nas/downtimes", plan.clone()).await;
+    assert_eq!((far.status, far.code()), (422, "invalid"), "a year is the longest");
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
+    let plan = json!({ "labels": { "site": "north" }, "end": soon.to_string(), "comment": "moving" });
+    let made = ward.post("/downtimes", plan.clone()).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(ward.backup().await["in_downtime"], true);
+    assert_eq!(ward.get("/hosts/nas").await["state"]["in_downtime"], true);
+    ward.sends(2).await;
+    assert!(ward.kinds().await.contains(&"notification_held downtime".to_owned()));
+    let id = made.json["id"].as_str().unwrap();
+    assert_eq!(ward.get("/downtimes").await["items"][0]["id"], json!(id));
+    assert_eq!(ward.delete(&format!("/downtimes/{id}")).await, 204);
+    assert_eq!(ward.backup().await["in_downtime"], false);
+    assert_eq!(ward.get("/downtimes").await["items"], json!([]));
+    assert_ne!(ward.get("/downtimes?all=true").await["items"][0]["cancelled_at"], Value::Null);
+    assert!(ward.kinds().await.contains(&"message.not_sent".to_owned()), "it is told at the end");
+    let flexible = json!({ "end": soon.to_string(), "fixed": false, "duration_s": 600 });
+    let made = ward.post("/hosts/nas/services/backup/downtimes", flexible).await;
+    assert_eq!((made.status, &made.json["fixed"]), (201, &json!(false)), "{}", made.text);
+    assert_eq!(ward.backup().await["in_downtime"], true, "it fails already");
+    assert_eq!(ward.get("/hosts/nas").await["state"]["in_downtime"], false);
+}
+
+#[tokio::test]
+async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
+    let ward =
+        Ward::new(json!({ "freshness_s": 90, "volatile": true, "notify": { "states": ["critical"] } })).await;
+    let stored = ward.get("/hosts/nas/overrides").await;
+    let backup = &stored["items"][0];
+    assert_eq!((&backup["freshness_s"], &backup["notify"]["states"]), (&json!(90.0), &json!(["critical"])));
+    ward.sends(1).await;
+    assert!(ward.kinds().await.contains(&"notification_held state_filter".to_owned()));
+    let change = json!({ "flapping": { "high": 50 }, "notify": { "interval_s": 3600 }, "parents": ["nas"] });
+    let itself = ward.api.operator().patch("/api/v1/hosts/nas", change).await;
+    assert_eq!((itself.status, &itself.json["errors"][0]["field"]), (422, &json!("parents")));
+    let body = json!({ "name": "router" });
+    assert_eq!(ward.post("/devices", body).await.status, 201);
+    let change =
+        json!({ "flapping": { "high": 50 }, "notify": { "interval_s": 3600 }, "parents": ["router"] });
+    let set = ward.api.operator().patch("/api/v1/hosts/nas", change).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    assert_eq!((&set.json["parents"], &set.json["flapping"]["high"]), (&json!(["router"]), &json!(50.0)));
+    let circle = ward.api.operator().patch("/api/v1/hosts/router", json!({ "parents": ["nas"] })).await;
+    assert_eq!(circle.status, 422);
+    let wrong = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": { "low": 60 } })).await;
+    assert_eq!(wrong.status, 422, "{}", wrong.text);
+    let back = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": null })).await;
+    assert_eq!((&back.json["flapping"], &back.json["notify"]["interval_s"]), (&Value::Null, &json!(3600.0)));
+}
