@@ -41,10 +41,11 @@ impl FromRow<'_, SqliteRow> for Dropped {
     }
 }
 
-/// Problems and their recoveries are states, of which the last counts; all else is news of its own.
+/// Problems, reminders of them and recoveries are states, of which the last counts; all else is news
+/// of its own.
 macro_rules! of_states {
     () => {
-        "coalesce(body ->> '$.kind', '') in ('', 'problem', 'recovery')"
+        "coalesce(body ->> '$.kind', '') in ('', 'problem', 'reminder', 'recovery')"
     };
 }
 
@@ -116,19 +117,25 @@ mod tests {
 
     const LATER: Wall = Wall::from_millis(600_000);
 
-    /// `+service` is its problem, `-service` its recovery; an empty service is the host.
+    /// `+service` is its problem, `!service` a reminder, `-service` its recovery; an empty service is
+    /// the host.
     async fn queue(store: &Store, changes: &[&str], at: i64) -> Vec<i64> {
         let mut tx = store.begin().await.unwrap();
         let mut ids = Vec::new();
         for change in changes {
-            let (problem, service) = (change.starts_with('+'), change[1..].to_owned());
+            let (kind, service) = (&change[..1], change[1..].to_owned());
+            let kind = match kind {
+                "+" => MessageKind::Problem,
+                "!" => MessageKind::Reminder,
+                _ => MessageKind::Recovery,
+            };
             let message = Message {
                 at: Wall::from_millis(at),
                 host: Id::from_i64(7),
                 host_name: "cam-07".into(),
                 service: (!service.is_empty()).then_some(service),
-                kind: if problem { MessageKind::Problem } else { MessageKind::Recovery },
-                problem,
+                kind,
+                problem: kind != MessageKind::Recovery,
                 from: "up",
                 to: "down",
                 output: String::new(),
@@ -170,9 +177,9 @@ mod tests {
     #[tokio::test]
     async fn a_problem_that_nobody_heard_of_ends_in_silence() {
         let (store, _dir) = fixture::store().await;
-        let ids = queue(&store, &["+", "-"], 0).await;
-        let expected = [(ids[0], OVERTAKEN.to_owned()), (ids[1], OVER.to_owned())];
-        assert_eq!(collapsed(&store).await, expected);
+        let ids = queue(&store, &["+", "!", "-"], 0).await;
+        let expected = [(ids[0], OVERTAKEN), (ids[1], OVERTAKEN), (ids[2], OVER)];
+        assert_eq!(sorted(collapsed(&store).await), expected.map(|(id, why)| (id, why.to_owned())));
         assert_eq!(waiting(&store).await, [0; 0]);
     }
 
