@@ -1,20 +1,31 @@
-//! Profiles: named sets of services, folded with a host's sparse differences into what is checked.
+//! Profiles: named sets of services, inherited, chosen by label rules, and folded with a host's sparse
+//! differences into what is checked.
 //!
-//! The built-in ones are read-only. Knows what a host has (a tunnel, a login, a public address),
-//! not how it is or when it is checked.
+//! A [`Catalogue`] exists only when every name in it is known, nothing extends itself and every
+//! service has a check. Knows what a host has (a tunnel, a login, a public address), not how it is or
+//! when it is checked.
 
+mod builtin;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetgate_probes::sensors::Sensor;
-
+use crate::notify::Selector;
 use crate::wire::{Alerting, Check, Flapping, Kinds, Notify, ServiceSpec, States, Threshold, Timing};
 
-/// `ping` always sends, so that it is asked more rarely than what evidence answers for free.
-pub const PING_INTERVAL: Duration = Duration::from_secs(300);
+pub use builtin::builtin;
+
 /// Echo requests per `ping`: loss in thirds, and one lost packet on a mobile link is no outage.
 pub const PING_COUNT: u8 = 3;
-/// The profile of a host that names no other.
+/// The profile of a host that names no other and that no rule speaks of.
 pub const DEFAULT: &str = "default";
+/// Services of one host, and so of one profile: what a page can show and a minute can check.
+pub const MAX_SERVICES: usize = 64;
+/// Profiles that one extends directly; who mixes more has lost the overview.
+pub const MAX_EXTENDS: usize = 8;
+/// A timeout that a profile sets for any host leaves this much of the shortest interval to the rest
+/// of the check.
+const TIMEOUT_SHARE: f64 = 0.8;
 
 /// What a host has; services that need more are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,45 +40,48 @@ pub struct Facts {
     pub direct: bool,
 }
 
-/// A set of services under a name.
-#[derive(Debug)]
-pub struct Profile {
-    pub name: &'static str,
-    pub summary: &'static str,
-    pub services: Vec<ProfileService>,
-}
-
-#[derive(Debug)]
-pub struct ProfileService {
-    pub name: &'static str,
-    pub check: Check,
-    /// Where it differs from the host's.
-    pub interval: Option<Duration>,
-    needs: Need,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
-    OwnTunnel,
-    Tunnel,
-    /// A login, or no other way to a host than SSH: then its host key is there to be confirmed.
-    Ssh,
-    Login,
-}
-
-impl Need {
-    fn met(self, facts: Facts) -> bool {
-        match self {
-            Need::OwnTunnel => facts.tunnel && !facts.behind,
-            Need::Tunnel => facts.tunnel,
-            Need::Ssh => facts.login || facts.direct && !facts.tunnel,
-            Need::Login => facts.login,
+impl Facts {
+    /// Whether there is what a check needs.
+    fn allow(self, check: &Check) -> bool {
+        match check {
+            Check::Tunnel => self.tunnel && !self.behind,
+            Check::Ping { .. } => self.tunnel,
+            Check::Tcp { .. } => self.tunnel || self.direct,
+            // A login, or no other way to a host than SSH: then its host key is there to be confirmed.
+            Check::Ssh => self.login || self.direct && !self.tunnel,
+            Check::Sensor(_) | Check::Command { .. } => self.login,
+            Check::Passive => true,
         }
     }
 }
 
-/// How one host differs from its profile in one service. Absent: as the profile has it. With a
-/// `check` it may name a service that the profile lacks.
+/// How often a host is checked where neither a profile nor an override says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub timing: Timing,
+    /// `ping` always sends, so that it is asked more rarely than what evidence answers for free.
+    pub ping: Duration,
+}
+
+/// A set of services under a name: what it adds to those it extends, and how it differs from them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    pub name: String,
+    pub summary: String,
+    /// In this order, each over those before it; this profile's own services over all of them.
+    pub extends: Vec<String>,
+    pub services: Vec<ServiceOverride>,
+}
+
+/// Gives the hosts that a selector matches a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileRule {
+    pub selector: Selector,
+    pub profile: String,
+}
+
+/// How one service differs from what stands below it: a profile from those it extends, a host from
+/// its profile. Absent: as there. With a `check` it may name a service that is not there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServiceOverride {
     pub service: String,
@@ -77,6 +91,7 @@ pub struct ServiceOverride {
     pub retry: Option<Duration>,
     pub timeout: Option<Duration>,
     pub attempts: Option<u32>,
+    /// Metric by metric; one without limits takes away those of below.
     pub thresholds: Option<Vec<Threshold>>,
     pub freshness: Option<Duration>,
     pub alerting: AlertingChange,
@@ -116,72 +131,244 @@ impl AlertingChange {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no profile is called {0:?}; `fleetgate host show` lists a host's services")]
-pub struct UnknownProfile(pub String);
-
-/// The profiles that come with the program.
-pub fn builtin() -> &'static [Profile] {
-    static PROFILES: std::sync::LazyLock<Vec<Profile>> = std::sync::LazyLock::new(|| {
-        vec![Profile {
-            name: DEFAULT,
-            summary: "tunnel and ping; with a login also ssh, disk, load, memory and uptime",
-            services: default_services(),
-        }]
-    });
-    &PROFILES
-}
-
-fn default_services() -> Vec<ProfileService> {
-    let every = |name, needs, check| ProfileService { name, check, interval: None, needs };
-    let root = Sensor::Disk { path: "/".into() };
-    vec![
-        every("tunnel", Need::OwnTunnel, Check::Tunnel),
-        ProfileService {
-            interval: Some(PING_INTERVAL),
-            ..every("ping", Need::Tunnel, Check::Ping { count: PING_COUNT })
-        },
-        every("ssh", Need::Ssh, Check::Ssh),
-        every("disk", Need::Login, Check::Sensor(root)),
-        every("load", Need::Login, Check::Sensor(Sensor::Load)),
-        every("memory", Need::Login, Check::Sensor(Sensor::Memory)),
-        every("uptime", Need::Login, Check::Sensor(Sensor::Uptime)),
-    ]
-}
-
-/// The services of a host: its profile's as far as the facts allow, changed and completed by its
-/// overrides. An override of a service that is in neither and brings no check says nothing.
-///
-/// # Errors
-/// When no profile has that name.
-pub fn fold(
-    profile: &str,
-    facts: Facts,
-    host: Timing,
-    overrides: &[ServiceOverride],
-) -> Result<Vec<ServiceSpec>, UnknownProfile> {
-    let profile =
-        builtin().iter().find(|p| p.name == profile).ok_or_else(|| UnknownProfile(profile.to_owned()))?;
-    let mut services: Vec<ServiceSpec> =
-        profile.services.iter().filter(|s| s.needs.met(facts)).map(|s| s.spec(host)).collect();
-    for change in overrides {
-        apply(change, host, &mut services);
-    }
-    Ok(services)
-}
-
-impl ProfileService {
-    /// A service is never checked more often than its host.
-    fn spec(&self, host: Timing) -> ServiceSpec {
-        let interval = self.interval.map_or(host.interval, |i| i.max(host.interval));
-        ServiceSpec {
-            name: self.name.to_owned(),
-            check: self.check.clone(),
-            timing: Timing { interval, ..host },
-            thresholds: Vec::new(),
-            freshness: None,
-            alerting: Alerting::default(),
+impl AlertingChange {
+    /// This change, and where it says nothing the one below it.
+    fn upon(&self, below: &AlertingChange) -> AlertingChange {
+        AlertingChange {
+            volatile: self.volatile.or(below.volatile),
+            flapping_enabled: self.flapping_enabled.or(below.flapping_enabled),
+            flapping_low: self.flapping_low.or(below.flapping_low),
+            flapping_high: self.flapping_high.or(below.flapping_high),
+            notify_interval: self.notify_interval.or(below.notify_interval),
+            notify_delay: self.notify_delay.or(below.notify_delay),
+            notify_states: self.notify_states.or(below.notify_states),
+            notify_kinds: self.notify_kinds.or(below.notify_kinds),
         }
+    }
+}
+
+/// Why profiles and rules do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadCatalogue {
+    #[error("no profile is called {0:?}; there are: {1}")]
+    Unknown(String, String),
+    #[error("profile {profile} extends {parent:?}, which there is not; there are: {known}")]
+    UnknownParent { profile: String, parent: String, known: String },
+    #[error("profile {0} extends itself: {1}")]
+    Cycle(String, String),
+    #[error("service {service} of profile {profile} has no check, and no profile it extends has one")]
+    NoCheck { profile: String, service: String },
+    #[error("profile {0} has more than {MAX_SERVICES} services, with those it extends")]
+    TooMany(String),
+}
+
+/// Every profile there is, and the rules that choose among them.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    profiles: BTreeMap<String, Profile>,
+    rules: Vec<ProfileRule>,
+}
+
+impl Catalogue {
+    /// The built-in profiles and `own`.
+    ///
+    /// # Errors
+    /// The first profile or rule that does not fit.
+    pub fn new(own: Vec<Profile>, rules: Vec<ProfileRule>) -> Result<Catalogue, BadCatalogue> {
+        let all = own.into_iter().chain(builtin().iter().cloned());
+        let profiles = all.map(|p| (p.name.clone(), p)).collect();
+        let catalogue = Catalogue { profiles, rules };
+        for name in catalogue.profiles.keys() {
+            catalogue.check(name)?;
+        }
+        for rule in &catalogue.rules {
+            catalogue.known(&rule.profile)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// By name.
+    pub fn profiles(&self) -> impl Iterator<Item = &Profile> {
+        self.profiles.values()
+    }
+
+    pub fn rules(&self) -> &[ProfileRule] {
+        &self.rules
+    }
+
+    /// # Errors
+    /// When no profile has that name; says which there are.
+    pub fn known(&self, name: &str) -> Result<&Profile, BadCatalogue> {
+        self.profiles.get(name).ok_or_else(|| BadCatalogue::Unknown(name.to_owned(), self.names()))
+    }
+
+    /// The profiles of a host, each over those before it: the one it names, else those of all rules
+    /// that match, else [`DEFAULT`].
+    pub fn of_host<'a>(&'a self, own: Option<&'a str>, labels: &BTreeMap<String, String>) -> Vec<&'a str> {
+        if let Some(name) = own {
+            return vec![name];
+        }
+        let matching = self.rules.iter().filter(|rule| rule.selector.matches(labels));
+        let mut names: Vec<&str> = Vec::new();
+        for name in matching.map(|rule| rule.profile.as_str()) {
+            names.retain(|known| *known != name);
+            names.push(name);
+        }
+        if names.is_empty() { vec![DEFAULT] } else { names }
+    }
+
+    /// Whether a profile is this one or extends it, over however many steps.
+    pub fn descends(&self, profile: &str, ancestor: &str) -> bool {
+        self.lineage(&[profile]).iter().any(|p| p.name == ancestor)
+    }
+
+    /// The services of profiles, with what they inherit, before a host is known.
+    pub fn services(&self, profiles: &[&str]) -> Vec<ServiceOverride> {
+        let mut services: Vec<ServiceOverride> = Vec::new();
+        for change in self.lineage(profiles).iter().flat_map(|p| &p.services) {
+            match services.iter_mut().find(|s| s.service == change.service) {
+                Some(below) => *below = change.upon(below),
+                None => services.push(change.clone()),
+            }
+        }
+        services
+    }
+
+    /// The services of a host: its profiles' as far as the facts allow, changed and completed by its
+    /// overrides. An override of a service that is in neither and brings no check says nothing.
+    ///
+    /// # Errors
+    /// When one of the profiles does not exist.
+    pub fn fold(
+        &self,
+        profiles: &[&str],
+        facts: Facts,
+        pace: Pace,
+        overrides: &[ServiceOverride],
+    ) -> Result<Vec<ServiceSpec>, BadCatalogue> {
+        for name in profiles {
+            self.known(name)?;
+        }
+        let offered = self.services(profiles);
+        let mut services: Vec<ServiceSpec> = offered.iter().filter_map(|s| s.offered(facts, pace)).collect();
+        for change in overrides {
+            apply(change, pace.timing, &mut services);
+        }
+        Ok(services)
+    }
+
+    /// Ancestors before descendants, each once.
+    fn lineage(&self, profiles: &[&str]) -> Vec<&Profile> {
+        let mut line: Vec<&Profile> = Vec::new();
+        for profile in profiles.iter().filter_map(|name| self.profiles.get(*name)) {
+            self.descend(profile, &mut line);
+        }
+        line
+    }
+
+    fn descend<'a>(&'a self, profile: &'a Profile, line: &mut Vec<&'a Profile>) {
+        if line.iter().any(|known| known.name == profile.name) {
+            return;
+        }
+        for parent in profile.extends.iter().filter_map(|name| self.profiles.get(name)) {
+            self.descend(parent, line);
+        }
+        line.push(profile);
+    }
+
+    fn check(&self, name: &str) -> Result<(), BadCatalogue> {
+        self.walk(name, &mut Vec::new(), &mut Vec::new())?;
+        let services = self.services(&[name]);
+        if services.len() > MAX_SERVICES {
+            return Err(BadCatalogue::TooMany(name.to_owned()));
+        }
+        match services.into_iter().find(|s| s.check.is_none() && !s.disabled) {
+            Some(s) => Err(BadCatalogue::NoCheck { profile: name.to_owned(), service: s.service }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a way that comes back to where it has been.
+    fn walk<'a>(
+        &'a self,
+        name: &'a str,
+        way: &mut Vec<&'a str>,
+        done: &mut Vec<&'a str>,
+    ) -> Result<(), BadCatalogue> {
+        if let Some(at) = way.iter().position(|passed| *passed == name) {
+            let circle = [&way[at..], &[name]].concat().join(" -> ");
+            return Err(BadCatalogue::Cycle(name.to_owned(), circle));
+        }
+        if done.contains(&name) {
+            return Ok(());
+        }
+        let Some(profile) = self.profiles.get(name) else {
+            let profile = way.last().copied().unwrap_or_default().to_owned();
+            return Err(BadCatalogue::UnknownParent { profile, parent: name.to_owned(), known: self.names() });
+        };
+        way.push(name);
+        for parent in &profile.extends {
+            self.walk(parent, way, done)?;
+        }
+        way.pop();
+        done.push(name);
+        Ok(())
+    }
+
+    fn names(&self) -> String {
+        self.profiles.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl ServiceOverride {
+    /// This change, and where it says nothing the one below it.
+    fn upon(&self, below: &ServiceOverride) -> ServiceOverride {
+        ServiceOverride {
+            service: self.service.clone(),
+            disabled: self.disabled,
+            check: self.check.clone().or_else(|| below.check.clone()),
+            interval: self.interval.or(below.interval),
+            retry: self.retry.or(below.retry),
+            timeout: self.timeout.or(below.timeout),
+            attempts: self.attempts.or(below.attempts),
+            thresholds: match (&self.thresholds, &below.thresholds) {
+                (Some(own), Some(below)) => Some(limits_upon(own, below)),
+                (own, below) => own.clone().or_else(|| below.clone()),
+            },
+            freshness: self.freshness.or(below.freshness),
+            alerting: self.alerting.upon(&below.alerting),
+        }
+    }
+
+    /// What a profile makes of it for a host: never checked more often than the host itself, and done
+    /// before the next check begins, whatever the host's interval is.
+    fn offered(&self, facts: Facts, pace: Pace) -> Option<ServiceSpec> {
+        let check = self.check.clone().filter(|check| !self.disabled && facts.allow(check))?;
+        let is_ping = matches!(check, Check::Ping { .. });
+        let usual = if is_ping { pace.ping } else { pace.timing.interval };
+        let interval = self.interval.unwrap_or(usual).max(pace.timing.interval);
+        let mut service = bare(&self.service, check, Timing { interval, ..pace.timing });
+        differ(&ServiceOverride { interval: None, ..self.clone() }, &mut service);
+        service.timing.timeout = service.timing.timeout.min(interval.mul_f64(TIMEOUT_SHARE));
+        Some(service)
+    }
+}
+
+/// Metric by metric: own limits in the place of those below. What has none is kept, since a host's
+/// override may still lie under it.
+fn limits_upon(own: &[Threshold], below: &[Threshold]) -> Vec<Threshold> {
+    let kept = below.iter().filter(|t| own.iter().all(|o| o.metric != t.metric));
+    kept.chain(own).cloned().collect()
+}
+
+fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {
+    ServiceSpec {
+        name: name.to_owned(),
+        check,
+        timing,
+        thresholds: Vec::new(),
+        freshness: None,
+        alerting: Alerting::default(),
     }
 }
 
@@ -191,14 +378,7 @@ fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>
         (Some(at), _) if change.disabled => drop(services.remove(at)),
         (Some(at), _) => differ(change, &mut services[at]),
         (None, Some(check)) if !change.disabled => {
-            let mut added = ServiceSpec {
-                name: change.service.clone(),
-                check: check.clone(),
-                timing: host,
-                thresholds: Vec::new(),
-                freshness: None,
-                alerting: Alerting::default(),
-            };
+            let mut added = bare(&change.service, check.clone(), host);
             differ(change, &mut added);
             services.push(added);
         }
@@ -218,68 +398,12 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
         service.check = check.clone();
     }
     if let Some(thresholds) = &change.thresholds {
-        service.thresholds.clone_from(thresholds);
+        service.thresholds = limits_upon(thresholds, &service.thresholds);
+        service.thresholds.retain(|t| !t.limits.is_unset());
     }
     service.freshness = change.freshness.or(service.freshness);
     service.alerting = change.alerting.over(service.alerting);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
-
-    fn names(facts: Facts, overrides: &[ServiceOverride]) -> Vec<String> {
-        let services = fold(DEFAULT, facts, Timing::DEFAULT, overrides).unwrap();
-        services.into_iter().map(|s| s.name).collect()
-    }
-
-    fn change(service: &str) -> ServiceOverride {
-        ServiceOverride { service: service.into(), ..ServiceOverride::default() }
-    }
-
-    #[test]
-    fn the_default_profile_grows_with_what_a_host_has() {
-        assert_eq!(names(VPN, &[]), ["tunnel", "ping"]);
-        let with_login = Facts { login: true, ..VPN };
-        let all = ["tunnel", "ping", "ssh", "disk", "load", "memory", "uptime"];
-        assert_eq!(names(with_login, &[]), all);
-        let behind = Facts { behind: true, ..VPN };
-        assert_eq!(names(behind, &[]), ["ping"]);
-        let outside = Facts { login: true, direct: true, ..Facts::default() };
-        assert_eq!(names(outside, &[]), all[2..]);
-        assert_eq!(names(Facts { direct: true, ..Facts::default() }, &[]), ["ssh"]);
-        assert_eq!(names(Facts::default(), &[]), Vec::<String>::new());
-    }
-
-    #[test]
-    fn an_override_switches_off_and_adds() {
-        let off = ServiceOverride { disabled: true, ..change("ping") };
-        let sensor = Check::Sensor(Sensor::Temperature { name: None });
-        let add = ServiceOverride { check: Some(sensor), ..change("temperature") };
-        let nothing = change("no-such-service");
-        assert_eq!(names(VPN, &[off, add, nothing]), ["tunnel", "temperature"]);
-    }
-
-    #[test]
-    fn an_override_changes_only_what_it_names() {
-        let fast = ServiceOverride { interval: Some(Duration::from_secs(5)), ..change("ping") };
-        let services = fold(DEFAULT, VPN, Timing::DEFAULT, &[fast]).unwrap();
-        let expected = Timing { interval: Duration::from_secs(5), ..Timing::DEFAULT };
-        assert_eq!((&services[1].check, services[1].timing), (&Check::Ping { count: PING_COUNT }, expected));
-    }
-
-    #[test]
-    fn a_service_of_a_profile_is_not_checked_more_often_than_its_host() {
-        let slow = Timing { interval: Duration::from_secs(3600), ..Timing::DEFAULT };
-        let services = fold(DEFAULT, VPN, slow, &[]).unwrap();
-        assert!(services.iter().all(|s| s.timing.interval == slow.interval));
-    }
-
-    #[test]
-    fn an_unknown_profile_is_an_error_that_names_it() {
-        let error = fold("toaster", VPN, Timing::DEFAULT, &[]).unwrap_err();
-        assert!(error.to_string().contains("toaster"));
-    }
-}
+mod tests;

@@ -1,0 +1,149 @@
+use std::time::Duration;
+
+use fleetgate_probes::range::Thresholds;
+use fleetgate_probes::sensors::Sensor;
+
+use super::*;
+
+const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
+const PACE: Pace = Pace { timing: Timing::DEFAULT, ping: Duration::from_secs(300) };
+
+fn catalogue(own: &[Profile]) -> Catalogue {
+    Catalogue::new(own.to_vec(), Vec::new()).unwrap()
+}
+
+fn fold(profile: &str, facts: Facts, overrides: &[ServiceOverride]) -> Vec<ServiceSpec> {
+    catalogue(&[]).fold(&[profile], facts, PACE, overrides).unwrap()
+}
+
+fn names(facts: Facts, overrides: &[ServiceOverride]) -> Vec<String> {
+    fold(DEFAULT, facts, overrides).into_iter().map(|s| s.name).collect()
+}
+
+fn change(service: &str) -> ServiceOverride {
+    ServiceOverride { service: service.into(), ..ServiceOverride::default() }
+}
+
+fn limit(metric: &str, warn: &str) -> Threshold {
+    let limits = Thresholds { warn: warn.parse().ok(), crit: None };
+    Threshold { metric: metric.into(), limits }
+}
+
+fn profile(name: &str, extends: &[&str], services: Vec<ServiceOverride>) -> Profile {
+    let extends = extends.iter().map(|e| (*e).to_owned()).collect();
+    Profile { name: name.into(), summary: String::new(), extends, services }
+}
+
+fn labels(text: &str) -> BTreeMap<String, String> {
+    text.split_whitespace().filter_map(|p| p.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+#[test]
+fn the_default_profile_grows_with_what_a_host_has() {
+    assert_eq!(names(VPN, &[]), ["tunnel", "ping"]);
+    let with_login = Facts { login: true, ..VPN };
+    let all = ["tunnel", "ping", "ssh", "disk", "load", "memory", "uptime"];
+    assert_eq!(names(with_login, &[]), all);
+    let behind = Facts { behind: true, ..VPN };
+    assert_eq!(names(behind, &[]), ["ping"]);
+    let outside = Facts { login: true, direct: true, ..Facts::default() };
+    assert_eq!(names(outside, &[]), all[2..]);
+    assert_eq!(names(Facts { direct: true, ..Facts::default() }, &[]), ["ssh"]);
+    assert_eq!(names(Facts::default(), &[]), Vec::<String>::new());
+}
+
+#[test]
+fn an_override_switches_off_and_adds() {
+    let off = ServiceOverride { disabled: true, ..change("ping") };
+    let sensor = Check::Sensor(Sensor::Temperature { name: None });
+    let add = ServiceOverride { check: Some(sensor), ..change("temperature") };
+    let nothing = change("no-such-service");
+    assert_eq!(names(VPN, &[off, add, nothing]), ["tunnel", "temperature"]);
+}
+
+#[test]
+fn an_override_changes_only_what_it_names() {
+    let fast = ServiceOverride { interval: Some(Duration::from_secs(5)), ..change("ping") };
+    let services = fold(DEFAULT, VPN, &[fast]);
+    let expected = Timing { interval: Duration::from_secs(5), ..Timing::DEFAULT };
+    assert_eq!((&services[1].check, services[1].timing), (&Check::Ping { count: PING_COUNT }, expected));
+}
+
+#[test]
+fn a_profile_s_service_fits_a_host_of_any_interval() {
+    let paced = |secs| Pace { timing: Timing { interval: Duration::from_secs(secs), ..Timing::DEFAULT }, ..PACE };
+    let slow = catalogue(&[]).fold(&[DEFAULT], VPN, paced(3600), &[]).unwrap();
+    assert!(slow.iter().all(|s| s.timing.interval == Duration::from_secs(3600)));
+    let patient = ServiceOverride { timeout: Some(Duration::from_secs(50)), ..change("tunnel") };
+    let own = catalogue(&[profile("patient", &[DEFAULT], vec![patient])]);
+    let quick = own.fold(&["patient"], VPN, paced(10), &[]).unwrap();
+    assert_eq!(quick[0].timing.timeout, Duration::from_secs(8));
+}
+
+#[test]
+fn a_profile_inherits_differs_and_switches_off() {
+    let limits = ServiceOverride { thresholds: Some(vec![limit("rta", "100")]), ..change("ping") };
+    let web = ServiceOverride { check: Some(Check::Tcp { port: 443 }), ..change("web") };
+    let off = ServiceOverride { disabled: true, ..change("tunnel") };
+    let stricter = ServiceOverride { thresholds: Some(vec![limit("pl", "20")]), ..change("ping") };
+    let own = catalogue(&[
+        profile("site", &[DEFAULT], vec![limits, web]),
+        profile("office", &["site", DEFAULT], vec![off, stricter]),
+    ]);
+    let services = own.fold(&["office"], VPN, PACE, &[]).unwrap();
+    let shown: Vec<&str> = services.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(shown, ["ping", "web"]);
+    assert_eq!(services[0].thresholds, [limit("rta", "100"), limit("pl", "20")]);
+    assert!(own.descends("office", DEFAULT) && !own.descends("site", "office"));
+}
+
+#[test]
+fn a_host_s_limit_stands_in_the_place_of_its_profile_s() {
+    let limits = Some(vec![limit("rta", "100"), limit("pl", "20")]);
+    let own = catalogue(&[profile("site", &[DEFAULT], vec![ServiceOverride { thresholds: limits, ..change("ping") }])]);
+    let night = ServiceOverride { thresholds: Some(vec![limit("rta", "300"), limit("pl", "")]), ..change("ping") };
+    let services = own.fold(&["site"], VPN, PACE, &[night]).unwrap();
+    assert_eq!(services[1].thresholds, [limit("rta", "300")]);
+}
+
+#[test]
+fn rules_choose_by_labels_and_a_host_s_own_profile_wins() {
+    let rule = |selector: &str, profile: &str| ProfileRule {
+        selector: Selector(labels(selector)),
+        profile: profile.to_owned(),
+    };
+    let rules = vec![rule("kind=camera", "linux"), rule("uplink=*", "router"), rule("kind=camera site=a", "nas")];
+    let catalogue = Catalogue::new(Vec::new(), rules).unwrap();
+    let table: [(Option<&str>, &str, &[&str]); 5] = [
+        (None, "kind=camera", &["linux"]),
+        (None, "kind=camera uplink=lte site=a", &["linux", "router", "nas"]),
+        (None, "kind=gateway", &[DEFAULT]),
+        (None, "", &[DEFAULT]),
+        (Some("router"), "kind=camera", &["router"]),
+    ];
+    for (own, has, expected) in table {
+        assert_eq!(catalogue.of_host(own, &labels(has)), expected, "{has}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_by_name() {
+    let bad = |own: &[Profile], rules: Vec<ProfileRule>| Catalogue::new(own.to_vec(), rules).unwrap_err().to_string();
+    let circle = [profile("a", &["b"], vec![]), profile("b", &["c"], vec![]), profile("c", &["a"], vec![])];
+    assert_eq!(bad(&circle, vec![]), "profile a extends itself: a -> b -> c -> a");
+    assert!(bad(&[profile("a", &["a"], vec![])], vec![]).ends_with("a -> a"));
+    assert!(bad(&[profile("a", &["b"], vec![])], vec![]).starts_with("profile a extends \"b\", which there is not"));
+    let nothing = bad(&[profile("a", &[], vec![change("web")])], vec![]);
+    assert!(nothing.starts_with("service web of profile a has no check"), "{nothing}");
+    let rule = ProfileRule { selector: Selector::default(), profile: "toaster".into() };
+    assert!(bad(&[], vec![rule]).contains("toaster"));
+    assert!(catalogue(&[]).fold(&["toaster"], VPN, PACE, &[]).is_err());
+}
+
+#[test]
+fn the_built_in_profiles_fit_together() {
+    let catalogue = catalogue(&[]);
+    let names: Vec<&str> = catalogue.profiles().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, [DEFAULT, "linux", "nas", "router", "timelapse-camera"]);
+    assert!(names.iter().all(|name| catalogue.descends(name, DEFAULT)));
+}
