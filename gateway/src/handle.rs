@@ -2,6 +2,7 @@
 //!
 //! Carries values to the two engine threads; loads them from the store; decides nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleetgate_engine::id::{HostId, PeerId};
@@ -77,6 +78,20 @@ impl Handle {
         };
         self.monitor(input).await;
         self.0.live.tell(change);
+        Ok(())
+    }
+
+    /// Profiles changed under these hosts, and their rows of states with them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn hosts_resettled(&self, hosts: &BTreeSet<HostId>) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
+        for spec in self.0.store.host_specs(hosts, &self.0.timing).await? {
+            let id = spec.id;
+            self.monitor(MonitorInput::Upsert(Box::new(spec))).await;
+            self.0.live.tell(Change::Host(id));
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use super::gateway;
 use super::ids::{self, Kind, Named};
 use super::model::{Connection, EnrolAnswer};
 use super::problem::Problem;
+use super::profiles;
 use super::write::Write;
 use crate::names::Labels;
 use crate::store::devices::{self, NewKey, Pin, Settings, Ssh};
@@ -83,6 +84,7 @@ async fn create(
         networks: Vec::new(),
         notes: String::new(),
     };
+    profiles::must_exist(write.tx(), &settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     devices::insert(write.tx(), id, &settings, now).await.map_err(|e| refusal(e, None))?;
     Ok(id)

@@ -21,20 +21,20 @@ use super::etag::{IfMatch, Tagged, header_value};
 use super::extract::{Body, Path, Query};
 use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
+use super::manager::Manager;
 use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, NewDevice, Page, Trust};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
-use super::{conf, gateway};
+use super::{conf, gateway, profiles, render};
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
-use crate::store::memory;
 use crate::store::snapshot::psk_place;
+use crate::store::{managed, memory};
 
 const SSH_PORT: u16 = 22;
-const DEFAULT_PROFILE: &str = fleetgate_engine::monitor::profile::DEFAULT;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -82,6 +82,7 @@ async fn list(
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     request: Idempotent<NewDevice>,
 ) -> Result<Response, Problem> {
     let wanted = Wish::parse(&app, request.value)?;
@@ -89,9 +90,11 @@ async fn create(
     if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
         return Ok(replay);
     }
+    profiles::must_exist(write.tx(), &wanted.settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
     inserted.map_err(|e| refusal(e, Some(&who)))?;
+    managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
     let credentials = match wanted.tunnel {
         Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
         None => None,
@@ -130,6 +133,7 @@ async fn show(
 async fn change(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(device): Path<String>,
     if_match: IfMatch,
     Body(change): Body<model::DeviceChange>,
@@ -138,6 +142,10 @@ async fn change(
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
+    profiles::must_exist(write.tx(), &settings.profile).await?;
+    if settings != before.settings || manager.is_program() {
+        managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
+    }
     if settings != before.settings {
         none_is_stranded(write.tx(), before.id, &before.settings.networks, &settings.networks).await?;
         devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
@@ -379,12 +387,11 @@ impl Wish {
         if !tunnelled {
             fields.take("direct_address", direct_only(&new, route));
         }
-        let profile = new.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
         let direct = new.direct_address.as_deref().map(crate::names::host_address);
         let settings = Settings {
             name: fields.take("name", parse::name(&new.name)).unwrap_or_default(),
             labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
-            profile: fields.take("profile", parse::profile(profile)).unwrap_or_default(),
+            profile: new.profile.unwrap_or_default(),
             route,
             direct_address: direct.and_then(|a| fields.take("direct_address", a)),
             ssh: ssh(&mut fields, new.ssh),
@@ -432,7 +439,6 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
     let mut set = Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
     set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
-    set.to(&mut settings.profile, "profile", change.profile.as_deref().map(parse::profile));
     set.to(&mut settings.route, "route", change.route.as_deref().map(parse::route));
     let direct = change.direct_address.map(|a| a.as_deref().map(crate::names::host_address).transpose());
     set.to(&mut settings.direct_address, "direct_address", direct);
@@ -448,6 +454,7 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
         fields.take("direct_address", stays_reachable(&settings));
     }
     fields.finish()?;
+    settings.profile = change.profile.map_or(settings.profile, Option::unwrap_or_default);
     Ok(settings)
 }
 
@@ -496,7 +503,7 @@ pub(super) fn wire(device: &Device) -> model::Device {
         id: Kind::Host.text(device.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
-        profile: settings.profile.clone(),
+        profile: render::profile(&settings.profile),
         route: devices::route_name(settings.route).to_owned(),
         tunnel: device.tunnel.as_ref().map(|tunnel| model::DeviceTunnel {
             public_key: tunnel.public_key.clone(),
@@ -512,6 +519,7 @@ pub(super) fn wire(device: &Device) -> model::Device {
         },
         networks: settings.networks.iter().map(ToString::to_string).collect(),
         notes: settings.notes.clone(),
+        managed: render::managed(&device.managed),
         created_at: ids::time(device.created_at),
         version: device.version,
     }

@@ -24,6 +24,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
+use super::{profiles, render};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::events::Object;
 
@@ -92,7 +93,7 @@ async fn create_replacement(
     enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
     let wanted = NewEnrolmentToken {
         label: format!("replaces {}", device.settings.name),
-        profile: Some(device.settings.profile),
+        profile: render::profile(&device.settings.profile),
         ssh_user: device.settings.ssh.user,
         needs_approval: request.value.needs_approval,
         expires_in_s: request.value.expires_in_s.map(Some),
@@ -109,6 +110,7 @@ async fn store(
     once: Once,
 ) -> Result<Response, Problem> {
     let secret = Token::generate(kind(token.replaces), token.id);
+    profiles::must_exist(write.tx(), &token.profile).await?;
     enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
     write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
@@ -145,13 +147,12 @@ fn parse_new(new: NewEnrolmentToken, by: String, now: Wall) -> Result<EnrolmentT
         Some(None) => None,
         None => Some(1),
     };
-    let profile = new.profile.as_deref().unwrap_or(fleetgate_engine::monitor::profile::DEFAULT);
     let ssh_user = new.ssh_user.as_deref().map(parse::login);
     let token = EnrolmentToken {
         id: ids::new_id(now),
         label: fields.take("label", parse::title(new.label)).unwrap_or_default(),
         host_labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
-        profile: fields.take("profile", parse::profile(profile)).unwrap_or_default(),
+        profile: new.profile.unwrap_or_default(),
         ssh_user: ssh_user.and_then(|u| fields.take("ssh_user", u)),
         needs_approval: new.needs_approval,
         replaces: None,
@@ -211,7 +212,7 @@ fn wire(token: &EnrolmentToken) -> model::EnrolmentToken {
         id: Kind::Token.text(token.id),
         label: token.label.clone(),
         labels: token.host_labels.clone(),
-        profile: token.profile.clone(),
+        profile: render::profile(&token.profile),
         ssh_user: token.ssh_user.clone(),
         needs_approval: token.needs_approval,
         replaces: token.replaces.map(|d| Kind::Host.text(d)),

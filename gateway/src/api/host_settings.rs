@@ -25,17 +25,19 @@ use super::extract::{Body, Path};
 use super::hosts as shown;
 use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
+use super::manager::Manager;
 use super::model::{self, Host, HostChange, NewHost};
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
+use super::{profiles, render};
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
 use crate::store::{alerting, definition};
+use crate::store::{managed, profiles as stored_profiles};
 
 const SSH_PORT: u16 = 22;
-const DEFAULT_PROFILE: &str = fleetgate_engine::monitor::profile::DEFAULT;
 /// Seconds; what a person can mean by an interval.
 const SHORTEST_S: f64 = 0.1;
 const LONGEST_S: f64 = 7.0 * 86_400.0;
@@ -79,14 +81,18 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
     }
     let alerting = Value::Object(alerting::to_json(&host.settings.alerting));
     let alerting = serde_json::from_value(alerting).map_err(Problem::internal)?;
+    let catalogue = stored_profiles::catalogue(conn).await?;
     let (settings, timing) = (&host.settings, &host.settings.timing);
     let pin = settings.ssh.pin.as_ref();
     let seconds = |d: Option<Duration>| d.map(|d| d.as_secs_f64());
+    let own = render::profile(&settings.profile);
+    let profiles = catalogue.of_host(own.as_deref(), &settings.labels);
     Ok(model::HostSettings {
         id: Kind::Host.text(host.id),
         name: settings.name.clone(),
         labels: settings.labels.clone(),
-        profile: settings.profile.clone(),
+        profile: own.clone(),
+        profiles: profiles.into_iter().map(str::to_owned).collect(),
         route: route_name(settings.route).to_owned(),
         via: host.via_name.clone(),
         address: settings.address.map(|a| a.to_string()),
@@ -105,6 +111,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         parents,
         alerting,
         notes: settings.notes.clone(),
+        managed: render::managed(&host.managed),
         created_at: ids::time(host.created_at),
         version: host.version,
     })
@@ -118,6 +125,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     request: Idempotent<NewHost>,
 ) -> Result<Response, Problem> {
     let via = request.value.via.clone();
@@ -129,8 +137,10 @@ async fn create(
     let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
     let device = device.map_err(|e| Problem::invalid("via", e.detail()))?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
+    profiles::must_exist(write.tx(), &settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     stored::insert(write.tx(), id, device.id, &settings, now).await.map_err(|e| refusal(e, Some(&who)))?;
+    managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
     let data = json!({ "name": settings.name, "via": device.settings.name });
     write.event("host.created", (Object::Host, id), "added", data).await?;
     let made = shown::load(write.tx(), Named::Id(id)).await?;
@@ -164,10 +174,8 @@ async fn stands_behind(
 
 fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
-    let profile = new.profile.as_deref().unwrap_or(DEFAULT_PROFILE);
     let name = fields.take("name", parse::name(&new.name));
     let labels = fields.take("labels", parse::labels(new.labels));
-    let profile = fields.take("profile", parse::profile(profile));
     let address = fields.take("address", ip(&new.address));
     let port = fields.take("ssh.port", parse::ssh_port(new.ssh.port.unwrap_or(SSH_PORT)));
     let user = fields.take("ssh.user", new.ssh.user.as_deref().map(parse::login).transpose());
@@ -188,7 +196,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
     Ok(Settings {
         name: name.unwrap_or_default(),
         labels: labels.unwrap_or_default(),
-        profile: profile.unwrap_or_default(),
+        profile: new.profile.unwrap_or_default(),
         route: RoutePolicy::Tunnel,
         address,
         direct_address: None,
@@ -258,6 +266,7 @@ fn ends_in_time(app: &AppState, timing: &Timing) -> Result<(), String> {
 async fn change(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(host): Path<String>,
     if_match: IfMatch,
     Body(change): Body<HostChange>,
@@ -273,6 +282,10 @@ async fn change(
     let moved = settings.address != before.settings.address;
     if let (true, Some(via), Some(name)) = (moved, before.via, &before.via_name) {
         stands_behind(write.tx(), name, via, settings.address).await?;
+    }
+    profiles::must_exist(write.tx(), &settings.profile).await?;
+    if settings != before.settings || manager.is_program() {
+        managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
     }
     if settings != before.settings {
         stored::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
@@ -305,7 +318,6 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
     set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
-    set.to(&mut settings.profile, "profile", change.profile.as_deref().map(parse::profile));
     set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
     let address = change.address.as_deref().map(|text| match before.via {
         Some(_) => ip(text).map(Some),
@@ -318,6 +330,7 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
         set.to(&mut settings.ssh.user, "ssh.user", user);
     }
     fields.finish()?;
+    settings.profile = change.profile.map_or(settings.profile, Option::unwrap_or_default);
     Ok(settings)
 }
 

@@ -25,11 +25,13 @@ mod host_settings;
 mod hosts;
 mod idempotency;
 mod ids;
+mod manager;
 pub mod model;
 mod overview;
 mod page;
 mod parse;
 mod problem;
+mod profile_rules;
 mod profiles;
 mod refusals;
 mod render;
@@ -61,6 +63,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 pub use client::{Client, throttled_as};
+pub use manager::HEADER as MANAGER_HEADER;
 pub use problem::{FieldError, ProblemDocument};
 
 use crate::config::Config;
@@ -211,6 +214,7 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(host_settings::routes())
         .merge(hosts::routes())
         .merge(overview::routes())
+        .merge(profile_rules::routes())
         .merge(profiles::routes())
         .merge(results::routes())
         .merge(services::routes())

@@ -11,6 +11,7 @@ mod devices;
 mod enrolments;
 mod gateway;
 mod hosts;
+mod profiles;
 mod voice;
 
 pub use access::*;
@@ -18,6 +19,7 @@ pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;
 pub use hosts::*;
+pub use profiles::*;
 pub use voice::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
@@ -66,7 +68,8 @@ pub struct Host {
     pub id: String,
     pub name: String,
     pub labels: Labels,
-    pub profile: String,
+    /// The one that it names itself; absent: by the profile rules.
+    pub profile: Option<String>,
     /// `tunnel`, `direct` or `auto`.
     pub route: String,
     /// Inner address, or the address behind `via`.
@@ -169,6 +172,8 @@ pub struct Service {
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why.
     pub parse_warnings: Vec<String>,
+    /// The limits that it is judged by here, beside those of a plugin itself.
+    pub thresholds: Vec<ThresholdSettings>,
     pub check_interval_s: f64,
     pub retry_interval_s: f64,
 }

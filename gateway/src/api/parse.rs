@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fleetgate_engine::monitor::profile;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::{PublicKey, SshPublicKey};
@@ -51,14 +50,6 @@ pub fn name(text: &str) -> Result<String, names::BadName> {
 
 pub fn labels(map: WireLabels) -> Result<WireLabels, names::BadName> {
     Labels::parse(map).map(Labels::into_map)
-}
-
-pub fn profile(name: &str) -> Result<String, String> {
-    let known: Vec<&str> = profile::builtin().iter().map(|p| p.name).collect();
-    if known.contains(&name) {
-        return Ok(name.to_owned());
-    }
-    Err(format!("no profile has this name; there are: {}", known.join(", ")))
 }
 
 pub fn route(name: &str) -> Result<RoutePolicy, &'static str> {
@@ -196,7 +187,7 @@ mod tests {
         let mut fields = Fields::default();
         fields.take("name", name("UPPER"));
         fields.take("route", route("sideways"));
-        assert_eq!(fields.take("profile", profile("default")), Some("default".to_owned()));
+        assert_eq!(fields.take("ssh.port", ssh_port(22)), Some(22));
         let problem = fields.finish().unwrap_err();
         assert!(problem.to_string().starts_with("invalid: name: a name has 1 to 63"), "{problem}");
     }

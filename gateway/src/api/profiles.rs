@@ -1,51 +1,284 @@
-//! Profiles: named sets of services. The built-in ones are read-only.
+//! Profiles: named sets of services. The built-in ones are read-only; a change of another settles the
+//! services of every host that it concerns, in the same transaction.
 
 use axum::Json;
-use fleetgate_engine::monitor::profile::{self, Profile};
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::id::Id;
+use fleetgate_engine::monitor::profile::{self as engine, BadCatalogue, Catalogue, MAX_EXTENDS};
+use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireViewer;
-use super::model::{self, Page, ProfileService};
-use crate::store::definition::check_kind;
+use super::auth::{RequireOperator, RequireViewer};
+use super::etag::{IfMatch, Tagged};
+use super::extract::{Body, Path};
+use super::manager::{self, Manager};
+use super::model::{self, Page, ProfileService, ProfileSettings};
+use super::parse;
+use super::problem::Problem;
+use super::render;
+use super::write::Write;
+use crate::store::SqliteConnection;
+use crate::store::definition::{self, check_kind};
+use crate::store::events::Object;
+use crate::store::profiles::{self as stored, Stored};
+use crate::store::resettle::{self, Member};
+
+/// Profiles that people make; a company has a few kinds of devices.
+const MAX_PROFILES: usize = 256;
+/// Names in one refusal.
+const MAX_NAMED: usize = 10;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, put, remove))
 }
 
 /// Few enough for one page.
 #[utoipa::path(get, path = "/profiles", operation_id = "list_profiles", tag = "monitoring",
     security(("token" = ["viewer"])), responses((status = 200, body = Page<model::Profile>)))]
-async fn list(_: RequireViewer) -> Json<Page<model::Profile>> {
-    Json(Page { items: profile::builtin().iter().map(wire).collect(), next: None })
+async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page<model::Profile>>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let shelf = Shelf::load(&mut conn).await?;
+    let items = shelf.catalogue.profiles().map(|p| shelf.wire(p)).collect::<Result<_, _>>()?;
+    Ok(Json(Page { items, next: None }))
 }
 
-fn wire(profile: &Profile) -> model::Profile {
-    let service = |service: &profile::ProfileService| ProfileService {
-        name: service.name.to_owned(),
-        check: check_kind(&service.check).to_owned(),
-        interval_s: service.interval.map(|i| i.as_secs_f64()),
+#[utoipa::path(get, path = "/profiles/{profile}", operation_id = "show_profile", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("profile" = String, Path)),
+    responses((status = 200, body = model::Profile)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(name): Path<String>,
+) -> Result<Tagged<model::Profile>, Problem> {
+    let mut conn = app.store.reader().await?;
+    Shelf::load(&mut conn).await?.tagged(&name)
+}
+
+/// Everything that is told of profiles.
+struct Shelf {
+    catalogue: Catalogue,
+    stored: Vec<Stored>,
+    members: Vec<Member>,
+}
+
+impl Shelf {
+    async fn load(conn: &mut SqliteConnection) -> Result<Self, Problem> {
+        Ok(Shelf {
+            catalogue: stored::catalogue(&mut *conn).await?,
+            stored: stored::list(&mut *conn).await?,
+            members: resettle::members(conn).await?,
+        })
+    }
+
+    fn tagged(&self, name: &str) -> Result<Tagged<model::Profile>, Problem> {
+        let profile = self.catalogue.known(name).map_err(|e| Problem::not_found(e.to_string()))?;
+        let value = self.wire(profile)?;
+        Ok(Tagged { version: value.version, value })
+    }
+
+    fn wire(&self, profile: &engine::Profile) -> Result<model::Profile, Problem> {
+        let stored = self.stored.iter().find(|s| s.profile.name == profile.name);
+        let own = stored::services_json(&profile.services);
+        let effective = self.catalogue.services(&[&profile.name]);
+        Ok(model::Profile {
+            name: profile.name.clone(),
+            summary: profile.summary.clone(),
+            builtin: is_builtin(&profile.name),
+            extends: profile.extends.clone(),
+            services: serde_json::from_value(own).map_err(Problem::internal)?,
+            effective: effective.iter().filter_map(service).collect(),
+            hosts: self.members.iter().filter(|m| goes_by(m, &self.catalogue, &profile.name)).count(),
+            managed: stored.map(|s| render::managed(&s.managed)).unwrap_or_default(),
+            version: stored.map_or(0, |s| s.version),
+        })
+    }
+}
+
+fn service(change: &engine::ServiceOverride) -> Option<ProfileService> {
+    let check = change.check.as_ref().filter(|_| !change.disabled)?;
+    let limits = change.thresholds.iter().flatten();
+    Some(ProfileService {
+        name: change.service.clone(),
+        check: check_kind(check).to_owned(),
+        interval_s: change.interval.map(|i| i.as_secs_f64()),
+        thresholds: limits.map(render::threshold).collect(),
+    })
+}
+
+fn is_builtin(name: &str) -> bool {
+    engine::builtin().iter().any(|p| p.name == name)
+}
+
+fn goes_by(member: &Member, catalogue: &Catalogue, profile: &str) -> bool {
+    member.profiles(catalogue).iter().any(|own| catalogue.descends(own, profile))
+}
+
+/// Makes or replaces a profile. It takes effect at once on every host that is checked by it.
+#[utoipa::path(put, path = "/profiles/{profile}", operation_id = "put_profile", tag = "monitoring",
+    security(("token" = ["operator"])), request_body = ProfileSettings,
+    params(("profile" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
+    responses((status = 200, body = model::Profile)))]
+async fn put(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    manager: Manager,
+    Path(name): Path<String>,
+    if_match: IfMatch,
+    Body(body): Body<ProfileSettings>,
+) -> Result<Tagged<model::Profile>, Problem> {
+    let profile = parsed(&name, body)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let before = stored::find(write.tx(), &name).await?;
+    if_match.check(before.as_ref().map_or(0, |b| b.version))?;
+    if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
+        return Err(Problem::conflict("too_many", format!("at most {MAX_PROFILES} profiles are possible")));
+    }
+    let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
+    let managed = manager::after(before.map(|b| b.managed), manager.writer(&principal));
+    stored::put(write.tx(), &profile, &managed).await?;
+    let is = fits(write.tx()).await?;
+    write.resettle(&was, &is, Some(&name)).await?;
+    let settings =
+        json!({ "extends": profile.extends, "services": stored::services_json(&profile.services) });
+    let data = json!({ "profile": name, "settings": settings });
+    write
+        .event(
+            "profile.changed",
+            (Object::Profile, Id::from_i64(0)),
+            &format!("profile {name} changed"),
+            data,
+        )
+        .await?;
+    let shown = Shelf::load(write.tx()).await?.tagged(&name);
+    write.commit().await?;
+    shown
+}
+
+fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
+    if is_builtin(name) {
+        let detail = format!("{name} is built in: make a profile of another name that extends it");
+        return Err(Problem::conflict("built_in", detail));
+    }
+    let mut fields = parse::Fields::default();
+    fields.take("name", parse::name(name));
+    fields.take("extends", extends(&body.extends));
+    let summary = fields.take("summary", parse::title(body.summary));
+    fields.finish()?;
+    let services = body.services.iter().map(|(service, value)| read_service(service, value));
+    Ok(engine::Profile {
+        name: name.to_owned(),
+        summary: summary.unwrap_or_default(),
+        extends: body.extends,
+        services: services.collect::<Result<_, _>>()?,
+    })
+}
+
+fn extends(names: &[String]) -> Result<(), String> {
+    if names.len() > MAX_EXTENDS {
+        return Err(format!("at most {MAX_EXTENDS} profiles can be extended"));
+    }
+    Ok(())
+}
+
+fn read_service(service: &str, value: &Value) -> Result<engine::ServiceOverride, Problem> {
+    let wrong = |e: definition::FieldError| {
+        let at = format!("services.{service}.{}", e.field);
+        Problem::invalid(at.trim_end_matches('.'), e.detail)
     };
-    model::Profile {
-        name: profile.name.to_owned(),
-        summary: profile.summary.to_owned(),
-        services: profile.services.iter().map(service).collect(),
+    definition::parse_service(service, value).map_err(wrong)
+}
+
+/// The profiles as they are now, if they fit together.
+///
+/// # Errors
+/// 422 with the field that is to blame.
+pub(super) async fn fits(conn: &mut SqliteConnection) -> Result<Catalogue, Problem> {
+    stored::catalogue(conn).await.map_err(|error| match error.downcast::<BadCatalogue>() {
+        Ok(bad) => Problem::invalid(field_of(&bad), bad.to_string()),
+        Err(error) => error.into(),
+    })
+}
+
+fn field_of(bad: &BadCatalogue) -> String {
+    match bad {
+        BadCatalogue::Unknown(..) => "profile".to_owned(),
+        BadCatalogue::UnknownParent { .. } | BadCatalogue::Cycle(..) => "extends".to_owned(),
+        BadCatalogue::NoCheck { service, .. } => format!("services.{service}.check"),
+        BadCatalogue::TooMany(_) => "services".to_owned(),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::api::testing::TestApi;
-
-    #[tokio::test]
-    async fn the_built_in_profiles_are_listed() {
-        let api = TestApi::new().await;
-        let listed = api.viewer().get("/api/v1/profiles").await;
-        let default = &listed.json["items"][0];
-        assert_eq!(
-            (default["name"].as_str(), default["services"][0]["name"].as_str()),
-            (Some("default"), Some("tunnel"))
-        );
+/// # Errors
+/// 422 when a host is to name a profile that there is not; an empty name is none.
+pub(super) async fn must_exist(conn: &mut SqliteConnection, name: &str) -> Result<(), Problem> {
+    if name.is_empty() {
+        return Ok(());
     }
+    let catalogue = stored::catalogue(conn).await?;
+    catalogue.known(name).map(drop).map_err(|e| Problem::invalid("profile", e.to_string()))
+}
+
+/// Removes a profile that nothing uses.
+#[utoipa::path(delete, path = "/profiles/{profile}", operation_id = "remove_profile", tag = "monitoring",
+    security(("token" = ["operator"])),
+    params(("profile" = String, Path),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(name): Path<String>,
+    if_match: IfMatch,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let shelf = Shelf::load(write.tx()).await?;
+    let shown = shelf.tagged(&name)?;
+    if shown.value.builtin {
+        return Err(Problem::conflict("built_in", format!("{name} is built in and stays")));
+    }
+    if_match.check(shown.version)?;
+    is_unused(&shelf, write.tx(), &name).await?;
+    stored::remove(write.tx(), &name).await?;
+    let data = json!({ "profile": name });
+    write
+        .event(
+            "profile.removed",
+            (Object::Profile, Id::from_i64(0)),
+            &format!("profile {name} removed"),
+            data,
+        )
+        .await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn is_unused(shelf: &Shelf, conn: &mut SqliteConnection, name: &str) -> Result<(), Problem> {
+    let catalogue = &shelf.catalogue;
+    let hosts = shelf.members.iter().filter(|m| goes_by(m, catalogue, name)).map(|m| m.name.as_str());
+    let heirs = catalogue.profiles().filter(|p| p.extends.iter().any(|e| e == name)).map(|p| p.name.as_str());
+    let mut uses = Vec::new();
+    uses.extend(named("hosts", hosts.collect()));
+    uses.extend(named("profiles that extend it", heirs.collect()));
+    if catalogue.rules().iter().any(|rule| rule.profile == name) {
+        uses.push("a profile rule".to_owned());
+    }
+    if stored::has_tokens(conn, name).await? {
+        uses.push("an enrolment token".to_owned());
+    }
+    if uses.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::conflict("profile_in_use", format!("{name} is used by {}", uses.join("; "))))
+}
+
+fn named(what: &str, names: Vec<&str>) -> Option<String> {
+    let shown = names[..names.len().min(MAX_NAMED)].join(", ");
+    let more = names.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("{what}: {shown}{more}"))
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState};
+use fleetgate_engine::wire::{
+    DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
+};
+use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
 
 use super::ids::{self, Kind};
@@ -13,7 +16,24 @@ use crate::store::acknowledgements::Acknowledgement;
 use crate::store::definition::check_kind;
 use crate::store::events::EventRow;
 use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
+use crate::store::managed::Managed;
 use crate::store::states::{host_status_name, state_type_name};
+
+/// Empty is none.
+pub fn profile(own: &str) -> Option<String> {
+    Some(own.to_owned()).filter(|p| !p.is_empty())
+}
+
+pub fn managed(managed: &Managed) -> model::Managed {
+    model::Managed { managed_by: managed.by.clone(), edited_by: managed.edited_by.clone() }
+}
+
+pub fn threshold(threshold: &Threshold) -> model::ThresholdSettings {
+    let text = |range: Option<Range>| range.map(|r| r.to_string());
+    let limits = threshold.limits;
+    let metric = threshold.metric.clone();
+    model::ThresholdSettings { metric, warn: text(limits.warn), crit: text(limits.crit) }
+}
 
 fn time(at: Option<Wall>) -> Option<String> {
     at.map(ids::time)
@@ -55,7 +75,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         state: host_state(&row, max_attempts),
         name: row.name,
         labels: row.labels,
-        profile: row.profile,
+        profile: profile(&row.profile),
         route: row.route,
         address: row.address,
         via: row.via,
@@ -195,6 +215,7 @@ pub fn service(
         long_text: result.map_or_else(String::new, |r| r.long_text.clone()),
         metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(metric).collect()),
         parse_warnings: result.map_or_else(Vec::new, |r| r.warnings.clone()),
+        thresholds: spec.thresholds.iter().map(threshold).collect(),
         check_interval_s: spec.timing.interval.as_secs_f64(),
         retry_interval_s: spec.timing.retry.as_secs_f64(),
     }

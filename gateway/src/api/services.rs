@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleetgate_engine::monitor::profile::ServiceOverride;
+use fleetgate_engine::monitor::profile::{MAX_SERVICES, ServiceOverride};
 use fleetgate_engine::wire::HostSpec;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -15,16 +15,15 @@ use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::hosts::load;
 use super::ids::Kind;
+use super::manager::{self, Manager};
 use super::model::{self, Page, ServiceSettings};
 use super::problem::Problem;
+use super::render;
 use super::write::Write;
 use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
 use crate::store::overrides::{self, Stored};
 use crate::store::snapshot;
-
-/// Services of one host: what a page can show and a minute can check.
-const MAX_SERVICES: usize = 64;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
@@ -47,10 +46,14 @@ async fn list(
 }
 
 fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
-    let mut settings = definition::to_json(&stored.change);
-    settings["disabled"] = json!(stored.change.disabled);
+    let settings = definition::service_json(&stored.change);
     let settings: ServiceSettings = serde_json::from_value(settings).map_err(Problem::internal)?;
-    Ok(model::ServiceOverride { service: stored.change.service.clone(), settings, version: stored.version })
+    Ok(model::ServiceOverride {
+        service: stored.change.service.clone(),
+        settings,
+        managed: render::managed(&stored.managed),
+        version: stored.version,
+    })
 }
 
 /// Says how a service differs from the profile, switches it off, or adds one.
@@ -62,16 +65,18 @@ fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
 async fn put(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,
     Body(body): Body<Map<String, Value>>,
 ) -> Result<Tagged<model::ServiceOverride>, Problem> {
-    let change = parse(&service, body).map_err(invalid)?;
+    let change = definition::parse_service(&service, &Value::Object(body)).map_err(invalid)?;
     let mut write = Write::begin(&app, &who).await?;
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
-    let version = overrides::put(write.tx(), host.id, &change).await?;
+    let managed = manager::after(before.map(|b| b.managed), manager.writer(&who.to_string()));
+    let version = overrides::put(write.tx(), host.id, &change, &managed).await?;
     let spec = snapshot::host_spec(write.tx(), host.id, &app.config.timing).await;
     let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
     sensible(&spec, &change)?;
@@ -80,21 +85,8 @@ async fn put(
     write.event("service.changed", (Object::Host, host.id), "service changed", data).await?;
     write.host(host.id);
     write.commit().await?;
-    let stored = Stored { change, version };
+    let stored = Stored { change, managed, version };
     Ok(Tagged { version, value: wire(&stored)? })
-}
-
-fn parse(service: &str, mut body: Map<String, Value>) -> Result<ServiceOverride, FieldError> {
-    definition::service_name(service)?;
-    let disabled = match body.remove("disabled") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(disabled)) => disabled,
-        Some(_) => {
-            let detail = "true or false is expected".to_owned();
-            return Err(FieldError { field: "disabled".to_owned(), detail });
-        }
-    };
-    definition::parse(service, disabled, &Value::Object(body))
 }
 
 fn invalid(error: FieldError) -> Problem {

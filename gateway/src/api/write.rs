@@ -1,10 +1,12 @@
 //! One change to the database and what follows from it: commit first, then tell the engine and
 //! the dashboards. No handler can get that order wrong.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::store::SqliteConnection;
 use fleetgate_engine::id::{HostId, Id, PeerId};
+use fleetgate_engine::monitor::profile::Catalogue;
 use fleetgate_engine::time::Wall;
 
 use super::AppState;
@@ -12,6 +14,7 @@ use super::problem::Problem;
 use crate::live::Change;
 use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
+use crate::store::resettle::{self, NotSettled};
 
 /// A transaction on the one writing connection. Dropped, it changes nothing.
 pub struct Write<'a> {
@@ -23,6 +26,7 @@ pub struct Write<'a> {
     pub by: String,
     peers: Vec<PeerId>,
     hosts: Vec<HostId>,
+    resettled: BTreeSet<HostId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
 }
@@ -33,8 +37,17 @@ impl<'a> Write<'a> {
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let tx = app.store.begin().await?;
         let now = crate::clock::wall();
-        let (peers, hosts, enrolments) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Write { app, tx, now, by: by.to_string(), peers, hosts, enrolments, last_event: None })
+        Ok(Write {
+            app,
+            tx,
+            now,
+            by: by.to_string(),
+            peers: Vec::new(),
+            hosts: Vec::new(),
+            resettled: BTreeSet::new(),
+            enrolments: Vec::new(),
+            last_event: None,
+        })
     }
 
     pub fn tx(&mut self) -> &mut SqliteConnection {
@@ -89,6 +102,33 @@ impl<'a> Write<'a> {
         self.hosts.push(id);
     }
 
+    /// Settles the services of every host whose profiles differ between these catalogues, or among
+    /// whose profiles is `changed`; the engine is to load them again.
+    ///
+    /// # Errors
+    /// 422 when a host would have too many services.
+    pub async fn resettle(
+        &mut self,
+        was: &Catalogue,
+        is: &Catalogue,
+        changed: Option<&str>,
+    ) -> Result<(), Problem> {
+        let members = resettle::members(&mut self.tx).await?;
+        let concerned = members.iter().filter(|m| {
+            let now = m.profiles(is);
+            now != m.profiles(was) || changed.is_some_and(|name| now.iter().any(|p| is.descends(p, name)))
+        });
+        let hosts: BTreeSet<HostId> = concerned.map(|m| m.host).collect();
+        let done = resettle::resettle(&mut self.tx, &hosts, &self.app.config.timing).await;
+        done.map_err(|error| match error {
+            NotSettled::TooMany(_) => Problem::invalid("services", error.to_string()),
+            NotSettled::Store(error) => error.into(),
+            NotSettled::Damaged(error) => error.into(),
+        })?;
+        self.resettled.extend(hosts);
+        Ok(())
+    }
+
     /// The dashboards are to show this enrolment again.
     pub fn enrolment(&mut self, id: Id) {
         self.enrolments.push(id);
@@ -104,6 +144,9 @@ impl<'a> Write<'a> {
         }
         for id in self.hosts {
             handle.host_changed(id).await?;
+        }
+        if !self.resettled.is_empty() {
+            handle.hosts_resettled(&self.resettled).await?;
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
         if let Some(seq) = self.last_event {

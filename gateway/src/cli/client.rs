@@ -77,6 +77,16 @@ impl Client {
         response.json().await.context("the gateway's answer is not what this version expects")
     }
 
+    /// Replaces a resource; with a version only as long as it is that one.
+    pub async fn put(&self, path: &str, body: &Value, version: Option<i64>) -> anyhow::Result<Value> {
+        let mut request = self.request(Method::PUT, path).json(body).timeout(PATIENCE);
+        if let Some(version) = version {
+            request = request.header("if-match", format!("\"{version}\""));
+        }
+        let response = self.judged(request).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
     /// Server-sent events, as they come.
     pub async fn stream(&self, path: &str) -> anyhow::Result<Response> {
         self.judged(self.request(Method::GET, path)).await

@@ -192,7 +192,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         vec![
             table::safe(&d.name),
             addresses.or_else(|| d.direct_address.clone()).map_or("-".to_owned(), |a| table::safe(&a)),
-            d.profile.clone(),
+            own_profile(d.profile.as_deref()),
             d.route.clone(),
             tunnel.map_or("no tunnel".to_owned(), |t| t.public_key.clone()),
             d.id.clone(),
@@ -203,6 +203,11 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         devices.iter().map(row).collect(),
     );
     Ok(())
+}
+
+/// The profile that a host names itself.
+fn own_profile(own: Option<&str>) -> String {
+    own.unwrap_or("by rules").to_owned()
 }
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
@@ -219,7 +224,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     }
     line("directly", d.direct_address.as_deref().unwrap_or("-"));
     line("route", &d.route);
-    line("profile", &d.profile);
+    line("profile", &own_profile(d.profile.as_deref()));
     line("ssh", &format!("{} port {}", d.ssh.user.as_deref().unwrap_or("no login"), d.ssh.port));
     if let Some(pin) = &d.ssh.pin {
         line("host key", &format!("{pin} ({})", d.ssh.pin_source.as_deref().unwrap_or("pinned")));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::table;
-use crate::api::model::{Host, Metric, Page, Service, Tunnel};
+use crate::api::model::{Host, HostSettings, Metric, Page, Service, Tunnel};
 
 /// Rows asked for at a time; the listing goes on until the last page.
 const PAGE: usize = 500;
@@ -139,6 +139,8 @@ fn labels(h: &Host) -> String {
 
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
+    // A host that was removed has none any more.
+    let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
     let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
     if client.json {
         println!(
@@ -147,7 +149,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         );
         return Ok(());
     }
-    headline(&host);
+    headline(&host, settings.as_ref());
     if let Some(tunnel) = &host.tunnel {
         tunnel_lines(tunnel);
     }
@@ -157,7 +159,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn headline(h: &Host) {
+fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
     anstream::println!("  {}", table::safe(&h.state.text));
@@ -165,7 +167,11 @@ fn headline(h: &Host) {
     let direct =
         h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
     anstream::println!("  address     {}{direct}", table::safe(address));
-    anstream::println!("  profile     {}, route {}", h.profile, h.route);
+    anstream::println!(
+        "  profile     {}, route {}",
+        settings.map_or("-".to_owned(), shown_profiles),
+        h.route
+    );
     if !h.labels.is_empty() {
         anstream::println!("  labels      {}", labels(h));
     }
@@ -177,6 +183,11 @@ fn headline(h: &Host) {
         format!(" by {}", h.state.source)
     };
     anstream::println!("  since {since}, last check {last}{by}");
+}
+
+fn shown_profiles(settings: &HostSettings) -> String {
+    let chosen = if settings.profile.is_none() { " by its labels" } else { "" };
+    format!("{}{chosen}", settings.profiles.join(" + "))
 }
 
 fn tunnel_lines(t: &Tunnel) {

@@ -10,7 +10,10 @@ mod enrolment;
 mod events;
 mod gateway;
 mod host;
+mod limits;
+mod profile;
 mod serve;
+mod service;
 mod status;
 mod table;
 mod token;
@@ -67,6 +70,12 @@ enum Command {
     /// Hosts: state and services
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Services of one host: limits and other differences from its profile
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Profiles: named sets of services, and the rules that choose among them
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Check now
     #[command(subcommand)]
     Check(host::CheckCommand),
@@ -135,6 +144,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
+        Command::Service(command) => service::run(&client()?, command).await?,
+        Command::Profile(command) => profile::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Ack(args) => care::acknowledge(&client()?, args).await?,
         Command::Downtime(command) => care::downtime(&client()?, command).await?,

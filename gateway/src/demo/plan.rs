@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use fleetgate_engine::monitor::profile::{self, Facts, ServiceOverride};
+use fleetgate_engine::monitor::profile::{self, Catalogue, Facts, Pace, ServiceOverride};
+use fleetgate_engine::wire::ServiceSpec;
 use fleetgate_engine::wire::{Check, Threshold, Timing};
 use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::Sensor;
@@ -208,8 +209,7 @@ impl Watched {
 
     /// Switches off what the profile brings beyond the plan, and adds what it lacks.
     fn overrides(self) -> Vec<ServiceOverride> {
-        let brought = profile::fold(profile::DEFAULT, self.facts(), TIMING, &[])
-            .expect("the default profile is built in");
+        let brought = folded(profile::DEFAULT, self.facts(), &[]);
         let wanted = self.services();
         let surplus = brought.into_iter().filter(|s| !wanted.contains(&s.name.as_str()));
         let off = |name| ServiceOverride { service: name, disabled: true, ..ServiceOverride::default() };
@@ -221,15 +221,16 @@ impl Watched {
     fn differs(self, service: &str) -> Option<ServiceOverride> {
         match self {
             Watched::Sensor(sensor) if sensor.service == service => Some(sensor.service()),
-            // The profile asks more rarely than a demo has time for.
-            Watched::Ping if service == "ping" => Some(ServiceOverride {
-                service: service.to_owned(),
-                interval: Some(TIMING.interval),
-                ..ServiceOverride::default()
-            }),
             _ => None,
         }
     }
+}
+
+/// What a built-in profile comes to at the demo's pace.
+fn folded(profile: &str, facts: Facts, overrides: &[ServiceOverride]) -> Vec<ServiceSpec> {
+    let built_in = Catalogue::new(Vec::new(), Vec::new()).expect("they fit together");
+    let pace = Pace { timing: TIMING, ping: TIMING.interval };
+    built_in.fold(&[profile], facts, pace, overrides).expect("a built-in profile")
 }
 
 impl SensorPlan {
@@ -256,8 +257,8 @@ mod tests {
     use fleetgate_probes::sample::Status;
     use fleetgate_probes::sensors::{judge, parse, script};
 
-    fn services(device: &PlannedDevice) -> Vec<fleetgate_engine::wire::ServiceSpec> {
-        profile::fold(device.profile, device.facts(), TIMING, &device.overrides).expect("folds")
+    fn services(device: &PlannedDevice) -> Vec<ServiceSpec> {
+        folded(device.profile, device.facts(), &device.overrides)
     }
 
     #[test]

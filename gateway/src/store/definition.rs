@@ -85,6 +85,30 @@ pub fn parse(service: &str, disabled: bool, value: &Value) -> Result<ServiceOver
     }
 }
 
+/// Reads what a profile or a request says of a service, `disabled` among it.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
+    service_name(service)?;
+    let mut value = value.clone();
+    let disabled = match value.as_object_mut().and_then(|fields| fields.remove("disabled")) {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(disabled)) => disabled,
+        Some(_) => return Err(wrong("disabled", "true or false is expected")),
+    };
+    parse(service, disabled, &value)
+}
+
+/// What [`parse_service`] reads.
+pub fn service_json(change: &ServiceOverride) -> Value {
+    let mut json = to_json(change);
+    if change.disabled {
+        json["disabled"] = json!(true);
+    }
+    json
+}
+
 /// The same as JSON, only what differs from the profile.
 pub fn to_json(change: &ServiceOverride) -> Value {
     let seconds = |d: Duration| json!(d.as_secs_f64());

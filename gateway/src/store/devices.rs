@@ -18,6 +18,7 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::addresses::{self, NoAddress, Pools};
+use super::managed::Managed;
 use super::memory;
 
 /// What an admin says of a device.
@@ -25,6 +26,7 @@ use super::memory;
 pub struct Settings {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Empty: by the profile rules.
     pub profile: String,
     pub route: RoutePolicy,
     pub direct_address: Option<String>,
@@ -54,6 +56,7 @@ pub struct Pin {
 pub struct Device {
     pub id: HostId,
     pub settings: Settings,
+    pub managed: Managed,
     pub tunnel: Option<Tunnel>,
     pub version: i64,
     pub created_at: Wall,
@@ -109,6 +112,7 @@ impl FromRow<'_, SqliteRow> for Device {
         Ok(Device {
             id: id(row, "id")?,
             settings: settings(row)?,
+            managed: Managed::from_row(row)?,
             tunnel: tunnel(row)?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,

@@ -26,6 +26,7 @@ pub enum Object {
     Token,
     User,
     Downtime,
+    Profile,
     System,
 }
 
@@ -39,6 +40,7 @@ impl Object {
             Object::Token => "token",
             Object::User => "user",
             Object::Downtime => "downtime",
+            Object::Profile => "profile",
             Object::System => "system",
         }
     }

@@ -17,12 +17,14 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::devices::{self, NotMade, Pin, Ssh};
+use super::managed::Managed;
 use super::{alerting, snapshot};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    /// Empty: by the profile rules.
     pub profile: String,
     pub route: RoutePolicy,
     /// Behind its device; `None` for a device itself.
@@ -54,6 +56,7 @@ pub struct Stored {
     pub via: Option<HostId>,
     pub via_name: Option<String>,
     pub settings: Settings,
+    pub managed: Managed,
     pub version: i64,
     pub created_at: Wall,
 }
@@ -76,6 +79,7 @@ impl FromRow<'_, SqliteRow> for Stored {
             via: via.map(Id::from_i64),
             via_name: row.try_get("via_name")?,
             settings: settings(row)?,
+            managed: Managed::from_row(row)?,
             version: row.try_get("version")?,
             created_at: Wall::from_millis(row.try_get("created_at")?),
         })

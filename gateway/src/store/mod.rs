@@ -22,10 +22,13 @@ pub mod history;
 pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
+pub mod managed;
 pub mod memory;
 pub mod outbox;
 pub mod overrides;
+pub mod profiles;
 pub mod prune;
+pub mod resettle;
 mod rows;
 pub mod settings;
 pub mod snapshot;
@@ -190,9 +193,10 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 2] = [
+const MAIN: [Step; 3] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
+    Step { version: 4, name: "profiles", sql: include_str!("../../../migrations/sqlite/0004_profiles.sql") },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

@@ -5,20 +5,22 @@ use fleetgate_engine::monitor::profile::ServiceOverride;
 use sqlx::sqlite::SqliteConnection;
 
 use super::definition;
+use super::managed::Managed;
 use super::snapshot::stored_override;
 
 /// An override with its version.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stored {
     pub change: ServiceOverride,
+    pub managed: Managed,
     pub version: i64,
 }
 
-type Row = (String, bool, String, i64);
+type Row = (String, bool, String, String, Option<String>, i64);
 
-fn stored((service, disabled, json, version): Row) -> sqlx::Result<Stored> {
+fn stored((service, disabled, json, by, edited_by, version): Row) -> sqlx::Result<Stored> {
     let change = stored_override(&service, disabled, &json).map_err(|e| sqlx::Error::Decode(e.into()))?;
-    Ok(Stored { change, version })
+    Ok(Stored { change, managed: Managed { by, edited_by }, version })
 }
 
 /// By service.
@@ -27,7 +29,7 @@ fn stored((service, disabled, json, version): Row) -> sqlx::Result<Stored> {
 /// When the database cannot be read.
 pub async fn list(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<Stored>> {
     let rows: Vec<Row> = sqlx::query_as(
-        "select service, disabled, definition, version from service_overrides
+        "select service, disabled, definition, managed_by, edited_by, version from service_overrides
          where host = $1 order by service",
     )
     .bind(host.as_i64())
@@ -40,7 +42,7 @@ pub async fn list(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec
 /// When the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, host: HostId, service: &str) -> sqlx::Result<Option<Stored>> {
     let row: Option<Row> = sqlx::query_as(
-        "select service, disabled, definition, version from service_overrides
+        "select service, disabled, definition, managed_by, edited_by, version from service_overrides
          where host = $1 and service = $2",
     )
     .bind(host.as_i64())
@@ -54,17 +56,26 @@ pub async fn find(conn: &mut SqliteConnection, host: HostId, service: &str) -> s
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn put(tx: &mut SqliteConnection, host: HostId, change: &ServiceOverride) -> sqlx::Result<i64> {
+pub async fn put(
+    tx: &mut SqliteConnection,
+    host: HostId,
+    change: &ServiceOverride,
+    managed: &Managed,
+) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into service_overrides (host, service, disabled, definition) values ($1, $2, $3, $4)
+        "insert into service_overrides (host, service, disabled, definition, managed_by, edited_by)
+         values ($1, $2, $3, $4, $5, $6)
          on conflict (host, service) do update set disabled = excluded.disabled,
-                definition = excluded.definition, version = service_overrides.version + 1
+                definition = excluded.definition, managed_by = excluded.managed_by,
+                edited_by = excluded.edited_by, version = service_overrides.version + 1
          returning version",
     )
     .bind(host.as_i64())
     .bind(&change.service)
     .bind(change.disabled)
     .bind(definition::to_json(change).to_string())
+    .bind(&managed.by)
+    .bind(managed.edited_by.as_deref())
     .fetch_one(tx)
     .await
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
-use fleetgate_engine::monitor::profile::{self, AlertingChange, Facts, ServiceOverride};
+use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
     Acknowledgement, Alerting, HostMemory, HostSpec, PeerKey, PeerKind, PeerMemory, PeerSpec, RoutePolicy,
@@ -23,7 +23,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::states::{self, HostRow, ServiceRow};
-use super::{Store, acknowledgements, alerting, definition};
+use super::{Store, acknowledgements, alerting, definition, profiles};
 use crate::config::TimingDefaults;
 
 /// A host's timeout where only its interval is set: it must end before the next check begins.
@@ -156,7 +156,7 @@ async fn one_spec(
     rows.assemble(host, timing).with_context(|| format!("host {id}")).map(Some)
 }
 
-fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
+pub(super) fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
     made.inspect_err(|error| tracing::error!("{what} {id} is left out: {error:#}")).ok()
 }
 
@@ -326,8 +326,8 @@ impl FromRow<'_, SqliteRow> for MemoryRow {
 
 // ------------------------------------------------------------------- hosts
 
-struct HostBase {
-    id: HostId,
+pub(super) struct HostBase {
+    pub(super) id: HostId,
     name: String,
     profile: String,
     route: String,
@@ -378,7 +378,7 @@ macro_rules! host_base {
     };
 }
 
-const ALL_HOSTS: &str = host_base!(" and p.removed_at is null", "h.removed_at is null");
+pub(super) const ALL_HOSTS: &str = host_base!(" and p.removed_at is null", "h.removed_at is null");
 const ONE_HOST: &str = host_base!(" and p.removed_at is null", "h.removed_at is null and h.id = $1");
 /// As it was when it was removed.
 const EVER_ONE_HOST: &str = host_base!("", "h.id = $1");
@@ -415,19 +415,21 @@ impl FromRow<'_, SqliteRow> for HostBase {
     }
 }
 
-struct HostRows {
-    hosts: Vec<HostBase>,
+pub(super) struct HostRows {
+    pub(super) hosts: Vec<HostBase>,
+    catalogue: Catalogue,
     addresses: HashMap<i64, Vec<String>>,
     overrides: HashMap<i64, Vec<(String, bool, String)>>,
 }
 
 impl HostRows {
-    async fn load(
+    pub(super) async fn load(
         conn: &mut SqliteConnection,
         one: Option<HostId>,
         sql: &'static str,
     ) -> anyhow::Result<Self> {
         let hosts = fetch(conn, one, sql, sql).await?;
+        let catalogue = profiles::catalogue(conn).await?;
         let overrides: Vec<(i64, String, bool, String)> = fetch(
             conn,
             one,
@@ -439,12 +441,13 @@ impl HostRows {
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
         Ok(HostRows {
             hosts,
+            catalogue,
             addresses: group(addresses(conn, one).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
         })
     }
 
-    fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
+    pub(super) fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
         let id = host.id.as_i64();
         let timing = host.timing.over(defaults);
         let route = route_policy(&host.route)?;
@@ -454,7 +457,10 @@ impl HostRows {
             login: host.ssh.user.is_some(),
             direct: host.direct.is_some(),
         };
-        let services = profile::fold(&host.profile, facts, timing, &self.changes(id, timing, defaults)?)?;
+        let own = Some(host.profile.as_str()).filter(|p| !p.is_empty());
+        let profiles = self.catalogue.of_host(own, &host.labels);
+        let pace = Pace { timing, ping: defaults.ping_interval };
+        let services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
         let address = match &host.via {
             Some(_) => host.address.as_deref().map(|a| a.parse().context("address")).transpose()?,
             None => inner(self.addresses.get(&id))?.first().copied(),
@@ -478,21 +484,9 @@ impl HostRows {
         })
     }
 
-    /// The host's overrides, after the setting for all pings.
-    fn changes(
-        &self,
-        host: i64,
-        timing: Timing,
-        defaults: &TimingDefaults,
-    ) -> anyhow::Result<Vec<ServiceOverride>> {
-        let pings = ServiceOverride {
-            service: "ping".to_owned(),
-            interval: Some(defaults.ping_interval.max(timing.interval)),
-            ..ServiceOverride::default()
-        };
+    fn changes(&self, host: i64) -> anyhow::Result<Vec<ServiceOverride>> {
         let rows = self.overrides.get(&host).map_or(&[][..], Vec::as_slice);
-        let own = rows.iter().map(|(service, disabled, json)| stored_override(service, *disabled, json));
-        std::iter::once(Ok(pings)).chain(own).collect()
+        rows.iter().map(|(service, disabled, json)| stored_override(service, *disabled, json)).collect()
     }
 }
 

@@ -304,7 +304,11 @@ impl Catalogue {
         }
         let Some(profile) = self.profiles.get(name) else {
             let profile = way.last().copied().unwrap_or_default().to_owned();
-            return Err(BadCatalogue::UnknownParent { profile, parent: name.to_owned(), known: self.names() });
+            return Err(BadCatalogue::UnknownParent {
+                profile,
+                parent: name.to_owned(),
+                known: self.names(),
+            });
         };
         way.push(name);
         for parent in &profile.extends {

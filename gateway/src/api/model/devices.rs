@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
+use super::{Labels, Managed};
 use crate::api::extract::present;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -11,7 +11,8 @@ pub struct Device {
     pub id: String,
     pub name: String,
     pub labels: Labels,
-    pub profile: String,
+    /// The one that it names itself; absent: by the profile rules.
+    pub profile: Option<String>,
     /// `tunnel`, `direct` or `auto`.
     pub route: String,
     /// Absent: a device without a tunnel.
@@ -22,6 +23,8 @@ pub struct Device {
     /// Networks behind the device.
     pub networks: Vec<String>,
     pub notes: String,
+    #[serde(flatten)]
+    pub managed: Managed,
     pub created_at: String,
     /// The same number as in the `ETag`.
     pub version: i64,
@@ -52,7 +55,7 @@ pub struct NewDevice {
     pub name: String,
     #[serde(default)]
     pub labels: Labels,
-    /// `default` when absent.
+    /// By the profile rules when absent.
     pub profile: Option<String>,
     /// The device's own key. Absent: a pair is made for it and shown once.
     pub public_key: Option<String>,
@@ -84,7 +87,9 @@ pub struct NewSsh {
 pub struct DeviceChange {
     pub name: Option<String>,
     pub labels: Option<Labels>,
-    pub profile: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<Option<String>>,
     pub route: Option<String>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]

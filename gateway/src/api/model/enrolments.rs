@@ -13,7 +13,8 @@ pub struct EnrolmentToken {
     pub label: String,
     /// What its devices get.
     pub labels: Labels,
-    pub profile: String,
+    /// Absent: by the profile rules.
+    pub profile: Option<String>,
     /// The account that the enrolment script gives the gateway's SSH key to.
     pub ssh_user: Option<String>,
     pub needs_approval: bool,
@@ -33,7 +34,7 @@ pub struct EnrolmentToken {
 pub struct NewEnrolmentToken {
     pub label: String,
     pub labels: Labels,
-    /// `default` when absent.
+    /// By the profile rules when absent.
     pub profile: Option<String>,
     pub ssh_user: Option<String>,
     pub needs_approval: bool,

@@ -30,20 +30,3 @@ pub struct EndpointChange {
     /// `host:port` by which devices reach the gateway's UDP port; a host name by preference.
     pub endpoint: String,
 }
-
-/// A named set of services. A host gets those that it has the means for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Profile {
-    pub name: String,
-    pub summary: String,
-    pub services: Vec<ProfileService>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct ProfileService {
-    pub name: String,
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor` or `command`.
-    pub check: String,
-    /// Where it differs from the host's.
-    pub interval_s: Option<f64>,
-}

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::devices::{DeviceSsh, NewSsh, SshChange};
-use super::{AlertingSettings, FlappingSettings, Labels, NotifySettings};
+use super::{AlertingSettings, FlappingSettings, Labels, Managed, NotifySettings};
+
 use crate::api::extract::present;
 
 /// The settings of a host; absent timings are the gateway's.
@@ -13,7 +14,10 @@ pub struct HostSettings {
     pub id: String,
     pub name: String,
     pub labels: Labels,
-    pub profile: String,
+    /// The one that it names itself; absent: by the profile rules.
+    pub profile: Option<String>,
+    /// What it is checked by: each over those before it.
+    pub profiles: Vec<String>,
     /// `tunnel`, `direct` or `auto`.
     pub route: String,
     /// The device it stands behind; absent for a device itself.
@@ -34,6 +38,8 @@ pub struct HostSettings {
     #[serde(flatten)]
     pub alerting: AlertingSettings,
     pub notes: String,
+    #[serde(flatten)]
+    pub managed: Managed,
     pub created_at: String,
     /// The same number as in the `ETag`.
     pub version: i64,
@@ -50,7 +56,7 @@ pub struct NewHost {
     pub address: String,
     #[serde(default)]
     pub labels: Labels,
-    /// `default` when absent.
+    /// By the profile rules when absent.
     pub profile: Option<String>,
     #[serde(default)]
     pub ssh: NewSsh,
@@ -70,7 +76,9 @@ pub struct NewHost {
 pub struct HostChange {
     pub name: Option<String>,
     pub labels: Option<Labels>,
-    pub profile: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<Option<String>>,
     /// Of a host behind a device.
     pub address: Option<String>,
     pub ssh: Option<SshChange>,
@@ -173,6 +181,8 @@ pub struct ServiceOverride {
     pub service: String,
     #[serde(flatten)]
     pub settings: ServiceSettings,
+    #[serde(flatten)]
+    pub managed: Managed,
     /// The same number as in the `ETag`.
     pub version: i64,
 }

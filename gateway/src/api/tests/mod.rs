@@ -7,5 +7,6 @@ mod document;
 mod enrolments;
 mod hostile;
 mod hosts;
+mod profiles;
 mod script;
 mod stream;

@@ -13,7 +13,8 @@ use super::{DEFAULT, PING_COUNT, Profile, ServiceOverride};
 const FILE_SHARING: u16 = 445;
 
 pub fn builtin() -> &'static [Profile] {
-    static PROFILES: LazyLock<Vec<Profile>> = LazyLock::new(|| vec![default(), linux(), router(), nas(), camera()]);
+    static PROFILES: LazyLock<Vec<Profile>> =
+        LazyLock::new(|| vec![default(), linux(), router(), nas(), camera()]);
     &PROFILES
 }
 
@@ -47,10 +48,8 @@ fn router() -> Profile {
 }
 
 fn nas() -> Profile {
-    let services = vec![
-        limited(of("disk"), "used", "85", "95"),
-        checked("files", Check::Tcp { port: FILE_SHARING }),
-    ];
+    let services =
+        vec![limited(of("disk"), "used", "85", "95"), checked("files", Check::Tcp { port: FILE_SHARING })];
     extending(DEFAULT, "nas", "network storage: default with limits for its disk, and file sharing", services)
 }
 

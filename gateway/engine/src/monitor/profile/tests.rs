@@ -71,7 +71,8 @@ fn an_override_changes_only_what_it_names() {
 
 #[test]
 fn a_profile_s_service_fits_a_host_of_any_interval() {
-    let paced = |secs| Pace { timing: Timing { interval: Duration::from_secs(secs), ..Timing::DEFAULT }, ..PACE };
+    let paced =
+        |secs| Pace { timing: Timing { interval: Duration::from_secs(secs), ..Timing::DEFAULT }, ..PACE };
     let slow = catalogue(&[]).fold(&[DEFAULT], VPN, paced(3600), &[]).unwrap();
     assert!(slow.iter().all(|s| s.timing.interval == Duration::from_secs(3600)));
     let patient = ServiceOverride { timeout: Some(Duration::from_secs(50)), ..change("tunnel") };
@@ -100,8 +101,13 @@ fn a_profile_inherits_differs_and_switches_off() {
 #[test]
 fn a_host_s_limit_stands_in_the_place_of_its_profile_s() {
     let limits = Some(vec![limit("rta", "100"), limit("pl", "20")]);
-    let own = catalogue(&[profile("site", &[DEFAULT], vec![ServiceOverride { thresholds: limits, ..change("ping") }])]);
-    let night = ServiceOverride { thresholds: Some(vec![limit("rta", "300"), limit("pl", "")]), ..change("ping") };
+    let own = catalogue(&[profile(
+        "site",
+        &[DEFAULT],
+        vec![ServiceOverride { thresholds: limits, ..change("ping") }],
+    )]);
+    let night =
+        ServiceOverride { thresholds: Some(vec![limit("rta", "300"), limit("pl", "")]), ..change("ping") };
     let services = own.fold(&["site"], VPN, PACE, &[night]).unwrap();
     assert_eq!(services[1].thresholds, [limit("rta", "300")]);
 }
@@ -112,7 +118,8 @@ fn rules_choose_by_labels_and_a_host_s_own_profile_wins() {
         selector: Selector(labels(selector)),
         profile: profile.to_owned(),
     };
-    let rules = vec![rule("kind=camera", "linux"), rule("uplink=*", "router"), rule("kind=camera site=a", "nas")];
+    let rules =
+        vec![rule("kind=camera", "linux"), rule("uplink=*", "router"), rule("kind=camera site=a", "nas")];
     let catalogue = Catalogue::new(Vec::new(), rules).unwrap();
     let table: [(Option<&str>, &str, &[&str]); 5] = [
         (None, "kind=camera", &["linux"]),
@@ -128,11 +135,16 @@ fn rules_choose_by_labels_and_a_host_s_own_profile_wins() {
 
 #[test]
 fn what_does_not_fit_together_is_refused_by_name() {
-    let bad = |own: &[Profile], rules: Vec<ProfileRule>| Catalogue::new(own.to_vec(), rules).unwrap_err().to_string();
+    let bad = |own: &[Profile], rules: Vec<ProfileRule>| {
+        Catalogue::new(own.to_vec(), rules).unwrap_err().to_string()
+    };
     let circle = [profile("a", &["b"], vec![]), profile("b", &["c"], vec![]), profile("c", &["a"], vec![])];
     assert_eq!(bad(&circle, vec![]), "profile a extends itself: a -> b -> c -> a");
     assert!(bad(&[profile("a", &["a"], vec![])], vec![]).ends_with("a -> a"));
-    assert!(bad(&[profile("a", &["b"], vec![])], vec![]).starts_with("profile a extends \"b\", which there is not"));
+    assert!(
+        bad(&[profile("a", &["b"], vec![])], vec![])
+            .starts_with("profile a extends \"b\", which there is not")
+    );
     let nothing = bad(&[profile("a", &[], vec![change("web")])], vec![]);
     assert!(nothing.starts_with("service web of profile a has no check"), "{nothing}");
     let rule = ProfileRule { selector: Selector::default(), profile: "toaster".into() };

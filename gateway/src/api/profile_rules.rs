@@ -1,0 +1,92 @@
+//! Which profiles hosts have by their labels. A host that names a profile itself keeps to that.
+
+use axum::extract::State;
+use fleetgate_engine::id::Id;
+use fleetgate_engine::monitor::profile::ProfileRule;
+use fleetgate_engine::notify::Selector;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireOperator, RequireViewer};
+use super::etag::{IfMatch, Tagged};
+use super::extract::Body;
+use super::manager::{self, Manager};
+use super::model::{self, NewProfileRules};
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::profiles::fits;
+use super::render;
+use super::write::Write;
+use crate::store::events::Object;
+use crate::store::profiles as stored;
+
+/// Rules are read for every host; who needs more selects by a label of its own.
+const MAX_RULES: usize = 128;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(show, put))
+}
+
+#[utoipa::path(get, path = "/profile-rules", operation_id = "show_profile_rules", tag = "monitoring",
+    security(("token" = ["viewer"])), responses((status = 200, body = model::ProfileRules)))]
+async fn show(State(app): State<AppState>, _: RequireViewer) -> Result<Tagged<model::ProfileRules>, Problem> {
+    let mut conn = app.store.reader().await?;
+    Ok(wire(&stored::rules(&mut conn).await?))
+}
+
+fn wire(rules: &stored::Rules) -> Tagged<model::ProfileRules> {
+    let rule =
+        |r: &ProfileRule| model::ProfileRule { labels: r.selector.0.clone(), profile: r.profile.clone() };
+    let value = model::ProfileRules {
+        rules: rules.rules.iter().map(rule).collect(),
+        managed: render::managed(&rules.managed),
+        version: rules.version,
+    };
+    Tagged { version: rules.version, value }
+}
+
+/// Replaces the whole list. It takes effect at once on every host whose profiles differ by it.
+#[utoipa::path(put, path = "/profile-rules", operation_id = "put_profile_rules", tag = "monitoring",
+    security(("token" = ["operator"])), request_body = NewProfileRules,
+    params(("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
+    responses((status = 200, body = model::ProfileRules)))]
+async fn put(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    manager: Manager,
+    if_match: IfMatch,
+    Body(body): Body<NewProfileRules>,
+) -> Result<Tagged<model::ProfileRules>, Problem> {
+    let rules = parsed(body)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let before = stored::rules(write.tx()).await?;
+    if_match.check(before.version)?;
+    let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
+    let managed = manager::after(Some(before.managed), manager.writer(&principal));
+    stored::put_rules(write.tx(), &rules, &managed).await?;
+    let is = fits(write.tx()).await?;
+    write.resettle(&was, &is, None).await?;
+    let after = stored::rules(write.tx()).await?;
+    let data = json!({ "rules": wire(&after).value.rules });
+    let about = (Object::Profile, Id::from_i64(0));
+    write.event("profile_rules.changed", about, "profile rules changed", data).await?;
+    write.commit().await?;
+    Ok(wire(&after))
+}
+
+fn parsed(body: NewProfileRules) -> Result<Vec<ProfileRule>, Problem> {
+    if body.rules.len() > MAX_RULES {
+        return Err(Problem::invalid("rules", format!("at most {MAX_RULES} rules are possible")));
+    }
+    let mut fields = Fields::default();
+    let mut rules = Vec::with_capacity(body.rules.len());
+    for (i, rule) in body.rules.into_iter().enumerate() {
+        let labels = fields.take(&format!("rules[{i}].labels"), parse::labels(rule.labels));
+        rules.push(ProfileRule { selector: Selector(labels.unwrap_or_default()), profile: rule.profile });
+    }
+    fields.finish()?;
+    Ok(rules)
+}

@@ -1,0 +1,172 @@
+//! `fleetgate service`: how services of one host differ from its profile.
+
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::device::said;
+use super::limits::Limits;
+use super::table;
+use crate::api::model::{Page, Service, ServiceOverride};
+
+#[derive(Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// State, limits, metrics and output of one service
+    Show { host: String, service: String },
+    /// Every difference of a host from its profile
+    Differences { host: String },
+    /// Change what is given, add a service with --check; the rest stays as it is
+    Set(SetArgs),
+    /// Back to the profile
+    Reset { host: String, service: String },
+}
+
+#[derive(Args)]
+pub(crate) struct SetArgs {
+    host: String,
+    service: String,
+    #[command(flatten)]
+    limits: Limits,
+    /// Seconds between checks
+    #[arg(long, value_name = "SECONDS")]
+    interval: Option<f64>,
+    /// Seconds between the failures of a soft state
+    #[arg(long, value_name = "SECONDS")]
+    retry: Option<f64>,
+    /// Seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    /// Failures in a row that make a problem
+    #[arg(long)]
+    attempts: Option<u32>,
+    /// What is asked, as JSON: {"type": "tcp", "port": 443}
+    #[arg(long, value_name = "JSON")]
+    check: Option<String>,
+    /// Switch the service off
+    #[arg(long, conflicts_with = "on")]
+    off: bool,
+    /// Switch it on again
+    #[arg(long)]
+    on: bool,
+}
+
+pub(crate) async fn run(client: &Client, command: ServiceCommand) -> anyhow::Result<()> {
+    match command {
+        ServiceCommand::Show { host, service } => show(client, &host, &service).await,
+        ServiceCommand::Differences { host } => differences(client, &host).await,
+        ServiceCommand::Set(args) => set(client, args).await,
+        ServiceCommand::Reset { host, service } => {
+            client.call(Method::DELETE, &format!("/hosts/{host}/services/{service}"), None).await?;
+            said(client, &format!("{service} of {host} is as its profile has it"))
+        }
+    }
+}
+
+async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
+    let path = format!("/hosts/{}/services/{}", args.host, args.service);
+    let all: Page<Value> = client.get(&format!("/hosts/{}/overrides", args.host), &[]).await?;
+    let before = all.items.into_iter().find(|o| o["service"] == args.service.as_str());
+    let version = before.as_ref().and_then(|o| o["version"].as_i64());
+    let mut body = settings(before);
+    if !args.limits.is_empty() {
+        // A service that is to be added has no limits yet.
+        let now: Option<Value> = client.get(&path, &[]).await.ok();
+        let effective = now.and_then(|s| s["thresholds"].as_array().cloned()).unwrap_or_default();
+        let mut own = body["thresholds"].as_array().cloned().unwrap_or_default();
+        args.limits.merge(&mut own, &effective);
+        body["thresholds"] = json!(own);
+    }
+    args.write(&mut body)?;
+    let made = client.put(&path, &body, version).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+    }
+    said(
+        client,
+        &format!("{} of {} is changed; back by: fleetgate service reset {1} {0}", args.service, args.host),
+    )
+}
+
+/// An override without what only the gateway writes.
+pub(crate) fn settings(stored: Option<Value>) -> Value {
+    let mut fields = stored.and_then(|o| o.as_object().cloned()).unwrap_or_default();
+    for own in ["service", "version", "managed_by", "edited_by"] {
+        fields.remove(own);
+    }
+    Value::Object(fields)
+}
+
+impl SetArgs {
+    fn write(&self, body: &mut Value) -> anyhow::Result<()> {
+        let given = [
+            ("interval_s", self.interval.map(|s| json!(s))),
+            ("retry_s", self.retry.map(|s| json!(s))),
+            ("timeout_s", self.timeout.map(|s| json!(s))),
+            ("max_check_attempts", self.attempts.map(|n| json!(n))),
+            ("check", self.check.as_deref().map(check).transpose()?),
+            ("disabled", (self.off || self.on).then_some(json!(self.off))),
+        ];
+        for (field, value) in given {
+            if let Some(value) = value {
+                body[field] = value;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(text: &str) -> anyhow::Result<Value> {
+    serde_json::from_str(text).map_err(|e| {
+        anyhow::anyhow!("--check: JSON such as {{\"type\": \"tcp\", \"port\": 443}} is expected: {e}")
+    })
+}
+
+async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> {
+    let s: Service = client.get(&format!("/hosts/{host}/services/{service}"), &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&s)?);
+        return Ok(());
+    }
+    anstream::println!(
+        "{}  {} of {}",
+        table::state(&s.state),
+        table::safe(&s.name),
+        table::safe(&s.host_name)
+    );
+    anstream::println!("  {}", table::safe(&s.text));
+    let limit = |metric: &str, of: Option<&String>, word: &str| {
+        of.map(|range| anstream::println!("  {word:<10}{} {}", table::safe(metric), table::safe(range)))
+    };
+    for t in &s.thresholds {
+        limit(&t.metric, t.warn.as_ref(), "warning");
+        limit(&t.metric, t.crit.as_ref(), "critical");
+    }
+    for m in &s.metrics {
+        let value = m.value.map_or("U".to_owned(), table::number);
+        anstream::println!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
+    }
+    s.parse_warnings.iter().for_each(|w| anstream::println!("  skipped   {}", table::safe(w)));
+    s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));
+    Ok(())
+}
+
+async fn differences(client: &Client, host: &str) -> anyhow::Result<()> {
+    let all: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&all.items)?);
+        return Ok(());
+    }
+    let row = |value: &Value| -> anyhow::Result<Vec<String>> {
+        let known: ServiceOverride = serde_json::from_value(value.clone())?;
+        let by = known.managed.edited_by.map_or(String::new(), |who| format!(", changed by {who}"));
+        Ok(vec![
+            table::safe(&known.service),
+            table::safe(&settings(Some(value.clone())).to_string()),
+            table::safe(&format!("{}{by}", known.managed.managed_by)),
+        ])
+    };
+    let rows = all.items.iter().map(row).collect::<anyhow::Result<_>>()?;
+    table::print(&["SERVICE", "DIFFERS IN", "MANAGED BY"], rows);
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Profiles that people made, and the rules that choose among all of them.
+//!
+//! Takes values that are valid by themselves; whether they fit together is for
+//! [`Catalogue`] to say, before the transaction is committed.
+
+use anyhow::Context as _;
+use fleetgate_engine::monitor::profile::{Catalogue, Profile, ProfileRule, ServiceOverride};
+use fleetgate_engine::notify::Selector;
+use serde_json::{Map, Value, json};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::definition;
+use super::managed::Managed;
+
+/// A profile as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored {
+    pub profile: Profile,
+    pub managed: Managed,
+    pub version: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Stored {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let extends: Json<Vec<String>> = row.try_get("extends")?;
+        let services: Json<Map<String, Value>> = row.try_get("services")?;
+        let services = services.0.into_iter().map(|(name, value)| definition::parse_service(&name, &value));
+        Ok(Stored {
+            profile: Profile {
+                name: row.try_get("name")?,
+                summary: row.try_get("summary")?,
+                extends: extends.0,
+                services: services.collect::<Result<_, _>>().map_err(|e| sqlx::Error::Decode(e.into()))?,
+            },
+            managed: Managed::from_row(row)?,
+            version: row.try_get("version")?,
+        })
+    }
+}
+
+/// The list of rules as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    pub rules: Vec<ProfileRule>,
+    pub managed: Managed,
+    pub version: i64,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct RuleRow {
+    labels: std::collections::BTreeMap<String, String>,
+    profile: String,
+}
+
+impl FromRow<'_, SqliteRow> for Rules {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let rules: Json<Vec<RuleRow>> = row.try_get("rules")?;
+        let rule = |r: RuleRow| ProfileRule { selector: Selector(r.labels), profile: r.profile };
+        Ok(Rules {
+            rules: rules.0.into_iter().map(rule).collect(),
+            managed: Managed::from_row(row)?,
+            version: row.try_get("version")?,
+        })
+    }
+}
+
+/// Every profile there is, with the rules.
+///
+/// # Errors
+/// When the database cannot be read, or what it holds does not fit together.
+pub async fn catalogue(conn: &mut SqliteConnection) -> anyhow::Result<Catalogue> {
+    let own = list(&mut *conn).await?.into_iter().map(|stored| stored.profile).collect();
+    Catalogue::new(own, rules(conn).await?.rules).context("the stored profiles")
+}
+
+/// By name.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Stored>> {
+    sqlx::query_as("select * from profiles order by name").fetch_all(conn).await
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<Stored>> {
+    sqlx::query_as("select * from profiles where name = $1").bind(name).fetch_optional(conn).await
+}
+
+/// Makes or replaces a profile; gives its new version.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "insert into profiles (name, summary, extends, services, managed_by, edited_by)
+         values ($1, $2, $3, $4, $5, $6)
+         on conflict (name) do update set summary = excluded.summary, extends = excluded.extends,
+                services = excluded.services, managed_by = excluded.managed_by,
+                edited_by = excluded.edited_by, version = profiles.version + 1
+         returning version",
+    )
+    .bind(&profile.name)
+    .bind(&profile.summary)
+    .bind(Json(&profile.extends))
+    .bind(services_json(&profile.services).to_string())
+    .bind(&managed.by)
+    .bind(managed.edited_by.as_deref())
+    .fetch_one(tx)
+    .await
+}
+
+/// The services of a profile as JSON, by name.
+pub fn services_json(services: &[ServiceOverride]) -> Value {
+    services.iter().map(|s| (s.service.clone(), definition::service_json(s))).collect::<Map<_, _>>().into()
+}
+
+/// # Errors
+/// When the database cannot be written.
+pub async fn remove(tx: &mut SqliteConnection, name: &str) -> sqlx::Result<()> {
+    sqlx::query("delete from profiles where name = $1").bind(name).execute(tx).await.map(drop)
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn rules(conn: &mut SqliteConnection) -> sqlx::Result<Rules> {
+    sqlx::query_as("select * from profile_rules where id = 1").fetch_one(conn).await
+}
+
+/// Replaces the list; gives its new version.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn put_rules(
+    tx: &mut SqliteConnection,
+    rules: &[ProfileRule],
+    managed: &Managed,
+) -> sqlx::Result<i64> {
+    let row = |r: &ProfileRule| json!({ "labels": r.selector.0, "profile": r.profile });
+    let rules: Value = rules.iter().map(row).collect();
+    sqlx::query_scalar(
+        "update profile_rules set rules = $1, managed_by = $2, edited_by = $3, version = version + 1
+         where id = 1 returning version",
+    )
+    .bind(rules.to_string())
+    .bind(&managed.by)
+    .bind(managed.edited_by.as_deref())
+    .fetch_one(tx)
+    .await
+}
+
+/// Whether tokens that can still let devices in would give them this profile.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn has_tokens(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<bool> {
+    let sql = "select exists (select 1 from enrolment_tokens where profile = $1 and revoked_at is null)";
+    sqlx::query_scalar(sql).bind(name).fetch_one(conn).await
+}
