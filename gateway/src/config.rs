@@ -11,6 +11,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
 
+use crate::notify;
 use crate::public_url::PublicUrl;
 use crate::secret_file;
 
@@ -31,6 +32,10 @@ pub struct Config {
     pub keepalive: u16,
     pub timing: TimingDefaults,
     pub mail: Option<MailConfig>,
+    /// How long a message waits for others, for contacts without a time of their own.
+    pub group_wait: Duration,
+    /// Of the contact that `mail.to` makes: when, each day, to be told what is still wrong.
+    pub digest: Option<jiff::civil::Time>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
     /// Samples are kept so long.
@@ -113,6 +118,7 @@ struct File {
     ssh: SshFile,
     history: HistoryFile,
     mail: Option<MailFile>,
+    notifications: NotificationsFile,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -143,6 +149,13 @@ struct SshFile {
 #[serde(deny_unknown_fields, default)]
 struct HistoryFile {
     keep: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct NotificationsFile {
+    group_wait: Option<f64>,
+    digest: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -225,6 +238,8 @@ impl Config {
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
+            group_wait: group_wait(raw.notifications.group_wait)?,
+            digest: raw.notifications.digest.map(|t| time_of_day("notifications.digest", &t)).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
             history_keep: history_keep(raw.history.keep)?,
@@ -354,6 +369,24 @@ fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
         bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
     }
     Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+fn group_wait(given: Option<f64>) -> anyhow::Result<Duration> {
+    let longest = notify::LONGEST_GROUP_WAIT.as_secs_f64();
+    let s = given.unwrap_or(notify::GROUP_WAIT.as_secs_f64());
+    if !(0.0..=longest).contains(&s) {
+        bail!("notifications.group_wait = {s}: expected seconds between 0 and {longest}");
+    }
+    Ok(Duration::from_secs_f64(s))
+}
+
+/// `HH:MM`.
+///
+/// # Errors
+/// Names `key` and what is expected.
+pub fn time_of_day(key: &str, text: &str) -> anyhow::Result<jiff::civil::Time> {
+    let time = jiff::civil::Time::strptime("%H:%M", text);
+    time.with_context(|| format!("{key} = {text:?}: expected a time of day such as 08:00"))
 }
 
 fn timing(file: &ChecksFile) -> anyhow::Result<TimingDefaults> {

@@ -15,6 +15,7 @@ pub mod listener;
 pub mod live;
 pub mod mail;
 pub mod names;
+pub mod notify;
 pub mod password;
 pub mod pem;
 pub mod public_url;

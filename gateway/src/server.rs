@@ -28,13 +28,14 @@ use crate::handle::{Handle, QUEUE};
 use crate::identity::Identity;
 use crate::listener::{House, Limits, Tls};
 use crate::live::Live;
+use crate::notify::Office;
 use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, housekeeping, mail, telemetry, udp};
+use crate::{clock, housekeeping, telemetry, udp};
 
 /// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
 /// What has not ended then is cut off.
@@ -82,8 +83,10 @@ impl Server {
         let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
         let mut tasks = JoinSet::new();
 
-        let postman = mail::start(&mut tasks, &config, store.clone(), live.clone(), stop_api.clone())?;
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), postman, config.history_keep);
+        let office = Office::new(&config);
+        office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
+        let writer =
+            Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
         let engine =
             Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
         let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
@@ -92,6 +95,7 @@ impl Server {
             store: store.clone(),
             handle,
             live,
+            office,
             config,
             identity: api::Identity {
                 public_key: identity.wireguard.public(),

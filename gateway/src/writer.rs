@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::health::Part;
 use crate::live::{Change, Live};
-use crate::mail::Postman;
+use crate::notify::Bell;
 use crate::store::Store;
 pub use pending::MemoryUpdate;
 use pending::{Batch, Pending};
@@ -56,13 +56,7 @@ struct Shared {
 
 impl Writer {
     /// `keep`: samples that are older go.
-    pub fn start(
-        tasks: &mut JoinSet<()>,
-        store: Store,
-        live: Live,
-        postman: Postman,
-        keep: Duration,
-    ) -> Writer {
+    pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, bell: Bell, keep: Duration) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
             sooner: Notify::new(),
@@ -71,7 +65,7 @@ impl Writer {
             ended: CancellationToken::new(),
         });
         let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
-        let task = Task { shared: shared.clone(), store, live, postman, samples };
+        let task = Task { shared: shared.clone(), store, live, bell, samples };
         tasks.spawn(task.run());
         Writer(shared)
     }
@@ -146,7 +140,7 @@ struct Task {
     shared: Arc<Shared>,
     store: Store,
     live: Live,
-    postman: Postman,
+    bell: Bell,
     samples: Samples,
 }
 
@@ -183,7 +177,7 @@ impl Task {
             .without_max_times()
             .build();
         loop {
-            let error = match commit::commit(&self.store, &self.postman, batch).await {
+            let error = match commit::commit(&self.store, batch).await {
                 Ok(done) => {
                     if self.live.health().wrote(Part::States, true) {
                         tracing::info!("the database takes writes again; nothing was lost");
@@ -221,7 +215,7 @@ impl Task {
             self.live.tickets().settle(*ticket, *outcome);
         }
         if done.messages {
-            self.postman.wake();
+            self.bell.notices();
         }
     }
 }

@@ -26,6 +26,9 @@ port = 2525
 security = "none"
 from = "fleetgate <gate@fleet.test>"
 to = ["ops@fleet.test"]
+
+[notifications]
+group_wait = 0
 "#;
 
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -22,6 +22,9 @@ retry = 1
 attempts = 2
 timeout = 1
 
+[notifications]
+group_wait = 0
+
 [mail]
 host = "{}"
 port = {}

@@ -15,6 +15,12 @@ pub enum Kind {
     User,
     Acknowledgement,
     Downtime,
+    Contact,
+    Rule,
+    /// A notification: what was to be told.
+    Notice,
+    /// A message to one address.
+    Message,
 }
 
 impl Kind {
@@ -26,6 +32,10 @@ impl Kind {
             Kind::User => "u_",
             Kind::Acknowledgement => "a_",
             Kind::Downtime => "d_",
+            Kind::Contact => "c_",
+            Kind::Rule => "r_",
+            Kind::Notice => "n_",
+            Kind::Message => "m_",
         }
     }
 
@@ -37,6 +47,10 @@ impl Kind {
             Kind::User => "user",
             Kind::Acknowledgement => "acknowledgement",
             Kind::Downtime => "downtime",
+            Kind::Contact => "contact",
+            Kind::Rule => "rule",
+            Kind::Notice => "notification",
+            Kind::Message => "message",
         }
     }
 

@@ -8,6 +8,7 @@ mod admission;
 mod auth;
 mod client;
 mod conf;
+mod contacts;
 mod devices;
 mod document;
 mod downtimes;
@@ -24,9 +25,10 @@ mod health;
 mod host_settings;
 mod hosts;
 mod idempotency;
-mod ids;
+pub(crate) mod ids;
 mod manager;
 pub mod model;
+mod notifications;
 mod overview;
 mod page;
 mod parse;
@@ -36,6 +38,7 @@ mod profiles;
 mod refusals;
 mod render;
 mod results;
+mod rules;
 mod services;
 mod session;
 mod stream;
@@ -69,6 +72,7 @@ pub use problem::{FieldError, ProblemDocument};
 use crate::config::Config;
 use crate::handle::Handle;
 use crate::live::Live;
+use crate::notify::Office;
 use crate::public_url::PublicUrl;
 use crate::store::Store;
 use guards::Guards;
@@ -89,6 +93,7 @@ pub struct Parts {
     pub store: Store,
     pub handle: Handle,
     pub live: Live,
+    pub office: Office,
     pub config: Config,
     pub identity: Identity,
     /// The port that the tunnels' socket is bound to.
@@ -204,6 +209,7 @@ fn declared() -> OpenApiRouter<AppState> {
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())
+        .merge(contacts::routes())
         .merge(devices::routes())
         .merge(downtimes::routes())
         .merge(enrol::routes())
@@ -213,10 +219,12 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(gateway::routes())
         .merge(host_settings::routes())
         .merge(hosts::routes())
+        .merge(notifications::routes())
         .merge(overview::routes())
         .merge(profile_rules::routes())
         .merge(profiles::routes())
         .merge(results::routes())
+        .merge(rules::routes())
         .merge(services::routes())
         .merge(session::routes())
         .merge(stream::routes())

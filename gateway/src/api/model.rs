@@ -11,6 +11,7 @@ mod devices;
 mod enrolments;
 mod gateway;
 mod hosts;
+mod notifications;
 mod profiles;
 mod voice;
 
@@ -19,6 +20,7 @@ pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;
 pub use hosts::*;
+pub use notifications::*;
 pub use profiles::*;
 pub use voice::*;
 

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::handle::{Handle, QUEUE};
 use crate::listener::{self, House};
 use crate::live::Live;
+use crate::notify::Office;
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
@@ -58,6 +59,7 @@ impl TestApi {
             store,
             handle,
             live,
+            office: Office::new(&config),
             config,
             identity: identity(),
             udp_port: 51_820,

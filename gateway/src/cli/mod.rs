@@ -3,6 +3,7 @@
 
 mod care;
 mod client;
+mod contact;
 mod demo;
 
 mod device;
@@ -19,6 +20,7 @@ mod table;
 mod token;
 mod trouble;
 mod user;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -96,6 +98,17 @@ enum Command {
     /// The gateway's own keys and endpoint
     #[command(subcommand)]
     Gateway(gateway::GatewayCommand),
+    /// Who is told
+    #[command(subcommand)]
+    Contact(contact::ContactCommand),
+    /// Who is told of what, when, and after how long
+    #[command(subcommand)]
+    Rule(contact::RuleCommand),
+    /// What was told of a notification, host or service (cam-07/disk), to whom, and why not
+    Why(why::WhyArgs),
+    /// Messages on their way
+    #[command(subcommand)]
+    Message(why::MessageCommand),
     /// The event log
     Events(events::EventsArgs),
     /// Print a completion script for a shell
@@ -153,6 +166,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(&client()?, command).await?,
         Command::User(command) => user::run(&client()?, command).await?,
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
+        Command::Contact(command) => contact::run(&client()?, command).await?,
+        Command::Rule(command) => contact::rule(&client()?, command).await?,
+        Command::Why(args) => why::run(&client()?, args).await?,
+        Command::Message(command) => why::message(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {
             clap_complete::generate(

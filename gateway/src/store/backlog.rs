@@ -1,5 +1,5 @@
-//! What an outage of the mail server leaves in the outbox: of the messages about one object that
-//! waited together, only the last one still says something.
+//! What an outage leaves in the outbox: of what was to be told of one object, only the last still
+//! says something.
 //!
 //! Never touches what was delivered. Knows nothing of SMTP and of who reads.
 
@@ -8,51 +8,55 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 /// A message that waited longer was held up by an outage: a server that is only slow takes one well
 /// within this, and whoever follows a change as it happens is to see each step.
 pub const HELD_UP: Duration = Duration::from_secs(120);
 
-/// Why an older message is not sent any more.
+/// Why an older notice is not told any more.
 pub const OVERTAKEN: &str = "superseded: a newer message about the same was waiting behind it";
-/// Why a recovery is not sent.
+/// Why a recovery is not told.
 pub const OVER: &str = "superseded: the problem was over before anybody was told of it";
 
-/// A message that is not sent any more.
+/// A notice that an address is not told any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    pub id: i64,
+    pub message: i64,
+    pub notice: i64,
     pub host: HostId,
     pub service: Option<String>,
-    pub recipient: String,
+    pub address: String,
     pub why: String,
 }
 
 impl FromRow<'_, SqliteRow> for Dropped {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         Ok(Dropped {
-            id: row.try_get(0)?,
-            host: Id::from_i64(row.try_get(1)?),
-            recipient: row.try_get(2)?,
+            message: row.try_get(0)?,
+            notice: row.try_get(1)?,
+            host: Id::from_i64(row.try_get(2)?),
             service: row.try_get(3)?,
-            why: row.try_get(4)?,
+            address: row.try_get(4)?,
+            why: row.try_get(5)?,
         })
     }
 }
 
-/// Problems, reminders of them and recoveries are states, of which the last counts; all else is news
-/// of its own.
+/// What an address is told of states: problems, reminders of them and recoveries, of which the last
+/// counts; all else is news of its own.
 macro_rules! of_states {
     () => {
-        "coalesce(body ->> '$.kind', '') in ('', 'problem', 'reminder', 'recovery')"
+        " from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
+          join notices x on x.id = l.notice and x.kind in ('problem', 'reminder', 'recovery') "
     };
 }
 
-/// Changes of one object, by which a receiver follows it.
+/// Changes of one object, by which an address follows it.
 macro_rules! one_object {
     () => {
-        "partition by recipient, host, body ->> '$.service' order by id"
+        "partition by o.channel, o.address, x.host, x.service order by l.notice, l.message"
     };
 }
 
@@ -60,29 +64,40 @@ const ANY: &str = "select exists (select 1 from outbox
      where sent_at is null and given_up_at is null and created_at <= $1)";
 
 const DROP_OVERTAKEN: &str = concat!(
-    "update outbox set given_up_at = $1, last_error = $3
-     from (select id as older, created_at as since, lead(id) over (",
+    "update outbox_notices set dropped = $2
+     from (select l.message as m, l.notice as n, o.created_at as since, lead(l.notice) over (",
     one_object!(),
-    ") as newer from outbox where sent_at is null and given_up_at is null and ",
+    ") as newer",
     of_states!(),
-    ") where id = older and newer is not null and since <= $2
-     returning id, host, recipient, body ->> '$.service', last_error"
+    "where o.sent_at is null and o.given_up_at is null and l.dropped is null)
+     where message = m and notice = n and newer is not null and since <= $1
+     returning message"
 );
 
 /// `told`: the newest one before it that was sent or may have been.
 const DROP_OVER: &str = concat!(
-    "update outbox set given_up_at = $1, last_error = $2
-     from (select id as last, max(case when sent_at is not null or attempts > 0 then id end) over (",
+    "update outbox_notices set dropped = $2
+     from (select l.message as m, l.notice as n, x.problem as problem,
+                  o.sent_at is null and o.given_up_at is null and o.attempts = 0 as untold,
+                  max(case when o.sent_at is not null or o.attempts > 0 then l.notice end) over (",
     one_object!(),
-    " rows between unbounded preceding and 1 preceding) as told
-           from outbox where ",
+    " rows between unbounded preceding and 1 preceding) as told",
     of_states!(),
-    " and host in (select host from outbox where given_up_at = $1))
-     where id = last and sent_at is null and given_up_at is null and attempts = 0
-       and (body ->> '$.problem') = 0
-       and not exists (select 1 from outbox t where t.id = told and (t.body ->> '$.problem') = 1)
-     returning id, host, recipient, body ->> '$.service', last_error"
+    "where x.host in (select y.host from outbox_notices d join notices y on y.id = d.notice
+                      where d.message in (select value from json_each($1)) and d.dropped is not null))
+     where message = m and notice = n and untold and problem = 0 and dropped is null
+       and not exists (select 1 from notices t where t.id = told and t.problem = 1)
+     returning message"
 );
+
+const DROPPED: &str = "select l.message, l.notice, n.host, n.service, o.address, l.dropped
+     from outbox_notices l join notices n on n.id = l.notice join outbox o on o.id = l.message
+     where l.dropped is not null and o.given_up_at is null
+       and l.message in (select value from json_each($1)) order by l.notice, l.message";
+
+const GIVE_UP_EMPTY: &str = "update outbox set given_up_at = $2, last_error = 'superseded'
+     where id in (select value from json_each($1)) and not exists
+       (select 1 from outbox_notices l where l.message = outbox.id and l.dropped is null)";
 
 /// Whether something waits since before `since`.
 ///
@@ -92,56 +107,65 @@ pub async fn is_held_up(conn: &mut SqliteConnection, since: Wall) -> sqlx::Resul
     sqlx::query_scalar(ANY).bind(since.as_millis()).fetch_one(conn).await
 }
 
-/// Ends every message that was held up and overtaken, and recoveries from what nobody was told of;
-/// gives those that ended.
+/// Takes out what was held up and overtaken, and recoveries from what nobody was told of; gives that.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn collapse(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Dropped>> {
-    let overtaken = sqlx::query_as(DROP_OVERTAKEN).bind(now.as_millis());
-    let overtaken = overtaken.bind((now - HELD_UP).as_millis()).bind(OVERTAKEN);
-    let mut dropped: Vec<Dropped> = overtaken.fetch_all(&mut *conn).await?;
-    if !dropped.is_empty() {
-        let over = sqlx::query_as(DROP_OVER).bind(now.as_millis()).bind(OVER);
-        dropped.append(&mut over.fetch_all(conn).await?);
+pub async fn collapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Dropped>> {
+    let overtaken = sqlx::query_scalar(DROP_OVERTAKEN).bind((now - HELD_UP).as_millis()).bind(OVERTAKEN);
+    let mut messages: Vec<i64> = overtaken.fetch_all(&mut *tx).await?;
+    if messages.is_empty() {
+        return Ok(Vec::new());
     }
+    let over = sqlx::query_scalar(DROP_OVER).bind(Json(&messages)).bind(OVER);
+    let over: Vec<i64> = over.fetch_all(&mut *tx).await?;
+    messages.extend(over);
+    let dropped = sqlx::query_as(DROPPED).bind(Json(&messages)).fetch_all(&mut *tx).await?;
+    sqlx::query(GIVE_UP_EMPTY).bind(Json(&messages)).bind(now.as_millis()).execute(tx).await?;
     Ok(dropped)
 }
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::notify::Item;
     use fleetgate_engine::wire::{Message, MessageKind};
 
     use super::*;
-    use crate::store::{Store, fixture, outbox};
+    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::{Store, fixture, notices};
 
     const LATER: Wall = Wall::from_millis(600_000);
 
     /// `+service` is its problem, `!service` a reminder, `-service` its recovery; an empty service is
-    /// the host.
+    /// the host. Those of one word go into one message.
     async fn queue(store: &Store, changes: &[&str], at: i64) -> Vec<i64> {
         let mut tx = store.begin().await.unwrap();
         let mut ids = Vec::new();
-        for change in changes {
-            let (kind, service) = (&change[..1], change[1..].to_owned());
-            let kind = match kind {
-                "+" => MessageKind::Problem,
-                "!" => MessageKind::Reminder,
-                _ => MessageKind::Recovery,
+        for word in changes {
+            let mut items = Vec::new();
+            for change in word.split(' ') {
+                let (kind, service) = (&change[..1], change[1..].to_owned());
+                let kind = match kind {
+                    "+" => MessageKind::Problem,
+                    "!" => MessageKind::Reminder,
+                    _ => MessageKind::Recovery,
+                };
+                let problem = kind != MessageKind::Recovery;
+                let service = (!service.is_empty()).then_some(service);
+                let message = Message { service, kind, problem, ..fixture::down(Id::from_i64(7)) };
+                let notice = notices::insert(&mut tx, &message, None).await.unwrap();
+                items.push(Item { notice, root: notice });
+            }
+            let new = NewMessage {
+                contact: Id::from_i64(1),
+                contact_name: "ops",
+                channel: Channel::Email,
+                address: "a@b.c",
+                kind: Kind::Notices,
+                site: "",
+                items: &items,
             };
-            let message = Message {
-                at: Wall::from_millis(at),
-                host: Id::from_i64(7),
-                host_name: "cam-07".into(),
-                service: (!service.is_empty()).then_some(service),
-                kind,
-                problem: kind != MessageKind::Recovery,
-                from: "up",
-                to: "down",
-                output: String::new(),
-                since: Wall::from_millis(at),
-            };
-            ids.push(outbox::insert(&mut tx, &message, "a@b.c", None, Wall::from_millis(at)).await.unwrap());
+            ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(at)).await.unwrap());
         }
         tx.commit().await.unwrap();
         ids
@@ -151,35 +175,41 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         let dropped = collapse(&mut tx, LATER).await.unwrap();
         tx.commit().await.unwrap();
-        dropped.into_iter().map(|d| (d.id, d.why)).collect()
+        dropped.into_iter().map(|d| (d.message, d.why)).collect()
     }
 
     async fn waiting(store: &Store) -> Vec<i64> {
-        let sql = "select id from outbox where sent_at is null and given_up_at is null order by id";
-        sqlx::query_scalar(sql).fetch_all(&store.read).await.unwrap()
+        let line = store.waiting_messages(Channel::Email, "a@b.c").await.unwrap();
+        line.into_iter().map(|w| w.message.id).collect()
     }
 
     #[tokio::test]
     async fn of_a_row_of_changes_the_last_one_is_sent() {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+", "+disk", "-", "+", "+disk"], 0).await;
-        let dropped = collapsed(&store).await;
-        let expected = [ids[0], ids[2], ids[1]].map(|id| (id, OVERTAKEN.to_owned()));
-        assert_eq!(sorted(dropped), sorted(expected.to_vec()));
+        let expected = [ids[0], ids[1], ids[2]].map(|id| (id, OVERTAKEN.to_owned()));
+        assert_eq!(collapsed(&store).await, expected);
         assert_eq!(waiting(&store).await, [ids[3], ids[4]]);
     }
 
-    fn sorted(mut dropped: Vec<(i64, String)>) -> Vec<(i64, String)> {
-        dropped.sort();
-        dropped
+    #[tokio::test]
+    async fn a_message_that_tells_of_many_keeps_what_still_holds() {
+        let (store, _dir) = fixture::store().await;
+        let ids = queue(&store, &["+disk +load", "-disk"], 0).await;
+        let expected = [(ids[0], OVERTAKEN.to_owned()), (ids[1], OVER.to_owned())];
+        assert_eq!(collapsed(&store).await, expected);
+        assert_eq!(waiting(&store).await, [ids[0]]);
+        let left = outbox::contents(&mut store.reader().await.unwrap(), ids[0], 9).await.unwrap();
+        assert_eq!((left.total(), left.notices[0].service.as_deref()), (1, Some("load")));
     }
 
     #[tokio::test]
     async fn a_problem_that_nobody_heard_of_ends_in_silence() {
         let (store, _dir) = fixture::store().await;
         let ids = queue(&store, &["+", "!", "-"], 0).await;
-        let expected = [(ids[0], OVERTAKEN), (ids[1], OVERTAKEN), (ids[2], OVER)];
-        assert_eq!(sorted(collapsed(&store).await), expected.map(|(id, why)| (id, why.to_owned())));
+        let expected =
+            [(ids[0], OVERTAKEN.to_owned()), (ids[1], OVERTAKEN.to_owned()), (ids[2], OVER.to_owned())];
+        assert_eq!(collapsed(&store).await, expected);
         assert_eq!(waiting(&store).await, [0; 0]);
     }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use fleetgate_engine::id::Id;
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Event, EventKind};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -28,6 +28,9 @@ pub enum Object {
     Downtime,
     Profile,
     System,
+    Contact,
+    Rule,
+    Message,
 }
 
 impl Object {
@@ -42,8 +45,19 @@ impl Object {
             Object::Downtime => "downtime",
             Object::Profile => "profile",
             Object::System => "system",
+            Object::Contact => "contact",
+            Object::Rule => "rule",
+            Object::Message => "message",
         }
     }
+}
+
+/// What concerns no object, or too many to name one.
+pub const NOBODY: (Object, Option<Id>) = (Object::System, None);
+
+/// A host, or a service of it.
+pub fn about(host: HostId, service: bool) -> (Object, Option<Id>) {
+    (if service { Object::Service } else { Object::Host }, Some(host))
 }
 
 /// A line to be added. `kind` is a stable dotted name such as `device.created`; `cause` and

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, StateType, VoiceState};
+use fleetgate_engine::wire::{
+    HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
+};
 use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
@@ -108,5 +110,21 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
         },
         notified: None,
         voice: VoiceState::default(),
+    }
+}
+
+/// What the monitor says of a host that is lost.
+pub(crate) fn down(host: HostId) -> Message {
+    Message {
+        at: Wall::from_millis(1_000),
+        host,
+        host_name: "cam-07".into(),
+        service: None,
+        kind: MessageKind::Problem,
+        problem: true,
+        from: "up",
+        to: "down",
+        output: "no answer".into(),
+        since: Wall::from_millis(500),
     }
 }

@@ -10,6 +10,7 @@ pub mod acknowledgements;
 pub mod addresses;
 pub mod alerting;
 pub mod backlog;
+pub mod contacts;
 pub mod definition;
 pub mod devices;
 pub mod downtimes;
@@ -24,6 +25,7 @@ pub mod hosts;
 pub mod idempotency;
 pub mod managed;
 pub mod memory;
+pub mod notices;
 pub mod outbox;
 pub mod overrides;
 pub mod profiles;
@@ -193,9 +195,14 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 3] = [
+const MAIN: [Step; 4] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
+    Step {
+        version: 3,
+        name: "notifications",
+        sql: include_str!("../../../migrations/sqlite/0003_notifications.sql"),
+    },
     Step { version: 4, name: "profiles", sql: include_str!("../../../migrations/sqlite/0004_profiles.sql") },
 ];
 const HISTORY: [Step; 1] =

@@ -1,114 +1,160 @@
-//! Messages to people, one row per receiver, from the transaction that makes them necessary until
-//! they are delivered.
+//! Messages on their way, one to each address of a contact, from the transaction that makes them
+//! necessary until they are delivered.
 //!
 //! A row is never taken away by a failure: it waits for its next attempt until it is sent or given
-//! up, both with a time. What one receiver is told of one host comes in order: a message waits for
-//! those before it. Knows nothing of SMTP.
+//! up, both with a time. What one address is told of one host comes in order: a message waits for
+//! those before it. Knows nothing of SMTP and HTTP.
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use fleetgate_engine::id::HostId;
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::notify::{ContactId, Item};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::Message;
-use serde::{Deserialize, Serialize};
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
 
 use super::Store;
-use super::backlog::Dropped;
-
-/// A message as it stands in the column `body`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Body {
-    /// When it became necessary, in milliseconds.
-    pub at: i64,
-    pub host_name: String,
-    pub service: Option<String>,
-    /// `MessageKind::name`; empty in rows from before there were kinds.
-    #[serde(default)]
-    pub kind: String,
-    pub problem: bool,
-    pub from: String,
-    pub to: String,
-    pub output: String,
-    /// Since when the reported state holds, in milliseconds.
-    pub since: i64,
-}
-
-impl From<&Message> for Body {
-    fn from(m: &Message) -> Self {
-        Body {
-            at: m.at.as_millis(),
-            host_name: m.host_name.clone(),
-            service: m.service.clone(),
-            kind: m.kind.name().to_owned(),
-            problem: m.problem,
-            from: m.from.to_owned(),
-            to: m.to.to_owned(),
-            output: m.output.clone(),
-            since: m.since.as_millis(),
-        }
-    }
-}
+use super::access::{id, maybe_wall, wall};
+use super::notices::NoticeRow;
+use super::rows::{Batched, NARROW};
 
 /// Longest pause between two attempts. A row that says more was written before the wall clock went
 /// back, and is due.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// Messages to one address that are looked at together; those behind them follow.
+const LINE: i64 = 200;
+/// Conversations that one message continues; a mail program follows the first of them.
+const THREADS: i64 = 20;
 
-/// What waits, with the first of each receiver and host.
-macro_rules! waiting {
-    () => {
-        "with waiting as (select *, min(id) over (partition by recipient, host) as first from outbox
-                          where sent_at is null and given_up_at is null) "
-    };
+/// The way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    Email,
+    Webhook,
 }
 
-const DUE: &str = concat!(
-    waiting!(),
-    "select id, host, recipient, body, created_at, attempts from waiting
-     where id = first and (attempts = 0 or next_attempt <= $1 or next_attempt > $2) order by id limit $3"
-);
+impl Channel {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Channel::Email => "email",
+            Channel::Webhook => "webhook",
+        }
+    }
 
-const NEXT: &str = concat!(
-    waiting!(),
-    "select min(case when attempts = 0 then created_at else next_attempt end) from waiting where id = first"
-);
+    fn named(name: &str) -> Channel {
+        if name == "webhook" { Channel::Webhook } else { Channel::Email }
+    }
+}
 
-/// A message that waits.
+/// What a message is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What has happened.
+    Notices,
+    /// What is still so.
+    Digest,
+    /// Somebody wanted to see whether one arrives.
+    Test,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Notices => "notices",
+            Kind::Digest => "digest",
+            Kind::Test => "test",
+        }
+    }
+
+    fn named(name: &str) -> Kind {
+        [Kind::Digest, Kind::Test].into_iter().find(|k| k.name() == name).unwrap_or(Kind::Notices)
+    }
+}
+
+/// A message to be put in.
+#[derive(Clone, Debug)]
+pub struct NewMessage<'a> {
+    pub contact: ContactId,
+    pub contact_name: &'a str,
+    pub channel: Channel,
+    pub address: &'a str,
+    pub kind: Kind,
+    pub site: &'a str,
+    pub items: &'a [Item],
+}
+
+/// A message as it is stored, without what it tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct MessageRow {
     pub id: i64,
-    pub host: HostId,
-    pub recipient: String,
-    pub body: Body,
+    pub contact: ContactId,
+    pub contact_name: String,
+    pub channel: Channel,
+    pub address: String,
+    pub kind: Kind,
+    pub site: String,
     pub created_at: Wall,
     /// So many were made already.
     pub attempts: u32,
+    pub next_attempt: Wall,
+    pub last_error: Option<String>,
+    pub sent_at: Option<Wall>,
+    pub given_up_at: Option<Wall>,
 }
 
-/// Puts a message in; gives its number. `event` is what made it necessary.
+impl FromRow<'_, SqliteRow> for MessageRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(MessageRow {
+            id: row.try_get("id")?,
+            contact: id(row, "contact")?,
+            contact_name: row.try_get("contact_name")?,
+            channel: Channel::named(row.try_get("channel")?),
+            address: row.try_get("address")?,
+            kind: Kind::named(row.try_get("kind")?),
+            site: row.try_get("site")?,
+            created_at: wall(row, "created_at")?,
+            attempts: row.try_get("attempts")?,
+            next_attempt: wall(row, "next_attempt")?,
+            last_error: row.try_get("last_error")?,
+            sent_at: maybe_wall(row, "sent_at")?,
+            given_up_at: maybe_wall(row, "given_up_at")?,
+        })
+    }
+}
+
+static ITEMS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 3, |values| {
+        format!("insert into outbox_notices (message, notice, root) values {values}")
+    })
+});
+
+/// Puts a message in; gives its number.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn insert(
-    conn: &mut SqliteConnection,
-    message: &Message,
-    recipient: &str,
-    event: Option<i64>,
-    now: Wall,
-) -> sqlx::Result<i64> {
-    let body = serde_json::to_string(&Body::from(message)).expect("text and numbers");
-    sqlx::query_scalar(
-        "insert into outbox (event, host, recipient, body, created_at, next_attempt)
-         values ($1, $2, $3, $4, $5, $5) returning id",
+pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) -> sqlx::Result<i64> {
+    let number: i64 = sqlx::query_scalar(
+        "insert into outbox (contact, contact_name, channel, address, kind, site, created_at, next_attempt)
+         values ($1, $2, $3, $4, $5, $6, $7, $7) returning id",
     )
-    .bind(event)
-    .bind(message.host.as_i64())
-    .bind(recipient)
-    .bind(body)
+    .bind(new.contact.as_i64())
+    .bind(new.contact_name)
+    .bind(new.channel.name())
+    .bind(new.address)
+    .bind(new.kind.name())
+    .bind(new.site)
     .bind(now.as_millis())
-    .fetch_one(conn)
-    .await
+    .fetch_one(&mut *tx)
+    .await?;
+    ITEMS
+        .run(tx, new.items, |item, arguments| {
+            arguments.add(number).add(item.notice.0).add(item.root.0);
+        })
+        .await?;
+    Ok(number)
 }
 
 /// # Errors
@@ -148,139 +194,308 @@ pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall)
         .map(drop)
 }
 
-/// Gives up everything that waits, with one reason; gives what that was.
+/// What was given up is tried again, as if it were new; all that it was to tell is told.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn give_up_all(conn: &mut SqliteConnection, why: &str, at: Wall) -> sqlx::Result<Vec<Dropped>> {
-    sqlx::query_as(
-        "update outbox set given_up_at = $1, last_error = $2 where sent_at is null and given_up_at is null
-         returning id, host, recipient, body ->> '$.service', last_error",
+pub async fn resend(tx: &mut SqliteConnection, id: i64, now: Wall) -> sqlx::Result<()> {
+    sqlx::query("update outbox_notices set dropped = null where message = $1")
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "update outbox set given_up_at = null, attempts = 0, created_at = $2, next_attempt = $2 where id = $1",
     )
-    .bind(at.as_millis())
-    .bind(why)
+    .bind(id)
+    .bind(now.as_millis())
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Option<MessageRow>> {
+    sqlx::query_as("select * from outbox where id = $1").bind(id).fetch_optional(conn).await
+}
+
+/// Which messages are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    Waiting,
+    Sent,
+    GivenUp,
+}
+
+/// The newest first, below `before`.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    wanted: Wanted,
+    before: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<MessageRow>> {
+    let sql = match wanted {
+        Wanted::All => "select * from outbox where id < $1 order by id desc limit $2",
+        Wanted::Waiting => {
+            "select * from outbox where id < $1 and sent_at is null and given_up_at is null
+             order by id desc limit $2"
+        }
+        Wanted::Sent => {
+            "select * from outbox where id < $1 and sent_at is not null order by id desc limit $2"
+        }
+        Wanted::GivenUp => {
+            "select * from outbox where id < $1 and given_up_at is not null order by id desc limit $2"
+        }
+    };
+    sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
+}
+
+/// What a message tells: its first notices in order, and all of them counted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    pub notices: Vec<NoticeRow>,
+    pub counts: Vec<Count>,
+}
+
+/// Notices that would stand under one heading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    pub kind: String,
+    pub problem: bool,
+    pub to: String,
+    pub services: bool,
+    pub count: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Count {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Count {
+            kind: row.try_get("kind")?,
+            problem: row.try_get("problem")?,
+            to: row.try_get("to_state")?,
+            services: row.try_get("services")?,
+            count: row.try_get("count")?,
+        })
+    }
+}
+
+impl Contents {
+    pub fn total(&self) -> i64 {
+        self.counts.iter().map(|c| c.count).sum()
+    }
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn contents(conn: &mut SqliteConnection, id: i64, limit: i64) -> sqlx::Result<Contents> {
+    let notices = sqlx::query_as(
+        "select n.* from outbox_notices l join notices n on n.id = l.notice
+         where l.message = $1 and l.dropped is null order by n.id limit $2",
+    );
+    let counts = sqlx::query_as(
+        "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count
+         from outbox_notices l join notices n on n.id = l.notice
+         where l.message = $1 and l.dropped is null
+         group by n.kind, n.problem, n.to_state, services order by min(n.id)",
+    );
+    Ok(Contents {
+        notices: notices.bind(id).bind(limit).fetch_all(&mut *conn).await?,
+        counts: counts.bind(id).fetch_all(conn).await?,
+    })
+}
+
+/// The messages to the same address that this one continues, the oldest first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar(
+        "select distinct min(f.message) from outbox_notices l
+         join outbox_notices f on f.notice = l.root
+         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
+         where l.message = $1 and f.message < $1
+         group by l.root order by 1 limit $4",
+    )
+    .bind(message.id)
+    .bind(message.channel.name())
+    .bind(&message.address)
+    .bind(THREADS)
     .fetch_all(conn)
     .await
 }
 
+/// A message that waits, with the hosts whose order it keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub message: MessageRow,
+    pub hosts: Vec<HostId>,
+}
+
+/// What may go now, and when to look again: a message waits for its time, and for those before it
+/// that tell of the same hosts.
+pub fn ready(line: Vec<Waiting>, now: Wall) -> (Vec<MessageRow>, Option<Wall>) {
+    let (mut ready, mut next) = (Vec::new(), None::<Wall>);
+    let mut held_up = BTreeSet::new();
+    for Waiting { message, hosts } in line {
+        let at = message.next_attempt;
+        let due = message.attempts == 0 || at <= now || at > now + LONGEST_PAUSE;
+        let in_order = !hosts.iter().any(|h| held_up.contains(h));
+        held_up.extend(hosts);
+        if due && in_order {
+            ready.push(message);
+        } else if !due {
+            next = Some(next.map_or(at, |n| n.min(at)));
+        }
+    }
+    (ready, next)
+}
+
 impl Store {
-    /// What is due, the oldest first.
+    /// Addresses that something waits for.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn due_messages(&self, now: Wall, limit: i64) -> sqlx::Result<Vec<Waiting>> {
-        let rows = sqlx::query(DUE)
-            .bind(now.as_millis())
-            .bind((now + LONGEST_PAUSE).as_millis())
-            .bind(limit)
-            .fetch_all(&self.read)
-            .await?;
-        rows.iter()
-            .map(|row| {
-                let body: &str = row.try_get(3)?;
-                Ok(Waiting {
-                    id: row.try_get(0)?,
-                    host: HostId::from_i64(row.try_get(1)?),
-                    recipient: row.try_get(2)?,
-                    body: serde_json::from_str(body).map_err(|e| sqlx::Error::Decode(e.into()))?,
-                    created_at: Wall::from_millis(row.try_get(4)?),
-                    attempts: row.try_get(5)?,
-                })
-            })
-            .collect()
+    pub async fn waiting_addresses(&self) -> sqlx::Result<Vec<(Channel, String)>> {
+        let rows = sqlx::query(
+            "select distinct channel, address from outbox where sent_at is null and given_up_at is null",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        rows.iter().map(|row| Ok((Channel::named(row.try_get(0)?), row.try_get(1)?))).collect()
     }
 
-    /// When the next message is due; `None` if none waits.
+    /// What waits for an address, in order.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn next_message_due(&self) -> sqlx::Result<Option<Wall>> {
-        let at: Option<i64> = sqlx::query_scalar(NEXT).fetch_one(&self.read).await?;
-        Ok(at.map(Wall::from_millis))
+    pub async fn waiting_messages(&self, channel: Channel, address: &str) -> sqlx::Result<Vec<Waiting>> {
+        let rows = sqlx::query(
+            "select o.*, (select json_group_array(distinct n.host) from outbox_notices l
+                          join notices n on n.id = l.notice where l.message = o.id) as hosts
+             from outbox o where o.channel = $1 and o.address = $2 and o.sent_at is null
+                 and o.given_up_at is null order by o.id limit $3",
+        )
+        .bind(channel.name())
+        .bind(address)
+        .bind(LINE)
+        .fetch_all(&self.read)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                let hosts: Json<Vec<i64>> = row.try_get("hosts")?;
+                let hosts = hosts.0.into_iter().map(Id::from_i64).collect();
+                Ok(Waiting { message: MessageRow::from_row(row)?, hosts })
+            })
+            .collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::id::Id;
-    use fleetgate_engine::wire::MessageKind;
+    use fleetgate_engine::notify::NoticeId;
 
     use super::*;
-    use crate::store::fixture;
+    use crate::store::{fixture, notices};
 
-    fn message() -> Message {
-        Message {
-            at: Wall::from_millis(1_000),
-            host: Id::from_i64(7),
-            host_name: "cam-07".into(),
-            service: None,
-            kind: MessageKind::Problem,
-            problem: true,
-            from: "up",
-            to: "down",
-            output: "no answer".into(),
-            since: Wall::from_millis(500),
+    /// A message to `address` about these hosts.
+    async fn queue(store: &Store, address: &str, hosts: &[i64]) -> i64 {
+        let mut tx = store.begin().await.unwrap();
+        let mut items = Vec::new();
+        for host in hosts {
+            let notice = notices::insert(&mut tx, &fixture::down(Id::from_i64(*host)), None).await.unwrap();
+            items.push(Item { notice, root: notice });
         }
+        let id = insert(&mut tx, &new(address, &items), Wall::from_millis(2_000)).await.unwrap();
+        tx.commit().await.unwrap();
+        id
+    }
+
+    fn new<'a>(address: &'a str, items: &'a [Item]) -> NewMessage<'a> {
+        NewMessage {
+            contact: Id::from_i64(1),
+            contact_name: "ops",
+            channel: Channel::Email,
+            address,
+            kind: Kind::Notices,
+            site: "",
+            items,
+        }
+    }
+
+    async fn due(store: &Store, address: &str, now: i64) -> (Vec<i64>, Option<i64>) {
+        let line = store.waiting_messages(Channel::Email, address).await.unwrap();
+        let (ready, next) = ready(line, Wall::from_millis(now));
+        (ready.into_iter().map(|m| m.id).collect(), next.map(Wall::as_millis))
     }
 
     #[tokio::test]
     async fn a_message_waits_until_it_is_sent_or_given_up() {
         let (store, _dir) = fixture::store().await;
-        let mut tx = store.begin().await.unwrap();
+        let ids =
+            [queue(&store, "a", &[1]).await, queue(&store, "b", &[1]).await, queue(&store, "c", &[1]).await];
         let at = Wall::from_millis(2_000);
-        let mut ids = Vec::new();
-        for to in ["a@example.org", "b@example.org", "c@example.org"] {
-            ids.push(insert(&mut tx, &message(), to, None, at).await.unwrap());
-        }
+        let mut tx = store.begin().await.unwrap();
         sent(&mut tx, ids[0], at).await.unwrap();
         failed(&mut tx, ids[1], "451 later", Wall::from_millis(9_000)).await.unwrap();
         given_up(&mut tx, ids[2], "nobody there", at).await.unwrap();
         tx.commit().await.unwrap();
+        assert_eq!(store.waiting_addresses().await.unwrap(), [(Channel::Email, "b".to_owned())]);
+        assert_eq!(due(&store, "b", 8_999).await, (vec![], Some(9_000)));
+        assert_eq!(due(&store, "b", 9_000).await, (vec![ids[1]], None));
 
-        assert!(store.due_messages(Wall::from_millis(8_999), 9).await.unwrap().is_empty());
-        assert_eq!(store.next_message_due().await.unwrap(), Some(Wall::from_millis(9_000)));
-        let due = store.due_messages(Wall::from_millis(9_000), 9).await.unwrap();
-        assert_eq!((due[0].recipient.as_str(), due[0].attempts), ("b@example.org", 1));
-        assert_eq!(due[0].body, Body::from(&message()));
-    }
-
-    /// A message that failed `attempts` times and waits until `next`.
-    async fn failing(store: &Store, to: &str, next: i64) -> i64 {
         let mut tx = store.begin().await.unwrap();
-        let id = insert(&mut tx, &message(), to, None, Wall::from_millis(0)).await.unwrap();
-        failed(&mut tx, id, "451 later", Wall::from_millis(next)).await.unwrap();
+        resend(&mut tx, ids[2], at).await.unwrap();
+        let again = find(&mut tx, ids[2]).await.unwrap().unwrap();
+        assert_eq!((again.attempts, again.given_up_at), (0, None));
         tx.commit().await.unwrap();
-        id
-    }
-
-    async fn due(store: &Store, now: i64) -> Vec<i64> {
-        let due = store.due_messages(Wall::from_millis(now), 9).await.unwrap();
-        due.into_iter().map(|w| w.id).collect()
+        assert_eq!(due(&store, "c", 2_000).await, (vec![ids[2]], None));
     }
 
     #[tokio::test]
-    async fn a_clock_that_goes_back_holds_no_mail_up() {
+    async fn a_clock_that_goes_back_holds_no_message_up() {
         let (store, _dir) = fixture::store().await;
+        let id = queue(&store, "a", &[1]).await;
         let day = 86_400_000;
-        let id = failing(&store, "a@example.org", day + 60_000).await;
-        assert_eq!(due(&store, day).await, [0; 0]);
-        assert_eq!(due(&store, 0).await, [id], "a day back is longer than any pause");
+        let mut tx = store.begin().await.unwrap();
+        failed(&mut tx, id, "451 later", Wall::from_millis(day + 60_000)).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(due(&store, "a", day).await, (vec![], Some(day + 60_000)));
+        assert_eq!(due(&store, "a", 0).await, (vec![id], None), "a day back is longer than any pause");
     }
 
     #[tokio::test]
-    async fn what_one_receiver_is_told_of_one_host_comes_in_order() {
+    async fn what_one_address_is_told_of_one_host_comes_in_order() {
         let (store, _dir) = fixture::store().await;
-        let refused = failing(&store, "a@example.org", 60_000).await;
+        let refused = queue(&store, "a", &[1, 2]).await;
+        let (behind, beside) = (queue(&store, "a", &[2, 3]).await, queue(&store, "a", &[4]).await);
+        let after = queue(&store, "a", &[3]).await;
         let mut tx = store.begin().await.unwrap();
-        let at = Wall::from_millis(1_000);
-        insert(&mut tx, &message(), "a@example.org", None, at).await.unwrap();
-        let other = insert(&mut tx, &message(), "b@example.org", None, at).await.unwrap();
+        failed(&mut tx, refused, "451 later", Wall::from_millis(60_000)).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(due(&store, 2_000).await, [other]);
-        assert_eq!(due(&store, 60_000).await, [refused, other]);
+        assert_eq!(due(&store, "a", 2_000).await, (vec![beside], Some(60_000)));
+        assert_eq!(due(&store, "a", 60_000).await.0, [refused, beside]);
         let mut tx = store.begin().await.unwrap();
-        sent(&mut tx, other, at).await.unwrap();
+        sent(&mut tx, refused, Wall::from_millis(0)).await.unwrap();
         tx.commit().await.unwrap();
-        assert_eq!(store.next_message_due().await.unwrap(), Some(Wall::from_millis(60_000)));
+        assert_eq!(due(&store, "a", 60_000).await.0, [behind, beside]);
+        assert!(after > behind);
+    }
+
+    #[tokio::test]
+    async fn a_message_continues_what_the_same_address_was_told() {
+        let (store, _dir) = fixture::store().await;
+        let [root_a, root_b] = [queue(&store, "a", &[1, 2]).await, queue(&store, "b", &[1, 2]).await];
+        let mut tx = store.begin().await.unwrap();
+        let recovery = notices::insert(&mut tx, &fixture::down(Id::from_i64(1)), None).await.unwrap();
+        let items = [Item { notice: recovery, root: NoticeId(1) }];
+        let id = insert(&mut tx, &new("a", &items), Wall::from_millis(0)).await.unwrap();
+        let message = find(&mut tx, id).await.unwrap().unwrap();
+        assert_eq!(thread(&mut tx, &message).await.unwrap(), [root_a]);
+        let first = find(&mut tx, root_b).await.unwrap().unwrap();
+        assert_eq!(thread(&mut tx, &first).await.unwrap(), [0; 0]);
     }
 }

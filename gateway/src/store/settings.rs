@@ -2,6 +2,34 @@
 
 use sqlx::SqliteConnection;
 
+use super::Store;
+
+/// The setting that makes a `Message-ID` this installation's own.
+const INSTALLATION: &str = "installation";
+
+impl Store {
+    /// Sixteen characters, made once, kept for ever.
+    ///
+    /// # Errors
+    /// When the database cannot be read or written.
+    pub async fn installation(&self) -> sqlx::Result<String> {
+        let mut conn = self.reader().await?;
+        if let Some(known) = find(&mut conn, INSTALLATION).await? {
+            return Ok(known);
+        }
+        drop(conn);
+        let made = format!("{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng));
+        let mut tx = self.begin().await?;
+        // Another delivery may have been first.
+        if let Some(known) = find(&mut tx, INSTALLATION).await? {
+            return Ok(known);
+        }
+        put(&mut tx, INSTALLATION, &made).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+}
+
 /// # Errors
 /// When the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<String>> {

@@ -1,13 +1,10 @@
 //! One batch, one transaction.
 
-use fleetgate_engine::time::Wall;
-
 use super::pending::{Batch, Entry};
 use crate::clock;
-use crate::mail::Postman;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory,
-    states,
+    notices, states,
 };
 
 /// What the dashboards and the mail are to hear of.
@@ -20,10 +17,10 @@ pub(super) struct Done {
 /// # Errors
 /// When the database refuses; then nothing was written. After an I/O error the connection is
 /// closed, so that the next attempt begins with a new one.
-pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> crate::store::Result<Done> {
+pub(super) async fn commit(store: &Store, batch: &Batch) -> crate::store::Result<Done> {
     let started = clock::now().mono;
     let mut conn = store.write.acquire().await?;
-    let outcome = write(&mut conn, postman, batch).await;
+    let outcome = write(&mut conn, batch).await;
     if outcome.as_ref().is_err_and(|e| store::trouble(e) == Some(Trouble::Disk)) {
         // What closing says adds nothing to the error that led here.
         let _ = conn.close().await;
@@ -33,15 +30,14 @@ pub(super) async fn commit(store: &Store, postman: &Postman, batch: &Batch) -> c
     outcome
 }
 
-async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) -> crate::store::Result<Done> {
+async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Result<Done> {
     let mut tx = conn.begin_with("begin immediate").await?;
-    let now = clock::wall();
     let hosts: Vec<_> = batch.hosts.values().collect();
     states::write_hosts(&mut tx, &hosts).await?;
     let services: Vec<_> =
         batch.services.iter().flat_map(|(host, list)| list.iter().map(|s| (*host, s))).collect();
     states::write_services(&mut tx, &services).await?;
-    let done = write_log(&mut tx, postman, &batch.log, now).await?;
+    let done = write_log(&mut tx, &batch.log).await?;
     for peer in &batch.rekeyed {
         memory::forget_key(&mut tx, *peer).await?;
     }
@@ -58,25 +54,21 @@ async fn write(conn: &mut SqliteConnection, postman: &Postman, batch: &Batch) ->
     Ok(done)
 }
 
-async fn write_log(
-    conn: &mut SqliteConnection,
-    postman: &Postman,
-    log: &[Entry],
-    now: Wall,
-) -> crate::store::Result<Done> {
+async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::Result<Done> {
     let mut done = Done::default();
     let mut about = None;
     for entry in log {
         match entry {
             Entry::Event(event) => {
                 about = Some((event.host, &event.service));
-                done.last_event = Some(events::append_observed(conn, event).await?);
+                let seq = events::append_observed(conn, event).await?;
+                notices::insert_held(conn, event, seq).await?;
+                done.last_event = Some(seq);
             }
             Entry::Message(message) => {
                 // The event that makes a message necessary stands before it; a timer has none.
                 let cause = done.last_event.filter(|_| about == Some((message.host, &message.service)));
-                let refused = postman.queue(conn, message, cause, now).await?;
-                done.last_event = refused.or(done.last_event);
+                notices::insert(conn, message, cause).await?;
                 done.messages = true;
             }
             Entry::AckEnded(id, at) => acknowledgements::ended(conn, *id, *at).await?,

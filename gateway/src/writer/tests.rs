@@ -26,7 +26,7 @@ impl Desk {
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&TIMING).await.unwrap();
         let (live, mut tasks) = (Live::default(), JoinSet::new());
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Postman::nobody(), KEEP);
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Bell::default(), KEEP);
         Desk { store, _dir: dir, host, live, writer, tasks }
     }
 
@@ -98,8 +98,8 @@ async fn what_was_appended_is_on_disk_after_the_end() {
         .into_iter()
         .map(|e| e.kind)
         .collect();
-    assert_eq!(kinds, ["state", "message.not_sent"]);
-    let caused: i64 = sqlx::query_scalar("select event from outbox").fetch_one(&store.read).await.unwrap();
+    assert_eq!(kinds, ["state"]);
+    let caused: i64 = sqlx::query_scalar("select event from notices").fetch_one(&store.read).await.unwrap();
     assert_eq!(caused, 1);
     let series = store.series(host, Some("ping")).await.unwrap();
     assert_eq!(

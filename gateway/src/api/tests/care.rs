@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::api::testing::{Answer, TestApi};
 use crate::clock;
-use crate::mail::Postman;
+use crate::notify::Bell;
 use crate::writer::Writer;
 
 /// Longer than a test.
@@ -43,7 +43,7 @@ impl Ward {
         let inputs = std::mem::replace(&mut api.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
         let (store, live) = (api.state.store.clone(), api.state.live.clone());
-        let writer = Writer::start(&mut tasks, store, live, Postman::nobody(), KEEP);
+        let writer = Writer::start(&mut tasks, store, live, Bell::default(), KEEP);
         tasks.spawn(run(inputs, writer));
         let ward = Ward { api, _tasks: tasks };
         let body = json!({ "name": "nas", "labels": { "site": "north" } });
@@ -160,7 +160,8 @@ async fn a_downtime_is_in_effect_when_it_is_answered() {
     assert_eq!(ward.backup().await["in_downtime"], false);
     assert_eq!(ward.get("/downtimes").await["items"], json!([]));
     assert_ne!(ward.get("/downtimes?all=true").await["items"][0]["cancelled_at"], Value::Null);
-    assert!(ward.kinds().await.contains(&"message.not_sent".to_owned()), "it is told at the end");
+    let told = &ward.get("/notifications?object=nas/backup").await["items"][0];
+    assert_eq!((&told["type"], &told["outcome"]), (&json!("problem"), &json!("new")), "told at the end");
     let flexible = json!({ "end": soon.to_string(), "fixed": false, "duration_s": 600 });
     let made = ward.post("/hosts/nas/services/backup/downtimes", flexible).await;
     assert_eq!((made.status, &made.json["fixed"]), (201, &json!(false)), "{}", made.text);

@@ -7,6 +7,7 @@ mod document;
 mod enrolments;
 mod hostile;
 mod hosts;
+mod notifications;
 mod profiles;
 mod script;
 mod stream;

@@ -1,0 +1,382 @@
+//! Contacts: who is told, where, and how.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::time::Wall;
+use jiff::tz::TimeZone;
+use lettre::message::Mailbox;
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::RequireOperator;
+use super::etag::{IfMatch, Tagged};
+use super::extract::{Body, Path};
+use super::idempotency::Idempotent;
+use super::ids::{self, Kind, Named};
+use super::model::{self, ContactChange, ContactWithSecret, Messages, NewContact, Page};
+use super::notifications::message_wire;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::config::time_of_day;
+use crate::notify::{BUILT_IN_NAME, LONGEST_GROUP_WAIT, Settings, webhook};
+use crate::store::SqliteConnection;
+use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
+use crate::store::events::Object;
+use crate::store::outbox::{self, Channel, NewMessage};
+
+/// One page shows them all; a company has fewer teams.
+const MAX_CONTACTS: usize = 1_000;
+/// More receivers want a mailing list.
+const MAX_EMAILS: usize = 32;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(show, change, remove))
+        .routes(routes!(new_secret))
+        .routes(routes!(test))
+}
+
+/// All of them, by name; the built-in one first.
+#[utoipa::path(get, path = "/contacts", operation_id = "list_contacts", tag = "notifications",
+    security(("token" = ["operator"])), responses((status = 200, body = Page<model::Contact>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireOperator,
+) -> Result<Json<Page<model::Contact>>, Problem> {
+    let own = contacts::all(&mut *app.store.reader().await?).await?;
+    let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(wire)).collect();
+    Ok(Json(Page { items, next: None }))
+}
+
+#[utoipa::path(post, path = "/contacts", operation_id = "create_contact", tag = "notifications",
+    security(("token" = ["operator"])), request_body = NewContact,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one contact")),
+    responses((status = 201, body = ContactWithSecret)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    request: Idempotent<NewContact>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let (by, now) = (write.by.clone(), write.now);
+    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
+        return Ok(replay);
+    }
+    if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
+        return Err(Problem::conflict("too_many", format!("at most {MAX_CONTACTS} contacts are kept")));
+    }
+    let mut contact = parse_new(request.value, now)?;
+    let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
+    put(write.tx(), &contact).await?;
+    let data = json!({ "name": contact.name });
+    write.event("contact.created", (Object::Contact, contact.id), "made", data).await?;
+    let shown = ContactWithSecret { contact: wire(&contact), webhook_secret: None };
+    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    Ok((StatusCode::CREATED, Json(ContactWithSecret { webhook_secret: secret, ..shown })).into_response())
+}
+
+#[utoipa::path(get, path = "/contacts/{contact}", operation_id = "show_contact", tag = "notifications",
+    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::Contact)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireOperator,
+    Path(contact): Path<String>,
+) -> Result<Response, Problem> {
+    if let Some(built_in) = built_in(&app.office.settings()).filter(|_| contact == BUILT_IN_NAME) {
+        return Ok(Json(built_in).into_response());
+    }
+    let found = load(&mut *app.store.reader().await?, &contact).await?;
+    Ok(Tagged { version: found.version, value: wire(&found) }.into_response())
+}
+
+/// Changes a contact. A webhook that is new gets a secret, which this answer shows once.
+#[utoipa::path(patch, path = "/contacts/{contact}", operation_id = "change_contact", tag = "notifications",
+    security(("token" = ["operator"])), request_body = ContactChange,
+    params(("contact" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
+    responses((status = 200, body = ContactWithSecret)))]
+async fn change(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(contact): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<ContactChange>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), &contact).await?;
+    if_match.check(before.version)?;
+    let now = write.now;
+    let mut after = parse_change(before, change, now)?;
+    let fresh = after.webhook_url.is_some() && after.webhook_secret.is_none();
+    let secret = fresh.then(|| seal_new_secret(&app, &mut after));
+    put(write.tx(), &after).await?;
+    after.version += 1;
+    let data = json!({ "name": after.name });
+    write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    let value = ContactWithSecret { contact: wire(&after), webhook_secret: secret };
+    Ok(Tagged { version: after.version, value }.into_response())
+}
+
+/// Takes a contact away that no rule names. What waits for it is not told any more.
+#[utoipa::path(delete, path = "/contacts/{contact}", operation_id = "remove_contact", tag = "notifications",
+    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(contact): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let found = load(write.tx(), &contact).await?;
+    let rules = contacts::rules_of(write.tx(), found.id).await?;
+    if !rules.is_empty() {
+        let detail = format!("these rules name it, change or remove them first: {}", rules.join(", "));
+        return Err(Problem::conflict("in_use", detail));
+    }
+    contacts::remove(write.tx(), found.id).await?;
+    let data = json!({ "name": found.name });
+    write.event("contact.removed", (Object::Contact, found.id), "removed", data).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A new secret for the webhook, shown once. The old one ends at once.
+#[utoipa::path(post, path = "/contacts/{contact}/webhook-secret", operation_id = "renew_webhook_secret",
+    tag = "notifications", security(("token" = ["operator"])),
+    params(("contact" = String, Path, description = "id or name")),
+    responses((status = 200, body = ContactWithSecret)))]
+async fn new_secret(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(contact): Path<String>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let mut found = load(write.tx(), &contact).await?;
+    if found.webhook_url.is_none() {
+        return Err(Problem::conflict("no_webhook", "this contact has no webhook"));
+    }
+    let secret = seal_new_secret(&app, &mut found);
+    put(write.tx(), &found).await?;
+    let data = json!({ "name": found.name });
+    write.event("contact.secret_renewed", (Object::Contact, found.id), "renewed", data).await?;
+    write.commit().await?;
+    Ok(Json(ContactWithSecret { contact: wire(&found), webhook_secret: Some(secret) }).into_response())
+}
+
+/// Sends a test to each address of a contact. `GET /messages/{message}` says what became of it.
+#[utoipa::path(post, path = "/contacts/{contact}/test", operation_id = "test_contact", tag = "notifications",
+    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    responses((status = 202, body = Messages)))]
+async fn test(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(contact): Path<String>,
+) -> Result<(StatusCode, Json<Messages>), Problem> {
+    let settings = app.office.settings();
+    let mut write = Write::begin(&app, &who).await?;
+    let now = write.now;
+    let (id, name, addresses) = match built_in(&settings).filter(|_| contact == BUILT_IN_NAME) {
+        Some(built_in) => (BUILT_IN, built_in.name, addresses(&built_in.emails, None)),
+        None => {
+            let found = load(write.tx(), &contact).await?;
+            (found.id, found.name, addresses(&found.emails, found.webhook_url.as_deref()))
+        }
+    };
+    let mut items = Vec::new();
+    for (channel, address) in addresses {
+        let kind = outbox::Kind::Test;
+        let new = NewMessage {
+            contact: id,
+            contact_name: &name,
+            channel,
+            address: &address,
+            kind,
+            site: "",
+            items: &[],
+        };
+        let number = outbox::insert(write.tx(), &new, now).await?;
+        let row = outbox::find(write.tx(), number).await?;
+        items.extend(row.map(|row| message_wire(&row, 0)));
+    }
+    let data = json!({ "name": name });
+    write.event("contact.tested", (Object::Contact, id), "asked for a test", data).await?;
+    write.commit().await?;
+    app.office.bell.messages();
+    Ok((StatusCode::ACCEPTED, Json(Messages { items })))
+}
+
+fn addresses(emails: &[String], webhook: Option<&str>) -> Vec<(Channel, String)> {
+    let emails = emails.iter().map(|e| (Channel::Email, e.clone()));
+    emails.chain(webhook.map(|url| (Channel::Webhook, url.to_owned()))).collect()
+}
+
+/// By id or name.
+pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Contact, Problem> {
+    let found = match Kind::Contact.named(text) {
+        Named::Id(id) => contacts::find(conn, id).await?,
+        Named::Name(name) => contacts::find_named(conn, &name).await?,
+    };
+    found.ok_or_else(|| match text {
+        BUILT_IN_NAME => Problem::conflict("built_in", "this contact is made by mail.to in fleetgate.toml"),
+        _ => Kind::Contact.unknown(text),
+    })
+}
+
+async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<(), Problem> {
+    contacts::put(tx, contact).await.map_err(|error| {
+        let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
+        let detail = || format!("a contact is called {:?} already", contact.name);
+        if taken { Problem::conflict("name_taken", detail()) } else { error.into() }
+    })
+}
+
+fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
+    let secret = webhook::new_secret();
+    contact.webhook_secret = Some(app.store.seal(&secret_place(contact.id), secret.as_bytes()));
+    secret.as_str().to_owned()
+}
+
+// -------------------------------------------------------------------- parsing
+
+fn parse_new(new: NewContact, now: Wall) -> Result<Contact, Problem> {
+    let empty = Contact {
+        id: ids::new_id(now),
+        name: String::new(),
+        emails: Vec::new(),
+        webhook_url: None,
+        webhook_secret: None,
+        time_zone: "UTC".to_owned(),
+        digest_at: None,
+        group_wait: None,
+        managed_by: "api".to_owned(),
+        version: 1,
+        created_at: now,
+        digested_at: now,
+    };
+    parse_change(
+        empty,
+        ContactChange {
+            name: Some(new.name),
+            emails: Some(new.emails),
+            webhook_url: Some(new.webhook_url),
+            time_zone: new.time_zone,
+            digest_at: Some(new.digest_at),
+            group_wait_s: Some(new.group_wait_s),
+        },
+        now,
+    )
+}
+
+fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Contact, Problem> {
+    let mut fields = Fields::default();
+    let mut after = before;
+    if let Some(name) = change.name {
+        after.name = fields.take("name", name_of(&name)).unwrap_or_default();
+    }
+    if let Some(emails) = change.emails {
+        after.emails = fields.take("emails", mailboxes(&emails)).unwrap_or_default();
+    }
+    if let Some(url) = change.webhook_url {
+        after.webhook_url = url.and_then(|u| fields.take("webhook_url", webhook::address(&u)));
+        after.webhook_secret = after.webhook_secret.filter(|_| after.webhook_url.is_some());
+    }
+    if let Some(zone) = change.time_zone {
+        after.time_zone = fields.take("time_zone", time_zone(zone)).unwrap_or_default();
+    }
+    if let Some(at) = change.digest_at {
+        after.digest_at = at.and_then(|t| fields.take("digest_at", digest_at(&t)));
+        // The first one comes at the next such time, not for the time that has passed.
+        after.digested_at = now;
+    }
+    if let Some(wait) = change.group_wait_s {
+        after.group_wait = wait.and_then(|w| fields.take("group_wait_s", group_wait(w)));
+    }
+    let unreachable = after.emails.is_empty() && after.webhook_url.is_none();
+    fields.finish()?;
+    if unreachable {
+        return Err(Problem::invalid("emails", "an e-mail address or a webhook is expected"));
+    }
+    Ok(after)
+}
+
+fn name_of(text: &str) -> Result<String, String> {
+    if text == BUILT_IN_NAME {
+        return Err(format!("{BUILT_IN_NAME:?} is the contact that mail.to makes: take another name"));
+    }
+    parse::name(text).map_err(|e| e.to_string())
+}
+
+fn mailboxes(texts: &[String]) -> Result<Vec<String>, String> {
+    if texts.len() > MAX_EMAILS {
+        return Err(format!("at most {MAX_EMAILS} addresses are expected"));
+    }
+    let mailbox = |text: &String| {
+        let parsed = text.parse::<Mailbox>();
+        parsed.map(|m| m.to_string()).map_err(|_| format!("{text:?} is not an e-mail address"))
+    };
+    texts.iter().map(mailbox).collect()
+}
+
+fn time_zone(name: String) -> Result<String, String> {
+    let expected = || format!("{name:?}: the name of a time zone such as Europe/Berlin is expected");
+    TimeZone::get(&name).map_err(|_| expected())?;
+    Ok(name)
+}
+
+fn digest_at(text: &str) -> Result<jiff::civil::Time, &'static str> {
+    time_of_day("digest_at", text).map_err(|_| "a time of day such as 08:00 is expected")
+}
+
+fn group_wait(seconds: f64) -> Result<Duration, String> {
+    let longest = LONGEST_GROUP_WAIT.as_secs_f64();
+    if (0.0..=longest).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!("seconds between 0 and {longest} are expected"))
+}
+
+fn wire(contact: &Contact) -> model::Contact {
+    model::Contact {
+        id: Kind::Contact.text(contact.id),
+        name: contact.name.clone(),
+        emails: contact.emails.clone(),
+        webhook_url: contact.webhook_url.clone(),
+        time_zone: contact.time_zone.clone(),
+        digest_at: contact.digest_at.map(|t| t.strftime("%H:%M").to_string()),
+        group_wait_s: contact.group_wait.map(|w| w.as_secs_f64()),
+        managed_by: contact.managed_by.clone(),
+        built_in: false,
+        created_at: Some(ids::time(contact.created_at)),
+    }
+}
+
+/// The contact of the settings; `None` without `[mail]`.
+fn built_in(settings: &Settings) -> Option<model::Contact> {
+    let mail = settings.mail.as_ref()?;
+    Some(model::Contact {
+        id: BUILT_IN_NAME.to_owned(),
+        name: BUILT_IN_NAME.to_owned(),
+        emails: mail.to.iter().map(ToString::to_string).collect(),
+        webhook_url: None,
+        time_zone: TimeZone::system().iana_name().unwrap_or("UTC").to_owned(),
+        digest_at: settings.digest.map(|t| t.strftime("%H:%M").to_string()),
+        group_wait_s: Some(settings.group_wait.as_secs_f64()),
+        managed_by: "settings".to_owned(),
+        built_in: true,
+        created_at: None,
+    })
+}

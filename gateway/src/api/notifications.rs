@@ -1,0 +1,258 @@
+//! What was to be told, what became of it, and the messages on their way.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::NoticeId;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{RequireOperator, RequireViewer};
+use super::extract::{Path, Query};
+use super::ids::{self, Kind, Named};
+use super::model::{self, Page};
+use super::page::Paging;
+use super::problem::Problem;
+use super::write::Write;
+use super::{AppState, hosts};
+use crate::store::events::Object;
+use crate::store::notices::{self, NoticeFilter, NoticeRow, Outcome};
+use crate::store::outbox::{self, Channel, MessageRow, Wanted};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(list_messages))
+        .routes(routes!(show_message))
+        .routes(routes!(resend))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    /// A host (name or id), or one service of it: `cam-07`, `cam-07/disk`. The id also of a host that
+    /// was removed.
+    object: Option<String>,
+    /// From this time on, such as `2026-03-10T13:03:22Z`.
+    since: Option<String>,
+}
+
+/// Everything that was to be told, the newest first: what was sent, what waits, and what was held
+/// back, with the reason.
+#[utoipa::path(get, path = "/notifications", operation_id = "list_notifications", tag = "notifications",
+    security(("token" = ["viewer"])), params(Paging, Filter),
+    responses((status = 200, body = Page<model::Notification>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Page<model::Notification>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let since = filter.since.as_deref().map(|text| ids::parse_time("since", text)).transpose()?;
+    let mut conn = app.store.reader().await?;
+    let (host, service) = match filter.object.as_deref() {
+        None => (None, None),
+        Some(object) => {
+            let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
+            let id = match Kind::Host.named(host) {
+                Named::Id(id) => id,
+                named => hosts::load(&mut conn, named).await?.id,
+            };
+            (Some(id), service)
+        }
+    };
+    let wanted = NoticeFilter { host, service, since };
+    let rows = notices::list(&mut conn, &wanted, before, limit + 1).await?;
+    let numbers: Vec<NoticeId> = rows.iter().map(|n| n.id).collect();
+    let mut outcomes = by_notice(notices::outcomes(&mut conn, &numbers).await?);
+    let mut with_outcomes = |row: NoticeRow| {
+        let of = outcomes.remove(&row.id).unwrap_or_default();
+        (row, of)
+    };
+    let rows: Vec<_> = rows.into_iter().map(&mut with_outcomes).collect();
+    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
+}
+
+fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {
+    let mut by = BTreeMap::<NoticeId, Vec<Outcome>>::new();
+    for outcome in outcomes {
+        by.entry(outcome.notice).or_default().push(outcome);
+    }
+    by
+}
+
+#[utoipa::path(get, path = "/notifications/{notification}", operation_id = "show_notification",
+    tag = "notifications", security(("token" = ["viewer"])), params(("notification" = String, Path)),
+    responses((status = 200, body = model::Notification)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(notification): Path<String>,
+) -> Result<Json<model::Notification>, Problem> {
+    let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
+    let mut conn = app.store.reader().await?;
+    let row = notices::find(&mut conn, id).await?.ok_or_else(|| Kind::Notice.unknown(&notification))?;
+    Ok(Json(wire(&row, &notices::outcomes(&mut conn, &[id]).await?)))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct MessageFilter {
+    /// `waiting`, `sent` or `given_up`; all when absent.
+    outcome: Option<String>,
+}
+
+/// Messages to addresses, the newest first.
+#[utoipa::path(get, path = "/messages", operation_id = "list_messages", tag = "notifications",
+    security(("token" = ["operator"])), params(Paging, MessageFilter),
+    responses((status = 200, body = Page<model::Message>)))]
+async fn list_messages(
+    State(app): State<AppState>,
+    _: RequireOperator,
+    Query(paging): Query<Paging>,
+    Query(filter): Query<MessageFilter>,
+) -> Result<Json<Page<model::Message>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let wanted = match filter.outcome.as_deref() {
+        None => Wanted::All,
+        Some("waiting") => Wanted::Waiting,
+        Some("sent") => Wanted::Sent,
+        Some("given_up") => Wanted::GivenUp,
+        Some(_) => return Err(Problem::bad_request("bad_query", "outcome: waiting, sent or given_up")),
+    };
+    let mut conn = app.store.reader().await?;
+    let mut rows = Vec::new();
+    for row in outbox::list(&mut conn, wanted, before, limit + 1).await? {
+        let count = outbox::contents(&mut conn, row.id, 0).await?.total();
+        rows.push((row, count));
+    }
+    Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_wire(&m, count))))
+}
+
+#[utoipa::path(get, path = "/messages/{message}", operation_id = "show_message", tag = "notifications",
+    security(("token" = ["operator"])), params(("message" = String, Path)),
+    responses((status = 200, body = model::Message)))]
+async fn show_message(
+    State(app): State<AppState>,
+    _: RequireOperator,
+    Path(message): Path<String>,
+) -> Result<Json<model::Message>, Problem> {
+    let id = Kind::Message.parse(&message)?.as_i64();
+    let mut conn = app.store.reader().await?;
+    let row = outbox::find(&mut conn, id).await?.ok_or_else(|| Kind::Message.unknown(&message))?;
+    let count = outbox::contents(&mut conn, id, 0).await?.total();
+    Ok(Json(message_wire(&row, count)))
+}
+
+/// Tries a message again that was given up.
+#[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
+    tag = "notifications", security(("token" = ["operator"])), params(("message" = String, Path)),
+    responses((status = 202, body = model::Message)))]
+async fn resend(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(message): Path<String>,
+) -> Result<(StatusCode, Json<model::Message>), Problem> {
+    let id = Kind::Message.parse(&message)?;
+    let mut write = Write::begin(&app, &who).await?;
+    let now = write.now;
+    let unknown = || Kind::Message.unknown(&message);
+    let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;
+    if row.given_up_at.is_none() {
+        let state = if row.sent_at.is_some() { "was sent" } else { "is still on its way" };
+        return Err(Problem::conflict("not_given_up", format!("this message {state}")));
+    }
+    outbox::resend(write.tx(), id.as_i64(), now).await?;
+    let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;
+    let count = outbox::contents(write.tx(), row.id, 0).await?.total();
+    write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
+    write.commit().await?;
+    app.office.bell.messages();
+    Ok((StatusCode::ACCEPTED, Json(message_wire(&row, count))))
+}
+
+fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification {
+    model::Notification {
+        id: Kind::Notice.text(Id::from_i64(row.id.0)),
+        at: ids::time(row.at),
+        host_id: Kind::Host.text(row.host),
+        host: row.host_name.clone(),
+        service: row.service.clone(),
+        kind: row.kind.clone(),
+        state: row.to.clone(),
+        previous_notified_state: row.from.clone(),
+        since: ids::time(row.since),
+        cause: row.output.clone(),
+        outcome: sum(outcomes).to_owned(),
+        outcomes: outcomes.iter().map(outcome_wire).collect(),
+    }
+}
+
+/// The best that became of it.
+fn sum(outcomes: &[Outcome]) -> &'static str {
+    let known = ["sent", "sending", "waiting", "given_up", "held"];
+    known.into_iter().find(|k| outcomes.iter().any(|o| o.outcome == *k)).unwrap_or("new")
+}
+
+fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
+    let text = match outcome.reason.as_str() {
+        "group" => "waits for others that belong to it",
+        "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
+        "period" => "waits for the rule's time period",
+        _ => &outcome.text,
+    };
+    let shown = |address: &String| match outcome.channel.as_deref() {
+        Some("webhook") => server_of(address),
+        _ => address.clone(),
+    };
+    model::NotificationOutcome {
+        outcome: outcome.outcome.clone(),
+        contact: outcome.contact.clone(),
+        message: outcome.message.map(|id| Kind::Message.text(Id::from_i64(id))),
+        channel: outcome.channel.clone(),
+        address: outcome.address.as_ref().map(shown),
+        at: outcome.at.map(ids::time),
+        reason: outcome.reason.clone(),
+        text: text.to_owned(),
+        evidence: outcome.evidence.clone(),
+        attempts: outcome.attempts,
+    }
+}
+
+pub(super) fn message_wire(row: &MessageRow, notifications: i64) -> model::Message {
+    let waits = row.sent_at.is_none() && row.given_up_at.is_none();
+    let outcome = match (row.sent_at, row.given_up_at) {
+        (Some(_), _) => "sent",
+        (None, Some(_)) => "given_up",
+        (None, None) => "waiting",
+    };
+    model::Message {
+        id: Kind::Message.text(Id::from_i64(row.id)),
+        contact: row.contact_name.clone(),
+        channel: row.channel.name().to_owned(),
+        address: if row.channel == Channel::Webhook { server_of(&row.address) } else { row.address.clone() },
+        kind: row.kind.name().to_owned(),
+        outcome: outcome.to_owned(),
+        notifications,
+        created_at: ids::time(row.created_at),
+        attempts: i64::from(row.attempts),
+        next_attempt: waits.then(|| ids::time(row.next_attempt)),
+        last_error: row.last_error.clone(),
+        sent_at: row.sent_at.map(ids::time),
+        given_up_at: row.given_up_at.map(ids::time),
+    }
+}
+
+/// The path of a webhook may be its password.
+fn server_of(url: &str) -> String {
+    let parsed: Option<reqwest::Url> = url.parse().ok();
+    parsed.map_or_else(String::new, |url| url.origin().ascii_serialization())
+}

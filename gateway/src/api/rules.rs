@@ -1,0 +1,234 @@
+//! Rules: which contact is told of which hosts.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::{Period, Severity};
+use serde_json::json;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireOperator, RequireViewer};
+use super::contacts::load as load_contact;
+use super::etag::{IfMatch, Tagged};
+use super::extract::{Body, Path};
+use super::idempotency::Idempotent;
+use super::ids::{self, Kind, Named};
+use super::model::{self, NewRule, Page, RuleChange};
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::SqliteConnection;
+use crate::store::contacts::{self, Rule};
+use crate::store::events::Object;
+
+/// One page shows them all; more cannot be understood by anybody.
+const MAX_RULES: usize = 1_000;
+/// What nobody took care of for a month escalates to nobody.
+const LONGEST_DELAY_S: f64 = 31.0 * 86_400.0;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, remove))
+}
+
+/// All of them, by name. While there is none, the built-in contact is told of everything.
+#[utoipa::path(get, path = "/rules", operation_id = "list_rules", tag = "notifications",
+    security(("token" = ["viewer"])), responses((status = 200, body = Page<model::Rule>)))]
+async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page<model::Rule>>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let mut items = Vec::new();
+    for rule in contacts::rules(&mut conn).await? {
+        items.push(wire(&mut conn, &rule).await?);
+    }
+    Ok(Json(Page { items, next: None }))
+}
+
+#[utoipa::path(post, path = "/rules", operation_id = "create_rule", tag = "notifications",
+    security(("token" = ["operator"])), request_body = NewRule,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one rule")),
+    responses((status = 201, body = model::Rule)))]
+async fn create(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    request: Idempotent<NewRule>,
+) -> Result<Response, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let (by, now) = (write.by.clone(), write.now);
+    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
+        return Ok(replay);
+    }
+    if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
+        return Err(Problem::conflict("too_many", format!("at most {MAX_RULES} rules are kept")));
+    }
+    let new = request.value;
+    let contact = load_contact(write.tx(), &new.contact).await.map_err(unknown_contact)?.id;
+    let empty = Rule {
+        id: ids::new_id(now),
+        name: String::new(),
+        contact,
+        labels: model::Labels::new(),
+        severity: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+        managed_by: "api".to_owned(),
+        version: 1,
+        created_at: now,
+    };
+    let change = RuleChange {
+        name: Some(new.name),
+        contact: None,
+        labels: Some(new.labels),
+        severity: new.severity,
+        period: Some(new.period),
+        delay_s: new.delay_s,
+    };
+    let rule = parse_change(empty, contact, change)?;
+    put(write.tx(), &rule).await?;
+    let data = json!({ "name": rule.name });
+    write.event("rule.created", (Object::Rule, rule.id), "made", data).await?;
+    let shown = wire(write.tx(), &rule).await?;
+    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    Ok((StatusCode::CREATED, Json(shown)).into_response())
+}
+
+#[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",
+    security(("token" = ["viewer"])), params(("rule" = String, Path, description = "id or name")),
+    responses((status = 200, body = model::Rule)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(rule): Path<String>,
+) -> Result<Tagged<model::Rule>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let found = load(&mut conn, &rule).await?;
+    Ok(Tagged { version: found.version, value: wire(&mut conn, &found).await? })
+}
+
+#[utoipa::path(patch, path = "/rules/{rule}", operation_id = "change_rule", tag = "notifications",
+    security(("token" = ["operator"])), request_body = RuleChange,
+    params(("rule" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
+    responses((status = 200, body = model::Rule)))]
+async fn change(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(rule): Path<String>,
+    if_match: IfMatch,
+    Body(change): Body<RuleChange>,
+) -> Result<Tagged<model::Rule>, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let before = load(write.tx(), &rule).await?;
+    if_match.check(before.version)?;
+    let contact = match &change.contact {
+        Some(name) => load_contact(write.tx(), name).await.map_err(unknown_contact)?.id,
+        None => before.contact,
+    };
+    let mut after = parse_change(before, contact, change)?;
+    put(write.tx(), &after).await?;
+    after.version += 1;
+    let data = json!({ "name": after.name });
+    write.event("rule.changed", (Object::Rule, after.id), "changed", data).await?;
+    let value = wire(write.tx(), &after).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    Ok(Tagged { version: after.version, value })
+}
+
+/// Whoever was told of a problem by it is still told when that is over.
+#[utoipa::path(delete, path = "/rules/{rule}", operation_id = "remove_rule", tag = "notifications",
+    security(("token" = ["operator"])), params(("rule" = String, Path, description = "id or name")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(rule): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let found = load(write.tx(), &rule).await?;
+    contacts::remove_rule(write.tx(), found.id).await?;
+    let data = json!({ "name": found.name });
+    write.event("rule.removed", (Object::Rule, found.id), "removed", data).await?;
+    write.commit().await?;
+    app.office.bell.routing();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Rule, Problem> {
+    let found = match Kind::Rule.named(text) {
+        Named::Id(id) => contacts::find_rule(conn, id).await?,
+        Named::Name(name) => contacts::find_rule_named(conn, &name).await?,
+    };
+    found.ok_or_else(|| Kind::Rule.unknown(text))
+}
+
+/// Of the body, and so a field of it.
+fn unknown_contact(problem: Problem) -> Problem {
+    match problem.code() {
+        "not_found" | "built_in" => Problem::invalid("contact", problem.detail()),
+        _ => problem,
+    }
+}
+
+async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<(), Problem> {
+    contacts::put_rule(tx, rule).await.map_err(|error| {
+        let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
+        let detail = || format!("a rule is called {:?} already", rule.name);
+        if taken { Problem::conflict("name_taken", detail()) } else { error.into() }
+    })
+}
+
+fn parse_change(before: Rule, contact: Id, change: RuleChange) -> Result<Rule, Problem> {
+    let mut fields = Fields::default();
+    let mut after = Rule { contact, ..before };
+    if let Some(name) = change.name {
+        after.name = fields.take("name", parse::name(&name)).unwrap_or_default();
+    }
+    if let Some(labels) = change.labels {
+        after.labels = fields.take("labels", parse::labels(labels)).unwrap_or_default();
+    }
+    if let Some(text) = change.severity {
+        after.severity = fields.take("severity", severity(&text)).unwrap_or(after.severity);
+    }
+    if let Some(period) = change.period {
+        after.period = period.and_then(|p| fields.take("period", p.parse::<Period>()));
+    }
+    if let Some(seconds) = change.delay_s {
+        after.delay = fields.take("delay_s", delay(seconds)).unwrap_or_default();
+    }
+    fields.finish()?;
+    Ok(after)
+}
+
+fn severity(name: &str) -> Result<Severity, &'static str> {
+    let found = Severity::ALL.into_iter().find(|s| s.name() == name);
+    found.ok_or("warning, unknown or critical is expected")
+}
+
+fn delay(seconds: f64) -> Result<Duration, String> {
+    if (0.0..=LONGEST_DELAY_S).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!("seconds between 0 and {LONGEST_DELAY_S} are expected"))
+}
+
+async fn wire(conn: &mut SqliteConnection, rule: &Rule) -> Result<model::Rule, Problem> {
+    let contact = contacts::find(conn, rule.contact).await?;
+    Ok(model::Rule {
+        id: Kind::Rule.text(rule.id),
+        name: rule.name.clone(),
+        contact: contact.map_or_else(|| Kind::Contact.text(rule.contact), |c| c.name),
+        labels: rule.labels.clone(),
+        severity: rule.severity.name().to_owned(),
+        period: rule.period.as_ref().map(ToString::to_string),
+        delay_s: rule.delay.as_secs_f64(),
+        managed_by: rule.managed_by.clone(),
+        created_at: ids::time(rule.created_at),
+    })
+}

@@ -1,0 +1,288 @@
+//! `fleetgate contact` and `fleetgate rule`: who is told of what.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use jiff::SignedDuration;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::device::{pair, present, said};
+use super::table;
+use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
+
+/// How long a test is followed, and how often it is looked at.
+const TEST_PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Subcommand)]
+pub(crate) enum ContactCommand {
+    /// Add somebody to be told; the secret of a webhook is printed once
+    Add(ContactArgs),
+    List,
+    Show {
+        contact: String,
+    },
+    /// Change a contact; what is not named stays
+    Set {
+        contact: String,
+        #[command(flatten)]
+        to: ContactFields,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Take a contact away that no rule names
+    Remove {
+        contact: String,
+    },
+    /// Send a test to each of its addresses, and say what became of it
+    Test {
+        contact: String,
+    },
+    /// A new secret for its webhook, printed once; the old one ends
+    RenewSecret {
+        contact: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct ContactArgs {
+    name: String,
+    #[command(flatten)]
+    to: ContactFields,
+}
+
+#[derive(Args)]
+pub(crate) struct ContactFields {
+    /// `ops@example.com`; may be repeated
+    #[arg(long = "email")]
+    emails: Vec<String>,
+    /// http or https address of a program
+    #[arg(long)]
+    webhook: Option<String>,
+    /// Of its time periods and its digest, such as Europe/Berlin
+    #[arg(long)]
+    time_zone: Option<String>,
+    /// HH:MM: each day, what is still wrong
+    #[arg(long)]
+    digest: Option<String>,
+    /// Seconds that a message waits for others that belong to it
+    #[arg(long)]
+    group_wait: Option<f64>,
+}
+
+impl ContactFields {
+    fn body(self, name: Option<String>) -> Value {
+        let emails = (!self.emails.is_empty()).then_some(self.emails);
+        present(json!({
+            "name": name, "emails": emails, "webhook_url": self.webhook, "time_zone": self.time_zone,
+            "digest_at": self.digest, "group_wait_s": self.group_wait,
+        }))
+    }
+}
+
+pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Result<()> {
+    match command {
+        ContactCommand::Add(args) => {
+            let body = args.to.body(Some(args.name));
+            shown(client, client.post("/contacts", &body).await?, "is added")
+        }
+        ContactCommand::List => list(client).await,
+        ContactCommand::Show { contact } => {
+            let contact: Contact = client.get(&format!("/contacts/{contact}"), &[]).await?;
+            println!("{}", serde_json::to_string_pretty(&contact)?);
+            Ok(())
+        }
+        ContactCommand::Set { contact, to, name } => {
+            let changed = client.patch(&format!("/contacts/{contact}"), &to.body(name)).await?;
+            shown(client, serde_json::from_value(changed)?, "is changed")
+        }
+        ContactCommand::Remove { contact } => {
+            client.call(Method::DELETE, &format!("/contacts/{contact}"), None).await?;
+            said(client, &format!("{contact} is removed"))
+        }
+        ContactCommand::Test { contact } => test(client, &contact).await,
+        ContactCommand::RenewSecret { contact } => {
+            let path = format!("/contacts/{contact}/webhook-secret");
+            shown(client, client.post(&path, &json!({})).await?, "has a new secret")
+        }
+    }
+}
+
+fn shown(client: &Client, made: ContactWithSecret, what: &str) -> anyhow::Result<()> {
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+        return Ok(());
+    }
+    anstream::println!("{} {what}", table::safe(&made.contact.name));
+    if let Some(secret) = &made.webhook_secret {
+        anstream::println!("  secret of its webhook, shown once: {secret}");
+    }
+    Ok(())
+}
+
+async fn list(client: &Client) -> anyhow::Result<()> {
+    let page: Page<Contact> = client.get("/contacts", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&page.items)?);
+        return Ok(());
+    }
+    let row = |c: &Contact| {
+        let addresses = c.emails.iter().chain(&c.webhook_url).map(|a| table::safe(a));
+        vec![
+            table::safe(&c.name),
+            addresses.collect::<Vec<_>>().join(", "),
+            c.time_zone.clone(),
+            c.digest_at.clone().unwrap_or_default(),
+            if c.built_in { "settings".to_owned() } else { c.managed_by.clone() },
+        ]
+    };
+    table::print(&["NAME", "TOLD AT", "TIME ZONE", "DIGEST", "BY"], page.items.iter().map(row).collect());
+    Ok(())
+}
+
+/// Waits for each message of a test to be sent, or for its first failure.
+async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
+    let started: Messages = client.post(&format!("/contacts/{contact}/test"), &json!({})).await?;
+    let mut failed = 0;
+    for message in started.items {
+        let message = follow(client, message).await?;
+        let what = match (message.outcome.as_str(), &message.last_error) {
+            ("sent", _) => "was sent".to_owned(),
+            (_, Some(error)) => format!("failed: {}", table::safe(error)),
+            _ => "is still on its way".to_owned(),
+        };
+        failed += usize::from(message.outcome != "sent");
+        if client.json {
+            println!("{}", serde_json::to_string(&message)?);
+        } else {
+            anstream::println!("{} to {}: {what}", message.channel, table::safe(&message.address));
+        }
+    }
+    if failed > 0 {
+        bail!("{failed} of the contact's addresses did not take the test");
+    }
+    Ok(())
+}
+
+async fn follow(client: &Client, mut message: Message) -> anyhow::Result<Message> {
+    for _ in 0..TEST_PATIENCE.as_millis() / LOOK.as_millis() {
+        if message.outcome != "waiting" || message.last_error.is_some() {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+        message = client.get(&format!("/messages/{}", message.id), &[]).await?;
+    }
+    Ok(message)
+}
+
+// ---------------------------------------------------------------------- rules
+
+#[derive(Subcommand)]
+pub(crate) enum RuleCommand {
+    /// Tell a contact of hosts. From the first rule on, mail.to is told of nothing by itself
+    Add {
+        name: String,
+        /// Whom (name or id)
+        #[arg(long)]
+        contact: String,
+        #[command(flatten)]
+        of: RuleFields,
+    },
+    List,
+    Show {
+        rule: String,
+    },
+    /// Change a rule; what is not named stays
+    Set {
+        rule: String,
+        #[arg(long)]
+        contact: Option<String>,
+        #[command(flatten)]
+        of: RuleFields,
+        /// Another name
+        #[arg(long)]
+        name: Option<String>,
+    },
+    Remove {
+        rule: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct RuleFields {
+    /// key=value that a host must have, `*` for any value; may be repeated
+    #[arg(long = "label", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// From warning (all), unknown or critical on
+    #[arg(long)]
+    severity: Option<String>,
+    /// Such as "mon-fri 08:00-18:00, sat 09:00-12:00", in the contact's time zone
+    #[arg(long)]
+    period: Option<String>,
+    /// Only what lasts longer without an acknowledgement, such as 30m
+    #[arg(long)]
+    delay: Option<SignedDuration>,
+}
+
+impl RuleFields {
+    fn body(self, name: Option<String>, contact: Option<String>) -> Value {
+        let labels: Map<String, Value> =
+            self.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
+        present(json!({
+            "name": name, "contact": contact, "labels": (!labels.is_empty()).then_some(labels),
+            "severity": self.severity, "period": self.period, "delay_s": self.delay.map(|d| d.as_secs_f64()),
+        }))
+    }
+}
+
+pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Result<()> {
+    match command {
+        RuleCommand::Add { name, contact, of } => {
+            let made: Rule = client.post("/rules", &of.body(Some(name), Some(contact))).await?;
+            said(client, &format!("{} tells {}", table::safe(&made.name), table::safe(&made.contact)))
+        }
+        RuleCommand::List => list_rules(client).await,
+        RuleCommand::Show { rule } => {
+            let rule: Rule = client.get(&format!("/rules/{rule}"), &[]).await?;
+            println!("{}", serde_json::to_string_pretty(&rule)?);
+            Ok(())
+        }
+        RuleCommand::Set { rule, contact, of, name } => {
+            client.patch(&format!("/rules/{rule}"), &of.body(name, contact)).await?;
+            said(client, &format!("{rule} is changed"))
+        }
+        RuleCommand::Remove { rule } => {
+            client.call(Method::DELETE, &format!("/rules/{rule}"), None).await?;
+            said(client, &format!("{rule} is removed"))
+        }
+    }
+}
+
+async fn list_rules(client: &Client) -> anyhow::Result<()> {
+    let page: Page<Rule> = client.get("/rules", &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&page.items)?);
+        return Ok(());
+    }
+    if page.items.is_empty() {
+        return said(client, "no rules: mail.to in fleetgate.toml is told of everything");
+    }
+    let row = |r: &Rule| {
+        let labels: Vec<String> = r.labels.iter().map(|(k, v)| table::safe(&format!("{k}={v}"))).collect();
+        vec![
+            table::safe(&r.name),
+            table::safe(&r.contact),
+            if labels.is_empty() { "every host".to_owned() } else { labels.join(" ") },
+            r.severity.clone(),
+            r.period.clone().unwrap_or_else(|| "always".to_owned()),
+            if r.delay_s > 0.0 { format!("{}s", table::number(r.delay_s)) } else { String::new() },
+        ]
+    };
+    let headers = ["NAME", "TELLS", "OF", "FROM", "WHEN", "AFTER"];
+    table::print(&headers, page.items.iter().map(row).collect());
+    Ok(())
+}

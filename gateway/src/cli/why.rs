@@ -1,0 +1,159 @@
+//! `fleetgate why`: what was told of something, to whom, and why not. And the messages on their way.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::client::Client;
+use super::device::said;
+use super::host::pages;
+use super::table;
+use crate::api::model::{Message, Notification, NotificationOutcome, Page};
+
+#[derive(Args)]
+pub(crate) struct WhyArgs {
+    /// A notification (n_...), a host (cam-07), or a service (cam-07/disk)
+    what: String,
+    /// How many of the newest
+    #[arg(long, short = 'n', default_value_t = 20)]
+    lines: usize,
+}
+
+pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
+    let notifications = if args.what.starts_with("n_") {
+        vec![client.get(&format!("/notifications/{}", args.what), &[]).await?]
+    } else {
+        let query = [("object", args.what.clone()), ("limit", args.lines.to_string())];
+        let page: Page<Notification> = client.get("/notifications", &query).await?;
+        page.items
+    };
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&notifications)?);
+        return Ok(());
+    }
+    if notifications.is_empty() {
+        return said(client, &format!("nothing was to be told of {}", args.what));
+    }
+    // The newest last, where the eye is.
+    notifications.iter().rev().for_each(print);
+    Ok(())
+}
+
+fn print(n: &Notification) {
+    let service = n.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
+    anstream::println!(
+        "{}  {}  {}  {}, was {}  ({})",
+        table::clock_time(&n.at),
+        table::safe(&format!("{}{service}", n.host)),
+        n.kind.replace('_', " "),
+        table::state(&n.state),
+        table::state(&n.previous_notified_state),
+        n.id,
+    );
+    if !n.cause.is_empty() {
+        anstream::println!("    {}", table::safe(n.cause.lines().next().unwrap_or_default()));
+    }
+    if n.outcomes.is_empty() {
+        anstream::println!("    new: nobody has been chosen yet");
+    }
+    for outcome in &n.outcomes {
+        anstream::println!("    {}", line(outcome));
+    }
+}
+
+/// `sent      ops      email to ops@example.org at 12:00:00`.
+fn line(o: &NotificationOutcome) -> String {
+    let contact = o.contact.as_deref().unwrap_or("nobody");
+    let way = match (&o.channel, &o.address) {
+        (Some(channel), Some(address)) => format!("{channel} to {}", table::safe(address)),
+        _ => String::new(),
+    };
+    let at = o.at.as_deref().map(table::clock_time).unwrap_or_default();
+    let when = match o.outcome.as_str() {
+        "sent" => format!(" at {at}"),
+        "waiting" | "sending" => format!(" until {at}"),
+        _ => String::new(),
+    };
+    let said = [&way, &o.text, &o.evidence].map(|t| table::safe(t));
+    let said: Vec<&str> = said.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
+    format!("{:<9} {:<12} {}{when}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
+}
+
+#[derive(Subcommand)]
+pub(crate) enum MessageCommand {
+    /// Messages to addresses, the newest first
+    List {
+        /// waiting, sent or given_up
+        #[arg(long)]
+        outcome: Option<String>,
+    },
+    /// Try one again that was given up
+    Resend { message: String },
+}
+
+pub(crate) async fn message(client: &Client, command: MessageCommand) -> anyhow::Result<()> {
+    match command {
+        MessageCommand::List { outcome } => list(client, outcome).await,
+        MessageCommand::Resend { message } => {
+            let again: Message = client.post(&format!("/messages/{message}/resend"), &json!({})).await?;
+            said(client, &format!("{} to {} is tried again", again.id, table::safe(&again.address)))
+        }
+    }
+}
+
+async fn list(client: &Client, outcome: Option<String>) -> anyhow::Result<()> {
+    let filter: Vec<(&str, String)> = outcome.into_iter().map(|o| ("outcome", o)).collect();
+    let messages: Vec<Message> = pages(client, "/messages", &filter).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&messages)?);
+        return Ok(());
+    }
+    let now = table::now();
+    let row = |m: &Message| {
+        vec![
+            m.id.clone(),
+            m.outcome.replace('_', " "),
+            table::safe(&m.contact),
+            table::safe(&m.address),
+            m.notifications.to_string(),
+            m.attempts.to_string(),
+            table::ago(Some(&m.created_at), now),
+            table::safe(m.last_error.as_deref().unwrap_or_default()),
+        ]
+    };
+    let headers = ["ID", "OUTCOME", "CONTACT", "TO", "TELLS", "ATTEMPTS", "MADE", "LAST ERROR"];
+    table::print(&headers, messages.iter().map(row).collect());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(outcome: &str) -> NotificationOutcome {
+        NotificationOutcome {
+            outcome: outcome.into(),
+            contact: Some("ops".into()),
+            message: None,
+            channel: None,
+            address: None,
+            at: Some("2026-01-02T12:00:00Z".into()),
+            reason: String::new(),
+            text: String::new(),
+            evidence: String::new(),
+            attempts: 0,
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_and_why() {
+        let sent = NotificationOutcome {
+            channel: Some("email".into()),
+            address: Some("ops@example.org".into()),
+            ..outcome("sent")
+        };
+        assert_eq!(line(&sent), "sent      ops          email to ops@example.org at 2026-01-02 12:00:00Z");
+        let held =
+            NotificationOutcome { contact: None, text: "a downtime\u{1b}[2J".into(), ..outcome("held") };
+        assert_eq!(line(&held), "held      nobody       a downtime\u{fffd}[2J");
+    }
+}

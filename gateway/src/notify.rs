@@ -1,0 +1,127 @@
+//! From what the monitor wants told to what people and programs receive.
+//!
+//! ```text
+//! writer ─▶ notices ─▶ desk (the router, and a copy of its memory) ─▶ outbox ─▶ courier ─▶ mail, webhook
+//! ```
+//!
+//! Everything between two arrows stands in the database, written in one transaction with what it
+//! follows from: a kill at any moment repeats a step or none. The desk decides nothing that the
+//! engine's router did not, the courier nothing but when to try again. Wording stands in `words`,
+//! `mail/letter` and `webhook`.
+
+mod courier;
+mod desk;
+mod routing;
+#[cfg(test)]
+mod sink;
+pub mod webhook;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::civil::Time;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use courier::Failure;
+pub use courier::Pace;
+pub use routing::BUILT_IN_NAME;
+
+use crate::config::{Config, MailConfig};
+use crate::live::Live;
+use crate::store::Store;
+use courier::Courier;
+use desk::Desk;
+
+/// Hosts lost together are told together; a person does not notice the wait.
+pub const GROUP_WAIT: Duration = Duration::from_secs(10);
+/// A group leaves after 90 s at the latest; to wait longer for quiet would mean nothing.
+pub const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(60);
+
+/// What the settings say about notifications; may change while the gateway runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mail: Option<MailConfig>,
+    pub public_url: Option<String>,
+    pub group_wait: Duration,
+    /// Of the built-in contact, in the machine's time zone.
+    pub digest: Option<Time>,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Settings {
+            mail: config.mail.clone(),
+            public_url: config.public_url.as_ref().map(ToString::to_string),
+            group_wait: config.group_wait,
+            digest: config.digest,
+        }
+    }
+}
+
+/// Wakes whoever has something to do. Cheap to clone; without a listener it says nothing.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<Ears>);
+
+#[derive(Default)]
+struct Ears {
+    desk: Notify,
+    routing: Notify,
+    courier: Notify,
+}
+
+impl Bell {
+    /// The writer has committed something to be told.
+    pub fn notices(&self) {
+        self.0.desk.notify_one();
+    }
+
+    /// Contacts or rules have changed, or a host is gone.
+    pub fn routing(&self) {
+        self.0.routing.notify_one();
+    }
+
+    /// Something stands in the outbox.
+    pub fn messages(&self) {
+        self.0.courier.notify_one();
+    }
+}
+
+/// How the rest of the gateway speaks to desk and courier. Cheap to clone.
+#[derive(Clone)]
+pub struct Office {
+    pub bell: Bell,
+    settings: Arc<watch::Sender<Settings>>,
+}
+
+impl Office {
+    pub fn new(config: &Config) -> Office {
+        let (settings, _) = watch::channel(Settings::from(config));
+        Office { bell: Bell::default(), settings: Arc::new(settings) }
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings.borrow().clone()
+    }
+
+    /// Starts desk and courier.
+    ///
+    /// # Errors
+    /// When the settings for TLS cannot be used.
+    pub fn start(
+        &self,
+        tasks: &mut JoinSet<()>,
+        store: Store,
+        live: Live,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (settings, bell) = (self.settings.subscribe(), self.bell.clone());
+        let courier =
+            Courier::new(settings.clone(), store.clone(), live.clone(), bell.clone(), Pace::default())?;
+        tasks.spawn(Desk::new(settings, store, live, bell).run(stop.clone()));
+        tasks.spawn(courier.run(stop));
+        Ok(())
+    }
+}

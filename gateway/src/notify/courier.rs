@@ -1,0 +1,491 @@
+//! The delivery of the outbox, at least once, to each address on its own.
+//!
+//! A row is marked after the other side took it; a crash between the two sends it again under the
+//! same id. What is wrong with one message holds up that host for that address; what is wrong with a
+//! server holds up all that goes through it, and nobody else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fleetgate_engine::time::{Mono, Wall};
+use jiff::tz::TimeZone;
+use tokio::sync::watch;
+use tokio::task::{Id as TaskId, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{Bell, Settings, webhook};
+use crate::clock;
+use crate::live::{Change, Live};
+use crate::mail::letter::{LISTED, Letter, Place};
+use crate::mail::smtp::{Envelope, Smtp};
+use crate::store::backlog::{self, Dropped};
+use crate::store::events::{self, NewEvent, SYSTEM};
+use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
+use crate::store::{SqliteConnection, Store};
+
+/// Addresses that are served at the same time, of each channel: so many may hang before others wait.
+const AT_ONCE: usize = 8;
+/// Characters of an error that are kept: a server's answer may be a page.
+const MAX_ERROR: usize = 500;
+
+/// How patient the courier is.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// For one whole conversation with a mail server; one under load takes half a minute.
+    pub patience: Duration,
+    /// For one answer of a webhook: a program that takes longer should put its work aside.
+    pub hook_patience: Duration,
+    /// After a failure of a server: doubled with each, up to `longest_pause`.
+    pub first_pause: Duration,
+    /// A server that is back is used after at most so long.
+    pub longest_pause: Duration,
+    /// A message that was refused: doubled with each attempt, up to an hour.
+    pub refused_pause: Duration,
+    /// As long as mail servers try among themselves; after it nobody wants to know.
+    pub give_up: Duration,
+    /// What is under way at a stop may take so long.
+    pub farewell: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            patience: Duration::from_secs(60),
+            hook_patience: Duration::from_secs(10),
+            first_pause: Duration::from_secs(5),
+            longest_pause: Duration::from_secs(300),
+            refused_pause: Duration::from_secs(60),
+            give_up: Duration::from_secs(5 * 86_400),
+            farewell: Duration::from_secs(4),
+        }
+    }
+}
+
+/// Why a message did not leave.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server is away, or takes nothing from us: the next message would fare the same.
+    Server(String),
+    /// The server does not take this message.
+    Refused(String),
+    /// The gateway stops.
+    Stopped,
+}
+
+impl Failure {
+    /// An error as it is kept: one line, not too long.
+    pub fn shorten(text: &str) -> String {
+        text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
+
+pub(super) struct Courier {
+    settings: watch::Receiver<Settings>,
+    bell: Bell,
+    round: Arc<Round>,
+}
+
+/// What a delivery needs; replaced as a whole when the settings change.
+struct Round {
+    store: Store,
+    live: Live,
+    smtp: Option<Smtp>,
+    hooks: webhook::Client,
+    zone: TimeZone,
+    public_url: Option<String>,
+    pace: Pace,
+}
+
+type Line = (Channel, String);
+
+/// What fails together: all e-mail, or one webhook.
+fn road(line: &Line) -> Line {
+    match line.0 {
+        Channel::Email => (Channel::Email, String::new()),
+        Channel::Webhook => line.clone(),
+    }
+}
+
+/// Who is being served, and who has to wait.
+#[derive(Default)]
+struct Traffic {
+    tasks: JoinSet<Served>,
+    busy: HashMap<TaskId, Line>,
+    /// A road that failed: not before, and how often in a row.
+    failed: BTreeMap<Line, (Mono, u32)>,
+    /// Nothing is due on these before.
+    later: BTreeMap<Line, Mono>,
+}
+
+/// How it went with one address.
+struct Served {
+    line: Line,
+    failed: bool,
+    sent: bool,
+    next: Option<Mono>,
+}
+
+impl Courier {
+    /// # Errors
+    /// When the settings for TLS cannot be used.
+    pub fn new(
+        mut settings: watch::Receiver<Settings>,
+        store: Store,
+        live: Live,
+        bell: Bell,
+        pace: Pace,
+    ) -> anyhow::Result<Courier> {
+        let now = settings.borrow_and_update().clone();
+        let round = Round {
+            hooks: webhook::Client::new(pace.hook_patience)?,
+            smtp: smtp(&now, pace)?,
+            store,
+            live,
+            zone: TimeZone::system(),
+            public_url: now.public_url,
+            pace,
+        };
+        Ok(Courier { settings, bell, round: Arc::new(round) })
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut traffic = Traffic::default();
+        while !stop.is_cancelled() {
+            let wait = self.dispatch(&mut traffic, &stop).await;
+            tokio::select! {
+                Some(ended) = traffic.tasks.join_next_with_id() => self.round.welcome(&mut traffic, ended),
+                () = tokio::time::sleep(wait) => {}
+                () = self.bell.0.courier.notified() => traffic.later.clear(),
+                changed = self.settings.changed() => match changed {
+                    Ok(()) => self.reconfigure(&mut traffic),
+                    Err(_) => stop.cancelled().await,
+                },
+                () = stop.cancelled() => {}
+            }
+        }
+        while traffic.tasks.join_next().await.is_some() {}
+    }
+
+    fn reconfigure(&mut self, traffic: &mut Traffic) {
+        let now = self.settings.borrow_and_update().clone();
+        let old = &self.round;
+        match smtp(&now, old.pace) {
+            Ok(smtp) => {
+                let (store, live, hooks) = (old.store.clone(), old.live.clone(), old.hooks.clone());
+                let (zone, pace) = (old.zone.clone(), old.pace);
+                let public_url = now.public_url;
+                self.round = Arc::new(Round { store, live, smtp, hooks, zone, public_url, pace });
+                traffic.failed.clear();
+            }
+            Err(error) => tracing::error!("mail goes on as before: {error:#}"),
+        }
+    }
+
+    /// Starts what may start; says how long nothing else is due.
+    async fn dispatch(&self, traffic: &mut Traffic, stop: &CancellationToken) -> Duration {
+        let pace = self.round.pace;
+        let lines = async {
+            self.round.collapse().await?;
+            self.round.store.waiting_addresses().await
+        };
+        let lines = match lines.await {
+            Ok(lines) => lines,
+            Err(error) => {
+                tracing::warn!("messages wait for the database: {error}");
+                return pace.first_pause;
+            }
+        };
+        let now = clock::now().mono;
+        let mut wait = pace.longest_pause;
+        for line in lines {
+            if traffic.busy.values().any(|busy| *busy == line) || traffic.is_full(line.0) {
+                continue;
+            }
+            let not_before = traffic.not_before(&line);
+            if not_before > now {
+                wait = wait.min(not_before.since(now));
+                continue;
+            }
+            let task = traffic.tasks.spawn(self.round.clone().serve(line.clone(), stop.clone()));
+            traffic.busy.insert(task.id(), line);
+        }
+        wait
+    }
+}
+
+impl Traffic {
+    fn is_full(&self, channel: Channel) -> bool {
+        self.busy.values().filter(|line| line.0 == channel).count() >= AT_ONCE
+    }
+
+    fn not_before(&self, line: &Line) -> Mono {
+        let failed = self.failed.get(&road(line)).map(|(until, _)| *until);
+        failed.max(self.later.get(line).copied()).unwrap_or_default()
+    }
+}
+
+impl Round {
+    fn welcome(&self, traffic: &mut Traffic, ended: Result<(TaskId, Served), JoinError>) {
+        let (task, served) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!("a delivery has ended: {error}");
+                traffic.busy.remove(&error.id());
+                return;
+            }
+        };
+        traffic.busy.remove(&task);
+        let now = clock::now().mono;
+        let road = road(&served.line);
+        if served.sent {
+            traffic.failed.remove(&road);
+        }
+        if served.failed {
+            let times = traffic.failed.get(&road).map_or(0, |(_, times)| *times);
+            let pause = doubled(self.pace.first_pause, times, self.pace.longest_pause);
+            traffic.failed.insert(road, (now + pause, times + 1));
+        } else {
+            let next = served.next.unwrap_or(now + self.pace.longest_pause);
+            traffic.later.insert(served.line, next);
+        }
+    }
+
+    /// Delivers what is due to one address.
+    async fn serve(self: Arc<Self>, line: Line, stop: CancellationToken) -> Served {
+        let mut served = Served { line, failed: false, sent: false, next: None };
+        while !stop.is_cancelled() && !served.failed {
+            let waiting = self.store.waiting_messages(served.line.0, &served.line.1).await;
+            let Ok(waiting) = waiting.map_err(|e| tracing::warn!("the outbox cannot be read: {e}")) else {
+                served.failed = true;
+                break;
+            };
+            let now = clock::now();
+            let (ready, next) = outbox::ready(waiting, now.wall);
+            served.next = next.map(|at| now.mono + at.since(now.wall));
+            if ready.is_empty() {
+                break;
+            }
+            for message in ready {
+                match self.deliver(&message, &stop).await {
+                    Ok(sent) => served.sent |= sent,
+                    Err(()) => {
+                        served.failed = true;
+                        break;
+                    }
+                }
+            }
+        }
+        served
+    }
+
+    /// Whether it left. `Err`: the road or the database fails, try again later.
+    async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, ()> {
+        let pace = self.pace;
+        match self.send(message, stop).await {
+            Ok(()) => self.record_sent(message, stop).await.map(|()| true),
+            Err(Failure::Refused(error)) => {
+                let pause = doubled(pace.refused_pause, message.attempts, outbox::LONGEST_PAUSE);
+                self.record_failure(message, &error, pause).await.map(|()| false)
+            }
+            Err(Failure::Server(error)) => {
+                // What has to wait is the road; the message goes first as soon as that is open.
+                let _ = self.record_failure(message, &error, Duration::ZERO).await;
+                Err(())
+            }
+            Err(Failure::Stopped) => Err(()),
+        }
+    }
+
+    async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
+        let stopped = async {
+            stop.cancelled().await;
+            tokio::time::sleep(self.pace.farewell).await;
+        };
+        tokio::select! {
+            ended = self.hand_over(message) => ended,
+            () = stopped => Err(Failure::Stopped),
+        }
+    }
+
+    async fn hand_over(&self, message: &MessageRow) -> Result<(), Failure> {
+        let unread = |e: crate::store::Error| Failure::Server(format!("the database cannot be read: {e}"));
+        let mut conn = self.store.reader().await.map_err(unread)?;
+        let limit = if message.channel == Channel::Email { LISTED } else { webhook::LISTED };
+        let contents = outbox::contents(&mut conn, message.id, limit).await.map_err(unread)?;
+        match message.channel {
+            Channel::Email => {
+                let thread = self.thread(&mut conn, message).await.map_err(unread)?;
+                drop(conn);
+                self.mail(message, &contents, &thread).await
+            }
+            Channel::Webhook => {
+                let secret = webhook::secret(&self.store, &mut conn, message.contact).await;
+                drop(conn);
+                let secret = secret.map_err(|e| Failure::Refused(format!("{e:#}")))?;
+                self.hooks.post(message, &contents, self.public_url.as_deref(), &secret).await
+            }
+        }
+    }
+
+    async fn thread(
+        &self,
+        conn: &mut SqliteConnection,
+        message: &MessageRow,
+    ) -> crate::store::Result<Vec<i64>> {
+        if message.kind == Kind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
+    }
+
+    async fn mail(&self, message: &MessageRow, contents: &Contents, thread: &[i64]) -> Result<(), Failure> {
+        let Some(smtp) = &self.smtp else {
+            return Err(Failure::Refused("no [mail] section in fleetgate.toml".to_owned()));
+        };
+        let installation = self.store.installation().await;
+        let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
+        let place = Place { zone: &self.zone, public_url: self.public_url.as_deref() };
+        let letter = Letter::write(message, contents, &place);
+        let envelope = Envelope {
+            to: &message.address,
+            at: message.created_at,
+            number: message.id,
+            answers: thread,
+            installation: &installation,
+        };
+        smtp.send(&envelope, letter).await
+    }
+
+    /// After an outage only the final states are told.
+    async fn collapse(&self) -> crate::store::Result<()> {
+        let now = clock::wall();
+        if !backlog::is_held_up(&mut *self.store.reader().await?, now - backlog::HELD_UP).await? {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        let mut last = None;
+        for dropped in backlog::collapse(&mut tx, now).await? {
+            last = Some(note_dropped(&mut tx, &dropped, now).await?);
+        }
+        tx.commit().await?;
+        last.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        Ok(())
+    }
+
+    /// The message is out: until that is on disk nothing else is sent, or a full disk would send it
+    /// again and again.
+    async fn record_sent(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), ()> {
+        let mut times = 0;
+        while let Err(error) = self.try_record_sent(message).await {
+            tracing::error!("message {} was sent, but that cannot be written: {error}", message.id);
+            if stop.is_cancelled() {
+                return Err(());
+            }
+            let pause = doubled(self.pace.first_pause, times, self.pace.longest_pause);
+            times += 1;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_record_sent(&self, message: &MessageRow) -> crate::store::Result<()> {
+        let now = clock::wall();
+        let mut tx = self.store.begin().await?;
+        outbox::sent(&mut tx, message.id, now).await?;
+        let seq = note(&mut tx, message, "message.sent", "", "", now).await?;
+        tx.commit().await?;
+        self.live.tell(Change::Event(seq));
+        count("sent");
+        Ok(())
+    }
+
+    async fn record_failure(&self, message: &MessageRow, error: &str, pause: Duration) -> Result<(), ()> {
+        count("failed");
+        tracing::warn!(message = message.id, to = message.address, "message not sent: {error}");
+        let recorded = self.try_record_failure(message, error, pause).await;
+        recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
+    }
+
+    /// The first failure and the last are events; those between are in the row.
+    async fn try_record_failure(
+        &self,
+        message: &MessageRow,
+        error: &str,
+        pause: Duration,
+    ) -> crate::store::Result<()> {
+        let now = clock::wall();
+        let over = now.since(message.created_at) >= self.pace.give_up;
+        let mut tx = self.store.begin().await?;
+        outbox::failed(&mut tx, message.id, error, now + pause).await?;
+        let seq = if over {
+            outbox::given_up(&mut tx, message.id, error, now).await?;
+            Some(note(&mut tx, message, "message.given_up", " failed, given up", error, now).await?)
+        } else if message.attempts == 0 {
+            let outlook = " failed, it will be tried again";
+            Some(note(&mut tx, message, "message.failed", outlook, error, now).await?)
+        } else {
+            None
+        };
+        tx.commit().await?;
+        seq.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        Ok(())
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("fleetgate_messages_total", "outcome" => outcome).increment(1);
+}
+
+/// `first` after the first time, twice that after the second, and so on.
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    // A gateway that comes back must not meet all its servers at the same moments.
+    let jitter =
+        0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.4;
+    (first * 2u32.saturating_pow(times.min(16))).min(longest).mul_f64(jitter)
+}
+
+fn smtp(settings: &Settings, pace: Pace) -> anyhow::Result<Option<Smtp>> {
+    settings.mail.as_ref().map(|mail| Smtp::new(mail, pace.patience)).transpose()
+}
+
+/// A message about one object is in the log of that object.
+async fn note(
+    tx: &mut SqliteConnection,
+    message: &MessageRow,
+    kind: &str,
+    outlook: &str,
+    evidence: &str,
+    now: Wall,
+) -> crate::store::Result<i64> {
+    let contents = outbox::contents(tx, message.id, 1).await?;
+    let one = contents.notices.first().filter(|_| contents.total() == 1);
+    let service = one.and_then(|n| n.service.as_deref());
+    let about = one.map_or(events::NOBODY, |n| events::about(n.host, service.is_some()));
+    let way = if message.channel == Channel::Email { "mail" } else { "webhook" };
+    let cause = format!("{way} to {}{outlook}", message.address);
+    let event = NewEvent {
+        service,
+        evidence,
+        data: serde_json::json!({
+            "message": message.id, "to": message.address, "contact": message.contact_name,
+            "notifications": contents.total(),
+        }),
+        ..NewEvent::new(now, kind, about, &cause, SYSTEM)
+    };
+    events::append(tx, &event).await
+}
+
+/// Says in the log what is not told any more.
+async fn note_dropped(tx: &mut SqliteConnection, dropped: &Dropped, now: Wall) -> crate::store::Result<i64> {
+    let about = events::about(dropped.host, dropped.service.is_some());
+    let event = NewEvent {
+        service: dropped.service.as_deref(),
+        data: serde_json::json!({ "message": dropped.message, "to": dropped.address }),
+        ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
+    };
+    events::append(tx, &event).await
+}
+
+#[cfg(test)]
+mod tests;

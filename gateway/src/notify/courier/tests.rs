@@ -1,0 +1,381 @@
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::Item;
+use fleetgate_engine::wire::{Message, MessageKind};
+use tokio::task::JoinHandle;
+
+use super::super::sink::{self, HookSink};
+use super::*;
+use crate::config::{MailConfig, MailSecurity};
+use crate::mail::sink::{Manner, Sink};
+use crate::store::contacts::{self, Contact};
+use crate::store::outbox::NewMessage;
+use crate::store::{fixture, notices};
+
+/// Everything as usual, only faster.
+const PACE: Pace = Pace {
+    patience: Duration::from_millis(300),
+    hook_patience: Duration::from_millis(300),
+    first_pause: Duration::from_millis(20),
+    longest_pause: Duration::from_millis(100),
+    refused_pause: Duration::from_millis(20),
+    give_up: Duration::from_secs(3_600),
+    farewell: Duration::from_millis(10),
+};
+
+const OPS: &str = "ops@example.org";
+
+/// A courier at work, a mail server, and a contact with the number 1.
+struct Office {
+    store: Store,
+    _dir: tempfile::TempDir,
+    sink: Sink,
+    bell: Bell,
+    _settings: watch::Sender<Settings>,
+    stop: CancellationToken,
+    courier: JoinHandle<()>,
+}
+
+impl Office {
+    async fn open(manners: &[Manner]) -> Office {
+        Office::with_pace(manners, PACE).await
+    }
+
+    async fn with_pace(manners: &[Manner], pace: Pace) -> Office {
+        let (store, dir) = fixture::store().await;
+        Office::on(store, dir, manners, pace).await
+    }
+
+    async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Office {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let sink = Sink::start(manners).await;
+        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let (settings, listener) = watch::channel(settings(&sink));
+        let courier = Courier::new(listener, store.clone(), Live::default(), bell.clone(), pace).unwrap();
+        let courier = tokio::spawn(courier.run(stop.clone()));
+        Office { store, _dir: dir, sink, bell, _settings: settings, stop, courier }
+    }
+
+    /// Gives the contact a secret, so that its webhooks can be signed.
+    async fn with_secret(self) -> Office {
+        let place = contacts::secret_place(Id::from_i64(1));
+        let contact = Contact {
+            id: Id::from_i64(1),
+            name: "ops".into(),
+            emails: vec![],
+            webhook_url: None,
+            webhook_secret: Some(self.store.seal(&place, b"secret")),
+            time_zone: "UTC".into(),
+            digest_at: None,
+            group_wait: None,
+            managed_by: "api".into(),
+            version: 1,
+            created_at: Wall::from_millis(0),
+            digested_at: Wall::from_millis(0),
+        };
+        let mut tx = self.store.begin().await.unwrap();
+        contacts::put(&mut tx, &contact).await.unwrap();
+        tx.commit().await.unwrap();
+        self
+    }
+
+    async fn queue(&self, channel: Channel, address: &str, messages: &[Message]) -> i64 {
+        queue_at(&self.store, channel, address, messages, clock::wall(), &self.bell).await
+    }
+
+    async fn mail(&self, address: &str, message: &Message) -> i64 {
+        self.queue(Channel::Email, address, std::slice::from_ref(message)).await
+    }
+
+    /// What became of the rows: attempts, whether sent, whether given up.
+    async fn rows(&self) -> Vec<(u32, bool, bool)> {
+        let mut conn = self.store.reader().await.unwrap();
+        let rows = outbox::list(&mut conn, outbox::Wanted::All, i64::MAX, 99).await.unwrap();
+        let row = |m: MessageRow| (m.attempts, m.sent_at.is_some(), m.given_up_at.is_some());
+        rows.into_iter().rev().map(row).collect()
+    }
+
+    async fn events(&self) -> Vec<String> {
+        let filter = events::EventFilter::default();
+        let rows = self.store.events(events::Span::Since(0), &filter, 99).await.unwrap();
+        rows.into_iter().map(|e| format!("{}: {}", e.kind, e.cause)).collect()
+    }
+
+    async fn until(&self, done: impl Fn(&[(u32, bool, bool)]) -> bool) -> Vec<(u32, bool, bool)> {
+        for _ in 0..500 {
+            let rows = self.rows().await;
+            if done(&rows) {
+                return rows;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the outbox stays at {:?}", self.rows().await);
+    }
+
+    async fn close(self) -> (Store, tempfile::TempDir) {
+        self.stop.cancel();
+        self.courier.await.unwrap();
+        (self.store, self._dir)
+    }
+}
+
+async fn queue_at(
+    store: &Store,
+    channel: Channel,
+    address: &str,
+    messages: &[Message],
+    at: Wall,
+    bell: &Bell,
+) -> i64 {
+    let mut tx = store.begin().await.unwrap();
+    let mut items = Vec::new();
+    for message in messages {
+        let notice = notices::insert(&mut tx, message, None).await.unwrap();
+        // The first notice of all began every conversation.
+        items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1) });
+    }
+    let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
+    let new = NewMessage { contact, contact_name, channel, address, kind, site: "", items: &items };
+    let id = outbox::insert(&mut tx, &new, at).await.unwrap();
+    tx.commit().await.unwrap();
+    bell.messages();
+    id
+}
+
+fn settings(sink: &Sink) -> Settings {
+    let mail = MailConfig {
+        host: "127.0.0.1".into(),
+        port: sink.address.port(),
+        security: MailSecurity::None,
+        user: None,
+        password: None,
+        from: "Fleet <fleet@gateway.example>".parse().unwrap(),
+        to: vec![OPS.parse().unwrap()],
+        ca: None,
+    };
+    let public_url = Some("https://watch.example.com".to_owned());
+    Settings { mail: Some(mail), public_url, group_wait: Duration::ZERO, digest: None }
+}
+
+fn down(host: i64) -> Message {
+    let at = Wall::from_millis(1_773_147_802_000);
+    Message { at, since: at, ..fixture::down(Id::from_i64(host)) }
+}
+
+fn up(host: i64) -> Message {
+    Message { kind: MessageKind::Recovery, problem: false, from: "down", to: "up", ..down(host) }
+}
+
+fn header<'a>(letter: &'a str, name: &str) -> &'a str {
+    let line = letter.lines().take_while(|l| !l.is_empty()).find(|l| l.starts_with(name));
+    line.unwrap_or_else(|| panic!("no {name} in {letter}"))
+}
+
+// ----------------------------------------------------------------------- mail
+
+#[tokio::test]
+async fn every_receiver_gets_a_letter_of_his_own() {
+    let office = Office::open(&[Manner::Take]).await;
+    office.mail(OPS, &down(7)).await;
+    office.mail("Ada <ada@example.org>", &down(7)).await;
+    let letters = office.sink.wait_for(2).await;
+    let mut to: Vec<_> = letters.iter().map(|l| header(l, "To")).collect();
+    to.sort_unstable();
+    assert_eq!(to, ["To: Ada <ada@example.org>", "To: ops@example.org"]);
+    for letter in &letters {
+        assert_eq!(header(letter, "Subject"), "Subject: DOWN cam-07");
+        assert_eq!(header(letter, "From"), "From: Fleet <fleet@gateway.example>");
+        assert_eq!(header(letter, "Auto-Submitted"), "Auto-Submitted: auto-generated");
+        assert!(header(letter, "Content-Type").starts_with("Content-Type: multipart/alternative"));
+        assert!(letter.contains("Content-Type: text/plain") && letter.contains("Content-Type: text/html"));
+        assert!(letter.contains("https://watch.example.com/hosts/cam-07"), "{letter}");
+    }
+    assert_eq!(office.until(|rows| rows.iter().all(|r| r.1)).await, [(1, true, false), (1, true, false)]);
+    let mut events = office.events().await;
+    events.sort();
+    assert_eq!(
+        events,
+        ["message.sent: mail to Ada <ada@example.org>", "message.sent: mail to ops@example.org"]
+    );
+}
+
+#[tokio::test]
+async fn one_conversation_is_one_thread() {
+    let office = Office::open(&[Manner::Take]).await;
+    office.mail(OPS, &down(7)).await;
+    let first = office.sink.wait_for(1).await.remove(0);
+    office.mail(OPS, &up(7)).await;
+    let second = office.sink.wait_for(2).await.remove(1);
+    let id = header(&first, "Message-ID").trim_start_matches("Message-ID: ");
+    assert_eq!(header(&second, "In-Reply-To"), format!("In-Reply-To: {id}"));
+    assert_eq!(header(&second, "References"), format!("References: {id}"));
+    assert!(!first.contains("References:"));
+}
+
+#[tokio::test]
+async fn a_thousand_hosts_are_one_letter() {
+    let office = Office::open(&[Manner::Take]).await;
+    let lost: Vec<Message> = (0..1_000).map(down).collect();
+    office.queue(Channel::Email, OPS, &lost).await;
+    let letters = office.sink.wait_for(1).await;
+    assert_eq!(header(&letters[0], "Subject"), "Subject: DOWN: 1000 hosts");
+    assert!(letters[0].contains("and 900 more"));
+    office.until(|rows| rows[0].1).await;
+    assert_eq!(office.events().await, ["message.sent: mail to ops@example.org"]);
+}
+
+#[tokio::test]
+async fn a_busy_server_is_tried_again_until_it_takes_the_letter() {
+    let office = Office::open(&[Manner::Busy, Manner::Busy, Manner::Take]).await;
+    office.mail(OPS, &down(7)).await;
+    assert_eq!(office.until(|rows| rows[0].1).await, [(3, true, false)]);
+    let events = office.events().await;
+    assert_eq!(events[0], "message.failed: mail to ops@example.org failed, it will be tried again");
+    assert_eq!(events[1..], ["message.sent: mail to ops@example.org"]);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_left() {
+    let office = Office::open(&[Manner::Hang, Manner::Take]).await;
+    office.mail(OPS, &down(7)).await;
+    assert_eq!(office.until(|rows| rows[0].1).await, [(2, true, false)]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
+    let office = Office::open(&[Manner::DropAfterData, Manner::Take]).await;
+    office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows[0].1).await;
+    let letters = office.sink.wait_for(2).await;
+    assert_eq!(header(&letters[0], "Message-ID"), header(&letters[1], "Message-ID"));
+    office.mail(OPS, &down(7)).await;
+    let letters = office.sink.wait_for(3).await;
+    assert_ne!(header(&letters[0], "Message-ID"), header(&letters[2], "Message-ID"));
+}
+
+#[tokio::test]
+async fn a_refused_receiver_holds_up_nobody_else() {
+    let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
+    let office = Office::open(&manners).await;
+    office.mail("gone@example.org", &down(7)).await;
+    office.until(|rows| rows[0].0 > 0).await;
+    office.mail(OPS, &down(7)).await;
+    let rows = office.until(|rows| rows.len() == 2 && rows.iter().all(|r| r.1)).await;
+    assert_eq!(rows[1], (1, true, false));
+}
+
+#[tokio::test]
+async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again() {
+    let pace = Pace { give_up: Duration::ZERO, ..PACE };
+    let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
+    let office = Office::with_pace(&manners, pace).await;
+    let id = office.mail("gone@example.org", &down(7)).await;
+    assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
+    assert_eq!(office.events().await, ["message.given_up: mail to gone@example.org failed, given up"]);
+    let mut tx = office.store.begin().await.unwrap();
+    outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
+    tx.commit().await.unwrap();
+    office.bell.messages();
+    assert_eq!(office.until(|rows| rows[0].1).await, [(1, true, false)]);
+}
+
+#[tokio::test]
+async fn a_new_courier_continues_where_the_last_one_ended() {
+    let office = Office::open(&[Manner::Busy]).await;
+    office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows[0].0 > 0).await;
+    let (store, dir) = office.close().await;
+    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    office.sink.wait_for(1).await;
+}
+
+#[tokio::test]
+async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
+    let (store, dir) = fixture::store().await;
+    let long_ago = clock::wall() - 2 * backlog::HELD_UP;
+    for to in ["warning", "critical"] {
+        let message = Message { service: Some("disk".into()), to, ..down(7) };
+        queue_at(&store, Channel::Email, OPS, &[message], long_ago, &Bell::default()).await;
+    }
+    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    office.until(|rows| rows[1].1).await;
+    let letters = office.sink.letters();
+    assert_eq!((letters.len(), header(&letters[0], "Subject")), (1, "Subject: CRITICAL cam-07 disk"));
+    let overtaken = format!("message.superseded: {}", backlog::OVERTAKEN);
+    assert_eq!(office.events().await, [overtaken.as_str(), "message.sent: mail to ops@example.org"]);
+}
+
+#[tokio::test]
+async fn without_a_mail_server_the_letter_waits_and_says_why() {
+    let office = Office::open(&[Manner::Take]).await;
+    office._settings.send_modify(|s| s.mail = None);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows[0].0 > 0).await;
+    let mail = settings(&office.sink).mail;
+    office._settings.send_modify(|s| s.mail = mail);
+    office.until(|rows| rows[0].1).await;
+}
+
+// ------------------------------------------------------------------- webhooks
+
+#[tokio::test]
+async fn a_webhook_is_signed_and_says_what_happened() {
+    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let hook = HookSink::start(&[sink::Manner::Answer(204)]).await;
+    let id = office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
+    office.until(|rows| rows[0].1).await;
+    let call = hook.calls().remove(0);
+    assert!(call.head.starts_with("POST /fleet HTTP/1.1"), "{}", call.head);
+    let signature = call.header("x-fleetgate-signature");
+    let seconds = signature.strip_prefix("t=").and_then(|s| s.split_once(',')).unwrap().0;
+    let expected = webhook::signature(b"secret", seconds.parse().unwrap(), call.body.as_bytes());
+    assert_eq!(signature, expected);
+    let body = call.json();
+    assert_eq!(body["id"].as_str().unwrap(), call.header("x-fleetgate-message"));
+    assert_eq!(body["id"].as_str().unwrap(), format!("m_{}", Id::from_i64(id)));
+    assert_eq!((body["type"].as_str(), body["state"].as_str()), (Some("problem"), Some("down")));
+    assert_eq!(body["previous_notified_state"], "up");
+    assert_eq!((&body["object"]["host"], &body["cause"]), (&"cam-07".into(), &"no answer".into()));
+    assert_eq!((&body["count"], &body["notifications"][0]["time"]), (&1.into(), &body["time"]));
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_in_every_way_gets_its_message_once_it_is_well() {
+    use sink::Manner::{Answer, Hang, Refuse};
+    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let hook = HookSink::start(&[Refuse, Hang, Answer(500), Answer(429), Answer(200)]).await;
+    office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
+    assert_eq!(office.until(|rows| rows[0].1).await, [(5, true, false)]);
+    let calls = hook.calls();
+    assert_eq!(calls.len(), 4, "one was refused before it was read");
+    assert!(calls.iter().all(|c| c.body == calls[0].body), "the same at each attempt");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
+    use sink::Manner::Answer;
+    let pace = Pace { refused_pause: Duration::from_secs(60), ..PACE };
+    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let hook = HookSink::start(&[Answer(302), Answer(200)]).await;
+    office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
+    office.until(|rows| rows[0].0 > 0).await;
+    office.queue(Channel::Webhook, &hook.url(), &[up(7)]).await;
+    office.queue(Channel::Webhook, &hook.url(), &[down(8)]).await;
+    let rows = office.until(|rows| rows.len() == 3 && rows[2].1).await;
+    assert_eq!(rows, [(1, false, false), (0, false, false), (1, true, false)]);
+}
+
+#[tokio::test]
+async fn one_dead_receiver_delays_nobody() {
+    let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
+    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let dead = HookSink::start(&[sink::Manner::Hang]).await;
+    let well = HookSink::start(&[sink::Manner::Answer(200)]).await;
+    office.queue(Channel::Webhook, &dead.url(), &[down(7)]).await;
+    dead.wait_for(1).await;
+    office.queue(Channel::Webhook, &well.url(), &[down(7)]).await;
+    office.mail(OPS, &down(7)).await;
+    well.wait_for(1).await;
+    office.sink.wait_for(1).await;
+    office.until(|rows| rows.iter().map(|r| r.1).eq([false, true, true])).await;
+}

@@ -1,0 +1,271 @@
+//! The desk: gives the router what is new, and writes down what it says, in one transaction each.
+//!
+//! If that fails the router is ahead of the store: it is thrown away and made again from the store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::notify::{ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router};
+use fleetgate_engine::time::{Mono, Wall};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::routing::{self, Known, Reach};
+use super::{Bell, Settings, words};
+use crate::api::ids::Kind as Name;
+use crate::clock;
+use crate::live::{Change, Live};
+use crate::store::events::{self, NewEvent, SYSTEM};
+use crate::store::outbox::{self, Channel, Kind, NewMessage};
+use crate::store::{SqliteConnection, Store, notices};
+
+/// Notices that are routed in one transaction: a lost fleet is done in a few, and none is long.
+const ROUND: i64 = 1_000;
+/// After a failure of the database, before it is tried again.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Why an e-mail is not tried.
+const NO_MAIL: &str = "no [mail] section in fleetgate.toml";
+
+pub(super) struct Desk {
+    settings: watch::Receiver<Settings>,
+    store: Store,
+    live: Live,
+    bell: Bell,
+}
+
+/// The router at work, with where its contacts are reached.
+struct Shift {
+    router: Router,
+    reach: BTreeMap<ContactId, Reach>,
+    has_mail: bool,
+}
+
+/// What one turn of the router comes to.
+#[derive(Default)]
+struct Turn {
+    outputs: Vec<Output>,
+    /// The notices that were handed in, for the events about them.
+    routed: Vec<Notice>,
+    wait: Option<Mono>,
+}
+
+impl Desk {
+    pub fn new(settings: watch::Receiver<Settings>, store: Store, live: Live, bell: Bell) -> Desk {
+        Desk { settings, store, live, bell }
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            if let Err(error) = self.shift(&stop).await {
+                tracing::warn!("notifications wait for the database: {error}");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Until the gateway stops, or the database fails.
+    async fn shift(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
+        let mut shift = self.open().await?;
+        let mut turn = shift.drain(Vec::new());
+        loop {
+            let wait = turn.wait;
+            if !turn.outputs.is_empty() || !turn.routed.is_empty() {
+                self.write(&shift, turn).await?;
+            }
+            let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
+            if new.is_empty() {
+                tokio::select! {
+                    () = crate::driver::sleep(wait.map(|at| at.since(clock::now().mono))) => {}
+                    () = self.bell.0.desk.notified() => {}
+                    () = self.bell.0.routing.notified() => self.reconfigure(&mut shift).await?,
+                    changed = self.settings.changed() => match changed {
+                        Ok(()) => self.reconfigure(&mut shift).await?,
+                        Err(_) => return Ok(()),
+                    },
+                    () = stop.cancelled() => return Ok(()),
+                }
+            }
+            let new = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
+            turn = shift.drain(new);
+        }
+    }
+
+    async fn open(&mut self) -> crate::store::Result<Shift> {
+        let settings = self.settings.borrow_and_update().clone();
+        let mut conn = self.store.reader().await?;
+        let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
+        let (told, waiting) = (notices::told(&mut conn).await?, notices::waiting(&mut conn).await?);
+        let router = Router::restore(routing, told, waiting, clock::now());
+        let mut shift = Shift { router, reach, has_mail: settings.mail.is_some() };
+        shift.forget(notices::removed_hosts(&mut conn).await?);
+        Ok(shift)
+    }
+
+    async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
+        let settings = self.settings.borrow_and_update().clone();
+        let mut conn = self.store.reader().await?;
+        let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
+        shift.router.handle(Input::Configure(routing), clock::now());
+        shift.forget(notices::removed_hosts(&mut conn).await?);
+        (shift.reach, shift.has_mail) = (reach, settings.mail.is_some());
+        Ok(())
+    }
+
+    async fn write(&self, shift: &Shift, turn: Turn) -> crate::store::Result<()> {
+        let mut tx = self.store.begin().await?;
+        let mut page = Page { shift, now: clock::wall(), routed: &turn.routed, ..Page::new(shift) };
+        if let Some(last) = turn.routed.last() {
+            notices::routed(&mut tx, last.id, page.now).await?;
+        }
+        for output in &turn.outputs {
+            page.write(&mut tx, output).await?;
+        }
+        notices::hold(&mut tx, &page.held).await?;
+        tx.commit().await?;
+        page.last_event.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        if page.messages {
+            self.bell.messages();
+        }
+        Ok(())
+    }
+}
+
+impl Shift {
+    fn forget(&mut self, hosts: Vec<HostId>) {
+        for host in hosts {
+            self.router.handle(Input::Forget(host), clock::now());
+        }
+    }
+
+    fn drain(&mut self, new: Vec<Notice>) -> Turn {
+        let now = clock::now();
+        for notice in &new {
+            self.router.handle(Input::Notice(notice.clone()), now);
+        }
+        self.router.handle(Input::Timeout, now);
+        let mut turn = Turn { routed: new, ..Turn::default() };
+        loop {
+            match self.router.poll_output() {
+                Output::Wait(at) => {
+                    turn.wait = at;
+                    return turn;
+                }
+                output => turn.outputs.push(output),
+            }
+        }
+    }
+}
+
+/// What one transaction writes down.
+struct Page<'a> {
+    shift: &'a Shift,
+    now: Wall,
+    routed: &'a [Notice],
+    held: Vec<(NoticeId, Option<ContactId>, i64)>,
+    last_event: Option<i64>,
+    messages: bool,
+}
+
+impl<'a> Page<'a> {
+    fn new(shift: &'a Shift) -> Page<'a> {
+        Page { shift, now: Wall::default(), routed: &[], held: Vec::new(), last_event: None, messages: false }
+    }
+
+    async fn write(&mut self, tx: &mut SqliteConnection, output: &Output) -> crate::store::Result<()> {
+        match output {
+            Output::Waits(waits) => notices::wait(tx, waits).await,
+            Output::Told { contact, object, told } => {
+                notices::tell(tx, *contact, object, told.as_ref()).await
+            }
+            Output::Held { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
+            Output::Post { contact, site, items } => {
+                notices::posted(tx, *contact, items).await?;
+                self.post(tx, *contact, Kind::Notices, site, items).await
+            }
+            Output::Digest { contact, items } => {
+                routing::digested(tx, *contact, self.now).await?;
+                let items: Vec<Item> = items.iter().map(|n| Item { notice: *n, root: *n }).collect();
+                if items.is_empty() {
+                    return Ok(());
+                }
+                self.post(tx, *contact, Kind::Digest, "", &items).await
+            }
+            Output::Wait(_) => Ok(()),
+        }
+    }
+
+    /// One message to each address.
+    async fn post(
+        &mut self,
+        tx: &mut SqliteConnection,
+        contact: ContactId,
+        kind: Kind,
+        site: &str,
+        items: &[Item],
+    ) -> crate::store::Result<()> {
+        let Some(reach) = self.shift.reach.get(&contact) else { return Ok(()) };
+        for (channel, address) in &reach.addresses {
+            let new = NewMessage {
+                contact,
+                contact_name: &reach.name,
+                channel: *channel,
+                address,
+                kind,
+                site,
+                items,
+            };
+            let id = outbox::insert(tx, &new, self.now).await?;
+            self.messages = true;
+            if *channel == Channel::Email && !self.shift.has_mail {
+                outbox::given_up(tx, id, NO_MAIL, self.now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold(
+        &mut self,
+        tx: &mut SqliteConnection,
+        contact: Option<ContactId>,
+        notice: NoticeId,
+        why: Hold,
+    ) -> crate::store::Result<()> {
+        if let Some(contact) = contact {
+            notices::wait_no_more(tx, contact, notice).await?;
+        }
+        let Some((host, service)) = self.object(tx, notice).await? else { return Ok(()) };
+        let (reason, cause) = words::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
+        let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
+        let about = events::about(host, service.is_some());
+        let event = NewEvent {
+            service: service.as_deref(),
+            data: serde_json::json!({
+                "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
+            }),
+            ..NewEvent::new(self.now, "notification_held", about, &cause, SYSTEM)
+        };
+        let seq = events::append(tx, &event).await?;
+        self.held.push((notice, contact, seq));
+        self.last_event = Some(seq);
+        Ok(())
+    }
+
+    async fn object(
+        &self,
+        tx: &mut SqliteConnection,
+        notice: NoticeId,
+    ) -> crate::store::Result<Option<(HostId, Option<String>)>> {
+        let known = self.routed.iter().find(|n| n.id == notice).map(|n| &n.object);
+        if let Some(Object { host, service }) = known {
+            return Ok(Some((*host, service.clone())));
+        }
+        Ok(notices::find(tx, notice).await?.map(|n| (n.host, n.service)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::Severity;
+use fleetgate_engine::wire::{Message, MessageKind};
+use jiff::civil::Time;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::store::contacts::{self, Contact, Rule};
+use crate::store::outbox::{MessageRow, Wanted};
+use crate::store::{Tx, fixture};
+
+const OPS: ContactId = Id::from_i64(1);
+
+/// A desk at work on a store with a contact `ops`, a rule for everything, and hosts 7, 8, 9.
+struct Room {
+    store: Store,
+    dir: tempfile::TempDir,
+    bell: Bell,
+    settings: watch::Sender<Settings>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+fn settings() -> Settings {
+    Settings { mail: None, public_url: None, group_wait: Duration::ZERO, digest: None }
+}
+
+fn ops() -> Contact {
+    Contact {
+        id: OPS,
+        name: "ops".into(),
+        emails: Vec::new(),
+        webhook_url: Some("http://127.0.0.1:9/".into()),
+        webhook_secret: None,
+        time_zone: "Europe/Berlin".into(),
+        digest_at: None,
+        group_wait: Some(Duration::from_millis(300)),
+        managed_by: "api".into(),
+        version: 1,
+        created_at: Wall::from_millis(0),
+        digested_at: Wall::from_millis(0),
+    }
+}
+
+fn everything() -> Rule {
+    Rule {
+        id: Id::from_i64(1),
+        name: "everything".into(),
+        contact: OPS,
+        labels: BTreeMap::new(),
+        severity: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+        managed_by: "api".into(),
+        version: 1,
+        created_at: Wall::from_millis(0),
+    }
+}
+
+impl Room {
+    async fn open() -> Room {
+        let (store, dir) = fixture::store().await;
+        for host in [7, 8, 9] {
+            fixture::device(&store, host, &format!("cam-0{host}")).await;
+        }
+        let mut tx = store.begin().await.unwrap();
+        contacts::put(&mut tx, &ops()).await.unwrap();
+        contacts::put_rule(&mut tx, &everything()).await.unwrap();
+        tx.commit().await.unwrap();
+        Room::on(store, dir)
+    }
+
+    fn on(store: Store, dir: tempfile::TempDir) -> Room {
+        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let (settings, listener) = watch::channel(settings());
+        let desk = Desk::new(listener, store.clone(), Live::default(), bell.clone());
+        let running = tokio::spawn(desk.run(stop.clone()));
+        Room { store, dir, bell, settings, stop, running }
+    }
+
+    /// Ends the desk and begins with another one: nothing of the first is left but the store.
+    async fn restart(self) -> Room {
+        self.stop.cancel();
+        self.running.await.unwrap();
+        Room::on(self.store, self.dir)
+    }
+
+    async fn say(&self, messages: &[Message]) {
+        let mut tx = self.store.begin().await.unwrap();
+        for message in messages {
+            notices::insert(&mut tx, message, None).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        self.bell.notices();
+    }
+
+    async fn change(&self, change: impl AsyncFnOnce(&mut Tx)) {
+        self.write(change).await;
+        self.bell.routing();
+    }
+
+    /// What nobody is told to look at.
+    async fn write(&self, change: impl AsyncFnOnce(&mut Tx)) {
+        let mut tx = self.store.begin().await.unwrap();
+        change(&mut tx).await;
+        tx.commit().await.unwrap();
+    }
+
+    async fn messages(&self) -> Vec<MessageRow> {
+        outbox::list(&mut self.store.reader().await.unwrap(), Wanted::All, i64::MAX, 99).await.unwrap()
+    }
+
+    async fn until_messages(&self, count: usize) -> Vec<MessageRow> {
+        for _ in 0..500 {
+            let messages = self.messages().await;
+            if messages.len() >= count {
+                return messages;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", self.messages().await);
+    }
+
+    async fn held(&self) -> Vec<String> {
+        let rows = self.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
+        let held = rows.into_iter().filter(|e| e.kind == "notification_held");
+        held.map(|e| {
+            let data: serde_json::Value = serde_json::from_str(&e.data).unwrap();
+            format!("{} {}", data["contact"].as_str().unwrap_or("-"), data["reason"].as_str().unwrap())
+        })
+        .collect()
+    }
+
+    async fn until_held(&self, count: usize) -> Vec<String> {
+        for _ in 0..500 {
+            let held = self.held().await;
+            if held.len() >= count {
+                return held;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", self.held().await);
+    }
+}
+
+fn down(host: i64) -> Message {
+    fixture::down(Id::from_i64(host))
+}
+
+fn up(host: i64) -> Message {
+    Message { kind: MessageKind::Recovery, problem: false, from: "down", to: "up", ..down(host) }
+}
+
+async fn told(room: &Room, message: &MessageRow) -> Vec<i64> {
+    let mut conn = room.store.reader().await.unwrap();
+    let contents = outbox::contents(&mut conn, message.id, 99).await.unwrap();
+    contents.notices.iter().map(|n| n.host.as_i64()).collect()
+}
+
+#[tokio::test]
+async fn hosts_lost_together_make_one_message_also_over_a_restart() {
+    let room = Room::open().await;
+    room.say(&[down(7), down(8)]).await;
+    while notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let room = room.restart().await;
+    room.say(&[down(9)]).await;
+    let messages = room.until_messages(1).await;
+    assert_eq!(told(&room, &messages[0]).await, [7, 8, 9]);
+    assert_eq!((messages[0].contact_name.as_str(), messages[0].channel), ("ops", Channel::Webhook));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(room.messages().await.len(), 1);
+    assert!(notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_recovery_after_a_restart_goes_to_whoever_was_told() {
+    let room = Room::open().await;
+    room.say(&[down(7)]).await;
+    let first = room.until_messages(1).await[0].id;
+    let room = room.restart().await;
+    room.say(&[up(7), up(8)]).await;
+    let messages = room.until_messages(2).await;
+    assert_eq!(told(&room, &messages[0]).await, [7]);
+    let thread = outbox::thread(&mut room.store.reader().await.unwrap(), &messages[0]).await.unwrap();
+    assert_eq!(thread, [first]);
+    assert_eq!(room.until_held(1).await, ["ops never_told"]);
+}
+
+#[tokio::test]
+async fn rules_change_while_the_desk_works() {
+    let room = Room::open().await;
+    room.change(async |tx| {
+        let strict = Rule {
+            severity: Severity::Critical,
+            labels: [("site".into(), "south".into())].into(),
+            ..everything()
+        };
+        contacts::put_rule(tx, &strict).await.unwrap();
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[down(7)]).await;
+    assert_eq!(room.until_held(1).await, ["- no_rule"]);
+}
+
+#[tokio::test]
+async fn without_any_contact_nobody_is_told_and_the_log_says_so() {
+    let room = Room::open().await;
+    room.change(async |tx| {
+        contacts::remove_rule(tx, everything().id).await.unwrap();
+        contacts::remove(tx, OPS).await.unwrap();
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[down(7)]).await;
+    assert_eq!(room.until_held(1).await, ["- no_contact"]);
+}
+
+#[tokio::test]
+async fn mail_to_is_told_of_everything_while_there_is_no_rule() {
+    let room = Room::open().await;
+    room.change(async |tx| contacts::remove_rule(tx, everything().id).await.unwrap()).await;
+    let toml = "[mail]\nhost = \"mx.example.org\"\nfrom = \"fleetgate@example.org\"\nto = [\"a@example.org\", \"b@example.org\"]";
+    std::fs::write(room.dir.path().join("fleetgate.toml"), toml).unwrap();
+    let config = crate::config::Config::load(room.dir.path(), None).unwrap();
+    room.settings.send_replace(Settings { group_wait: Duration::ZERO, ..Settings::from(&config) });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[down(7)]).await;
+    let mut addresses: Vec<String> = room
+        .until_messages(2)
+        .await
+        .into_iter()
+        .map(|m| format!("{} {}", m.contact_name, m.address))
+        .collect();
+    addresses.sort();
+    assert_eq!(addresses, ["default a@example.org", "default b@example.org"]);
+}
+
+#[tokio::test]
+async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
+    let room = Room::open().await;
+    room.say(&[down(7)]).await;
+    room.until_messages(1).await;
+    room.write(async |tx| {
+        let digest_at = Some(Time::midnight());
+        contacts::put(tx, &Contact { digest_at, ..ops() }).await.unwrap();
+        // It was told long ago.
+        let object = Object { host: Id::from_i64(7), service: None };
+        let mut told = notices::told(tx).await.unwrap().remove(0).2;
+        told.at = Wall::from_millis(0);
+        notices::tell(tx, OPS, &object, Some(&told)).await.unwrap();
+    })
+    .await;
+    let room = room.restart().await;
+    let messages = room.until_messages(2).await;
+    assert_eq!((messages[0].kind, told(&room, &messages[0]).await), (Kind::Digest, vec![7]));
+    let room = room.restart().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(room.messages().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_host_that_is_removed_is_told_of_no_more() {
+    let room = Room::open().await;
+    room.say(&[down(7)]).await;
+    room.until_messages(1).await;
+    fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
+    room.bell.routing();
+    for _ in 0..200 {
+        if notices::told(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("still told");
+}

@@ -1,0 +1,121 @@
+//! Contacts and rules in force: those of the store, and the built-in one of the settings.
+//!
+//! The contact `default` has the addresses of `mail.to`. While there is no rule it is told of
+//! everything; afterwards only of what it was told before.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::notify::{self, ContactId, Routing, Selector, Severity};
+use fleetgate_engine::time::Wall;
+use jiff::tz::TimeZone;
+
+use super::Settings;
+use crate::clock;
+use crate::store::contacts::{self, BUILT_IN};
+use crate::store::outbox::Channel;
+use crate::store::{SqliteConnection, settings};
+
+/// What the contact of the settings is called.
+pub const BUILT_IN_NAME: &str = "default";
+/// The setting that remembers its last digest.
+const DIGESTED: &str = "notifications.digested";
+
+/// Where a contact is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reach {
+    pub name: String,
+    pub addresses: Vec<(Channel, String)>,
+}
+
+pub(super) struct Known {
+    pub routing: Routing,
+    pub reach: BTreeMap<ContactId, Reach>,
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub(super) async fn load(conn: &mut SqliteConnection, settings: &Settings) -> crate::store::Result<Known> {
+    let mut known = Known { routing: Routing::default(), reach: BTreeMap::new() };
+    for contact in contacts::all(conn).await? {
+        known.reach.insert(contact.id, reach(&contact));
+        known.routing.contacts.push(receiver(&contact, settings));
+    }
+    known.routing.rules = contacts::rules(conn).await?.into_iter().map(rule).collect();
+    if settings.mail.is_some() {
+        built_in(conn, settings, &mut known).await?;
+    }
+    Ok(known)
+}
+
+fn reach(contact: &contacts::Contact) -> Reach {
+    let emails = contact.emails.iter().map(|e| (Channel::Email, e.clone()));
+    let hook = contact.webhook_url.iter().map(|u| (Channel::Webhook, u.clone()));
+    Reach { name: contact.name.clone(), addresses: emails.chain(hook).collect() }
+}
+
+fn receiver(contact: &contacts::Contact, settings: &Settings) -> notify::Contact {
+    let zone = TimeZone::get(&contact.time_zone).unwrap_or_else(|error| {
+        tracing::warn!(contact = contact.name, "its time zone is not known here, UTC is taken: {error}");
+        TimeZone::UTC
+    });
+    notify::Contact {
+        id: contact.id,
+        zone,
+        group_wait: contact.group_wait.unwrap_or(settings.group_wait),
+        digest: contact.digest_at,
+        digested: contact.digested_at,
+    }
+}
+
+fn rule(rule: contacts::Rule) -> notify::Rule {
+    notify::Rule {
+        id: rule.id,
+        contact: rule.contact,
+        selector: Selector(rule.labels),
+        least: rule.severity,
+        period: rule.period,
+        delay: rule.delay,
+    }
+}
+
+async fn built_in(
+    conn: &mut SqliteConnection,
+    settings: &Settings,
+    known: &mut Known,
+) -> crate::store::Result<()> {
+    let digested = settings::find(conn, DIGESTED).await?.and_then(|at| at.parse().ok());
+    known.routing.contacts.push(notify::Contact {
+        id: BUILT_IN,
+        zone: TimeZone::system(),
+        group_wait: settings.group_wait,
+        digest: settings.digest,
+        digested: digested.map_or_else(clock::wall, Wall::from_millis),
+    });
+    let to = settings.mail.iter().flat_map(|mail| &mail.to);
+    let addresses = to.map(|address| (Channel::Email, address.to_string())).collect();
+    known.reach.insert(BUILT_IN, Reach { name: BUILT_IN_NAME.to_owned(), addresses });
+    if known.routing.rules.is_empty() {
+        known.routing.rules.push(notify::Rule {
+            id: BUILT_IN,
+            contact: BUILT_IN,
+            selector: Selector::default(),
+            least: Severity::Warning,
+            period: None,
+            delay: std::time::Duration::ZERO,
+        });
+    }
+    Ok(())
+}
+
+/// # Errors
+/// When the database refuses the write.
+pub(super) async fn digested(
+    tx: &mut SqliteConnection,
+    contact: ContactId,
+    at: Wall,
+) -> crate::store::Result<()> {
+    if contact == BUILT_IN {
+        return settings::put(tx, DIGESTED, &at.as_millis().to_string()).await;
+    }
+    contacts::digested(tx, contact, at).await
+}

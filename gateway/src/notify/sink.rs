@@ -1,0 +1,110 @@
+//! An HTTP server for tests: small, real on the wire, and ill-mannered on demand.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// How one call is treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// This status, after the whole call was read.
+    Answer(u16),
+    /// Reads and never answers.
+    Hang,
+    /// Closes the connection at once.
+    Refuse,
+}
+
+/// A call as it came.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub head: String,
+    pub body: String,
+}
+
+impl Call {
+    pub fn header(&self, name: &str) -> &str {
+        let line = self.head.lines().find(|l| l.to_ascii_lowercase().starts_with(&format!("{name}:")));
+        line.and_then(|l| l.split_once(": ")).map_or("", |(_, value)| value.trim())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).expect("a JSON body")
+    }
+}
+
+pub struct HookSink {
+    pub address: SocketAddr,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl HookSink {
+    /// One manner for each call, the last one for all that follow.
+    pub async fn start(manners: &[Manner]) -> HookSink {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("a bound socket");
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let (taken, mut manners) = (calls.clone(), VecDeque::from(manners.to_vec()));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let manner = if manners.len() > 1 { manners.pop_front() } else { manners.front().copied() };
+                tokio::spawn(answer(stream, manner.expect("at least one manner"), taken.clone()));
+            }
+        });
+        HookSink { address, calls }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/fleet", self.address)
+    }
+
+    /// The calls that were read, whatever was answered.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.lock().expect("no holder panics").clone()
+    }
+
+    pub async fn wait_for(&self, count: usize) -> Vec<Call> {
+        for _ in 0..500 {
+            let calls = self.calls();
+            if calls.len() >= count {
+                return calls;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("{} of {count} calls came", self.calls().len());
+    }
+}
+
+async fn answer(mut stream: TcpStream, manner: Manner, calls: Arc<Mutex<Vec<Call>>>) -> Option<()> {
+    if manner == Manner::Refuse {
+        return None;
+    }
+    let mut read = Vec::new();
+    let call = loop {
+        let mut part = [0; 4_096];
+        let n = stream.read(&mut part).await.ok().filter(|n| *n > 0)?;
+        read.extend_from_slice(&part[..n]);
+        if let Some(call) = whole(&String::from_utf8_lossy(&read)) {
+            break call;
+        }
+    };
+    calls.lock().expect("no holder panics").push(call);
+    match manner {
+        Manner::Answer(status) => {
+            let text =
+                format!("HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(text.as_bytes()).await.ok()
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+fn whole(text: &str) -> Option<Call> {
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let call = Call { head: head.to_owned(), body: body.to_owned() };
+    let length: usize = call.header("content-length").parse().ok()?;
+    (body.len() >= length).then_some(call)
+}

@@ -1,0 +1,308 @@
+//! Webhooks: a message as JSON to a program, signed, so that it can tell ours from a stranger's.
+//!
+//! `X-Fleetgate-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 of `SECONDS.BODY` under the
+//! contact's secret. 2xx takes the message; 408, 425, 429, 5xx and silence are tried again with all
+//! that follow; anything else refuses this one. Redirects are not followed: an address that answers
+//! with one is told so, or a program elsewhere would learn what was meant for this one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::ContactId;
+use hmac::{Hmac, Mac as _};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{StatusCode, Url};
+use serde::Serialize;
+use sha2::Sha256;
+use utoipa::ToSchema;
+use zeroize::Zeroizing;
+
+use super::Failure;
+use crate::api::ids::{self, Kind};
+use crate::clock;
+use crate::store::contacts::{self, secret_place};
+use crate::store::notices::NoticeRow;
+use crate::store::outbox::{self, Contents, MessageRow};
+use crate::store::{SqliteConnection, Store};
+
+/// Notices in one body; `count` says how many there were.
+pub const LISTED: i64 = 500;
+/// Of the output of a check; the API has the rest.
+const MAX_CAUSE: usize = 4_000;
+/// The longest address that browsers and proxies take.
+const MAX_URL: usize = 2_048;
+pub const SECRET_PREFIX: &str = "fgw_";
+const SIGNATURE: &str = "x-fleetgate-signature";
+const MESSAGE_ID: &str = "x-fleetgate-message";
+
+/// The body. The fields of the first notification stand beside the list, for programs that want no
+/// list: without grouping (`group_wait_s` 0) there is never more than one.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Body {
+    /// The same at each attempt: `m_...`.
+    pub id: String,
+    pub contact: String,
+    /// `notifications`, `digest` (what is still so) or `test`.
+    pub event: &'static str,
+    /// The label `site` that the hosts share.
+    pub site: Option<String>,
+    #[serde(flatten)]
+    pub first: Option<Told>,
+    /// All of them; more than `notifications` lists at most.
+    pub count: i64,
+    /// In order; at most 500.
+    pub notifications: Vec<Told>,
+}
+
+/// One notification as a program gets it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Told {
+    pub notification: String,
+    pub object: ToldObject,
+    /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end`, `acknowledged`,
+    /// `downtime_start`, `downtime_end`, `downtime_cancelled`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub state: String,
+    /// The state that was told last; `up` or `ok` where there was nothing to take back.
+    pub previous_notified_state: String,
+    /// When it became necessary.
+    pub time: String,
+    /// Since when the state holds.
+    pub since: String,
+    /// The output of the check that decided.
+    pub cause: String,
+    /// The page of the host, where `public_url` is set.
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ToldObject {
+    pub host_id: String,
+    pub host: String,
+    pub service: Option<String>,
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+impl Body {
+    pub fn new(message: &MessageRow, contents: &Contents, public_url: Option<&str>) -> Body {
+        let notifications: Vec<Told> = contents.notices.iter().map(|n| told(n, public_url)).collect();
+        Body {
+            id: Kind::Message.text(Id::from_i64(message.id)),
+            contact: message.contact_name.clone(),
+            event: match message.kind {
+                outbox::Kind::Notices => "notifications",
+                kind => kind.name(),
+            },
+            site: Some(message.site.clone()).filter(|s| !s.is_empty()),
+            first: notifications.first().cloned(),
+            count: contents.total(),
+            notifications,
+        }
+    }
+}
+
+fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
+    let host = &notice.host_name;
+    Told {
+        notification: Kind::Notice.text(Id::from_i64(notice.id.0)),
+        object: ToldObject {
+            host_id: Kind::Host.text(notice.host),
+            host: host.clone(),
+            service: notice.service.clone(),
+            labels: notice.labels.clone(),
+        },
+        kind: notice.kind.clone(),
+        state: notice.to.clone(),
+        previous_notified_state: notice.from.clone(),
+        time: ids::time(notice.at),
+        since: ids::time(notice.since),
+        cause: notice.output.chars().take(MAX_CAUSE).collect(),
+        url: public_url.map(|url| format!("{url}/hosts/{host}")),
+    }
+}
+
+/// An address that may be called: http or https, no login in it, and not this link's own services
+/// (169.254.0.0/16, fe80::/10), where clouds keep their machines' secrets.
+///
+/// # Errors
+/// Says what is expected.
+pub fn address(text: &str) -> Result<String, &'static str> {
+    let wanted = "an address such as https://hooks.example.com/fleet is expected";
+    let url: Url = text.parse().map_err(|_| wanted)?;
+    if text.len() > MAX_URL || !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(wanted);
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("no login is expected in the address: the signature proves who calls");
+    }
+    let literal = url.host_str().map(|h| h.trim_start_matches('[').trim_end_matches(']'));
+    if literal.and_then(|h| h.parse().ok()).is_some_and(is_link_local) {
+        return Err("link-local addresses are not called");
+    }
+    Ok(url.to_string())
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+/// Resolves as the system does, and leaves out what must not be called.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> = found.filter(|a| !is_link_local(a.ip())).collect();
+            if allowed.is_empty() {
+                return Err("link-local addresses are not called".into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// A new secret; shown once, kept sealed.
+///
+/// # Panics
+/// When the operating system has no randomness to give.
+pub fn new_secret() -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    getrandom::fill(bytes.as_mut()).expect("the operating system gives random bytes");
+    let mut text = Zeroizing::new(String::with_capacity(SECRET_PREFIX.len() + 2 * bytes.len()));
+    text.push_str(SECRET_PREFIX);
+    text.push_str(&hex(bytes.as_ref()));
+    text
+}
+
+/// A contact's secret; empty for one that has none.
+///
+/// # Errors
+/// When it was sealed by another gateway, or the database cannot be read.
+pub(super) async fn secret(
+    store: &Store,
+    conn: &mut SqliteConnection,
+    contact: ContactId,
+) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let found = contacts::find(conn, contact).await?;
+    let sealed = found.and_then(|c| c.webhook_secret).context("the contact or its webhook is gone")?;
+    store.unseal(&secret_place(contact), &sealed)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What stands in the header.
+pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(format!("{seconds}.").as_bytes());
+    mac.update(body);
+    format!("t={seconds},v1={}", hex(&mac.finalize().into_bytes()))
+}
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Client(reqwest::Client);
+
+impl Client {
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(patience: Duration) -> anyhow::Result<Client> {
+        let client = reqwest::Client::builder()
+            .timeout(patience)
+            .connect_timeout(patience)
+            .redirect(reqwest::redirect::Policy::none())
+            .dns_resolver(std::sync::Arc::new(Resolver))
+            // Each message is a matter of its own; nobody gains by a connection that is kept.
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("fleetgate/", env!("CARGO_PKG_VERSION")))
+            .no_proxy();
+        Ok(Client(client.build().context("webhooks over TLS cannot be set up")?))
+    }
+
+    /// # Errors
+    /// Tells what is wrong with the message from what is wrong with the other side.
+    pub async fn post(
+        &self,
+        message: &MessageRow,
+        contents: &Contents,
+        public_url: Option<&str>,
+        secret: &[u8],
+    ) -> Result<(), Failure> {
+        let refused = |e: &dyn std::fmt::Display| Failure::Refused(Failure::shorten(&e.to_string()));
+        let url = address(&message.address).map_err(|e| refused(&e))?;
+        let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
+        let signed = signature(secret, clock::wall().as_millis() / 1_000, &body);
+        let request = self
+            .0
+            .post(url)
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .header(SIGNATURE, signed)
+            .header(MESSAGE_ID, Kind::Message.text(Id::from_i64(message.id)))
+            .body(body);
+        match request.send().await {
+            Ok(answer) => judge(answer.status()),
+            Err(error) => Err(Failure::Server(Failure::shorten(&innermost(&error)))),
+        }
+    }
+}
+
+fn judge(status: StatusCode) -> Result<(), Failure> {
+    let text = format!("it answered {status}");
+    match status.as_u16() {
+        200..=299 => Ok(()),
+        300..=399 => Err(Failure::Refused(format!("{text}: redirects are not followed"))),
+        408 | 425 | 429 | 500..=599 => Err(Failure::Server(text)),
+        _ => Err(Failure::Refused(text)),
+    }
+}
+
+/// The address stands in the row already, and may hold a secret of its own.
+fn innermost(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_what_anybody_with_the_secret_computes() {
+        // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
+        let expected = "t=1700000000,v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163";
+        assert_eq!(signature(b"secret", 1_700_000_000, b"{}"), expected);
+    }
+
+    #[test]
+    fn only_plain_web_addresses_are_called() {
+        for good in ["https://hooks.example.com/x?y=1", "http://127.0.0.1:9/", "http://[2001:db8::1]/"] {
+            assert!(address(good).is_ok(), "{good}");
+        }
+        let bad = ["", "example.com", "file:///etc/passwd", "ftp://example.com/", "http://u:p@example.com/"];
+        let local =
+            ["http://169.254.169.254/latest", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"];
+        for text in bad.iter().chain(&local) {
+            assert!(address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_has_its_prefix_and_256_bits() {
+        let (one, two) = (new_secret(), new_secret());
+        assert!(one.starts_with(SECRET_PREFIX) && one.len() == 68 && one != two);
+    }
+}

@@ -1,0 +1,408 @@
+//! What the monitor had to say, and what the router made of it: who waits for it, who was told, and
+//! why somebody was not.
+//!
+//! Rows of notices are written by the writer, in the transaction of the states they tell of; all else
+//! is a copy of the router's memory. Knows nothing of contacts and addresses.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::notify::{ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Event, EventKind, Message, MessageKind};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
+use sqlx::{FromRow, Row as _};
+
+use super::access::{id, maybe_wall, wall};
+use super::rows::{Batched, NARROW};
+
+/// A notice as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoticeRow {
+    pub id: NoticeId,
+    pub at: Wall,
+    pub event: Option<i64>,
+    pub host: HostId,
+    pub host_name: String,
+    pub service: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub kind: String,
+    pub problem: bool,
+    pub from: String,
+    pub to: String,
+    pub output: String,
+    pub since: Wall,
+}
+
+impl FromRow<'_, SqliteRow> for NoticeRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let labels: Json<BTreeMap<String, String>> = row.try_get("labels")?;
+        Ok(NoticeRow {
+            id: NoticeId(row.try_get("id")?),
+            at: wall(row, "at")?,
+            event: row.try_get("event")?,
+            host: id(row, "host")?,
+            host_name: row.try_get("host_name")?,
+            service: row.try_get("service")?,
+            labels: labels.0,
+            kind: row.try_get("kind")?,
+            problem: row.try_get::<i64, _>("problem")? != 0,
+            from: row.try_get("from_state")?,
+            to: row.try_get("to_state")?,
+            output: row.try_get("output")?,
+            since: wall(row, "since")?,
+        })
+    }
+}
+
+impl NoticeRow {
+    /// As the router takes it.
+    ///
+    /// # Errors
+    /// When the row was written by a newer version.
+    pub fn notice(&self) -> sqlx::Result<Notice> {
+        let unknown = || sqlx::Error::ColumnDecode { index: "kind".into(), source: "unknown kind".into() };
+        Ok(Notice {
+            id: self.id,
+            at: self.at,
+            object: Object { host: self.host, service: self.service.clone() },
+            labels: Arc::new(self.labels.clone()),
+            kind: MessageKind::named(&self.kind).ok_or_else(unknown)?,
+            severity: if self.problem { Severity::of_state(&self.to) } else { None },
+        })
+    }
+}
+
+/// Puts in what the monitor wants told; `event` is what made it necessary.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn insert(
+    conn: &mut SqliteConnection,
+    message: &Message,
+    event: Option<i64>,
+) -> sqlx::Result<NoticeId> {
+    let number = sqlx::query_scalar(
+        "insert into notices (at, event, host, host_name, service, labels, kind, problem, from_state,
+             to_state, output, since)
+         values ($1, $2, $3, $4, $5, coalesce((select labels from hosts where id = $3), '{}'), $6, $7, $8,
+                 $9, $10, $11)
+         returning id",
+    )
+    .bind(message.at.as_millis())
+    .bind(event)
+    .bind(message.host.as_i64())
+    .bind(&message.host_name)
+    .bind(message.service.as_deref())
+    .bind(message.kind.name())
+    .bind(i64::from(message.problem))
+    .bind(message.from)
+    .bind(message.to)
+    .bind(&message.output)
+    .bind(message.since.as_millis())
+    .fetch_one(conn)
+    .await?;
+    Ok(NoticeId(number))
+}
+
+/// Puts in what the monitor held back; `seq` is the event that says why.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -> sqlx::Result<()> {
+    let EventKind::NotificationHeld { kind, from, to, .. } = &event.kind else { return Ok(()) };
+    let number: i64 = sqlx::query_scalar(
+        "insert into notices (at, event, host, host_name, service, kind, problem, from_state, to_state,
+             output, since, routed_at)
+         values ($1, $2, $3, coalesce((select name from hosts where id = $3), ''), $4, $5, $6, $7, $8, $9,
+                 $1, $1)
+         returning id",
+    )
+    .bind(event.at.as_millis())
+    .bind(seq)
+    .bind(event.host.as_i64())
+    .bind(event.service.as_deref())
+    .bind(kind.name())
+    .bind(i64::from(Severity::of_state(to).is_some()))
+    .bind(*from)
+    .bind(*to)
+    .bind(&event.evidence)
+    .fetch_one(&mut *conn)
+    .await?;
+    hold(conn, &[(NoticeId(number), None, seq)]).await
+}
+
+/// What nobody has routed yet, in order.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn unrouted(conn: &mut SqliteConnection, limit: i64) -> sqlx::Result<Vec<NoticeRow>> {
+    let sql = "select * from notices where routed_at is null order by id limit $1";
+    sqlx::query_as(sql).bind(limit).fetch_all(conn).await
+}
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn routed(tx: &mut SqliteConnection, up_to: NoticeId, at: Wall) -> sqlx::Result<()> {
+    let sql = "update notices set routed_at = $2 where routed_at is null and id <= $1";
+    sqlx::query(sql).bind(up_to.0).bind(at.as_millis()).execute(tx).await.map(drop)
+}
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, notice: NoticeId) -> sqlx::Result<Option<NoticeRow>> {
+    sqlx::query_as("select * from notices where id = $1").bind(notice.0).fetch_optional(conn).await
+}
+
+/// # Errors
+/// When the database cannot be read, or a row was written by a newer version.
+pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> {
+    let sql =
+        "select n.*, w.contact, w.why, w.until from notices_waiting w join notices n on n.id = w.notice";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| {
+            let why: String = row.try_get("why")?;
+            let why = WaitFor::ALL.into_iter().find(|w| w.name() == why);
+            Ok(Waiting {
+                contact: id(row, "contact")?,
+                notice: NoticeRow::from_row(row)?.notice()?,
+                why: why.unwrap_or(WaitFor::Group),
+                until: wall(row, "until")?,
+            })
+        })
+        .collect()
+}
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn wait(tx: &mut SqliteConnection, waits: &Waiting) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into notices_waiting (contact, notice, why, until) values ($1, $2, $3, $4)
+         on conflict (contact, notice) do update set why = excluded.why, until = excluded.until",
+    )
+    .bind(waits.contact.as_i64())
+    .bind(waits.notice.id.0)
+    .bind(waits.why.name())
+    .bind(waits.until.as_millis())
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn wait_no_more(
+    tx: &mut SqliteConnection,
+    contact: ContactId,
+    notice: NoticeId,
+) -> sqlx::Result<()> {
+    let sql = "delete from notices_waiting where contact = $1 and notice = $2";
+    sqlx::query(sql).bind(contact.as_i64()).bind(notice.0).execute(tx).await.map(drop)
+}
+
+/// What is on its way waits no more.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item]) -> sqlx::Result<()> {
+    let numbers: Vec<i64> = items.iter().map(|i| i.notice.0).collect();
+    let sql =
+        "delete from notices_waiting where contact = $1 and notice in (select value from json_each($2))";
+    sqlx::query(sql).bind(contact.as_i64()).bind(Json(numbers)).execute(tx).await.map(drop)
+}
+
+/// Hosts that are gone, and that somebody was told of or waits to be told of.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<HostId>> {
+    let hosts: Vec<i64> = sqlx::query_scalar(
+        "select host from notices_told union select n.host from notices_waiting w
+         join notices n on n.id = w.notice
+         except select id from hosts where removed_at is null",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(hosts.into_iter().map(Id::from_i64).collect())
+}
+
+/// What contacts know.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Object, Told)>> {
+    let rows = sqlx::query("select * from notices_told").fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| {
+            let (service, severity): (String, Option<String>) =
+                (row.try_get("service")?, row.try_get("severity")?);
+            let object = Object { host: id(row, "host")?, service: (!service.is_empty()).then_some(service) };
+            let told = Told {
+                root: NoticeId(row.try_get("root")?),
+                last: NoticeId(row.try_get("last")?),
+                at: wall(row, "at")?,
+                severity: severity.as_deref().and_then(Severity::of_state),
+            };
+            Ok((id(row, "contact")?, object, told))
+        })
+        .collect()
+}
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn tell(
+    tx: &mut SqliteConnection,
+    contact: ContactId,
+    object: &Object,
+    told: Option<&Told>,
+) -> sqlx::Result<()> {
+    let service = object.service.as_deref().unwrap_or_default();
+    let Some(told) = told else {
+        let sql = "delete from notices_told where contact = $1 and host = $2 and service = $3";
+        let gone = sqlx::query(sql).bind(contact.as_i64()).bind(object.host.as_i64()).bind(service);
+        return gone.execute(tx).await.map(drop);
+    };
+    sqlx::query(
+        "insert into notices_told (contact, host, service, root, last, at, severity)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict (contact, host, service) do update set root = excluded.root, last = excluded.last,
+             at = excluded.at, severity = excluded.severity",
+    )
+    .bind(contact.as_i64())
+    .bind(object.host.as_i64())
+    .bind(service)
+    .bind(told.root.0)
+    .bind(told.last.0)
+    .bind(told.at.as_millis())
+    .bind(told.severity.map(Severity::name))
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+static HELD: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 3, |values| {
+        format!("insert into notices_held (notice, contact, event) values {values}")
+    })
+});
+
+/// Why notices were not told, by the events that say so.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn hold(
+    tx: &mut SqliteConnection,
+    held: &[(NoticeId, Option<ContactId>, i64)],
+) -> sqlx::Result<()> {
+    HELD.run(tx, held, |(notice, contact, event), arguments| {
+        arguments.add(notice.0).add(contact.map(Id::as_i64)).add(*event);
+    })
+    .await
+}
+
+/// Which notices are wanted, the newest first. `None` stands for all.
+#[derive(Clone, Debug, Default)]
+pub struct NoticeFilter<'a> {
+    pub host: Option<HostId>,
+    /// Of the host alone (empty), or of this service.
+    pub service: Option<&'a str>,
+    pub since: Option<Wall>,
+}
+
+/// The newest first, below `before`.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    filter: &NoticeFilter<'_>,
+    before: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<NoticeRow>> {
+    let sql = match filter.host {
+        Some(_) => {
+            "select * from notices where id < $1 and host = $2 and ($3 is null or coalesce(service, '') = $3)
+             and ($4 is null or at >= $4) order by id desc limit $5"
+        }
+        None => {
+            "select * from notices where id < $1 and $2 is null and $3 is null
+             and ($4 is null or at >= $4) order by id desc limit $5"
+        }
+    };
+    sqlx::query_as(sql)
+        .bind(before)
+        .bind(filter.host.map(Id::as_i64))
+        .bind(filter.service)
+        .bind(filter.since.map(Wall::as_millis))
+        .bind(limit)
+        .fetch_all(conn)
+        .await
+}
+
+/// One end of a notice: on its way to an address, waiting, or held back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub notice: NoticeId,
+    /// `sent`, `sending`, `given_up`, `waiting`, `held`.
+    pub outcome: String,
+    /// The name of today or of then; `None`: nobody.
+    pub contact: Option<String>,
+    pub message: Option<i64>,
+    pub channel: Option<String>,
+    pub address: Option<String>,
+    /// Of the last step.
+    pub at: Option<Wall>,
+    /// A stable name.
+    pub reason: String,
+    pub text: String,
+    pub evidence: String,
+    pub attempts: i64,
+}
+
+impl FromRow<'_, SqliteRow> for Outcome {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Outcome {
+            notice: NoticeId(row.try_get("notice")?),
+            outcome: row.try_get("outcome")?,
+            contact: row.try_get("contact")?,
+            message: row.try_get("message")?,
+            channel: row.try_get("channel")?,
+            address: row.try_get("address")?,
+            at: maybe_wall(row, "at")?,
+            reason: row.try_get("reason")?,
+            text: row.try_get("text")?,
+            evidence: row.try_get("evidence")?,
+            attempts: row.try_get("attempts")?,
+        })
+    }
+}
+
+/// In the order: on their way, waiting, held back.
+const OUTCOMES: &str = "select l.notice, case when l.dropped is not null then 'held' when o.sent_at is not null
+             then 'sent' when o.given_up_at is not null then 'given_up' else 'sending' end as outcome,
+         o.contact_name as contact, o.id as message, o.channel, o.address,
+         coalesce(o.sent_at, o.given_up_at, o.next_attempt) as at, iif(l.dropped is null, '', 'superseded') as reason,
+         coalesce(l.dropped, '') as text, coalesce(o.last_error, '') as evidence, o.attempts
+     from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
+     where l.notice in (select value from json_each($1))
+     union all
+     select w.notice, 'waiting', case w.contact when 0 then 'default' else c.name end, null, null, null, w.until, w.why, '', '', 0
+     from notices_waiting w left join contacts c on c.id = w.contact
+     where w.notice in (select value from json_each($1))
+     union all
+     select x.notice, 'held', case x.contact when 0 then 'default' else c.name end, null, null, null, e.at,
+         coalesce(e.data ->> '$.reason', ''), e.cause, e.evidence, 0
+     from notices_held x join events e on e.seq = x.event left join contacts c on c.id = x.contact
+     where x.notice in (select value from json_each($1))";
+
+/// What became of these, one after the other.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn outcomes(conn: &mut SqliteConnection, of: &[NoticeId]) -> sqlx::Result<Vec<Outcome>> {
+    let numbers: Vec<i64> = of.iter().map(|n| n.0).collect();
+    sqlx::query_as(OUTCOMES).bind(Json(numbers)).fetch_all(conn).await
+}
