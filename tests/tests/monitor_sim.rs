@@ -3,6 +3,8 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
+#[path = "monitor/dice.rs"]
+mod dice;
 #[path = "monitor/model.rs"]
 mod model;
 #[path = "monitor/world.rs"]
@@ -12,6 +14,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dice::{Dice, seeds};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{Check, HostSpec, RoutePolicy, ServiceSpec, SshSpec, Threshold, Timing};
@@ -26,29 +29,6 @@ const SETTLED: Duration = Duration::from_secs(20 * 60);
 /// Silence that sleepers are allowed.
 const MAX_SILENCE: Duration = Duration::from_secs(2 * 3600);
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// SplitMix64, so that a seed means the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.roll(n) == 0
-    }
-
-    fn secs(&mut self, from: u64, to: u64) -> Duration {
-        // Whole seconds more often than not: equal times are to happen.
-        let ms = if self.one_in(3) { self.roll(1000) } else { 0 };
-        Duration::from_millis((from + self.roll(to - from)) * 1000 + ms)
-    }
-}
 
 fn services(dice: &mut Dice, spec: &HostSpec) -> Vec<ServiceSpec> {
     let mut all = Vec::new();
@@ -283,13 +263,6 @@ impl Sim {
     fn postpone(&mut self, id: HostId, lasts: Duration) {
         let now = self.world.now.mono;
         self.lives.get_mut(&id).expect("a life").next = now + lasts;
-    }
-}
-
-fn seeds() -> Vec<u64> {
-    match std::env::var("FLEETGATE_SIM_SEED") {
-        Ok(seed) => vec![seed.parse().expect("FLEETGATE_SIM_SEED is a number")],
-        Err(_) => (1..=4).collect(),
     }
 }
 

@@ -157,6 +157,8 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::FirstHandshake => ("tunnel.first_handshake", nothing),
         EventKind::FellAsleep => ("host.asleep", nothing),
         EventKind::Woke => ("host.awake", nothing),
+        EventKind::Unreachable => ("host.unreachable", nothing),
+        EventKind::Reachable => ("host.reachable", nothing),
         EventKind::NotificationHeld { kind, from, to, reason } => (
             "notification_held",
             serde_json::json!({ "kind": kind.name(), "from": from, "to": to, "reason": reason.name() }),

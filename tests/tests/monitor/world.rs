@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
-    Acknowledgement, Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure,
-    Downtime, EchoAnswer, Event, Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput,
-    MonitorOutput, News, Outcome, Question, Record, RemoteCommand, Route, RoutePolicy, ServiceSpec,
-    ServiceState, SshAnswer, SshFailure, SshRun, SshSpec, Ticket, Timing,
+    Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event,
+    Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News, Question, Record,
+    RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure, SshRun, SshSpec,
+    Timing,
 };
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
@@ -137,9 +137,6 @@ pub struct Kept {
     pub messages: Vec<Message>,
     pub pins: Vec<(HostId, String)>,
     pub samples: usize,
-    pub acks: Vec<(HostId, Option<String>, Acknowledgement)>,
-    pub downtimes: BTreeMap<Id, Downtime>,
-    pub replies: Vec<(Ticket, Outcome)>,
 }
 
 pub struct World {
@@ -216,30 +213,6 @@ impl World {
         self.input(MonitorInput::Remove(id));
     }
 
-    /// The API commits first and then tells the monitor.
-    pub fn acknowledge(&mut self, host: HostId, service: Option<&str>, ack: Acknowledgement) {
-        let service = service.map(str::to_owned);
-        self.kept.acks.retain(|(h, s, _)| (*h, s) != (host, &service));
-        self.kept.acks.push((host, service.clone(), ack.clone()));
-        self.input(MonitorInput::Acknowledge { host, service, ack });
-    }
-
-    pub fn unacknowledge(&mut self, host: HostId, service: Option<&str>) {
-        let service = service.map(str::to_owned);
-        self.kept.acks.retain(|(h, s, _)| (*h, s) != (host, &service));
-        self.input(MonitorInput::Unacknowledge { host, service });
-    }
-
-    pub fn plan_downtime(&mut self, downtime: Downtime) {
-        self.kept.downtimes.insert(downtime.id, downtime.clone());
-        self.input(MonitorInput::Downtime(Box::new(downtime)));
-    }
-
-    pub fn cancel_downtime(&mut self, id: Id) {
-        self.kept.downtimes.remove(&id);
-        self.input(MonitorInput::CancelDowntime(id));
-    }
-
     pub fn check_now(&mut self, host: HostId, service: Option<&str>) {
         self.input(MonitorInput::CheckNow { host, service: service.map(str::to_owned) });
     }
@@ -282,9 +255,6 @@ impl World {
         self.coming.retain(|_, h| !matches!(h, Happening::Answer(..)));
         self.open.clear();
         self.lose_sessions(Duration::ZERO);
-        for downtime in self.kept.downtimes.values() {
-            self.monitor.handle(MonitorInput::Downtime(Box::new(downtime.clone())), self.now);
-        }
         let memories: Vec<HostMemory> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
         self.monitor.restore(memories, self.now);
         self.drain();
@@ -311,13 +281,7 @@ impl World {
             spec: spec.clone(),
             state: self.kept.hosts.get(&spec.id).cloned(),
             services: mine.map(|(_, state)| state.clone()).collect(),
-            acknowledged: self
-                .kept
-                .acks
-                .iter()
-                .filter(|a| a.0 == spec.id)
-                .map(|a| (a.1.clone(), a.2.clone()))
-                .collect(),
+            acknowledged: Vec::new(),
         }
     }
 
@@ -445,8 +409,7 @@ impl World {
             }
             Record::Event(event) => self.kept.events.push(event),
             Record::Message(message) => self.kept.messages.push(message),
-            Record::AckEnded(id, _) => self.kept.acks.retain(|(_, _, ack)| ack.id != id),
-            Record::Reply(ticket, outcome) => self.kept.replies.push((ticket, outcome)),
+            Record::AckEnded(..) | Record::Reply(..) => unreachable!("nobody asked for it"),
             Record::Pinned { host, fingerprint } => {
                 self.kept.pins.push((host, fingerprint.clone()));
                 if let Some(device) = self.devices.get_mut(&host) {

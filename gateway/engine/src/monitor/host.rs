@@ -15,6 +15,7 @@ use crate::wire::{
 
 use super::downtime::Window;
 use super::liveness::Liveness;
+use super::parents::Reach;
 use super::reach::Paths;
 use super::service::{Run, Service, ahead};
 use super::session::Session;
@@ -43,8 +44,11 @@ pub struct Host {
     pub(super) voice: Voice<HostStatus>,
     /// Downtimes that are for this host.
     pub(super) windows: Vec<Window>,
-    /// Any parent is there, or it has none.
-    pub(super) reachable: bool,
+    pub(super) reach: Reach,
+    /// Since the first failure of this row of them.
+    pub(super) failing_since: Option<Mono>,
+    /// It failed, and its parents are to be asked.
+    pub(super) wants_parents: bool,
 
     /// When its own check is due.
     pub(super) planned: Option<Mono>,
@@ -81,12 +85,10 @@ impl Host {
     /// Continues where an earlier run was. `away`: nobody watched for longer than an interval.
     pub fn restored(memory: HostMemory, away: bool, windows: Vec<Window>, turn: &mut Turn<'_>) -> Host {
         let HostMemory { spec, state, services, acknowledged } = memory;
-        let Some(state) = state else {
-            let planned = Some(turn.next(spec.id, &spec.timing).regular);
-            return Host { planned, windows, ..Host::blank(spec, turn.now) };
-        };
         let mut host = Host { windows, ..Host::blank(spec, turn.now) };
-        host.recall(state, away, turn.now);
+        if let Some(state) = state {
+            host.recall(state, away, turn.now);
+        }
         host.recall_services(services, turn.now);
         host.recall_acks(acknowledged, turn);
         host.came = host.must_have_come();
@@ -107,7 +109,9 @@ impl Host {
             output: String::new(),
             voice: Voice::default(),
             windows: Vec::new(),
-            reachable: true,
+            reach: Reach::FREE,
+            failing_since: None,
+            wants_parents: false,
             planned: None,
             newer_than: None,
             check: None,
@@ -132,6 +136,8 @@ impl Host {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
         (self.source, self.output) = (state.source, state.output);
+        self.reach.reachable = state.reachable;
+        self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
         self.voice = Voice::restored(state.notified, state.voice, now);
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
@@ -166,7 +172,7 @@ impl Host {
     fn resume_plans(&mut self, turn: &mut Turn<'_>) {
         let (id, timing) = (self.spec.id, self.spec.timing);
         self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, turn));
-        self.stale |= is_outdated(self.last_check, &timing, turn.now);
+        self.stale |= !self.is_only_told_of() && is_outdated(self.last_check, &timing, turn.now);
         let mut outdated = self.stale;
         let up = self.is_watched();
         for i in 0..self.services.len() {
@@ -248,6 +254,7 @@ impl Host {
     /// Starts what is due. The host's own check comes first: what it proves spares the others
     /// theirs, and what it refutes need not be asked.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        self.end_doubt(turn);
         self.find_silence(turn);
         self.speak_due(turn);
         if self.check.is_none() && self.planned.is_some_and(|at| at <= turn.now.mono) {
@@ -266,7 +273,7 @@ impl Host {
     /// When something is to be started or said next. While the host's own check runs, no other is
     /// started.
     pub fn wake_at(&self) -> Option<Mono> {
-        let voices = self.voices_due().into_iter().chain(self.next_silence()).min();
+        let voices = self.voices_due().into_iter().chain(self.next_silence()).chain(self.doubt_ends()).min();
         if self.check.is_some() {
             return voices;
         }
@@ -292,13 +299,15 @@ impl Host {
 
     /// Its services can answer.
     pub(super) fn is_watched(&self) -> bool {
-        self.track.status == HostStatus::Up && !self.asleep
+        let there = self.track.status == HostStatus::Up && !self.asleep;
+        there && self.reach.reachable && !self.voice.awaits_result()
     }
 
     /// Why nothing can be told of the host itself.
     pub(super) fn silence(&self) -> Option<HeldReason> {
         match () {
-            () if !self.reachable => Some(HeldReason::Unreachable),
+            () if !self.reach.reachable => Some(HeldReason::Unreachable),
+            () if self.reach.in_doubt => Some(HeldReason::ParentInDoubt),
             () if self.asleep || self.stale => Some(HeldReason::NotCurrent),
             () => None,
         }
@@ -308,7 +317,7 @@ impl Host {
     pub(super) fn silence_over_services(&self) -> Option<HeldReason> {
         match () {
             () if self.track.hard == HostStatus::Down => Some(HeldReason::HostDown),
-            () if !self.reachable => Some(HeldReason::Unreachable),
+            () if !self.reach.reachable => Some(HeldReason::Unreachable),
             () => None,
         }
     }
@@ -351,7 +360,6 @@ impl Host {
 
     /// The host is back: what was left alone is checked promptly, with fresh attempts.
     pub(super) fn resume_services(&mut self, at: Mono) {
-        self.excuse_silence(at);
         for i in 0..self.services.len() {
             let service = &self.services[i];
             if service.is_idle() && (service.stale || service.planned.is_none()) && self.can_start(i) {
@@ -409,7 +417,7 @@ impl Host {
             kind: self.track.kind,
             attempt: self.track.attempt,
             hard: self.track.hard,
-            reachable: self.reachable,
+            reachable: self.reach.reachable,
             stale: self.stale,
             asleep: self.asleep,
             since: self.since,

@@ -24,6 +24,7 @@ pub mod flapping;
 mod host;
 mod liveness;
 mod news;
+mod parents;
 mod passive;
 pub mod profile;
 mod reach;
@@ -41,6 +42,7 @@ mod voice;
 
 use downtime::Window;
 use host::Host;
+use parents::Family;
 use schedule::Agenda;
 use turn::{Asker, Desk, Turn};
 
@@ -79,6 +81,7 @@ pub struct Monitor {
     /// When the next call was due, at the latest.
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
+    family: Family,
     /// Both clocks at the last call.
     last: Option<Now>,
 }
@@ -94,6 +97,7 @@ impl Monitor {
             desk: Desk::new(seed),
             expected: None,
             downtimes: BTreeMap::new(),
+            family: Family::default(),
             last: None,
         }
     }
@@ -108,6 +112,9 @@ impl Monitor {
             let windows = self.windows(&memory.spec);
             let host = Host::restored(memory, long_away, windows, &mut self.desk.turn(now));
             self.adopt(host);
+        }
+        for id in self.ids() {
+            self.refresh(id, now);
         }
     }
 
@@ -166,14 +173,17 @@ impl Monitor {
     /// Lets one host act, and plans it anew.
     fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
         if let Some(host) = self.hosts.get_mut(&id) {
+            let before = host.stands();
             act(host, &mut self.desk.turn(now));
             self.agenda.set(id, host.wake_at());
+            self.spread(id, before, now);
         }
     }
 
     fn adopt(&mut self, host: Host) {
         let id = host.id();
         self.link(id, host.peer());
+        self.family.add(id, &host.spec.parents);
         self.agenda.set(id, host.wake_at());
         self.hosts.insert(id, host);
     }
@@ -215,6 +225,9 @@ impl Monitor {
         let (id, peer) = (spec.id, spec.peer);
         let before = self.hosts.get(&id).map(Host::peer);
         if let Some(before) = before {
+            let parents = (self.parents(id), spec.parents.clone());
+            self.family.remove(id, &parents.0);
+            self.family.add(id, &parents.1);
             self.unlink(id, before);
             let windows = self.windows(&spec);
             self.with(id, now, |host, turn| {
@@ -226,6 +239,11 @@ impl Monitor {
             let windows = self.windows(&spec);
             self.adopt(Host::new(spec, windows, now));
         }
+        self.refresh(id, now);
+    }
+
+    fn parents(&self, id: HostId) -> Vec<HostId> {
+        self.hosts.get(&id).map(|host| host.spec.parents.clone()).unwrap_or_default()
     }
 
     /// The reply follows all that the result causes.
@@ -267,6 +285,10 @@ impl Monitor {
         self.agenda.set(id, None);
         if let Some(host) = self.hosts.remove(&id) {
             self.unlink(id, host.peer());
+            self.family.remove(id, &host.spec.parents);
+        }
+        for child in self.family.children(id) {
+            self.refresh(child, now);
         }
     }
 

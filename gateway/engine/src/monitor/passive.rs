@@ -86,8 +86,14 @@ impl Host {
         records.into_iter().for_each(|record| turn.record(record));
     }
 
-    fn expects_results(&self) -> bool {
-        self.reachable && !self.asleep && self.track.hard != HostStatus::Down
+    pub(super) fn expects_results(&self) -> bool {
+        self.reach.reachable && !self.asleep && self.track.hard != HostStatus::Down
+    }
+
+    /// There is no way to ask it, and somebody else sends its results.
+    pub(super) fn is_only_told_of(&self) -> bool {
+        let asked = self.paths.peer.is_some() || self.paths.inner.is_some() || self.paths.direct.is_some();
+        !asked && self.source == SENT
     }
 
     /// Silence so far could not be helped.

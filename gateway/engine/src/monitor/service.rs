@@ -156,7 +156,8 @@ impl Service {
     }
 
     pub fn mark_outdated(&mut self, timing: &Timing, now: Now) -> bool {
-        is_outdated(self.last_check, timing, now) && self.mark_stale()
+        let asked = self.spec.check != Check::Passive;
+        asked && is_outdated(self.last_check, timing, now) && self.mark_stale()
     }
 
     /// Is checked again at `at`, after it was left alone.
@@ -316,6 +317,7 @@ fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: Of<'a>, now: Now) -> Scene<
         windows: of.windows,
         service: Some(&spec.name),
         covered: of.covered,
+        current: !stale,
         silence: of.silence.or(stale.then_some(HeldReason::NotCurrent)),
         cancelled: of.cancelled,
     }

@@ -226,7 +226,8 @@ pub fn host_scene<'a>(
     now: Now,
 ) -> Scene<'a> {
     let (rules, service, covered) = (&spec.alerting, None, false);
-    Scene { now, rules, windows, service, covered, silence, cancelled: false }
+    let current = silence != Some(HeldReason::NotCurrent);
+    Scene { now, rules, windows, service, covered, current, silence, cancelled: false }
 }
 
 /// What a host is for its services.

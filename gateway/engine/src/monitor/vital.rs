@@ -105,6 +105,9 @@ impl Host {
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => self.found_dead("none", text, turn),
+            Verdict::Unclear if self.is_only_told_of() => {
+                self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+            }
             Verdict::Unclear => self.inconclusive(turn),
         }
         self.settle_held(turn);
@@ -151,6 +154,9 @@ impl Host {
         turn: &mut Turn<'_>,
     ) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
+        if !self.expects_results() {
+            self.excuse_silence(turn.now.mono);
+        }
         self.good_at = self.good_at.max(Some(proof));
         if std::mem::take(&mut self.asleep) {
             self.event(EventKind::Woke, "it was heard from again", text.clone(), turn);
@@ -179,7 +185,8 @@ impl Host {
         let change = self.track.apply(status, self.spec.timing.attempts);
         self.since = if before == self.track.status { self.since } else { turn.now.wall };
         (self.output, self.stale, self.last_check) = (text, false, Some(turn.now.wall));
-        let next = turn.next(self.spec.id, &self.spec.timing);
+        self.note_failing(turn);
+        let next = turn.next(self.spec.id, &self.pace());
         self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
         let covered = self.voice.in_downtime();
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
@@ -210,7 +217,7 @@ impl Host {
     fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
         let news = !self.asleep;
         self.asleep = true;
-        self.planned = Some(turn.next(self.spec.id, &self.spec.timing).regular);
+        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
         if news {
             turn.record(self.row(turn.now));
             self.event(EventKind::FellAsleep, "it may be silent for a while", text, turn);
@@ -222,7 +229,7 @@ impl Host {
     fn inconclusive(&mut self, turn: &mut Turn<'_>) {
         let news = !self.stale && self.track.status != HostStatus::Pending;
         self.stale |= news;
-        self.planned = Some(turn.next(self.spec.id, &self.spec.timing).regular);
+        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
         if news {
             turn.record(self.row(turn.now));
         }

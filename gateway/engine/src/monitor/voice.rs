@@ -24,6 +24,8 @@ pub struct Scene<'a> {
     pub service: Option<&'a str>,
     /// The host is in a downtime, which covers its services.
     pub covered: bool,
+    /// What is known is the newest that could be; else it begins nothing.
+    pub current: bool,
     /// Why nothing can be told at all.
     pub silence: Option<HeldReason>,
     /// A downtime was taken away just now.
@@ -116,6 +118,15 @@ impl<S: Level> Voice<S> {
         self.due
     }
 
+    /// What is known is from a time when it could not be told: only a newer result counts.
+    pub fn await_result(&mut self) {
+        self.awaits_result = true;
+    }
+
+    pub fn awaits_result(&self) -> bool {
+        self.awaits_result
+    }
+
     /// A result was applied to `track`; `before` is what was shown.
     pub fn hear(
         &mut self,
@@ -193,7 +204,7 @@ impl<S: Level> Voice<S> {
 
     /// What the calendar alone decides: downtimes, and the end of an acknowledgement.
     fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
-        let failing = track.status.is_problem() && scene.silence != Some(HeldReason::NotCurrent);
+        let failing = track.status.is_problem() && scene.current;
         let own = self.begun.see(scene.own(), failing, scene.now.wall);
         self.in_downtime = own || scene.covered;
         if own != self.own_downtime {

@@ -306,6 +306,10 @@ pub enum EventKind {
     FellAsleep,
     /// Heard from after that.
     Woke,
+    /// All its parents are down.
+    Unreachable,
+    /// One of them is there again.
+    Reachable,
     /// A message that was not sent.
     NotificationHeld {
         kind: MessageKind,

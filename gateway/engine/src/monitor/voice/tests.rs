@@ -58,6 +58,7 @@ impl Stage {
             windows: &self.windows,
             service: Some("disk"),
             covered: self.covered,
+            current: true,
             silence: self.silence,
             cancelled: false,
         };

@@ -1,0 +1,204 @@
+//! Parents: what stands before a host, by SEMANTICS 8.
+//!
+//! A host is reachable while any of its parents is there, or it has none. A soft failure of a parent
+//! is ignored, and one that was never checked counts as fine. While a host is unreachable its
+//! results are kept, its checks are slow and nothing is told of it; after that a newer result is
+//! waited for. A host that fails has its parents asked at once, and is not told of before one of
+//! them is proved to have outlived its failure. That no host stands before itself is the store's
+//! promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::id::HostId;
+use crate::time::{Mono, Now};
+use crate::wire::{EventKind, HostStatus, Timing};
+
+use super::Monitor;
+use super::host::Host;
+use super::status::Level;
+use super::turn::Turn;
+
+/// What is unreachable is checked so much more rarely: it is not expected to answer.
+const SLOWER: u32 = 5;
+/// Parents that say nothing about themselves for so long hold nothing back any more: longer than any
+/// usual retries take.
+const MAX_DOUBT: Duration = Duration::from_secs(300);
+
+/// How a host stands to its parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    pub reachable: bool,
+    /// It fails, and no parent is known to have outlived that.
+    pub in_doubt: bool,
+}
+
+/// Who stands behind whom.
+#[derive(Debug, Default)]
+pub struct Family(BTreeMap<HostId, BTreeSet<HostId>>);
+
+impl Family {
+    pub fn add(&mut self, child: HostId, parents: &[HostId]) {
+        for parent in parents {
+            self.0.entry(*parent).or_default().insert(child);
+        }
+    }
+
+    pub fn remove(&mut self, child: HostId, parents: &[HostId]) {
+        for parent in parents {
+            if let Some(children) = self.0.get_mut(parent) {
+                children.remove(&child);
+                if children.is_empty() {
+                    self.0.remove(parent);
+                }
+            }
+        }
+    }
+
+    pub fn children(&self, parent: HostId) -> Vec<HostId> {
+        self.0.get(&parent).into_iter().flatten().copied().collect()
+    }
+}
+
+/// What of a host concerns its children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    blocks: bool,
+    good_at: Option<Mono>,
+}
+
+impl Monitor {
+    /// After a host has acted: those behind it look again, and what it wants of its parents is asked.
+    pub(super) fn spread(&mut self, id: HostId, before: Standing, now: Now) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        let (after, wants) = (host.stands(), host.take_wants_parents());
+        if before != after {
+            for child in self.family.children(id) {
+                self.refresh(child, now);
+                if self.hosts.get(&child).is_some_and(|child| child.reach.in_doubt) {
+                    self.ask_parents(child, now);
+                }
+            }
+        }
+        if wants {
+            self.ask_parents(id, now);
+        }
+    }
+
+    /// Holds a host against its parents.
+    pub(super) fn refresh(&mut self, id: HostId, now: Now) {
+        let Some(host) = self.hosts.get(&id) else {
+            return;
+        };
+        let reach = self.reach(host, now);
+        if reach != host.reach {
+            self.with(id, now, |host, turn| host.set_reach(reach, turn));
+        }
+    }
+
+    fn reach(&self, host: &Host, now: Now) -> Reach {
+        let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
+        if parents.peek().is_none() {
+            return Reach::FREE;
+        }
+        let there: Vec<&Host> = parents.filter(|parent| !parent.stands().blocks).collect();
+        let since = host.failing_since.filter(|since| now.mono.since(*since) < MAX_DOUBT);
+        let outlived = |since: Mono| there.iter().any(|parent| parent.was_there_at(since));
+        Reach { reachable: !there.is_empty(), in_doubt: since.is_some_and(|since| !outlived(since)) }
+    }
+
+    fn ask_parents(&mut self, id: HostId, now: Now) {
+        self.refresh(id, now);
+        let Some(host) = self.hosts.get(&id).filter(|host| host.reach.in_doubt) else {
+            return;
+        };
+        let (parents, since) = (host.spec.parents.clone(), host.failing_since);
+        for parent in parents {
+            self.with(parent, now, |parent, turn| parent.prove_itself(since, turn));
+        }
+    }
+}
+
+impl Reach {
+    /// Nothing stands before it.
+    pub const FREE: Reach = Reach { reachable: true, in_doubt: false };
+}
+
+impl Host {
+    pub(super) fn stands(&self) -> Standing {
+        let blocks = self.track.hard == HostStatus::Down || self.asleep || !self.reach.reachable;
+        Standing { blocks, good_at: self.good_at }
+    }
+
+    /// What was never checked counts as fine.
+    fn was_there_at(&self, since: Mono) -> bool {
+        self.track.status == HostStatus::Pending || self.good_at.is_some_and(|at| at >= since)
+    }
+
+    /// Keeps since when it fails, and wants its parents asked for each failure.
+    pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
+        let failing = self.track.status.is_problem();
+        self.wants_parents = failing && !self.spec.parents.is_empty();
+        if !failing {
+            (self.failing_since, self.reach.in_doubt) = (None, false);
+        } else if self.failing_since.is_none() {
+            // What is told in this same moment would be too early.
+            (self.failing_since, self.reach.in_doubt) = (Some(turn.now.mono), self.wants_parents);
+        }
+    }
+
+    fn take_wants_parents(&mut self) -> bool {
+        std::mem::take(&mut self.wants_parents)
+    }
+
+    /// When a doubt ends by itself.
+    pub(super) fn doubt_ends(&self) -> Option<Mono> {
+        self.failing_since.filter(|_| self.reach.in_doubt).map(|since| since + MAX_DOUBT)
+    }
+
+    pub(super) fn end_doubt(&mut self, turn: &mut Turn<'_>) {
+        if self.reach.in_doubt && self.doubt_ends().is_some_and(|at| at <= turn.now.mono) {
+            self.set_reach(Reach { in_doubt: false, ..self.reach }, turn);
+        }
+    }
+
+    fn set_reach(&mut self, reach: Reach, turn: &mut Turn<'_>) {
+        let before = std::mem::replace(&mut self.reach, reach);
+        match (before.reachable, reach.reachable) {
+            (true, false) => {
+                self.event(EventKind::Unreachable, "all its parents are down", String::new(), turn);
+                turn.record(self.row(turn.now));
+                self.suspend_all(turn);
+            }
+            (false, true) => {
+                self.voice.await_result();
+                self.planned = Some(turn.soon(self.soon()));
+                self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
+                turn.record(self.row(turn.now));
+            }
+            _ => {}
+        }
+        self.review_all(false, turn);
+    }
+
+    /// One behind it fails: only what is newer than that failure proves anything.
+    fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
+        let known = since.is_some_and(|since| self.was_there_at(since));
+        if self.check.is_none() && !known && !self.track.status.is_problem() {
+            self.planned = Some(turn.now.mono);
+            self.newer_than = since;
+        }
+    }
+
+    /// The pace of its own check.
+    pub(super) fn pace(&self) -> Timing {
+        let timing = self.spec.timing;
+        if self.reach.reachable {
+            return timing;
+        }
+        let interval = timing.interval.saturating_mul(SLOWER);
+        Timing { interval, retry: interval, ..timing }
+    }
+}

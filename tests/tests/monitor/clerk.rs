@@ -1,0 +1,397 @@
+//! A clerk who follows the words of the semantics with pencil and paper: looks at everything each
+//! second, keeps whole histories, and plans nothing.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub attempts: u32,
+    pub volatile: bool,
+    /// Low and high, in percent.
+    pub flapping: Option<(u64, u64)>,
+    /// Seconds; 0: once.
+    pub interval: u64,
+    pub delay: u64,
+    pub states: Vec<u8>,
+    /// Seconds; 0: none.
+    pub freshness: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub service: Option<String>,
+    pub start: u64,
+    pub end: u64,
+    pub duration: Option<u64>,
+}
+
+/// What was told last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    Well,
+    Bad(u8),
+    Flapping,
+}
+
+#[derive(Debug)]
+struct Sheet {
+    rules: Rules,
+    is_host: bool,
+    /// Every result ever.
+    results: Vec<u8>,
+    hard: Option<u8>,
+    failures: u32,
+    flapping: bool,
+    told: Told,
+    /// Since when the hard state is bad.
+    bad_since: Option<u64>,
+    reminded: Option<u64>,
+    ack: Option<(bool, Option<u64>)>,
+    newest: Option<u64>,
+    heard: u64,
+    silent: bool,
+    /// What is shown is from before its host went away.
+    old: bool,
+    /// The newest result came while its host was down.
+    in_the_dark: bool,
+    /// Flexible plans that have begun, and until when.
+    begun: BTreeMap<i64, u64>,
+    in_downtime: bool,
+}
+
+#[derive(Debug)]
+pub struct Clerk {
+    host: Sheet,
+    services: BTreeMap<String, Sheet>,
+    plans: BTreeMap<i64, Plan>,
+    said: Vec<String>,
+    now: u64,
+}
+
+impl Sheet {
+    fn new(rules: Rules, is_host: bool) -> Sheet {
+        Sheet {
+            rules,
+            is_host,
+            results: Vec::new(),
+            hard: None,
+            failures: 0,
+            flapping: false,
+            told: Told::Well,
+            bad_since: None,
+            reminded: None,
+            ack: None,
+            newest: None,
+            heard: 0,
+            silent: false,
+            old: false,
+            in_the_dark: false,
+            begun: BTreeMap::new(),
+            in_downtime: false,
+        }
+    }
+
+    fn shown(&self) -> Option<u8> {
+        self.results.last().copied()
+    }
+
+    fn is_bad(&self) -> bool {
+        self.shown().is_some_and(|code| code != 0)
+    }
+
+    fn is_soft(&self) -> bool {
+        self.is_bad() && self.hard != self.shown()
+    }
+
+    fn hard_is_bad(&self) -> bool {
+        self.hard.is_some_and(|code| code != 0)
+    }
+
+    /// SEMANTICS 4.
+    fn count(&mut self, code: u8, at_once: bool) {
+        let was_hard_bad = self.hard_is_bad();
+        self.results.push(code);
+        self.failures = if code == 0 { 0 } else { self.failures + 1 };
+        if code == 0 || was_hard_bad || at_once || self.failures >= self.rules.attempts {
+            self.hard = Some(code);
+        }
+    }
+
+    /// SEMANTICS 7, in 95ths of a weight.
+    fn see_flapping(&mut self) {
+        let Some((low, high)) = self.rules.flapping else { return };
+        let last: Vec<u8> = self.results.iter().rev().take(21).rev().copied().collect();
+        let offset = 20 - (last.len() - 1);
+        let changes = last.windows(2).enumerate().filter(|(_, w)| w[0] != w[1]);
+        let weights: u64 = changes.map(|(i, _)| 76 + 2 * (offset + i) as u64).sum();
+        // percent = weights / 95 / 20 * 100
+        self.flapping = if self.flapping { weights > low * 19 } else { weights > high * 19 };
+    }
+
+    fn word(&self, code: u8) -> &'static str {
+        match (self.is_host, code) {
+            (true, 0) => "up",
+            (true, _) => "down",
+            (false, code) => ["ok", "warning", "critical", "unknown"][code as usize],
+        }
+    }
+
+    fn told_word(&self) -> &'static str {
+        match self.told {
+            Told::Bad(code) => self.word(code),
+            Told::Well | Told::Flapping => self.word(0),
+        }
+    }
+}
+
+impl Clerk {
+    pub fn new(host: Rules, services: BTreeMap<String, Rules>) -> Clerk {
+        Clerk {
+            host: Sheet::new(host, true),
+            services: services.into_iter().map(|(n, r)| (n, Sheet::new(r, false))).collect(),
+            plans: BTreeMap::new(),
+            said: Vec::new(),
+            now: 0,
+        }
+    }
+
+    pub fn start(&mut self, t: u64) {
+        self.now = t;
+        self.services.values_mut().for_each(|s| s.heard = t);
+    }
+
+    pub fn run_to(&mut self, t: u64) {
+        while self.now < t {
+            self.now += 1;
+            self.look();
+        }
+    }
+
+    pub fn restart(&mut self, t: u64) {
+        self.now = t;
+        self.services.values_mut().for_each(|s| s.heard = t);
+        self.look();
+    }
+
+    pub fn take_said(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said)
+    }
+
+    fn sheet(&mut self, service: Option<&str>) -> &mut Sheet {
+        match service {
+            None => &mut self.host,
+            Some(name) => self.services.get_mut(name).expect("a service of ours"),
+        }
+    }
+
+    fn read(&self, service: Option<&str>) -> &Sheet {
+        service.map_or(&self.host, |name| &self.services[name])
+    }
+
+    pub fn shown(&self, service: Option<&str>) -> Option<u8> {
+        self.read(service).shown()
+    }
+
+    /// Status, whether hard, attempt.
+    pub fn state(&self, service: Option<&str>) -> (Option<u8>, bool, u32) {
+        let sheet = self.read(service);
+        let attempt = sheet.failures.clamp(1, sheet.rules.attempts);
+        let attempt = if sheet.silent { sheet.rules.attempts } else { attempt };
+        let attempt = if sheet.hard_is_bad() && sheet.is_bad() { sheet.rules.attempts } else { attempt };
+        (sheet.shown(), !sheet.is_soft(), attempt)
+    }
+
+    /// Flapping, in downtime, acknowledged.
+    pub fn marks(&self, service: Option<&str>) -> (bool, bool, bool) {
+        let sheet = self.read(service);
+        (sheet.flapping, sheet.in_downtime, sheet.ack.is_some())
+    }
+
+    pub fn plan(&mut self, id: i64, plan: Plan, t: u64) {
+        self.now = t;
+        self.plans.insert(id, plan);
+        self.look();
+    }
+
+    pub fn cancel(&mut self, id: i64, t: u64) {
+        self.now = t;
+        self.plans.remove(&id);
+        self.look();
+    }
+
+    pub fn acknowledge(&mut self, service: Option<&str>, ack: Option<(bool, Option<u64>)>, t: u64) {
+        self.now = t;
+        self.sheet(service).ack = ack;
+        self.look();
+    }
+
+    /// Whether it is taken.
+    pub fn submit(&mut self, service: Option<&str>, code: u8, stamp: u64, t: u64) -> bool {
+        self.now = t;
+        let stamp = stamp.min(t);
+        if self.sheet(service).newest.is_some_and(|newest| stamp < newest) {
+            return false;
+        }
+        let code = match service {
+            None if code <= 1 => 0,
+            None => 2,
+            Some(_) => code,
+        };
+        let host_was_down = self.host.hard_is_bad();
+        let sheet = self.sheet(service);
+        (sheet.newest, sheet.heard, sheet.silent) = (Some(stamp), t, false);
+        self.result(service, code, false);
+        match (service, host_was_down, self.host.hard_is_bad()) {
+            // What was known of them is from before.
+            (None, _, true) => self.services.values_mut().for_each(|s| s.old = s.shown().is_some()),
+            // Silence while it was away means nothing.
+            (None, true, false) => self.services.values_mut().for_each(|s| s.heard = s.heard.max(t)),
+            _ => {}
+        }
+        self.look();
+        true
+    }
+
+    fn result(&mut self, service: Option<&str>, code: u8, at_once: bool) {
+        let (now, dark) = (self.now, service.is_some() && self.host.hard_is_bad());
+        let sheet = self.sheet(service);
+        let before = sheet.shown();
+        sheet.count(code, at_once);
+        sheet.see_flapping();
+        (sheet.old, sheet.in_the_dark) = (false, dark);
+        sheet.bad_since = if sheet.hard_is_bad() { sheet.bad_since.or(Some(now)) } else { None };
+        if code == 0 || sheet.ack.is_some_and(|(sticky, _)| !sticky) && before != Some(code) {
+            sheet.ack = None;
+        }
+        self.look_at_time();
+        let sheet = self.read(service);
+        let again = sheet.rules.volatile && !sheet.flapping && !sheet.is_soft() && sheet.hard_is_bad();
+        if again && sheet.told == Told::Bad(code) && !self.is_held(service, true, code) {
+            self.say(service, "problem", sheet.word(code), sheet.word(code));
+            self.sheet(service).reminded = Some(now);
+        }
+    }
+
+    fn say(&mut self, service: Option<&str>, kind: &str, from: &str, to: &str) {
+        let object = service.unwrap_or("host");
+        self.said.push(format!("{} {object} {kind} {from}>{to}", self.now));
+    }
+
+    fn names(&self) -> Vec<Option<String>> {
+        std::iter::once(None).chain(self.services.keys().cloned().map(Some)).collect()
+    }
+
+    /// Once a second, and after whatever happens.
+    fn look(&mut self) {
+        self.look_at_silence();
+        self.look_at_time();
+        for name in self.names() {
+            self.tell(name.as_deref());
+        }
+    }
+
+    fn look_at_silence(&mut self) {
+        if self.host.hard_is_bad() {
+            return;
+        }
+        for name in self.services.keys().cloned().collect::<Vec<_>>() {
+            let sheet = &self.services[&name];
+            let over = sheet.rules.freshness > 0 && self.now >= sheet.heard + sheet.rules.freshness;
+            if over && !sheet.silent {
+                self.sheet(Some(&name)).silent = true;
+                self.result(Some(&name), 3, true);
+            }
+        }
+    }
+
+    /// Downtimes and acknowledgements, of the host first: it covers its services.
+    fn look_at_time(&mut self) {
+        let now = self.now;
+        for name in self.names() {
+            let own: Vec<(i64, Plan)> = self
+                .plans
+                .iter()
+                .filter(|(_, p)| p.service == name)
+                .map(|(id, p)| (*id, p.clone()))
+                .collect();
+            let covered = name.is_some() && self.host.in_downtime;
+            let sheet = self.sheet(name.as_deref());
+            let mut inside = covered;
+            for (id, plan) in own {
+                let open = plan.start <= now && now < plan.end;
+                match plan.duration {
+                    None => inside |= open,
+                    Some(duration) => {
+                        if open && sheet.is_bad() && !sheet.old && !sheet.begun.contains_key(&id) {
+                            sheet.begun.insert(id, now + duration);
+                        }
+                        inside |= sheet.begun.get(&id).is_some_and(|until| now < *until);
+                    }
+                }
+            }
+            sheet.in_downtime = inside;
+            if sheet.ack.is_some_and(|(_, expires)| expires.is_some_and(|at| at <= now)) {
+                sheet.ack = None;
+            }
+        }
+    }
+
+    /// SEMANTICS 6.
+    fn is_held(&self, service: Option<&str>, problem: bool, code: u8) -> bool {
+        let sheet = self.read(service);
+        let host_speaks = service.is_some() && self.host.hard_is_bad();
+        let early =
+            sheet.told == Told::Well && sheet.bad_since.is_some_and(|t| self.now < t + sheet.rules.delay);
+        let unwanted = !sheet.rules.states.contains(&code) || sheet.ack.is_some() || early;
+        host_speaks || sheet.old || sheet.in_the_dark || sheet.in_downtime || problem && unwanted
+    }
+
+    fn tell(&mut self, service: Option<&str>) {
+        let now = self.now;
+        let sheet = self.read(service);
+        let (told, hard) = (sheet.told, sheet.hard.unwrap_or(0));
+        let (from, shown) = (sheet.told_word(), sheet.word(sheet.shown().unwrap_or(0)));
+        if sheet.flapping {
+            if told != Told::Flapping && !self.is_held(service, false, 0) {
+                self.say(service, "flapping_start", from, shown);
+                self.sheet(service).told = Told::Flapping;
+            }
+            self.sheet(service).reminded = None;
+            return;
+        }
+        if told == Told::Flapping && !self.is_held(service, false, 0) {
+            self.say(service, "flapping_end", from, sheet.word(hard));
+            self.sheet(service).told = Told::Well;
+        }
+        let sheet = self.read(service);
+        let (told, from) = (sheet.told, sheet.told_word());
+        let owed = if hard == 0 { Told::Well } else { Told::Bad(hard) };
+        if told != Told::Flapping
+            && !sheet.is_soft()
+            && told != owed
+            && !self.is_held(service, hard != 0, hard)
+        {
+            let kind = if hard == 0 { "recovery" } else { "problem" };
+            self.say(service, kind, from, sheet.word(hard));
+            let sheet = self.sheet(service);
+            (sheet.told, sheet.reminded) = (owed, Some(now));
+        }
+        self.remind(service, hard);
+    }
+
+    fn remind(&mut self, service: Option<&str>, hard: u8) {
+        let now = self.now;
+        let sheet = self.read(service);
+        let owed = hard != 0 && sheet.told == Told::Bad(hard) && !sheet.is_soft() && sheet.rules.interval > 0;
+        if !owed || self.is_held(service, true, hard) {
+            self.sheet(service).reminded = None;
+            return;
+        }
+        let (from, interval, word) = (sheet.reminded.unwrap_or(now), sheet.rules.interval, sheet.word(hard));
+        self.sheet(service).reminded = Some(from);
+        if now >= from + interval {
+            self.say(service, "reminder", word, word);
+            self.sheet(service).reminded = Some(now);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Sites behind a router, in seconds: whatever fails at once, what stands behind something that is
+//! down is told to nobody, and what is still down when that is back is told once.
+//!
+//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+
+#[path = "monitor/dice.rs"]
+mod dice;
+#[path = "monitor/world.rs"]
+#[allow(dead_code, reason = "other simulations use more of it")]
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dice::{Dice, seeds};
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus};
+use world::{Truth, World, device, service, with};
+
+/// What is unreachable is asked every five minutes; three failures, and a return after that.
+const SETTLED: Duration = Duration::from_secs(30 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// What a person who knows the truth says of a host.
+#[derive(Default)]
+struct Person {
+    told_down: bool,
+}
+
+impl Person {
+    /// Nothing of what cannot be reached; else what is news.
+    fn says(&mut self, there: bool, reachable: bool) -> Option<&'static str> {
+        if !reachable || there != self.told_down {
+            return None;
+        }
+        self.told_down = !there;
+        Some(if there { "up" } else { "down" })
+    }
+}
+
+struct Site {
+    /// Two routers, of which one is enough.
+    routers: [HostId; 2],
+    /// With a tunnel of its own, behind both routers.
+    camera: HostId,
+    /// Behind the camera, reached through its tunnel.
+    nas: HostId,
+}
+
+struct Sim {
+    world: World,
+    dice: Dice,
+    sites: Vec<Site>,
+    people: BTreeMap<HostId, Person>,
+    there: BTreeMap<HostId, bool>,
+    seen: usize,
+    seed: u64,
+}
+
+impl Sim {
+    fn new(seed: u64) -> Sim {
+        let mut sim = Sim {
+            world: World::new(seed),
+            dice: Dice(seed),
+            sites: Vec::new(),
+            people: BTreeMap::new(),
+            there: BTreeMap::new(),
+            seen: 0,
+            seed,
+        };
+        sim.world.keep_asked = false;
+        for n in 0..6 {
+            let site = sim.site(n * 10 + 1);
+            sim.sites.push(site);
+        }
+        sim
+    }
+
+    fn site(&mut self, first: i64) -> Site {
+        let routers = [self.add(device(first)), self.add(device(first + 1))];
+        let ping = vec![service("ping", Check::Ping { count: 3 })];
+        let camera = self.add(HostSpec { parents: routers.to_vec(), ..with(device(first + 2), ping) });
+        let (peer, parents) = (Some(camera), vec![camera]);
+        let nas = self.add(HostSpec { peer, own_tunnel: false, parents, ..device(first + 3) });
+        Site { routers, camera, nas }
+    }
+
+    fn add(&mut self, mut spec: HostSpec) -> HostId {
+        spec.timing.attempts = 1 + self.dice.roll(4) as u32;
+        self.there.insert(spec.id, true);
+        self.world.add(spec, Truth::well())
+    }
+
+    /// Some things fail or come back in the same moment.
+    fn turn_page(&mut self) {
+        for i in 0..self.sites.len() {
+            let Site { routers, camera, nas } = self.sites[i];
+            for id in [routers[0], routers[1], camera, nas] {
+                if self.dice.one_in(3) {
+                    let there = !self.there[&id];
+                    self.there.insert(id, there);
+                }
+            }
+            let path = routers.iter().any(|id| self.there[id]);
+            for id in [routers[0], routers[1], camera, nas] {
+                let linked = id != camera || path;
+                let truth =
+                    if self.there[&id] { Truth { link: linked, ..Truth::well() } } else { Truth::off() };
+                self.world.set(id, truth);
+            }
+        }
+    }
+
+    fn disturb(&mut self) {
+        let away = self.dice.secs(1, 600);
+        match self.dice.roll(6) {
+            0 => self.world.restart(away),
+            1 => self.world.suspend(away),
+            _ => {}
+        }
+    }
+
+    fn compare(&mut self) {
+        let mut expected: Vec<String> = Vec::new();
+        for site in &self.sites {
+            let up = |id: HostId| self.there[&id];
+            let path = site.routers.iter().any(|id| up(*id));
+            let seen = up(site.camera) && path;
+            let truths = [
+                (site.routers[0], up(site.routers[0]), true),
+                (site.routers[1], up(site.routers[1]), true),
+                (site.camera, seen, path),
+                (site.nas, up(site.nas) && seen, seen),
+            ];
+            for (id, there, reachable) in truths {
+                let news = self.people.entry(id).or_default().says(there, reachable);
+                expected.extend(news.map(|to| format!("{id} {to}")));
+                let state = self.world.host(id).expect("a state");
+                assert_eq!(state.reachable, reachable, "seed {}: {id} {state:?}", self.seed);
+                let hard = if there { HostStatus::Up } else { HostStatus::Down };
+                assert!(!reachable || state.hard == hard, "seed {}: {id} {state:?}", self.seed);
+            }
+        }
+        let messages = self.world.kept.messages[self.seen..].iter();
+        let mut told: Vec<String> =
+            messages.filter(|m| m.service.is_none()).map(|m| format!("{} {}", m.host, m.to)).collect();
+        self.seen = self.world.kept.messages.len();
+        expected.sort();
+        told.sort();
+        assert_eq!(told, expected, "seed {} at {:?}", self.seed, self.world.now.mono);
+    }
+}
+
+#[test]
+fn what_stands_behind_something_that_is_down_is_told_to_nobody() {
+    for seed in seeds() {
+        let mut sim = Sim::new(seed);
+        sim.world.run(SETTLED);
+        for _ in 0..40 {
+            sim.compare();
+            sim.turn_page();
+            sim.world.run(SETTLED);
+            sim.disturb();
+            sim.world.run(SETTLED);
+        }
+        println!("seed {seed}: {} messages", sim.seen);
+        assert!(sim.seen > 60, "something must have happened");
+    }
+}
+
+#[test]
+fn a_lost_site_is_one_message_and_its_return_another() {
+    let mut world = World::new(1);
+    let router = world.add(device(1), Truth::well());
+    for raw in 2..=30 {
+        world.add(HostSpec { parents: vec![router], ..device(raw) }, Truth::well());
+    }
+    world.run(10 * MINUTE);
+    let everybody: Vec<HostId> = world.devices.keys().copied().collect();
+    everybody.iter().for_each(|id| world.set(*id, Truth::off()));
+    world.run(20 * MINUTE);
+    let told = |world: &World| -> Vec<String> {
+        world.kept.messages.iter().map(|m| format!("{} {}", m.host_name, m.to)).collect()
+    };
+    assert_eq!(told(&world), ["cam-1 down"]);
+    assert_eq!(world.kept.hosts.values().filter(|s| !s.reachable).count(), 29);
+    let dead = HostId::from_i64(7);
+    everybody.iter().filter(|id| **id != dead).for_each(|id| world.set(*id, Truth::well()));
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world)[1..], ["cam-1 up", "cam-7 down"], "what died meanwhile is told after it");
+    let lost = |kind: EventKind| world.kept.events.iter().filter(|e| e.kind == kind).count();
+    assert_eq!((lost(EventKind::Unreachable), lost(EventKind::Reachable)), (29, 29));
+}
+
+#[test]
+fn a_child_that_fails_has_its_parent_asked_before_it_is_told_of() {
+    let mut world = World::new(1);
+    let router = world.add(device(1), Truth::well());
+    let mut child = HostSpec { parents: vec![router], ..device(2) };
+    child.timing.attempts = 1;
+    let child = world.add(child, Truth::well());
+    world.run(10 * MINUTE);
+    world.asked.clear();
+    world.set(child, Truth::off());
+    world.run(3 * MINUTE);
+    let told: Vec<&str> = world.kept.messages.iter().map(|m| m.host_name.as_str()).collect();
+    assert_eq!(told, ["cam-2"]);
+    let held =
+        world.kept.events.iter().filter(|e| matches!(e.kind, EventKind::NotificationHeld { .. })).count();
+    assert_eq!(held, 1, "for the moment in which its parent was asked");
+}

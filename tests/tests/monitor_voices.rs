@@ -1,0 +1,371 @@
+//! Every message about objects whose results are sent, second by second, beside a naive model that
+//! was written from the words of the semantics: attempts, flapping, volatile, reminders, delays,
+//! filters, acknowledgements, downtimes, results out of order, silence, a host that is down, and
+//! restarts in the middle of all that.
+//!
+//! `FLEETGATE_SIM_SEED=n` runs one seed again.
+
+#[path = "monitor/clerk.rs"]
+mod clerk;
+#[path = "monitor/dice.rs"]
+#[allow(dead_code, reason = "other simulations use more of it")]
+mod dice;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clerk::{Clerk, Plan, Rules};
+use dice::{Dice, seeds};
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::wire::{
+    Acknowledgement, Alerting, Check, Downtime, Flapping, HostMemory, HostScope, HostSpec, HostState,
+    HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, Record, RoutePolicy, Scope,
+    ServiceSpec, ServiceState, SshSpec, StateType, States, Submission, Ticket, Timing,
+};
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::Status;
+
+/// Seconds on both clocks at the start of the simulation.
+const START: u64 = 1_800_000_000;
+const SERVICES: usize = 4;
+/// Lives of one seed.
+const LIVES: u64 = 5;
+const HOST: HostId = Id::from_i64(1);
+
+fn at(t: u64) -> Now {
+    Now { mono: Mono::from_secs(t), wall: Wall::from_millis(((START + t) * 1000) as i64) }
+}
+
+fn name(i: usize) -> String {
+    format!("job-{i}")
+}
+
+/// The rules of one object, by chance.
+fn rules(dice: &mut Dice) -> Rules {
+    let pick = |dice: &mut Dice, list: &[u64]| list[dice.roll(list.len() as u64) as usize];
+    Rules {
+        attempts: pick(dice, &[1, 1, 2, 3]) as u32,
+        volatile: dice.one_in(5),
+        flapping: (!dice.one_in(3)).then_some((20, pick(dice, &[30, 30, 45]))),
+        interval: pick(dice, &[0, 0, 60, 300]),
+        delay: pick(dice, &[0, 0, 0, 90]),
+        states: [&[1, 2, 3][..], &[1, 2, 3], &[2], &[2, 3]][dice.roll(4) as usize].to_vec(),
+        freshness: pick(dice, &[0, 0, 400, 1_000]),
+    }
+}
+
+fn alerting(rules: &Rules) -> Alerting {
+    let flapping = match rules.flapping {
+        Some((low, high)) => Flapping { enabled: true, low: low as f64, high: high as f64 },
+        None => Flapping { enabled: false, ..Flapping::default() },
+    };
+    let notify = Notify {
+        interval: (rules.interval > 0).then(|| Duration::from_secs(rules.interval)),
+        delay: Duration::from_secs(rules.delay),
+        states: States::of(rules.states.iter().copied()),
+        kinds: Kinds::USUAL,
+    };
+    Alerting { volatile: rules.volatile, flapping, notify }
+}
+
+fn timing(rules: &Rules) -> Timing {
+    Timing { attempts: rules.attempts, ..Timing::DEFAULT }
+}
+
+fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
+    let service = |(i, rules): (usize, &Rules)| ServiceSpec {
+        name: name(i),
+        check: Check::Passive,
+        timing: timing(rules),
+        thresholds: Vec::new(),
+        freshness: (rules.freshness > 0).then(|| Duration::from_secs(rules.freshness)),
+        alerting: alerting(rules),
+    };
+    HostSpec {
+        id: HOST,
+        name: "nas".into(),
+        labels: BTreeMap::from([("site".to_owned(), "north".to_owned())]),
+        parents: Vec::new(),
+        peer: None,
+        own_tunnel: false,
+        address: None,
+        direct: None,
+        ssh: SshSpec { port: 22, user: None, pin: None },
+        route: RoutePolicy::Tunnel,
+        max_silence: None,
+        timing: timing(host),
+        alerting: alerting(host),
+        services: services.iter().enumerate().map(service).collect(),
+    }
+}
+
+/// The engine, and what the store would hold of it.
+struct Desk {
+    monitor: Monitor,
+    spec: HostSpec,
+    host: Option<HostState>,
+    services: BTreeMap<String, ServiceState>,
+    acks: Vec<(Option<String>, Acknowledgement)>,
+    plans: BTreeMap<Id, Downtime>,
+    said: Vec<String>,
+    outcome: Option<Outcome>,
+    wait: Option<Mono>,
+}
+
+impl Desk {
+    fn input(&mut self, input: MonitorInput, t: u64) {
+        self.monitor.handle(input, at(t));
+        self.drain(t);
+    }
+
+    fn drain(&mut self, t: u64) {
+        loop {
+            match self.monitor.poll_output() {
+                MonitorOutput::Record(record) => self.keep(record, t),
+                MonitorOutput::Ask(_) => panic!("there is no way to ask"),
+                MonitorOutput::Wait(wait, _) => {
+                    self.wait = wait;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, record: Record, t: u64) {
+        match record {
+            Record::Host(state) => self.host = Some(state),
+            Record::Service(_, state) => drop(self.services.insert(state.name.clone(), state)),
+            Record::AckEnded(id, _) => self.acks.retain(|(_, ack)| ack.id != id),
+            Record::Reply(_, outcome) => self.outcome = Some(outcome),
+            Record::Message(m) => {
+                let object = m.service.clone().unwrap_or_else(|| "host".to_owned());
+                self.said.push(format!("{t} {object} {} {}>{}", m.kind.name(), m.from, m.to));
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets it act whenever it wants to, up to and with `t`.
+    fn run_to(&mut self, t: u64) {
+        while let Some(wait) = self.wait.filter(|wait| *wait <= at(t).mono) {
+            let due = wait.as_nanos().div_ceil(1_000_000_000);
+            self.input(MonitorInput::Timeout, due);
+        }
+    }
+
+    fn restart(&mut self, t: u64) {
+        self.monitor = Monitor::new(Config::default(), t);
+        for plan in self.plans.values() {
+            self.monitor.handle(MonitorInput::Downtime(Box::new(plan.clone())), at(t));
+        }
+        let memory = HostMemory {
+            spec: self.spec.clone(),
+            state: self.host.clone().filter(|s| s.last_check.is_some()),
+            services: self.services.values().filter(|s| s.status.is_some()).cloned().collect(),
+            acknowledged: self.acks.clone(),
+        };
+        self.monitor.restore([memory], at(t));
+        self.input(MonitorInput::Timeout, t);
+    }
+}
+
+struct Sim {
+    seed: u64,
+    dice: Dice,
+    desk: Desk,
+    clerk: Clerk,
+    t: u64,
+    ids: i64,
+}
+
+impl Sim {
+    fn new(seed: u64) -> Sim {
+        let mut dice = Dice(seed);
+        let host = Rules { freshness: 0, ..rules(&mut dice) };
+        let services: Vec<Rules> = (0..SERVICES).map(|_| rules(&mut dice)).collect();
+        let spec = spec(&host, &services);
+        let clerk = Clerk::new(host, services.into_iter().enumerate().map(|(i, r)| (name(i), r)).collect());
+        let mut desk = Desk {
+            monitor: Monitor::new(Config::default(), seed),
+            spec: spec.clone(),
+            host: None,
+            services: BTreeMap::new(),
+            acks: Vec::new(),
+            plans: BTreeMap::new(),
+            said: Vec::new(),
+            outcome: None,
+            wait: None,
+        };
+        let t = 100_000;
+        desk.input(MonitorInput::Upsert(Box::new(spec)), t);
+        let mut clerk = clerk;
+        clerk.start(t);
+        Sim { seed, dice, desk, clerk, t, ids: 0 }
+    }
+
+    fn pass(&mut self, secs: u64) {
+        self.t += secs;
+        self.desk.run_to(self.t);
+        self.clerk.run_to(self.t);
+    }
+
+    /// The host or one of its services; the host more rarely.
+    fn object(&mut self) -> Option<String> {
+        let i = self.dice.roll(SERVICES as u64 * 2 + 1) as usize;
+        (i > 0).then(|| name((i - 1) % SERVICES))
+    }
+
+    fn act(&mut self) {
+        match self.dice.roll(40) {
+            0..=27 => self.submit(),
+            28..=30 => self.acknowledge(),
+            31 => self.unacknowledge(),
+            32..=34 => self.plan(),
+            35 => self.cancel(),
+            36 => self.restart(),
+            _ => {}
+        }
+    }
+
+    fn submit(&mut self) {
+        let service = self.object();
+        let code = match self.dice.roll(6) {
+            0..=2 => 0,
+            n => n as u8 - 2,
+        };
+        // The host is well more often than not; some results are late, some are from the future.
+        let code = if service.is_none() && self.dice.one_in(2) { 0 } else { code };
+        let stamp = match self.dice.roll(8) {
+            0 => self.t - self.dice.roll(200),
+            1 => self.t + self.dice.roll(5_000),
+            _ => self.t,
+        };
+        let result = PluginResult::new(Status::ALL[code as usize], "said", Vec::new());
+        let wall = at(stamp).wall;
+        let sent = Submission { host: HOST, service: service.clone(), result, at: wall, ticket: Ticket(1) };
+        self.desk.input(MonitorInput::Submit(Box::new(sent)), self.t);
+        let taken = self.clerk.submit(service.as_deref(), code, stamp, self.t);
+        assert_eq!(self.desk.outcome.take() == Some(Outcome::Done), taken, "{}", self.context());
+    }
+
+    fn acknowledge(&mut self) {
+        let service = self.object();
+        // The API refuses what is well.
+        if self.clerk.shown(service.as_deref()).is_none_or(|code| code == 0) {
+            return;
+        }
+        self.ids += 1;
+        let (sticky, expires) =
+            (self.dice.one_in(2), (!self.dice.one_in(2)).then(|| self.t + 1 + self.dice.roll(900)));
+        let ack = Acknowledgement {
+            id: Id::from_i64(self.ids),
+            sticky,
+            expires: expires.map(|t| at(t).wall),
+            words: String::new(),
+        };
+        self.desk.acks.retain(|(s, _)| *s != service);
+        self.desk.acks.push((service.clone(), ack.clone()));
+        self.desk.input(MonitorInput::Acknowledge { host: HOST, service: service.clone(), ack }, self.t);
+        self.clerk.acknowledge(service.as_deref(), Some((sticky, expires)), self.t);
+    }
+
+    fn unacknowledge(&mut self) {
+        let service = self.object();
+        self.desk.acks.retain(|(s, _)| *s != service);
+        self.desk.input(MonitorInput::Unacknowledge { host: HOST, service: service.clone() }, self.t);
+        self.clerk.acknowledge(service.as_deref(), None, self.t);
+    }
+
+    fn plan(&mut self) {
+        self.ids += 1;
+        let (id, service) = (self.ids, self.object());
+        let start = (self.t + self.dice.roll(600)).saturating_sub(self.dice.roll(300));
+        let end = start.max(self.t) + 1 + self.dice.roll(900);
+        let duration = self.dice.one_in(2).then(|| 1 + self.dice.roll(900));
+        let hosts = match self.dice.roll(3) {
+            0 => HostScope::Labels(BTreeMap::from([("site".to_owned(), "north".to_owned())])),
+            _ => HostScope::One(HOST),
+        };
+        let plan = Downtime {
+            id: Id::from_i64(id),
+            scope: Scope { hosts, service: service.clone() },
+            start: at(start).wall,
+            end: at(end).wall,
+            duration: duration.map(Duration::from_secs),
+        };
+        self.desk.plans.insert(plan.id, plan.clone());
+        self.desk.input(MonitorInput::Downtime(Box::new(plan)), self.t);
+        self.clerk.plan(id, Plan { service, start, end, duration }, self.t);
+    }
+
+    fn cancel(&mut self) {
+        let ids: Vec<Id> = self.desk.plans.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let id = ids[self.dice.roll(ids.len() as u64) as usize];
+        self.desk.plans.remove(&id);
+        self.desk.input(MonitorInput::CancelDowntime(id), self.t);
+        self.clerk.cancel(id.as_i64(), self.t);
+    }
+
+    fn restart(&mut self) {
+        self.t += self.dice.roll(100);
+        self.desk.restart(self.t);
+        self.clerk.restart(self.t);
+    }
+
+    fn context(&self) -> String {
+        format!("seed {} at {}", self.seed, self.t)
+    }
+
+    fn compare(&mut self) {
+        let (mut engine, mut model) = (std::mem::take(&mut self.desk.said), self.clerk.take_said());
+        engine.sort();
+        model.sort();
+        assert_eq!(engine, model, "{}", self.context());
+        for (name, state) in &self.desk.services {
+            let hard = state.kind == StateType::Hard;
+            let shown = (state.status.map(Status::exit_code), hard, state.attempt);
+            assert_eq!(shown, self.clerk.state(Some(name)), "{name} {}", self.context());
+            let voice = (state.voice.flapping, state.voice.in_downtime, self.is_acknowledged(Some(name)));
+            assert_eq!(voice, self.clerk.marks(Some(name)), "{name} {}", self.context());
+        }
+        if let Some(state) = self.desk.host.as_ref().filter(|s| s.status != HostStatus::Pending) {
+            let code = if state.status == HostStatus::Up { 0 } else { 2 };
+            let shown = (Some(code), state.kind == StateType::Hard, state.attempt);
+            assert_eq!(shown, self.clerk.state(None), "{}", self.context());
+            let voice = (state.voice.flapping, state.voice.in_downtime, self.is_acknowledged(None));
+            assert_eq!(voice, self.clerk.marks(None), "{}", self.context());
+        }
+    }
+
+    fn is_acknowledged(&self, service: Option<&str>) -> bool {
+        self.desk.acks.iter().any(|(s, _)| s.as_deref() == service)
+    }
+}
+
+#[test]
+fn engine_and_model_agree_on_every_message_to_the_second() {
+    let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+    for seed in seeds().into_iter().flat_map(|seed| seed * 1_000..seed * 1_000 + LIVES) {
+        let mut sim = Sim::new(seed);
+        for _ in 0..1_500 {
+            let secs = [0, 0, 1, 5, 20, 100][sim.dice.roll(6) as usize];
+            sim.pass(secs);
+            sim.act();
+            for said in &sim.desk.said {
+                *kinds.entry(said.split(' ').nth(2).unwrap_or_default().to_owned()).or_default() += 1;
+            }
+            sim.compare();
+        }
+    }
+    println!("messages: {kinds:?}");
+    let wanted = [MessageKind::Problem, MessageKind::Recovery, MessageKind::Reminder];
+    let flapping = [MessageKind::FlappingStart, MessageKind::FlappingEnd];
+    for kind in wanted.into_iter().chain(flapping) {
+        assert!(kinds.get(kind.name()).is_some_and(|n| *n > 20), "{} must have happened", kind.name());
+    }
+}
