@@ -85,7 +85,7 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
         return said(client, "taken back: it is told again");
     }
     let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-    let expires = lasts.map(|lasts| Timestamp::now().saturating_add(lasts)).transpose()?;
+    let expires = lasts.map(|lasts| table::now().saturating_add(lasts)).transpose()?;
     let body = present(json!({
         "sticky": args.sticky,
         "expires": expires.map(|at| at.to_string()),
@@ -123,7 +123,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 fn body(args: AddArgs) -> anyhow::Result<Value> {
-    let start = args.from.unwrap_or_else(Timestamp::now);
+    let start = args.from.unwrap_or_else(table::now);
     let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
     let end = match args.until {
         Some(end) => end,
