@@ -17,6 +17,9 @@ pub const MAX_OUTPUT: usize = 64 * 1024;
 /// How much of standard error a result quotes, in characters: the line that explains, not a log.
 const STDERR_CHARS: usize = 300;
 
+/// How the text of a command begins that did not end in its time.
+pub const TIMED_OUT: &str = "timed out after";
+
 /// A result in its final form, whatever made it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginResult {
@@ -175,7 +178,7 @@ fn abnormality(ending: &Ending) -> String {
         }
         Ending::Exit(code) => format!("exit code {code} (plugins end with 0 to 3)"),
         Ending::Signal(name) => format!("killed by signal {}", words::line(name, 20)),
-        Ending::Timeout(after) => format!("timed out after {}", words::age(after.as_secs_f64())),
+        Ending::Timeout(after) => format!("{TIMED_OUT} {}", words::age(after.as_secs_f64())),
         Ending::Lost => "the connection was lost before the command ended".to_owned(),
     }
 }

@@ -19,6 +19,10 @@ pub const MAX_IDENTIFICATION: usize = 255;
 /// How much of foreign text a result quotes, in characters.
 const QUOTED_CHARS: usize = 100;
 
+/// How the texts of a server begin that answers, and to which nobody can log in.
+pub const KEY_CHANGED: &str = "host key changed";
+pub const LOGIN_REFUSED: &str = "login refused";
+
 /// `SSH-protoversion-softwareversion [comments]` of RFC 4253, section 4.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identification {
@@ -151,12 +155,12 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
         SshFailure::NotSsh(said) => format!("not SSH: it says {:?}", short(said)),
         SshFailure::Protocol(why) => format!("the SSH connection failed: {}", short(why)),
         SshFailure::HostKeyChanged { pinned, seen } => format!(
-            "host key changed: pinned {}, seen {}; nothing was authenticated",
+            "{KEY_CHANGED}: pinned {}, seen {}; nothing was authenticated",
             short(pinned),
             short(seen)
         ),
         SshFailure::LoginRefused { user } => format!(
-            "login refused: {} does not accept the gateway's key for {}",
+            "{LOGIN_REFUSED}: {} does not accept the gateway's key for {}",
             identified(seen).unwrap_or_else(|_| "the server".to_owned()),
             short(user)
         ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
+    DirectAnswer, HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
 };
 use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_probes::plugin::PluginResult;
@@ -77,6 +77,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         last_check: Some(Wall::from_millis(2_000)),
         next_check: Some(Wall::from_millis(62_000)),
         source: "evidence".into(),
+        direct: DirectAnswer::NotAsked,
         output: "an authenticated packet 2 s ago".into(),
         notified: None,
         voice: VoiceState::default(),

@@ -101,7 +101,7 @@ macro_rules! select {
     ($condition:expr) => {
         concat!(
             "select s.host, s.status, s.kind, s.attempt, s.hard, s.reachable, s.stale, s.asleep, s.since,
-                    s.last_check, s.next_check, s.source, s.output, s.notified, s.voice,
+                    s.last_check, s.next_check, s.source, s.output, s.notified, s.voice, s.direct,
                     h.id, h.name, h.labels, h.profile, h.route,
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null

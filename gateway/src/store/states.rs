@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostSpec, HostState, HostStatus, ServiceState, StateType};
+use fleetgate_engine::wire::{DirectAnswer, HostSpec, HostState, HostStatus, ServiceState, StateType};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::{Metric, Status};
@@ -47,6 +47,12 @@ pub const fn state_type_name(kind: StateType) -> &'static str {
     }
 }
 
+fn direct_answer(name: &str) -> anyhow::Result<DirectAnswer> {
+    use DirectAnswer::{Answered, Doubtful, NotAsked, Silent};
+    let found = [NotAsked, Answered, Doubtful, Silent].into_iter().find(|d| d.name() == name);
+    found.with_context(|| format!("{name:?} is no direct answer: not_asked, answered, doubtful or silent"))
+}
+
 fn state_type(name: &str) -> StateType {
     if name == "soft" { StateType::Soft } else { StateType::Hard }
 }
@@ -64,14 +70,15 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 15, |values| {
+    Batched::new(WIDE, 16, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
-                     next_check, source, output, notified, voice) as (values {values})
+                     next_check, source, output, notified, voice, direct) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
-                    source = v.source, output = v.output, notified = v.notified, voice = v.voice
+                    source = v.source, output = v.output, notified = v.notified, voice = v.voice,
+                    direct = v.direct
              from v where host_states.host = v.host"
         )
     })
@@ -98,14 +105,15 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.source.as_str())
         .add(s.output.as_str())
         .add(s.notified.map(host_status_name))
-        .add(voice::to_json(&s.voice));
+        .add(voice::to_json(&s.voice))
+        .add(s.direct.name());
 }
 
 /// A host's row; `None` for a host that has no result yet.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified, voice from host_states";
+    last_check, next_check, source, output, notified, voice, direct from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -127,6 +135,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             output: row.try_get(12)?,
             notified: decode(notified.map(host_status).transpose())?,
             voice: decode(voice::from_json(row.try_get(14)?))?,
+            direct: decode(direct_answer(row.try_get(15)?))?,
         }))
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec, ServiceState,
-    Timing,
+    AskId, Check, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec,
+    ServiceState, Timing,
 };
 
 use super::downtime::Window;
@@ -40,6 +40,7 @@ pub struct Host {
     pub(super) since: Wall,
     pub(super) last_check: Option<Wall>,
     pub(super) source: String,
+    pub(super) direct: DirectAnswer,
     pub(super) output: String,
     pub(super) voice: Voice<HostStatus>,
     /// Downtimes that are for this host.
@@ -106,6 +107,7 @@ impl Host {
             since: now.wall,
             last_check: None,
             source: String::new(),
+            direct: DirectAnswer::default(),
             output: String::new(),
             voice: Voice::default(),
             windows: Vec::new(),
@@ -135,7 +137,7 @@ impl Host {
         self.track =
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
-        (self.source, self.output) = (state.source, state.output);
+        (self.source, self.direct, self.output) = (state.source, state.direct, state.output);
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
         self.voice = Voice::restored(state.notified, state.voice, now);
@@ -424,6 +426,7 @@ impl Host {
             last_check: self.last_check,
             next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
             source: self.source.clone(),
+            direct: self.direct,
             output: self.output.clone(),
             notified: self.voice.notified(),
             voice: self.voice.state(now),

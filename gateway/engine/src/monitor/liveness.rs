@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::id::PeerId;
 use crate::time::Mono;
-use crate::wire::{Answer, ConnectFailure, Evidence, Question, SshFailure, SshRun};
+use crate::wire::{Answer, ConnectFailure, DirectAnswer, Evidence, Question, SshFailure, SshRun};
 
 use super::reach::{Paths, Way};
 
@@ -45,6 +45,8 @@ pub struct Liveness {
     pub dial_failed: Option<Mono>,
     /// When the peer was dialled.
     pub dialled: Option<Mono>,
+    /// What the public address said.
+    pub direct: DirectAnswer,
     tried: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ impl Liveness {
             unclear: false,
             dial_failed: None,
             dialled: None,
+            direct: DirectAnswer::NotAsked,
             tried: Vec::new(),
         };
         let next = match check.rules.paths.peer {
@@ -108,8 +111,10 @@ impl Liveness {
             (Step::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
             (Step::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
             (Step::Direct, Answer::Ssh(ssh)) => match ssh.failure {
-                None => alive("direct", self.over("SSH at the public address"), ssh.connect, now),
-                Some(failure) => self.failed_direct(ssh_failure(&failure), is_busy(&failure)),
+                None => self.answers(self.over("SSH at the public address"), ssh.connect, now),
+                Some(failure) => {
+                    self.failed_direct(ssh_failure(&failure), doubt(&failure), is_busy(&failure))
+                }
             },
             (step, Answer::Refused(why)) => self.refused(step, why, now),
             (step, _) => self.refused(step, "the answer was to another question".into(), now),
@@ -220,16 +225,23 @@ impl Liveness {
         let port = self.rules.port;
         match outcome {
             Ok(took) => {
-                alive("direct", self.over(&format!("tcp port {port} at the public address")), Some(took), now)
+                self.answers(self.over(&format!("tcp port {port} at the public address")), Some(took), now)
             }
             Err(failure) => {
-                self.failed_direct(format!("tcp port {port}: {failure}"), failure == ConnectFailure::Busy)
+                let busy = failure == ConnectFailure::Busy;
+                self.failed_direct(format!("tcp port {port}: {failure}"), silence(&failure), busy)
             }
         }
     }
 
-    fn failed_direct(&mut self, text: String, busy: bool) -> Next {
+    fn answers(&mut self, text: String, took: Option<Duration>, now: Mono) -> Next {
+        self.direct = DirectAnswer::Answered;
+        alive("direct", text, took, now)
+    }
+
+    fn failed_direct(&mut self, text: String, said: DirectAnswer, busy: bool) -> Next {
         self.unclear |= busy;
+        self.direct = said;
         self.tried.push(format!("public address: {text}"));
         self.end()
     }
@@ -272,6 +284,22 @@ fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono)
 
 fn is_busy(failure: &SshFailure) -> bool {
     *failure == SshFailure::Connect(ConnectFailure::Busy)
+}
+
+/// A refusal may come from whatever stands in front.
+fn silence(failure: &ConnectFailure) -> DirectAnswer {
+    match failure {
+        ConnectFailure::Refused | ConnectFailure::Reset => DirectAnswer::Doubtful,
+        ConnectFailure::Timeout | ConnectFailure::Unreachable(_) => DirectAnswer::Silent,
+        ConnectFailure::NoTunnel | ConnectFailure::Busy => DirectAnswer::NotAsked,
+    }
+}
+
+fn doubt(failure: &SshFailure) -> DirectAnswer {
+    match failure {
+        SshFailure::Connect(failure) => silence(failure),
+        _ => DirectAnswer::Doubtful,
+    }
 }
 
 fn ssh_failure(failure: &SshFailure) -> String {
@@ -435,6 +463,23 @@ mod tests {
         let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
         let stranger = Answer::Ssh(SshAnswer { failure: Some(changed), ..SshAnswer::default() });
         assert_eq!(end(stranger).1, "dead");
+    }
+
+    #[test]
+    fn what_does_not_prove_to_be_this_host_is_told_from_silence() {
+        use DirectAnswer::{Doubtful, Silent};
+        let connect = SshFailure::Connect;
+        let other = SshFailure::HostKeyChanged { pinned: "a".into(), seen: "b".into() };
+        assert_eq!(doubt(&connect(ConnectFailure::Timeout)), Silent);
+        for failure in [connect(ConnectFailure::Refused), SshFailure::Timeout, other] {
+            assert_eq!(doubt(&failure), Doubtful, "{failure:?}");
+        }
+        let (mut check, _) = Liveness::begin(rules(&spec()));
+        assert_eq!(check.direct, DirectAnswer::NotAsked);
+        check.answer(evidence(1, false), NOW);
+        check.answer(NO_HANDSHAKE, NOW);
+        check.answer(SILENT, NOW);
+        assert_eq!(check.direct, Silent);
     }
 
     #[test]

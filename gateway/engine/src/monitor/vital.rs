@@ -95,6 +95,7 @@ impl Host {
         if let Some(check) = self.check.take() {
             self.dialled = check.dialled.or(self.dialled);
             self.dial_failed = check.dial_failed.or(self.dial_failed);
+            self.direct = check.direct;
             if check.came && !self.came {
                 self.tunnel_came(turn.now.mono);
             }

@@ -219,6 +219,30 @@ pub enum StateType {
     Hard,
 }
 
+/// What the host's address on the Internet said in its last check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectAnswer {
+    /// There is none, or the tunnel had proved the host alive before.
+    #[default]
+    NotAsked,
+    Answered,
+    /// Something is there that does not prove to be this host: it refuses, hangs, or has another key.
+    Doubtful,
+    Silent,
+}
+
+impl DirectAnswer {
+    /// The name that the store uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DirectAnswer::NotAsked => "not_asked",
+            DirectAnswer::Answered => "answered",
+            DirectAnswer::Doubtful => "doubtful",
+            DirectAnswer::Silent => "silent",
+        }
+    }
+}
+
 /// State, reachability and currency are separate fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostState {
@@ -240,6 +264,7 @@ pub struct HostState {
     /// What decided: `evidence`, `echo`, `tcp`, `handshake`, `direct`; `none` when all failed,
     /// empty before the first result.
     pub source: String,
+    pub direct: DirectAnswer,
     pub output: String,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
     pub notified: Option<HostStatus>,
