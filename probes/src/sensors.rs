@@ -5,12 +5,14 @@
 //! when.
 
 mod answer;
+mod capture;
 mod script;
 #[cfg(test)]
 mod shells;
 mod verdict;
 
 pub use answer::{BadAnswer, MAX_VALUES, Reading, Value, parse, render};
+pub use capture::{Capture, Freshness, Plan, Schedule};
 pub use script::{MAX_SCRIPT, MAX_SENSORS, parse_request, script};
 pub use verdict::{judge, unanswered};
 
@@ -39,13 +41,42 @@ pub enum Sensor {
     FileAge {
         path: String,
     },
+    /// Devices on USB: `vendor:product` in hexadecimal, `class:HH` of an interface, or a part of
+    /// their name.
+    Usb {
+        name: String,
+    },
+    /// Logged-in users.
+    Users,
+    /// The share of a second that the processors were busy.
+    Cpu,
+    /// What goes over an interface; absent: the one with the default route.
+    Traffic {
+        name: Option<String>,
+    },
+    /// Files and bytes of the last 24 hours in a folder and below.
+    Daily {
+        path: String,
+    },
+    /// A file with a line `name value unit` for each value, such as a sensor board's.
+    Values {
+        path: String,
+    },
+    /// Whether the newest file right in a folder came in time.
+    Capture(Capture),
 }
+
+/// Every kind that the script knows.
+const KINDS: &str = "disk, load, memory, uptime, temperature, processes, file_age, usb, users, cpu, traffic, \
+                     daily or values";
 
 /// Why something is not a sensor.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSensor {
-    #[error("there is no sensor {0:?}: use disk, load, memory, uptime, temperature, processes or file_age")]
+    #[error("there is no sensor {0:?}: use {KINDS}")]
     Kind(String),
+    #[error("sensor usb needs a name: give vendor:product, class:HH or a part of the device's name")]
+    NoName,
     #[error("sensor {0} needs a path: give an absolute one, such as /var")]
     NoPath(&'static str),
     #[error("path {0:?} is not absolute: begin it with /")]
@@ -66,6 +97,15 @@ impl Sensor {
         let owned = argument.map(str::to_owned);
         let sensor = match (kind, argument) {
             ("disk", _) => Sensor::Disk { path: absolute("disk", argument)? },
+            ("daily", _) => Sensor::Daily { path: absolute("daily", argument)? },
+            ("values", _) => Sensor::Values { path: absolute("values", argument)? },
+            ("traffic", _) => Sensor::Traffic { name: owned.filter(|name| !name.is_empty()) },
+            ("usb", Some(name)) if !name.is_empty() => Sensor::Usb { name: name.to_owned() },
+            ("usb", _) => return Err(BadSensor::NoName),
+            ("users", None) => Sensor::Users,
+            ("cpu", None) => Sensor::Cpu,
+            ("users", _) => return Err(BadSensor::Argument("users")),
+            ("cpu", _) => return Err(BadSensor::Argument("cpu")),
             ("file_age", _) => Sensor::FileAge { path: absolute("file_age", argument)? },
             ("temperature", _) => Sensor::Temperature { name: owned.filter(|name| !name.is_empty()) },
             ("processes", _) => Sensor::Processes { name: owned.filter(|name| !name.is_empty()) },
@@ -91,14 +131,36 @@ impl Sensor {
             Sensor::Temperature { .. } => "temperature",
             Sensor::Processes { .. } => "processes",
             Sensor::FileAge { .. } => "file_age",
+            Sensor::Usb { .. } => "usb",
+            Sensor::Users => "users",
+            Sensor::Cpu => "cpu",
+            Sensor::Traffic { .. } => "traffic",
+            Sensor::Daily { .. } => "daily",
+            Sensor::Values { .. } => "values",
+            Sensor::Capture(_) => "capture",
+        }
+    }
+
+    /// What the script is asked for: the newest picture is the newest file.
+    const fn asked(&self) -> &'static str {
+        match self {
+            Sensor::Capture(_) => "file_age",
+            other => other.kind(),
         }
     }
 
     pub fn argument(&self) -> Option<&str> {
         match self {
-            Sensor::Disk { path } | Sensor::FileAge { path } => Some(path),
-            Sensor::Temperature { name } | Sensor::Processes { name } => name.as_deref(),
-            Sensor::Load | Sensor::Memory | Sensor::Uptime => None,
+            Sensor::Disk { path }
+            | Sensor::FileAge { path }
+            | Sensor::Daily { path }
+            | Sensor::Values { path }
+            | Sensor::Capture(Capture { path, .. }) => Some(path),
+            Sensor::Temperature { name } | Sensor::Processes { name } | Sensor::Traffic { name } => {
+                name.as_deref()
+            }
+            Sensor::Usb { name } => Some(name),
+            Sensor::Load | Sensor::Memory | Sensor::Uptime | Sensor::Users | Sensor::Cpu => None,
         }
     }
 }
@@ -126,6 +188,12 @@ mod tests {
             Sensor::Temperature { name: Some("cpu".into()) },
             Sensor::Processes { name: Some("sshd".into()) },
             Sensor::FileAge { path: "/x".into() },
+            Sensor::Usb { name: "04a9:32c5".into() },
+            Sensor::Users,
+            Sensor::Cpu,
+            Sensor::Traffic { name: Some("wwan0".into()) },
+            Sensor::Daily { path: "/pictures".into() },
+            Sensor::Values { path: "/run/board".into() },
         ];
         for sensor in sensors {
             assert_eq!(Sensor::from_parts(sensor.kind(), sensor.argument()), Ok(sensor));

@@ -20,8 +20,8 @@ use super::script::{decode, encode};
 use crate::range;
 use crate::words;
 
-/// Values kept of one section; the script prints at most four.
-pub const MAX_VALUES: usize = 16;
+/// Values kept of one section: four of each of four sources on a sensor board, and their age.
+pub const MAX_VALUES: usize = 17;
 
 /// Bytes of an answer that are read: `MAX_SENSORS` sections with everything at its longest.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -106,6 +106,24 @@ impl Reading {
 
     pub fn file_age(seconds: f64, newest: &str) -> Reading {
         Reading { note: words::line(newest, WORDS_CHARS), ..Reading::of(&[("age", seconds, "s")]) }
+    }
+
+    pub fn count(name: &str, count: u32) -> Reading {
+        Reading::of(&[(name, count.into(), "")])
+    }
+
+    /// Of two looks a second apart.
+    pub fn cpu(percent: f64) -> Reading {
+        Reading::of(&[("busy", percent, ""), ("idle", 100.0 - percent, "")])
+    }
+
+    pub fn traffic(rx: u64, tx: u64, interface: &str) -> Reading {
+        let values = [("rx", rx as f64, "B"), ("tx", tx as f64, "B"), ("in", 0.0, "B"), ("out", 0.0, "B")];
+        Reading { note: words::line(interface, WORDS_CHARS), ..Reading::of(&values) }
+    }
+
+    pub fn daily(files: u32, bytes: u64) -> Reading {
+        Reading::of(&[("files", files.into(), ""), ("bytes", bytes as f64, "B")])
     }
 
     /// The value of that name in that unit.

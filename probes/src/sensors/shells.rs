@@ -91,7 +91,7 @@ fn each_shell_answers_for_this_machine() {
     ];
     for readings in readings(&sensors, as_is) {
         for (sensor, reading) in sensors.iter().zip(&readings) {
-            let result = judge(sensor, reading, &[]);
+            let result = judge(sensor, reading, jiff::Timestamp::UNIX_EPOCH, &[]);
             assert_eq!(result.status, Status::Ok, "{sensor:?}: {}", result.text);
             assert!(result.metrics.iter().all(|m| m.value.is_some_and(f64::is_finite)));
         }
@@ -230,5 +230,32 @@ proptest! {
             prop_assert_eq!(readings[2].number("processes", ""), Some(0.0));
         }
         prop_assert!(!mark.exists(), "the shell ran {:?}", path);
+    }
+}
+
+#[test]
+fn a_folder_s_day_a_board_s_values_and_the_rest_are_read_by_every_shell() {
+    let scratch = Scratch::new("camera");
+    let board = scratch.file("board", "temperature 21.5 C\n@end\nhumidity 40 %");
+    let first = scratch.file("pictures/a b.jpg", "12345");
+    scratch.file("pictures/2026/b.jpg", "678");
+    let pictures = text(Path::new(&first).parent().expect("a folder"));
+    let sensors = [
+        Sensor::Daily { path: pictures },
+        Sensor::Values { path: board },
+        Sensor::Cpu,
+        Sensor::Users,
+        Sensor::Traffic { name: Some("lo".into()) },
+        Sensor::Usb { name: "class:zz".into() },
+    ];
+    for found in readings(&sensors, as_is) {
+        assert_eq!(found[0], Reading::daily(2, 8));
+        let names: Vec<&str> = found[1].values.iter().map(|v| v.name.as_str()).collect();
+        assert_eq!(names, ["age", "temperature", "humidity"]);
+        for (sensor, reading) in sensors.iter().zip(&found).skip(2) {
+            let result = judge(sensor, reading, jiff::Timestamp::UNIX_EPOCH, &[]);
+            // A container may have no network and no USB.
+            assert!(result.status == Status::Ok || reading.error.is_some(), "{}", result.text);
+        }
     }
 }

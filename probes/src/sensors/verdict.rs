@@ -9,11 +9,19 @@
 //! | temperature | `temperature` in C |
 //! | processes | `processes` |
 //! | file_age | `age` in s; negative for a file from the future |
+//! | usb, users | `devices`, `users` |
+//! | cpu | `used` in % |
+//! | traffic | `rx` and `tx`, ever-growing, and `in` and `out` in B of one second |
+//! | daily | `files`, `bytes` |
+//! | values | what the file says, and its `age` in s |
+//! | capture | `age` in s, `missed` |
 //!
 //! Promises UNKNOWN, with the device's words, for whatever could not be read. Knows no limits of its
-//! own: OK until a threshold says otherwise.
+//! own: OK until a threshold says otherwise, but for pictures, which have a plan.
 
-use super::{Reading, Sensor};
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Capture, Reading, Sensor};
 use crate::plugin::PluginResult;
 use crate::range::Thresholds;
 use crate::sample::{Metric, Status};
@@ -22,7 +30,17 @@ use crate::words;
 const BYTES_PER_KB: f64 = 1024.0;
 
 /// The result of one sensor, with the thresholds of its service applied.
-pub fn judge(sensor: &Sensor, reading: &Reading, limits: &[(String, Thresholds)]) -> PluginResult {
+pub fn judge(
+    sensor: &Sensor,
+    reading: &Reading,
+    now: Timestamp,
+    limits: &[(String, Thresholds)],
+) -> PluginResult {
+    if let Sensor::Capture(plan) = sensor
+        && let Some(result) = capture(plan, reading, now)
+    {
+        return result.apply(limits);
+    }
     if let Some(why) = &reading.error {
         return PluginResult::unknown(format!("{}: {why}", name(sensor)));
     }
@@ -54,7 +72,13 @@ fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
         Sensor::Uptime => uptime(reading),
         Sensor::Temperature { .. } => temperature(reading),
         Sensor::Processes { name } => processes(name.as_deref(), reading),
-        Sensor::FileAge { path } => file_age(path, reading),
+        Sensor::FileAge { path } | Sensor::Capture(Capture { path, .. }) => file_age(path, reading),
+        Sensor::Usb { name } => usb(name, reading),
+        Sensor::Users => users(reading),
+        Sensor::Cpu => cpu(reading),
+        Sensor::Traffic { .. } => traffic(reading),
+        Sensor::Daily { path } => daily(path, reading),
+        Sensor::Values { path } => values(path, reading),
     }
 }
 
@@ -123,6 +147,80 @@ fn file_age(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     Some((text, vec![Metric::plain("age", seconds, "s")]))
 }
 
+fn usb(name: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let count = reading.number("devices", "")?;
+    let found = if reading.note.is_empty() { String::new() } else { format!(": {}", reading.note) };
+    let text = match count {
+        0.0 => format!("no USB device {}", words::line(name, 80)),
+        n => format!("{} USB device{} {}{found}", words::brief(n), plural(n), words::line(name, 80)),
+    };
+    Some((text, vec![Metric::amount("devices", count, "")]))
+}
+
+fn users(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let count = reading.number("users", "")?;
+    let text = format!("{} user{} logged in", words::brief(count), plural(count));
+    Some((text, vec![Metric::amount("users", count, "")]))
+}
+
+fn cpu(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let (busy, idle) = (reading.number("busy", "")?, reading.number("idle", "")?);
+    let percent = share(busy, busy + idle)?;
+    Some((format!("cpu {} % busy", whole(percent)), vec![Metric::percent("used", percent)]))
+}
+
+fn traffic(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    const NAMES: [(&str, &str); 4] = [("rx", "c"), ("tx", "c"), ("in", "B"), ("out", "B")];
+    let metric = |(name, unit): &(&str, &str)| Some(Metric::amount(name, reading.number(name, "B")?, unit));
+    let metrics: Vec<Metric> = NAMES.iter().map(metric).collect::<Option<_>>()?;
+    let shown = |i: usize| words::bytes(metrics[i].value.unwrap_or_default());
+    let text = format!("{} {}/s in, {}/s out", reading.note, shown(2), shown(3));
+    Some((text.trim_start().to_owned(), metrics))
+}
+
+fn daily(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let (files, bytes) = (reading.number("files", "")?, reading.number("bytes", "B")?);
+    let (shown, path) = (words::brief(files), words::line(path, 80));
+    let text = format!("{path}: {shown} file{} of 24 h, {}", plural(files), words::bytes(bytes));
+    Some((text, vec![Metric::amount("files", files, ""), Metric::amount("bytes", bytes, "B")]))
+}
+
+fn values(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let mut metrics: Vec<Metric> = Vec::new();
+    for v in &reading.values {
+        if metrics.iter().all(|m| m.label != v.name) {
+            metrics.push(Metric::plain(&v.name, v.value, &v.unit));
+        }
+    }
+    let own: Vec<_> = metrics.iter().filter(|m| m.label != "age").collect();
+    let shown = |m: &&Metric| format!("{} {} {}", m.label, words::brief(m.value.unwrap_or_default()), m.uom);
+    let text: Vec<String> = own.iter().map(|m| shown(m).trim_end().to_owned()).collect();
+    (!own.is_empty()).then(|| (format!("{}: {}", words::line(path, 80), text.join(", ")), metrics.clone()))
+}
+
+/// What the script says of a folder without any file.
+const NO_FILE: &str = "no file in ";
+
+/// `None`: nothing is known of the pictures.
+fn capture(plan: &Capture, reading: &Reading, now: Timestamp) -> Option<PluginResult> {
+    let empty = reading.error.as_ref().is_some_and(|why| why.starts_with(NO_FILE));
+    if reading.error.is_some() && !empty {
+        return None;
+    }
+    let age = reading.number("age", "s");
+    let taken =
+        age.map(|age| now.saturating_sub(SignedDuration::from_secs_f64(age.clamp(-1e9, 1e9))).unwrap_or(now));
+    if taken.is_none() && !empty {
+        return None;
+    }
+    let freshness = plan.judge(taken, now);
+    let (text, mut metrics) = file_age(&plan.path, reading).unwrap_or_else(|| {
+        (format!("{}: no picture", words::line(&plan.path, 80)), vec![Metric::gap("age", "s")])
+    });
+    metrics.push(Metric::amount("missed", freshness.missed() as f64, ""));
+    Some(PluginResult::new(freshness.status(), format!("{text}{}", freshness.remark(now)), metrics))
+}
+
 fn share(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| (100.0 * part / whole).clamp(0.0, 100.0))
 }
@@ -141,11 +239,15 @@ fn plural(count: f64) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 
+    const NOW: Timestamp = Timestamp::constant(1_772_366_400, 0);
+
     fn result(sensor: &Sensor, reading: &Reading) -> (Status, String, Vec<(String, f64)>) {
-        let r = judge(sensor, reading, &[]);
+        let r = judge(sensor, reading, NOW, &[]);
         let values = r.metrics.iter().map(|m| (m.label.clone(), m.value.expect("a value"))).collect();
         (r.status, r.text, values)
     }
@@ -202,6 +304,21 @@ mod tests {
                 "/data: newest file a.jpg is 35 s old",
             ),
             (Sensor::FileAge { path: "/x".into() }, Reading::file_age(-5.0, ""), "/x is 5 s in the future"),
+            (Sensor::Usb { name: "class:06".into() }, Reading::count("devices", 1), "1 USB device class:06"),
+            (Sensor::Usb { name: "04a9:".into() }, Reading::count("devices", 0), "no USB device 04a9:"),
+            (Sensor::Users, Reading::count("users", 2), "2 users logged in"),
+            (Sensor::Cpu, Reading::cpu(12.4), "cpu 12 % busy"),
+            (Sensor::Traffic { name: None }, Reading::traffic(5, 6, "wwan0"), "wwan0 0 B/s in, 0 B/s out"),
+            (
+                Sensor::Daily { path: "/p".into() },
+                Reading::daily(480, 2_000_000_000),
+                "/p: 480 files of 24 h, 2.0 GB",
+            ),
+            (
+                Sensor::Values { path: "/b".into() },
+                Reading::of(&[("age", 3.0, "s"), ("temperature", 21.5, "C"), ("humidity", 40.0, "%")]),
+                "/b: temperature 21.5 C, humidity 40 %",
+            ),
         ];
         for (sensor, reading, text) in table {
             let (status, said, values) = result(&sensor, &reading);
@@ -212,24 +329,46 @@ mod tests {
     #[test]
     fn thresholds_judge_a_reading() {
         let limits = [("used".to_owned(), Thresholds { warn: "80".parse().ok(), crit: "90".parse().ok() })];
-        let full = judge(&root(), &Reading::disk(100 << 30, 95 << 30), &limits);
+        let full = judge(&root(), &Reading::disk(100 << 30, 95 << 30), NOW, &limits);
         assert_eq!(full.status, Status::Critical);
         assert_eq!(full.text, "disk / 95 % used, 5.4 GB free; used 95 % is above 90 (critical)");
     }
 
     #[test]
+    fn pictures_are_judged_by_their_plan() {
+        let plan = Capture {
+            path: "/p".into(),
+            plan: super::super::Plan::Every(Duration::from_secs(180)),
+            grace: Duration::from_secs(60),
+        };
+        let sensor = Sensor::Capture(plan);
+        let table = [
+            (Reading::file_age(35.0, "a.jpg"), Status::Ok, "/p: newest file a.jpg is 35 s old"),
+            (Reading::file_age(200.0, "a.jpg"), Status::Warning, "late, due 20 s ago"),
+            (Reading::file_age(500.0, "a.jpg"), Status::Critical, "2 missed, the first due"),
+            (Reading::failed("no file in /p"), Status::Critical, "/p: no picture; missed"),
+            (Reading::failed("no such file: /p"), Status::Unknown, "no such file: /p"),
+        ];
+        for (reading, status, says) in table {
+            let result = judge(&sensor, &reading, NOW, &[]);
+            assert_eq!(result.status, status, "{}", result.text);
+            assert!(result.text.contains(says), "{}", result.text);
+        }
+    }
+
+    #[test]
     fn what_could_not_be_read_is_unknown_in_the_device_s_words() {
         let limits = [("used".to_owned(), Thresholds { warn: "80".parse().ok(), crit: None })];
-        let r = judge(&root(), &Reading::failed("df: /: Permission denied"), &limits);
+        let r = judge(&root(), &Reading::failed("df: /: Permission denied"), NOW, &limits);
         assert_eq!((r.status, r.text.as_str()), (Status::Unknown, "disk /: df: /: Permission denied"));
-        let r = judge(&Sensor::Memory, &Reading::default(), &[]);
+        let r = judge(&Sensor::Memory, &Reading::default(), NOW, &[]);
         assert_eq!(
             (r.status, r.text.as_str()),
             (Status::Unknown, "memory: the device's answer lacks a number")
         );
         assert_eq!(unanswered(&Sensor::Load).status, Status::Unknown);
         let empty = Reading::of(&[("used", 0.0, "kB"), ("free", 0.0, "kB")]);
-        assert_eq!(judge(&root(), &empty, &[]).status, Status::Unknown);
+        assert_eq!(judge(&root(), &empty, NOW, &[]).status, Status::Unknown);
     }
 
     proptest! {
@@ -241,7 +380,7 @@ mod tests {
             ]);
             for kind in ["disk", "memory", "uptime", "temperature", "processes", "file_age"] {
                 let sensor = Sensor::from_parts(kind, Some("/x")).or_else(|_| Sensor::from_parts(kind, None));
-                let r = judge(&sensor.expect("a sensor"), &reading, &[]);
+                let r = judge(&sensor.expect("a sensor"), &reading, NOW, &[]);
                 prop_assert!(r.text.chars().count() < 2_000 && !r.text.is_empty());
             }
         }
