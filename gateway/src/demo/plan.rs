@@ -284,7 +284,7 @@ mod tests {
                 let answer = sensors.answer(&asked).expect("a request");
                 let reading = &parse(answer.as_bytes()).expect("an answer")[0].1;
                 let limits: Vec<_> = service.thresholds.into_iter().map(|t| (t.metric, t.limits)).collect();
-                statuses.push(judge(sensor, reading, &limits).status);
+                statuses.push(judge(sensor, reading, jiff::Timestamp::UNIX_EPOCH, &limits).status);
             }
         }
         let count = |status| statuses.iter().filter(|s| **s == status).count();

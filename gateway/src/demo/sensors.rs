@@ -9,10 +9,12 @@ const GIB: u64 = 1 << 30;
 const DISK_BYTES: u64 = 64 * GIB;
 const MEMORY_BYTES: u64 = 4 * GIB;
 const CPUS: u32 = 4;
+const PICTURE_BYTES: u64 = 4_200_000;
 
 /// Every kind of sensor, and what a healthy device says: percent used, average of one minute,
-/// percent used, seconds, degrees Celsius, a count, seconds.
-const HEALTHY: [(&str, f64); 7] = [
+/// percent used, seconds, degrees Celsius, a count, seconds, two counts, percent busy, bytes received,
+/// pictures of a day, and degrees Celsius on the board.
+const HEALTHY: [(&str, f64); 13] = [
     ("disk", 41.0),
     ("load", 0.4),
     ("memory", 37.0),
@@ -20,10 +22,19 @@ const HEALTHY: [(&str, f64); 7] = [
     ("temperature", 43.5),
     ("processes", 87.0),
     ("file_age", 40.0),
+    ("usb", 1.0),
+    ("users", 0.0),
+    ("cpu", 12.0),
+    ("traffic", 250_000_000.0),
+    ("daily", 480.0),
+    ("values", 21.5),
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no sensor is called {0:?}: use disk, load, memory, uptime, temperature, processes or file_age")]
+#[error(
+    "no sensor is called {0:?}: use disk, load, memory, uptime, temperature, processes, file_age, usb, users, \
+     cpu, traffic, daily or values"
+)]
 pub struct NoSensor(pub String);
 
 /// Shared by a device and whoever plays weather. One value per kind.
@@ -65,14 +76,33 @@ impl Sensors {
             Sensor::Temperature { name } => {
                 Reading::temperature(value, name.as_deref().unwrap_or("cpu-thermal"))
             }
-            Sensor::Processes { .. } => Reading::processes(value.clamp(0.0, 65_535.0) as u32),
-            Sensor::FileAge { .. } => Reading::file_age(value, "picture.jpg"),
+            Sensor::Processes { .. } => Reading::processes(count(value)),
+            Sensor::FileAge { .. } | Sensor::Capture(_) => Reading::file_age(value, "picture.jpg"),
+            Sensor::Usb { .. } => Reading::count("devices", count(value)),
+            Sensor::Users => Reading::count("users", count(value)),
+            Sensor::Cpu => Reading::cpu(value.clamp(0.0, 100.0)),
+            Sensor::Traffic { name } => {
+                let name = name.as_deref().unwrap_or("wwan0");
+                Reading::traffic(value.max(0.0) as u64, value.max(0.0) as u64 / 10, name)
+            }
+            Sensor::Daily { .. } => Reading::daily(count(value), u64::from(count(value)) * PICTURE_BYTES),
+            Sensor::Values { .. } => Reading::of(&[
+                ("age", 5.0, "s"),
+                ("temperature", value, "C"),
+                ("humidity", 48.0, "%"),
+                ("pressure", 1_013.0, "hPa"),
+                ("luminosity", 350.0, "lx"),
+            ]),
         }
     }
 
     fn values(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, f64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn count(value: f64) -> u32 {
+    value.clamp(0.0, 65_535.0) as u32
 }
 
 #[cfg(test)]
@@ -86,7 +116,7 @@ mod tests {
         let asked = script(&[("key".to_owned(), sensor.clone())]);
         let answer = parse(sensors.answer(&asked).expect("a request").as_bytes()).expect("an answer");
         let limits = Thresholds { warn: None, crit: Some(crit.parse().expect("a range")) };
-        judge(sensor, &answer[0].1, &[(metric.to_owned(), limits)]).status
+        judge(sensor, &answer[0].1, jiff::Timestamp::UNIX_EPOCH, &[(metric.to_owned(), limits)]).status
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! Strict: what is unknown, of another type or out of bounds is refused with the field's name, so
 //! that a typo is never silence. Says nothing about whether a host can run the check.
 
+mod sensor;
+
 use std::time::Duration;
 
 use fleetgate_engine::monitor::profile::ServiceOverride;
 use fleetgate_engine::wire::{Check, Threshold};
 use fleetgate_probes::range::{Range, Thresholds};
-use fleetgate_probes::sensors::Sensor;
 use serde_json::{Map, Value, json};
 
 use super::alerting;
@@ -152,7 +153,7 @@ fn check(value: &Value) -> Result<Check, FieldError> {
             Check::Tcp { port: port.ok_or_else(|| fields.missing("port"))? as u16 }
         }
         "ssh" => Check::Ssh,
-        "sensor" => Check::Sensor(sensor(&mut fields)?),
+        "sensor" => Check::Sensor(sensor::take(&mut fields)?),
         "command" => Check::Command { line: fields.required_text("line", MAX_LINE)? },
         "passive" => Check::Passive,
         _ => {
@@ -164,51 +165,16 @@ fn check(value: &Value) -> Result<Check, FieldError> {
     Ok(found)
 }
 
-fn sensor(fields: &mut Fields) -> Result<Sensor, FieldError> {
-    let kind = fields.required_text("sensor", MAX_LABEL)?;
-    Ok(match kind.as_str() {
-        "disk" => Sensor::Disk { path: fields.path()? },
-        "load" => Sensor::Load,
-        "memory" => Sensor::Memory,
-        "uptime" => Sensor::Uptime,
-        "temperature" => Sensor::Temperature { name: fields.text("name", MAX_LABEL)? },
-        "processes" => Sensor::Processes { name: fields.text("name", MAX_LABEL)? },
-        "file_age" => Sensor::FileAge { path: fields.path()? },
-        _ => {
-            return Err(wrong(
-                "check.sensor",
-                "one of disk, load, memory, uptime, temperature, processes, file_age is expected",
-            ));
-        }
-    })
-}
-
 fn check_json(check: &Check) -> Value {
     let mut json = match check {
         Check::Tunnel | Check::Ssh | Check::Passive => json!({}),
         Check::Ping { count } => json!({ "count": count }),
         Check::Tcp { port } => json!({ "port": port }),
-        Check::Sensor(sensor) => sensor_json(sensor),
+        Check::Sensor(sensor) => sensor::to_json(sensor),
         Check::Command { line } => json!({ "line": line }),
     };
     json["type"] = json!(check_kind(check));
     json
-}
-
-fn sensor_json(sensor: &Sensor) -> Value {
-    let named = |sensor: &str, name: &Option<String>| match name {
-        Some(name) => json!({ "sensor": sensor, "name": name }),
-        None => json!({ "sensor": sensor }),
-    };
-    match sensor {
-        Sensor::Disk { path } => json!({ "sensor": "disk", "path": path }),
-        Sensor::Load => json!({ "sensor": "load" }),
-        Sensor::Memory => json!({ "sensor": "memory" }),
-        Sensor::Uptime => json!({ "sensor": "uptime" }),
-        Sensor::Temperature { name } => named("temperature", name),
-        Sensor::Processes { name } => named("processes", name),
-        Sensor::FileAge { path } => json!({ "sensor": "file_age", "path": path }),
-    }
 }
 
 fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
@@ -257,7 +223,7 @@ impl Fields {
         Ok(Fields { at: at.to_owned(), left })
     }
 
-    fn path_of(&self, name: &str) -> String {
+    pub(super) fn path_of(&self, name: &str) -> String {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
@@ -266,11 +232,11 @@ impl Fields {
         self.left.remove(name).filter(|v| !v.is_null())
     }
 
-    fn missing(&self, name: &str) -> FieldError {
+    pub(super) fn missing(&self, name: &str) -> FieldError {
         wrong(self.path_of(name), "is missing")
     }
 
-    fn text(&mut self, name: &str, longest: usize) -> Result<Option<String>, FieldError> {
+    pub(super) fn text(&mut self, name: &str, longest: usize) -> Result<Option<String>, FieldError> {
         let Some(value) = self.take(name) else { return Ok(None) };
         let text = value.as_str().ok_or_else(|| wrong(self.path_of(name), "text is expected"))?;
         if text.trim().is_empty() || text.len() > longest || text.chars().any(char::is_control) {
@@ -280,11 +246,11 @@ impl Fields {
         Ok(Some(text.to_owned()))
     }
 
-    fn required_text(&mut self, name: &str, longest: usize) -> Result<String, FieldError> {
+    pub(super) fn required_text(&mut self, name: &str, longest: usize) -> Result<String, FieldError> {
         self.text(name, longest)?.ok_or_else(|| self.missing(name))
     }
 
-    fn path(&mut self) -> Result<String, FieldError> {
+    pub(super) fn path(&mut self) -> Result<String, FieldError> {
         let path = self.required_text("path", MAX_PATH)?;
         if path.starts_with('/') {
             return Ok(path);
@@ -292,7 +258,7 @@ impl Fields {
         Err(wrong(self.path_of("path"), "an absolute path is expected, such as /var/lib/pictures"))
     }
 
-    fn whole(
+    pub(super) fn whole(
         &mut self,
         name: &str,
         bounds: std::ops::RangeInclusive<u64>,
@@ -303,7 +269,7 @@ impl Fields {
         number.map(Some).ok_or_else(|| wrong(self.path_of(name), detail()))
     }
 
-    fn seconds(&mut self, name: &str) -> Result<Option<Duration>, FieldError> {
+    pub(super) fn seconds(&mut self, name: &str) -> Result<Option<Duration>, FieldError> {
         self.seconds_from(name, SHORTEST_S, LONGEST_S)
     }
 
@@ -376,6 +342,8 @@ impl Fields {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use fleetgate_probes::sensors::Sensor;
 
     use super::*;
 

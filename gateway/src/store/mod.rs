@@ -37,6 +37,7 @@ pub mod snapshot;
 pub mod states;
 pub mod tokens;
 mod voice;
+mod zones;
 
 use std::path::Path;
 use std::str::FromStr as _;

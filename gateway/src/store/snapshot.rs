@@ -23,7 +23,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::states::{self, HostRow, ServiceRow};
-use super::{Store, acknowledgements, alerting, definition, profiles};
+use super::{Store, acknowledgements, alerting, definition, profiles, zones};
 use crate::config::TimingDefaults;
 
 /// A host's timeout where only its interval is set: it must end before the next check begins.
@@ -460,7 +460,8 @@ impl HostRows {
         let own = Some(host.profile.as_str()).filter(|p| !p.is_empty());
         let profiles = self.catalogue.of_host(own, &host.labels);
         let pace = Pace { timing, ping: defaults.ping_interval };
-        let services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
+        let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
+        zones::settle(&mut services, &host.labels);
         let address = match &host.via {
             Some(_) => host.address.as_deref().map(|a| a.parse().context("address")).transpose()?,
             None => inner(self.addresses.get(&id))?.first().copied(),

@@ -12,7 +12,7 @@ use fleetgate_probes::ssh::{self, SshSeen};
 use fleetgate_probes::tcp::{self, ConnectEnd};
 use fleetgate_probes::{echo, sensors};
 
-use crate::time::Mono;
+use crate::time::{Mono, Wall};
 use crate::wire::{CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, SshAnswer, SshFailure};
 
 use super::liveness::{age, millis};
@@ -119,7 +119,13 @@ pub fn command(answer: &SshAnswer, name: &str, timeout: Duration) -> Meaning {
 
 /// What the sensor script said of each of `wanted`, by key. A script that broke off has answered
 /// for what it came to.
-pub fn sensors(answer: &SshAnswer, wanted: &[(String, Sensor)], timeout: Duration) -> Vec<Meaning> {
+pub fn sensors(
+    answer: &SshAnswer,
+    wanted: &[(String, Sensor)],
+    timeout: Duration,
+    now: Wall,
+) -> Vec<Meaning> {
+    let now = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
     let Some(run) = answer.commands.iter().find(|c| c.name == SENSORS) else {
         return vec![None; wanted.len()];
     };
@@ -127,7 +133,7 @@ pub fn sensors(answer: &SshAnswer, wanted: &[(String, Sensor)], timeout: Duratio
     let read = |(key, sensor): &(String, Sensor)| {
         let found = readings.as_ref().map(|all| all.iter().find(|(known, _)| known == key));
         Some(Finding::said(match found {
-            Ok(Some((_, reading))) => sensors::judge(sensor, reading, &[]),
+            Ok(Some((_, reading))) => sensors::judge(sensor, reading, now, &[]),
             _ if run.end != CommandEnd::Exit(0) => abnormal(run, timeout),
             Ok(None) => sensors::unanswered(sensor),
             Err(said) => PluginResult::unknown(said.to_string()),

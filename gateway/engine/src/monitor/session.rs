@@ -6,6 +6,7 @@
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sensors::{self, Sensor};
 
+use crate::time::Wall;
 use crate::wire::{
     Answer, AskId, Check, EventKind, Question, Record, RemoteCommand, SshAnswer, SshFailure, SshRun,
 };
@@ -113,15 +114,15 @@ impl Host {
             self.conclude(*i, verdict.clone(), session.way, turn);
         }
         let without = verdict.filter(|_| !self.watches_ssh() && answer.failure.is_some());
-        for (i, meaning) in self.meanings(&runs, answer) {
+        for (i, meaning) in self.meanings(&runs, answer, turn.now.wall) {
             let meaning = meaning.or_else(|| without.clone().map(no_session));
             self.conclude(i, meaning, session.way, turn);
         }
     }
 
-    fn meanings(&self, runs: &[usize], answer: &SshAnswer) -> Vec<(usize, Meaning)> {
+    fn meanings(&self, runs: &[usize], answer: &SshAnswer, now: Wall) -> Vec<(usize, Meaning)> {
         let timeout = self.spec.timing.timeout;
-        let mut read = answer::sensors(answer, &self.sensors(runs), timeout).into_iter();
+        let mut read = answer::sensors(answer, &self.sensors(runs), timeout, now).into_iter();
         let meaning = |i: &usize| {
             let spec = &self.services[*i].spec;
             let meaning = match &spec.check {

@@ -151,18 +151,46 @@ pub struct CheckSettings {
     /// `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// `sensor`: `disk`, `load`, `memory`, `uptime`, `temperature`, `processes` or `file_age`.
+    /// `sensor`: `disk`, `load`, `memory`, `uptime`, `temperature`, `processes`, `file_age`, `usb`,
+    /// `users`, `cpu`, `traffic`, `daily`, `values` or `capture`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensor: Option<String>,
-    /// `disk` and `file_age`.
+    /// `disk`, `file_age`, `daily`, `values` and `capture`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `temperature` and `processes`; absent: the hottest, or all.
+    /// `temperature`, `processes`, `traffic`; absent: the hottest, all, the one with the default route.
+    /// `usb`: `vendor:product`, `class:HH` or a part of the device's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// `capture`: a picture is due so long after the one before; or by `schedule`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every_s: Option<f64>,
+    /// `capture`: what is due is late (WARNING) for so long, and missed (CRITICAL) from then on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<CaptureSchedule>,
     /// `command`: runs on the device, by the plugin conventions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,
+}
+
+/// When pictures are due, by local time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CaptureSchedule {
+    /// `mon` to `sun`; absent: every day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<Vec<String>>,
+    /// `06:30`.
+    pub from: String,
+    /// The last possible time; absent: `from` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub every_s: Option<f64>,
+    /// Such as `Europe/Berlin`; absent: the host's label `timezone`, else UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// Limits of one metric, as Nagios ranges.

@@ -1,9 +1,10 @@
 //! The profiles that come with the program. They are read-only: who wants others extends them.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fleetgate_probes::range::{Range, Thresholds};
-use fleetgate_probes::sensors::Sensor;
+use fleetgate_probes::sensors::{Capture, Plan, Sensor};
 
 use crate::wire::{Check, Threshold};
 
@@ -38,8 +39,16 @@ fn linux() -> Profile {
         limited(of("load"), "load15_per_cpu", "2", "4"),
         limited(of("memory"), "used", "90", "97"),
         sensor("processes", Sensor::Processes { name: None }),
+        limited(sensor("cpu", Sensor::Cpu), "used", "95", "~:"),
+        sensor("users", Sensor::Users),
+        sensor("traffic", Sensor::Traffic { name: None }),
     ];
-    extending(DEFAULT, "linux", "a Linux machine: default with limits, and its processes", services)
+    extending(
+        DEFAULT,
+        "linux",
+        "a Linux machine: default with limits, and processes, processor, users and traffic",
+        services,
+    )
 }
 
 fn router() -> Profile {
@@ -53,8 +62,33 @@ fn nas() -> Profile {
     extending(DEFAULT, "nas", "network storage: default with limits for its disk, and file sharing", services)
 }
 
+/// Where the capture software puts pictures, and what its sensor board measures (a line
+/// `name value unit` each).
+const PICTURES: &str = "/var/lib/timelapse/pictures";
+const BOARD: &str = "/run/timelapse/sensors";
+/// No picture for so long is late; for as long again, missed.
+const PICTURE_EVERY: Duration = Duration::from_secs(180);
+
+/// The USB classes are those of a camera (still images) and of a board on a serial line.
 fn camera() -> Profile {
-    extending("linux", "timelapse-camera", "a time-lapse camera", Vec::new())
+    let usb = |service, class: &str| {
+        limited(sensor(service, Sensor::Usb { name: format!("class:{class}") }), "devices", "~:", "1:")
+    };
+    let plan = Plan::Every(PICTURE_EVERY);
+    let capture = Capture { path: PICTURES.into(), plan, grace: PICTURE_EVERY };
+    let board = sensor("sensors", Sensor::Values { path: BOARD.into() });
+    let services = vec![
+        // A ring of pictures fills its disk and purges it once a day.
+        limited(of("disk"), "used", "92", "97"),
+        usb("camera", "06"),
+        usb("board", "02"),
+        sensor("capture", Sensor::Capture(capture)),
+        sensor("pictures", Sensor::Daily { path: PICTURES.into() }),
+        limited(limited(board, "temperature", "-20:50", "-30:65"), "age", "300", "900"),
+    ];
+    let summary =
+        "a time-lapse camera: linux, camera and sensor board on USB, capture, pictures of a day, sensors";
+    extending("linux", "timelapse-camera", summary, services)
 }
 
 fn extending(parent: &str, name: &str, summary: &str, services: Vec<ServiceOverride>) -> Profile {

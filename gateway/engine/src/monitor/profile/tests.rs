@@ -153,6 +153,34 @@ fn what_does_not_fit_together_is_refused_by_name() {
 }
 
 #[test]
+fn a_time_lapse_camera_has_every_check_that_it_is_known_for() {
+    let login = Facts { login: true, ..VPN };
+    let services = fold("timelapse-camera", login, &[]);
+    let names: Vec<&str> = services.iter().map(|s| s.name.as_str()).collect();
+    let expected = [
+        "tunnel",
+        "ping",
+        "ssh",
+        "disk",
+        "load",
+        "memory",
+        "uptime",
+        "processes",
+        "cpu",
+        "users",
+        "traffic",
+        "camera",
+        "board",
+        "capture",
+        "pictures",
+        "sensors",
+    ];
+    assert_eq!(names, expected);
+    let disk = &services[3].thresholds[0];
+    assert_eq!(disk.limits.warn.map(|r| r.to_string()).as_deref(), Some("92"));
+}
+
+#[test]
 fn the_built_in_profiles_fit_together() {
     let catalogue = catalogue(&[]);
     let names: Vec<&str> = catalogue.profiles().map(|p| p.name.as_str()).collect();
