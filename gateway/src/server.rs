@@ -233,6 +233,9 @@ impl Engine<'_> {
         for downtime in crate::store::downtimes::open(&mut conn, clock::wall()).await? {
             monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), clock::now());
         }
+        if crate::store::events::was_cut_off(&mut conn).await? {
+            monitor.handle(MonitorInput::WasCutOff, clock::now());
+        }
         drop(conn);
         monitor.restore(self.store.all_hosts(&self.config.timing).await?, clock::now());
         Ok(monitor)

@@ -175,13 +175,13 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     for raw in 2..=30 {
         world.add(HostSpec { parents: vec![router], ..device(raw) }, Truth::well());
     }
-    world.run(10 * MINUTE);
     let everybody: Vec<HostId> = world.devices.keys().copied().collect();
+    for raw in 31..=60 {
+        world.add(device(raw), Truth::well());
+    }
+    world.run(10 * MINUTE);
     everybody.iter().for_each(|id| world.set(*id, Truth::off()));
     world.run(20 * MINUTE);
-    let told = |world: &World| -> Vec<String> {
-        world.kept.messages.iter().map(|m| format!("{} {}", m.host_name, m.to)).collect()
-    };
     assert_eq!(told(&world), ["cam-1 down"]);
     assert_eq!(world.kept.hosts.values().filter(|s| !s.reachable).count(), 29);
     let dead = HostId::from_i64(7);
@@ -190,6 +190,55 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     assert_eq!(told(&world)[1..], ["cam-1 up", "cam-7 down"], "what died meanwhile is told after it");
     let lost = |kind: EventKind| world.kept.events.iter().filter(|e| e.kind == kind).count();
     assert_eq!((lost(EventKind::Unreachable), lost(EventKind::Reachable)), (29, 29));
+}
+
+fn told(world: &World) -> Vec<String> {
+    world.kept.messages.iter().map(|m| format!("{} {}", m.host_name, m.to)).collect()
+}
+
+fn fleet(count: i64) -> World {
+    let mut world = World::new(1);
+    for raw in 1..=count {
+        let ping = vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
+        world.add(with(device(raw), ping), Truth::well());
+    }
+    world.run(10 * MINUTE);
+    world
+}
+
+fn set_all(world: &mut World, truth: &Truth) {
+    let all: Vec<HostId> = world.devices.keys().copied().collect();
+    all.into_iter().for_each(|id| world.set(id, truth.clone()));
+}
+
+#[test]
+fn a_gateway_that_is_cut_off_says_so_once_and_marks_nobody_down() {
+    for minutes in [3, 20, 300] {
+        let mut world = fleet(200);
+        set_all(&mut world, &Truth { link: false, ..Truth::well() });
+        world.run(minutes * MINUTE);
+        assert_eq!(told(&world), ["gateway down"]);
+        assert!(world.kept.hosts.values().all(|s| s.hard == HostStatus::Up));
+        world.restart(MINUTE / 2);
+        world.run(5 * MINUTE);
+        set_all(&mut world, &Truth::well());
+        let dead = HostId::from_i64(7);
+        world.set(dead, Truth::off());
+        world.run(10 * MINUTE);
+        assert_eq!(told(&world), ["gateway down", "gateway up", "cam-7 down"], "after {minutes} minutes");
+    }
+}
+
+#[test]
+fn while_others_are_heard_everybody_who_is_gone_is_told_of() {
+    let mut world = fleet(100);
+    (1..=30).for_each(|raw| world.set(HostId::from_i64(raw), Truth::off()));
+    world.run(10 * MINUTE);
+    let mut expected: Vec<String> = (1..=30).map(|raw| format!("cam-{raw} down")).collect();
+    let mut told = told(&world);
+    told.sort();
+    expected.sort();
+    assert_eq!(told, expected);
 }
 
 #[test]

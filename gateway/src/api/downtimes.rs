@@ -145,7 +145,7 @@ async fn note(
 fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downtime, Problem> {
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment));
-    let start = new.start.as_deref().map_or(Ok(now), |text| parse::moment(text));
+    let start = new.start.as_deref().map_or(Ok(now), parse::moment);
     let start = fields.take("start", start).unwrap_or(now);
     let end = fields.take("end", parse::moment(&new.end).and_then(|end| in_order(start, end, now)));
     let fixed = new.fixed.unwrap_or(new.duration_s.is_none());

@@ -7,7 +7,7 @@ use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind};
+use fleetgate_engine::wire::{Event, EventKind, GATEWAY};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -15,6 +15,20 @@ use super::Store;
 
 /// The principal of what the gateway does by itself; such rows are not part of the audit view.
 pub const SYSTEM: &str = "system";
+
+const UPLINK_LOST: &str = "uplink.lost";
+const UPLINK_BACK: &str = "uplink.back";
+
+/// Whether the gateway was cut off when it was last heard of.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let sql = "select kind from events where kind in ($1, $2) order by seq desc limit 1";
+    let last: Option<String> =
+        sqlx::query_scalar(sql).bind(UPLINK_LOST).bind(UPLINK_BACK).fetch_optional(conn).await?;
+    Ok(last.is_some_and(|kind| kind == UPLINK_LOST))
+}
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,13 +140,17 @@ pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::
 /// # Errors
 /// When the database refuses the write.
 pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx::Result<i64> {
-    let object = if event.service.is_some() { Object::Service } else { Object::Host };
+    let object = match &event.service {
+        _ if event.host == GATEWAY => Object::System,
+        Some(_) => Object::Service,
+        None => Object::Host,
+    };
     let (kind, data) = observed(&event.kind);
     let row = NewEvent {
         at: event.at,
         kind,
         object,
-        object_id: Some(event.host),
+        object_id: Some(event.host).filter(|host| *host != GATEWAY),
         service: event.service.as_deref(),
         cause: &event.cause,
         evidence: &event.evidence,
@@ -157,6 +175,8 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::FirstHandshake => ("tunnel.first_handshake", nothing),
         EventKind::FellAsleep => ("host.asleep", nothing),
         EventKind::Woke => ("host.awake", nothing),
+        EventKind::UplinkLost => (UPLINK_LOST, nothing),
+        EventKind::UplinkBack => (UPLINK_BACK, nothing),
         EventKind::Unreachable => ("host.unreachable", nothing),
         EventKind::Reachable => ("host.reachable", nothing),
         EventKind::NotificationHeld { kind, from, to, reason } => (

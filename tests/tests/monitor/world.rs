@@ -12,9 +12,9 @@ use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
     Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event,
-    Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News, Question, Record,
-    RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure, SshRun, SshSpec,
-    Timing,
+    EventKind, Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News,
+    Question, Record, RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure,
+    SshRun, SshSpec, Timing,
 };
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
@@ -255,6 +255,10 @@ impl World {
         self.coming.retain(|_, h| !matches!(h, Happening::Answer(..)));
         self.open.clear();
         self.lose_sessions(Duration::ZERO);
+        let uplink = |e: &&Event| matches!(e.kind, EventKind::UplinkLost | EventKind::UplinkBack);
+        if self.kept.events.iter().rev().find(uplink).is_some_and(|e| e.kind == EventKind::UplinkLost) {
+            self.monitor.handle(MonitorInput::WasCutOff, self.now);
+        }
         let memories: Vec<HostMemory> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
         self.monitor.restore(memories, self.now);
         self.drain();

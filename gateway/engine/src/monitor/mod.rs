@@ -26,6 +26,7 @@ mod liveness;
 mod news;
 mod parents;
 mod passive;
+mod population;
 pub mod profile;
 mod reach;
 mod round;
@@ -37,12 +38,14 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod turn;
+mod uplink;
 mod vital;
 mod voice;
 
 use downtime::Window;
 use host::Host;
 use parents::Family;
+use population::Population;
 use schedule::Agenda;
 use turn::{Asker, Desk, Turn};
 
@@ -82,6 +85,7 @@ pub struct Monitor {
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
     family: Family,
+    population: Population,
     /// Both clocks at the last call.
     last: Option<Now>,
 }
@@ -98,6 +102,7 @@ impl Monitor {
             expected: None,
             downtimes: BTreeMap::new(),
             family: Family::default(),
+            population: Population::default(),
             last: None,
         }
     }
@@ -138,9 +143,12 @@ impl Monitor {
             }
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
+            MonitorInput::WasCutOff => self.was_cut_off(now),
             MonitorInput::Mark(ticket) => self.desk.turn(now).record(Record::Reply(ticket, Outcome::Done)),
             MonitorInput::Timeout => {}
         }
+        let step = self.population.look(now.mono);
+        self.weigh(step, now);
         self.give_up_questions(now);
         self.run_due(now);
     }
@@ -152,7 +160,7 @@ impl Monitor {
         }
         let due = self.agenda.first().filter(|_| self.has_room());
         let lost = self.desk.asks.first_overdue();
-        self.expected = due.into_iter().chain(lost).min();
+        self.expected = due.into_iter().chain(lost).chain(self.population.due()).min();
         let why = match () {
             () if self.expected.is_none() => Why::Idle,
             () if self.expected == due => Why::CheckDue,
@@ -184,6 +192,7 @@ impl Monitor {
         let id = host.id();
         self.link(id, host.peer());
         self.family.add(id, &host.spec.parents);
+        self.population.note(id, Some(host.stands().member), Mono::ZERO);
         self.agenda.set(id, host.wake_at());
         self.hosts.insert(id, host);
     }
@@ -286,6 +295,7 @@ impl Monitor {
         if let Some(host) = self.hosts.remove(&id) {
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
+            self.population.note(id, None, now.mono);
         }
         for child in self.family.children(id) {
             self.refresh(child, now);

@@ -16,6 +16,7 @@ use crate::wire::{EventKind, HostStatus, Timing};
 
 use super::Monitor;
 use super::host::Host;
+use super::population::Member;
 use super::status::Level;
 use super::turn::Turn;
 
@@ -60,11 +61,11 @@ impl Family {
     }
 }
 
-/// What of a host concerns its children.
+/// What of a host concerns others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     blocks: bool,
-    good_at: Option<Mono>,
+    pub(super) member: Member,
 }
 
 impl Monitor {
@@ -75,6 +76,8 @@ impl Monitor {
         };
         let (after, wants) = (host.stands(), host.take_wants_parents());
         if before != after {
+            let step = self.population.note(id, Some(after.member), now.mono);
+            self.weigh(step, now);
             for child in self.family.children(id) {
                 self.refresh(child, now);
                 if self.hosts.get(&child).is_some_and(|child| child.reach.in_doubt) {
@@ -129,7 +132,9 @@ impl Reach {
 impl Host {
     pub(super) fn stands(&self) -> Standing {
         let blocks = self.track.hard == HostStatus::Down || self.asleep || !self.reach.reachable;
-        Standing { blocks, good_at: self.good_at }
+        let up = self.track.hard == HostStatus::Up;
+        let (failing_since, good_at) = (self.failing_since, self.good_at);
+        Standing { blocks, member: Member { up, failing_since, good_at } }
     }
 
     /// What was never checked counts as fine.
@@ -184,7 +189,7 @@ impl Host {
     }
 
     /// One behind it fails: only what is newer than that failure proves anything.
-    fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
+    pub(super) fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
         let known = since.is_some_and(|since| self.was_there_at(since));
         if self.check.is_none() && !known && !self.track.status.is_problem() {
             self.planned = Some(turn.now.mono);

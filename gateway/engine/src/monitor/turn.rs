@@ -49,8 +49,10 @@ pub struct Desk {
     pub asks: Asks<Asker>,
     pub out: VecDeque<MonitorOutput>,
     pub figures: Figures,
-    /// Since when the world is seen again, after a start or a suspend.
+    /// Since when the world is seen again, after a start, a suspend or an outage of our own.
     pub woke: Option<Mono>,
+    /// It may be ourselves that are cut off.
+    pub cut_off: bool,
     jitter: Jitter,
     /// Fixed by the first time that is seen.
     slots: Option<Slots>,
@@ -64,6 +66,7 @@ impl Desk {
             out: VecDeque::new(),
             figures: Figures::default(),
             woke: None,
+            cut_off: false,
             jitter: Jitter::new(seed),
             slots: None,
         }
@@ -119,9 +122,10 @@ impl Turn<'_> {
         self.now.mono + within.min(MAX_RETRY).mul_f64(self.spread)
     }
 
-    /// Whether silence may still be our own: less than an interval since we see again.
+    /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see
+    /// again.
     pub fn in_grace(&self, interval: Duration) -> bool {
-        self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
+        self.desk.cut_off || self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
 }
 

@@ -153,6 +153,8 @@ pub enum MonitorInput {
     /// Also before the hosts are restored.
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
+    /// An earlier run ended cut off. Before the hosts are restored.
+    WasCutOff,
     /// Answered by a `Reply` that follows all that was before.
     Mark(Ticket),
     Timeout,
@@ -174,6 +176,9 @@ pub enum MonitorOutput {
     Record(Record),
     Wait(Option<Mono>, Why),
 }
+
+/// The gateway itself, where an event or a message is about no host.
+pub const GATEWAY: HostId = Id::from_i64(0);
 
 /// What is to be committed, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -331,6 +336,10 @@ pub enum EventKind {
     FellAsleep,
     /// Heard from after that.
     Woke,
+    /// Of [`GATEWAY`]: many fell silent at once, and nobody else was heard.
+    UplinkLost,
+    /// Of [`GATEWAY`]: somebody was heard again.
+    UplinkBack,
     /// All its parents are down.
     Unreachable,
     /// One of them is there again.

@@ -1,0 +1,78 @@
+//! What follows from the population's verdict: others are asked, nothing counts while the gateway may
+//! be cut off, and that is told once, for all. What fails is judged again once somebody is heard.
+
+use crate::id::HostId;
+use crate::time::{Now, Wall};
+use crate::wire::{EventKind, GATEWAY, HostStatus, MessageKind, Record};
+
+use super::Monitor;
+use super::alert::Notice;
+use super::population::Step;
+use super::speech::Subject;
+use super::voice::Said;
+
+/// Hosts that are asked for a sign of life, from all over the fleet: one that answers is enough.
+const WITNESSES: usize = 8;
+/// What the gateway is called in a message.
+const NAME: &str = "gateway";
+
+impl Monitor {
+    /// An earlier run ended cut off: nothing counts before somebody is heard.
+    pub(super) fn was_cut_off(&mut self, now: Now) {
+        self.population.restore_lost(now.mono);
+        self.desk.cut_off = true;
+    }
+
+    pub(super) fn weigh(&mut self, step: Option<Step>, now: Now) {
+        let doubtful = self.population.is_doubtful();
+        self.desk.cut_off = doubtful;
+        match step {
+            None => {}
+            Some(Step::Ask) => self.ask_witnesses(now),
+            Some(Step::Lost { lost, of }) => {
+                let text = format!(
+                    "{lost} of {of} hosts that were up fell silent within a minute, and no other can be heard: \
+                     the gateway's own uplink is suspected. Nothing is told of the hosts meanwhile"
+                );
+                self.tell_of_gateway(HostStatus::Down, &text, now);
+            }
+            Some(Step::Back) => {
+                self.see_again(now);
+                self.tell_of_gateway(HostStatus::Up, "a host is heard again", now);
+            }
+        }
+    }
+
+    fn ask_witnesses(&mut self, now: Now) {
+        let there = |id: &HostId| {
+            let host = &self.hosts[id];
+            host.stands().member.up && !self.population.is_failing(*id)
+        };
+        let candidates: Vec<HostId> = self.hosts.keys().copied().filter(there).collect();
+        let stride = (candidates.len() / WITNESSES).max(1);
+        for id in candidates.into_iter().step_by(stride).take(WITNESSES) {
+            self.with(id, now, |host, turn| host.prove_itself(Some(turn.now.mono), turn));
+        }
+    }
+
+    /// One interval of grace for all: silence until now was ours.
+    fn see_again(&mut self, now: Now) {
+        self.desk.woke = Some(now.mono);
+        for id in self.ids() {
+            self.with(id, now, |host, turn| host.excuse_silence(turn.now.mono));
+        }
+    }
+
+    fn tell_of_gateway(&mut self, to: HostStatus, text: &str, now: Now) {
+        let (event, kind, from) = match to {
+            HostStatus::Down => (EventKind::UplinkLost, MessageKind::Problem, HostStatus::Up),
+            _ => (EventKind::UplinkBack, MessageKind::Recovery, HostStatus::Down),
+        };
+        let at: Wall = now.wall;
+        let subject = Subject { host: GATEWAY, name: NAME, service: None, output: text, since: at, at };
+        let mut turn = self.desk.turn(now);
+        turn.record(subject.event(event, text.to_owned(), ""));
+        let told: Vec<Record> = subject.records(vec![Said::Told(Notice { kind, from, to })]);
+        told.into_iter().for_each(|record| turn.record(record));
+    }
+}
