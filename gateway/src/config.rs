@@ -11,9 +11,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
 
-use crate::notify;
+use crate::notify::{self, webhook};
 use crate::public_url::PublicUrl;
 use crate::secret_file;
+use crate::{heartbeat, telemetry};
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ pub struct Config {
     pub group_wait: Duration,
     /// Of the contact that `mail.to` makes: when, each day, to be told what is still wrong.
     pub digest: Option<jiff::civil::Time>,
+    /// Where the gateway says that it is well.
+    pub heartbeat: Option<heartbeat::Target>,
+    /// As `FLEETGATE_LOG`, which has the last word.
+    pub log_filter: Option<String>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
     /// Samples are kept so long.
@@ -119,6 +124,8 @@ struct File {
     history: HistoryFile,
     mail: Option<MailFile>,
     notifications: NotificationsFile,
+    heartbeat: Option<HeartbeatFile>,
+    log_filter: Option<String>,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -149,6 +156,14 @@ struct SshFile {
 #[serde(deny_unknown_fields, default)]
 struct HistoryFile {
     keep: Option<u16>,
+}
+
+/// The address may be a secret.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeartbeatFile {
+    url: Password,
+    interval: Option<f64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -239,6 +254,8 @@ impl Config {
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
             group_wait: group_wait(raw.notifications.group_wait)?,
+            heartbeat: raw.heartbeat.map(heartbeat).transpose()?,
+            log_filter: raw.log_filter.map(log_filter).transpose()?,
             digest: raw.notifications.digest.map(|t| time_of_day("notifications.digest", &t)).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
@@ -246,6 +263,33 @@ impl Config {
             log_json: raw.log == Some(LogFormat::Json),
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
+    }
+
+    /// What differs in `other` of what is read at the start only.
+    pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
+        let facts = |c: &Config| -> [(&'static str, String); 15] {
+            let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
+            [
+                ("listen", shown(&c.listen)),
+                ("endpoint", shown(&c.endpoint)),
+                ("api_listen", shown(&c.api_listen)),
+                ("tls_cert, tls_key", shown(&c.tls)),
+                ("public_url (mails have it already)", shown(&c.public_url)),
+                ("pool_v4", shown(&c.pool_v4)),
+                ("pool_v6", shown(&c.pool_v6)),
+                ("keepalive", shown(&c.keepalive)),
+                ("checks", shown(&c.timing)),
+                ("ssh.idle", shown(&c.ssh_idle)),
+                ("ssh.connections", shown(&c.ssh_connections)),
+                ("history.keep", shown(&c.history_keep)),
+                ("log", shown(&c.log_json)),
+                ("trusted_proxies", shown(&c.trusted_proxies)),
+                ("data", shown(&c.data)),
+            ]
+        };
+        let (ours, theirs) = (facts(self), facts(other));
+        let differs = ours.into_iter().zip(theirs).filter(|(a, b)| a != b);
+        differs.map(|((name, _), _)| name).collect()
     }
 
     /// The gateway's own inner addresses: the first of each pool.
@@ -369,6 +413,22 @@ fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
         bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
     }
     Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+fn heartbeat(file: HeartbeatFile) -> anyhow::Result<heartbeat::Target> {
+    let url = webhook::address(file.url.reveal()).map_err(|e| anyhow::anyhow!("heartbeat.url: {e}"))?;
+    let interval = seconds("heartbeat.interval", file.interval, 60.0)?;
+    if interval < heartbeat::SHORTEST {
+        bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
+    }
+    Ok(heartbeat::Target { url, interval })
+}
+
+fn log_filter(text: String) -> anyhow::Result<String> {
+    match telemetry::is_filter(&text) {
+        true => Ok(text),
+        false => bail!("log_filter = {text:?}: expected a level or filter such as debug or fleetgate=trace"),
+    }
 }
 
 fn group_wait(given: Option<f64>) -> anyhow::Result<Duration> {

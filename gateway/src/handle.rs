@@ -118,6 +118,11 @@ impl Handle {
         waiter.outcome().await
     }
 
+    /// The monitor's thread is to go round once. Never waits: a full queue wakes it too.
+    pub fn nudge(&self) {
+        let _ = self.0.monitor.try_send(MonitorInput::Timeout);
+    }
+
     /// Whether both engine threads still listen.
     pub fn is_running(&self) -> bool {
         !self.0.tunnel.is_closed() && !self.0.monitor.is_closed()

@@ -10,6 +10,7 @@ use fleetgate_engine::wire::PeerStatus;
 use tokio::sync::broadcast;
 
 use crate::health::Health;
+use crate::pulse::Pulse;
 use crate::tickets::Tickets;
 
 /// A slow reader of an event stream that falls this far behind is told to load again.
@@ -35,6 +36,7 @@ struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
     changes: broadcast::Sender<Change>,
     health: Health,
+    pulse: Pulse,
     tickets: Tickets,
 }
 
@@ -42,7 +44,7 @@ impl Default for Live {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
         let (peers, health, tickets) = (RwLock::default(), Health::default(), Tickets::default());
-        Live(Arc::new(Inner { peers, changes, health, tickets }))
+        Live(Arc::new(Inner { peers, changes, health, pulse: Pulse::default(), tickets }))
     }
 }
 
@@ -70,6 +72,10 @@ impl Live {
     }
 
     /// Whether the databases take what is written.
+    pub fn pulse(&self) -> &Pulse {
+        &self.0.pulse
+    }
+
     pub fn health(&self) -> &Health {
         &self.0.health
     }

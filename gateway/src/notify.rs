@@ -13,7 +13,7 @@ mod courier;
 mod desk;
 mod routing;
 #[cfg(test)]
-mod sink;
+pub(crate) mod sink;
 pub mod webhook;
 mod words;
 
@@ -30,7 +30,9 @@ pub use courier::Pace;
 pub use routing::BUILT_IN_NAME;
 
 use crate::config::{Config, MailConfig};
+use crate::heartbeat;
 use crate::live::Live;
+use crate::mail::smtp::Smtp;
 use crate::store::Store;
 use courier::Courier;
 use desk::Desk;
@@ -48,6 +50,7 @@ pub struct Settings {
     pub group_wait: Duration,
     /// Of the built-in contact, in the machine's time zone.
     pub digest: Option<Time>,
+    pub heartbeat: Option<heartbeat::Target>,
 }
 
 impl From<&Config> for Settings {
@@ -57,6 +60,7 @@ impl From<&Config> for Settings {
             public_url: config.public_url.as_ref().map(ToString::to_string),
             group_wait: config.group_wait,
             digest: config.digest,
+            heartbeat: config.heartbeat.clone(),
         }
     }
 }
@@ -104,6 +108,22 @@ impl Office {
 
     pub fn settings(&self) -> Settings {
         self.settings.borrow().clone()
+    }
+
+    pub fn listen(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
+    }
+
+    /// Takes other settings from now on.
+    ///
+    /// # Errors
+    /// When they cannot be used, naming what; then everything stays as it was.
+    pub fn change(&self, settings: Settings) -> anyhow::Result<()> {
+        if let Some(mail) = &settings.mail {
+            Smtp::new(mail, Pace::default().patience)?;
+        }
+        self.settings.send_replace(settings);
+        Ok(())
     }
 
     /// Starts desk and courier.

@@ -25,10 +25,11 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::driver::{self, Mouths};
 use crate::handle::{Handle, QUEUE};
+use crate::heartbeat::{self, Organs};
 use crate::identity::Identity;
 use crate::listener::{House, Limits, Tls};
 use crate::live::Live;
-use crate::notify::Office;
+use crate::notify::{Office, Settings};
 use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
@@ -106,6 +107,13 @@ impl Server {
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
+        let organs = Organs {
+            pulse: state.live.pulse().clone(),
+            handle: state.handle.clone(),
+            writer: writer.clone(),
+            bell: state.office.bell.clone(),
+        };
+        heartbeat::start(&mut tasks, organs, state.office.listen(), stop_api.clone())?;
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
         let doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
         // Last: a login that is made by a start which then fails would never be shown.
@@ -130,6 +138,17 @@ impl Server {
     /// Whether a thread that must run for ever has ended.
     pub fn has_died(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Takes the settings that can change while it runs; gives the names of those that differ and
+    /// wait for the next start.
+    ///
+    /// # Errors
+    /// When they are broken, naming what is; then nothing has changed.
+    pub fn reload(&self, fresh: &Config) -> anyhow::Result<Vec<&'static str>> {
+        self.state.office.change(Settings::from(fresh))?;
+        telemetry::refilter(fresh.log_filter.as_deref());
+        Ok(self.state.config.fixed_differences(fresh))
     }
 
     /// A login that works once.
@@ -222,7 +241,8 @@ impl Engine<'_> {
         let carrier = Carrier::new(asks_in, answers_in, streams, ssh, runtime);
         let tunnels = driver::start(tunnel, socket, driver::Inbox { commands, asks }, mouths, stop.clone())?;
         let inbox = watch::Inbox { commands: inputs, answers };
-        let monitors = watch::start(monitor, inbox, carrier, self.writer.clone(), stop)?;
+        let monitors =
+            watch::start(monitor, inbox, carrier, self.writer.clone(), self.live.pulse().clone(), stop)?;
         Ok(vec![monitors, tunnels])
     }
 
@@ -341,6 +361,29 @@ mod tests {
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
         assert!(ended.is_ok(), "the stream has ended");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn settings_that_can_change_do_and_the_others_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = started(dir.path()).await;
+        let mail = "[mail]\nhost = \"mx.example.org\"\nfrom = \"a@example.org\"\nto = [\"b@example.org\"]\n";
+        let write = |text: &str| {
+            std::fs::write(dir.path().join("fleetgate.toml"), text).unwrap();
+            Config::load(dir.path(), None)
+        };
+        let fresh =
+            write(&format!("keepalive = 30\nlisten = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\n{mail}"))
+                .unwrap();
+        assert_eq!(server.reload(&fresh).unwrap(), ["keepalive"]);
+        assert_eq!(server.state.office.settings().mail.unwrap().host, "mx.example.org");
+
+        assert!(write("keepalive = \"often\"").is_err());
+        let broken = write(&format!("{mail}ca = \"/nowhere/ca.pem\"\n"));
+        let refused = broken.and_then(|fresh| server.reload(&fresh));
+        assert!(format!("{:#}", refused.unwrap_err()).contains("mail.ca"));
+        assert_eq!(server.state.office.settings().mail.unwrap().host, "mx.example.org");
+        server.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -11,27 +11,55 @@ const DEFAULT_FILTER: &str = "info,boringtun=off,russh=warn,sqlx=warn,hyper=warn
 
 const QUIET_FILTER: &str = "warn,boringtun=off";
 
-/// `FLEETGATE_LOG` takes the usual filter syntax, such as `debug` or `fleetgate=trace`.
-pub fn init(json: bool) {
-    start(json, DEFAULT_FILTER);
+/// Changes the filter of the running program.
+type Switch = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+static SWITCH: OnceLock<Switch> = OnceLock::new();
+
+/// `filter` and then `FLEETGATE_LOG` refine what is logged, in the usual syntax: `debug`, or
+/// `fleetgate=trace`.
+pub fn init(json: bool, filter: Option<&str>) {
+    start(json, filters(DEFAULT_FILTER, filter));
 }
 
 /// For the demo, whose terminal is for its words.
 pub fn init_quietly(json: bool) {
-    start(json, QUIET_FILTER);
+    start(json, filters(QUIET_FILTER, None));
 }
 
-fn start(json: bool, default: &str) {
-    let filter = std::env::var("FLEETGATE_LOG").unwrap_or_default();
-    let filter = format!("{default}{}{filter}", if filter.is_empty() { "" } else { "," });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER)))
-        .with_writer(std::io::stderr);
-    if json {
-        builder.json().init();
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
+/// Another filter from now on.
+pub fn refilter(filter: Option<&str>) {
+    if let Some(switch) = SWITCH.get() {
+        switch(filters(DEFAULT_FILTER, filter));
     }
+}
+
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::try_new(text).is_ok()
+}
+
+fn filters(default: &str, setting: Option<&str>) -> EnvFilter {
+    let variable = std::env::var("FLEETGATE_LOG").unwrap_or_default();
+    let parts = [default, setting.unwrap_or_default(), variable.as_str()];
+    let all: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+    EnvFilter::try_new(all.join(",")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER))
+}
+
+fn start(json: bool, filter: EnvFilter) {
+    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let switch: Switch = if json {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder.init();
+        Box::new(move |filter| drop(handle.reload(filter)))
+    } else {
+        let builder = builder.with_ansi(std::io::stderr().is_terminal()).with_target(false);
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        builder.init();
+        Box::new(move |filter| drop(handle.reload(filter)))
+    };
+    let _ = SWITCH.set(switch);
 }
 
 /// The process's counters. A second gateway in one process (tests) counts into the same ones.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::driver::sleep;
+use crate::pulse::{Organ, Pulse};
 use crate::ssh::{SessionKey, SshClient};
 use crate::stream::{Streams, TunnelStream};
 use crate::writer::Writer;
@@ -147,10 +148,11 @@ pub fn start(
     inbox: Inbox,
     carrier: Carrier,
     writer: Writer,
+    pulse: Pulse,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let watch = Watch { monitor, carrier, writer, gauges: Gauges::default() };
+    let watch = Watch { monitor, carrier, writer, pulse, gauges: Gauges::default() };
     let thread = std::thread::Builder::new().name("monitor".to_owned());
     Ok(thread.spawn(move || runtime.block_on(watch.run(inbox, stop)))?)
 }
@@ -159,6 +161,7 @@ struct Watch {
     monitor: Monitor,
     carrier: Carrier,
     writer: Writer,
+    pulse: Pulse,
     gauges: Gauges,
 }
 
@@ -191,6 +194,7 @@ impl Watch {
                 () = sleep(wait) => self.monitor.handle(MonitorInput::Timeout, clock::now()),
             }
             deadline = self.drain().await;
+            self.pulse.beat(Organ::Scheduler);
         }
     }
 

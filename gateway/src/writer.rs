@@ -30,6 +30,7 @@ use crate::clock;
 use crate::health::Part;
 use crate::live::{Change, Live};
 use crate::notify::Bell;
+use crate::pulse::Organ;
 use crate::store::Store;
 pub use pending::MemoryUpdate;
 use pending::{Batch, Pending};
@@ -93,6 +94,12 @@ impl Writer {
         if sooner {
             self.0.sooner.notify_one();
         }
+    }
+
+    /// Something is to be committed, so that it is seen whether that can be done. Never waits.
+    pub fn nudge(&self) {
+        self.0.lock().prove(clock::now().mono);
+        self.0.sooner.notify_one();
     }
 
     /// Writes what is there and ends. Nothing may be appended afterwards.
@@ -182,6 +189,7 @@ impl Task {
                     if self.live.health().wrote(Part::States, true) {
                         tracing::info!("the database takes writes again; nothing was lost");
                     }
+                    self.live.pulse().beat(Organ::Store);
                     self.tell(batch, &done);
                     return true;
                 }

@@ -14,6 +14,7 @@ use super::auth::RequireOperator;
 use super::client::Client;
 use super::problem::Problem;
 use crate::health::Part;
+use crate::pulse::Organ;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -27,7 +28,8 @@ pub(super) fn routes() -> Router<AppState> {
 async fn healthz(State(app): State<AppState>) -> impl IntoResponse {
     let parts = parts(&app).await;
     let well = parts.iter().all(|(_, trouble)| trouble.is_none());
-    let shown: BTreeMap<_, _> = parts.map(|(part, trouble)| (part, trouble.unwrap_or("ok"))).into();
+    let shown: BTreeMap<_, _> =
+        parts.into_iter().map(|(part, trouble)| (part, trouble.unwrap_or("ok"))).collect();
     Json(json!({ "status": if well { "ok" } else { "degraded" }, "parts": shown }))
 }
 
@@ -52,7 +54,7 @@ async fn readyz(State(app): State<AppState>) -> Result<impl IntoResponse, Proble
 const HISTORY: &str = "history";
 
 /// What is wrong with each part, in words for strangers.
-async fn parts(app: &AppState) -> [(&'static str, Option<&'static str>); 3] {
+async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     let health = app.live.health();
     let engine = (!app.handle.is_running()).then_some("a thread has ended; the log says why");
     let database = if !health.is_well(Part::States) {
@@ -61,7 +63,9 @@ async fn parts(app: &AppState) -> [(&'static str, Option<&'static str>); 3] {
         app.store.ping().await.is_err().then_some("cannot be read; the log says why")
     };
     let history = (!health.is_well(Part::History)).then_some("takes no writes: graphs will have a gap");
-    [("engine", engine), ("database", database), (HISTORY, history)]
+    let hangs = |organ: Organ| app.live.pulse().hangs(organ).then_some("hangs; the heartbeat has stopped");
+    let organs = Organ::ALL.into_iter().map(|organ| (organ.name(), hangs(organ)));
+    [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(organs).collect()
 }
 
 /// Open to this machine; over the network with an operator's token.
@@ -99,6 +103,19 @@ mod tests {
         assert_eq!(health.json["parts"]["engine"], "ok");
         api.state.live.health().wrote(Part::States, true);
         assert_eq!(api.anonymous().get("/readyz").await.status, 200);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_hangs_is_named() {
+        let api = TestApi::new().await;
+        api.state.live.pulse().found(&[Organ::Outbox]);
+        let health = api.anonymous().get("/healthz").await;
+        assert_eq!(
+            (&health.json["status"], &health.json["parts"]["scheduler"]),
+            (&json!("degraded"), &json!("ok"))
+        );
+        assert!(health.json["parts"]["outbox"].as_str().unwrap().starts_with("hangs"));
+        assert_eq!(api.anonymous().get("/readyz").await.status, 503);
     }
 
     #[tokio::test]

@@ -142,11 +142,16 @@ impl<'a> Write<'a> {
         for id in self.peers {
             handle.peer_changed(id).await?;
         }
+        let removed_or_changed = !self.hosts.is_empty();
         for id in self.hosts {
             handle.host_changed(id).await?;
         }
         if !self.resettled.is_empty() {
             handle.hosts_resettled(&self.resettled).await?;
+        }
+        // Of a host that is gone nothing more is told.
+        if removed_or_changed {
+            self.app.office.bell.notices();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
         if let Some(seq) = self.last_event {

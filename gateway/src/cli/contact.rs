@@ -6,10 +6,10 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 use reqwest::Method;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::Client;
-use super::device::{pair, present, said};
+use super::device::{labels, pair, present, said};
 use super::table;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
 
@@ -229,20 +229,19 @@ pub(crate) struct RuleFields {
 }
 
 impl RuleFields {
-    fn body(self, name: Option<String>, contact: Option<String>) -> Value {
-        let labels: Map<String, Value> =
-            self.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
-        present(json!({
+    fn body(self, name: Option<String>, contact: Option<String>) -> anyhow::Result<Value> {
+        let labels = labels(self.labels)?;
+        Ok(present(json!({
             "name": name, "contact": contact, "labels": (!labels.is_empty()).then_some(labels),
             "severity": self.severity, "period": self.period, "delay_s": self.delay.map(|d| d.as_secs_f64()),
-        }))
+        })))
     }
 }
 
 pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Result<()> {
     match command {
         RuleCommand::Add { name, contact, of } => {
-            let made: Rule = client.post("/rules", &of.body(Some(name), Some(contact))).await?;
+            let made: Rule = client.post("/rules", &of.body(Some(name), Some(contact))?).await?;
             said(client, &format!("{} tells {}", table::safe(&made.name), table::safe(&made.contact)))
         }
         RuleCommand::List => list_rules(client).await,
@@ -252,7 +251,7 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
             Ok(())
         }
         RuleCommand::Set { rule, contact, of, name } => {
-            client.patch(&format!("/rules/{rule}"), &of.body(name, contact)).await?;
+            client.patch(&format!("/rules/{rule}"), &of.body(name, contact)?).await?;
             said(client, &format!("{rule} is changed"))
         }
         RuleCommand::Remove { rule } => {

@@ -83,7 +83,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     tokio::select! {
         // The unit goes off once; the demo goes on.
         ended = async { passes.await?; std::future::pending::<anyhow::Result<()>>().await } => ended?,
-        ended = serve::until_stopped(&server) => ended?,
+        ended = serve::until_stopped(&server, || false) => ended?,
     }
     server.stop().await;
     Ok(())

@@ -1,9 +1,10 @@
 //! `fleetgate serve`: a gateway until SIGTERM or SIGINT.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connection;
@@ -25,11 +26,17 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let path = data_dir::default_path(to.data.clone(), NAME)?;
     let data = DataDir::open(&path)?;
     let config = Config::load(&path, args.config.as_deref())?;
-    telemetry::init(config.log_json);
+    telemetry::init(config.log_json, config.log_filter.as_deref());
     let server = Server::start(config, data).await?;
     announce(&server, to.data.is_some()).await?;
-    let ended = until_stopped(&server).await;
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let on_hangup = || {
+        reload(&server, &path, args.config.as_deref());
+        true
+    };
+    let ended = until_stopped(&server, on_hangup).await;
     tracing::info!("stopping");
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.stop().await;
     ended
 }
@@ -37,18 +44,34 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
 /// How often it is looked whether the threads live.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Until somebody wants the gateway to end.
+/// SIGHUP: a broken file changes nothing, and the log says why.
+fn reload(server: &Server, data: &Path, file: Option<&Path>) {
+    let _ = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
+    match Config::load(data, file).and_then(|fresh| server.reload(&fresh)) {
+        Ok(later) if later.is_empty() => tracing::info!("the settings are loaded again"),
+        Ok(later) => tracing::warn!(
+            "the settings are loaded again; these take effect at the next start: {}",
+            later.join(", ")
+        ),
+        Err(error) => tracing::error!("the settings stay as they were: {error:#}"),
+    }
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+/// Until somebody wants the gateway to end; `on_hangup` says whether it goes on after SIGHUP.
 ///
 /// # Errors
 /// When a thread of the engine has ended: what is left would show old states for ever, so the
 /// process ends and whoever supervises it starts it again.
-pub(crate) async fn until_stopped(server: &Server) -> anyhow::Result<()> {
+pub(crate) async fn until_stopped(server: &Server, on_hangup: impl Fn() -> bool) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(LOOK);
+    let mut hangup = signal(SignalKind::hangup())?;
     let stop = stopped();
     tokio::pin!(stop);
     loop {
         tokio::select! {
             ended = &mut stop => return ended,
+            _ = hangup.recv() => if !on_hangup() { return Ok(()) },
             _ = look.tick() => {
                 if server.has_died() {
                     anyhow::bail!("a thread of the engine has ended; the log says why");

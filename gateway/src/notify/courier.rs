@@ -19,6 +19,7 @@ use crate::clock;
 use crate::live::{Change, Live};
 use crate::mail::letter::{LISTED, Letter, Place};
 use crate::mail::smtp::{Envelope, Smtp};
+use crate::pulse::Organ;
 use crate::store::backlog::{self, Dropped};
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
@@ -196,6 +197,7 @@ impl Courier {
                 return pace.first_pause;
             }
         };
+        self.round.live.pulse().beat(Organ::Outbox);
         let now = clock::now().mono;
         let mut wait = pace.longest_pause;
         for line in lines {

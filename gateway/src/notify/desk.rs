@@ -16,6 +16,7 @@ use super::{Bell, Settings, words};
 use crate::api::ids::Kind as Name;
 use crate::clock;
 use crate::live::{Change, Live};
+use crate::pulse::Organ;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
 use crate::store::{SqliteConnection, Store, notices};
@@ -90,7 +91,9 @@ impl Desk {
                 }
             }
             let new = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
+            self.look_around(&mut shift).await?;
             turn = shift.drain(new);
+            self.live.pulse().beat(Organ::Router);
         }
     }
 
@@ -105,12 +108,21 @@ impl Desk {
         Ok(shift)
     }
 
+    /// What people did meanwhile to that which waits.
+    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<()> {
+        let mut conn = self.store.reader().await?;
+        for object in notices::cared_for(&mut conn).await? {
+            shift.router.handle(Input::Acknowledged(object), clock::now());
+        }
+        shift.forget(notices::removed_hosts(&mut conn).await?);
+        Ok(())
+    }
+
     async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
         let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
         shift.router.handle(Input::Configure(routing), clock::now());
-        shift.forget(notices::removed_hosts(&mut conn).await?);
         (shift.reach, shift.has_mail) = (reach, settings.mail.is_some());
         Ok(())
     }

@@ -211,20 +211,28 @@ pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
 #[derive(Clone)]
 pub(super) struct Client(reqwest::Client);
 
+/// Calls addresses that people give: with a time limit, without redirects, and not on this link.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub fn http(patience: Duration) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder()
+        .timeout(patience)
+        .connect_timeout(patience)
+        .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(std::sync::Arc::new(Resolver))
+        // Each call is a matter of its own; nobody gains by a connection that is kept.
+        .pool_max_idle_per_host(0)
+        .user_agent(concat!("fleetgate/", env!("CARGO_PKG_VERSION")))
+        .no_proxy();
+    builder.build().context("calls over TLS cannot be set up")
+}
+
 impl Client {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(patience: Duration) -> anyhow::Result<Client> {
-        let client = reqwest::Client::builder()
-            .timeout(patience)
-            .connect_timeout(patience)
-            .redirect(reqwest::redirect::Policy::none())
-            .dns_resolver(std::sync::Arc::new(Resolver))
-            // Each message is a matter of its own; nobody gains by a connection that is kept.
-            .pool_max_idle_per_host(0)
-            .user_agent(concat!("fleetgate/", env!("CARGO_PKG_VERSION")))
-            .no_proxy();
-        Ok(Client(client.build().context("webhooks over TLS cannot be set up")?))
+        http(patience).map(Client)
     }
 
     /// # Errors

@@ -19,10 +19,9 @@ pub(super) fn hold(why: Hold, number: impl Fn(i64) -> String) -> (&'static str, 
             "over_before",
             format!("it was over ({}) before this contact was due to hear of it", number(by.0)),
         ),
-        Hold::Acknowledged(by) => (
-            "acknowledged",
-            format!("somebody took care ({}) before the rule's delay was over", number(by.0)),
-        ),
+        Hold::Acknowledged => {
+            ("acknowledged", "somebody took care of it before the rule's delay was over".to_owned())
+        }
         Hold::Superseded(by) => ("superseded", format!("{} took its place", number(by.0))),
         Hold::AlreadyTold => {
             ("already_told", "it changed and changed back while this contact was told nothing".to_owned())

@@ -196,7 +196,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 4] = [
+const MAIN: [Step; 5] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -205,6 +205,7 @@ const MAIN: [Step; 4] = [
         sql: include_str!("../../../migrations/sqlite/0003_notifications.sql"),
     },
     Step { version: 4, name: "profiles", sql: include_str!("../../../migrations/sqlite/0004_profiles.sql") },
+    Step { version: 5, name: "verdict", sql: include_str!("../../../migrations/sqlite/0005_verdict.sql") },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];
@@ -261,5 +262,38 @@ mod tests {
         sqlx::query("rollback").execute(&mut *tx).await.unwrap();
         assert!(tx.commit().await.is_err());
         put(&store, "after").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn messages_of_the_first_schema_are_still_delivered() {
+        const ALL: &[Step] = &MAIN;
+        const BEFORE: &[Step] = ALL.split_at(2).0;
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fleetgate.db");
+        let (write, read) = pools(&file, SqliteSynchronous::Full).await.unwrap();
+        migrate(migrations(BEFORE), &write, &file).await.unwrap();
+        let body = r#"{"at":5,"host_name":"cam-07","service":null,"problem":true,"from":"up","to":"down",
+                       "output":"no answer","since":4}"#;
+        for to in ["ops@example.org", "ada@example.org"] {
+            sqlx::query(
+                "insert into outbox (host, recipient, body, created_at, attempts, next_attempt)
+                 values (7, $1, $2, 5, 2, 9)",
+            )
+            .bind(to)
+            .bind(body)
+            .execute(&write)
+            .await
+            .unwrap();
+        }
+        write.close().await;
+        read.close().await;
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
+        let waiting = store.waiting_messages(outbox::Channel::Email, "ada@example.org").await.unwrap();
+        let message = &waiting[0].message;
+        assert_eq!((message.id, message.attempts, message.contact_name.as_str()), (2, 2, "default"));
+        let mut conn = store.reader().await.unwrap();
+        let contents = outbox::contents(&mut conn, 2, 9).await.unwrap();
+        assert_eq!((contents.total(), contents.notices[0].host_name.as_str()), (1, "cam-07"));
+        assert!(notices::unrouted(&mut conn, 9).await.unwrap().is_empty());
     }
 }

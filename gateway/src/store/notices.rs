@@ -214,15 +214,31 @@ pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item
     sqlx::query(sql).bind(contact.as_i64()).bind(Json(numbers)).execute(tx).await.map(drop)
 }
 
+/// What waits for somebody to take care, and of what somebody does.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
+        "select distinct n.host, n.service from notices_waiting w join notices n on n.id = w.notice
+         join acknowledgements a on a.host = n.host and a.service = coalesce(n.service, '')
+                                and a.ended_at is null
+         where w.why = 'delay'",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(host, service)| Object { host: Id::from_i64(host), service }).collect())
+}
+
 /// Hosts that are gone, and that somebody was told of or waits to be told of.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<HostId>> {
     let hosts: Vec<i64> = sqlx::query_scalar(
-        "select host from notices_told union select n.host from notices_waiting w
-         join notices n on n.id = w.notice
-         except select id from hosts where removed_at is null",
+        "select host from (select host from notices_told union select n.host from notices_waiting w
+                           join notices n on n.id = w.notice)
+         where not exists (select 1 from hosts h where h.id = host and h.removed_at is null)",
     )
     .fetch_all(conn)
     .await?;
@@ -405,4 +421,90 @@ const OUTCOMES: &str = "select l.notice, case when l.dropped is not null then 'h
 pub async fn outcomes(conn: &mut SqliteConnection, of: &[NoticeId]) -> sqlx::Result<Vec<Outcome>> {
     let numbers: Vec<i64> = of.iter().map(|n| n.0).collect();
     sqlx::query_as(OUTCOMES).bind(Json(numbers)).fetch_all(conn).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn what_waits_and_what_was_told_survives_the_store() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        let mut tx = store.begin().await.unwrap();
+        let id = insert(&mut tx, &fixture::down(host), None).await.unwrap();
+        let notice = unrouted(&mut tx, 9).await.unwrap().remove(0).notice().unwrap();
+        assert_eq!((notice.id, notice.severity), (id, Some(Severity::Critical)));
+        let (contact, object) = (Id::from_i64(1), notice.object.clone());
+        let until = Wall::from_millis(9_000);
+        let waits = Waiting { contact, notice, why: WaitFor::Delay, until };
+        wait(&mut tx, &waits).await.unwrap();
+        routed(&mut tx, id, Wall::from_millis(1)).await.unwrap();
+        assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
+        assert_eq!(waiting(&mut tx).await.unwrap(), [waits]);
+        let at = Wall::from_millis(2_000);
+        let known = Told { root: id, last: id, at, severity: Some(Severity::Critical) };
+        tell(&mut tx, contact, &object, Some(&known)).await.unwrap();
+        assert_eq!(told(&mut tx).await.unwrap(), [(contact, object.clone(), known)]);
+        tell(&mut tx, contact, &object, None).await.unwrap();
+        posted(&mut tx, contact, &[Item { notice: id, root: id }]).await.unwrap();
+        assert!(told(&mut tx).await.unwrap().is_empty() && waiting(&mut tx).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_is_found_while_something_waits_for_it() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        let mut tx = store.begin().await.unwrap();
+        insert(&mut tx, &fixture::down(host), None).await.unwrap();
+        let notice = unrouted(&mut tx, 9).await.unwrap().remove(0).notice().unwrap();
+        let (contact, object) = (Id::from_i64(1), notice.object.clone());
+        let until = Wall::from_millis(9_000);
+        wait(&mut tx, &Waiting { contact, notice, why: WaitFor::Delay, until }).await.unwrap();
+        assert!(cared_for(&mut tx).await.unwrap().is_empty());
+        tx.commit().await.unwrap();
+        let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
+                   values (1, 7, 0, 'user:ada', 'on it', 0)";
+        fixture::run(&store, ack, &[]).await;
+        assert_eq!(cared_for(&mut store.reader().await.unwrap()).await.unwrap(), [object]);
+    }
+
+    #[tokio::test]
+    async fn what_the_monitor_held_back_stands_beside_the_rest() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        let event = Event {
+            at: Wall::from_millis(5_000),
+            host,
+            service: Some("disk".into()),
+            kind: EventKind::NotificationHeld {
+                kind: MessageKind::Problem,
+                from: "ok",
+                to: "critical",
+                reason: fleetgate_engine::wire::HeldReason::Downtime,
+            },
+            cause: "a downtime is in effect".into(),
+            evidence: "97% used".into(),
+        };
+        let mut tx = store.begin().await.unwrap();
+        let seq = crate::store::events::append_observed(&mut tx, &event).await.unwrap();
+        insert_held(&mut tx, &event, seq).await.unwrap();
+        assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
+        let filter = NoticeFilter { host: Some(host), service: Some("disk"), since: None };
+        let rows = list(&mut tx, &filter, i64::MAX, 9).await.unwrap();
+        assert_eq!(
+            (rows[0].host_name.as_str(), rows[0].to.as_str(), rows[0].problem),
+            ("cam-07", "critical", true)
+        );
+        let outcome = outcomes(&mut tx, &[rows[0].id]).await.unwrap().remove(0);
+        assert_eq!(
+            (outcome.outcome.as_str(), outcome.reason.as_str(), outcome.contact),
+            ("held", "downtime", None)
+        );
+        assert_eq!(
+            (outcome.text.as_str(), outcome.evidence.as_str()),
+            ("a downtime is in effect", "97% used")
+        );
+    }
 }

@@ -4,8 +4,11 @@ use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory,
-    notices, states,
+    notices, settings, states,
 };
+
+/// The setting that a commit writes which has nothing else to write.
+const PROVED_AT: &str = "heartbeat.proved_at";
 
 /// What the dashboards and the mail are to hear of.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,9 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
         memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
     }
     memory::write_statuses(&mut tx, &batch.statuses).await?;
+    if batch.proof {
+        settings::put(&mut tx, PROVED_AT, &clock::wall().as_millis().to_string()).await?;
+    }
     tx.commit().await?;
     Ok(done)
 }

@@ -74,6 +74,8 @@ pub(super) struct Batch {
     pub stamps: HashMap<PeerId, Tai64n>,
     pub endpoints: HashMap<PeerId, (SocketAddr, Wall)>,
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
+    /// Somebody wants to see a commit.
+    pub proof: bool,
     /// Not of the transaction: they follow it.
     pub samples: Vec<Sample>,
     /// The same: whoever waits for the commit.
@@ -90,6 +92,7 @@ impl Batch {
             && self.stamps.is_empty()
             && self.endpoints.is_empty()
             && self.statuses.is_empty()
+            && !self.proof
             && self.samples.is_empty()
             && self.replies.is_empty()
     }
@@ -178,6 +181,12 @@ impl Pending {
             }
         };
         self.not_later_than(at)
+    }
+
+    /// A commit is wanted now, whatever it holds.
+    pub fn prove(&mut self, now: Mono) {
+        self.batch.proof = true;
+        self.not_later_than(now);
     }
 
     fn not_later_than(&mut self, at: Mono) -> bool {

@@ -135,8 +135,8 @@ pub enum Hold {
     NeverTold,
     /// It was over before the contact was due to hear of it, by this notice.
     OverBefore(NoticeId),
-    /// Somebody took care before the rule's delay was over, by this notice.
-    Acknowledged(NoticeId),
+    /// Somebody took care before the rule's delay was over.
+    Acknowledged,
     /// A newer notice of the same object took its place.
     Superseded(NoticeId),
     /// It changed and changed back while nothing could be told.
@@ -153,6 +153,8 @@ pub enum Input {
     Notice(Notice),
     /// Contacts or rules have changed.
     Configure(Routing),
+    /// Somebody takes care of this, whether or not anybody is told of that.
+    Acknowledged(Object),
     /// Nothing more is told of this host.
     Forget(HostId),
     Timeout,

@@ -127,6 +127,7 @@ impl Router {
                 self.set_routing(routing);
                 self.forget_removed_contacts();
             }
+            Input::Acknowledged(object) => self.cared_for(&object),
             Input::Forget(host) => self.forget(|_, of| of == host, Hold::HostRemoved),
             Input::Timeout => {}
         }
@@ -262,7 +263,7 @@ impl Router {
         let place = (contact.id, notice.object.clone());
         if self.told.contains_key(&place) || self.groups.has(contact.id, &notice.object) {
             self.tell_if_open(contact, notice, now);
-        } else if self.take_later(contact.id, &notice.object, Hold::Acknowledged(notice.id)).is_some()
+        } else if self.take_later(contact.id, &notice.object, Hold::Acknowledged).is_some()
             || self.is_selected(contact.id, notice)
         {
             self.hold(Some(contact.id), notice.id, Hold::NeverTold);
@@ -270,6 +271,16 @@ impl Router {
             return false;
         }
         true
+    }
+
+    /// Whoever was not told yet need not be.
+    fn cared_for(&mut self, object: &Object) {
+        let contacts: Vec<ContactId> = self.contacts.keys().copied().collect();
+        for contact in contacts {
+            if !self.told.contains_key(&(contact, object.clone())) {
+                self.take_later(contact, object, Hold::Acknowledged);
+            }
+        }
     }
 
     fn downtime(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {

@@ -153,7 +153,7 @@ fn settings(sink: &Sink) -> Settings {
         ca: None,
     };
     let public_url = Some("https://watch.example.com".to_owned());
-    Settings { mail: Some(mail), public_url, group_wait: Duration::ZERO, digest: None }
+    Settings { mail: Some(mail), public_url, group_wait: Duration::ZERO, digest: None, heartbeat: None }
 }
 
 fn down(host: i64) -> Message {

@@ -22,7 +22,7 @@ struct Room {
 }
 
 fn settings() -> Settings {
-    Settings { mail: None, public_url: None, group_wait: Duration::ZERO, digest: None }
+    Settings { mail: None, public_url: None, group_wait: Duration::ZERO, digest: None, heartbeat: None }
 }
 
 fn ops() -> Contact {

@@ -206,13 +206,24 @@ fn an_acknowledged_or_short_problem_does_not_escalate() {
     desk.down(7);
     desk.pass(60);
     let answer = desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
-    assert_eq!(answer, ["2 not 1: Acknowledged(NoticeId(2))", "2 not 2: NeverTold"]);
+    assert_eq!(answer, ["2 not 1: Acknowledged", "2 not 2: NeverTold"]);
     assert_eq!(desk.pass(3_600), ["70: 1 <- 2/1"]);
     desk.up(7);
     desk.pass(10);
     desk.down(7);
     desk.pass(60);
     assert_eq!(desk.up(7), ["2 not 4: OverBefore(NoticeId(5))", "2 not 5: NeverTold"]);
+}
+
+#[test]
+fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.down(8);
+    desk.pass(60);
+    let taken_care_of = Object { host: Id::from_i64(7), service: None };
+    assert_eq!(words(desk.put(Input::Acknowledged(taken_care_of))), ["2 not 1: Acknowledged"]);
+    assert_eq!(desk.pass(1_800), ["1810: 2 <- 2"]);
 }
 
 #[test]

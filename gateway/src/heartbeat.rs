@@ -1,0 +1,252 @@
+//! The watcher's own heartbeat: a ping to the outside and systemd's watchdog, for as long as
+//! scheduler, store, router and outbox go round, and not a moment longer.
+//!
+//! An organ that has done no round for a while is asked to do one; if it does not, it hangs, the
+//! heartbeat stops, and `/healthz` says which it is. In doubt it stops: whoever listens outside
+//! looks, and finds out.
+
+use std::time::Duration;
+
+use fleetgate_engine::time::Mono;
+use sd_notify::NotifyState;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::handle::Handle;
+use crate::notify::{Bell, Settings, webhook};
+use crate::pulse::{Organ, Pulse};
+use crate::writer::Writer;
+
+/// How often is looked when nobody listens: for `/healthz` alone.
+const LOOK: Duration = Duration::from_secs(30);
+/// An organ that is asked for a round does it within this: a commit on a slow disk takes a second.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A ping more often than that is a flood.
+pub const SHORTEST: Duration = Duration::from_secs(5);
+/// For one ping.
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Where the ping goes. The address is a secret and not shown.
+#[derive(Clone)]
+pub struct Target {
+    pub url: String,
+    pub interval: Duration,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Target(.., {:?})", self.interval)
+    }
+}
+
+/// Whom to ask for a round.
+pub struct Organs {
+    pub pulse: Pulse,
+    pub handle: Handle,
+    pub writer: Writer,
+    pub bell: Bell,
+}
+
+pub fn start(
+    tasks: &mut JoinSet<()>,
+    organs: Organs,
+    settings: watch::Receiver<Settings>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let http = webhook::http(PING_PATIENCE)?;
+    let watchdog = sd_notify::watchdog_enabled();
+    tasks.spawn(Heart { organs, settings, http, watchdog }.run(stop));
+    Ok(())
+}
+
+struct Heart {
+    organs: Organs,
+    settings: watch::Receiver<Settings>,
+    http: reqwest::Client,
+    watchdog: Option<Duration>,
+}
+
+impl Heart {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut pinged = None;
+        while !stop.is_cancelled() {
+            let target = self.settings.borrow_and_update().heartbeat.clone();
+            let every = self.every(target.as_ref());
+            let begin = clock::now().mono;
+            if self.examine(every).await {
+                self.beat(target.as_ref(), &mut pinged).await;
+            }
+            let rest = every.saturating_sub(clock::now().mono.since(begin));
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                changed = self.settings.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Twice within the watchdog's patience; as often as the ping is to go.
+    fn every(&self, target: Option<&Target>) -> Duration {
+        let watchdog = self.watchdog.map_or(LOOK, |w| w / 2);
+        watchdog.min(LOOK).min(target.map_or(LOOK, |t| t.interval))
+    }
+
+    /// Whether every organ went round lately, or does when it is asked to.
+    async fn examine(&self, every: Duration) -> bool {
+        let now = clock::now().mono;
+        let still: Vec<Organ> = self.standing(now - every);
+        still.iter().for_each(|organ| self.ask(*organ));
+        let patience = PATIENCE.min(every);
+        let mut hung = still;
+        while !hung.is_empty() && clock::now().mono.since(now) < patience {
+            tokio::time::sleep(GLANCE).await;
+            hung.retain(|organ| self.organs.pulse.last(*organ) < now);
+        }
+        self.report(&hung);
+        hung.is_empty()
+    }
+
+    fn standing(&self, since: Mono) -> Vec<Organ> {
+        Organ::ALL.into_iter().filter(|organ| self.organs.pulse.last(*organ) <= since).collect()
+    }
+
+    fn ask(&self, organ: Organ) {
+        match organ {
+            Organ::Scheduler => self.organs.handle.nudge(),
+            Organ::Store => self.organs.writer.nudge(),
+            Organ::Router => self.organs.bell.notices(),
+            Organ::Outbox => self.organs.bell.messages(),
+        }
+    }
+
+    fn report(&self, hung: &[Organ]) {
+        if !self.organs.pulse.found(hung) {
+            return;
+        }
+        let names: Vec<&str> = hung.iter().map(|o| o.name()).collect();
+        if names.is_empty() {
+            tracing::info!("everything goes round again; the heartbeat goes on");
+        } else {
+            tracing::error!("hangs: {}; the heartbeat stops until it goes round again", names.join(", "));
+        }
+    }
+
+    async fn beat(&self, target: Option<&Target>, pinged: &mut Option<Mono>) {
+        if self.watchdog.is_some() {
+            let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+        }
+        let Some(target) = target else { return };
+        let now = clock::now().mono;
+        // A little early is better than a whole round late.
+        let due = pinged.is_none_or(|last| now.since(last) + GLANCE * 10 >= target.interval);
+        if due {
+            *pinged = Some(now);
+            let answer = self.http.get(&target.url).send().await;
+            note(answer.and_then(reqwest::Response::error_for_status));
+        }
+    }
+}
+
+/// The address is left out: it is a secret.
+fn note(answer: reqwest::Result<reqwest::Response>) {
+    let outcome = match answer {
+        Ok(_) => "sent",
+        Err(error) => {
+            tracing::warn!("the heartbeat's ping was not taken: {}", error.without_url());
+            "failed"
+        }
+    };
+    metrics::counter!("fleetgate_heartbeat_pings_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::live::Live;
+    use crate::notify::sink::{HookSink, Manner};
+    use crate::store::fixture;
+
+    /// A heart with a real writer, and the other organs in the test's hand.
+    struct Body {
+        pulse: Pulse,
+        sink: HookSink,
+        stop: CancellationToken,
+        _commands: (mpsc::Receiver<fleetgate_engine::wire::Command>, tempfile::TempDir),
+        _settings: watch::Sender<Settings>,
+        _tasks: JoinSet<()>,
+    }
+
+    const INTERVAL: Duration = Duration::from_millis(200);
+
+    async fn body() -> Body {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (store, dir) = fixture::store().await;
+        let (mut tasks, live, stop) = (JoinSet::new(), Live::default(), CancellationToken::new());
+        let (to_tunnel, tunnel) = mpsc::channel(4);
+        let (to_monitor, mut monitor) = mpsc::channel(4);
+        let handle = Handle::new(store.clone(), live.clone(), fixture::TIMING, to_tunnel, to_monitor);
+        let (pulse, bell) = (live.pulse().clone(), Bell::default());
+        let writer = Writer::start(&mut tasks, store, live, bell.clone(), Duration::from_secs(86_400));
+        let scheduler = pulse.clone();
+        tasks.spawn(async move {
+            while monitor.recv().await.is_some() {
+                scheduler.beat(Organ::Scheduler);
+            }
+        });
+        let sink = HookSink::start(&[Manner::Answer(200)]).await;
+        let target = Target { url: sink.url(), interval: INTERVAL };
+        let quiet = Settings {
+            mail: None,
+            public_url: None,
+            group_wait: Duration::ZERO,
+            digest: None,
+            heartbeat: Some(target),
+        };
+        let (settings, listener) = watch::channel(quiet);
+        let organs = Organs { pulse: pulse.clone(), handle, writer, bell };
+        start(&mut tasks, organs, listener, stop.clone()).unwrap();
+        Body { pulse, sink, stop, _commands: (tunnel, dir), _settings: settings, _tasks: tasks }
+    }
+
+    impl Body {
+        /// Lets router and outbox go round for a while.
+        async fn live(&self, rounds: usize) {
+            for _ in 0..rounds {
+                self.pulse.beat(Organ::Router);
+                self.pulse.beat(Organ::Outbox);
+                tokio::time::sleep(INTERVAL / 10).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_heart_beats_while_everything_goes_round_and_stops_with_any_part() {
+        let body = body().await;
+        body.live(40).await;
+        let beats = body.sink.calls().len();
+        assert!(beats >= 2, "{beats} pings");
+        assert!(Organ::ALL.iter().all(|o| !body.pulse.hangs(*o)));
+
+        // The outbox stands still: after two intervals nothing is heard any more.
+        for _ in 0..30 {
+            body.pulse.beat(Organ::Router);
+            tokio::time::sleep(INTERVAL / 10).await;
+        }
+        let silent = body.sink.calls().len();
+        assert!(body.pulse.hangs(Organ::Outbox) && !body.pulse.hangs(Organ::Router));
+        for _ in 0..30 {
+            body.pulse.beat(Organ::Router);
+            tokio::time::sleep(INTERVAL / 10).await;
+        }
+        assert_eq!(body.sink.calls().len(), silent);
+
+        body.live(40).await;
+        assert!(body.sink.calls().len() > silent, "it goes on");
+        body.stop.cancel();
+    }
+}

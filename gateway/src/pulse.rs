@@ -1,0 +1,69 @@
+//! Whether the parts that must never stand still go round: each leaves the time of its last round.
+//!
+//! Decides nothing; `heartbeat.rs` looks at it, `/healthz` says what it found.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fleetgate_engine::time::Mono;
+
+use crate::clock;
+
+/// A part whose standstill would look like peace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Organ {
+    /// The monitor's thread: checks and states.
+    Scheduler,
+    /// The writer, by a commit.
+    Store,
+    /// The desk, which chooses who is told.
+    Router,
+    /// The courier, which delivers.
+    Outbox,
+}
+
+impl Organ {
+    pub const ALL: [Organ; 4] = [Organ::Scheduler, Organ::Store, Organ::Router, Organ::Outbox];
+
+    /// The name used by `/healthz` and in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Organ::Scheduler => "scheduler",
+            Organ::Store => "store",
+            Organ::Router => "router",
+            Organ::Outbox => "outbox",
+        }
+    }
+}
+
+/// Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Pulse(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    beats: [AtomicU64; Organ::ALL.len()],
+    /// A bit for each organ that was found standing still.
+    hung: AtomicU64,
+}
+
+impl Pulse {
+    /// A round is done.
+    pub fn beat(&self, organ: Organ) {
+        self.0.beats[organ as usize].store(clock::now().mono.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub fn last(&self, organ: Organ) -> Mono {
+        Mono::from_nanos(self.0.beats[organ as usize].load(Ordering::Relaxed))
+    }
+
+    /// What was found; gives whether that is news.
+    pub fn found(&self, hung: &[Organ]) -> bool {
+        let bits = hung.iter().fold(0, |bits, organ| bits | 1 << *organ as u64);
+        self.0.hung.swap(bits, Ordering::Relaxed) != bits
+    }
+
+    pub fn hangs(&self, organ: Organ) -> bool {
+        self.0.hung.load(Ordering::Relaxed) & 1 << organ as u64 != 0
+    }
+}
