@@ -233,6 +233,20 @@ async fn migrate(migrator: Migrator, pool: &SqlitePool, file: &Path) -> anyhow::
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_step_of_the_schema_is_taken() {
+        for (dir, steps) in [("sqlite", MAIN.as_slice()), ("history", HISTORY.as_slice())] {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(dir);
+            let files =
+                std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
+            let mut files: Vec<String> = files.collect();
+            files.sort();
+            let taken: Vec<String> =
+                steps.iter().map(|s| format!("{:04}_{}.sql", s.version, s.name)).collect();
+            assert_eq!(taken, files);
+        }
+    }
+
     async fn put(store: &Store, key: &str) -> Result<()> {
         let mut tx = store.begin().await?;
         settings::put(&mut tx, key, &"x".repeat(20_000)).await?;
