@@ -102,6 +102,8 @@ async fn acknowledge(
     let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
     write.commit().await?;
+    // Whoever was to be told later need not be.
+    app.office.bell.notices();
     let input = MonitorInput::Acknowledge {
         host,
         service: ack.service.clone(),

@@ -69,13 +69,14 @@ fn line(o: &NotificationOutcome) -> String {
     };
     let at = o.at.as_deref().map(table::clock_time).unwrap_or_default();
     let when = match o.outcome.as_str() {
-        "sent" => format!(" at {at}"),
-        "waiting" | "sending" => format!(" until {at}"),
+        "sent" => format!("at {at}"),
+        "waiting" | "sending" => format!("until {at}"),
         _ => String::new(),
     };
-    let said = [&way, &o.text, &o.evidence].map(|t| table::safe(t));
+    let head = format!("{way} {when}");
+    let said = [head.trim(), &table::safe(&o.text), &table::safe(&o.evidence)].map(str::to_owned);
     let said: Vec<&str> = said.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
-    format!("{:<9} {:<12} {}{when}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
+    format!("{:<9} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
 }
 
 #[derive(Subcommand)]
