@@ -235,7 +235,7 @@ impl Config {
         if tls.is_none() && !api_listen.ip().is_loopback() && !raw.api_cleartext {
             bail!(
                 "api_listen is {api_listen}: without tls_cert and tls_key the API answers on loopback only. \
-                 Set both, or put a TLS proxy in front, or say api_cleartext = true (FLEETGATE_API_CLEARTEXT) \
+                 Set both, or put a TLS proxy in front (and name it in trusted_proxies), or say api_cleartext = true (FLEETGATE_API_CLEARTEXT) \
                  if the network between is yours"
             );
         }

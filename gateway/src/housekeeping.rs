@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_secs(60);
 pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: CancellationToken) {
     tasks.spawn(async move {
         while !stop.is_cancelled() {
-            if let Err(error) = turn(&store, &live).await {
+            if let Err(error) = end_enrolments(&store, &live).await {
                 tracing::warn!("enrolments that are over stay open: {error}");
             }
             tokio::select! {
@@ -28,7 +28,11 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: Cancellati
     });
 }
 
-async fn turn(store: &Store, live: &Live) -> crate::store::Result<()> {
+/// Whoever ends them first tells the dashboards.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn end_enrolments(store: &Store, live: &Live) -> crate::store::Result<()> {
     let ended = store.expire_enrolments(clock::wall()).await?;
     ended.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
     if !ended.is_empty() {

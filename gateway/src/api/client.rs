@@ -49,6 +49,9 @@ impl Client {
         let Client::Remote(address) = self else { return IpAddr::V4(Ipv4Addr::LOCALHOST) };
         let peer = address.ip().to_canonical();
         if !trusted.contains(&peer) {
+            if peer.is_loopback() && headers.contains_key("x-forwarded-for") {
+                tell_of_proxy(peer);
+            }
             return peer;
         }
         let forwarded = headers.get_all("x-forwarded-for").iter().filter_map(|v| v.to_str().ok());
@@ -56,6 +59,17 @@ impl Client {
         let hops = hops.iter().rev().map_while(|h| h.trim().parse::<IpAddr>().ok());
         hops.map(|ip| ip.to_canonical()).find(|ip| !trusted.contains(ip)).unwrap_or(peer)
     }
+}
+
+/// Everybody behind a proxy that is not known as one shares one allowance of logins.
+fn tell_of_proxy(peer: IpAddr) {
+    static TOLD: std::sync::Once = std::sync::Once::new();
+    TOLD.call_once(|| {
+        tracing::warn!(
+            "a proxy on this machine passes requests on; all who come through it count as one: \
+             set trusted_proxies = [\"{peer}\"]"
+        );
+    });
 }
 
 /// One customer of a provider has a /64, so that counting single addresses bounds nothing.

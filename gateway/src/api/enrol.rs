@@ -30,6 +30,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::refusals::{self, ANONYMOUS};
 use super::write::Write;
+use crate::housekeeping;
 use crate::store::devices;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};
@@ -88,7 +89,7 @@ struct Attempt {
 
 impl Attempt {
     async fn note_refusal(&self, app: &AppState, problem: &Problem) -> Result<(), Problem> {
-        if self.by == ANONYMOUS && !refusals::is_written(app, crate::clock::now().mono) {
+        if !refusals::is_written(app, &self.by, crate::clock::now().mono) {
             return Ok(());
         }
         let mut write = Write::begin(app, &self.by).await?;
@@ -146,7 +147,7 @@ async fn admit(
     write.by = format!("token:{}", Kind::Token.text(token.id));
     (attempt.by, attempt.about) = (write.by.clone(), (Object::Token, token.id));
     let now = write.now;
-    enrolments::expire(write.tx(), now).await?;
+    enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));
     if let Some(before) = enrolments::by_key(write.tx(), &candidate.key).await? {
         return repeated(app, &mut write, &token, before).await;
     }
@@ -259,7 +260,7 @@ async fn poll(
     headers: HeaderMap,
     Path(enrolment): Path<String>,
 ) -> Result<Response, Problem> {
-    app.store.expire_enrolments(crate::clock::wall()).await?;
+    housekeeping::end_enrolments(&app.store, &app.live).await?;
     let mut conn = app.store.reader().await?;
     let found = own_enrolment(&app, &mut conn, source, &headers, &enrolment).await?;
     let answer = admission::answer(&app, &mut conn, &found).await?;

@@ -20,7 +20,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
-use crate::live::Change;
+use crate::housekeeping;
 use crate::store::enrolment_tokens;
 use crate::store::enrolments::{self, Decision, Enrolment, State as Stage};
 use crate::store::events::Object;
@@ -52,8 +52,7 @@ async fn list(
     let bad = |e| Problem::bad_request("bad_query", format!("state: {e}"));
     let state: Option<Stage> = wanted.state.map(|s| s.parse().map_err(bad)).transpose()?;
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
-    let ended = app.store.expire_enrolments(crate::clock::wall()).await?;
-    ended.iter().for_each(|id| app.live.tell(Change::Enrolment(id.as_i64())));
+    housekeeping::end_enrolments(&app.store, &app.live).await?;
     let rows = app.store.enrolments(state, before, limit + 1).await?;
     Ok(Json(Page::of(rows, limit, |e| e.id.as_i64().to_string(), |e| wire(&e))))
 }
@@ -66,7 +65,7 @@ async fn show(
     _: RequireOperator,
     Path(enrolment): Path<String>,
 ) -> Result<Json<model::Enrolment>, Problem> {
-    app.store.expire_enrolments(crate::clock::wall()).await?;
+    housekeeping::end_enrolments(&app.store, &app.live).await?;
     let mut conn = app.store.reader().await?;
     Ok(Json(wire(&load(&mut conn, &enrolment).await?)))
 }
@@ -130,7 +129,7 @@ async fn reject(
 /// What waits, or what was decided like this before.
 async fn load_waiting(write: &mut Write<'_>, text: &str, wanted: Stage) -> Result<Enrolment, Problem> {
     let now = write.now;
-    enrolments::expire(write.tx(), now).await?;
+    enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));
     let found = load(write.tx(), text).await?;
     if found.state == Stage::AwaitingApproval || found.state == wanted {
         return Ok(found);

@@ -1,5 +1,5 @@
-//! The audit of enrolments that strangers tried: each is written while they are few; of a flood, how
-//! many there were. So nobody without a token can fill the disk.
+//! The audit of enrolments that were refused: each is written while they are few; of a flood, how many
+//! there were. So neither strangers nor whoever found a spent token can fill the disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,28 +16,28 @@ use crate::store::events::Object;
 
 /// The principal of an attempt whose token nobody made.
 pub const ANONYMOUS: &str = "anonymous";
-/// Over all sources together: an hour's mistakes of people, and then one a minute, which is
-/// 300 kB a day.
+/// Of all strangers together, and of each token: an hour's mistakes of people, and then one a minute,
+/// which is 300 kB a day.
 const WRITTEN: Rate = Rate { burst: 60, refill: Duration::from_secs(60) };
 /// What a flood amounts to is written so often at most.
 const SUMMARY_EVERY: Duration = Duration::from_secs(600);
 
 pub struct Refusals {
-    bucket: Throttle<()>,
+    buckets: Throttle<String>,
     /// Since the last summary.
     unwritten: AtomicU64,
 }
 
 impl Default for Refusals {
     fn default() -> Self {
-        Refusals { bucket: Throttle::new(WRITTEN), unwritten: AtomicU64::new(0) }
+        Refusals { buckets: Throttle::new(WRITTEN), unwritten: AtomicU64::new(0) }
     }
 }
 
 impl Refusals {
-    /// Whether one more is to be written.
-    fn admit(&self, now: Mono) -> Verdict {
-        match self.bucket.take(&(), now) {
+    /// Whether one more of this principal is to be written.
+    fn admit(&self, by: &str, now: Mono) -> Verdict {
+        match self.buckets.take(&by.to_owned(), now) {
             Ok(()) => Verdict::Write,
             Err(_) if self.unwritten.fetch_add(1, Ordering::Relaxed) == 0 => Verdict::FirstUnwritten,
             Err(_) => Verdict::Count,
@@ -53,9 +53,9 @@ enum Verdict {
     Count,
 }
 
-/// Whether this attempt of a stranger is to be written; else it is counted, and a summary follows.
-pub fn is_written(app: &AppState, now: Mono) -> bool {
-    let verdict = app.guards().refusals.admit(now);
+/// Whether this attempt is to be written; else it is counted, and a summary follows.
+pub fn is_written(app: &AppState, by: &str, now: Mono) -> bool {
+    let verdict = app.guards().refusals.admit(by, now);
     if verdict == Verdict::FirstUnwritten {
         let app = app.clone();
         tokio::spawn(async move {
@@ -73,7 +73,7 @@ pub fn is_written(app: &AppState, now: Mono) -> bool {
 async fn summarize(app: &AppState) -> Result<(), Problem> {
     let count = app.guards().refusals.unwritten.swap(0, Ordering::Relaxed);
     let mut write = Write::begin(app, &ANONYMOUS).await?;
-    let cause = format!("{count} more enrolments of strangers were refused, not written one by one");
+    let cause = format!("{count} more enrolments were refused, not written one by one");
     let about = (Object::System, Id::from_i64(0));
     write.event("enrolment.refused", about, &cause, json!({ "count": count })).await?;
     write.commit().await
@@ -103,8 +103,9 @@ mod tests {
     fn a_quiet_time_makes_room_again() {
         let refusals = Refusals::default();
         let first = Mono::from_secs(100_000);
-        let written = (0..100).filter(|_| refusals.admit(first) == Verdict::Write).count();
+        let written = (0..100).filter(|_| refusals.admit(ANONYMOUS, first) == Verdict::Write).count();
         assert_eq!((written, refusals.unwritten.load(Ordering::Relaxed)), (60, 40));
-        assert_eq!(refusals.admit(first + WRITTEN.refill), Verdict::Write);
+        assert_eq!(refusals.admit("token:t_1", first), Verdict::Write, "a token has its own bucket");
+        assert_eq!(refusals.admit(ANONYMOUS, first + WRITTEN.refill), Verdict::Write);
     }
 }

@@ -131,6 +131,7 @@ fn gateway_url(text: &str) -> Result<String, String> {
 /// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
 /// `status` has a plugin's codes.
 pub fn main() -> ExitCode {
+    trouble::say_lost_output();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),

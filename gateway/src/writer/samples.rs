@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fleetgate_engine::time::Mono;
+use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::Sample;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -26,6 +26,9 @@ const STEP: Duration = Duration::from_secs(1);
 const PASS: Duration = Duration::from_secs(3_600);
 /// A start has other things to do.
 const FIRST_PASS: Duration = Duration::from_secs(60);
+/// A wall clock that was set ahead is believed after so long, and by so much at once: time for
+/// somebody to see that it is wrong.
+const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Counts what history will lack.
 pub(super) fn dropped(why: &'static str, count: u64) {
@@ -84,7 +87,7 @@ impl Shared {
 
 async fn run(shared: Arc<Shared>, store: Store, health: Health, keep: Duration) {
     let mut cache = SeriesCache::default();
-    let mut pass = Pass { keep, after: 0, due: clock::now().mono + FIRST_PASS };
+    let mut pass = Pass::new(keep, clock::now());
     let mut steps = tokio::time::interval(STEP);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -115,17 +118,35 @@ struct Pass {
     /// The last series that was looked at.
     after: i64,
     due: Mono,
+    /// When the wall clock was believed last.
+    believed: Now,
 }
 
 impl Pass {
+    fn new(keep: Duration, now: Now) -> Pass {
+        Pass { keep, after: 0, due: now.mono + FIRST_PASS, believed: now }
+    }
+
+    /// What is older goes. A clock that was set far ahead makes nothing older: what that took away
+    /// would still be gone when it is set back.
+    fn cut(&mut self, now: Now) -> Wall {
+        let elapsed = now.mono.since(self.believed.mono);
+        let believable = self.believed.wall + elapsed + BELIEVED_AFTER;
+        if elapsed >= BELIEVED_AFTER {
+            self.believed = now;
+        }
+        now.wall.min(believable) - self.keep
+    }
+
     async fn step(&mut self, store: &Store, cache: &mut SeriesCache) {
         let now = clock::now();
         if now.mono < self.due {
             return;
         }
+        let cut = self.cut(now);
         let done = async {
             let mut tx = store.history_write.begin_with("begin immediate").await?;
-            let done = prune::step(&mut tx, self.after, now.wall - self.keep).await?;
+            let done = prune::step(&mut tx, self.after, cut).await?;
             tx.commit().await?;
             Ok::<_, crate::store::Error>(done)
         };
@@ -182,7 +203,6 @@ async fn retry_later(shared: &Shared, samples: Vec<Sample>) {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::time::Wall;
     use fleetgate_probes::sample::Metric;
 
     use super::*;
@@ -193,12 +213,32 @@ mod tests {
         Sample { host: Id::from_i64(7), service: "ping".into(), at, metrics }
     }
 
+    #[test]
+    fn a_clock_that_jumps_ahead_makes_nothing_old_for_a_day() {
+        const DAY: Duration = Duration::from_secs(24 * 3_600);
+        let at = |mono: Duration, wall: Duration| Now {
+            mono: Mono::from_secs(100) + mono,
+            wall: Wall::from_millis(1_700_000_000_000) + wall,
+        };
+        let start = at(Duration::ZERO, Duration::ZERO);
+        let mut pass = Pass::new(30 * DAY, start);
+        let hour = DAY / 24;
+        assert_eq!(pass.cut(at(hour, hour)), start.wall + hour - 30 * DAY);
+        assert_eq!(pass.cut(at(2 * hour, 365 * DAY)), start.wall + 2 * hour + DAY - 30 * DAY);
+        pass.cut(at(25 * hour, 366 * DAY));
+        assert_eq!(
+            pass.cut(at(26 * hour, 366 * DAY)),
+            start.wall + 366 * DAY - 30 * DAY,
+            "it stays: believed"
+        );
+    }
+
     #[tokio::test]
     async fn a_series_that_went_is_made_again_by_its_next_sample() {
         let (store, _dir) = fixture::store().await;
         let mut cache = SeriesCache::default();
         assert!(write(&store, &mut cache, &[sample(Wall::from_millis(1_000))]).await);
-        let mut pass = Pass { keep: Duration::from_secs(3_600), after: 0, due: Mono::ZERO };
+        let mut pass = Pass { due: Mono::ZERO, ..Pass::new(Duration::from_secs(3_600), clock::now()) };
         while pass.due == Mono::ZERO {
             pass.step(&store, &mut cache).await;
         }
