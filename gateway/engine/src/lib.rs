@@ -1,5 +1,5 @@
 //! The decisions of fleetgate: who may speak through which tunnel, what state a host and its
-//! services are in, and who is to be told.
+//! services are in, what is wrong, and who is to be told.
 //!
 //! Everything here is a function of its inputs and of the [`time::Now`] handed in. It knows no
 //! sockets, no files, no database, no runtime and no clock; the shell (`fleetgate`) carries the
@@ -10,4 +10,5 @@ pub mod monitor;
 pub mod notify;
 pub mod time;
 pub mod tunnel;
+pub mod verdict;
 pub mod wire;

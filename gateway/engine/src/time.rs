@@ -108,3 +108,13 @@ impl Now {
         self.mono - self.wall.since(past)
     }
 }
+
+/// For people: `42 s`, `17 min`, `5 h`, `3 d`.
+pub fn age(d: Duration) -> String {
+    match d.as_secs() {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7_200 => format!("{} min", s / 60),
+        s @ 7_200..172_800 => format!("{} h", s / 3_600),
+        s => format!("{} d", s / 86_400),
+    }
+}

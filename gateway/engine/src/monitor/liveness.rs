@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use crate::id::PeerId;
+pub use crate::time::age;
+
 use crate::time::Mono;
 use crate::wire::{Answer, ConnectFailure, DirectAnswer, Evidence, Question, SshFailure, SshRun};
 
@@ -314,16 +316,6 @@ fn ssh_failure(failure: &SshFailure) -> String {
 /// For people: `12.3 ms`.
 pub fn millis(d: Duration) -> String {
     format!("{:.1} ms", d.as_secs_f64() * 1000.0)
-}
-
-/// For people: `42 s`, `17 min`, `5 h`, `3 d`.
-pub fn age(d: Duration) -> String {
-    match d.as_secs() {
-        s @ 0..120 => format!("{s} s"),
-        s @ 120..7_200 => format!("{} min", s / 60),
-        s @ 7_200..172_800 => format!("{} h", s / 3_600),
-        s => format!("{} d", s / 86_400),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,235 @@
+//! What is wrong with a host, as far as the paths at hand can tell.
+//!
+//! Promises to claim a cause only when every other one is contradicted by evidence, and to list what
+//! is left otherwise: a path that is missing contradicts nothing, so that the list only grows with
+//! fewer of them. That three things do not fail in the same minutes is the one assumption made.
+//! It knows evidence, not where it comes from, and changes no state.
+
+mod causes;
+mod turns;
+mod words;
+
+use std::time::Duration;
+
+use fleetgate_probes::sample::Status;
+
+use crate::time::Wall;
+use crate::wire::{HostState, HostStatus, Refusal};
+
+pub use turns::Turns;
+
+/// A device that is refused tries again every five seconds, and a keepalive starts it anew: after
+/// this much quiet it has fallen silent, or was let in.
+const FRESH_REFUSAL: Duration = Duration::from_secs(180);
+/// Beyond this, logs and pictures carry wrong times and a schedule is missed.
+const MAX_SKEW_MS: u64 = 60_000;
+/// So many others that fell silent together with this one did not fail each for itself.
+const TOGETHER: u32 = 2;
+
+/// Everything that is known about a host and about who fell silent with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    pub now: Wall,
+    pub host: HostState,
+    /// Its own tunnel, where that is a way to it.
+    pub tunnel: Option<TunnelFacts>,
+    /// Whether it has an address on the Internet that may be asked.
+    pub second_path: bool,
+    pub behind: Option<Behind>,
+    pub services: Vec<ServiceFacts>,
+    pub site: Option<SiteFacts>,
+    /// Places elsewhere: sites, and hosts that name none. Since [`Evidence::since`].
+    pub elsewhere: Others,
+    pub clocks: Clocks,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TunnelFacts {
+    pub last_packet: Option<Wall>,
+    pub last_handshake: Option<Wall>,
+    /// The last handshake that was not answered.
+    pub refusal: Option<(Wall, Refusal)>,
+    /// Device clock minus gateway clock.
+    pub clock_skew_ms: Option<i64>,
+    /// Addresses that its packets come from in turn.
+    pub in_turn: Vec<String>,
+}
+
+/// The device that a host stands behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    pub device: String,
+    pub heard: bool,
+}
+
+/// The other hosts of the same place: of the same `site`, or behind the same device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteFacts {
+    pub name: String,
+    pub others: Others,
+}
+
+/// Who else was heard after this one fell silent, and who fell silent at about the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    pub heard: u32,
+    pub silent: u32,
+}
+
+/// Other devices by their clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clocks {
+    pub right: u32,
+    pub wrong: u32,
+}
+
+/// What a service is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To answer at all: a port, a login, an echo.
+    Presence,
+    /// A value, by a command on the device.
+    Value,
+    /// Nothing: results are sent.
+    Nothing,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceFacts {
+    pub name: String,
+    pub asked: Asked,
+    /// Hard; `None`: pending.
+    pub status: Option<Status>,
+    /// Not stale.
+    pub current: bool,
+    /// Something came back, whatever it was.
+    pub answered: bool,
+    pub said: String,
+}
+
+/// What may be wrong, the widest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Ok,
+    /// No result yet.
+    Pending,
+    GatewayUplinkLost,
+    /// What it stands behind does not answer.
+    ParentDown,
+    SiteUplinkLost,
+    /// The network behind a device that is heard.
+    LocalNetworkLost,
+    KeyRefused,
+    ClockWrong,
+    GatewayClockWrong,
+    TunnelDown,
+    DeviceGone,
+    ClonedKey,
+    ServiceHung,
+    /// It answers, and says that something is not well.
+    ServiceProblem,
+    Undetermined,
+}
+
+impl Kind {
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Ok => "ok",
+            Kind::Pending => "pending",
+            Kind::GatewayUplinkLost => "gateway_uplink_lost",
+            Kind::ParentDown => "parent_down",
+            Kind::SiteUplinkLost => "site_uplink_lost",
+            Kind::LocalNetworkLost => "local_network_lost",
+            Kind::KeyRefused => "key_refused",
+            Kind::ClockWrong => "clock_wrong",
+            Kind::GatewayClockWrong => "gateway_clock_wrong",
+            Kind::TunnelDown => "tunnel_down",
+            Kind::DeviceGone => "device_gone",
+            Kind::ClonedKey => "probable_cloned_key",
+            Kind::ServiceHung => "service_hung",
+            Kind::ServiceProblem => "service_problem",
+            Kind::Undetermined => "undetermined",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub kind: Kind,
+    /// Of what is undetermined: all that the paths at hand cannot tell apart.
+    pub candidates: Vec<Kind>,
+    pub text: String,
+    /// What it rests on, a line each.
+    pub evidence: Vec<String>,
+}
+
+/// One thing that is wrong: what it can be. A single kind is a claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding(Vec<Kind>);
+
+pub fn judge(e: &Evidence) -> Verdict {
+    let findings = causes::findings(e);
+    // A claim says more than a doubt; among equals the wider cause comes first.
+    let first = findings.iter().min_by_key(|finding| (finding.0.len() != 1, finding.0.first().copied()));
+    let (kind, candidates) = match first.map(|finding| finding.0.as_slice()) {
+        None => (Kind::Ok, Vec::new()),
+        Some([kind]) => (*kind, Vec::new()),
+        Some(several) => (Kind::Undetermined, several.to_vec()),
+    };
+    let rest: Vec<&Finding> = findings.iter().filter(|finding| Some(*finding) != first).collect();
+    let text = words::text(kind, &candidates, &rest, e);
+    Verdict { kind, candidates, text, evidence: words::evidence(e) }
+}
+
+impl Evidence {
+    /// Since when it is silent. What others did after this says what did not fail.
+    pub fn since(host: &HostState) -> Wall {
+        match host.status {
+            HostStatus::Down => host.since,
+            _ => host.last_check.unwrap_or(host.since),
+        }
+    }
+
+    /// A refusal after the last handshake: nobody was let in since.
+    fn refusal(&self) -> Option<(Wall, Refusal)> {
+        let tunnel = self.tunnel.as_ref()?;
+        tunnel.refusal.filter(|(at, _)| tunnel.last_handshake.is_none_or(|done| *at > done))
+    }
+
+    /// A refusal of just now: whoever has the key is alive and its way here is open.
+    fn fresh_refusal(&self) -> Option<Refusal> {
+        self.refusal().filter(|(at, _)| self.now.since(*at) <= FRESH_REFUSAL).map(|(_, refusal)| refusal)
+    }
+
+    fn skew_ms(&self) -> Option<i64> {
+        self.tunnel.as_ref()?.clock_skew_ms.filter(|skew| is_off(*skew))
+    }
+
+    fn services_that(&self, is: fn(&ServiceFacts) -> bool) -> Vec<&ServiceFacts> {
+        self.services.iter().filter(|service| service.current && is(service)).collect()
+    }
+}
+
+/// Whether a clock is wrong by this much.
+pub fn is_off(skew_ms: i64) -> bool {
+    skew_ms.unsigned_abs() > MAX_SKEW_MS
+}
+
+impl ServiceFacts {
+    /// Asked, and nothing came back.
+    fn is_hung(&self) -> bool {
+        let bad = match self.asked {
+            Asked::Presence => self.status == Some(Status::Critical),
+            Asked::Value | Asked::Nothing => self.status == Some(Status::Unknown),
+        };
+        bad && !self.answered
+    }
+
+    fn reports(&self) -> bool {
+        !self.is_hung() && self.status.is_some_and(|status| status != Status::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests;

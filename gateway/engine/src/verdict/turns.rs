@@ -1,0 +1,87 @@
+//! Where the packets of one key come from, in the order of its moves.
+//!
+//! A device that roams leaves an address behind. Two devices with one key call each other's packets
+//! back and forth, at the pace of their keepalives. Knows nothing else of a peer.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::time::Wall;
+
+/// Moves kept: two devices come and go four times, three devices almost three times.
+const KEPT: usize = 8;
+/// An address that is left for longer is taken up again by a device that comes home.
+const RETURN_WITHIN: Duration = Duration::from_secs(600);
+/// A phone that leaves a wireless network and comes back returns once; a link that fails, perhaps
+/// twice.
+const RETURNS: usize = 3;
+/// A key does not become a secret again: what was seen counts for so long after the last return.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
+
+/// The last moves of one peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turns(VecDeque<(SocketAddr, Wall)>);
+
+impl Turns {
+    /// A packet came from there.
+    pub fn note(&mut self, from: SocketAddr, at: Wall) {
+        if self.0.back().is_some_and(|(last, _)| *last == from) {
+            return;
+        }
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back((from, at));
+    }
+
+    /// The addresses that were returned to, if that is more than roaming.
+    pub fn in_turn(&self, now: Wall) -> Vec<SocketAddr> {
+        let returned = |(i, (to, at)): (usize, &(SocketAddr, Wall))| {
+            let before = self.0.range(..i).rev().find(|(there, _)| there == to);
+            before.filter(|(_, left)| at.since(*left) <= RETURN_WITHIN).map(|_| (*to, *at))
+        };
+        let returns: Vec<(SocketAddr, Wall)> = self.0.iter().enumerate().filter_map(returned).collect();
+        let lately = returns.last().is_some_and(|(_, at)| now.since(*at) <= REMEMBERED);
+        if returns.len() < RETURNS || !lately {
+            return Vec::new();
+        }
+        let mut addresses: Vec<SocketAddr> = returns.into_iter().map(|(to, _)| to).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Wall {
+        Wall::from_millis(seconds * 1_000)
+    }
+
+    fn moves(ports: &[u16], every_s: i64) -> Turns {
+        let mut turns = Turns::default();
+        for (i, port) in (0i64..).zip(ports) {
+            turns.note(SocketAddr::from(([192, 0, 2, 1], *port)), at(i * every_s));
+        }
+        turns
+    }
+
+    #[test]
+    fn two_devices_with_one_key_come_in_turn() {
+        let turns = moves(&[1, 2, 1, 2, 1], 12);
+        assert_eq!(turns.in_turn(at(60)).len(), 2);
+        assert_eq!(moves(&[1, 2, 1, 2], 12).in_turn(at(60)), [], "a link that fails twice");
+        assert_eq!(turns.in_turn(at(48 + 3_601)), [], "long ago");
+        assert_eq!(moves(&[1, 2, 3, 1, 2, 3], 12).in_turn(at(60)).len(), 3, "three devices");
+    }
+
+    #[test]
+    fn a_device_that_roams_comes_in_no_turn() {
+        assert_eq!(moves(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], 12).in_turn(at(120)), []);
+        assert_eq!(moves(&[1, 2, 1, 2, 1, 2], 700).in_turn(at(4_000)), [], "home and away");
+        assert_eq!(moves(&[1, 1, 1, 1, 1, 1, 1], 12).in_turn(at(90)), []);
+    }
+}

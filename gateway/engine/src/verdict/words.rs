@@ -1,0 +1,172 @@
+//! A verdict and its evidence in words. Decides nothing.
+
+use fleetgate_probes::sample::Status;
+
+use super::{Evidence, Finding, Kind, Others, ServiceFacts};
+use crate::time::{Wall, age};
+use crate::wire::{DirectAnswer, HostStatus, Refusal};
+
+/// Services named in one sentence; the list of them is beside it.
+const MAX_NAMED: usize = 3;
+
+pub fn text(kind: Kind, candidates: &[Kind], rest: &[&Finding], e: &Evidence) -> String {
+    let main = match kind {
+        Kind::Undetermined => format!("undetermined: {}", either(candidates, e)),
+        kind => claim(kind, e),
+    };
+    rest.iter().fold(main, |text, finding| match finding.0.as_slice() {
+        [kind] => format!("{text}; also: {}", claim(*kind, e)),
+        several => format!("{text}; also undetermined: {}", either(several, e)),
+    })
+}
+
+/// `a, b or c`.
+fn either(kinds: &[Kind], e: &Evidence) -> String {
+    let words: Vec<String> = kinds.iter().map(|kind| candidate(*kind, e)).collect();
+    match words.as_slice() {
+        [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+fn claim(kind: Kind, e: &Evidence) -> String {
+    match kind {
+        Kind::Ok if e.host.asleep => "asleep, as it may be".to_owned(),
+        Kind::Ok => "ok".to_owned(),
+        Kind::Pending => "no result yet".to_owned(),
+        Kind::TunnelDown if e.host.direct == DirectAnswer::Answered => {
+            "tunnel down, the device answers on the Internet".to_owned()
+        }
+        Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
+        Kind::KeyRefused => "key refused: its handshakes come with another preshared key".to_owned(),
+        Kind::ClonedKey => {
+            "probably a cloned key: its packets come from several addresses in turn".to_owned()
+        }
+        Kind::ServiceHung => format!("service hung: {}", named(&e.services_that(ServiceFacts::is_hung))),
+        Kind::ServiceProblem => {
+            format!(
+                "the device is well, a service is not: {}",
+                named(&e.services_that(ServiceFacts::reports))
+            )
+        }
+        other => candidate(other, e),
+    }
+}
+
+fn candidate(kind: Kind, e: &Evidence) -> String {
+    let site = e.site.as_ref().map(|site| format!(" of {}", site.name)).unwrap_or_default();
+    match kind {
+        Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
+        Kind::ParentDown => match &e.behind {
+            Some(behind) => format!("{}, which it stands behind, does not answer", behind.device),
+            None => "what it stands behind does not answer".to_owned(),
+        },
+        Kind::SiteUplinkLost => format!("uplink{site} lost"),
+        Kind::LocalNetworkLost => "the network behind the device lost".to_owned(),
+        Kind::KeyRefused => "key refused".to_owned(),
+        Kind::ClockWrong => "clock wrong".to_owned(),
+        Kind::GatewayClockWrong => "the gateway's own clock wrong".to_owned(),
+        Kind::TunnelDown => "its tunnel alone down".to_owned(),
+        Kind::DeviceGone => "device gone".to_owned(),
+        Kind::ClonedKey => "a cloned key".to_owned(),
+        Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::ServiceProblem | Kind::Undetermined => {
+            kind.name().to_owned()
+        }
+    }
+}
+
+fn clock(e: &Evidence) -> String {
+    match (e.refusal(), e.skew_ms()) {
+        (Some((_, Refusal::ClockWentBack { behind })), _) => {
+            format!("its handshakes are {} behind the newest one, and are refused", age(behind))
+        }
+        (_, Some(skew)) => skewed(skew),
+        _ => "by how much is not known".to_owned(),
+    }
+}
+
+fn skewed(skew_ms: i64) -> String {
+    let way = if skew_ms < 0 { "behind" } else { "ahead" };
+    format!("{} {way}", age(std::time::Duration::from_millis(skew_ms.unsigned_abs())))
+}
+
+fn named(services: &[&ServiceFacts]) -> String {
+    let names: Vec<&str> = services.iter().take(MAX_NAMED).map(|service| service.name.as_str()).collect();
+    match services.len().saturating_sub(MAX_NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+// ---------------------------------------------------------------- evidence
+
+pub fn evidence(e: &Evidence) -> Vec<String> {
+    let silent = e.host.status == HostStatus::Down || e.host.stale;
+    let mut lines = Vec::new();
+    lines.extend((!e.host.output.is_empty()).then(|| format!("last check: {}", e.host.output)));
+    lines.extend(e.host.stale.then(|| "that is older than the checks allow".to_owned()));
+    lines.extend(tunnel(e));
+    lines.extend(direct(e, silent));
+    if silent {
+        lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, heard(b.heard))));
+        lines.extend(e.site.as_ref().map(|site| others(&format!("others of {}", site.name), site.others)));
+        lines.push(others("places elsewhere", e.elsewhere));
+    }
+    lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
+    lines
+}
+
+fn is_bad(service: &ServiceFacts) -> bool {
+    service.status.is_some_and(|status| status != Status::Ok)
+}
+
+fn tunnel(e: &Evidence) -> Vec<String> {
+    let Some(tunnel) = &e.tunnel else { return Vec::new() };
+    let ago = |at: Option<Wall>| at.map_or("never".to_owned(), |at| format!("{} ago", age(e.now.since(at))));
+    let mut lines = vec![format!(
+        "tunnel: last packet {}, last handshake {}",
+        ago(tunnel.last_packet),
+        ago(tunnel.last_handshake)
+    )];
+    lines.extend(
+        e.refusal().map(|(at, refusal)| format!("handshake refused {}: {}", ago(Some(at)), refused(refusal))),
+    );
+    lines.extend(e.skew_ms().map(|skew| {
+        let Others { heard, silent } = Others { heard: e.clocks.right, silent: e.clocks.wrong };
+        format!("clock {}; of the other devices {heard} are right and {silent} are not", skewed(skew))
+    }));
+    let turns = !tunnel.in_turn.is_empty();
+    lines.extend(turns.then(|| format!("packets in turn from {}", tunnel.in_turn.join(" and "))));
+    lines
+}
+
+fn refused(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::ClockWentBack { behind } => {
+            format!("{} older than the newest one, or replayed by somebody", age(behind))
+        }
+        Refusal::RateLimited => "too many at once".to_owned(),
+        Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+    }
+}
+
+fn direct(e: &Evidence, silent: bool) -> Option<String> {
+    let said = match e.host.direct {
+        DirectAnswer::Answered => "it answers",
+        DirectAnswer::Silent => "silent",
+        DirectAnswer::Doubtful => "something answers that does not prove to be this host",
+        DirectAnswer::NotAsked if silent && !e.second_path => {
+            return Some("there is no second path".to_owned());
+        }
+        DirectAnswer::NotAsked => return None,
+    };
+    Some(format!("address on the Internet: {said}"))
+}
+
+fn heard(heard: bool) -> &'static str {
+    if heard { "which is heard" } else { "which is not heard" }
+}
+
+fn others(who: &str, others: Others) -> String {
+    format!("{who}: {} heard since then, {} silent since about then", others.heard, others.silent)
+}
