@@ -31,6 +31,7 @@ pub mod telemetry;
 pub mod text;
 pub mod tickets;
 pub mod udp;
+pub mod verdict;
 pub mod watch;
 pub mod web;
 pub mod writer;

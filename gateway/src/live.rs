@@ -3,9 +3,12 @@
 //! Decides nothing and stores nothing; everything in here is lost at a restart, by design.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 
 use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::verdict::Turns;
 use fleetgate_engine::wire::PeerStatus;
 use tokio::sync::broadcast;
 
@@ -29,11 +32,16 @@ pub enum Change {
     Enrolment(i64),
 }
 
+/// Where a peer's last packet came from, and when.
+type Place = (Option<SocketAddr>, Option<Wall>);
+
 #[derive(Clone)]
 pub struct Live(Arc<Inner>);
 
 struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
+    /// Of those that have moved.
+    turns: RwLock<HashMap<PeerId, Turns>>,
     changes: broadcast::Sender<Change>,
     health: Health,
     pulse: Pulse,
@@ -43,8 +51,14 @@ struct Inner {
 impl Default for Live {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
-        let (peers, health, tickets) = (RwLock::default(), Health::default(), Tickets::default());
-        Live(Arc::new(Inner { peers, changes, health, pulse: Pulse::default(), tickets }))
+        Live(Arc::new(Inner {
+            peers: RwLock::default(),
+            turns: RwLock::default(),
+            changes,
+            health: Health::default(),
+            pulse: Pulse::default(),
+            tickets: Tickets::default(),
+        }))
     }
 }
 
@@ -54,12 +68,36 @@ impl Live {
     }
 
     pub fn set_peer(&self, id: PeerId, status: PeerStatus) {
-        self.0.peers.write().expect("no holder panics").insert(id, status);
+        let at = (status.endpoint, status.last_packet);
+        let before = self.0.peers.write().expect("no holder panics").insert(id, status);
+        self.note_move(id, before.map(|before| (before.endpoint, before.last_packet)), at);
         self.tell(Change::Peer(id));
     }
 
     pub fn forget_peer(&self, id: PeerId) {
         self.0.peers.write().expect("no holder panics").remove(&id);
+        self.forget_moves(id);
+    }
+
+    /// Under another key it is another device.
+    pub fn forget_moves(&self, id: PeerId) {
+        self.0.turns.write().expect("no holder panics").remove(&id);
+    }
+
+    /// The addresses that packets of a peer come from in turn.
+    pub fn in_turn(&self, id: PeerId, now: Wall) -> Vec<SocketAddr> {
+        let turns = self.0.turns.read().expect("no holder panics");
+        turns.get(&id).map(|turns| turns.in_turn(now)).unwrap_or_default()
+    }
+
+    fn note_move(&self, id: PeerId, before: Option<Place>, after: Place) {
+        let (Some((Some(from), Some(left))), (Some(to), Some(at))) = (before, after) else { return };
+        if from != to {
+            let mut turns = self.0.turns.write().expect("no holder panics");
+            let turns = turns.entry(id).or_default();
+            turns.note(from, left);
+            turns.note(to, at);
+        }
     }
 
     pub fn tickets(&self) -> &Tickets {

@@ -276,6 +276,9 @@ impl Engine<'_> {
             answer: Box::new(move |id, answer| drop(answers.send(MonitorInput::Answer(id, answer)))),
             news: Box::new(move |news| {
                 writer.memory(MemoryUpdate::from_news(&news));
+                if let News::Rekeyed(peer) = &news {
+                    live.forget_moves(*peer);
+                }
                 match news {
                     News::Status(peer, status) => live.set_peer(peer, *status),
                     other => drop(news_to.send(MonitorInput::News(other))),

@@ -24,11 +24,13 @@ use super::page::Paging;
 use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, render};
+use crate::clock;
 use crate::store::acknowledgements;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
 use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
+use crate::verdict;
 
 /// Samples of one answer: a week at one a minute.
 const MAX_POINTS: i64 = 10_080;
@@ -102,7 +104,22 @@ async fn show(
 ) -> Result<Tagged<Host>, Problem> {
     let mut conn = app.store.reader().await?;
     let row = load_ever(&mut conn, Kind::Host.named(&host)).await?;
-    Ok(Tagged { version: row.version, value: wire(&app, row) })
+    let verdict = match row.removed_at {
+        Some(_) => None,
+        None => judged(&app, &mut conn, &row).await?,
+    };
+    Ok(Tagged { version: row.version, value: Host { verdict, ..wire(&app, row) } })
+}
+
+async fn judged(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    row: &Listed,
+) -> Result<Option<model::Verdict>, Problem> {
+    let spec = snapshot::host_spec(conn, row.id, &app.config.timing).await.map_err(Problem::internal)?;
+    let Some(spec) = spec else { return Ok(None) };
+    let found = verdict::of(conn, &app.live, row, &spec, clock::wall()).await?;
+    Ok(found.map(render::verdict))
 }
 
 /// With what memory knows of its tunnel.
@@ -335,7 +352,7 @@ async fn samples(
     label: &str,
     span: &Span,
 ) -> Result<Json<Samples>, Problem> {
-    let (from, to, limit) = span.parse(crate::clock::wall())?;
+    let (from, to, limit) = span.parse(clock::wall())?;
     let id = host_id(app, host).await?;
     let known = app.store.series(id, Some(service)).await?;
     let series = known.into_iter().find(|s| s.label == label).ok_or_else(|| {

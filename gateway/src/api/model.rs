@@ -84,10 +84,27 @@ pub struct Host {
     pub tunnel: Option<Tunnel>,
     /// How many services are in which state.
     pub services: ServiceCounts,
+    /// What is wrong, as far as can be told; only where one host is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     pub created_at: String,
     /// Only of a host that was removed: what is left of it is read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<String>,
+}
+
+/// What is wrong with a host. Nothing is claimed that the paths at hand cannot tell apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Verdict {
+    /// `ok`, `pending`, `gateway_uplink_lost`, `parent_down`, `site_uplink_lost`,
+    /// `local_network_lost`, `key_refused`, `clock_wrong`, `tunnel_down`, `device_gone`,
+    /// `probable_cloned_key`, `service_hung`, `service_problem` or `undetermined`; more may come.
+    pub kind: String,
+    pub text: String,
+    /// Of `undetermined`: what it may be, in the same words as `kind`; also `gateway_clock_wrong`.
+    pub candidates: Vec<String>,
+    /// What it rests on, a line each.
+    pub evidence: Vec<String>,
 }
 
 /// State, reachability and currency are separate.

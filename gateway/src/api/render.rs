@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
     DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
 };
@@ -82,8 +83,18 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         direct_address: row.direct_address,
         tunnel: row.tunnel.map(|remembered| tunnel(remembered, live)),
         services: tally(row.services),
+        verdict: None,
         created_at: ids::time(row.created_at),
         removed_at: time(row.removed_at),
+    }
+}
+
+pub fn verdict(found: Verdict) -> model::Verdict {
+    model::Verdict {
+        kind: found.kind.name().to_owned(),
+        text: found.text,
+        candidates: found.candidates.into_iter().map(|kind| kind.name().to_owned()).collect(),
+        evidence: found.evidence,
     }
 }
 

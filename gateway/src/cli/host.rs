@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::table;
-use crate::api::model::{Host, HostSettings, Metric, Page, Service, Tunnel};
+use crate::api::model::{Host, HostSettings, Metric, Page, Service, Tunnel, Verdict};
 
 /// Rows asked for at a time; the listing goes on until the last page.
 const PAGE: usize = 500;
@@ -163,6 +163,7 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
     anstream::println!("  {}", table::safe(&h.state.text));
+    h.verdict.as_ref().into_iter().for_each(verdict_lines);
     let address = h.address.as_deref().unwrap_or("no tunnel address");
     let direct =
         h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
@@ -188,6 +189,15 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
 fn shown_profiles(settings: &HostSettings) -> String {
     let chosen = if settings.profile.is_none() { " by its labels" } else { "" };
     format!("{}{chosen}", settings.profiles.join(" + "))
+}
+
+fn verdict_lines(verdict: &Verdict) {
+    anstream::println!("  verdict     {}", table::safe(&verdict.text));
+    if verdict.kind != "ok" {
+        for line in &verdict.evidence {
+            anstream::println!("              - {}", table::safe(line));
+        }
+    }
 }
 
 fn tunnel_lines(t: &Tunnel) {

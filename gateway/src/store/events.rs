@@ -24,10 +24,18 @@ const UPLINK_BACK: &str = "uplink.back";
 /// # Errors
 /// When the database cannot be read.
 pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
-    let sql = "select kind from events where kind in ($1, $2) order by seq desc limit 1";
-    let last: Option<String> =
-        sqlx::query_scalar(sql).bind(UPLINK_LOST).bind(UPLINK_BACK).fetch_optional(conn).await?;
-    Ok(last.is_some_and(|kind| kind == UPLINK_LOST))
+    Ok(cut_off_since(conn).await?.is_some())
+}
+
+/// Since when the gateway is taken to be cut off.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn cut_off_since(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
+    let sql = "select kind, at from events where kind in ($1, $2) order by seq desc limit 1";
+    let last: Option<(String, i64)> =
+        sqlx::query_as(sql).bind(UPLINK_LOST).bind(UPLINK_BACK).fetch_optional(conn).await?;
+    Ok(last.filter(|(kind, _)| kind == UPLINK_LOST).map(|(_, at)| Wall::from_millis(at)))
 }
 
 /// What an event is about.

@@ -9,6 +9,7 @@ pub mod access;
 pub mod acknowledgements;
 pub mod addresses;
 pub mod alerting;
+pub mod around;
 pub mod backlog;
 pub mod contacts;
 pub mod definition;

@@ -41,6 +41,7 @@ function makeHost(i) {
       since: ago(90_000 * random() + 300), last_check: ago(random() * 5), next_check: ago(-5), source: direct ? 'ssh' : 'evidence',
       text: direct ? 'SSH answers' : 'an authenticated packet came in time',
     },
+    verdict: { kind: 'ok', text: 'ok', candidates: [], evidence: ['last check: an authenticated packet came in time'] },
     tunnel: direct ? null : {
       public_key: `${Buffer.from(`key of device ${i} in the mock!!!!!`.slice(0, 32).padEnd(32, '.')).toString('base64')}`, established: true,
       endpoint: `198.51.100.${i % 250}:${40000 + (i % 20000)}`, last_packet: ago(random() * 4), last_handshake: ago(random() * 120), clock_skew_s: i === 4 ? -7265 : 0.2,
@@ -84,6 +85,10 @@ function event(host, kind, data, cause, evidence, service = null) {
 function turn(name, on) {
   const host = hosts.find((one) => one.name === name);
   host.state = { ...host.state, state: on ? 'up' : 'down', last_result: on ? 'up' : 'down', since: ago(0), last_check: ago(0), attempt: on ? 1 : 3, source: on ? 'evidence' : 'echo', text: on ? 'an authenticated packet came in time' : 'no packet, no echo, no handshake' };
+  const candidates = ['site_uplink_lost', 'tunnel_down', 'device_gone'];
+  host.verdict = on
+    ? { kind: 'ok', text: 'ok', candidates: [], evidence: ['last check: an authenticated packet came in time'] }
+    : { kind: 'undetermined', text: `undetermined: uplink of ${host.labels.site} lost, its tunnel alone down or device gone`, candidates, evidence: ['last check: no packet, no echo, no handshake', 'there is no second path'] };
   services.get(host.id).forEach((one) => (one.stale = !on));
   if (host.tunnel) host.tunnel.established = on;
   recount(host);

@@ -13,7 +13,8 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
         HostStatus::Down => vec![silence(e)],
         // Too old to go by: nobody is known to be silent, so that nothing is claimed.
-        HostStatus::Up if e.host.stale => vec![Finding(all_of(e))],
+        HostStatus::Up if e.host.stale && e.cut_off.is_none() => vec![Finding(all_of(e))],
+        HostStatus::Up if e.host.stale => vec![silence(e)],
         HostStatus::Up => path(e).into_iter().chain(device(e)).collect(),
     }
 }

@@ -22,7 +22,7 @@ pub use turns::Turns;
 /// this much quiet it has fallen silent, or was let in.
 const FRESH_REFUSAL: Duration = Duration::from_secs(180);
 /// Beyond this, logs and pictures carry wrong times and a schedule is missed.
-const MAX_SKEW_MS: u64 = 60_000;
+pub const MAX_SKEW_MS: u64 = 60_000;
 /// So many others that fell silent together with this one did not fail each for itself.
 const TOGETHER: u32 = 2;
 
@@ -31,6 +31,8 @@ const TOGETHER: u32 = 2;
 pub struct Evidence {
     pub now: Wall,
     pub host: HostState,
+    /// Since when the gateway itself is taken to be cut off.
+    pub cut_off: Option<Wall>,
     /// Its own tunnel, where that is a way to it.
     pub tunnel: Option<TunnelFacts>,
     /// Whether it has an address on the Internet that may be asked.
@@ -184,10 +186,10 @@ pub fn judge(e: &Evidence) -> Verdict {
 
 impl Evidence {
     /// Since when it is silent. What others did after this says what did not fail.
-    pub fn since(host: &HostState) -> Wall {
+    pub fn since(host: &HostState, cut_off: Option<Wall>) -> Wall {
         match host.status {
             HostStatus::Down => host.since,
-            _ => host.last_check.unwrap_or(host.since),
+            _ => host.last_check.max(cut_off).unwrap_or(host.since),
         }
     }
 

@@ -105,12 +105,15 @@ pub fn evidence(e: &Evidence) -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend((!e.host.output.is_empty()).then(|| format!("last check: {}", e.host.output)));
     lines.extend(e.host.stale.then(|| "that is older than the checks allow".to_owned()));
+    lines.extend(
+        e.cut_off.map(|at| format!("the gateway is taken to be cut off since {}", age(e.now.since(at)))),
+    );
     lines.extend(tunnel(e));
     lines.extend(direct(e, silent));
     if silent {
         lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, heard(b.heard))));
         lines.extend(e.site.as_ref().map(|site| others(&format!("others of {}", site.name), site.others)));
-        lines.push(others("places elsewhere", e.elsewhere));
+        lines.push(elsewhere(e.elsewhere));
     }
     lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
     lines
@@ -165,6 +168,10 @@ fn direct(e: &Evidence, silent: bool) -> Option<String> {
 
 fn heard(heard: bool) -> &'static str {
     if heard { "which is heard" } else { "which is not heard" }
+}
+
+fn elsewhere(others: Others) -> String {
+    format!("elsewhere: {} heard since then, {} places silent since about then", others.heard, others.silent)
 }
 
 fn others(who: &str, others: Others) -> String {

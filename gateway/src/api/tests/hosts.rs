@@ -1,8 +1,12 @@
 //! Hosts, services, problems, settings and samples.
 
+use std::time::Duration;
+
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostState, HostStatus, MonitorInput, PeerStatus, Sample, ServiceState};
+use fleetgate_engine::wire::{
+    DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
+};
 use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
 
@@ -322,4 +326,54 @@ async fn the_log_is_paged_both_ways_and_the_audit_is_for_admins() {
     assert_eq!(names(&audit.json), ["c", "b", "a"]);
     let id = Id::from_i64(1);
     assert_eq!(get(&api, &format!("/events?host=h_{id}")).await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
+    let api = TestApi::with_endpoint().await;
+    let (silent, other) = (device(&api, "cam-07").await, device(&api, "cam-08").await);
+    let at = crate::clock::wall();
+    let since = at - Duration::from_secs(120);
+    let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..fixture::up(silent) };
+    put(&api, &down, &[]).await;
+    let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
+    let all = json!(["gateway_uplink_lost", "site_uplink_lost", "tunnel_down", "device_gone"]);
+    assert_eq!((&verdict["kind"], &verdict["candidates"]), (&json!("undetermined"), &all));
+
+    let direct = DirectAnswer::Silent;
+    put(&api, &HostState { direct, ..down.clone() }, &[]).await;
+    put(&api, &HostState { source: "echo".into(), last_check: Some(at), ..fixture::up(other) }, &[]).await;
+    let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
+    assert_eq!(
+        (&verdict["kind"], &verdict["text"]),
+        (&json!("device_gone"), &json!("device gone")),
+        "{verdict}"
+    );
+    assert!(verdict["evidence"].to_string().contains("others of north: 1 heard since then"), "{verdict}");
+
+    let refused = PeerStatus { last_refusal: Some((at, Refusal::Crypto)), ..PeerStatus::default() };
+    api.state.live.set_peer(silent, refused);
+    assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "key_refused");
+    assert_eq!(get(&api, "/hosts/cam-08").await["verdict"]["kind"], "ok");
+    assert_eq!(get(&api, "/hosts").await["items"][0]["verdict"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_key_that_comes_from_two_places_in_turn_is_named_until_it_is_replaced() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    put(&api, &fixture::up(id), &[]).await;
+    let now = crate::clock::wall();
+    for n in 0..6u16 {
+        let seen = now - Duration::from_secs(60 - u64::from(n) * 10);
+        let endpoint = std::net::SocketAddr::from(([192, 0, 2, 1], 4_000 + n % 2));
+        let status =
+            PeerStatus { endpoint: Some(endpoint), last_packet: Some(seen), ..PeerStatus::default() };
+        api.state.live.set_peer(id, status);
+    }
+    let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
+    assert_eq!(verdict["kind"], "probable_cloned_key");
+    assert!(verdict["evidence"].to_string().contains("192.0.2.1:4000 and 192.0.2.1:4001"), "{verdict}");
+    api.state.live.forget_moves(id);
+    assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "ok");
 }

@@ -7,6 +7,7 @@ type Schemas = components['schemas'];
 export type Overview = Schemas['Overview'];
 export type Host = Schemas['Host'];
 export type Tunnel = Schemas['Tunnel'];
+export type Verdict = Schemas['Verdict'];
 export type Service = Schemas['Service'];
 export type ServiceCounts = Schemas['ServiceCounts'];
 export type Metric = Schemas['Metric'];

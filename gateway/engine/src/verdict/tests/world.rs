@@ -271,6 +271,7 @@ impl Run {
         Evidence {
             now: at(now),
             host: state,
+            cut_off: None,
             tunnel: Some(self.tunnel(now)),
             second_path: self.world.direct,
             behind: None,
