@@ -18,6 +18,9 @@ pub const SYSTEM: &str = "system";
 
 const UPLINK_LOST: &str = "uplink.lost";
 const UPLINK_BACK: &str = "uplink.back";
+/// Events of an outage that are looked through for its beginning: a failure and a silence of each of
+/// tens of thousands of hosts, then little.
+const OUTAGE_EVENTS: i64 = 100_000;
 
 /// Whether the gateway was cut off when it was last heard of.
 ///
@@ -32,9 +35,14 @@ pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn cut_off_since(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
-    let sql = "select kind, at from events where kind in ($1, $2) order by seq desc limit 1";
-    let last: Option<(String, i64)> =
-        sqlx::query_as(sql).bind(UPLINK_LOST).bind(UPLINK_BACK).fetch_optional(conn).await?;
+    let sql = "select kind, at from events
+               where kind in ($1, $2) and seq > (select max(seq) from events) - $3 order by seq desc limit 1";
+    let last: Option<(String, i64)> = sqlx::query_as(sql)
+        .bind(UPLINK_LOST)
+        .bind(UPLINK_BACK)
+        .bind(OUTAGE_EVENTS)
+        .fetch_optional(conn)
+        .await?;
     Ok(last.filter(|(kind, _)| kind == UPLINK_LOST).map(|(_, at)| Wall::from_millis(at)))
 }
 
