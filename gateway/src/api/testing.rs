@@ -106,6 +106,10 @@ impl TestApi {
         self.bearers[0].reveal()
     }
 
+    pub fn operator_token(&self) -> &str {
+        self.bearers[1].reveal()
+    }
+
     pub fn operator(&self) -> Caller<'_> {
         self.anonymous().bearer(self.bearers[1].reveal())
     }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Connection;
+use crate::api::MANAGER_HEADER;
 use crate::data_dir;
 
 /// The demo's data directory.
@@ -19,6 +20,8 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
+    /// Who manages what is written; `None`: a person.
+    manager: Option<String>,
     /// What to say when nobody answers.
     place: String,
     pub json: bool,
@@ -37,18 +40,25 @@ impl Client {
                 http: builder.build()?,
                 base: url.trim_end_matches('/').to_owned(),
                 token: to.token.clone(),
+                manager: None,
                 place: url.clone(),
                 json: to.json,
             });
         }
         let socket = find_socket(to)?;
         Ok(Client {
+            manager: None,
             place: socket.display().to_string(),
             http: builder.unix_socket(socket).build()?,
             base: LOCAL_BASE.to_owned(),
             token: to.token.clone(),
             json: to.json,
         })
+    }
+
+    /// The same, for a program that manages what it writes.
+    pub fn managed_by(self, name: &str) -> Client {
+        Client { manager: Some(name.to_owned()), ..self }
     }
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<T> {
@@ -107,7 +117,10 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}/api/v1{path}", self.base));
+        let mut request = self.http.request(method, format!("{}/api/v1{path}", self.base));
+        if let Some(manager) = &self.manager {
+            request = request.header(MANAGER_HEADER, manager);
+        }
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,

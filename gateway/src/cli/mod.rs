@@ -1,6 +1,7 @@
 //! The command line: `serve` and `demo` run a gateway, everything else talks to one through its
 //! API and knows nothing that the API does not say.
 
+mod apply;
 mod care;
 mod client;
 mod contact;
@@ -72,6 +73,8 @@ enum Command {
     /// Hosts: state and services
     #[command(subcommand)]
     Host(host::HostCommand),
+    /// Make the fleet what a file says: devices, hosts, profiles, profile rules
+    Apply(apply::ApplyArgs),
     /// Services of one host: limits and other differences from its profile
     #[command(subcommand)]
     Service(service::ServiceCommand),
@@ -158,6 +161,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,
         Command::Host(command) => host::run(&client()?, command).await?,
+        Command::Apply(args) => apply::run(client()?, args).await?,
         Command::Service(command) => service::run(&client()?, command).await?,
         Command::Profile(command) => profile::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,

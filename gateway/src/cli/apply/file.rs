@@ -1,0 +1,350 @@
+//! The file that says what a fleet is: read strictly, each complaint with its line.
+//!
+//! Promises that what is accepted can be written as it stands, as far as that can be known without the
+//! gateway. Does not know what is there.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use toml::Spanned;
+
+use super::plan::{Kind, Wanted};
+use crate::names::{self, Labels, Name};
+use crate::store::definition;
+
+/// Something in the file that is not understood, or cannot be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {what}")]
+pub struct BadFile {
+    pub file: String,
+    pub line: usize,
+    pub what: String,
+}
+
+type Table<T> = BTreeMap<Spanned<String>, T>;
+/// A service is read field by field, so that each has its line.
+type Service = Table<Spanned<toml::Value>>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "tables such as [devices.NAME] are expected")]
+#[derive(Default)]
+struct Fleet {
+    profiles: Table<Profile>,
+    profile_rules: Option<Vec<Spanned<Rule>>>,
+    devices: Table<Device>,
+    hosts: Table<Host>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Profile {
+    summary: String,
+    extends: Vec<String>,
+    services: Table<Service>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    profile: String,
+}
+
+/// Also what a host behind a device can have; what is absent stays as it is.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Device {
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    profile: Option<String>,
+    route: Option<String>,
+    direct_address: Option<String>,
+    ssh: Option<Ssh>,
+    networks: Option<Vec<Spanned<String>>>,
+    notes: Option<String>,
+    /// For a device that is made.
+    public_key: Option<String>,
+    tunnel: Option<bool>,
+    interval_s: Option<f64>,
+    retry_s: Option<f64>,
+    max_check_attempts: Option<u32>,
+    timeout_s: Option<f64>,
+    max_silence_s: Option<f64>,
+    parents: Option<Vec<String>>,
+    services: Table<Service>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Host {
+    via: String,
+    address: String,
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    profile: Option<String>,
+    ssh: Option<Ssh>,
+    notes: Option<String>,
+    interval_s: Option<f64>,
+    retry_s: Option<f64>,
+    max_check_attempts: Option<u32>,
+    timeout_s: Option<f64>,
+    max_silence_s: Option<f64>,
+    parents: Option<Vec<String>>,
+    #[serde(default)]
+    services: Table<Service>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ssh {
+    port: Option<u16>,
+    user: Option<String>,
+    /// For a device that is made.
+    host_key: Option<String>,
+}
+
+/// Everything that the file wants, in the order in which it can be made.
+///
+/// # Errors
+/// The first thing that is not understood, with its line.
+pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
+    let source = Source { file, text };
+    let fleet: Fleet = source.parse()?;
+    let mut wanted = Vec::new();
+    for (name, profile) in fleet.profiles {
+        wanted.push(source.profile(&name, profile)?);
+    }
+    wanted.extend(fleet.profile_rules.map(|rules| source.rules(rules)).transpose()?);
+    for (name, device) in fleet.devices {
+        source.device(&name, device, &mut wanted)?;
+    }
+    for (name, host) in fleet.hosts {
+        source.host(&name, host, &mut wanted)?;
+    }
+    // Profiles come first among themselves in the order of inheritance; the sort is stable.
+    wanted.sort_by_key(|w| w.kind);
+    Ok(wanted)
+}
+
+struct Source<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, BadFile> {
+        toml::from_str(self.text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            self.bad(at, error.message())
+        })
+    }
+
+    fn bad(&self, at: usize, what: impl Display) -> BadFile {
+        BadFile { file: self.file.to_owned(), line: self.line(at), what: what.to_string() }
+    }
+
+    fn line(&self, at: usize) -> usize {
+        1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count()
+    }
+
+    fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+        Wanted { kind, name: name.get_ref().clone(), fields: given, line: self.line(name.span().start) }
+    }
+
+    fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
+        Name::parse(name.get_ref()).map(drop).map_err(|e| self.bad(name.span().start, e))
+    }
+
+    fn labels(&self, labels: Option<Spanned<BTreeMap<String, String>>>) -> Result<Value, BadFile> {
+        let Some(labels) = labels else { return Ok(Value::Null) };
+        let at = labels.span().start;
+        let labels = Labels::parse(labels.into_inner()).map_err(|e| self.bad(at, e))?;
+        Ok(json!(labels.into_map()))
+    }
+
+    fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Wanted, BadFile> {
+        self.name(name)?;
+        let mut services = Map::new();
+        for (service, fields) in profile.services {
+            services.insert(service.get_ref().clone(), self.service(&service, fields)?);
+        }
+        let fields = json!({ "summary": profile.summary, "extends": profile.extends, "services": services });
+        Ok(self.wanted(Kind::Profile, name, fields))
+    }
+
+    fn rules(&self, rules: Vec<Spanned<Rule>>) -> Result<Wanted, BadFile> {
+        let line = rules.first().map_or(1, |rule| self.line(rule.span().start));
+        let mut list = Vec::new();
+        for rule in rules {
+            let at = rule.span().start;
+            let Rule { labels, profile } = rule.into_inner();
+            let labels = Labels::parse(labels).map_err(|e| self.bad(at, e))?;
+            list.push(json!({ "labels": labels.into_map(), "profile": profile }));
+        }
+        let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
+        Ok(Wanted { kind: Kind::ProfileRules, name: String::new(), fields, line })
+    }
+
+    fn device(&self, name: &Spanned<String>, d: Device, into: &mut Vec<Wanted>) -> Result<(), BadFile> {
+        self.name(name)?;
+        if let Some(address) = &d.direct_address {
+            names::host_address(address).map_err(|e| self.bad(name.span().start, e))?;
+        }
+        let fields = json!({
+            "labels": self.labels(d.labels)?,
+            "profile": d.profile,
+            "route": d.route,
+            "direct_address": d.direct_address,
+            "ssh": d.ssh.map(ssh),
+            "networks": d.networks.map(|n| self.networks(n)).transpose()?,
+            "notes": d.notes,
+            "public_key": d.public_key,
+            "tunnel": d.tunnel,
+            "interval_s": d.interval_s,
+            "retry_s": d.retry_s,
+            "max_check_attempts": d.max_check_attempts,
+            "timeout_s": d.timeout_s,
+            "max_silence_s": d.max_silence_s,
+            "parents": d.parents,
+        });
+        into.push(self.wanted(Kind::Device, name, fields));
+        self.services(name, d.services, into)
+    }
+
+    fn host(&self, name: &Spanned<String>, h: Host, into: &mut Vec<Wanted>) -> Result<(), BadFile> {
+        self.name(name)?;
+        let fields = json!({
+            "via": h.via,
+            "address": h.address,
+            "labels": self.labels(h.labels)?,
+            "profile": h.profile,
+            "ssh": h.ssh.map(ssh),
+            "notes": h.notes,
+            "interval_s": h.interval_s,
+            "retry_s": h.retry_s,
+            "max_check_attempts": h.max_check_attempts,
+            "timeout_s": h.timeout_s,
+            "max_silence_s": h.max_silence_s,
+            "parents": h.parents,
+        });
+        into.push(self.wanted(Kind::Host, name, fields));
+        self.services(name, h.services, into)
+    }
+
+    /// As the gateway writes them.
+    fn networks(&self, texts: Vec<Spanned<String>>) -> Result<Vec<String>, BadFile> {
+        let network = |text: Spanned<String>| {
+            let net: Result<ipnet::IpNet, _> = text.get_ref().parse();
+            let expected = "a prefix such as 192.168.1.0/24 is expected";
+            net.map(|n| n.trunc().to_string()).map_err(|_| self.bad(text.span().start, expected))
+        };
+        texts.into_iter().map(network).collect()
+    }
+
+    fn services(
+        &self,
+        host: &Spanned<String>,
+        services: Table<Service>,
+        into: &mut Vec<Wanted>,
+    ) -> Result<(), BadFile> {
+        for (service, fields) in services {
+            let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
+            let name = format!("{}/{}", host.get_ref(), service.get_ref());
+            let fields = fields.as_object().cloned().unwrap_or_default();
+            into.push(Wanted { kind: Kind::Service, name, fields, line });
+        }
+        Ok(())
+    }
+
+    /// As the gateway writes it, so that equal services are equal text.
+    fn service(&self, name: &Spanned<String>, fields: Service) -> Result<Value, BadFile> {
+        let mut lines: BTreeMap<String, usize> = BTreeMap::new();
+        let mut value = Map::new();
+        for (field, given) in fields {
+            lines.insert(field.get_ref().clone(), field.span().start);
+            let json =
+                serde_json::to_value(given.into_inner()).map_err(|e| self.bad(field.span().start, e))?;
+            value.insert(field.into_inner(), json);
+        }
+        let read = definition::parse_service(name.get_ref(), &Value::Object(value));
+        read.map(|change| definition::service_json(&change)).map_err(|error| {
+            let field = error.field.split(['.', '[']).next().unwrap_or_default();
+            let at = lines.get(field).copied().unwrap_or(name.span().start);
+            self.bad(at, format!("service {}: {error}", name.get_ref()))
+        })
+    }
+}
+
+fn ssh(ssh: Ssh) -> Value {
+    let Ssh { port, user, host_key } = ssh;
+    super::super::device::present(json!({ "port": port, "user": user, "host_key": host_key }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        read("fleet.toml", text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_fleet_is_read_in_the_order_in_which_it_can_be_made() {
+        let text = r#"
+[devices.cam-07]
+labels = { site = "hill" }
+networks = ["192.168.1.7/24"]
+[devices.cam-07.services.disk]
+thresholds = [{ metric = "used", warn = 80, crit = "90" }]
+
+[[profile_rules]]
+labels = { kind = "camera" }
+profile = "lte"
+
+[profiles.lte]
+extends = ["timelapse-camera"]
+"#;
+        let wanted = read("fleet.toml", text).unwrap();
+        let shown: Vec<_> = wanted.iter().map(|w| (w.kind, w.name.as_str(), w.line)).collect();
+        let expected = [
+            (Kind::Profile, "lte", 12),
+            (Kind::ProfileRules, "", 8),
+            (Kind::Device, "cam-07", 2),
+            (Kind::Service, "cam-07/disk", 5),
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(wanted[2].fields["networks"], json!(["192.168.1.0/24"]));
+        assert_eq!(wanted[3].fields["thresholds"][0]["warn"], "80");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_its_line() {
+        let table = [
+            ("\n[device.x]\n", "fleet.toml:2: unknown field `device`"),
+            ("[devices.x]\n\nlables = {}\n", "fleet.toml:3: unknown field `lables`"),
+            ("[devices.x]\nlabels = { A = \"b\" }\n", "fleet.toml:2: a label's key"),
+            ("[devices.X]\n", "fleet.toml:1: a name has"),
+            ("[devices.x]\nnetworks = [\n \"10.0.0.0/99\"]\n", "fleet.toml:3: a prefix"),
+            ("[devices.x]\ninterval_s = \"5\"\n", "fleet.toml:2: invalid type"),
+            ("[hosts.nas]\naddress = \"192.168.1.5\"\n", "fleet.toml:1: missing field `via`"),
+            (
+                "[profiles.p.services.ping]\ninterval_s = 5\nintervall = 5\n",
+                "fleet.toml:3: service ping: intervall",
+            ),
+            (
+                "[profiles.p.services.ping]\nthresholds = [{ metric = \"rta\", warn = \"-10\" }]\n",
+                "fleet.toml:2: service ping: thresholds[0].warn: range",
+            ),
+            ("[devices.x]\nlabels = \n", "fleet.toml:2: "),
+            ("[devices.x]\n[devices.x]\n", "fleet.toml:2: duplicate key"),
+        ];
+        for (text, expected) in table {
+            let said = refused(text);
+            assert!(said.starts_with(expected), "{said}");
+        }
+    }
+}

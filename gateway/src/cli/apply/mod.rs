@@ -1,0 +1,325 @@
+//! `fleetgate apply`: a fleet as a file says.
+//!
+//! Reads the file, looks at what is there, shows what differs, and writes it through the API, which
+//! decides. Not one transaction: a run that breaks off is finished by the next.
+
+mod file;
+mod plan;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use owo_colors::OwoColorize as _;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::device::said;
+use super::host::pages;
+use super::service::settings;
+use super::table;
+use crate::api::model::{Device, Host, HostSettings, Managed, Page, Profile, ProfileRules};
+use crate::secret_file;
+use plan::{Act, Found, Kind, Policy, Step, Wanted};
+
+#[derive(Args)]
+pub(crate) struct ApplyArgs {
+    /// Devices, hosts, profiles and profile rules, in TOML
+    file: PathBuf,
+    /// Show what differs and change nothing
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Do it without asking; without a terminal nothing is done otherwise
+    #[arg(long, short)]
+    yes: bool,
+    /// Also over what people changed by hand
+    #[arg(long)]
+    overwrite: bool,
+    /// Also take over what is in the file and was made by hand or by another
+    #[arg(long)]
+    adopt: bool,
+    /// Also remove devices and hosts that are no longer in the file
+    #[arg(long)]
+    prune: bool,
+    /// A folder for the configurations of devices that are made: each is shown once
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Who manages these objects: another file, another name
+    #[arg(long = "as", value_name = "NAME", default_value = "apply")]
+    manager: String,
+}
+
+pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?;
+    let wanted = file::read(&args.file.display().to_string(), &text)?;
+    let policy = Policy {
+        manager: args.manager.clone(),
+        overwrite: args.overwrite,
+        adopt: args.adopt,
+        prune: args.prune,
+    };
+    let found = look(&client, &wanted, &policy).await?;
+    let steps = plan::plan(&wanted, &found, &policy);
+    can_be_done(&args, &steps, &found)?;
+    show(&client, &steps)?;
+    if !steps.iter().any(|s| s.act != Act::Keep) || !agreed(&args)? {
+        return Ok(());
+    }
+    let client = client.managed_by(&args.manager);
+    for step in &steps {
+        let at = || format!("{}:{}: {} {}", args.file.display(), step.line, step.kind.name(), step.name);
+        act(&client, step, args.out.as_deref()).await.with_context(at)?;
+    }
+    said(&client, "done")
+}
+
+fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(steps)?);
+        return Ok(());
+    }
+    for line in plan::render(steps).lines() {
+        let line = table::safe(line);
+        match line.as_bytes().first() {
+            Some(b'+') => anstream::println!("{}", line.green()),
+            Some(b'-') => anstream::println!("{}", line.red()),
+            Some(b'~' | b'!') => anstream::println!("{}", line.yellow()),
+            _ => anstream::println!("{line}"),
+        }
+    }
+    let words = plan::summary(steps).unwrap_or_else(|| "everything is as the file says".to_owned());
+    said(client, &words)
+}
+
+/// On a terminal a person is asked.
+fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
+    if args.yes || args.dry_run {
+        return Ok(args.yes);
+    }
+    if !std::io::stdin().is_terminal() {
+        anstream::eprintln!("nothing was changed: --yes does it");
+        return Ok(false);
+    }
+    anstream::eprint!("do it? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What is known to fail is refused before anything is done.
+fn can_be_done(args: &ApplyArgs, steps: &[Step], found: &[Found]) -> anyhow::Result<()> {
+    for step in steps {
+        let at = format!("{}:{}", args.file.display(), step.line);
+        let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
+        if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && args.out.is_none() {
+            bail!(
+                "{at}: device {} is new, and its configuration is shown once: --out DIR takes it; or let the \
+                 device enrol itself and take it over with --adopt",
+                step.name
+            );
+        }
+        let via = |d: &&plan::Difference| d.field == "via" && step.act == Act::Change;
+        if let Some(moved) = step.differences.iter().find(via) {
+            let now = moved.now.as_deref().unwrap_or_default();
+            bail!("{at}: host {} stands behind {now}: remove it first, it becomes another host", step.name);
+        }
+        let host = step.name.split('/').next().unwrap_or_default();
+        let other = match step.kind {
+            Kind::Device => Kind::Host,
+            Kind::Host => Kind::Device,
+            _ => continue,
+        };
+        let taken = found.iter().any(|f| f.kind == other && f.name == host);
+        ensure!(step.act != Act::Make || !taken, "{at}: {host} is there already, as a {}", other.name());
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------- what is there
+
+/// What the file names, and what this manager has.
+async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    let profiles: Page<Profile> = client.get("/profiles", &[]).await?;
+    for profile in profiles.items {
+        found.push(of_profile(profile)?);
+    }
+    let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
+    found.push(of_rules(rules)?);
+    let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
+    let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
+    for device in devices {
+        let is_own = device.managed.managed_by == policy.manager;
+        if is_own || concerns(Kind::Device, &device.name) || concerns(Kind::Host, &device.name) {
+            found.push(of_device(client, device).await?);
+        }
+    }
+    let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
+    for host in hosts.into_iter().filter(|h| h.via.is_some()) {
+        let settings: HostSettings = client.get(&format!("/hosts/{}/settings", host.name), &[]).await?;
+        let is_own = settings.managed.managed_by == policy.manager;
+        if is_own || concerns(Kind::Host, &host.name) || concerns(Kind::Device, &host.name) {
+            found.push(of_host(&settings)?);
+        }
+    }
+    for name in with_services(&found) {
+        found.extend(of_services(client, &name).await?);
+    }
+    Ok(found)
+}
+
+fn with_services(found: &[Found]) -> Vec<String> {
+    let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host));
+    hosts.map(|f| f.name.clone()).collect()
+}
+
+fn fields(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields.into_iter().filter(|(_, v)| !v.is_null()).collect(),
+        _ => Map::new(),
+    }
+}
+
+fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Found {
+    let Managed { managed_by, edited_by } = managed;
+    Found { kind, name, fields: fields(value), managed_by, edited_by, version }
+}
+
+fn of_profile(p: Profile) -> anyhow::Result<Found> {
+    let mut services = serde_json::to_value(&p.services)?;
+    if let Some(services) = services.as_object_mut() {
+        services.values_mut().for_each(|service| *service = settings(Some(service.take())));
+    }
+    let value = json!({ "summary": p.summary, "extends": p.extends, "services": services });
+    Ok(thing(Kind::Profile, p.name, value, p.managed, Some(p.version)))
+}
+
+fn of_rules(rules: ProfileRules) -> anyhow::Result<Found> {
+    let value = json!({ "rules": rules.rules });
+    Ok(thing(Kind::ProfileRules, String::new(), value, rules.managed, Some(rules.version)))
+}
+
+async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
+    let settings: HostSettings = client.get(&format!("/hosts/{}/settings", d.name), &[]).await?;
+    let mut value = fields(serde_json::to_value(&settings)?);
+    value.insert("networks".to_owned(), json!(d.networks));
+    Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, None))
+}
+
+fn of_host(settings: &HostSettings) -> anyhow::Result<Found> {
+    let value = serde_json::to_value(settings)?;
+    Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), None))
+}
+
+async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> {
+    let page: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
+    let found = |stored: Value| -> anyhow::Result<Found> {
+        let managed: Managed = serde_json::from_value(stored.clone())?;
+        let (name, version) = (stored["service"].as_str().unwrap_or_default(), stored["version"].as_i64());
+        let name = format!("{host}/{name}");
+        Ok(thing(Kind::Service, name, settings(Some(stored)), managed, version))
+    };
+    page.items.into_iter().map(found).collect()
+}
+
+// ------------------------------------------------------------------ what is done
+
+/// Fields of a device that are its host's.
+const OF_HOST: [&str; 6] =
+    ["interval_s", "retry_s", "max_check_attempts", "timeout_s", "max_silence_s", "parents"];
+
+async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+    let path = path(step);
+    match (step.kind, step.act) {
+        (_, Act::Keep) => Ok(()),
+        (Kind::ProfileRules, Act::Remove) => {
+            client.put(&path, &json!({ "rules": [] }), step.version).await.map(drop)
+        }
+        (_, Act::Remove) => client.call(Method::DELETE, &path, None).await,
+        (Kind::Profile | Kind::ProfileRules | Kind::Service, _) => {
+            client.put(&path, &Value::Object(step.fields.clone()), step.version).await.map(drop)
+        }
+        (Kind::Device, Act::Make) => make_device(client, step, out).await,
+        (Kind::Host, Act::Make) => make_host(client, step).await,
+        (Kind::Device, _) => {
+            let (device, host) = split(step);
+            client.patch(&path, &device).await?;
+            of_its_host(client, &step.name, host).await
+        }
+        (Kind::Host, _) => {
+            let (mut host, timing) = split(step);
+            host.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("via")));
+            client.patch(&path, &host).await?;
+            of_its_host(client, &step.name, timing).await
+        }
+    }
+}
+
+fn path(step: &Step) -> String {
+    let name = &step.name;
+    match step.kind {
+        Kind::Profile => format!("/profiles/{name}"),
+        Kind::ProfileRules => "/profile-rules".to_owned(),
+        Kind::Device => format!("/devices/{name}"),
+        Kind::Host => format!("/hosts/{name}"),
+        Kind::Service => {
+            let (host, service) = name.split_once('/').unwrap_or((name, ""));
+            format!("/hosts/{host}/services/{service}")
+        }
+    }
+}
+
+/// What the change of a thing itself takes, and what goes to its host; without what counts only when
+/// it is made.
+fn split(step: &Step) -> (Value, Value) {
+    let (mut own, mut host) = (Map::new(), Map::new());
+    for (name, value) in &step.fields {
+        match name.as_str() {
+            "public_key" | "tunnel" => {}
+            name if OF_HOST.contains(&name) => drop(host.insert(name.to_owned(), value.clone())),
+            _ => drop(own.insert(name.clone(), value.clone())),
+        }
+    }
+    if let Some(ssh) = own.get_mut("ssh").and_then(Value::as_object_mut) {
+        ssh.remove("host_key");
+    }
+    (Value::Object(own), Value::Object(host))
+}
+
+async fn of_its_host(client: &Client, name: &str, fields: Value) -> anyhow::Result<()> {
+    if fields.as_object().is_some_and(|f| !f.is_empty()) {
+        client.patch(&format!("/hosts/{name}"), &fields).await?;
+    }
+    Ok(())
+}
+
+async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+    let (_, host) = split(step);
+    let mut body = step.fields.clone();
+    OF_HOST.iter().for_each(|field| drop(body.remove(*field)));
+    body.insert("name".to_owned(), json!(step.name));
+    let made: Value = client.post("/devices", &Value::Object(body)).await?;
+    if let (Some(conf), Some(out)) = (made["credentials"]["conf"].as_str(), out) {
+        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+        let file = out.join(format!("{}.conf", step.name));
+        secret_file::write_new(&file, conf).with_context(|| {
+            format!("{} is made; `fleetgate device reissue {0}` gives it a configuration again", step.name)
+        })?;
+    }
+    of_its_host(client, &step.name, host).await
+}
+
+async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
+    let mut body = step.fields.clone();
+    let parents = body.remove("parents");
+    body.insert("name".to_owned(), json!(step.name));
+    let _: Value = client.post("/hosts", &Value::Object(body)).await?;
+    let parents = parents.map_or_else(|| json!({}), |parents| json!({ "parents": parents }));
+    of_its_host(client, &step.name, parents).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,433 @@
+//! What is to be done so that a fleet becomes what a file says: a list of steps, and how it reads.
+//!
+//! Decides only; nothing is asked and nothing is written here. A program touches what it manages; what
+//! people changed by hand since is kept and told, unless they want it otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+/// In the order in which things are made; they are removed the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Profile,
+    ProfileRules,
+    Device,
+    Host,
+    /// A difference of one service of one host; its name is `host/service`.
+    Service,
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Profile => "profile",
+            Kind::ProfileRules => "profile rules",
+            Kind::Device => "device",
+            Kind::Host => "host",
+            Kind::Service => "service",
+        }
+    }
+
+    /// Whether what the file does not say of it stays as it is.
+    const fn is_partial(self) -> bool {
+        matches!(self, Kind::Device | Kind::Host)
+    }
+
+    /// Whether its end is more than a setting: a tunnel, a history that stops.
+    const fn needs_prune(self) -> bool {
+        matches!(self, Kind::Device | Kind::Host)
+    }
+}
+
+/// Fields that count only when something is made.
+const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
+
+/// Something that the file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    pub kind: Kind,
+    pub name: String,
+    pub fields: Map<String, Value>,
+    pub line: usize,
+}
+
+/// Something that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub kind: Kind,
+    pub name: String,
+    pub fields: Map<String, Value>,
+    pub managed_by: String,
+    pub edited_by: Option<String>,
+    pub version: Option<i64>,
+}
+
+/// Who applies, and how far it may go.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    pub manager: String,
+    /// Also over what people changed by hand.
+    pub overwrite: bool,
+    /// Also what somebody else manages.
+    pub adopt: bool,
+    /// Also the end of devices and hosts.
+    pub prune: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    Make,
+    Change,
+    /// As it should be, but managed by somebody else so far.
+    Adopt,
+    Remove,
+    /// Differs, and is left alone.
+    Keep,
+}
+
+/// One thing that differs, and what becomes of it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Step {
+    pub kind: Kind,
+    pub name: String,
+    pub act: Act,
+    pub differences: Vec<Difference>,
+    /// Why it is kept.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    #[serde(skip)]
+    pub fields: Map<String, Value>,
+    #[serde(skip)]
+    pub line: usize,
+    #[serde(skip)]
+    pub version: Option<i64>,
+}
+
+/// From what is there to what the file says; absent is absent.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Difference {
+    pub field: String,
+    pub now: Option<String>,
+    pub file: Option<String>,
+}
+
+/// Steps in the order in which they can be done.
+pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
+    let there: BTreeMap<(Kind, &str), &Found> =
+        found.iter().map(|f| ((f.kind, f.name.as_str()), f)).collect();
+    let named: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
+    let hosts: BTreeSet<&str> =
+        wanted.iter().filter(|w| w.kind.is_partial()).map(|w| w.name.as_str()).collect();
+    let made = wanted.iter().filter_map(|w| match there.get(&(w.kind, w.name.as_str())) {
+        Some(found) => differing(w, found, policy),
+        None => Some(make(w)),
+    });
+    let mut gone: Vec<Step> = found
+        .iter()
+        .filter(|f| !named.contains(&(f.kind, f.name.as_str())))
+        .filter_map(|f| leftover(f, &hosts, policy))
+        .collect();
+    gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
+    inherited_first(made.collect()).into_iter().chain(gone).collect()
+}
+
+fn step(of: (Kind, &str), act: Act) -> Step {
+    let (differences, fields) = (Vec::new(), Map::new());
+    Step {
+        kind: of.0,
+        name: of.1.to_owned(),
+        act,
+        differences,
+        why: String::new(),
+        fields,
+        line: 0,
+        version: None,
+    }
+}
+
+fn make(w: &Wanted) -> Step {
+    let differences = compare(w, &Map::new());
+    Step { differences, fields: w.fields.clone(), line: w.line, ..step((w.kind, &w.name), Act::Make) }
+}
+
+fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
+    let differences = compare(w, &found.fields);
+    let is_own = found.managed_by == policy.manager;
+    // Rules are always there; as long as nobody has written any they are nobody's.
+    let is_free = found.kind == Kind::ProfileRules && found.version == Some(1);
+    let (act, why) = match &found.edited_by {
+        _ if differences.is_empty() && is_own => return None,
+        _ if !is_own && !is_free && !policy.adopt => {
+            let by = &found.managed_by;
+            (Act::Keep, format!("managed by {by}; --adopt takes it over"))
+        }
+        Some(who) if is_own && !policy.overwrite => {
+            (Act::Keep, format!("changed by {who}; --overwrite takes the file's"))
+        }
+        _ if differences.is_empty() => (Act::Adopt, String::new()),
+        _ => (Act::Change, String::new()),
+    };
+    let fields = w.fields.clone();
+    let (line, version) = (w.line, found.version);
+    Some(Step { differences, why, fields, line, version, ..step((w.kind, &w.name), act) })
+}
+
+/// What the file does not name (any more).
+fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
+    let is_own = found.managed_by == policy.manager;
+    let host = found.name.split('/').next().unwrap_or_default();
+    let by_hand = found.kind == Kind::Service && hosts.contains(host);
+    let (act, why) = match &found.edited_by {
+        _ if !is_own && !by_hand => return None,
+        _ if found.kind == Kind::ProfileRules && found.fields.get("rules").is_none_or(is_empty) => {
+            return None;
+        }
+        _ if !is_own && !policy.overwrite => {
+            (Act::Keep, "set by hand; --overwrite goes back to the profile".to_owned())
+        }
+        Some(who) if !policy.overwrite => {
+            (Act::Keep, format!("no longer in the file, but changed by {who}; --overwrite removes it"))
+        }
+        _ if found.kind.needs_prune() && !policy.prune => {
+            (Act::Keep, "no longer in the file; --prune removes it".to_owned())
+        }
+        _ => (Act::Remove, String::new()),
+    };
+    let mut differences = Vec::new();
+    if act == Act::Keep && found.kind == Kind::Service {
+        differences = diff(&flat(&Value::Object(found.fields.clone())), &BTreeMap::new());
+    }
+    Some(Step { differences, why, version: found.version, ..step((found.kind, &found.name), act) })
+}
+
+fn is_empty(list: &Value) -> bool {
+    list.as_array().is_none_or(Vec::is_empty)
+}
+
+/// A profile after those of the file that it extends.
+fn inherited_first(mut steps: Vec<Step>) -> Vec<Step> {
+    let mut ordered: Vec<Step> = Vec::with_capacity(steps.len());
+    while !steps.is_empty() {
+        let waits = |s: &Step| {
+            let parents = s.fields.get("extends").and_then(Value::as_array);
+            let mut names = parents.into_iter().flatten().filter_map(Value::as_str);
+            s.kind == Kind::Profile
+                && names.any(|n| n != s.name && steps.iter().any(|o| o.kind == Kind::Profile && o.name == n))
+        };
+        // A circle has no first one: the gateway refuses it by name.
+        let next = steps.iter().position(|s| !waits(s)).unwrap_or(0);
+        ordered.push(steps.remove(next));
+    }
+    ordered
+}
+
+/// Field by field; of what is partial only what the file says.
+fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
+    let wanted = flat(&Value::Object(w.fields.clone()));
+    let mut there = flat(&Value::Object(now.clone()));
+    if w.kind.is_partial() {
+        // Labels are said all or none; of the rest each field is by itself.
+        let said = |field: &str| {
+            wanted.contains_key(field) || field.starts_with("labels.") && w.fields.contains_key("labels")
+        };
+        there.retain(|field, _| said(field));
+    }
+    let is_new = now.is_empty();
+    let mut differences = diff(&there, &wanted);
+    differences.retain(|d| is_new || !AT_BIRTH.contains(&d.field.as_str()));
+    differences
+}
+
+fn diff(now: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> Vec<Difference> {
+    let fields: BTreeSet<&String> = now.keys().chain(file.keys()).collect();
+    let of = |field: &String| Difference {
+        field: field.clone(),
+        now: now.get(field).cloned(),
+        file: file.get(field).cloned(),
+    };
+    fields.into_iter().map(of).filter(|d| d.now != d.file).collect()
+}
+
+/// Paths with the text of what stands there. Limits go by their metric, other lists by place.
+fn flat(value: &Value) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    flatten("", value, &mut found);
+    found
+}
+
+fn flatten(at: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => fields.iter().for_each(|(name, v)| flatten(&below(name), v, into)),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            for (i, item) in list.iter().enumerate() {
+                match item["metric"].as_str() {
+                    Some(metric) => limit(&below(metric), item, into),
+                    None => flatten(&format!("{at}[{}]", i + 1), item, into),
+                }
+            }
+        }
+        // 5 and 5.0 are the same number.
+        Value::Number(n) => drop(into.insert(at.to_owned(), n.as_f64().unwrap_or_default().to_string())),
+        // Said to be empty, or not said: the same.
+        Value::Array(list) if list.is_empty() => {}
+        Value::String(text) if text.is_empty() => {}
+        other => drop(into.insert(at.to_owned(), other.to_string())),
+    }
+}
+
+fn limit(at: &str, item: &Value, into: &mut BTreeMap<String, String>) {
+    let sides = ["warn", "crit"].map(|side| (side, &item[side]));
+    for (side, range) in sides.iter().filter(|(_, range)| !range.is_null()) {
+        into.insert(format!("{at}.{side}"), range.to_string());
+    }
+    if sides.iter().all(|(_, range)| range.is_null()) {
+        into.insert(at.to_owned(), "no limit".to_owned());
+    }
+}
+
+/// One line a step, and below it what differs.
+pub fn render(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let mark = match step.act {
+            Act::Make => '+',
+            Act::Change | Act::Adopt => '~',
+            Act::Remove => '-',
+            Act::Keep => '!',
+        };
+        let why = match step.act {
+            Act::Adopt => ": taken over as it is".to_owned(),
+            _ if step.why.is_empty() => String::new(),
+            _ => format!(": kept, {}", step.why),
+        };
+        let name = format!("{} {}", step.kind.name(), step.name);
+        text.push_str(&format!("{mark} {}{why}\n", name.trim_end()));
+        step.differences.iter().for_each(|d| text.push_str(&line(d)));
+    }
+    text
+}
+
+fn line(d: &Difference) -> String {
+    match (&d.now, &d.file) {
+        (None, Some(file)) => format!("      {}: {file}\n", d.field),
+        (Some(now), None) => format!("      {}: {now} -> none\n", d.field),
+        (now, file) => {
+            let (now, file) = (now.as_deref().unwrap_or_default(), file.as_deref().unwrap_or_default());
+            format!("      {}: {now} -> {file}\n", d.field)
+        }
+    }
+}
+
+/// `1 to make, 2 to change, 1 kept`; `None`: nothing is to be done or told.
+pub fn summary(steps: &[Step]) -> Option<String> {
+    let count = |acts: &[Act]| steps.iter().filter(|s| acts.contains(&s.act)).count();
+    let parts = [
+        (count(&[Act::Make]), "to make"),
+        (count(&[Act::Change, Act::Adopt]), "to change"),
+        (count(&[Act::Remove]), "to remove"),
+        (count(&[Act::Keep]), "kept"),
+    ];
+    let shown: Vec<String> =
+        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    (!shown.is_empty()).then(|| shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy { manager: "apply".into(), ..Policy::default() }
+    }
+
+    fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
+        Wanted { kind, name: name.into(), fields: fields.as_object().cloned().unwrap_or_default(), line: 1 }
+    }
+
+    fn found(kind: Kind, name: &str, fields: Value) -> Found {
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        let (managed_by, edited_by) = ("apply".to_owned(), None);
+        Found { kind, name: name.into(), fields, managed_by, edited_by, version: Some(2) }
+    }
+
+    fn acts(steps: &[Step]) -> Vec<(Act, &str)> {
+        steps.iter().map(|s| (s.act, s.name.as_str())).collect()
+    }
+
+    #[test]
+    fn what_is_as_the_file_says_needs_nothing() {
+        let w = wanted(Kind::Device, "a", json!({ "labels": { "k": "v" }, "interval_s": 5, "notes": "" }));
+        let f =
+            found(Kind::Device, "a", json!({ "labels": { "k": "v" }, "interval_s": 5.0, "route": "auto" }));
+        assert!(plan(&[w], &[f], &policy()).is_empty());
+    }
+
+    #[test]
+    fn differences_read_well() {
+        let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
+        let wants = [
+            wanted(Kind::Device, "a", json!({ "labels": { "site": "hill" } })),
+            wanted(Kind::Service, "a/disk", limit("80")),
+            wanted(Kind::Device, "b", json!({ "notes": "new" })),
+        ];
+        let there = [
+            found(Kind::Device, "a", json!({ "labels": { "site": "sea", "old": "x" } })),
+            found(Kind::Service, "a/disk", limit("90")),
+            found(Kind::Profile, "old", json!({})),
+        ];
+        let expected = "~ device a\n      labels.old: \"x\" -> none\n      labels.site: \"sea\" -> \"hill\"\n\
+                        ~ service a/disk\n      thresholds.used.warn: \"90\" -> \"80\"\n\
+                        + device b\n      notes: \"new\"\n- profile old\n";
+        let steps = plan(&wants, &there, &policy());
+        assert_eq!(render(&steps), expected);
+        assert_eq!(summary(&steps).as_deref(), Some("1 to make, 2 to change, 1 to remove"));
+    }
+
+    #[test]
+    fn what_was_changed_by_hand_is_kept_unless_told_otherwise() {
+        let limit = |warn: &str| json!({ "thresholds": [{ "metric": "used", "warn": warn }] });
+        let wants = [wanted(Kind::Device, "a", json!({})), wanted(Kind::Service, "a/disk", limit("80"))];
+        let night =
+            Found { edited_by: Some("user:ann".into()), ..found(Kind::Service, "a/disk", limit("95")) };
+        let own =
+            Found { managed_by: "api".into(), ..found(Kind::Service, "a/load", json!({ "disabled": true })) };
+        let there = [found(Kind::Device, "a", json!({})), night, own];
+        let steps = plan(&wants, &there, &policy());
+        assert_eq!(acts(&steps), [(Act::Keep, "a/disk"), (Act::Keep, "a/load")]);
+        let text = render(&steps);
+        assert!(text.contains("! service a/disk: kept, changed by user:ann; --overwrite"), "{text}");
+        let steps = plan(&wants, &there, &Policy { overwrite: true, ..policy() });
+        assert_eq!(acts(&steps), [(Act::Change, "a/disk"), (Act::Remove, "a/load")]);
+    }
+
+    #[test]
+    fn what_others_manage_is_left_alone() {
+        let wants = [wanted(Kind::Device, "a", json!({ "notes": "x" }))];
+        let there = [
+            Found { managed_by: "api".into(), ..found(Kind::Device, "a", json!({ "notes": "y" })) },
+            Found { managed_by: "api".into(), ..found(Kind::Device, "b", json!({})) },
+            found(Kind::Device, "c", json!({})),
+        ];
+        let steps = plan(&wants, &there, &policy());
+        assert_eq!(acts(&steps), [(Act::Keep, "a"), (Act::Keep, "c")]);
+        let steps = plan(&wants, &there, &Policy { adopt: true, prune: true, ..policy() });
+        assert_eq!(acts(&steps), [(Act::Change, "a"), (Act::Remove, "c")]);
+    }
+
+    #[test]
+    fn a_profile_comes_after_those_that_it_extends() {
+        let wants = [
+            wanted(Kind::Profile, "a", json!({ "extends": ["b", "default"] })),
+            wanted(Kind::Profile, "b", json!({ "extends": ["c"] })),
+            wanted(Kind::Profile, "c", json!({})),
+        ];
+        assert_eq!(plan(&wants, &[], &policy()).iter().map(|s| s.name.as_str()).collect::<String>(), "cba");
+    }
+}
