@@ -23,6 +23,8 @@ insert into profile_rules (id, version) values (1, 1);
 -- Who changed by hand what another manages; NULL: it is as its manager left it.
 alter table hosts add column edited_by text;
 alter table service_overrides add column edited_by text;
+alter table contacts add column edited_by text;
+alter table notification_rules add column edited_by text;
 
 -- Empty: by the rules, and `default` where none speaks of the host. So far it was filled in.
 update hosts set profile = '' where profile = 'default';

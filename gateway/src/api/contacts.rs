@@ -19,16 +19,19 @@ use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
+use super::manager::Manager;
 use super::model::{self, ContactChange, ContactWithSecret, Messages, NewContact, Page};
 use super::notifications::message_wire;
 use super::parse::{self, Fields};
 use super::problem::Problem;
+use super::render;
 use super::write::Write;
 use crate::config::time_of_day;
 use crate::notify::{BUILT_IN_NAME, LONGEST_GROUP_WAIT, Settings, webhook};
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
 use crate::store::events::Object;
+use crate::store::managed::Managed;
 use crate::store::outbox::{self, Channel, NewMessage};
 
 /// One page shows them all; a company has fewer teams.
@@ -63,6 +66,7 @@ async fn list(
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     request: Idempotent<NewContact>,
 ) -> Result<Response, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -73,7 +77,8 @@ async fn create(
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
         return Err(Problem::conflict("too_many", format!("at most {MAX_CONTACTS} contacts are kept")));
     }
-    let mut contact = parse_new(request.value, now)?;
+    let managed = Managed::new(manager.writer(&by));
+    let mut contact = parse_new(request.value, managed, now)?;
     let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
     put(write.tx(), &contact).await?;
     let data = json!({ "name": contact.name });
@@ -109,6 +114,7 @@ async fn show(
 async fn change(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(contact): Path<String>,
     if_match: IfMatch,
     Body(change): Body<ContactChange>,
@@ -118,6 +124,7 @@ async fn change(
     if_match.check(before.version)?;
     let now = write.now;
     let mut after = parse_change(before, change, now)?;
+    after.managed = after.managed.written(manager.writer(&who.to_string()));
     let fresh = after.webhook_url.is_some() && after.webhook_secret.is_none();
     let secret = fresh.then(|| seal_new_secret(&app, &mut after));
     put(write.tx(), &after).await?;
@@ -252,7 +259,7 @@ fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
 
 // -------------------------------------------------------------------- parsing
 
-fn parse_new(new: NewContact, now: Wall) -> Result<Contact, Problem> {
+fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Problem> {
     let empty = Contact {
         id: ids::new_id(now),
         name: String::new(),
@@ -262,7 +269,7 @@ fn parse_new(new: NewContact, now: Wall) -> Result<Contact, Problem> {
         time_zone: "UTC".to_owned(),
         digest_at: None,
         group_wait: None,
-        managed_by: "api".to_owned(),
+        managed,
         version: 1,
         created_at: now,
         digested_at: now,
@@ -358,7 +365,7 @@ fn wire(contact: &Contact) -> model::Contact {
         time_zone: contact.time_zone.clone(),
         digest_at: contact.digest_at.map(|t| t.strftime("%H:%M").to_string()),
         group_wait_s: contact.group_wait.map(|w| w.as_secs_f64()),
-        managed_by: contact.managed_by.clone(),
+        managed: render::managed(&contact.managed),
         built_in: false,
         created_at: Some(ids::time(contact.created_at)),
     }
@@ -375,7 +382,7 @@ fn built_in(settings: &Settings) -> Option<model::Contact> {
         time_zone: TimeZone::system().iana_name().unwrap_or("UTC").to_owned(),
         digest_at: settings.digest.map(|t| t.strftime("%H:%M").to_string()),
         group_wait_s: Some(settings.group_wait.as_secs_f64()),
-        managed_by: "settings".to_owned(),
+        managed: model::Managed { managed_by: "settings".to_owned(), edited_by: None },
         built_in: true,
         created_at: None,
     })

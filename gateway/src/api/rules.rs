@@ -19,13 +19,16 @@ use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
+use super::manager::Manager;
 use super::model::{self, NewRule, Page, RuleChange};
 use super::parse::{self, Fields};
 use super::problem::Problem;
+use super::render;
 use super::write::Write;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, Rule};
 use crate::store::events::Object;
+use crate::store::managed::Managed;
 
 /// One page shows them all; more cannot be understood by anybody.
 const MAX_RULES: usize = 1_000;
@@ -55,6 +58,7 @@ async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     request: Idempotent<NewRule>,
 ) -> Result<Response, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -75,7 +79,7 @@ async fn create(
         severity: Severity::Warning,
         period: None,
         delay: Duration::ZERO,
-        managed_by: "api".to_owned(),
+        managed: Managed::new(manager.writer(&by)),
         version: 1,
         created_at: now,
     };
@@ -119,6 +123,7 @@ async fn show(
 async fn change(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(rule): Path<String>,
     if_match: IfMatch,
     Body(change): Body<RuleChange>,
@@ -131,6 +136,7 @@ async fn change(
         None => before.contact,
     };
     let mut after = parse_change(before, contact, change)?;
+    after.managed = after.managed.written(manager.writer(&who.to_string()));
     put(write.tx(), &after).await?;
     after.version += 1;
     let data = json!({ "name": after.name });
@@ -228,7 +234,7 @@ async fn wire(conn: &mut SqliteConnection, rule: &Rule) -> Result<model::Rule, P
         severity: rule.severity.name().to_owned(),
         period: rule.period.as_ref().map(ToString::to_string),
         delay_s: rule.delay.as_secs_f64(),
-        managed_by: rule.managed_by.clone(),
+        managed: render::managed(&rule.managed),
         created_at: ids::time(rule.created_at),
     })
 }

@@ -137,7 +137,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
             addresses.collect::<Vec<_>>().join(", "),
             c.time_zone.clone(),
             c.digest_at.clone().unwrap_or_default(),
-            if c.built_in { "settings".to_owned() } else { c.managed_by.clone() },
+            if c.built_in { "settings".to_owned() } else { c.managed.managed_by.clone() },
         ]
     };
     table::print(&["NAME", "TOLD AT", "TIME ZONE", "DIGEST", "BY"], page.items.iter().map(row).collect());

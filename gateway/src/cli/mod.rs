@@ -73,7 +73,7 @@ enum Command {
     /// Hosts: state and services
     #[command(subcommand)]
     Host(host::HostCommand),
-    /// Make the fleet what a file says: devices, hosts, profiles, profile rules
+    /// Make the fleet what a file says: devices, hosts, profiles, contacts, rules
     Apply(apply::ApplyArgs),
     /// Services of one host: limits and other differences from its profile
     #[command(subcommand)]

@@ -12,6 +12,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
+use super::managed::Managed;
 
 /// A receiver, by the addresses it has. Its secret is the store's.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +26,7 @@ pub struct Contact {
     pub time_zone: String,
     pub digest_at: Option<Time>,
     pub group_wait: Option<Duration>,
-    pub managed_by: String,
+    pub managed: Managed,
     pub version: i64,
     pub created_at: Wall,
     pub digested_at: Wall,
@@ -40,7 +41,7 @@ pub struct Rule {
     pub severity: Severity,
     pub period: Option<Period>,
     pub delay: Duration,
-    pub managed_by: String,
+    pub managed: Managed,
     pub version: i64,
     pub created_at: Wall,
 }
@@ -77,7 +78,7 @@ impl FromRow<'_, SqliteRow> for Contact {
             time_zone: row.try_get("time_zone")?,
             digest_at,
             group_wait: millis(row, "group_wait_ms")?,
-            managed_by: row.try_get("managed_by")?,
+            managed: Managed::from_row(row)?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
             digested_at: wall(row, "digested_at")?,
@@ -97,7 +98,7 @@ impl FromRow<'_, SqliteRow> for Rule {
             severity: Severity::of_state(&severity).ok_or_else(|| damaged("severity"))?,
             period: period.map(|p| p.parse().map_err(|_| damaged("period"))).transpose()?,
             delay: millis(row, "delay_ms")?.unwrap_or_default(),
-            managed_by: row.try_get("managed_by")?,
+            managed: Managed::from_row(row)?,
             version: row.try_get("version")?,
             created_at: wall(row, "created_at")?,
         })
@@ -132,12 +133,13 @@ pub async fn find_named(conn: &mut SqliteConnection, name: &str) -> sqlx::Result
 pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<()> {
     sqlx::query(
         "insert into contacts (id, name, emails, webhook_url, webhook_secret, time_zone, digest_at,
-             group_wait_ms, managed_by, version, created_at, digested_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+             group_wait_ms, managed_by, version, created_at, digested_at, edited_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          on conflict (id) do update set name = excluded.name, emails = excluded.emails,
              webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret,
              time_zone = excluded.time_zone, digest_at = excluded.digest_at,
              group_wait_ms = excluded.group_wait_ms, managed_by = excluded.managed_by,
+             edited_by = excluded.edited_by,
              digested_at = excluded.digested_at, version = contacts.version + 1",
     )
     .bind(contact.id.as_i64())
@@ -148,10 +150,11 @@ pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<(
     .bind(&contact.time_zone)
     .bind(contact.digest_at.map(|t| t.to_string()))
     .bind(contact.group_wait.map(as_millis))
-    .bind(&contact.managed_by)
+    .bind(&contact.managed.by)
     .bind(contact.version)
     .bind(contact.created_at.as_millis())
     .bind(contact.digested_at.as_millis())
+    .bind(contact.managed.edited_by.as_deref())
     .execute(tx)
     .await
     .map(drop)
@@ -198,11 +201,12 @@ pub async fn find_rule_named(conn: &mut SqliteConnection, name: &str) -> sqlx::R
 pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<()> {
     sqlx::query(
         "insert into notification_rules (id, name, contact, labels, severity, period, delay_ms, managed_by,
-             version, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             version, created_at, edited_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
          on conflict (id) do update set name = excluded.name, contact = excluded.contact,
              labels = excluded.labels, severity = excluded.severity, period = excluded.period,
              delay_ms = excluded.delay_ms, managed_by = excluded.managed_by,
+             edited_by = excluded.edited_by,
              version = notification_rules.version + 1",
     )
     .bind(rule.id.as_i64())
@@ -212,9 +216,10 @@ pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<()
     .bind(rule.severity.name())
     .bind(rule.period.as_ref().map(ToString::to_string))
     .bind(as_millis(rule.delay))
-    .bind(&rule.managed_by)
+    .bind(&rule.managed.by)
     .bind(rule.version)
     .bind(rule.created_at.as_millis())
+    .bind(rule.managed.edited_by.as_deref())
     .execute(tx)
     .await
     .map(drop)
@@ -254,7 +259,7 @@ mod tests {
             time_zone: "Europe/Berlin".into(),
             digest_at: Some(Time::constant(8, 30, 0, 0)),
             group_wait: Some(Duration::from_secs(5)),
-            managed_by: "api".into(),
+            managed: Managed { by: "api".into(), edited_by: None },
             version: 1,
             created_at: Wall::from_millis(5),
             digested_at: Wall::from_millis(5),
@@ -270,7 +275,7 @@ mod tests {
             severity: Severity::Critical,
             period: Some("mon-fri 22:00-06:00".parse().unwrap()),
             delay: Duration::from_secs(900),
-            managed_by: "api".into(),
+            managed: Managed { by: "api".into(), edited_by: None },
             version: 1,
             created_at: Wall::from_millis(6),
         }

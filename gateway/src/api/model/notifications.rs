@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Labels;
+use super::{Labels, Managed};
 use crate::api::extract::present;
 
 /// Who is told.
@@ -20,7 +20,8 @@ pub struct Contact {
     pub digest_at: Option<String>,
     /// How long a message waits until nothing more belongs to it; absent: the setting.
     pub group_wait_s: Option<f64>,
-    pub managed_by: String,
+    #[serde(flatten)]
+    pub managed: Managed,
     /// Of the settings; it cannot be changed here, and is told of everything while there is no rule.
     pub built_in: bool,
     pub created_at: Option<String>,
@@ -84,7 +85,8 @@ pub struct Rule {
     pub period: Option<String>,
     /// Only what lasts longer without an acknowledgement (escalation).
     pub delay_s: f64,
-    pub managed_by: String,
+    #[serde(flatten)]
+    pub managed: Managed,
     pub created_at: String,
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use fleetgate_engine::notify::Period;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -34,6 +35,8 @@ type Service = Table<Spanned<toml::Value>>;
 struct Fleet {
     profiles: Table<Profile>,
     profile_rules: Option<Vec<Spanned<Rule>>>,
+    contacts: Table<Contact>,
+    notification_rules: Table<NotificationRule>,
     devices: Table<Device>,
     hosts: Table<Host>,
 }
@@ -52,6 +55,27 @@ struct Rule {
     #[serde(default)]
     labels: BTreeMap<String, String>,
     profile: String,
+}
+
+/// What is absent stays as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contact {
+    emails: Option<Vec<String>>,
+    webhook_url: Option<String>,
+    time_zone: Option<String>,
+    digest_at: Option<String>,
+    group_wait_s: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NotificationRule {
+    contact: String,
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    severity: Option<String>,
+    period: Option<Spanned<String>>,
+    delay_s: Option<f64>,
 }
 
 /// Also what a host behind a device can have; what is absent stays as it is.
@@ -117,6 +141,12 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
         wanted.push(source.profile(&name, profile)?);
     }
     wanted.extend(fleet.profile_rules.map(|rules| source.rules(rules)).transpose()?);
+    for (name, contact) in fleet.contacts {
+        wanted.push(source.contact(&name, contact)?);
+    }
+    for (name, rule) in fleet.notification_rules {
+        wanted.push(source.notification_rule(&name, rule)?);
+    }
     for (name, device) in fleet.devices {
         source.device(&name, device, &mut wanted)?;
     }
@@ -187,6 +217,41 @@ impl Source<'_> {
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
         Ok(Wanted { kind: Kind::ProfileRules, name: String::new(), fields, line })
+    }
+
+    /// As the gateway writes it.
+    fn contact(&self, name: &Spanned<String>, c: Contact) -> Result<Wanted, BadFile> {
+        self.name(name)?;
+        let mailbox = |text: &String| {
+            let parsed = text.parse::<lettre::message::Mailbox>().map(|m| m.to_string());
+            parsed.map_err(|_| self.bad(name.span().start, format!("{text:?} is not an e-mail address")))
+        };
+        let emails =
+            c.emails.map(|list| list.iter().map(mailbox).collect::<Result<Vec<_>, _>>()).transpose()?;
+        let fields = json!({
+            "emails": emails,
+            "webhook_url": c.webhook_url,
+            "time_zone": c.time_zone,
+            "digest_at": c.digest_at,
+            "group_wait_s": c.group_wait_s,
+        });
+        Ok(self.wanted(Kind::Contact, name, fields))
+    }
+
+    fn notification_rule(&self, name: &Spanned<String>, rule: NotificationRule) -> Result<Wanted, BadFile> {
+        self.name(name)?;
+        let period = |text: Spanned<String>| {
+            let parsed = text.get_ref().parse::<Period>().map(|p| p.to_string());
+            parsed.map_err(|e| self.bad(text.span().start, e))
+        };
+        let fields = json!({
+            "contact": rule.contact,
+            "labels": self.labels(rule.labels)?,
+            "severity": rule.severity,
+            "period": rule.period.map(period).transpose()?,
+            "delay_s": rule.delay_s,
+        });
+        Ok(self.wanted(Kind::NotificationRule, name, fields))
     }
 
     fn device(&self, name: &Spanned<String>, d: Device, into: &mut Vec<Wanted>) -> Result<(), BadFile> {

@@ -26,7 +26,7 @@ use plan::{Act, Found, Kind, Policy, Step, Wanted};
 
 #[derive(Args)]
 pub(crate) struct ApplyArgs {
-    /// Devices, hosts, profiles and profile rules, in TOML
+    /// Devices, hosts, profiles, profile rules, contacts and notification rules, in TOML
     file: PathBuf,
     /// Show what differs and change nothing
     #[arg(long, conflicts_with = "yes")]
@@ -149,6 +149,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     }
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
+    found.extend(people(client).await?);
     let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
@@ -167,6 +168,20 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     }
     for name in with_services(&found) {
         found.extend(of_services(client, &name).await?);
+    }
+    Ok(found)
+}
+
+/// Contacts and notification rules; the contact of the settings is no object of the API.
+async fn people(client: &Client) -> anyhow::Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
+        let page: Page<Value> = client.get(list, &[]).await?;
+        for item in page.items.into_iter().filter(|item| item["built_in"] != json!(true)) {
+            let name = item["name"].as_str().unwrap_or_default().to_owned();
+            let managed: Managed = serde_json::from_value(item.clone())?;
+            found.push(thing(kind, name, item, managed, None));
+        }
     }
     Ok(found)
 }
@@ -242,6 +257,10 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
         (Kind::Profile | Kind::ProfileRules | Kind::Service, _) => {
             client.put(&path, &Value::Object(step.fields.clone()), step.version).await.map(drop)
         }
+        (Kind::Contact | Kind::NotificationRule, Act::Make) => make_named(client, step, out).await,
+        (Kind::Contact | Kind::NotificationRule, _) => {
+            client.patch(&path, &Value::Object(step.fields.clone())).await.map(drop)
+        }
         (Kind::Device, Act::Make) => make_device(client, step, out).await,
         (Kind::Host, Act::Make) => make_host(client, step).await,
         (Kind::Device, _) => {
@@ -263,6 +282,8 @@ fn path(step: &Step) -> String {
     match step.kind {
         Kind::Profile => format!("/profiles/{name}"),
         Kind::ProfileRules => "/profile-rules".to_owned(),
+        Kind::Contact => format!("/contacts/{name}"),
+        Kind::NotificationRule => format!("/rules/{name}"),
         Kind::Device => format!("/devices/{name}"),
         Kind::Host => format!("/hosts/{name}"),
         Kind::Service => {
@@ -296,6 +317,31 @@ async fn of_its_host(client: &Client, name: &str, fields: Value) -> anyhow::Resu
     Ok(())
 }
 
+/// The secret of a webhook is shown once, as a configuration is.
+async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
+    let mut body = step.fields.clone();
+    body.insert("name".to_owned(), json!(step.name));
+    let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
+    let made: Value = client.post(list, &Value::Object(body)).await?;
+    match (made["webhook_secret"].as_str(), out) {
+        (Some(secret), Some(out)) => keep(out, &format!("{}.webhook-secret", step.name), secret),
+        (Some(_), None) => said(
+            client,
+            &format!(
+                "{}: the secret of its webhook was not kept; `fleetgate contact renew-secret` makes a new one",
+                step.name
+            ),
+        ),
+        (None, _) => Ok(()),
+    }
+}
+
+/// For its owner alone.
+fn keep(folder: &Path, name: &str, secret: &str) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    secret_file::write_new(&folder.join(name), secret)
+}
+
 async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
     let mut body = step.fields.clone();
@@ -303,9 +349,7 @@ async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow
     body.insert("name".to_owned(), json!(step.name));
     let made: Value = client.post("/devices", &Value::Object(body)).await?;
     if let (Some(conf), Some(out)) = (made["credentials"]["conf"].as_str(), out) {
-        std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-        let file = out.join(format!("{}.conf", step.name));
-        secret_file::write_new(&file, conf).with_context(|| {
+        keep(out, &format!("{}.conf", step.name), conf).with_context(|| {
             format!("{} is made; `fleetgate device reissue {0}` gives it a configuration again", step.name)
         })?;
     }

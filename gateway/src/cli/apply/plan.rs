@@ -13,6 +13,9 @@ use serde_json::{Map, Value};
 pub enum Kind {
     Profile,
     ProfileRules,
+    Contact,
+    /// Which contact is told of which hosts.
+    NotificationRule,
     Device,
     Host,
     /// A difference of one service of one host; its name is `host/service`.
@@ -24,6 +27,8 @@ impl Kind {
         match self {
             Kind::Profile => "profile",
             Kind::ProfileRules => "profile rules",
+            Kind::Contact => "contact",
+            Kind::NotificationRule => "notification rule",
             Kind::Device => "device",
             Kind::Host => "host",
             Kind::Service => "service",
@@ -32,7 +37,7 @@ impl Kind {
 
     /// Whether what the file does not say of it stays as it is.
     const fn is_partial(self) -> bool {
-        matches!(self, Kind::Device | Kind::Host)
+        matches!(self, Kind::Contact | Kind::NotificationRule | Kind::Device | Kind::Host)
     }
 
     /// Whether its end is more than a setting: a tunnel, a history that stops.
@@ -120,7 +125,7 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
         found.iter().map(|f| ((f.kind, f.name.as_str()), f)).collect();
     let named: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
     let hosts: BTreeSet<&str> =
-        wanted.iter().filter(|w| w.kind.is_partial()).map(|w| w.name.as_str()).collect();
+        wanted.iter().filter(|w| w.kind.needs_prune()).map(|w| w.name.as_str()).collect();
     let made = wanted.iter().filter_map(|w| match there.get(&(w.kind, w.name.as_str())) {
         Some(found) => differing(w, found, policy),
         None => Some(make(w)),

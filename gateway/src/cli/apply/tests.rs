@@ -15,6 +15,16 @@ thresholds = [{ metric = "rta", warn = 500, crit = 1500 }]
 labels = { uplink = "lte" }
 profile = "lte"
 
+[contacts.ops]
+emails = ["Ops <ops@example.com>"]
+webhook_url = "https://hooks.example.com/fleet"
+time_zone = "Europe/Berlin"
+
+[notification_rules.cameras]
+contact = "ops"
+labels = { uplink = "*" }
+period = "mon-fri 08:00-18:00"
+
 [devices.cam-07]
 labels = { uplink = "lte", site = "hill" }
 networks = ["192.168.1.0/24"]
@@ -99,6 +109,8 @@ async fn a_fleet_becomes_what_the_file_says_and_a_second_run_does_nothing() {
     assert_eq!(fleet.get("/hosts/nas-07/settings").await["managed_by"], "apply");
     let conf = std::fs::read_to_string(fleet.dir.path().join("conf/cam-07.conf")).unwrap();
     assert!(conf.contains("PresharedKey"));
+    assert!(fleet.dir.path().join("conf/ops.webhook-secret").exists());
+    assert_eq!(fleet.api.operator().get("/api/v1/rules/cameras").await.json["managed_by"], "apply");
     assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
 }
 
@@ -130,6 +142,7 @@ async fn what_left_the_file_is_removed_and_devices_only_when_that_is_said() {
         "- service cam-07/ping",
         "- profile lte",
         "- profile rules",
+        "- contact ops",
     ] {
         assert!(told.contains(line), "{line}: {told}");
     }
@@ -155,7 +168,7 @@ async fn what_was_made_by_hand_is_taken_over_only_when_that_is_said() {
 async fn what_cannot_be_done_is_refused_before_anything_is() {
     let fleet = Fleet::new().await;
     let refused = fleet.apply(FLEET, |args| args.out = None).await.unwrap_err().to_string();
-    assert!(refused.contains("fleet.toml:12: device cam-07 is new"), "{refused}");
+    assert!(refused.contains("fleet.toml:22: device cam-07 is new"), "{refused}");
     assert_eq!(fleet.api.viewer().get("/api/v1/profiles/lte").await.status, 404);
     let refused = fleet.apply("[devices.x]\nlables = {}\n", |_| {}).await.unwrap_err().to_string();
     assert!(refused.contains("fleet.toml:2: unknown field `lables`"), "{refused}");

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::{MailConfig, MailSecurity};
 use crate::mail::sink::{Manner, Sink};
 use crate::store::contacts::{self, Contact};
+use crate::store::managed::Managed;
 use crate::store::outbox::NewMessage;
 use crate::store::{fixture, notices};
 
@@ -67,7 +68,7 @@ impl Office {
             time_zone: "UTC".into(),
             digest_at: None,
             group_wait: None,
-            managed_by: "api".into(),
+            managed: Managed { by: "api".into(), edited_by: None },
             version: 1,
             created_at: Wall::from_millis(0),
             digested_at: Wall::from_millis(0),

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::store::contacts::{self, Contact, Rule};
+use crate::store::managed::Managed;
 use crate::store::outbox::{MessageRow, Wanted};
 use crate::store::{Tx, fixture};
 
@@ -35,7 +36,7 @@ fn ops() -> Contact {
         time_zone: "Europe/Berlin".into(),
         digest_at: None,
         group_wait: Some(Duration::from_millis(300)),
-        managed_by: "api".into(),
+        managed: Managed { by: "api".into(), edited_by: None },
         version: 1,
         created_at: Wall::from_millis(0),
         digested_at: Wall::from_millis(0),
@@ -51,7 +52,7 @@ fn everything() -> Rule {
         severity: Severity::Warning,
         period: None,
         delay: Duration::ZERO,
-        managed_by: "api".into(),
+        managed: Managed { by: "api".into(), edited_by: None },
         version: 1,
         created_at: Wall::from_millis(0),
     }
