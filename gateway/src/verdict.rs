@@ -9,12 +9,11 @@ use fleetgate_engine::verdict::{
 };
 use fleetgate_engine::wire::{Check, HostSpec, HostStatus, RoutePolicy, ServiceSpec, ServiceState};
 use fleetgate_probes::{plugin, ssh};
-use sqlx::sqlite::SqliteConnection;
 
 use crate::live::Live;
 use crate::store::around::{self, Silent};
 use crate::store::hosts::Listed;
-use crate::store::{events, states};
+use crate::store::{self, SqliteConnection, events, states};
 
 /// The label that names a site.
 const SITE: &str = "site";
@@ -29,7 +28,7 @@ pub async fn of(
     row: &Listed,
     spec: &HostSpec,
     now: Wall,
-) -> sqlx::Result<Option<Verdict>> {
+) -> store::Result<Option<Verdict>> {
     let Some(host) = row.state.clone() else { return Ok(None) };
     let tunnel = tunnel(live, row, spec, now);
     let clocks = match tunnel.as_ref().and_then(|t| t.clock_skew_ms).is_some_and(verdict::is_off) {
@@ -71,7 +70,7 @@ async fn others(
     silent: Silent,
     spec: &HostSpec,
     device: Option<HostId>,
-) -> sqlx::Result<(Others, Others)> {
+) -> store::Result<(Others, Others)> {
     let site = spec.labels.get(SITE).map(String::as_str);
     let near = match (device, site) {
         (Some(device), _) => around::beside(conn, silent, device).await?,
@@ -93,7 +92,7 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
     })
 }
 
-async fn services(conn: &mut SqliteConnection, spec: &HostSpec) -> sqlx::Result<Vec<ServiceFacts>> {
+async fn services(conn: &mut SqliteConnection, spec: &HostSpec) -> store::Result<Vec<ServiceFacts>> {
     let rows = states::services_of(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|state| state.name == name);
     Ok(spec.services.iter().filter_map(|service| facts(service, state(&service.name)?)).collect())
