@@ -94,6 +94,10 @@ pub(crate) fn settings(stored: Option<Value>) -> Value {
     for own in ["service", "version", "managed_by", "edited_by"] {
         fields.remove(own);
     }
+    // On is what is usual, and not said.
+    if fields.get("disabled") == Some(&json!(false)) {
+        fields.remove("disabled");
+    }
     Value::Object(fields)
 }
 
