@@ -71,6 +71,10 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
 /// A change of state as `UP -> DOWN`, everything else by its name.
 fn what(e: &Event) -> String {
     match (e.data["from"].as_str(), e.data["to"].as_str()) {
+        (Some(from), Some(to)) if e.kind == "notification_held" => {
+            let kind = table::safe(e.data["kind"].as_str().unwrap_or_default());
+            format!("not told: {kind} {} -> {}", table::state(from), table::state(to))
+        }
         (Some(from), Some(to)) => format!("{} -> {}", table::state(from), table::state(to)),
         _ => e.kind.clone(),
     }
