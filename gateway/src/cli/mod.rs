@@ -177,12 +177,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Message(command) => why::message(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut <Cli as CommandFactory>::command(),
-                "fleetgate",
-                &mut std::io::stdout(),
-            );
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut <Cli as CommandFactory>::command(), "fleetgate", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
         }
     }
     Ok(ExitCode::SUCCESS)

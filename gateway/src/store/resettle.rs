@@ -40,14 +40,16 @@ pub enum NotSettled {
     Damaged(#[from] anyhow::Error),
 }
 
+/// Id, name, profile, labels.
+type Row = (i64, String, String, Json<BTreeMap<String, String>>);
+
 /// Every host, by name.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
     let sql = "select id, name, profile, labels from hosts where removed_at is null order by name";
-    let rows: Vec<(i64, String, String, Json<BTreeMap<String, String>>)> =
-        sqlx::query_as(sql).fetch_all(conn).await?;
+    let rows: Vec<Row> = sqlx::query_as(sql).fetch_all(conn).await?;
     let member = |(id, name, profile, labels): (_, _, _, Json<_>)| Member {
         host: Id::from_i64(id),
         name,
