@@ -14,6 +14,7 @@ use serde::Deserialize;
 use crate::notify::{self, webhook};
 use crate::public_url::PublicUrl;
 use crate::secret_file;
+use crate::store::addresses::Pools;
 use crate::{heartbeat, telemetry};
 
 /// The settings in force.
@@ -292,11 +293,9 @@ impl Config {
         differs.map(|((name, _), _)| name).collect()
     }
 
-    /// The gateway's own inner addresses: the first of each pool.
-    pub fn inner_addresses(&self) -> (IpAddr, IpAddr) {
-        let v4 = u32::from(self.pool_v4.network()) + 1;
-        let v6 = u128::from(self.pool_v6.network()) + 1;
-        (IpAddr::V4(v4.into()), IpAddr::V6(Ipv6Addr::from(v6)))
+    /// Where inner addresses come from, and what devices may reach.
+    pub fn pools(&self) -> Pools {
+        Pools { v4: self.pool_v4, v6: self.pool_v6 }
     }
 }
 

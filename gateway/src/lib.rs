@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod continuity;
 pub mod data_dir;
 pub mod demo;
 pub mod driver;

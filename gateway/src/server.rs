@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AppState};
 use crate::config::Config;
+use crate::continuity::Known;
 use crate::data_dir::DataDir;
 use crate::driver::{self, Mouths};
 use crate::handle::{Handle, QUEUE};
@@ -76,6 +77,7 @@ impl Server {
         let identity = Arc::new(Identity::open(data.path())?);
         let sockets = Sockets::bind(&config, &data).await?;
         let store = Store::open(data.path(), identity.seal_key()).await?;
+        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store).await?;
         let live = Live::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);

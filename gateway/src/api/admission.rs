@@ -58,7 +58,7 @@ pub async fn let_in(
     };
     let psk = PresharedKey::generate();
     let new = NewKey { public: key, sealed_psk: app.store.seal(&psk_place(&key), psk.as_bytes()) };
-    let (pools, now) = (conf::pools(app), write.now);
+    let (pools, now) = (app.config.pools(), write.now);
     devices::set_key(write.tx(), device, new, pools, now).await.map_err(|e| refusal(e, None))?;
     let data = json!({ "token": Kind::Token.text(token.id), "public_key": key.to_string() });
     write.event(kind, (Object::Device, device), "enrolled", data).await?;

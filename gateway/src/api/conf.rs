@@ -13,15 +13,9 @@ use ipnet::IpNet;
 use super::AppState;
 use super::model::{Connection, Credentials};
 use super::problem::Problem;
-use crate::store::addresses::Pools;
 
 /// IPv6's smallest: passes every mobile network and every tunnel around ours.
 pub const MTU: u16 = 1_280;
-
-/// Where inner addresses come from, and what devices may reach.
-pub fn pools(app: &AppState) -> Pools {
-    Pools { v4: app.config.pool_v4, v6: app.config.pool_v6 }
-}
 
 /// What an approved device gets to know. Holds no secret.
 pub fn connection(

@@ -346,7 +346,7 @@ async fn issue(
     };
     let psk = PresharedKey::generate();
     let key = NewKey { public, sealed_psk: app.store.seal(&psk_place(&public), psk.as_bytes()) };
-    let (pools, now) = (conf::pools(app), write.now);
+    let (pools, now) = (app.config.pools(), write.now);
     devices::set_key(write.tx(), device, key, pools, now).await.map_err(|e| refusal(e, Some(who)))?;
     write.peer(device);
     let made = load(write.tx(), Named::Id(device)).await?;
@@ -429,7 +429,7 @@ fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {
 }
 
 fn networks(fields: &mut Fields, app: &AppState, texts: &[String]) -> Vec<IpNet> {
-    fields.take("networks", parse::networks(texts, conf::pools(app))).unwrap_or_default()
+    fields.take("networks", parse::networks(texts, app.config.pools())).unwrap_or_default()
 }
 
 /// The settings with what the request says.
@@ -447,7 +447,7 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
         let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
         set.to(&mut settings.ssh.user, "ssh.user", user);
     }
-    let networks = change.networks.map(|n| parse::networks(&n, conf::pools(app)));
+    let networks = change.networks.map(|n| parse::networks(&n, app.config.pools()));
     set.to(&mut settings.networks, "networks", networks);
     set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
     if before.tunnel.is_none() {

@@ -25,7 +25,7 @@ Options, and the variables that say the same:
   --interface I        FLEETGATE_INTERFACE     the interface (fleetgate)
   --etc DIR            FLEETGATE_ETC           where configurations are (/etc/wireguard)
   --wait SECONDS       FLEETGATE_WAIT          how long to wait for the approval (a day)
-  --new-key            FLEETGATE_NEW_KEY=1     throw the old keys away first
+  --new-key            FLEETGATE_NEW_KEY=1     enrol with new keys; the old ones work until then
   --no-service         FLEETGATE_NO_SERVICE=1  start with wg-quick, install no service or timer
   --no-start           FLEETGATE_NO_START=1    write the configuration and leave it at that
 It ends with 0 when enrolled, 3 when the approval is still awaited (run it again), 4 when refused.
@@ -85,6 +85,7 @@ check_options() {
     [ -z "$SSH_USER" ] || [ "$SSH_USER" = none ] || id "$SSH_USER" >/dev/null 2>&1 ||
         die "--ssh-user: there is no account $SSH_USER here: make it first (useradd --create-home $SSH_USER)"
     CONF=$ETC/$INTERFACE.conf KEY=$ETC/$INTERFACE.key POLL=$ETC/$INTERFACE.poll ID=$ETC/$INTERFACE.enrolment
+    NEXT=
 }
 
 # ---------------------------------------------------------------- what is needed
@@ -169,8 +170,13 @@ refused() {
     [ "$STATUS" != 000 ] || die "$URL does not answer: $(tail -n 1 "$TMP/errors")"
     say "error: $(problem)"
     case $(code) in
-        key_in_use) say "run this again with --new-key to make a new pair (the old one is thrown away)" ;;
+        key_in_use) say "run this again with --new-key to make a new pair (the old one stays until it is let in)" ;;
         name_taken) say "run this again with another --name" ;;
+    esac
+    # What the gateway could not decide now, it may know already: the same key asks again.
+    case $STATUS in
+        429 | 5??) ;;
+        *) drop_next ;;
     esac
     exit 4
 }
@@ -184,9 +190,31 @@ keep() {
     mv "$1.new" "$1"
 }
 
-keys() {
+# New keys lie beside the old ones as *.next until the gateway has agreed to them: an attempt that
+# fails leaves a tunnel that works. The next run goes on with what is awaited.
+choose_keys() {
     mkdir -p "$ETC"
-    [ -z "$NEW_KEY" ] || rm -f "$KEY" "$POLL" "$ID" "$CONF"
+    # Without its key, what is left was being taken over when the last run ended.
+    [ -e "$KEY.next" ] || take_next
+    [ -n "$NEW_KEY" ] || [ -s "$ID.next" ] || return 0
+    NEXT=1 KEY=$KEY.next POLL=$POLL.next ID=$ID.next
+    if [ -s "$KEY" ] && wg pubkey <"$KEY" >/dev/null 2>&1; then return 0; fi
+    drop_next
+}
+
+take_next() {
+    for file in "$ETC/$INTERFACE".key "$ETC/$INTERFACE".poll "$ETC/$INTERFACE".enrolment; do
+        [ ! -e "$file.next" ] || mv "$file.next" "$file"
+    done
+}
+
+# The key goes last: see choose_keys.
+drop_next() {
+    [ -z "$NEXT" ] || rm -f "$ID" "$POLL" "$KEY"
+}
+
+keys() {
+    choose_keys
     [ -s "$KEY" ] || wg genkey | keep "$KEY"
     [ -s "$POLL" ] || wg genkey | sha256 | keep "$POLL"
     PUBLIC_KEY=$(wg pubkey <"$KEY") || die "$KEY is damaged: run this again with --new-key"
@@ -258,6 +286,7 @@ approval() {
     reason=$(value reason)
     say "error: the gateway says $(value state)${reason:+: $reason}"
     rm -f "$ID"
+    drop_next
     exit 4
 }
 
@@ -266,9 +295,14 @@ preshared_key() {
     cp "$TMP/answer" "$TMP/approved"
     request GET "/api/v1/enrol/$(cat "$ID")/preshared-key"
     PSK=$(value preshared_key)
-    if [ -z "$PSK" ] && [ -r "$CONF" ]; then PSK=$(sed -n 's/^PresharedKey = //p' "$CONF"); fi
+    if [ -z "$PSK" ] && has_our_key; then PSK=$(sed -n 's/^PresharedKey = //p' "$CONF"); fi
     [ -n "$PSK" ] || refused
     cp "$TMP/approved" "$TMP/answer"
+}
+
+# A configuration of an older key has another preshared key.
+has_our_key() {
+    [ -r "$CONF" ] && [ "$(sed -n 's/^PrivateKey = //p' "$CONF")" = "$(cat "$KEY")" ]
 }
 
 configuration() {
@@ -293,6 +327,7 @@ TEXT
     if cmp -s "$CONF.new" "$CONF"; then CHANGED=; fi
     chmod 600 "$CONF.new"
     mv "$CONF.new" "$CONF"
+    [ -z "$NEXT" ] || take_next
 }
 
 # ---------------------------------------------------------------- the gateway's SSH key

@@ -101,7 +101,6 @@ pub(super) async fn endpoint(app: &AppState, conn: &mut SqliteConnection) -> Res
 }
 
 fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
-    let (v4, v6) = app.config.inner_addresses();
     Gateway {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         public_key: app.identity.public_key.to_string(),
@@ -111,7 +110,7 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         udp_port: app.udp_port,
         pool_v4: app.config.pool_v4.to_string(),
         pool_v6: app.config.pool_v6.to_string(),
-        addresses: vec![v4.to_string(), v6.to_string()],
+        addresses: app.config.pools().gateway().map(|a| a.to_string()).into(),
         keepalive_s: app.config.keepalive,
     }
 }

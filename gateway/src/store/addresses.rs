@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
 use fleetgate_engine::time::Wall;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use sqlx::SqliteConnection;
 
 /// A released address is not given again so long: caches, logs and sessions of the old owner age
 /// out first.
 pub const QUARANTINE: Duration = Duration::from_secs(24 * 3_600);
-/// Slots tried one after the other where addresses are taken by other means (the pools were
-/// changed in the settings). Beyond that the pools overlap what was given before.
+/// Slots tried one after the other where addresses are taken by other means (released ones of pools
+/// that were changed). Beyond that the pools overlap what was given before.
 const MAX_TRIES: u32 = 256;
-/// Slot 0 is the network, slot 1 the gateway.
+/// Slot 0 is the network.
+const GATEWAY_SLOT: i64 = 1;
 const FIRST_SLOT: i64 = 2;
 
 /// Where inner addresses come from.
@@ -30,11 +31,27 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// The last slot that has an address in both pools; IPv4's last one is for broadcasts.
+    /// The last slot that has an address in both pools.
     fn last_slot(self) -> i64 {
-        let v4 = (1i64 << (32 - self.v4.prefix_len())) - 2;
+        let [v4, v6] = self.last_slots();
+        v4.min(v6)
+    }
+
+    /// Of each pool; IPv4's last one is for broadcasts.
+    fn last_slots(self) -> [i64; 2] {
         let v6_bits = u32::from(128 - self.v6.prefix_len()).min(62);
-        v4.min((1i64 << v6_bits) - 1)
+        [(1i64 << (32 - self.v4.prefix_len())) - 2, (1i64 << v6_bits) - 1]
+    }
+
+    /// The one that is full first.
+    fn narrower(self) -> IpNet {
+        let [v4, v6] = self.last_slots();
+        if v4 <= v6 { self.v4.into() } else { self.v6.into() }
+    }
+
+    /// The gateway's own inner addresses: the first of each pool.
+    pub fn gateway(self) -> [IpAddr; 2] {
+        self.at(GATEWAY_SLOT)
     }
 
     fn at(self, slot: i64) -> [IpAddr; 2] {
@@ -47,10 +64,10 @@ impl Pools {
 #[derive(Debug, thiserror::Error)]
 pub enum NoAddress {
     #[error(
-        "the pool {0} is full: remove devices (an address rests for a day), or set a larger pool_v4; \
-         devices keep the addresses they have"
+        "the pool {0} is full: remove devices (an address rests for a day), or set a larger pool that \
+         begins at the same address; devices keep their addresses, and {0} in their AllowedIPs"
     )]
-    Full(Ipv4Net),
+    Full(IpNet),
     #[error(transparent)]
     Store(#[from] sqlx::Error),
 }
@@ -68,13 +85,13 @@ pub async fn allocate(
     end_quarantine(tx, now).await?;
     let mut from = next_slot(tx, pools).await?;
     for _ in 0..MAX_TRIES {
-        let slot = free_slot(tx, from, pools).await?.ok_or(NoAddress::Full(pools.v4))?;
+        let slot = free_slot(tx, from, pools).await?.ok_or(NoAddress::Full(pools.narrower()))?;
         if take(tx, peer, slot, pools.at(slot), now).await? {
             return Ok(pools.at(slot));
         }
         from = slot + 1;
     }
-    Err(NoAddress::Full(pools.v4))
+    Err(NoAddress::Full(pools.narrower()))
 }
 
 /// Addresses rest from now on.
@@ -84,6 +101,15 @@ pub async fn allocate(
 pub async fn release(tx: &mut SqliteConnection, peer: PeerId, now: Wall) -> sqlx::Result<()> {
     let sql = "update addresses set released_at = $2 where peer = $1 and released_at is null";
     sqlx::query(sql).bind(peer.as_i64()).bind(now.as_millis()).execute(tx).await.map(drop)
+}
+
+/// Whether any peer has an address.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn any_held(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let sql = "select exists (select 1 from addresses where released_at is null)";
+    sqlx::query_scalar(sql).fetch_one(conn).await
 }
 
 async fn end_quarantine(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<()> {
@@ -196,6 +222,7 @@ mod tests {
         }
         let full = give(&mut tx, 6, SMALL, 0).await.unwrap_err();
         assert!(full.to_string().starts_with("the pool 10.9.0.0/29 is full"), "{full}");
+        assert_eq!(pools("10.0.0.0/8").narrower().to_string(), "fd00::/112");
         release(&mut tx, Id::from_i64(3), Wall::from_millis(1_000)).await.unwrap();
         let day = i64::try_from(QUARANTINE.as_millis()).unwrap();
         assert!(give(&mut tx, 7, SMALL, 1_000 + day).await.is_err());

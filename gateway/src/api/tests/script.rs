@@ -1,5 +1,6 @@
 //! The enrolment script, run by the system's shells against this API.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
@@ -81,6 +82,13 @@ impl Device {
             let expected = (method == "GET").then_some(bearer.as_str());
             assert_eq!(authorization.as_deref(), expected, "{method}");
         }
+    }
+
+    /// What lies in the folder of configurations, with what it says.
+    fn files(&self) -> BTreeMap<String, String> {
+        let entries = std::fs::read_dir(self.etc()).unwrap().map(|e| e.unwrap().path());
+        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        entries.map(|path| (name(&path), std::fs::read_to_string(&path).unwrap())).collect()
     }
 
     fn conf(&self) -> String {
@@ -217,4 +225,48 @@ async fn a_removed_device_comes_back_with_a_new_key() {
     assert!(told(&refused).contains("--new-key"), "{}", told(&refused));
     let again = device.run(None, &[&arguments[..], &["--new-key"]].concat()).await;
     assert!(again.status.success(), "{}", told(&again));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_keys_stay_until_the_gateway_has_agreed_to_the_new_ones() {
+    if !has("wg") || !has("curl") {
+        return;
+    }
+    let api = TestApi::with_endpoint().await;
+    let device = Device::new(&api).await;
+    let open = token(&api, json!({})).await;
+    let slow = token(&api, json!({ "needs_approval": true, "uses": null })).await;
+    assert!(device.run(None, &["--token", &open, "--name", "cam1"]).await.status.success());
+    let works = device.files();
+    let kept = || works.iter().all(|(name, text)| device.files().get(name) == Some(text));
+
+    let away = device.run(None, &["--new-key", "--token", &slow, "--url", "http://127.0.0.1:1"]).await;
+    assert!(!away.status.success() && kept(), "{}", told(&away));
+    let refused = device.run(None, &["--new-key", "--token", "fge_nonsense", "--name", "cam2"]).await;
+    assert_eq!(refused.status.code(), Some(4), "{}", told(&refused));
+    assert_eq!(device.files(), works);
+
+    let ask = ["--new-key", "--token", &slow, "--name", "cam2", "--wait", "0"];
+    for verdict in ["reject", "approve"] {
+        for arguments in [&ask[..], &ask[..], &["--wait", "0"]] {
+            let waits = device.run(None, arguments).await;
+            assert_eq!(waits.status.code(), Some(3), "{}", told(&waits));
+        }
+        assert!(kept());
+        let queue = api.operator().get("/api/v1/enrolments?state=awaiting_approval").await;
+        let items = queue.json["items"].as_array().unwrap();
+        let [asked] = &items[..] else { panic!("the same key asks again: {items:?}") };
+        let id = asked["id"].as_str().unwrap();
+        api.operator().post(&format!("/api/v1/enrolments/{id}/{verdict}"), json!({})).await;
+        let decided = device.run(None, &[]).await;
+        if verdict == "reject" {
+            assert_eq!(decided.status.code(), Some(4), "{}", told(&decided));
+            assert_eq!(device.files(), works);
+        } else {
+            assert!(decided.status.success(), "{}", told(&decided));
+        }
+    }
+    let now = device.files();
+    assert_eq!(now.keys().collect::<Vec<_>>(), works.keys().collect::<Vec<_>>());
+    assert!(now.iter().all(|(name, text)| works[name] != *text), "{:?}", now.keys());
 }
