@@ -124,9 +124,9 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     assert_eq!(gateway.state("cam-1", None), "up");
 
     // Killed and started again: states stay, nothing is repeated, the tunnel carries data again.
-    // The new endpoint is on disk within a second; a kill before that would leave the gateway dialling
+    // The new endpoint is on disk within two seconds; a kill before that would leave the gateway dialling
     // an address that is gone until the device speaks up by itself.
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(3));
     gateway.process.as_mut().expect("running").kill();
     gateway.again();
     assert_eq!(gateway.state("cam-1", None), "up", "a restart continues where it was");

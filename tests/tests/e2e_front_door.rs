@@ -540,7 +540,7 @@ fn twenty_tunnels_carry_data_again_after_a_kill() {
         })
         .collect();
     eventually("all tunnels carry data", PATIENCE, || devices.iter().all(|device| device.heard() > 0));
-    // Endpoints and stamps are stored within a second.
+    // Stamps are stored within a second, endpoints within two.
     sleep(PUBLISHED);
 
     gateway.process.as_mut().expect("running").kill();

@@ -14,9 +14,9 @@ use crate::time::Mono;
 use crate::wire::{DropReason, News, Output, Refusal};
 
 /// A changed peer is told of this much later, once, whatever happens in between: a device that
-/// changes its address with every packet is four messages in three seconds. Told at the next tick of
-/// the wheel, with all that changed meanwhile, in one wake-up, and within a second.
-const PUBLISH_AFTER: Duration = Duration::from_millis(750);
+/// changes its address with every packet is less than a message a second. Told at the next tick of
+/// the wheel, with all that changed meanwhile, in one wake-up.
+const PUBLISH_AFTER: Duration = Duration::from_secs(1);
 
 /// Per unknown key, and per refused peer.
 const TELL_EVERY: Duration = Duration::from_secs(60);

@@ -147,7 +147,7 @@ fn the_endpoint_follows_data_and_not_initiations() {
 }
 
 #[test]
-fn a_device_that_moves_with_every_packet_is_about_one_message_a_second() {
+fn a_device_that_moves_with_every_packet_is_at_most_a_message_a_second() {
     let mut world = connected(1);
     world.ask(Question::Echo { peer: id(2), address: v4(2), count: 100 }, 20 * SECOND);
     for port in 1..100 {
@@ -156,7 +156,7 @@ fn a_device_that_moves_with_every_packet_is_about_one_message_a_second() {
         world.run(Duration::from_millis(100));
     }
     let told = world.news.iter().filter(|news| matches!(news, News::Endpoint(..))).count();
-    assert!((5..=14).contains(&told), "{told} in ten seconds");
+    assert!((5..=10).contains(&told), "{told} in ten seconds");
 }
 
 #[test]
@@ -312,12 +312,12 @@ fn one_turn_answers_a_bounded_number_of_initiations() {
 }
 
 #[test]
-fn status_is_told_about_once_a_second() {
+fn status_is_told_at_most_once_a_second() {
     let mut world = connected(1);
     world.ask(Question::Echo { peer: id(2), address: v4(2), count: 50 }, 12 * SECOND);
     world.run(10 * SECOND);
     let told = world.news.iter().filter(|news| matches!(news, News::Status(..))).count();
-    assert!((9..=14).contains(&told), "{told} in ten seconds");
+    assert!((7..=10).contains(&told), "{told} in ten seconds");
 }
 
 #[test]
