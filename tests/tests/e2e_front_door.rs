@@ -32,8 +32,8 @@ ping_interval = 1
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Long enough for an answer on a busy machine, short enough to wait for silence often.
 const SILENCE: Duration = Duration::from_millis(700);
-/// Figures of a device appear on its page a second after they changed.
-const PUBLISHED: Duration = Duration::from_millis(1_500);
+/// Figures of a device appear on its page a second after they changed, at the next tick.
+const PUBLISHED: Duration = Duration::from_millis(2_000);
 
 /// The two ways to the gateway and into the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq)]
