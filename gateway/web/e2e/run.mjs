@@ -146,7 +146,7 @@ async function openHost(page) {
   await page.getByRole('heading', { level: 1, name: OFF_HOST }).waitFor();
   for (const part of ['Services', 'Tunnel', 'Events']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
   await page.locator('li[id^=service-]').first().waitFor();
-  await page.getByText('Last handshake').waitFor();
+  await page.getByText('Last handshake', { exact: true }).waitFor();
 }
 
 async function theme(page) {
