@@ -2,11 +2,12 @@
 //!
 //! serde stays here; what leaves is checked (addresses parsed, paths resolved, prefixes sane).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fleetgate_keys::Endpoint;
 use ipnet::{Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
@@ -24,7 +25,7 @@ pub struct Config {
     /// The UDP address of the tunnels.
     pub listen: SocketAddr,
     /// `host:port` that devices are given. Never guessed: set here, or confirmed once.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Endpoint>,
     pub api_listen: SocketAddr,
     pub public_url: Option<PublicUrl>,
     pub tls: Option<TlsFiles>,
@@ -40,7 +41,7 @@ pub struct Config {
     pub digest: Option<jiff::civil::Time>,
     /// Where the gateway says that it is well.
     pub heartbeat: Option<heartbeat::Target>,
-    /// As `FLEETGATE_LOG`, which has the last word.
+    /// What is logged beside the usual.
     pub log_filter: Option<String>,
     pub ssh_idle: Duration,
     pub ssh_connections: usize,
@@ -118,7 +119,7 @@ struct File {
     pool_v4: Option<String>,
     pool_v6: Option<String>,
     keepalive: Option<u16>,
-    log: Option<LogFormat>,
+    log: Option<String>,
     trusted_proxies: List,
     checks: ChecksFile,
     ssh: SshFile,
@@ -127,13 +128,6 @@ struct File {
     notifications: NotificationsFile,
     heartbeat: Option<HeartbeatFile>,
     log_filter: Option<String>,
-}
-
-#[derive(Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -241,7 +235,7 @@ impl Config {
             );
         }
         let public_url = raw.public_url.map(|url| url.parse()).transpose()?;
-        let endpoint = raw.endpoint.map(|e| host_port("endpoint", &e).map(|()| e)).transpose()?;
+        let endpoint = raw.endpoint.map(|e| endpoint(&e)).transpose()?;
         Ok(Config {
             data: data.to_owned(),
             listen: socket_addr("listen", raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
@@ -249,8 +243,8 @@ impl Config {
             api_listen,
             public_url,
             tls,
-            pool_v4: pool_v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
-            pool_v6: pool_v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
+            pool_v4: pool::v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
+            pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
@@ -261,7 +255,7 @@ impl Config {
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
             history_keep: history_keep(raw.history.keep)?,
-            log_json: raw.log == Some(LogFormat::Json),
+            log_json: log_json(raw.log.as_deref())?,
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
     }
@@ -326,14 +320,13 @@ fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Resul
 
 /// What the command line and the build read for themselves is no setting.
 fn own_variables(all: impl Iterator<Item = (String, String)>) -> Variables {
-    const NOT_SETTINGS: [&str; 7] = [
+    const NOT_SETTINGS: [&str; 6] = [
         "FLEETGATE_DATA",
         "FLEETGATE_CONFIG",
         "FLEETGATE_URL",
         "FLEETGATE_TOKEN",
         "FLEETGATE_WEB",
         "FLEETGATE_WEB_DIST",
-        "FLEETGATE_LOG",
     ];
     all.filter(|(name, _)| name.starts_with("FLEETGATE_") && !NOT_SETTINGS.contains(&name.as_str()))
         .filter(|(name, _)| !name.starts_with("FLEETGATE_SIM_") && !name.starts_with("FLEETGATE_TEST_"))
@@ -346,25 +339,8 @@ fn socket_addr(key: &str, text: &str) -> anyhow::Result<SocketAddr> {
     })
 }
 
-/// Checks `host:port`, brackets around an IPv6 address.
-///
-/// # Errors
-/// Names `key` and what is expected.
-pub fn host_port(key: &str, text: &str) -> anyhow::Result<()> {
-    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    if !is_host(host) || port.parse::<u16>().map_or(true, |p| p == 0) {
-        bail!("{key} = {text:?}: expected host:port, such as vpn.example.com:51820 or [2001:db8::1]:51820");
-    }
-    Ok(())
-}
-
-/// A name, an IPv4 address, or an IPv6 address in brackets.
-pub fn is_host(host: &str) -> bool {
-    if let Some(v6) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-        return v6.parse::<Ipv6Addr>().is_ok();
-    }
-    let in_name = |b: u8| b.is_ascii_alphanumeric() || b == b'.' || b == b'-';
-    !host.is_empty() && host.len() <= 253 && host.bytes().all(in_name)
+fn endpoint(text: &str) -> anyhow::Result<Endpoint> {
+    text.parse().with_context(|| format!("endpoint = {text:?}"))
 }
 
 fn trusted_proxies(list: List) -> anyhow::Result<Vec<IpAddr>> {
@@ -377,25 +353,6 @@ fn trusted_proxies(list: List) -> anyhow::Result<Vec<IpAddr>> {
         List::Text(text) => text.split(',').map(address).collect(),
         List::Items(items) => items.iter().map(|item| address(item)).collect(),
     }
-}
-
-fn pool_v4(text: &str) -> anyhow::Result<Ipv4Net> {
-    let net: Ipv4Net = text
-        .parse()
-        .with_context(|| format!("pool_v4 = {text:?}: expected a prefix such as 172.24.0.0/14"))?;
-    if net.prefix_len() > 29 {
-        bail!("pool_v4 = {text:?}: too small, at least a /29 is needed");
-    }
-    Ok(net.trunc())
-}
-
-fn pool_v6(text: &str) -> anyhow::Result<Ipv6Net> {
-    let net: Ipv6Net =
-        text.parse().with_context(|| format!("pool_v6 = {text:?}: expected a prefix such as fd00:1::/64"))?;
-    if net.prefix_len() > 112 {
-        bail!("pool_v6 = {text:?}: too small, at least a /112 is needed");
-    }
-    Ok(net.trunc())
 }
 
 fn seconds(key: &str, given: Option<f64>, default: f64) -> anyhow::Result<Duration> {
@@ -421,6 +378,17 @@ fn heartbeat(file: HeartbeatFile) -> anyhow::Result<heartbeat::Target> {
         bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
     }
     Ok(heartbeat::Target { url, interval })
+}
+
+fn log_json(format: Option<&str>) -> anyhow::Result<bool> {
+    match format {
+        None | Some("text") => Ok(false),
+        Some("json") => Ok(true),
+        Some(other) => bail!(
+            "log = {other:?}: expected text or json; which events are logged is said by log_filter \
+             (FLEETGATE_LOG_FILTER)"
+        ),
+    }
 }
 
 fn log_filter(text: String) -> anyhow::Result<String> {
@@ -524,5 +492,6 @@ fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+mod pool;
 #[cfg(test)]
 mod tests;

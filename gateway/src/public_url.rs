@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::config::is_host;
+use fleetgate_keys::endpoint::{is_host, port_number};
 
 /// Longer than any that people type; it stands in every mail.
 const LONGEST: usize = 300;
@@ -59,7 +59,7 @@ fn parse(text: &str) -> Option<PublicUrl> {
         Some((host, port)) if !ends_in_bracket => (host, Some(port)),
         _ => (authority, None),
     };
-    let port_ok = port.is_none_or(|p| p.parse::<u16>().is_ok_and(|n| n > 0 && n.to_string() == p));
+    let port_ok = port.is_none_or(|p| port_number(p).is_some());
     let in_path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
     if !is_host(host) || !port_ok || !path.bytes().all(in_path) {
         return None;
@@ -117,6 +117,8 @@ mod tests {
             "https://gw.example:+80",
             "https://2001:db8::1",
             "https://gw_example",
+            "https://300.1.1.1",
+            "https://-gw.example",
             "https://gw.example/\u{7f}",
             "https://gw.example/%0a",
         ] {

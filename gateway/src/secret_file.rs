@@ -1,28 +1,43 @@
 //! Files that hold a secret: made for their owner alone, refused when others can read them.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
-/// Makes a file that was not there.
+/// Makes a file that was not there, whole or not at all.
 ///
 /// # Errors
 /// When it is there, or cannot be written.
 pub fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
-    let name = file.display();
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| format!("cannot make {name}"))?;
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.sync_all())
-        .with_context(|| format!("cannot write {name}"))
+    make(file, |out| out.write_all(text.as_bytes()))
+}
+
+fn make(file: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> anyhow::Result<()> {
+    let mut half = file.as_os_str().to_owned();
+    half.push(".new");
+    let half = Path::new(&half);
+    // What is left of one that was cut off.
+    let _ = fs::remove_file(half);
+    // Unlike a renaming, a link never replaces what is there.
+    let made = write_half(half, fill).and_then(|()| fs::hard_link(half, file));
+    let _ = fs::remove_file(half);
+    made.and_then(|()| sync_folder(file)).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn write_half(half: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(half)?;
+    fill(&mut out)?;
+    out.sync_all()
+}
+
+/// The name, too, survives a power cut.
+fn sync_folder(file: &Path) -> io::Result<()> {
+    let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// A file of our own: its owner's alone.
@@ -74,11 +89,28 @@ mod tests {
         write_new(&file, "secret").unwrap();
         assert_eq!(read(&file).unwrap().as_str(), "secret");
         assert!(write_new(&file, "other").is_err());
+        assert_eq!(read(&file).unwrap().as_str(), "secret");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         for mode in [0o640, 0o604, 0o620] {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let error = read(&file).unwrap_err().to_string();
             assert!(error.contains(&format!("chmod 600 {}", file.display())), "{error}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_was_full_leaves_no_half_file_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        let full = make(&file, |out| {
+            out.write_all(b"sec")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(format!("{:#}", full.unwrap_err()).contains("cannot write"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("key.new"), "what a power cut left").unwrap();
+        write_new(&file, "secret").unwrap();
+        assert_eq!(read(&file).unwrap().as_str(), "secret");
     }
 
     #[test]

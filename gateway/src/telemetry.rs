@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// boringtun logs an error for every peer that is merely offline; the tunnel reports what matters.
 const DEFAULT_FILTER: &str = "info,boringtun=off,russh=warn,sqlx=warn,hyper=warn";
@@ -16,15 +17,14 @@ type Switch = Box<dyn Fn(EnvFilter) + Send + Sync>;
 
 static SWITCH: OnceLock<Switch> = OnceLock::new();
 
-/// `filter` and then `FLEETGATE_LOG` refine what is logged, in the usual syntax: `debug`, or
-/// `fleetgate=trace`.
+/// `filter` refines what is logged, in the usual syntax: `debug`, or `fleetgate=trace`.
 pub fn init(json: bool, filter: Option<&str>) {
     start(json, filters(DEFAULT_FILTER, filter));
 }
 
 /// For the demo, whose terminal is for its words.
-pub fn init_quietly(json: bool) {
-    start(json, filters(QUIET_FILTER, None));
+pub fn init_quietly(json: bool, filter: Option<&str>) {
+    start(json, filters(QUIET_FILTER, filter));
 }
 
 /// Another filter from now on.
@@ -34,15 +34,17 @@ pub fn refilter(filter: Option<&str>) {
     }
 }
 
+/// Levels, and parts of the program with theirs. A word alone must be a level: the library takes
+/// `debg` for the name of a part.
 pub fn is_filter(text: &str) -> bool {
-    EnvFilter::try_new(text).is_ok()
+    let is_level = |part: &str| part.trim().parse::<LevelFilter>().is_ok();
+    text.split(',').all(|part| part.contains(['=', '[']) || is_level(part))
+        && EnvFilter::try_new(text).is_ok()
 }
 
 fn filters(default: &str, setting: Option<&str>) -> EnvFilter {
-    let variable = std::env::var("FLEETGATE_LOG").unwrap_or_default();
-    let parts = [default, setting.unwrap_or_default(), variable.as_str()];
-    let all: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-    EnvFilter::try_new(all.join(",")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER))
+    let own = setting.map(|filter| format!(",{filter}")).unwrap_or_default();
+    EnvFilter::try_new(format!("{default}{own}")).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER))
 }
 
 fn start(json: bool, filter: EnvFilter) {

@@ -4,12 +4,14 @@
 //! are wiped when dropped.
 
 pub mod conf;
+pub mod endpoint;
 pub mod key;
 pub mod seal;
 pub mod ssh_key;
 pub mod token;
 
-pub use conf::{Conf, Endpoint};
+pub use conf::Conf;
+pub use endpoint::{BadEndpoint, Endpoint};
 pub use key::{BadKey, PresharedKey, PrivateKey, PublicKey};
 pub use seal::{BadSeal, SealKey};
 pub use ssh_key::{BadSshKey, SshKey, SshPublicKey};

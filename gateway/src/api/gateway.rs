@@ -44,8 +44,11 @@ async fn set_endpoint(
     let endpoint: Endpoint =
         change.endpoint.parse().map_err(|e| Problem::invalid("endpoint", format!("{e}")))?;
     if let Some(set) = &app.config.endpoint {
-        let detail = format!("the settings say endpoint = {set:?}: change it there and restart");
+        let detail = format!("the settings say endpoint = \"{set}\": change it there and restart");
         return Err(Problem::conflict("endpoint_configured", detail));
+    }
+    if endpoint.is_loopback() {
+        tracing::warn!("the endpoint {endpoint} is this machine's own: other machines cannot reach it");
     }
     let mut write = Write::begin(&app, &who).await?;
     settings::put(write.tx(), ENDPOINT, &endpoint.to_string()).await?;
@@ -60,12 +63,9 @@ impl AppState {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn endpoint(&self) -> anyhow::Result<Option<String>> {
-        if let Some(text) = &self.config.endpoint {
-            return Ok(Some(text.clone()));
-        }
+    pub async fn endpoint(&self) -> anyhow::Result<Option<Endpoint>> {
         let mut conn = self.store.reader().await?;
-        Ok(settings::find(&mut conn, ENDPOINT).await?)
+        Ok(confirmed_endpoint(self, &mut conn).await?)
     }
 }
 
@@ -73,12 +73,12 @@ impl AppState {
 async fn confirmed_endpoint(
     app: &AppState,
     conn: &mut SqliteConnection,
-) -> Result<Option<Endpoint>, Problem> {
-    let text = match &app.config.endpoint {
-        Some(text) => Some(text.clone()),
-        None => settings::find(conn, ENDPOINT).await?,
-    };
-    text.map(|t| t.parse().map_err(|e| Problem::internal(anyhow::anyhow!("endpoint {t:?}: {e}")))).transpose()
+) -> crate::store::Result<Option<Endpoint>> {
+    if let Some(set) = &app.config.endpoint {
+        return Ok(Some(set.clone()));
+    }
+    // One that an older version took and this one refuses was of no use to anybody.
+    Ok(settings::find(conn, ENDPOINT).await?.and_then(|text| text.parse().ok()))
 }
 
 /// The endpoint that a configuration may leave with.
@@ -135,7 +135,9 @@ mod tests {
     #[tokio::test]
     async fn a_nonsense_endpoint_is_refused_with_the_field() {
         let api = TestApi::new().await;
-        for bad in ["", "host", "host:0", "a b:1", "host:1\nPostUp = reboot"] {
+        for bad in
+            ["", "host", "host:0", "a b:1", "host:1\nPostUp = reboot", "0.0.0.0:1", "300.1.1.1:5", "h:+5"]
+        {
             let answer = api.admin().put("/api/v1/gateway/endpoint", json!({ "endpoint": bad })).await;
             assert_eq!((answer.status, answer.code()), (422, "invalid"), "{bad:?}");
             assert_eq!(answer.json["errors"][0]["field"], "endpoint");

@@ -73,7 +73,7 @@ impl TestApi {
 
     /// With an endpoint that devices can be told.
     pub async fn with_endpoint() -> TestApi {
-        TestApi::with(|config| config.endpoint = Some("vpn.example.net:51820".into())).await
+        TestApi::with(|config| config.endpoint = "vpn.example.net:51820".parse().ok()).await
     }
 
     pub fn router(&self) -> axum::Router {

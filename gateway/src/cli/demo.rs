@@ -72,7 +72,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     }
     let data = fresh_directory(&path)?;
     let config = settings(&path)?;
-    telemetry::init_quietly(config.log_json);
+    telemetry::init_quietly(config.log_json, config.log_filter.as_deref());
     let server = Server::start(config, data).await?;
     let local = Connection { data: Some(path.clone()), url: None, token: None, json: false };
     let client = Client::new(&local)?;
@@ -110,7 +110,7 @@ fn settings(path: &Path) -> anyhow::Result<Config> {
     let mut config = Config::load(path, None)?;
     config.listen = free(51_820, |a| UdpSocket::bind(a).and_then(|s| s.local_addr()))?;
     config.api_listen = free(8080, |a| TcpListener::bind(a).and_then(|s| s.local_addr()))?;
-    config.endpoint = Some(config.listen.to_string());
+    config.endpoint = Some(config.listen.to_string().parse()?);
     config.keepalive = u16::try_from(plan::KEEPALIVE.as_secs()).unwrap_or(u16::MAX);
     config.timing = TimingDefaults {
         interval: plan::TIMING.interval,

@@ -1,6 +1,7 @@
 //! `fleetgate gateway`: what devices know it by.
 
 use clap::Subcommand;
+use fleetgate_keys::Endpoint;
 use reqwest::Method;
 use serde_json::json;
 
@@ -25,6 +26,11 @@ pub(crate) async fn run(client: &Client, command: GatewayCommand) -> anyhow::Res
         GatewayCommand::Endpoint { endpoint } => {
             let body = json!({ "endpoint": endpoint });
             client.call(Method::PUT, "/gateway/endpoint", Some(&body)).await?;
+            if endpoint.parse::<Endpoint>().is_ok_and(|e| e.is_loopback()) {
+                anstream::eprintln!(
+                    "warning: {endpoint} is this machine's own: other machines cannot reach it"
+                );
+            }
             said(client, &format!("devices are given {endpoint} from now on"))
         }
     }

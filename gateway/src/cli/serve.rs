@@ -102,7 +102,12 @@ async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
         server.identity.wireguard.public()
     );
     match server.state.endpoint().await? {
-        Some(endpoint) => anstream::println!("  endpoint   {endpoint} (what devices are given)"),
+        Some(endpoint) => {
+            anstream::println!("  endpoint   {endpoint} (what devices are given)");
+            if endpoint.is_loopback() {
+                anstream::println!("             warning: this machine's own; others cannot reach it");
+            }
+        }
         None => {
             let port = server.udp_port;
             anstream::println!(

@@ -97,3 +97,40 @@ fn history_is_kept_for_days_that_make_sense() {
         assert!(error.contains("history.keep") && error.contains("days"), "{error}");
     }
 }
+
+#[test]
+fn an_endpoint_that_no_device_can_use_is_named() {
+    assert_eq!(load("", 0o600, &[("ENDPOINT", "gw.example:5")]).unwrap().endpoint.unwrap().port(), 5);
+    for bad in ["0.0.0.0:51820", "[::]:51820", "300.1.1.1:5", "-:1", "host:+5", "host:051820"] {
+        let error = refused("", &[("ENDPOINT", bad)]);
+        assert!(error.contains(&format!("endpoint = {bad:?}")), "{error}");
+    }
+}
+
+#[test]
+fn a_pool_that_would_hijack_a_device_is_refused_with_what_is_allowed() {
+    for good in ["10.0.0.0/8", "172.24.0.0/14", "192.168.0.0/16", "100.64.0.0/10"] {
+        assert_eq!(load("", 0o600, &[("POOL_V4", good)]).unwrap().pool_v4.to_string(), good);
+    }
+    for bad in ["0.0.0.0/0", "127.0.0.0/8", "172.0.0.0/8", "192.0.2.0/24", "224.0.0.0/8"] {
+        let error = refused("", &[("POOL_V4", bad)]);
+        assert!(error.contains("pool_v4") && error.contains("172.16.0.0/12"), "{error}");
+    }
+    for bad in ["::/0", "2001:db8::/64", "fe80::/64", "ff00::/8"] {
+        let error = refused("", &[("POOL_V6", bad)]);
+        assert!(error.contains("pool_v6") && error.contains("fc00::/7"), "{error}");
+    }
+    assert!(refused("", &[("POOL_V4", "172.24.0.1/14")]).contains("did you mean 172.24.0.0/14"));
+    assert!(refused("", &[("POOL_V6", "fd72::1/64")]).contains("did you mean fd72::/64"));
+}
+
+#[test]
+fn the_form_of_the_log_and_its_filter_are_two_settings() {
+    let config = load("", 0o600, &[("LOG", "json"), ("LOG_FILTER", "debug,fleetgate=trace")]).unwrap();
+    assert_eq!((config.log_json, config.log_filter.as_deref()), (true, Some("debug,fleetgate=trace")));
+    assert!(!load("log = \"text\"", 0o600, &[]).unwrap().log_json);
+    assert!(refused("", &[("LOG", "debug")]).contains("FLEETGATE_LOG_FILTER"));
+    for bad in ["debg", "fleetgate=loud", "json"] {
+        assert!(refused("", &[("LOG_FILTER", bad)]).contains(&format!("log_filter = {bad:?}")), "{bad}");
+    }
+}

@@ -211,7 +211,7 @@ async fn a_device_without_a_tunnel_needs_an_address_and_no_endpoint() {
 #[tokio::test]
 async fn a_full_pool_is_named_and_nothing_is_left_behind() {
     let api = TestApi::with(|config| {
-        config.endpoint = Some("vpn.example.net:51820".into());
+        config.endpoint = "vpn.example.net:51820".parse().ok();
         config.pool_v4 = "10.9.0.0/29".parse().unwrap();
     })
     .await;

@@ -303,7 +303,7 @@ async fn who_makes_a_token_hears_that_devices_elsewhere_do_not_reach_loopback() 
     assert!(hint.contains("http://127.0.0.1:8080 is this machine alone"), "{hint}");
     assert!(hint.contains("set public_url"), "{hint}");
     let public = TestApi::with(|c| {
-        c.endpoint = Some("vpn.example.net:51820".into());
+        c.endpoint = "vpn.example.net:51820".parse().ok();
         c.public_url = "https://gw.example".parse().ok();
     });
     let told = made(public.await).await;
