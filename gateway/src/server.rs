@@ -392,6 +392,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_start_with_the_key_of_another_backup_is_refused() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        started(dir.path()).await.stop().await;
+        Identity::open(other.path()).unwrap();
+        let key = crate::identity::WIREGUARD_FILE;
+        std::fs::copy(other.path().join(key), dir.path().join(key)).unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let mut config = Config::load(dir.path(), None).unwrap();
+        (config.listen, config.api_listen) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
+        let error = Server::start(config, data).await.err().unwrap().to_string();
+        assert!(error.contains("restore both from the same backup"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn without_a_public_url_the_bound_port_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let server = started(dir.path()).await;
