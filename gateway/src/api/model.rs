@@ -219,6 +219,10 @@ pub struct Problem {
     pub service: Option<String>,
     pub state: String,
     pub state_type: String,
+    /// Somebody knows of it.
+    pub acknowledged: bool,
+    /// Its own, or one of its host.
+    pub in_downtime: bool,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub text: String,

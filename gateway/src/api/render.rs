@@ -253,6 +253,8 @@ pub fn problem(trouble: Trouble) -> model::Problem {
         service,
         state: trouble.state,
         state_type: "hard".into(),
+        acknowledged: trouble.acknowledged,
+        in_downtime: trouble.in_downtime,
         last_check: time(trouble.last_check),
         text: trouble.output,
     }

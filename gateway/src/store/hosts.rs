@@ -293,6 +293,8 @@ pub struct Trouble {
     pub state: String,
     pub last_check: Option<Wall>,
     pub output: String,
+    pub acknowledged: bool,
+    pub in_downtime: bool,
 }
 
 /// Where a problem stands in the list: the worst first, among equals the newest.
@@ -317,17 +319,23 @@ impl TroublePlace {
     }
 }
 
-const TROUBLES: &str = "with t (rank, newest, host_name, service, host, state, last_check, output) as (
+/// What people did about them is looked up for the page alone.
+const TROUBLES: &str =
+    "with t (rank, newest, host_name, service, host, state, last_check, output, voice) as (
     select case s.reachable when 1 then 0 else 3 end, -s.since, h.name, '', h.id,
-           case s.reachable when 1 then 'down' else 'unreachable' end, s.last_check, s.output
+           case s.reachable when 1 then 'down' else 'unreachable' end, s.last_check, s.output, s.voice
     from host_states s join hosts h on h.id = s.host
     where s.hard = 'down' and h.removed_at is null
     union all
     select case c.hard when 'critical' then 1 when 'unknown' then 2 else 4 end, -c.since, h.name,
-           c.service, h.id, c.hard, c.last_check, c.output
+           c.service, h.id, c.hard, c.last_check, c.output, c.voice
     from service_states c join hosts h on h.id = c.host
     where c.hard in ('warning', 'critical', 'unknown') and c.stale = 0 and h.removed_at is null)
- select rank, newest, host_name, service, host, state, last_check, output from t
+ select rank, newest, host_name, service, host, state, last_check, output,
+        exists (select 1 from acknowledgements a
+                where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
+        coalesce(voice ->> '$.in_downtime', 0) as in_downtime
+ from t
  where (rank, newest, host_name, service) > ($1, $2, $3, $4)
  order by rank, newest, host_name, service limit $5";
 
@@ -345,6 +353,8 @@ impl FromRow<'_, SqliteRow> for Trouble {
             state: row.try_get(5)?,
             last_check: row.try_get::<Option<i64>, _>(6)?.map(Wall::from_millis),
             output: row.try_get(7)?,
+            acknowledged: row.try_get(8)?,
+            in_downtime: row.try_get(9)?,
         })
     }
 }

@@ -107,6 +107,20 @@ async fn problems_come_worst_first_and_in_pages() {
 }
 
 #[tokio::test]
+async fn problems_say_what_people_did_about_them() {
+    let (store, _dir) = fleet().await;
+    let ack = "insert into acknowledgements (id, host, service, sticky, author, comment, created_at)
+               select 1, id, 'tunnel', 0, 'user:ada', 'on it', 0 from hosts where name = 'b'";
+    run(&store, ack, &[]).await;
+    let downtime = "update service_states set voice = json_set(voice, '$.in_downtime', json('true'))
+                    where service = 'ping' and host = (select id from hosts where name = 'a')";
+    run(&store, downtime, &[]).await;
+    let all = store.troubles(&TroublePlace::first(), 9).await.unwrap();
+    let marks: Vec<_> = all.iter().map(|t| (t.acknowledged, t.in_downtime)).collect();
+    assert_eq!(marks, [(false, false), (true, false), (false, true), (false, false)]);
+}
+
+#[tokio::test]
 async fn a_removed_host_is_in_no_count() {
     let (store, _dir) = fleet().await;
     run(&store, "update hosts set removed_at = 1 where name = 'b'", &[]).await;
