@@ -9,6 +9,8 @@ pub mod handshake;
 pub mod idle;
 pub mod memory;
 pub mod peers;
+mod program;
+pub mod results;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -8,15 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use fleetgate::config::Config;
-use fleetgate::data_dir::DataDir;
-use fleetgate::server::Server;
 use fleetgate_keys::conf::Conf;
 use fleetgate_probes::packet::{answer_to_echo, parse};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
+use super::program::Program;
 use super::{named_thread_cpu, process_cpu, report};
 use crate::attacker::{Initiator, Transport, handshake, stamp};
 
@@ -36,8 +33,6 @@ const THREAD: &str = "devices";
 /// # Errors
 /// When the program does not start or does not do what is asked.
 pub fn run() -> anyhow::Result<()> {
-    // Two programs with rustls in them may have asked for one already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new()?;
     let gate = runtime.block_on(Gate::start())?;
     let enrolling = Instant::now();
@@ -51,7 +46,7 @@ pub fn run() -> anyhow::Result<()> {
     std::thread::sleep(COMMITTED);
     runtime.block_on(gate.has_stored())?;
     drop(fleet);
-    runtime.block_on(gate.server.stop());
+    runtime.block_on(gate.program.server.stop());
     Ok(())
 }
 
@@ -60,30 +55,15 @@ fn millis(time: Duration) -> f64 {
 }
 
 struct Gate {
-    server: Server,
+    program: Program,
     address: SocketAddr,
-    http: reqwest::Client,
-    _dir: TempDir,
 }
 
 impl Gate {
     async fn start() -> anyhow::Result<Gate> {
-        let dir = tempfile::tempdir()?;
-        let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
-        std::fs::write(dir.path().join("fleetgate.toml"), settings)?;
-        let data = DataDir::open(dir.path())?;
-        let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
-        let server = Server::start(Config::load(dir.path(), None)?, data).await?;
-        let address = SocketAddr::from(([127, 0, 0, 1], server.udp_port));
-        Ok(Gate { server, address, http, _dir: dir })
-    }
-
-    async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let url = format!("http://localhost/api/v1{path}");
-        let answer = self.http.request(method, url).json(body).send().await?;
-        let (status, text) = (answer.status(), answer.text().await?);
-        ensure!(status.is_success(), "{path}: {status}: {text}");
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        let program = Program::start().await?;
+        let address = SocketAddr::from(([127, 0, 0, 1], program.server.udp_port));
+        Ok(Gate { program, address })
     }
 
     async fn enrol(&self) -> anyhow::Result<Vec<Initiator>> {
@@ -95,10 +75,10 @@ impl Gate {
         });
         let mut devices = Vec::new();
         for n in 0..DEVICES {
-            let made = self.call(Method::POST, "/devices", &json!({ "name": name(n) })).await?;
+            let made = self.program.call(Method::POST, "/devices", &json!({ "name": name(n) })).await?;
             let conf = made["credentials"]["conf"].as_str().context("a configuration")?;
             devices.push(Initiator::device(&Conf::parse(conf)?));
-            self.call(Method::PUT, &format!("/hosts/{}/services/ping", name(n)), &ping).await?;
+            self.program.call(Method::PUT, &format!("/hosts/{}/services/ping", name(n)), &ping).await?;
         }
         Ok(devices)
     }
@@ -106,8 +86,7 @@ impl Gate {
     /// Results are in the history, in the number that was asked for.
     async fn has_stored(&self) -> anyhow::Result<()> {
         let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(DEVICES / 2));
-        let url = format!("http://localhost/api/v1{path}");
-        let samples: Value = self.http.get(url).send().await?.json().await?;
+        let samples = self.program.call(Method::GET, &path, &Value::Null).await?;
         let stored = samples["points"].as_array().context("samples")?.len();
         let asked = MEASURED.as_secs_f64() / INTERVAL_S;
         report("results of one device in the history", &format!("{stored}"), "-");

@@ -2,7 +2,7 @@
 //! for all of them, with a name for one.
 
 use anyhow::bail;
-use fleetgate_tests::bench::{Counting, checks, cipher, handshake, idle, memory, peers};
+use fleetgate_tests::bench::{Counting, checks, cipher, handshake, idle, memory, peers, results};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -21,13 +21,14 @@ macro_rules! always {
 
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1);
-    let benches: [Bench; 6] = [
+    let benches: [Bench; 7] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
         ("peers", always!(peers::run)),
         ("idle", idle::run),
         ("checks", checks::run),
+        ("results", results::run),
     ];
     let names: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
     if let Some(name) = wanted.as_deref().filter(|name| !names.contains(name)) {

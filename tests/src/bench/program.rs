@@ -1,0 +1,46 @@
+//! The whole program in this process, with a data directory of its own, and its API.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::ensure;
+use fleetgate::config::Config;
+use fleetgate::data_dir::DataDir;
+use fleetgate::server::Server;
+use reqwest::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub struct Program {
+    pub server: Server,
+    http: reqwest::Client,
+    _dir: TempDir,
+}
+
+impl Program {
+    pub async fn start() -> anyhow::Result<Program> {
+        // Two programs with rustls in them may have asked for one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir()?;
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
+        let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
+        std::fs::write(dir.path().join("fleetgate.toml"), settings)?;
+        let data = DataDir::open(dir.path())?;
+        let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
+        let server = Server::start(Config::load(dir.path(), None)?, data).await?;
+        Ok(Program { server, http, _dir: dir })
+    }
+
+    /// What the API answers.
+    pub async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let url = format!("http://localhost/api/v1{path}");
+        let mut request = self.http.request(method, url);
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "{path}: {status}: {text}");
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+}

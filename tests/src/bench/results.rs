@@ -1,0 +1,289 @@
+//! Results a second through state logic, store and event log, on one core: the whole program in this
+//! process, and services whose results are sent, each of which is on disk before its sender goes on.
+//!
+//! Only HTTP is left out. What asking costs stands in `checks`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use fleetgate::handle::Handle;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Outcome, Submission};
+use fleetgate_probes::plugin::{Ending, PluginResult};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::program::Program;
+use super::{Counting, process_cpu, report};
+
+const HOSTS: usize = 2_500;
+/// Of each host: 50,000 services with two metrics each, as many series as 10,000 hosts have.
+const SERVICES: usize = 20;
+/// So many results are under way when nobody waits for anything else.
+const SENDERS: usize = 1_024;
+const FLAT_OUT: Duration = Duration::from_secs(40);
+const STEADY: Duration = Duration::from_secs(20);
+/// Of every hundred results of a service, one begins a trouble.
+const CYCLE: usize = 100;
+/// Failures in a row, and then OK again: three troubles are over while they are soft, one turns hard.
+const TROUBLES: [usize; 4] = [1, 1, 1, 3];
+/// Longer than anything waits to be written.
+const WRITTEN: Duration = Duration::from_secs(5);
+
+/// # Errors
+/// When the program does not start, or loses a result.
+pub fn run() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(measure())
+}
+
+async fn measure() -> anyhow::Result<()> {
+    let program = Program::start().await?;
+    let empty = Memory::now();
+    let fleet = Arc::new(enrol(&program).await?);
+    let pending = Memory::now();
+    send(&program, &fleet, 0, Pace::Once).await?;
+    tokio::time::sleep(WRITTEN).await;
+    Memory::now().report(&pending, &empty);
+    stay_on_one_core();
+
+    let flat_out = send(&program, &fleet, 1, Pace::FlatOut).await?;
+    flat_out.report(&format!("flat out, {SENDERS} under way"));
+    let half = flat_out.count as f64 / FLAT_OUT.as_secs_f64() / 2.0;
+    let steady = send(&program, &fleet, flat_out.rounds, Pace::Steady(half)).await?;
+    steady.report("at half that rate");
+    tokio::time::sleep(WRITTEN).await;
+    is_stored(&program, steady.rounds).await?;
+    report("samples that were dropped", &format!("{}", dropped(&program)), "0");
+    program.server.stop().await;
+    Ok(())
+}
+
+/// Everything that this process has begun, and will begin, runs on one core.
+fn stay_on_one_core() {
+    for task in std::fs::read_dir("/proc/self/task").expect("Linux").flatten() {
+        let id = task.file_name().to_string_lossy().parse().expect("a thread's number");
+        stay_on_core_0(id);
+    }
+}
+
+#[allow(unsafe_code, reason = "std cannot choose a core")]
+fn stay_on_core_0(thread: libc::pid_t) {
+    // SAFETY: a set of cores is a plain bit set, for which zeroes mean empty; the call reads it.
+    let rc = unsafe {
+        let mut cores: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(0, &mut cores);
+        libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const cores)
+    };
+    assert_eq!(rc, 0, "core 0 may be used");
+}
+
+struct Memory {
+    resident: usize,
+    in_use: usize,
+}
+
+impl Memory {
+    fn now() -> Memory {
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        Memory { resident: kib * 1024, in_use: Counting::in_use() }
+    }
+
+    fn report(&self, pending: &Memory, empty: &Memory) {
+        let each = |bytes: usize| format!("{} B", bytes / (HOSTS * SERVICES));
+        let asked = each(pending.in_use.saturating_sub(empty.in_use));
+        report("memory of a service without a result", &asked, "-");
+        let asked = each(self.in_use.saturating_sub(empty.in_use));
+        report("memory of a service with results", &asked, "under 4 KB");
+        let resident = each(self.resident.saturating_sub(empty.resident));
+        report("  the same as the process grew (caches, the allocator)", &resident, "-");
+    }
+}
+
+fn host_name(n: usize) -> String {
+    format!("h-{n}")
+}
+
+fn service_name(n: usize) -> String {
+    format!("job-{n:02}")
+}
+
+async fn enrol(program: &Program) -> anyhow::Result<Vec<HostId>> {
+    let service = json!({ "check": { "type": "passive" }, "max_check_attempts": 3 });
+    let services: BTreeMap<String, &Value> = (0..SERVICES).map(|n| (service_name(n), &service)).collect();
+    program.call(Method::PUT, "/profiles/jobs", &json!({ "services": services })).await?;
+    let mut hosts = Vec::new();
+    for n in 0..HOSTS {
+        let wanted = json!({ "name": host_name(n), "profile": "jobs" });
+        let made = program.call(Method::POST, "/devices", &wanted).await?;
+        let id = made["device"]["id"].as_str().and_then(|id| id.strip_prefix("h_"));
+        hosts.push(id.context("an id")?.parse()?);
+    }
+    Ok(hosts)
+}
+
+#[derive(Clone, Copy)]
+enum Pace {
+    /// One result of each service.
+    Once,
+    FlatOut,
+    /// So many a second, whether those before are on disk or not.
+    Steady(f64),
+}
+
+#[derive(Default)]
+struct Sent {
+    count: usize,
+    /// Each service has had so many results.
+    rounds: usize,
+    waited: Vec<Duration>,
+    cpu: Duration,
+    took: Duration,
+}
+
+async fn send(program: &Program, fleet: &Arc<Vec<HostId>>, round: usize, pace: Pace) -> anyhow::Result<Sent> {
+    let (begin, cpu) = (Instant::now(), process_cpu());
+    let mut senders = JoinSet::new();
+    for n in 0..SENDERS {
+        let (handle, fleet) = (program.server.state.handle.clone(), fleet.clone());
+        senders.spawn(async move { Sender { handle, fleet, n, round, begin }.run(pace).await });
+    }
+    let mut all = Sent::default();
+    while let Some(sent) = senders.join_next().await {
+        let sent = sent??;
+        all.rounds = all.rounds.max(sent.rounds);
+        all.waited.extend(sent.waited);
+    }
+    all.waited.sort_unstable();
+    (all.count, all.cpu, all.took) = (all.waited.len(), process_cpu() - cpu, begin.elapsed());
+    Ok(all)
+}
+
+/// Sends for every so-many-th service, one after the other.
+struct Sender {
+    handle: Handle,
+    fleet: Arc<Vec<HostId>>,
+    n: usize,
+    round: usize,
+    begin: Instant,
+}
+
+impl Sender {
+    async fn run(self, pace: Pace) -> anyhow::Result<Sent> {
+        let mut sent = Sent { rounds: self.round, ..Sent::default() };
+        let mut ticks = self.ticks(pace);
+        loop {
+            for service in (self.n..self.fleet.len() * SERVICES).step_by(SENDERS) {
+                let from = match &mut ticks {
+                    Some(ticks) => ticks.tick().await,
+                    None => Instant::now(),
+                };
+                if self.is_over(pace) {
+                    return Ok(sent);
+                }
+                self.submit(service, sent.rounds).await?;
+                sent.waited.push(from.elapsed());
+            }
+            sent.rounds += 1;
+            if matches!(pace, Pace::Once) {
+                return Ok(sent);
+            }
+        }
+    }
+
+    /// The senders take turns.
+    fn ticks(&self, pace: Pace) -> Option<tokio::time::Interval> {
+        let Pace::Steady(rate) = pace else { return None };
+        let period = Duration::from_secs_f64(SENDERS as f64 / rate);
+        let first = self.begin + period.mul_f64(self.n as f64 / SENDERS as f64);
+        let mut ticks = tokio::time::interval_at(first, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        Some(ticks)
+    }
+
+    fn is_over(&self, pace: Pace) -> bool {
+        match pace {
+            Pace::Once => false,
+            Pace::FlatOut => self.begin.elapsed() >= FLAT_OUT,
+            Pace::Steady(_) => self.begin.elapsed() >= STEADY,
+        }
+    }
+
+    async fn submit(&self, service: usize, round: usize) -> anyhow::Result<()> {
+        let (host, name) = (self.fleet[service / SERVICES], service_name(service % SERVICES));
+        let code = exit_status(service, round);
+        let output = said(code, service, round);
+        let result = PluginResult::from_run(&Ending::Exit(code), output.as_bytes(), b"", false);
+        let at: Wall = fleetgate::clock::wall();
+        let outcome =
+            self.handle.submit(|ticket| Submission { host, service: Some(name), result, at, ticket }).await;
+        ensure!(outcome == Some(Outcome::Done), "a result came to nothing: {outcome:?}");
+        Ok(())
+    }
+}
+
+fn exit_status(service: usize, round: usize) -> u32 {
+    let failures = TROUBLES[service % TROUBLES.len()];
+    // Spread, so that at any time as many services begin a trouble.
+    let position = (service / TROUBLES.len() * 7 + round) % CYCLE;
+    if position < failures { 2 } else { 0 }
+}
+
+fn said(code: u32, service: usize, round: usize) -> String {
+    let used = 40 + (service + round) % 20;
+    let word = if code == 0 { "OK" } else { "CRITICAL" };
+    format!("DISK {word} - {used}% used, {} MB free | used={used}%;80;90 free={}MB;;;0", 99 - used, 99 - used)
+}
+
+impl Sent {
+    fn waited_ms(&self, percent: usize) -> f64 {
+        let at = (self.waited.len() * percent / 100).min(self.waited.len() - 1);
+        self.waited[at].as_secs_f64() * 1e3
+    }
+
+    fn report(&self, how: &str) {
+        let count = self.count as f64;
+        println!("  {how}:");
+        let rate = count / self.took.as_secs_f64();
+        report("results a second, on one core", &format!("{rate:.0}"), "-");
+        let busy = self.cpu.as_secs_f64() / self.took.as_secs_f64() * 100.0;
+        report("  the share of that core we had", &format!("{busy:.0} %"), "-");
+        report("results per CPU second", &format!("{:.0}", count / self.cpu.as_secs_f64()), "-");
+        let each = self.cpu.as_secs_f64() * 1e6 / count;
+        report("CPU of 1,000 results", &format!("{each:.1} ms"), "-");
+        let waited = [50, 99].map(|percent| self.waited_ms(percent));
+        report(
+            "from result to committed state: p50, p99",
+            &format!("{:.0} ms, {:.0} ms", waited[0], waited[1]),
+            "-",
+        );
+    }
+}
+
+/// What was sent last is what is shown, and its metrics are in the history.
+async fn is_stored(program: &Program, rounds: usize) -> anyhow::Result<()> {
+    let path = format!("/hosts/{}/services/{}", host_name(HOSTS / 2), service_name(3));
+    let shown = program.call(Method::GET, &path, &Value::Null).await?;
+    let service = HOSTS / 2 * SERVICES + 3;
+    let last = [rounds, rounds + 1].map(|round| said(exit_status(service, round - 1), service, round - 1));
+    let text = shown["text"].as_str().context("a text")?;
+    ensure!(last.iter().any(|said| said.starts_with(text)), "{text:?} is shown, not one of {last:?}");
+    let path = format!("{path}/metrics/used?limit=1000");
+    let samples = program.call(Method::GET, &path, &Value::Null).await?;
+    let stored = samples["points"].as_array().context("samples")?.len();
+    ensure!(stored >= rounds, "{stored} of {rounds} results are in the history");
+    Ok(())
+}
+
+fn dropped(program: &Program) -> u64 {
+    let text = program.server.state.metrics.render();
+    let counts = text.lines().filter(|line| line.starts_with("fleetgate_samples_dropped_total"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
