@@ -17,6 +17,9 @@ use crate::health::{Health, Part};
 use crate::store::history::{self, SeriesCache};
 use crate::store::{Store, prune};
 
+/// Samples wait so long for others: nobody looks at a graph that closely, and those of one series share
+/// a page. Half of a fast fleet's writing is saved by it.
+const GATHER: Duration = Duration::from_secs(1);
 /// Between attempts of a failing write; meanwhile `MAX_SAMPLES` gather.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,14 @@ impl Shared {
         waiting.append(&mut samples);
     }
 
+    /// Until others may have come, or the end.
+    async fn gather(&self) {
+        tokio::select! {
+            () = tokio::time::sleep(GATHER) => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
     fn take(&self) -> Vec<Sample> {
         std::mem::take(&mut *self.waiting.lock().expect("no holder panics"))
     }
@@ -92,7 +103,7 @@ async fn run(shared: Arc<Shared>, store: Store, health: Health, keep: Duration) 
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.some.notified() => {}
+            () = shared.some.notified() => shared.gather().await,
             () = shared.closing.cancelled() => {}
             _ = steps.tick() => pass.step(&store, &mut cache).await,
         }
