@@ -1,6 +1,6 @@
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, HostStatus, Message, MessageKind, Sample, Tai64n};
+use fleetgate_engine::wire::{Event, EventKind, HostStatus, Sample, Tai64n};
 use fleetgate_probes::sample::{Metric, Status};
 
 use super::*;
@@ -48,21 +48,6 @@ fn event(host: HostId, n: i64) -> Record {
     })
 }
 
-fn message(host: HostId) -> Record {
-    Record::Message(Message {
-        at: Wall::from_millis(1),
-        host,
-        host_name: "cam-07".into(),
-        service: None,
-        kind: MessageKind::Problem,
-        problem: true,
-        from: "up",
-        to: "down",
-        output: "no answer".into(),
-        since: Wall::from_millis(1),
-    })
-}
-
 fn sample(host: HostId, at: i64) -> Record {
     let metrics = vec![Metric::plain("rtt", at as f64, "ms")];
     Record::Sample(Sample { host, service: "ping".into(), at: Wall::from_millis(at), metrics })
@@ -77,7 +62,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
     desk.writer
         .append(vec![
             event(host, 1),
-            message(host),
+            Record::Message(fixture::down(host)),
             Record::Host(down.clone()),
             Record::Service(host, service.clone()),
             sample(host, 5),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::testing::{Answer, TestApi};
+use crate::live::Change;
 use crate::store::enrolments;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -243,6 +244,20 @@ async fn an_enrolment_that_nobody_approves_ends_and_the_log_says_so() {
     assert_eq!(api.state.store.expire_enrolments(late).await.unwrap().len(), 1);
     assert_eq!(poll(&api, asked.json["id"].as_str().unwrap()).await.json["state"], "expired");
     assert!(kinds(&api).await.contains(&("enrolment.expired".into(), "system".into())));
+}
+
+#[tokio::test]
+async fn a_dashboard_hears_of_the_end_that_a_poll_finds() {
+    let api = TestApi::with_endpoint().await;
+    let token = token(&api, json!({ "needs_approval": true })).await;
+    let asked = enrol(&api, request(&token, "cam1", &key(1))).await;
+    sqlx::query("update enrolments set expires_at = 0").execute(&api.state.store.write).await.unwrap();
+    let mut changes = api.state.live.listen();
+    assert_eq!(poll(&api, asked.json["id"].as_str().unwrap()).await.json["state"], "expired");
+    assert!(matches!(changes.try_recv(), Ok(Change::Enrolment(_))));
+    assert!(matches!(changes.try_recv(), Ok(Change::Event(_))));
+    poll(&api, asked.json["id"].as_str().unwrap()).await;
+    assert!(changes.try_recv().is_err(), "once");
 }
 
 #[tokio::test]
