@@ -16,7 +16,7 @@ use crate::notify::{self, webhook};
 use crate::public_url::PublicUrl;
 use crate::secret_file;
 use crate::store::addresses::Pools;
-use crate::{heartbeat, telemetry};
+use crate::{heartbeat, sentinel, telemetry};
 
 /// The settings in force.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub digest: Option<jiff::civil::Time>,
     /// Where the gateway says that it is well.
     pub heartbeat: Option<heartbeat::Target>,
+    /// How the gateway's own way out is watched.
+    pub uplink: sentinel::Uplink,
     /// What is logged beside the usual.
     pub log_filter: Option<String>,
     pub ssh_idle: Duration,
@@ -127,6 +129,7 @@ struct File {
     mail: Option<MailFile>,
     notifications: NotificationsFile,
     heartbeat: Option<HeartbeatFile>,
+    uplink: UplinkFile,
     log_filter: Option<String>,
 }
 
@@ -158,6 +161,13 @@ struct HistoryFile {
 #[serde(deny_unknown_fields)]
 struct HeartbeatFile {
     url: Password,
+    interval: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UplinkFile {
+    anchors: List,
     interval: Option<f64>,
 }
 
@@ -250,6 +260,7 @@ impl Config {
             mail: raw.mail.map(mail).transpose()?,
             group_wait: group_wait(raw.notifications.group_wait)?,
             heartbeat: raw.heartbeat.map(heartbeat).transpose()?,
+            uplink: uplink(&raw.uplink)?,
             log_filter: raw.log_filter.map(log_filter).transpose()?,
             digest: raw.notifications.digest.map(|t| time_of_day("notifications.digest", &t)).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
@@ -262,7 +273,7 @@ impl Config {
 
     /// What differs in `other` of what is read at the start only.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 15] {
+        let facts = |c: &Config| -> [(&'static str, String); 16] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -278,6 +289,7 @@ impl Config {
                 ("ssh.connections", shown(&c.ssh_connections)),
                 ("history.keep", shown(&c.history_keep)),
                 ("log", shown(&c.log_json)),
+                ("uplink", shown(&c.uplink)),
                 ("trusted_proxies", shown(&c.trusted_proxies)),
                 ("data", shown(&c.data)),
             ]
@@ -378,6 +390,36 @@ fn heartbeat(file: HeartbeatFile) -> anyhow::Result<heartbeat::Target> {
         bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
     }
     Ok(heartbeat::Target { url, interval })
+}
+
+fn uplink(file: &UplinkFile) -> anyhow::Result<sentinel::Uplink> {
+    let anchors = match &file.anchors {
+        List::Text(text) => text.split(',').map(anchor).collect::<anyhow::Result<Vec<String>>>()?,
+        List::Items(items) => items.iter().map(|item| anchor(item)).collect::<anyhow::Result<_>>()?,
+    };
+    if !anchors.is_empty() && !sentinel::ANCHORS.contains(&anchors.len()) {
+        bail!(
+            "uplink.anchors names {}: expected 2 to 4 that do not depend on each other, or none",
+            anchors.len()
+        );
+    }
+    let longest = sentinel::INTERVAL.as_secs_f64();
+    let interval = seconds("uplink.interval", file.interval, longest)?;
+    if interval > sentinel::INTERVAL {
+        bail!("uplink.interval = {}: expected at most {longest} seconds", interval.as_secs_f64());
+    }
+    Ok(sentinel::Uplink { anchors, interval })
+}
+
+/// `host:port`, as it is dialled.
+fn anchor(text: &str) -> anyhow::Result<String> {
+    let text = text.trim();
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(port)) if port > 0 => Ok(text.to_owned()),
+        _ => bail!("uplink.anchors: {text:?}: expected host:port, such as 192.0.2.1:443"),
+    }
 }
 
 fn log_json(format: Option<&str>) -> anyhow::Result<bool> {

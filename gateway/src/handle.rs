@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::wire::{Command, MonitorInput, Outcome, Submission, Ticket};
+use fleetgate_engine::wire::{Command, MonitorInput, Outcome, Submission, Ticket, UplinkReading};
 use tokio::sync::mpsc;
 
 use crate::config::TimingDefaults;
@@ -116,6 +116,11 @@ impl Handle {
         self.monitor(input).await;
         self.monitor(MonitorInput::Mark(ticket)).await;
         waiter.outcome().await
+    }
+
+    /// What was seen of the gateway's own way out.
+    pub async fn uplink(&self, reading: UplinkReading) {
+        self.monitor(MonitorInput::Uplink(reading)).await;
     }
 
     /// The monitor's thread is to go round once. Never waits: a full queue wakes it too.

@@ -24,6 +24,7 @@ pub mod public_url;
 pub mod pulse;
 pub mod rest;
 pub mod secret_file;
+mod sentinel;
 pub mod server;
 pub mod ssh;
 pub mod store;

@@ -16,7 +16,7 @@ use fleetgate_engine::tunnel::{self, Tunnel};
 use fleetgate_engine::wire::{Command, MonitorInput, News};
 use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ use crate::store::access::FirstAdmin;
 use crate::stream::Streams;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, housekeeping, telemetry, udp};
+use crate::{clock, housekeeping, sentinel, telemetry, udp};
 
 /// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
 /// What has not ended then is cut off.
@@ -90,10 +90,18 @@ impl Server {
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
         let writer =
             Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
-        let engine =
-            Engine { config: &config, identity: &identity, store: &store, live: &live, writer: &writer };
+        let outside = Arc::new(Notify::new());
+        let engine = Engine {
+            config: &config,
+            identity: &identity,
+            store: &store,
+            live: &live,
+            writer: &writer,
+            outside: &outside,
+        };
         let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
 
+        sentinel::start(&mut tasks, config.uplink.clone(), handle.clone(), outside, stop_api.clone());
         let state = AppState::new(api::Parts {
             store: store.clone(),
             handle,
@@ -215,6 +223,7 @@ struct Engine<'a> {
     store: &'a Store,
     live: &'a Live,
     writer: &'a Writer,
+    outside: &'a Arc<Notify>,
 }
 
 impl Engine<'_> {
@@ -240,7 +249,7 @@ impl Engine<'_> {
         };
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
-        let carrier = Carrier::new(asks_in, answers_in, streams, ssh, runtime);
+        let carrier = Carrier::new(asks_in, answers_in, streams, ssh, self.outside.clone(), runtime);
         let tunnels = driver::start(tunnel, socket, driver::Inbox { commands, asks }, mouths, stop.clone())?;
         let inbox = watch::Inbox { commands: inputs, answers };
         let monitors =

@@ -17,7 +17,7 @@ use fleetgate_engine::wire::{
     Answer, Ask, AskId, Command, ConnectFailure, MonitorInput, MonitorOutput, Question, Route,
 };
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +48,8 @@ struct Roads {
     answers: mpsc::UnboundedSender<MonitorInput>,
     streams: Streams,
     ssh: SshClient,
+    /// Wakes the sentinel.
+    outside: Arc<Notify>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -57,9 +59,10 @@ impl Carrier {
         answers: mpsc::UnboundedSender<MonitorInput>,
         streams: Streams,
         ssh: SshClient,
+        outside: Arc<Notify>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, runtime }))
+        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, outside, runtime }))
     }
 
     fn carry(&self, ask: Ask) {
@@ -225,6 +228,7 @@ impl Watch {
             match self.monitor.poll_output() {
                 MonitorOutput::Ask(ask) => self.carrier.carry(ask),
                 MonitorOutput::Record(record) => records.push(record),
+                MonitorOutput::LookOutside => self.carrier.0.outside.notify_one(),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");
                     break at;

@@ -124,7 +124,7 @@ impl Desk {
         loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Record(record) => self.keep(record, t),
-                MonitorOutput::Ask(_) => panic!("there is no way to ask"),
+                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => panic!("there is no way to ask"),
                 MonitorOutput::Wait(wait, _) => {
                     self.wait = wait;
                     return;

@@ -14,7 +14,7 @@ use fleetgate_engine::wire::{
     Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event,
     EventKind, Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News,
     Question, Record, RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure,
-    SshRun, SshSpec, Timing,
+    SshRun, SshSpec, Timing, UplinkReading,
 };
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
@@ -26,6 +26,9 @@ const KEEPALIVE: Duration = Duration::from_secs(25);
 const SESSION: Duration = Duration::from_secs(120);
 /// A device that can dial again does so within this time.
 const REDIAL: Duration = Duration::from_secs(2);
+/// Between two looks at the gateway's own way out, and after one that found nothing.
+const LOOK: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// How a device really is.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +129,10 @@ impl Device {
 enum Happening {
     Answer(AskId, Answer),
     Handshake(HostId),
+    /// Somebody looks at the gateway's own way out; `again`: and goes on doing so.
+    Look {
+        again: bool,
+    },
 }
 
 /// What the store would hold.
@@ -148,12 +155,16 @@ pub struct World {
     pub asked: Vec<(Mono, Ask)>,
     /// Long simulations do not keep them.
     pub keep_asked: bool,
+    /// Whether an anchor answers; `None`: nobody looks.
+    pub outside: Option<bool>,
     /// Answers get lost between the shell and the monitor.
     pub deaf: bool,
     pub questions: u64,
     /// The most questions that were put in one second.
     pub peak: u64,
     second: (u64, u64),
+    /// That were asked for.
+    pub looks: u64,
     coming: BTreeMap<(Mono, u64), Happening>,
     order: u64,
     open: BTreeMap<AskId, HostId>,
@@ -171,10 +182,12 @@ impl World {
             kept: Kept::default(),
             asked: Vec::new(),
             keep_asked: true,
+            outside: None,
             deaf: false,
             questions: 0,
             peak: 0,
             second: (0, 0),
+            looks: 0,
             coming: BTreeMap::new(),
             order: 0,
             open: BTreeMap::new(),
@@ -199,6 +212,18 @@ impl World {
         self.devices.insert(id, device);
         self.plan(REDIAL, Happening::Handshake(id));
         id
+    }
+
+    /// From now on somebody looks at the gateway's own way out.
+    pub fn look_outside(&mut self) {
+        self.outside = Some(true);
+        self.plan(Duration::ZERO, Happening::Look { again: true });
+    }
+
+    fn look(&mut self) {
+        let Some(answers) = self.outside else { return };
+        let anchors = vec![("anchor".to_owned(), answers)];
+        self.input(MonitorInput::Uplink(UplinkReading { default_route: Some(true), anchors }));
     }
 
     pub fn change(&mut self, id: HostId, how: impl FnOnce(&mut HostSpec)) {
@@ -323,6 +348,13 @@ impl World {
                 let news = self.devices.get_mut(&id).and_then(|d| d.handshake(now));
                 news.into_iter().for_each(|news| self.input(MonitorInput::News(news)));
             }
+            Happening::Look { again } => {
+                self.look();
+                let rest = if self.outside == Some(true) { LOOK } else { LOOK_AGAIN };
+                if again {
+                    self.plan(rest, Happening::Look { again });
+                }
+            }
         }
     }
 
@@ -341,6 +373,10 @@ impl World {
             match self.monitor.poll_output() {
                 MonitorOutput::Ask(ask) => self.take_ask(ask),
                 MonitorOutput::Record(record) => self.keep(record),
+                MonitorOutput::LookOutside => {
+                    self.looks += 1;
+                    self.plan(RTT, Happening::Look { again: false });
+                }
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;
                     return;

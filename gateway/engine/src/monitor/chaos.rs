@@ -221,6 +221,7 @@ impl Bench {
             match self.monitor.poll_output() {
                 MonitorOutput::Ask(ask) => drop(self.open.insert(ask.id, ask.host)),
                 MonitorOutput::Record(record) => self.keep(record),
+                MonitorOutput::LookOutside => panic!("nobody has looked so far"),
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;
                     return;

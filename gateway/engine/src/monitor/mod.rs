@@ -31,6 +31,7 @@ pub mod profile;
 mod reach;
 mod round;
 mod schedule;
+mod sentinel;
 mod service;
 mod session;
 mod speech;
@@ -47,6 +48,7 @@ use host::Host;
 use parents::Family;
 use population::Population;
 use schedule::Agenda;
+use sentinel::Sentinel;
 use turn::{Asker, Desk, Turn};
 
 pub use turn::Figures;
@@ -86,6 +88,7 @@ pub struct Monitor {
     downtimes: BTreeMap<Id, Downtime>,
     family: Family,
     population: Population,
+    sentinel: Sentinel,
     /// Both clocks at the last call.
     last: Option<Now>,
 }
@@ -103,6 +106,7 @@ impl Monitor {
             downtimes: BTreeMap::new(),
             family: Family::default(),
             population: Population::default(),
+            sentinel: Sentinel::default(),
             last: None,
         }
     }
@@ -144,11 +148,13 @@ impl Monitor {
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
             MonitorInput::WasCutOff => self.was_cut_off(now),
+            MonitorInput::Uplink(reading) => self.see_outside(&reading, now),
             MonitorInput::Mark(ticket) => self.desk.turn(now).record(Record::Reply(ticket, Outcome::Done)),
             MonitorInput::Timeout => {}
         }
-        let step = self.population.look(now.mono);
+        let step = self.population.look(self.sentinel.fault().is_some(), now.mono);
         self.weigh(step, now);
+        self.give_up_looking(now);
         self.give_up_questions(now);
         self.run_due(now);
     }
@@ -160,7 +166,8 @@ impl Monitor {
         }
         let due = self.agenda.first().filter(|_| self.has_room());
         let lost = self.desk.asks.first_overdue();
-        self.expected = due.into_iter().chain(lost).chain(self.population.due()).min();
+        let patience = self.population.due().into_iter().chain(self.sentinel.gives_up());
+        self.expected = due.into_iter().chain(lost).chain(patience).min();
         let why = match () {
             () if self.expected.is_none() => Why::Idle,
             () if self.expected == due => Why::CheckDue,

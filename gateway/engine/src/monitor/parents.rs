@@ -30,7 +30,8 @@ const MAX_DOUBT: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {
     pub reachable: bool,
-    /// It fails, and no parent is known to have outlived that.
+    /// It fails, and no parent is known to have outlived that, or nobody has looked at the gateway's own
+    /// way out since.
     pub in_doubt: bool,
 }
 
@@ -86,6 +87,7 @@ impl Monitor {
             }
         }
         if wants {
+            self.look_outside(now);
             self.ask_parents(id, now);
         }
     }
@@ -102,14 +104,16 @@ impl Monitor {
     }
 
     fn reach(&self, host: &Host, now: Now) -> Reach {
+        let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono));
         let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
         if parents.peek().is_none() {
-            return Reach::FREE;
+            return Reach { in_doubt: uplink, ..Reach::FREE };
         }
         let there: Vec<&Host> = parents.filter(|parent| !parent.stands().blocks).collect();
         let since = host.failing_since.filter(|since| now.mono.since(*since) < MAX_DOUBT);
         let outlived = |since: Mono| there.iter().any(|parent| parent.was_there_at(since));
-        Reach { reachable: !there.is_empty(), in_doubt: since.is_some_and(|since| !outlived(since)) }
+        let in_doubt = uplink || since.is_some_and(|since| !outlived(since));
+        Reach { reachable: !there.is_empty(), in_doubt }
     }
 
     fn ask_parents(&mut self, id: HostId, now: Now) {
@@ -145,7 +149,7 @@ impl Host {
     /// Keeps since when it fails, and wants its parents asked for each failure.
     pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
         let failing = self.track.status.is_problem();
-        self.wants_parents = failing && !self.spec.parents.is_empty();
+        self.wants_parents = failing && (turn.is_watched() || !self.spec.parents.is_empty());
         if !failing {
             (self.failing_since, self.reach.in_doubt) = (None, false);
         } else if self.failing_since.is_none() {

@@ -1,10 +1,10 @@
 //! Whether it is the gateway that has lost its way, by SEMANTICS 8: many hosts that were up fall
 //! silent at once, and nobody else can be heard.
 //!
-//! Pure bookkeeping over all hosts. When a large share fails within one window, nothing counts until
-//! others have been asked: one that is heard acquits the gateway, and who fails is judged as ever. If
-//! nobody is, the gateway is taken to be cut off until the first sign of life. Knows no questions and
-//! no messages.
+//! Pure bookkeeping over all hosts. When a large share fails within one window, or the sentinel accuses
+//! the gateway, nothing counts until others have been asked: one that is heard acquits the gateway, and
+//! who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the first sign of
+//! life, or until the sentinel that said so takes it back. Knows no questions and no messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -45,8 +45,16 @@ pub enum Step {
 enum Phase {
     #[default]
     Calm,
-    Asking(Mono),
-    Lost(Mono),
+    /// `crowd`: so many fail that it would be said without the sentinel. `told`: it was said.
+    Asking {
+        since: Mono,
+        crowd: bool,
+        told: bool,
+    },
+    Lost {
+        since: Mono,
+        crowd: bool,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +68,39 @@ pub struct Population {
 impl Population {
     /// An earlier run ended cut off.
     pub fn restore_lost(&mut self, now: Mono) {
-        self.phase = Phase::Lost(now);
+        self.phase = Phase::Lost { since: now, crowd: true };
+    }
+
+    /// The sentinel sees no way out.
+    pub fn accuse(&mut self, now: Mono) -> Option<Step> {
+        if self.phase != Phase::Calm {
+            return None;
+        }
+        self.phase = Phase::Asking { since: now, crowd: false, told: false };
+        Some(Step::Ask)
+    }
+
+    /// That explains how many are silent: when it is over, they are judged.
+    pub fn explain(&mut self) {
+        if let Phase::Lost { crowd, .. } = &mut self.phase {
+            *crowd = false;
+        }
+    }
+
+    /// The sentinel sees the way out again. Who says nothing now is silent by itself, unless they are
+    /// so many that it is the gateway for all that.
+    pub fn excuse(&mut self, now: Mono) -> Option<Step> {
+        match self.phase {
+            Phase::Asking { crowd: false, told: false, .. } => {
+                self.acquit();
+                None
+            }
+            Phase::Lost { crowd, .. } if !crowd || self.count() < FEWEST => {
+                self.phase = Phase::Asking { since: now, crowd: false, told: true };
+                Some(Step::Ask)
+            }
+            _ => None,
+        }
     }
 
     /// Silence proves nothing now.
@@ -74,8 +114,8 @@ impl Population {
 
     pub fn due(&self) -> Option<Mono> {
         match self.phase {
-            Phase::Asking(since) => Some(since + PATIENCE),
-            Phase::Calm | Phase::Lost(_) => None,
+            Phase::Asking { since, .. } => Some(since + PATIENCE),
+            Phase::Calm | Phase::Lost { .. } => None,
         }
     }
 
@@ -105,14 +145,18 @@ impl Population {
             |since| member.failing_since.is_none() && member.good_at.is_some_and(|at| at > since);
         match self.phase {
             Phase::Calm if self.is_suspicious(now) => {
-                self.phase = Phase::Asking(now);
+                self.phase = Phase::Asking { since: now, crowd: true, told: false };
                 Some(Step::Ask)
             }
-            Phase::Asking(since) if heard_after(since) => {
+            Phase::Asking { since, told, .. } if heard_after(since) => {
                 self.acquit();
+                told.then_some(Step::Back)
+            }
+            Phase::Asking { since, crowd: false, told } if self.is_suspicious(now) => {
+                self.phase = Phase::Asking { since, crowd: true, told };
                 None
             }
-            Phase::Lost(since) if heard_after(since) => {
+            Phase::Lost { since, .. } if heard_after(since) => {
                 self.acquit();
                 Some(Step::Back)
             }
@@ -120,14 +164,19 @@ impl Population {
         }
     }
 
-    /// Time has passed.
-    pub fn look(&mut self, now: Mono) -> Option<Step> {
-        if self.due().is_none_or(|at| at > now) {
+    /// Time has passed. `dark`: the sentinel sees no way out.
+    pub fn look(&mut self, dark: bool, now: Mono) -> Option<Step> {
+        let Phase::Asking { since, crowd, told } = self.phase else { return None };
+        if since + PATIENCE > now {
             return None;
         }
+        if !crowd && !dark {
+            self.acquit();
+            return told.then_some(Step::Back);
+        }
         let (lost, of) = (self.failing.len(), self.count());
-        self.phase = Phase::Lost(now);
-        Some(Step::Lost { lost, of })
+        self.phase = Phase::Lost { since: now, crowd: crowd && !dark };
+        (!told).then_some(Step::Lost { lost, of })
     }
 
     fn acquit(&mut self) {
@@ -204,11 +253,51 @@ mod tests {
         let mut all = population(10);
         let steps: Vec<_> = (0..5).filter_map(|n| all.note(Id::from_i64(n), fails(10), at(10))).collect();
         assert_eq!(steps, [Step::Ask]);
-        assert_eq!(all.look(at(39)), None);
-        assert_eq!(all.look(at(40)), Some(Step::Lost { lost: 5, of: 10 }));
-        assert_eq!(all.look(at(41)), None);
+        assert_eq!(all.look(false, at(39)), None);
+        assert_eq!(all.look(false, at(40)), Some(Step::Lost { lost: 5, of: 10 }));
+        assert_eq!(all.look(false, at(41)), None);
         assert_eq!(all.note(Id::from_i64(3), well(50), at(50)), Some(Step::Back));
         assert!(!all.is_doubtful());
+    }
+
+    #[test]
+    fn a_sentinel_that_sees_no_way_out_needs_no_crowd_and_one_that_is_heard_contradicts_it() {
+        let mut all = population(2);
+        assert_eq!(all.accuse(at(10)), Some(Step::Ask));
+        assert!(all.is_doubtful());
+        assert_eq!(all.note(Id::from_i64(0), well(12), at(12)), None);
+        assert!(!all.is_doubtful(), "whatever the sentinel sees");
+
+        assert_eq!(all.accuse(at(20)), Some(Step::Ask));
+        assert_eq!(all.note(Id::from_i64(0), fails(25), at(25)), None);
+        assert_eq!(all.look(true, at(50)), Some(Step::Lost { lost: 1, of: 2 }));
+        assert_eq!(all.note(Id::from_i64(1), well(60), at(60)), Some(Step::Back));
+    }
+
+    #[test]
+    fn a_sentinel_that_sees_again_lets_those_be_judged_that_stay_silent() {
+        let mut all = population(2);
+        assert_eq!((all.accuse(at(10)), all.excuse(at(12))), (Some(Step::Ask), None));
+        assert!(!all.is_doubtful(), "one bad look");
+
+        all.accuse(at(20));
+        assert_eq!(all.look(true, at(50)), Some(Step::Lost { lost: 0, of: 2 }));
+        assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::Ask), true));
+        assert_eq!((all.look(false, at(119)), all.look(false, at(120))), (None, Some(Step::Back)));
+        assert!(!all.is_doubtful());
+    }
+
+    #[test]
+    fn a_crowd_that_falls_silent_under_a_clear_sky_is_the_gateways_until_one_is_heard() {
+        let mut all = population(10);
+        for n in 0..5 {
+            all.note(Id::from_i64(n), fails(10), at(10));
+        }
+        assert_eq!(all.look(false, at(40)), Some(Step::Lost { lost: 5, of: 10 }));
+        assert_eq!((all.excuse(at(50)), all.is_doubtful()), (None, true));
+        all.explain();
+        assert_eq!(all.excuse(at(60)), Some(Step::Ask), "it was dark in between");
+        assert_eq!(all.note(Id::from_i64(7), well(61), at(61)), Some(Step::Back));
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Desk {
     pub woke: Option<Mono>,
     /// It may be ourselves that are cut off.
     pub cut_off: bool,
+    /// Somebody looks at our own way out.
+    pub is_watched: bool,
     jitter: Jitter,
     /// Fixed by the first time that is seen.
     slots: Option<Slots>,
@@ -67,6 +69,7 @@ impl Desk {
             figures: Figures::default(),
             woke: None,
             cut_off: false,
+            is_watched: false,
             jitter: Jitter::new(seed),
             slots: None,
         }
@@ -120,6 +123,11 @@ impl Turn<'_> {
     /// Promptly, but not everything at the same moment.
     pub fn soon(&self, within: Duration) -> Mono {
         self.now.mono + within.min(MAX_RETRY).mul_f64(self.spread)
+    }
+
+    /// Whether what fails waits for a look at our own way out.
+    pub fn is_watched(&self) -> bool {
+        self.desk.is_watched
     }
 
     /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see

@@ -1,13 +1,15 @@
-//! What follows from the population's verdict: others are asked, nothing counts while the gateway may
-//! be cut off, and that is told once, for all. What fails is judged again once somebody is heard.
+//! What follows from the population's verdict, and from the sentinel's: others are asked, nothing counts
+//! while the gateway may be cut off, and that is told once, for all. What fails is judged again once
+//! somebody is heard, or the way out is seen again.
 
 use crate::id::HostId;
 use crate::time::{Now, Wall};
-use crate::wire::{EventKind, GATEWAY, HostStatus, MessageKind, Record};
+use crate::wire::{EventKind, GATEWAY, HostStatus, MessageKind, MonitorOutput, Record, UplinkReading};
 
 use super::Monitor;
 use super::alert::Notice;
 use super::population::Step;
+use super::sentinel::Sight;
 use super::speech::Subject;
 use super::voice::Said;
 
@@ -30,16 +32,64 @@ impl Monitor {
             None => {}
             Some(Step::Ask) => self.ask_witnesses(now),
             Some(Step::Lost { lost, of }) => {
-                let text = format!(
-                    "{lost} of {of} hosts that were up fell silent within a minute, and no other can be heard: \
-                     the gateway's own uplink is suspected. Nothing is told of the hosts meanwhile"
-                );
+                let text = match self.sentinel.fault() {
+                    Some(fault) => format!(
+                        "{fault}, and no host can be heard: the gateway's own uplink is lost. Nothing is told \
+                         of the hosts meanwhile"
+                    ),
+                    None => format!(
+                        "{lost} of {of} hosts that were up fell silent within a minute, and no other can be \
+                         heard: the gateway's own uplink is suspected. Nothing is told of the hosts meanwhile"
+                    ),
+                };
                 self.tell_of_gateway(HostStatus::Down, &text, now);
             }
             Some(Step::Back) => {
                 self.see_again(now);
-                self.tell_of_gateway(HostStatus::Up, "a host is heard again", now);
+                self.tell_of_gateway(HostStatus::Up, "the way out is there again", now);
             }
+        }
+    }
+
+    /// The shell has looked at the gateway's own way out.
+    pub(super) fn see_outside(&mut self, reading: &UplinkReading, now: Now) {
+        self.desk.is_watched = true;
+        let step = match self.sentinel.see(reading, now.mono) {
+            Sight::Same => None,
+            Sight::Dim => self.population.accuse(now.mono),
+            Sight::Dark => {
+                self.population.explain();
+                None
+            }
+            Sight::Clear => self.population.excuse(now.mono),
+        };
+        self.weigh(step, now);
+        self.end_doubts(now);
+    }
+
+    /// What fails may be told: a look that is newer came, or none will.
+    fn end_doubts(&mut self, now: Now) {
+        let doubted = |id: &HostId| self.hosts.get(id).is_some_and(|host| host.reach.in_doubt);
+        let doubted: Vec<HostId> = self.hosts.keys().copied().filter(doubted).collect();
+        for id in doubted {
+            self.refresh(id, now);
+        }
+    }
+
+    /// A host fails: that may be our own doing, now or still.
+    pub(super) fn look_outside(&mut self, now: Now) {
+        let accusation = self.sentinel.fault().and_then(|_| self.population.accuse(now.mono));
+        self.weigh(accusation, now);
+        if self.sentinel.wants(now.mono) {
+            self.desk.out.push_back(MonitorOutput::LookOutside);
+        }
+    }
+
+    /// The look that was asked for never came.
+    pub(super) fn give_up_looking(&mut self, now: Now) {
+        if self.sentinel.gives_up().is_some_and(|at| at <= now.mono) {
+            self.sentinel.give_up();
+            self.end_doubts(now);
         }
     }
 

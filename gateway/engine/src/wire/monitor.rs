@@ -155,9 +155,21 @@ pub enum MonitorInput {
     CancelDowntime(Id),
     /// An earlier run ended cut off. Before the hosts are restored.
     WasCutOff,
+    /// How the gateway's own way out looks. Regularly, or never.
+    Uplink(UplinkReading),
     /// Answered by a `Reply` that follows all that was before.
     Mark(Ticket),
     Timeout,
+}
+
+/// One look at the gateway's own way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UplinkReading {
+    /// `None`: that cannot be told, or there never was one.
+    pub default_route: Option<bool>,
+    /// Places outside that have nothing to do with each other or with the fleet, and whether each
+    /// answers. May be none.
+    pub anchors: Vec<(String, bool)>,
 }
 
 /// What the store remembers of a host from an earlier run; without states it is new.
@@ -174,6 +186,8 @@ pub struct HostMemory {
 pub enum MonitorOutput {
     Ask(Ask),
     Record(Record),
+    /// A look at the gateway's way out is wanted now. Only of a shell that has sent one before.
+    LookOutside,
     Wait(Option<Mono>, Why),
 }
 

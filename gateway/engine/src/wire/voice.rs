@@ -200,7 +200,9 @@ impl HeldReason {
             HeldReason::HostDown => "its host is down, which speaks for it",
             HeldReason::Unreachable => "it cannot be reached: all its parents are down",
             HeldReason::NotCurrent => "what is known is not current: the next result decides",
-            HeldReason::ParentInDoubt => "its parent may be down too: that is being asked",
+            HeldReason::ParentInDoubt => {
+                "its parent, or the gateway's own uplink, may be down too: that is being asked"
+            }
             HeldReason::Downtime => "it is in a downtime",
             HeldReason::Acknowledged => "somebody has acknowledged it",
             HeldReason::Flapping => "it changes too often to be told each time",

@@ -29,7 +29,7 @@ async fn run(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
         loop {
             match monitor.poll_output() {
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::Ask(_) => {}
+                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => {}
                 MonitorOutput::Wait(..) => break,
             }
         }

@@ -1,0 +1,133 @@
+//! The sentinel: what the gateway believes of its devices while its own way out is lost.
+
+#[path = "monitor/stories.rs"]
+#[allow(dead_code, reason = "each binary tells its own stories")]
+mod stories;
+#[path = "monitor/world.rs"]
+#[allow(dead_code, reason = "each binary uses its part of the world")]
+mod world;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{EventKind, HostSpec, HostStatus, Timing};
+use stories::*;
+use world::{Truth, World, device, with};
+
+/// Too few for a crowd, so that only the sentinel can tell.
+fn pair() -> (World, [HostId; 2]) {
+    let mut world = World::new(1);
+    let ids = [1, 2].map(|n| world.add(with(device(n), tunnel_and_ping()), Truth::well()));
+    world.look_outside();
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), Vec::<String>::new());
+    (world, ids)
+}
+
+fn cut(world: &mut World, ids: &[HostId]) {
+    world.outside = Some(false);
+    ids.iter().for_each(|id| world.set(*id, Truth::off()));
+}
+
+#[test]
+fn a_lost_way_out_is_one_message_and_no_device_is_down() {
+    let (mut world, ids) = pair();
+    cut(&mut world, &ids);
+    world.run(HOUR);
+    assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Up));
+    assert_eq!(told(&world), ["gateway up down"]);
+    assert!(world.kept.messages[0].output.starts_with("nothing outside answers (anchor)"));
+
+    world.outside = Some(true);
+    ids.iter().for_each(|id| world.set(*id, Truth::well()));
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["gateway up down", "gateway down up"]);
+    assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Up));
+}
+
+#[test]
+fn what_died_meanwhile_is_told_after_the_way_is_back() {
+    let (mut world, ids) = pair();
+    cut(&mut world, &ids);
+    world.run(HOUR);
+    world.outside = Some(true);
+    world.set(ids[0], Truth::well());
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["gateway up down", "gateway down up", "cam-2 up down"]);
+}
+
+#[test]
+fn when_nobody_comes_back_all_are_judged_once_the_way_is_seen_again() {
+    let (mut world, ids) = pair();
+    cut(&mut world, &ids);
+    world.run(HOUR);
+    world.outside = Some(true);
+    world.run(20 * MINUTE);
+    let mut told = told(&world);
+    told[2..].sort();
+    assert_eq!(told, ["gateway up down", "gateway down up", "cam-1 up down", "cam-2 up down"]);
+}
+
+#[test]
+fn an_anchor_that_is_gone_is_nothing_while_devices_are_heard() {
+    let (mut world, ids) = pair();
+    world.outside = Some(false);
+    world.run(HOUR);
+    assert_eq!(told(&world), Vec::<String>::new());
+    world.set(ids[0], Truth::off());
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 up down"], "the other one is heard");
+}
+
+#[test]
+fn one_bad_look_changes_nothing() {
+    let (mut world, _) = pair();
+    world.outside = Some(false);
+    world.run(SECOND);
+    world.outside = Some(true);
+    world.run(10 * MINUTE);
+    let uplink = |kind: &EventKind| matches!(kind, EventKind::UplinkLost | EventKind::UplinkBack);
+    assert!(!world.kept.events.iter().any(|e| uplink(&e.kind)));
+}
+
+#[test]
+fn a_device_that_is_hard_at_once_is_told_after_a_look_that_is_newer() {
+    let hasty = Timing { attempts: 1, ..Timing::DEFAULT };
+    let mut world = World::new(1);
+    let id = world.add(HostSpec { timing: hasty, ..with(device(1), tunnel_and_ping()) }, Truth::well());
+    world.look_outside();
+    world.run(10 * MINUTE);
+    world.set(id, Truth::off());
+    while status(&world, id) != HostStatus::Down {
+        world.run(world::RTT / 3);
+    }
+    assert_eq!((told(&world).len(), world.looks), (0, 1), "the look is under way");
+    world.run(SECOND);
+    assert_eq!(told(&world), ["cam-1 up down"]);
+}
+
+#[test]
+fn a_look_that_never_comes_holds_nothing_for_ever() {
+    let hasty = Timing { attempts: 1, ..Timing::DEFAULT };
+    let mut world = World::new(1);
+    let id = world.add(HostSpec { timing: hasty, ..with(device(1), tunnel_and_ping()) }, Truth::well());
+    world.look_outside();
+    world.run(10 * MINUTE);
+    // Whoever looked has ended.
+    world.outside = None;
+    world.set(id, Truth::off());
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 up down"]);
+}
+
+#[test]
+fn a_restart_while_the_way_is_lost_repeats_nothing() {
+    let (mut world, ids) = pair();
+    cut(&mut world, &ids);
+    world.run(HOUR);
+    world.restart(MINUTE);
+    world.run(HOUR);
+    assert_eq!(told(&world), ["gateway up down"]);
+    world.outside = Some(true);
+    ids.iter().for_each(|id| world.set(*id, Truth::well()));
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["gateway up down", "gateway down up"]);
+}
