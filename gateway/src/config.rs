@@ -3,6 +3,7 @@
 //! serde stays here; what leaves is checked (addresses parsed, paths resolved, prefixes sane).
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     pub pool_v4: Ipv4Net,
     pub pool_v6: Ipv6Net,
+    /// Where devices send their results to, on the gateway's inner addresses.
+    pub results_port: Option<NonZeroU16>,
     /// Seconds of the keepalive in the configurations that devices get.
     pub keepalive: u16,
     pub timing: TimingDefaults,
@@ -121,6 +124,7 @@ struct File {
     pool_v4: Option<String>,
     pool_v6: Option<String>,
     keepalive: Option<u16>,
+    tunnel: TunnelFile,
     log: Option<String>,
     trusted_proxies: List,
     checks: ChecksFile,
@@ -131,6 +135,12 @@ struct File {
     heartbeat: Option<HeartbeatFile>,
     uplink: UplinkFile,
     log_filter: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TunnelFile {
+    results_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -212,6 +222,8 @@ const DEFAULT_API: &str = "127.0.0.1:8080";
 /// Outside 100.64/10, which LTE carriers use; room for 262,000 devices.
 const DEFAULT_POOL_V4: &str = "172.24.0.0/14";
 const DEFAULT_POOL_V6: &str = "fd72:6c65:6574::/64";
+/// So that a script on a device names no port. The socket is in our own process: no privilege is needed.
+const DEFAULT_RESULTS_PORT: u16 = 80;
 /// The longest interval that makes sense to ask for.
 const LONGEST: f64 = 7.0 * 86_400.0;
 
@@ -255,6 +267,7 @@ impl Config {
             tls,
             pool_v4: pool::v4(raw.pool_v4.as_deref().unwrap_or(DEFAULT_POOL_V4))?,
             pool_v6: pool::v6(raw.pool_v6.as_deref().unwrap_or(DEFAULT_POOL_V6))?,
+            results_port: NonZeroU16::new(raw.tunnel.results_port.unwrap_or(DEFAULT_RESULTS_PORT)),
             keepalive: raw.keepalive.unwrap_or(25),
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
@@ -273,7 +286,7 @@ impl Config {
 
     /// What differs in `other` of what is read at the start only.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 16] {
+        let facts = |c: &Config| -> [(&'static str, String); 17] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -283,6 +296,7 @@ impl Config {
                 ("public_url (mails have it already)", shown(&c.public_url)),
                 ("pool_v4", shown(&c.pool_v4)),
                 ("pool_v6", shown(&c.pool_v6)),
+                ("tunnel.results_port", shown(&c.results_port)),
                 ("keepalive", shown(&c.keepalive)),
                 ("checks", shown(&c.timing)),
                 ("ssh.idle", shown(&c.ssh_idle)),

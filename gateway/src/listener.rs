@@ -1,4 +1,4 @@
-//! The doors of the API: TCP, TLS and the Unix socket.
+//! The doors of the API: TCP, TLS and the Unix socket; and the one inside the tunnels.
 //!
 //! Promises that nobody who is slow, silent or many keeps others out for ever, and that a stop takes
 //! no longer than [`Limits::grace`]: a request head has to come within [`Limits::head`], a TLS
@@ -7,6 +7,7 @@
 
 mod crowd;
 mod tls;
+mod tunnels;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ use crate::notify::{Office, Settings};
 use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
-use crate::stream::Streams;
+use crate::stream::{Arrival, Streams};
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
 use crate::{clock, housekeeping, sentinel, telemetry, udp};
@@ -99,7 +99,7 @@ impl Server {
             writer: &writer,
             outside: &outside,
         };
-        let threads = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
+        let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
 
         sentinel::start(&mut tasks, config.uplink.clone(), handle.clone(), outside, stop_api.clone());
         let state = AppState::new(api::Parts {
@@ -125,7 +125,7 @@ impl Server {
         };
         heartbeat::start(&mut tasks, organs, state.office.listen(), stop_api.clone())?;
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
-        let doors = serve(&state, sockets.api, sockets.local, stop_api.clone())?;
+        let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
         // Last: a login that is made by a start which then fails would never be shown.
         let first_admin = store.ensure_first_admin(clock::wall()).await?;
         Ok(Server {
@@ -233,10 +233,10 @@ impl Engine<'_> {
         commands: mpsc::Receiver<Command>,
         inputs: mpsc::Receiver<MonitorInput>,
         stop: CancellationToken,
-    ) -> anyhow::Result<Vec<JoinHandle<()>>> {
+    ) -> anyhow::Result<(Vec<JoinHandle<()>>, mpsc::Receiver<Arrival>)> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
-        let streams = Streams::new(asks_in.clone());
+        let (streams, arrivals) = Streams::new(asks_in.clone());
         let monitor = self.monitor().await?;
         let tunnel = self.tunnel().await?;
         asks_in.send(Command::DialAll).context("the queue is new")?;
@@ -254,7 +254,7 @@ impl Engine<'_> {
         let inbox = watch::Inbox { commands: inputs, answers };
         let monitors =
             watch::start(monitor, inbox, carrier, self.writer.clone(), self.live.pulse().clone(), stop)?;
-        Ok(vec![monitors, tunnels])
+        Ok((vec![monitors, tunnels], arrivals))
     }
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {
@@ -273,7 +273,11 @@ impl Engine<'_> {
     }
 
     async fn tunnel(&self) -> anyhow::Result<Tunnel<BoringNoise>> {
-        let config = tunnel::Config { pool_v4: self.config.pool_v4, pool_v6: self.config.pool_v6 };
+        let config = tunnel::Config {
+            pool_v4: self.config.pool_v4,
+            pool_v6: self.config.pool_v6,
+            results_port: self.config.results_port,
+        };
         let noise = BoringNoise::new(&self.identity.wireguard, seed()?);
         let mut tunnel = Tunnel::new(config, noise, seed()?);
         tunnel.restore(self.store.all_peers().await?, clock::now());
@@ -307,16 +311,19 @@ fn seed() -> anyhow::Result<[u8; 32]> {
     Ok(seed)
 }
 
-/// The doors of the API, open.
+/// The doors of the API and the one inside the tunnels, open.
 fn serve(
     state: &AppState,
     tcp: TcpListener,
     local: UnixListener,
+    arrivals: mpsc::Receiver<Arrival>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
+    let inside = House::new(api::inside::router(state.clone()), Limits::default(), stop.clone());
     let house = House::new(api::router(state.clone()), Limits::default(), stop);
     let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
     let mut doors = JoinSet::new();
+    doors.spawn(inside.serve_tunnels(arrivals));
     doors.spawn(house.clone().serve_local(local));
     doors.spawn(house.serve_tcp(tcp, tls, state.config.trusted_proxies.clone()));
     Ok(doors)

@@ -1,4 +1,4 @@
-//! A TCP connection through a tunnel, as tokio knows streams.
+//! A TCP connection through a tunnel, as tokio knows streams; the gateway opened it, or a device.
 //!
 //! The bytes live in the engine's in-process stack; this end keeps to the window that it granted,
 //! so that neither side can be flooded.
@@ -29,11 +29,24 @@ struct Inner {
     next: AtomicU64,
     open: Mutex<HashMap<StreamId, UnboundedSender<StreamOutput>>>,
     tunnel: UnboundedSender<Command>,
+    arrivals: mpsc::Sender<Arrival>,
 }
 
+/// A connection that a device opened; the tunnel vouches for who it is.
+pub struct Arrival {
+    pub peer: PeerId,
+    pub stream: TunnelStream,
+}
+
+/// Arrivals that wait to be served: as many as the engine lets in.
+const ARRIVALS: usize = 512;
+
 impl Streams {
-    pub fn new(tunnel: UnboundedSender<Command>) -> Self {
-        Streams(Arc::new(Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel }))
+    /// Where nobody takes the receiver, who arrives is sent away.
+    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<Arrival>) {
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, arrivals };
+        (Streams(Arc::new(inner)), arrived)
     }
 
     /// Dials `to` through the tunnel of `peer`.
@@ -46,23 +59,25 @@ impl Streams {
         to: SocketAddr,
         timeout: Duration,
     ) -> Result<TunnelStream, ConnectFailure> {
-        let id = StreamId(self.0.next.fetch_add(1, Ordering::Relaxed));
-        let (sender, words) = mpsc::unbounded_channel();
-        self.open().insert(id, sender);
-        let mut stream = TunnelStream {
-            id,
-            streams: self.clone(),
-            words,
-            state: State::default(),
-            halves: Arc::default(),
-        };
+        let mut stream = self.stream(StreamId(self.0.next.fetch_add(1, Ordering::Relaxed)));
         stream.say(StreamInput::Open { peer, to, timeout });
         let connected = tokio::time::timeout(timeout + OPEN_GRACE, stream.connected()).await;
         connected.unwrap_or(Err(ConnectFailure::Timeout)).map(|()| stream)
     }
 
+    fn stream(&self, id: StreamId) -> TunnelStream {
+        let (sender, words) = mpsc::unbounded_channel();
+        self.open().insert(id, sender);
+        TunnelStream { id, streams: self.clone(), words, state: State::default(), halves: Arc::default() }
+    }
+
     /// Called by the tunnel thread.
     pub fn deliver(&self, id: StreamId, word: StreamOutput) {
+        if let StreamOutput::Accepted { peer, .. } = word {
+            let arrival = Arrival { peer, stream: self.stream(id) };
+            // One that finds no place is dropped, which ends the connection.
+            return drop(self.0.arrivals.try_send(arrival));
+        }
         let last = matches!(word, StreamOutput::Closed(_));
         let mut open = self.open();
         if let Some(stream) = open.get(&id) {
@@ -131,7 +146,7 @@ impl TunnelStream {
                     return Err(reason.unwrap_or(ConnectFailure::Reset));
                 }
                 Some(StreamOutput::Writable(more)) => self.state.writable += more,
-                Some(StreamOutput::Data(_) | StreamOutput::Finished) => {}
+                Some(StreamOutput::Accepted { .. } | StreamOutput::Data(_) | StreamOutput::Finished) => {}
                 None => return Err(ConnectFailure::NoTunnel),
             }
         }
@@ -160,7 +175,7 @@ impl TunnelStream {
 impl State {
     fn apply(&mut self, word: StreamOutput) {
         match word {
-            StreamOutput::Connected => {}
+            StreamOutput::Accepted { .. } | StreamOutput::Connected => {}
             StreamOutput::Writable(more) => self.writable += more,
             StreamOutput::Data(bytes) if self.read == self.data.len() => {
                 self.data = bytes;

@@ -115,6 +115,7 @@ pub fn pool() -> Config {
     Config {
         pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
         pool_v6: "fd72:6c65:6574::/64".parse().expect("a prefix"),
+        results_port: None,
     }
 }
 

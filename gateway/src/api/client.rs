@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::{HeaderMap, request::Parts};
+use fleetgate_engine::id::PeerId;
 use tokio::net::UnixStream;
 
 use super::AppState;
@@ -18,6 +19,8 @@ pub enum Client {
         uid: u32,
     },
     Remote(SocketAddr),
+    /// Through its own tunnel, which vouches for it.
+    Device(PeerId),
 }
 
 /// Where the kernel would not say; no process of ours has it.
@@ -41,6 +44,7 @@ impl Client {
         match self {
             Client::Local { .. } => true,
             Client::Remote(address) => address.ip().to_canonical().is_loopback(),
+            Client::Device(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
 use tokio::sync::Semaphore;
 
@@ -21,6 +22,12 @@ const LOGIN_BY_SOURCE: Rate = Rate { burst: 10, refill: Duration::from_secs(10) 
 const LOGIN_BY_USER: Rate = Rate { burst: 30, refill: Duration::from_secs(5) };
 /// Refused enrolments: a script tries again at most every few seconds.
 const ENROL_BY_SOURCE: Rate = Rate { burst: 30, refill: Duration::from_secs(2) };
+/// What a device sends through its tunnel: three dozen services every 20 s, after a burst of what it
+/// kept while it was cut off.
+const RESULTS_BY_DEVICE: Rate = Rate { burst: 120, refill: Duration::from_millis(500) };
+/// Results for hosts that are not its own, as the audit has them: a mistaken script is seen, and a
+/// hostile device writes 15 kB a day.
+const STRAYS_BY_DEVICE: Rate = Rate { burst: 5, refill: Duration::from_secs(1_800) };
 /// Pairs of account and source that are remembered for having logged in, 100 bytes each. A user has
 /// a handful, so that this is enough for a thousand of them.
 const MAX_KNOWN: usize = 10_000;
@@ -32,6 +39,8 @@ pub struct Guards {
     login_by_user: Throttle<String>,
     known: Mutex<HashMap<(String, IpAddr), Mono>>,
     enrol_by_source: Throttle<IpAddr>,
+    results_by_device: Throttle<HostId>,
+    strays_by_device: Throttle<HostId>,
     hashing: Semaphore,
     pub refusals: Refusals,
 }
@@ -43,6 +52,8 @@ impl Default for Guards {
             login_by_user: Throttle::new(LOGIN_BY_USER),
             known: Mutex::default(),
             enrol_by_source: Throttle::new(ENROL_BY_SOURCE),
+            results_by_device: Throttle::new(RESULTS_BY_DEVICE),
+            strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             refusals: Refusals::default(),
         }
@@ -50,6 +61,19 @@ impl Default for Guards {
 }
 
 impl Guards {
+    /// Takes one result of a device that sends its own.
+    ///
+    /// # Errors
+    /// 429 after too many.
+    pub fn result(&self, device: HostId, now: Mono) -> Result<(), Problem> {
+        self.results_by_device.take(&device, now).map_err(|wait| too_many("results", wait))
+    }
+
+    /// Whether one more attempt of this device on another host is to be written.
+    pub fn stray_is_written(&self, device: HostId, now: Mono) -> bool {
+        self.strays_by_device.take(&device, now).is_ok()
+    }
+
     /// Takes an attempt to log in; [`Guards::logged_in`] gives it back. A source from which somebody
     /// logged in to this account before has its own allowance alone, whatever strangers do.
     ///

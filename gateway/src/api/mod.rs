@@ -26,6 +26,7 @@ mod host_settings;
 mod hosts;
 mod idempotency;
 pub(crate) mod ids;
+pub mod inside;
 mod manager;
 pub mod model;
 mod notifications;

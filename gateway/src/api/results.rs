@@ -38,12 +38,7 @@ async fn of_host(
     let mut conn = app.store.reader().await?;
     let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
     drop(conn);
-    if let Some(ignored) = submit(&app, id, None, new).await? {
-        return Ok(ignored);
-    }
-    let mut conn = app.store.reader().await?;
-    let state = hosts::wire(&app, load(&mut conn, Named::Id(id)).await?);
-    Ok((StatusCode::ACCEPTED, Json(Submitted { host: Some(state), ..Submitted::default() })))
+    take(&app, id, None, new).await
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/results",
@@ -59,12 +54,39 @@ async fn of_service(
     Body(new): Body<NewResult>,
 ) -> Result<(StatusCode, Json<Submitted>), Problem> {
     let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
+    let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
+    drop(conn);
+    take(&app, id, Some(service), new).await
+}
+
+/// What a result is answered with.
+pub(super) type Answer = Result<(StatusCode, Json<Submitted>), Problem>;
+
+/// A result of a host (`None`) or of a service of it, whoever is allowed to send it.
+pub(super) async fn take(app: &AppState, host: HostId, service: Option<String>, new: NewResult) -> Answer {
+    match service {
+        None => take_of_host(app, host, new).await,
+        Some(service) => take_of_service(app, host, service, new).await,
+    }
+}
+
+async fn take_of_host(app: &AppState, id: HostId, new: NewResult) -> Answer {
+    if let Some(ignored) = submit(app, id, None, new).await? {
+        return Ok(ignored);
+    }
+    let mut conn = app.store.reader().await?;
+    let state = hosts::wire(app, load(&mut conn, Named::Id(id)).await?);
+    Ok((StatusCode::ACCEPTED, Json(Submitted { host: Some(state), ..Submitted::default() })))
+}
+
+async fn take_of_service(app: &AppState, id: HostId, service: String, new: NewResult) -> Answer {
+    let mut conn = app.store.reader().await?;
+    let spec = load_spec(app, &mut conn, Named::Id(id)).await?;
     drop(conn);
     if !spec.services.iter().any(|s| s.name == service) {
         return Err(unknown_service(&spec, &service));
     }
-    if let Some(ignored) = submit(&app, spec.id, Some(service.clone()), new).await? {
+    if let Some(ignored) = submit(app, id, Some(service.clone()), new).await? {
         return Ok(ignored);
     }
     let mut conn = app.store.reader().await?;

@@ -57,13 +57,14 @@ impl Lab {
         let pools = Config {
             pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
             pool_v6: "fd72::/64".parse().expect("a prefix"),
+            results_port: None,
         };
         let tunnel = Tunnel::new(pools, BoringNoise::new(&key, [1; 32]), [2; 32]);
         let (asks, asked) = mpsc::unbounded_channel();
         let (commands_open, commands) = mpsc::channel(1);
         let (answer, answers) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
-        let streams = Streams::new(asks.clone());
+        let (streams, _) = Streams::new(asks.clone());
         let mouths = Mouths {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),

@@ -106,7 +106,7 @@ impl Thread {
         let address = socket.local_addr()?;
         let (commands_in, commands) = mpsc::channel(1);
         let (asks_in, asks) = mpsc::unbounded_channel();
-        let streams = Streams::new(asks_in.clone());
+        let (streams, _) = Streams::new(asks_in.clone());
         let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams };
         let stop = CancellationToken::new();
         let thread = driver::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())

@@ -48,6 +48,7 @@ fn config() -> Config {
     Config {
         pool_v4: "172.24.0.0/14".parse().expect("a network"),
         pool_v6: "fd00:1::/64".parse().expect("a network"),
+        results_port: None,
     }
 }
 
@@ -572,7 +573,7 @@ impl World {
             match output {
                 StreamOutput::Data(data) => heard.extend(data),
                 StreamOutput::Finished | StreamOutput::Closed(_) => ends.push(output),
-                StreamOutput::Connected | StreamOutput::Writable(_) => {}
+                StreamOutput::Accepted { .. } | StreamOutput::Connected | StreamOutput::Writable(_) => {}
             }
         }
         assert!(heard == said, "{peer} says everything back");

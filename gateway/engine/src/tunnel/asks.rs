@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Tunnel;
 use super::conn::{Purpose, Report};
+use super::door::Census;
 use super::flows::{Echo, Goal, Want};
 use super::peers::Slot;
 use super::session::Noise;
@@ -15,7 +16,7 @@ use crate::wire::{
     StreamOutput,
 };
 
-/// TCP connections of all peers together: 4,096 streams would hold 256 MB.
+/// TCP connections to all peers together: 4,096 streams would hold 256 MB.
 const MAX_CONNECTIONS: usize = 4_096;
 
 impl<N: Noise> Tunnel<N> {
@@ -110,7 +111,7 @@ impl<N: Noise> Tunnel<N> {
 
     fn connect(&mut self, slot: Slot, purpose: Purpose, to: SocketAddr, want: &Want) {
         let (config, now) = (self.config, self.now.mono);
-        let full = self.connections >= MAX_CONNECTIONS;
+        let full = self.connections - self.accepted >= MAX_CONNECTIONS;
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let live = peer.live();
         let stack = live.stack.get_or_insert_with(|| Box::new(Stack::new(config, &mut self.random, now)));
@@ -209,14 +210,14 @@ impl<N: Noise> Tunnel<N> {
         if self.take_waiting_stream(slot, id, &input) {
             return self.report(Purpose::Stream(id).failed(None));
         }
-        let mut reports = Vec::new();
+        let (now, mut reports) = (self.now.mono, Vec::new());
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
             match input {
                 StreamInput::Open { .. } => {}
                 StreamInput::Send(bytes) => stack.send(id, &bytes, &mut reports),
                 StreamInput::Taken(count) => stack.taken(id, count),
                 StreamInput::Finish => stack.finish(id, &mut reports),
-                StreamInput::Abort => stack.abort(id, &mut reports),
+                StreamInput::Abort => stack.let_go(id, now, &mut reports),
             }
         }
         reports.into_iter().for_each(|report| self.report(report));
@@ -248,6 +249,7 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn report(&mut self, report: Report) {
         match report {
             Report::Answer(ask, answer) => self.out.push_back(Output::Answer(ask, answer)),
+            Report::Accepted(id, from) => self.accepted(id, from),
             Report::Stream(id, output) => {
                 if matches!(output, StreamOutput::Closed(_)) {
                     self.streams.remove(&id);
@@ -273,11 +275,12 @@ impl<N: Noise> Tunnel<N> {
         let Some(slot) = self.ready.pop_front() else { return false };
         let (mut packets, mut reports) = (Vec::new(), Vec::new());
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
-            let before = stack.connections();
+            let before = Census::of(stack);
             stack.ready = false;
             stack.poll(self.now.mono, &mut reports);
             packets.extend(std::iter::from_fn(|| stack.take_packet()));
-            self.connections -= before - stack.connections();
+            let after = Census::of(stack);
+            self.recount(before, after);
         }
         reports.into_iter().for_each(|report| self.report(report));
         self.send_segments(slot, packets);
@@ -299,8 +302,9 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn fail_connections(&mut self, slot: Slot, failure: &ConnectFailure) {
         let mut reports = Vec::new();
         if let Some(stack) = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()) {
-            self.connections -= stack.connections();
+            let before = Census::of(stack);
             stack.fail_all(failure, &mut reports);
+            self.recount(before, Census::default());
         }
         reports.into_iter().for_each(|report| self.report(report));
     }

@@ -56,6 +56,7 @@ impl<N: Noise> Tunnel<N> {
         if rekeyed {
             peer.start_over();
         }
+        peer.kind = spec.kind;
         peer.keys = spec.keys.into();
         peer.addresses = spec.addresses.into();
         peer.networks = spec.networks.into();

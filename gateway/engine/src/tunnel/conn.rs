@@ -1,4 +1,5 @@
-//! One TCP connection of a peer's stack: a connect probe, or a byte stream with back pressure.
+//! One TCP connection of a peer's stack: a connect probe, or a byte stream with back pressure that
+//! either side opened.
 //!
 //! Watches its socket and reports each change once; whose packets these are it does not know.
 
@@ -13,12 +14,19 @@ use super::undelivered::Undelivered;
 use crate::time::Mono;
 use crate::wire::{Answer, AskId, ConnectFailure, STREAM_WINDOW, StreamId, StreamOutput};
 
-/// Socket buffers of a stream, each way: enough for SSH over a second of delay, and 256 kept
-/// sessions stay under 20 MB.
-const STREAM_BUFFER: usize = STREAM_WINDOW / 2;
-
 /// A connect probe carries nothing; what the server says first is thrown away.
 const PROBE_BUFFER: usize = 1_024;
+
+/// Bytes in flight each way of a stream that a device opened: a result is some hundred bytes, and 512
+/// of these take 4 MB.
+const ACCEPTED_WINDOW: usize = 8 * 1_024;
+
+/// A device that has not answered by then, over whatever link, does not mean it.
+const HALF_OPEN: Duration = Duration::from_secs(10);
+
+/// After which a stream that a device opened ends, idle or not: the largest result takes 8 s over the
+/// slowest telephone line, and the disk a second.
+const ACCEPTED_LIFE: Duration = Duration::from_secs(30);
 
 /// Unacknowledged data for so long ends a stream.
 const SEND_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
@@ -35,23 +43,48 @@ pub enum Purpose {
     /// Answers as soon as the connection stands, then closes it.
     Probe(AskId),
     Stream(StreamId),
+    /// A stream that the peer opened; told of as soon as it stands.
+    Accepted(StreamId),
 }
 
 #[derive(Debug)]
 pub enum Report {
     Answer(AskId, Answer),
     Stream(StreamId, StreamOutput),
+    /// From this address of the peer.
+    Accepted(StreamId, SocketAddr),
 }
 
 impl Purpose {
     /// How this ends when it comes to nothing.
     pub fn failed(self, failure: Option<ConnectFailure>) -> Report {
         match self {
-            Purpose::Stream(id) => Report::Stream(id, StreamOutput::Closed(failure)),
+            Purpose::Stream(id) | Purpose::Accepted(id) => Report::Stream(id, StreamOutput::Closed(failure)),
             Purpose::Probe(ask) => {
                 Report::Answer(ask, Answer::Connect(Err(failure.unwrap_or(ConnectFailure::Reset))))
             }
         }
+    }
+
+    fn stream(self) -> Option<StreamId> {
+        match self {
+            Purpose::Probe(_) => None,
+            Purpose::Stream(id) | Purpose::Accepted(id) => Some(id),
+        }
+    }
+
+    /// Bytes that may be on their way between the socket and the application, each way.
+    fn window(self) -> usize {
+        match self {
+            Purpose::Probe(_) => 2 * PROBE_BUFFER,
+            Purpose::Stream(_) => STREAM_WINDOW,
+            Purpose::Accepted(_) => ACCEPTED_WINDOW,
+        }
+    }
+
+    /// Half of them wait in the socket.
+    fn buffer(self) -> usize {
+        self.window() / 2
     }
 }
 
@@ -74,6 +107,8 @@ pub struct Conn {
     pub remote: SocketAddr,
     started: Mono,
     phase: Phase,
+    /// When it ends, whatever goes on.
+    ends: Option<Mono>,
     /// Sequence number of our SYN, as it went out.
     seq: Option<[u8; 4]>,
     /// Why it cannot be opened, as a router says.
@@ -92,10 +127,7 @@ pub struct Conn {
 }
 
 fn tcp_socket(purpose: Purpose) -> Socket<'static> {
-    let size = match purpose {
-        Purpose::Probe(_) => PROBE_BUFFER,
-        Purpose::Stream(_) => STREAM_BUFFER,
-    };
+    let size = purpose.buffer();
     let mut socket = Socket::new(SocketBuffer::new(vec![0; size]), SocketBuffer::new(vec![0; size]));
     socket.set_nagle_enabled(false);
     socket
@@ -115,13 +147,37 @@ impl Conn {
         socket
             .connect(context, remote, local)
             .map_err(|error| ConnectFailure::Unreachable(error.to_string()))?;
-        Ok(Conn {
-            handle: sockets.add(socket),
+        Ok(Conn::new(sockets.add(socket), purpose, (local, remote), (now, deadline)))
+    }
+
+    /// Waits for the SYN of `remote`, which is to be handed in next. `None` where nothing can listen.
+    pub fn listen(
+        id: StreamId,
+        (local, remote): (SocketAddr, SocketAddr),
+        now: Mono,
+        sockets: &mut SocketSet<'static>,
+    ) -> Option<Self> {
+        let purpose = Purpose::Accepted(id);
+        let mut socket = tcp_socket(purpose);
+        socket.listen(local).ok()?;
+        let conn = Conn::new(sockets.add(socket), purpose, (local, remote), (now, now + HALF_OPEN));
+        Some(Conn { ends: Some(now + ACCEPTED_LIFE), ..conn })
+    }
+
+    fn new(
+        handle: SocketHandle,
+        purpose: Purpose,
+        (local, remote): (SocketAddr, SocketAddr),
+        (now, deadline): (Mono, Mono),
+    ) -> Self {
+        Conn {
+            handle,
             purpose,
             local,
             remote,
             started: now,
             phase: Phase::Opening { until: deadline },
+            ends: None,
             seq: None,
             undelivered: None,
             credit: 0,
@@ -130,11 +186,16 @@ impl Conn {
             finished: false,
             reset_seen: false,
             waited: false,
-        })
+        }
     }
 
     pub fn is_stream(&self, id: StreamId) -> bool {
-        self.purpose == Purpose::Stream(id)
+        self.purpose.stream() == Some(id)
+    }
+
+    /// Whether the peer opened it.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self.purpose, Purpose::Accepted(_))
     }
 
     fn socket<'a>(&self, sockets: &'a mut SocketSet<'static>) -> &'a mut Socket<'static> {
@@ -145,6 +206,9 @@ impl Conn {
     pub fn expire(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
         match self.phase {
             Phase::Opening { until } if now >= until => {
+                self.abort(Some(ConnectFailure::Timeout), sockets, reports);
+            }
+            Phase::Open if self.ends.is_some_and(|end| now >= end) => {
                 self.abort(Some(ConnectFailure::Timeout), sockets, reports);
             }
             Phase::Ended { until } if now >= until => self.give_up(sockets),
@@ -182,7 +246,9 @@ impl Conn {
             return self.abort(Some(ConnectFailure::Unreachable(reason.into())), sockets, reports);
         }
         match self.socket(sockets).state() {
-            State::SynSent | State::SynReceived => {}
+            // The peer took its SYN back; another one would be another connection.
+            State::Listen if self.reset_seen => self.abort(Some(ConnectFailure::Reset), sockets, reports),
+            State::Listen | State::SynSent | State::SynReceived => {}
             State::Closed => {
                 let failure = if self.reset_seen { ConnectFailure::Refused } else { ConnectFailure::Timeout };
                 self.end(Some(failure), now, reports);
@@ -199,17 +265,29 @@ impl Conn {
                 reports.push(Report::Answer(ask, Answer::Connect(Ok(now.since(self.started)))));
                 self.phase = Phase::Ended { until: now + LINGER };
             }
+            // A SYN that does not check out leaves its socket to the next one.
+            Purpose::Accepted(_) if socket.remote_endpoint() != Some(self.remote.into()) => {
+                self.abort(Some(ConnectFailure::Reset), sockets, reports);
+            }
             Purpose::Stream(id) => {
-                socket.set_timeout(Some(SEND_TIMEOUT));
                 reports.push(Report::Stream(id, StreamOutput::Connected));
-                self.phase = Phase::Open;
-                self.advance_open(now, sockets, reports);
+                self.flow(now, sockets, reports);
+            }
+            Purpose::Accepted(id) => {
+                reports.push(Report::Accepted(id, self.remote));
+                self.flow(now, sockets, reports);
             }
         }
     }
 
+    fn flow(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        self.socket(sockets).set_timeout(Some(SEND_TIMEOUT));
+        self.phase = Phase::Open;
+        self.advance_open(now, sockets, reports);
+    }
+
     fn advance_open(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
-        let Purpose::Stream(id) = self.purpose else { return };
+        let Some(id) = self.purpose.stream() else { return };
         let socket = self.socket(sockets);
         self.deliver(id, socket, reports);
         self.notice_end(id, socket, reports);
@@ -223,8 +301,9 @@ impl Conn {
 
     /// Hands over what came, as long as the reader keeps up.
     fn deliver(&mut self, id: StreamId, socket: &mut Socket<'_>, reports: &mut Vec<Report>) {
-        while self.untaken < STREAM_WINDOW && socket.can_recv() {
-            let room = STREAM_WINDOW - self.untaken;
+        let window = self.purpose.window();
+        while self.untaken < window && socket.can_recv() {
+            let room = window - self.untaken;
             let take = |bytes: &mut [u8]| {
                 let count = bytes.len().min(room);
                 (count, bytes[..count].to_vec())
@@ -250,8 +329,9 @@ impl Conn {
         if self.finished || !socket.may_send() {
             return;
         }
-        let fresh = STREAM_BUFFER - socket.send_queue() - self.credit;
-        if fresh >= STREAM_BUFFER / 4 || fresh > 0 && socket.send_queue() == 0 {
+        let buffer = self.purpose.buffer();
+        let fresh = buffer - socket.send_queue() - self.credit;
+        if fresh >= buffer / 4 || fresh > 0 && socket.send_queue() == 0 {
             self.credit += fresh;
             reports.push(Report::Stream(id, StreamOutput::Writable(fresh)));
         }
@@ -280,6 +360,14 @@ impl Conn {
         self.socket(sockets).abort();
         if !matches!(self.phase, Phase::Ended { .. }) {
             self.end(failure, Mono::ZERO, reports);
+        }
+    }
+
+    /// The application is gone. What it had finished saying is still delivered.
+    pub fn let_go(&mut self, now: Mono, sockets: &mut SocketSet<'static>, reports: &mut Vec<Report>) {
+        match self.phase {
+            Phase::Open if self.finished => self.end(None, now, reports),
+            _ => self.abort(None, sockets, reports),
         }
     }
 
@@ -325,7 +413,7 @@ impl Conn {
     pub fn due(&self) -> Option<Mono> {
         match self.phase {
             Phase::Opening { until } => Some(until),
-            Phase::Open => None,
+            Phase::Open => self.ends,
             Phase::Ended { until } => Some(until),
         }
     }
@@ -372,6 +460,13 @@ pub fn ports(packet: &Parsed<'_>) -> Option<(u16, u16)> {
     }
     let port = |at: usize| u16::from_be_bytes([packet.payload[at], packet.payload[at + 1]]);
     Some((port(0), port(2)))
+}
+
+/// Source and destination port of a segment that would open a connection.
+pub fn opens(packet: &Parsed<'_>) -> Option<(u16, u16)> {
+    const FIN_SYN_RST_ACK: u8 = 0x17;
+    const SYN: u8 = 0x02;
+    ports(packet).filter(|_| packet.payload[13] & FIN_SYN_RST_ACK == SYN)
 }
 
 /// Reads on so that the other side can end, and throws it away.

@@ -1,7 +1,7 @@
 //! A simulated device, for tests: the other end of a tunnel, over any [`Session`].
 //!
 //! It answers echo requests for its addresses, accepts TCP on its open ports and says everything
-//! back, and refuses the others. Only built for tests (feature `sim`).
+//! back, refuses the others, and calls out when told to. Only built for tests (feature `sim`).
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +79,20 @@ impl<S: Session> Device<S> {
         sent
     }
 
+    /// Connects to the gateway, says `words` and no more, and listens until the other side ends.
+    pub fn call(&mut self, from: SocketAddr, to: SocketAddr, words: &[u8], now: Mono) -> Datagrams {
+        let (addresses, ports) = (&self.addresses, &self.ports);
+        let server = self.server.get_or_insert_with(|| Server::new(addresses, ports, now));
+        server.call(from, to, words);
+        let packets = server.run(None, now);
+        packets.iter().flat_map(|packet| self.send(packet, now).unwrap_or_default()).collect()
+    }
+
+    /// What was said to its calls, in their order.
+    pub fn heard(&self) -> Vec<&[u8]> {
+        self.server.iter().flat_map(|server| &server.calls).map(|call| &call.heard[..]).collect()
+    }
+
     fn reply(&mut self, packet: &[u8], now: Mono) -> Vec<Vec<u8>> {
         self.received += 1;
         let parsed = parse(packet).ok().filter(|parsed| self.addresses.contains(&parsed.dst));
@@ -153,11 +167,19 @@ impl Phy for Queues {
     }
 }
 
-/// TCP ports that say back what they hear.
+/// A connection of the device's own accord.
+struct Call {
+    handle: SocketHandle,
+    words: Vec<u8>,
+    heard: Vec<u8>,
+}
+
+/// TCP ports that say back what they hear, and calls.
 struct Server {
     iface: Interface,
     sockets: SocketSet<'static>,
     handles: Vec<(SocketHandle, u16)>,
+    calls: Vec<Call>,
     queues: Queues,
 }
 
@@ -186,7 +208,15 @@ impl Server {
         let mut sockets = SocketSet::new(Vec::new());
         let all = ports.iter().flat_map(|port| std::iter::repeat_n(*port, LISTENERS));
         let handles = all.map(|port| (sockets.add(listener(port)), port)).collect();
-        Server { iface, sockets, handles, queues }
+        Server { iface, sockets, handles, calls: Vec::new(), queues }
+    }
+
+    fn call(&mut self, from: SocketAddr, to: SocketAddr, words: &[u8]) {
+        let buffer = || SocketBuffer::new(vec![0; 16_384]);
+        let mut socket = Socket::new(buffer(), buffer());
+        socket.connect(self.iface.context(), to, from).expect("a free port");
+        let handle = self.sockets.add(socket);
+        self.calls.push(Call { handle, words: words.to_vec(), heard: Vec::new() });
     }
 
     fn run(&mut self, packet: Option<&[u8]>, now: Mono) -> Vec<Vec<u8>> {
@@ -195,6 +225,9 @@ impl Server {
         for (handle, port) in &self.handles {
             serve(self.sockets.get_mut(*handle), *port);
         }
+        for call in &mut self.calls {
+            call.go_on(self.sockets.get_mut(call.handle));
+        }
         self.iface.poll(instant(now), &mut self.queues, &mut self.sockets);
         std::mem::take(&mut self.queues.outbound)
     }
@@ -202,6 +235,24 @@ impl Server {
     fn due(&mut self, now: Mono) -> Option<Mono> {
         let at = self.iface.poll_at(instant(now), &self.sockets)?;
         Some(Mono::from_nanos(at.total_micros() as u64 * 1_000).max(now))
+    }
+}
+
+impl Call {
+    fn go_on(&mut self, socket: &mut Socket<'_>) {
+        if socket.can_send() && !self.words.is_empty() {
+            let sent = socket.send_slice(&self.words).unwrap_or_default();
+            self.words.drain(..sent);
+        }
+        while let Ok(bytes) = socket.recv(|bytes| (bytes.len(), bytes.to_vec())) {
+            if bytes.is_empty() {
+                break;
+            }
+            self.heard.extend(bytes);
+        }
+        if socket.state() == State::CloseWait {
+            socket.close();
+        }
     }
 }
 

@@ -258,7 +258,8 @@ impl<N: Noise> Tunnel<N> {
         Err(reason)
     }
 
-    /// Probes in flight first, then the peer's stack; everything else was not asked for. An address
+    /// Probes in flight first, then the peer's stack, then the published port; everything else was not
+    /// asked for. An address
     /// behind a device can only be heard here as the other end of something of ours. Fragments, IP
     /// options and extension headers are in nothing that the gateway asks for.
     fn for_gateway(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
@@ -291,11 +292,10 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn segment(&mut self, slot: Slot, packet: &Parsed<'_>, bytes: &[u8]) -> Result<(), DropReason> {
-        let stack =
-            self.peers.get_mut(slot).and_then(|peer| peer.stack_mut()).ok_or(DropReason::Unsolicited)?;
-        if !stack.wants(packet) {
-            return Err(DropReason::Unsolicited);
-        }
+        let ours = self.peers.get_mut(slot).and_then(|peer| peer.stack_mut());
+        let Some(stack) = ours.filter(|stack| stack.wants(packet)) else {
+            return self.knock(slot, packet, bytes);
+        };
         if !stack.push(packet, bytes) {
             return Err(DropReason::Budget);
         }

@@ -11,6 +11,7 @@ mod conn;
 #[cfg(any(test, feature = "sim"))]
 pub mod device;
 mod dial;
+mod door;
 mod floods;
 mod flows;
 pub mod front;
@@ -36,6 +37,7 @@ mod wheel;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -63,6 +65,8 @@ pub use stamp::from_unix_ms as stamp_from_unix_ms;
 pub struct Config {
     pub pool_v4: Ipv4Net,
     pub pool_v6: Ipv6Net,
+    /// The one port of the gateway's inner addresses that devices can connect to.
+    pub results_port: Option<NonZeroU16>,
 }
 
 impl Config {
@@ -105,6 +109,9 @@ pub struct Tunnel<N: Noise> {
     ready: VecDeque<Slot>,
     streams: HashMap<StreamId, Slot>,
     connections: usize,
+    /// Those of them that devices opened, and how many there ever were.
+    accepted: usize,
+    arrivals: u64,
     /// Changed peers and when to tell of them, in order.
     changed: VecDeque<(Mono, Slot)>,
     unknown: UnknownKeys,
@@ -131,6 +138,8 @@ impl<N: Noise> Tunnel<N> {
             ready: VecDeque::new(),
             streams: HashMap::new(),
             connections: 0,
+            accepted: 0,
+            arrivals: 0,
             changed: VecDeque::new(),
             unknown: UnknownKeys::default(),
             drops: BTreeMap::new(),

@@ -15,7 +15,9 @@ use super::stack::Stack;
 use super::wheel::Filed;
 use crate::id::PeerId;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{DropReason, Evidence, PeerKey, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n};
+use crate::wire::{
+    DropReason, Evidence, PeerKey, PeerKind, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n,
+};
 
 /// Where a peer stands in the table. A slot that was given away and taken again has another
 /// generation: what still refers to the old peer finds nobody.
@@ -107,6 +109,7 @@ impl<S> Live<S> {
 
 pub struct Peer<S> {
     pub id: PeerId,
+    pub kind: PeerKind,
     pub keys: Box<[PeerKey]>,
     pub addresses: Box<[IpAddr]>,
     pub networks: Box<[IpNet]>,
@@ -140,6 +143,7 @@ impl<S> Peer<S> {
         let seen = |wall: Wall| (wall <= now.wall).then(|| Seen { mono: now.mono_at(wall), wall });
         Peer {
             id: spec.id,
+            kind: spec.kind,
             keys: spec.keys.into(),
             addresses: spec.addresses.into(),
             networks: spec.networks.into(),
@@ -345,7 +349,6 @@ impl<S> Peers<S> {
 mod tests {
     use super::*;
     use crate::id::Id;
-    use crate::wire::PeerKind;
 
     /// As large as boringtun's, so that sizes mean something.
     type Session = [u8; 11_040];

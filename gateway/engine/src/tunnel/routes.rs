@@ -87,6 +87,7 @@ mod tests {
         Routes::new(Config {
             pool_v4: "172.24.0.0/14".parse().expect("a network"),
             pool_v6: "fd00:1::/64".parse().expect("a network"),
+            results_port: None,
         })
     }
 

@@ -1,8 +1,8 @@
 //! TCP/IP inside the process, one stack per peer with a connection: connect probes and streams.
 //!
 //! smoltcp looks at every socket for every packet, so a stack belongs to one peer and lives only as
-//! long as a connection of it. It is handed segments that fit a connection of its own and nothing
-//! else: it never answers strangers. Packets in, packets and [`Report`]s out; it knows no session.
+//! long as a connection of it. It is handed segments that fit a connection of its own, or that
+//! somebody decided to accept, and nothing else: it never answers strangers. Packets in, packets and [`Report`]s out; it knows no session.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use super::Config;
-use super::conn::{Conn, Purpose, Report, ports};
+use super::conn::{Conn, Purpose, Report, opens, ports};
 use super::random::Random;
 use super::undelivered::Undelivered;
 use crate::time::Mono;
@@ -23,9 +23,16 @@ use crate::wire::{ConnectFailure, StreamId};
 /// IPv6's minimum: every path carries it inside WireGuard, so no path MTU has to be found.
 pub const MTU: usize = 1_280;
 
-/// Connections of one peer at a time, those that linger after their end included. Looking at all of
+/// Connections to one peer at a time, those that linger after their end included. Looking at all of
 /// them for each packet stays cheap (about 3 us).
 pub const MAX_CONNECTIONS: usize = 16;
+
+/// Connections that one peer has opened at a time, those that linger included: the jobs that a device
+/// runs at midnight. More wait for the repetition of their SYN.
+const MAX_ACCEPTED: usize = 8;
+
+/// Those of them that do not stand yet. A flood of SYNs fills these places and nothing else.
+const MAX_HALF_OPEN: usize = 4;
 
 /// Packets of one peer that wait for its stack; two batches of a UDP socket.
 const MAX_QUEUED: usize = 64;
@@ -146,13 +153,32 @@ impl Stack {
         random: &mut Random,
         now: Mono,
     ) -> Result<(), ConnectFailure> {
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if self.conns.len() - self.accepted() >= MAX_CONNECTIONS {
             return Err(ConnectFailure::Busy);
         }
         let local = SocketAddr::new(self.local_for(to.ip()), self.free_port(random));
         let context = self.iface.context();
         self.conns.push(Conn::open(purpose, (local, to), (now, deadline), &mut self.sockets, context)?);
         Ok(())
+    }
+
+    /// How many of them the peer opened.
+    pub fn accepted(&self) -> usize {
+        self.conns.iter().filter(|conn| conn.is_accepted()).count()
+    }
+
+    /// Makes room for the connection that this packet opens; `push` it next. Says no when the peer has
+    /// its share.
+    pub fn accept(&mut self, id: StreamId, packet: &Parsed<'_>, now: Mono) -> bool {
+        let Some((from, to)) = opens(packet) else { return false };
+        let half_open = self.conns.iter().filter(|conn| conn.is_accepted() && conn.is_opening()).count();
+        if self.accepted() >= MAX_ACCEPTED || half_open >= MAX_HALF_OPEN {
+            return false;
+        }
+        let ends = (SocketAddr::new(packet.dst, to), SocketAddr::new(packet.src, from));
+        let conn = Conn::listen(id, ends, now, &mut self.sockets);
+        self.conns.extend(conn);
+        self.wants(packet)
     }
 
     fn local_for(&self, remote: IpAddr) -> IpAddr {
@@ -215,9 +241,9 @@ impl Stack {
         }
     }
 
-    pub fn abort(&mut self, id: StreamId, reports: &mut Vec<Report>) {
+    pub fn let_go(&mut self, id: StreamId, now: Mono, reports: &mut Vec<Report>) {
         if let Some(conn) = self.conns.iter_mut().find(|conn| conn.is_stream(id)) {
-            conn.abort(None, &mut self.sockets, reports);
+            conn.let_go(now, &mut self.sockets, reports);
         }
     }
 
@@ -308,6 +334,7 @@ mod tests {
         Config {
             pool_v4: "172.24.0.0/14".parse().expect("a network"),
             pool_v6: "fd00:1::/64".parse().expect("a network"),
+            results_port: None,
         }
     }
 
@@ -493,7 +520,7 @@ mod tests {
         let mut pair = Pair::new(V4);
         pair.connect(Purpose::Stream(STREAM), 22);
         pair.stream();
-        pair.stack.abort(STREAM, &mut pair.reports);
+        pair.stack.let_go(STREAM, pair.now, &mut pair.reports);
         pair.stream();
         assert_eq!(pair.server().state(), State::Closed);
         assert_eq!(pair.stack.connections(), 0);

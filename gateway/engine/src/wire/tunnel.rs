@@ -85,6 +85,7 @@ pub enum Command {
     Quiesce,
 }
 
+/// The shell counts from 1; streams that devices open have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(pub u64);
 
@@ -103,7 +104,7 @@ pub enum StreamInput {
     Taken(usize),
     /// No more bytes will be sent (FIN).
     Finish,
-    /// Give everything up (RST).
+    /// Give everything up (RST); after `Finish`, what was said before is still delivered.
     Abort,
 }
 
@@ -130,6 +131,12 @@ pub struct Transmit {
 
 #[derive(Debug)]
 pub enum StreamOutput {
+    /// A device opened it, from its own inner address, at the one published port. The number is the
+    /// tunnel's.
+    Accepted {
+        peer: PeerId,
+        from: SocketAddr,
+    },
     Connected,
     /// So many more bytes may be sent.
     Writable(usize),

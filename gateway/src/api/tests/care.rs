@@ -16,8 +16,8 @@ use crate::writer::Writer;
 const KEEP: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 /// An API whose monitor runs, with a device that sends the results of its `backup`.
-struct Ward {
-    api: TestApi,
+pub(super) struct Ward {
+    pub(super) api: TestApi,
     _tasks: JoinSet<()>,
 }
 
@@ -38,7 +38,7 @@ async fn run(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
 }
 
 impl Ward {
-    async fn new(settings: Value) -> Ward {
+    pub(super) async fn new(settings: Value) -> Ward {
         let mut api = TestApi::with_endpoint().await;
         let inputs = std::mem::replace(&mut api.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
@@ -72,11 +72,11 @@ impl Ward {
         self.api.viewer().get(&format!("/api/v1{path}")).await.json
     }
 
-    async fn backup(&self) -> Value {
+    pub(super) async fn backup(&self) -> Value {
         self.get("/hosts/nas/services/backup").await
     }
 
-    async fn kinds(&self) -> Vec<String> {
+    pub(super) async fn kinds(&self) -> Vec<String> {
         let events = self.get("/events?since=0&host=nas&limit=500").await;
         let words = |e: &Value| {
             let reason = e["data"]["reason"].as_str().map(|r| format!(" {r}")).unwrap_or_default();

@@ -26,6 +26,7 @@ pub fn config() -> Config {
     Config {
         pool_v4: "172.24.0.0/14".parse().expect("a network"),
         pool_v6: "fd00:1::/64".parse().expect("a network"),
+        results_port: std::num::NonZeroU16::new(80),
     }
 }
 
@@ -168,6 +169,13 @@ impl<N: Noise, S: Session> World<N, S> {
     pub fn say(&mut self, n: u8, packet: &[u8]) {
         let now = self.now.mono;
         let datagrams = self.end(n).device.send(packet, now).expect("a session");
+        self.launch(n, datagrams);
+    }
+
+    /// Device `n` connects to the gateway at `to` and says this.
+    pub fn call(&mut self, n: u8, from: SocketAddr, to: SocketAddr, words: &[u8]) {
+        let now = self.now.mono;
+        let datagrams = self.end(n).device.call(from, to, words, now);
         self.launch(n, datagrams);
     }
 

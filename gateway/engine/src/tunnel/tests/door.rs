@@ -1,0 +1,207 @@
+//! The published port: who is let in, and what a flood costs whom.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber,
+};
+
+use super::world::*;
+use crate::wire::{
+    Answer, Command, ConnectFailure, DropReason, PeerKind, PeerMemory, PeerSpec, StreamId, StreamInput,
+    StreamOutput,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const PORT: u16 = 80;
+
+fn door(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, PORT)
+}
+
+/// A packet that would open a connection from this place to the gateway.
+fn syn(from: SocketAddr, to_port: u16) -> Vec<u8> {
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (from.ip(), v4(1)) else { panic!("v4 is expected") };
+    let tcp = TcpRepr {
+        src_port: from.port(),
+        dst_port: to_port,
+        control: TcpControl::Syn,
+        seq_number: TcpSeqNumber(7),
+        ack_number: None,
+        window_len: 1_024,
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload: &[],
+    };
+    let ip = Ipv4Repr {
+        src_addr: src,
+        dst_addr: dst,
+        next_header: IpProtocol::Tcp,
+        payload_len: tcp.buffer_len(),
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; 20 + tcp.buffer_len()];
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
+    ip.emit(&mut packet, &ChecksumCapabilities::default());
+    let ends = (IpAddress::from(src), IpAddress::from(dst));
+    let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
+    tcp.emit(&mut segment, &ends.0, &ends.1, &ChecksumCapabilities::default());
+    bytes
+}
+
+/// The streams that devices opened, with who and from where.
+fn arrivals(world: &Plain) -> Vec<(StreamId, i64, SocketAddr)> {
+    let accepted = world.streams.iter().filter_map(|(id, output)| match output {
+        StreamOutput::Accepted { peer, from } => Some((*id, peer.as_i64(), *from)),
+        _ => None,
+    });
+    accepted.collect()
+}
+
+fn said(world: &Plain, stream: StreamId) -> Vec<u8> {
+    let data = world.streams.iter().filter_map(|(id, output)| match output {
+        StreamOutput::Data(data) if *id == stream => Some(data.clone()),
+        _ => None,
+    });
+    data.flatten().collect()
+}
+
+fn ended(world: &Plain, stream: StreamId) -> Option<Option<ConnectFailure>> {
+    world.streams.iter().find_map(|(id, output)| match output {
+        StreamOutput::Closed(reason) if *id == stream => Some(reason.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_device_is_let_in_by_its_tunnel_in_both_families_and_answered() {
+    for (own, gateway) in [(v4(2), v4(1)), (v6(2), v6(1))] {
+        let mut world = connected(2);
+        let from = SocketAddr::new(own, 40_000);
+        world.call(2, from, door(gateway), b"the disk is fine");
+        world.run(SECOND);
+        let [(stream, 2, at)] = arrivals(&world)[..] else { panic!("one: {:?}", world.streams) };
+        assert_eq!((at, said(&world, stream)), (from, b"the disk is fine".to_vec()));
+        world.command(Command::Stream(stream, StreamInput::Send(b"noted".to_vec())));
+        world.command(Command::Stream(stream, StreamInput::Finish));
+        world.run(SECOND);
+        assert_eq!(world.end(2).device.heard(), [b"noted"]);
+        assert_eq!(ended(&world, stream), Some(None));
+        world.run(5 * SECOND);
+        assert_eq!(world.tunnel.totals().connections, 0);
+    }
+}
+
+#[test]
+fn an_answer_arrives_although_nobody_waits_for_it_to() {
+    let mut world = connected(1);
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"and?");
+    world.run(SECOND);
+    let [(stream, ..)] = arrivals(&world)[..] else { panic!("one: {:?}", world.streams) };
+    for word in [StreamInput::Send(b"noted".to_vec()), StreamInput::Finish, StreamInput::Abort] {
+        world.command(Command::Stream(stream, word));
+    }
+    world.run(SECOND);
+    assert_eq!(world.end(2).device.heard(), [b"noted"]);
+    world.run(10 * SECOND);
+    assert_eq!(world.tunnel.totals().connections, 0);
+}
+
+#[test]
+fn other_ports_and_other_sources_stay_closed() {
+    let mut world = connected(1);
+    world.say(2, &syn(SocketAddr::new(v4(2), 1), 81));
+    world.say(2, &syn(SocketAddr::new(behind(), 1), PORT));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::Unsolicited), 2);
+    world.say(2, &syn(SocketAddr::new(v4(9), 1), PORT));
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::SpoofedSource), 1);
+    assert_eq!((arrivals(&world).len(), world.tunnel.totals().connections), (0, 0));
+}
+
+#[test]
+fn only_devices_are_let_in() {
+    let mut world = connected(1);
+    let operator = PeerSpec { kind: PeerKind::Operator, ..spec(2) };
+    world.command(Command::Upsert(Box::new(operator), PeerMemory::default()));
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
+    world.run(SECOND);
+    assert_eq!((arrivals(&world).len(), world.dropped(2, DropReason::Unsolicited)), (0, 1));
+}
+
+#[test]
+fn a_flood_of_syns_costs_its_sender_s_share_and_nobody_else_s() {
+    let mut world = connected(2);
+    for port in 1..=1_000 {
+        world.say(2, &syn(SocketAddr::new(v4(2), port), PORT));
+    }
+    world.call(3, SocketAddr::new(v4(3), 40_000), door(v4(1)), b"hello");
+    world.run(SECOND);
+    assert_eq!(world.dropped(2, DropReason::Budget), 996);
+    assert!(matches!(arrivals(&world)[..], [(_, 3, _)]));
+    assert!(world.tunnel.totals().connections <= 5);
+    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(answer) if answer.rtts.len() == 1));
+    world.run(20 * SECOND);
+    assert_eq!(world.tunnel.totals().connections, 0, "what never stood is forgotten");
+}
+
+#[test]
+fn a_syn_that_was_broken_on_its_way_keeps_nobody_out() {
+    let mut world = connected(1);
+    let mut broken = syn(SocketAddr::new(v4(2), 1), PORT);
+    broken[30] ^= 1;
+    world.say(2, &broken);
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
+    world.run(15 * SECOND);
+    assert!(arrivals(&world).len() <= 1);
+    world.call(2, SocketAddr::new(v4(2), 40_001), door(v4(1)), b"hello");
+    world.run(SECOND);
+    assert!(arrivals(&world).iter().any(|(_, _, from)| from.port() == 40_001));
+}
+
+#[test]
+fn whoever_lingers_is_cut_off() {
+    let mut world = connected(1);
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"wait");
+    world.run(29 * SECOND);
+    let [(stream, ..)] = arrivals(&world)[..] else { panic!("one: {:?}", world.streams) };
+    assert_eq!(ended(&world, stream), None);
+    world.run(2 * SECOND);
+    assert_eq!(ended(&world, stream), Some(Some(ConnectFailure::Timeout)));
+    assert_eq!(world.tunnel.totals().connections, 0);
+}
+
+#[test]
+fn all_devices_together_leave_room_for_the_gateway_s_own_questions() {
+    const DEVICES: u8 = 66;
+    let mut world = connected(DEVICES);
+    for n in 2..2 + DEVICES {
+        for port in 1..=4 {
+            world.call(n, SocketAddr::new(v4(n), port), door(v4(1)), b"wait");
+        }
+        world.run(Duration::from_millis(100));
+        for port in 5..=9 {
+            world.call(n, SocketAddr::new(v4(n), port), door(v4(1)), b"wait");
+        }
+        world.run(Duration::from_millis(100));
+    }
+    assert_eq!(arrivals(&world).len(), 512);
+    assert!(matches!(world.connect(2, v4(2), 22), Answer::Connect(Ok(_))));
+}
+
+#[test]
+fn the_end_of_a_peer_ends_what_it_opened() {
+    let mut world = connected(1);
+    world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"wait");
+    world.run(SECOND);
+    let [(stream, ..)] = arrivals(&world)[..] else { panic!("one: {:?}", world.streams) };
+    world.command(Command::Remove(id(2)));
+    assert_eq!(ended(&world, stream), Some(Some(ConnectFailure::NoTunnel)));
+    assert_eq!(world.tunnel.totals().connections, 0);
+}

@@ -1,0 +1,166 @@
+//! What a device says over its own tunnel: its results, without a token.
+//!
+//! Promises that the tunnel alone is who it is: a device sends results of its own host and of hosts
+//! behind it, and is told of no other, not even whether it exists. Served at the published port of the
+//! gateway's inner addresses, never on the API's sockets; knows nothing of packets.
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::{HeaderMap, header, request::Parts};
+use axum::routing::{get, post};
+use axum::{Router, extract::State};
+use fleetgate_engine::id::HostId;
+use serde::Deserialize;
+use serde_json::json;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use super::client::Client;
+use super::edge;
+use super::extract::{self, Body, Path, Query};
+use super::hosts::load;
+use super::ids::{Kind, Named};
+use super::model::{NewResult, Timestamp};
+use super::problem::Problem;
+use super::results::{self, Answer};
+use super::{AppState, model};
+use crate::clock;
+use crate::store::events::Object;
+use crate::store::hosts::Listed;
+
+/// The largest body: a plugin with a long output sends a quarter of it, and all connections that devices
+/// may have at once stay under 16 MB.
+const BODY_LIMIT: usize = 16 * 1024;
+
+/// The routes of the published port.
+pub fn router(app: AppState) -> Router {
+    let routes = Router::new()
+        .route("/", get(about))
+        .route("/results", post(sent_as_json))
+        .route("/results/{service}", post(sent_as_text))
+        .layer(RequestBodyLimitLayer::new(BODY_LIMIT));
+    edge::wrap(routes, &app).with_state(app)
+}
+
+/// Whose tunnel the request came through.
+struct Sender(Listed);
+
+impl FromRequestParts<AppState> for Sender {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
+        let Ok(client) = Client::from_request_parts(parts, app).await;
+        let Client::Device(peer) = client else {
+            return Err(Problem::forbidden("no_tunnel", "this is for devices, through their tunnels"));
+        };
+        let mut conn = app.store.reader().await?;
+        load(&mut conn, Named::Id(peer)).await.map(Sender)
+    }
+}
+
+impl Sender {
+    fn principal(&self) -> String {
+        format!("device:{}", Kind::Host.text(self.0.id))
+    }
+
+    /// The host that a result is for: its own, or one behind it.
+    async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<HostId, Problem> {
+        let Some(wanted) = wanted else { return Ok(self.0.id) };
+        let mut conn = app.store.reader().await?;
+        let found = load(&mut conn, Kind::Host.named(wanted)).await.ok();
+        drop(conn);
+        match found.filter(|host| host.id == self.0.id || host.via.as_ref() == Some(&self.0.name)) {
+            Some(host) => Ok(host.id),
+            None => Err(self.refuse(app, wanted).await),
+        }
+    }
+
+    /// The same words whether there is such a host or not.
+    async fn refuse(&self, app: &AppState, wanted: &str) -> Problem {
+        let shown: String = wanted.chars().take(80).collect();
+        let name = &self.0.name;
+        let detail = format!(
+            "{name} sends results of itself and of hosts behind it, and {shown:?} is neither: send it from \
+             that device, or over the API with a token"
+        );
+        if app.guards().stray_is_written(self.0.id, clock::now().mono)
+            && let Err(error) = self.note(app, &shown, &detail).await
+        {
+            tracing::warn!(device = %name, "a refused result is not in the audit: {error}");
+        }
+        Problem::forbidden("not_its_host", detail)
+    }
+
+    async fn note(&self, app: &AppState, wanted: &str, detail: &str) -> Result<(), Problem> {
+        let mut write = super::write::Write::begin(app, &self.principal()).await?;
+        let about = (Object::Device, self.0.id);
+        write.event("result.refused", about, detail, json!({ "host": wanted })).await?;
+        write.commit().await
+    }
+
+    async fn send(
+        &self,
+        app: &AppState,
+        (host, service): (Option<&str>, Option<String>),
+        new: NewResult,
+    ) -> Answer {
+        app.guards().result(self.0.id, clock::now().mono)?;
+        let host = self.host(app, host).await?;
+        results::take(app, host, service, new).await
+    }
+}
+
+/// For whoever tries the address in a terminal.
+async fn about(sender: Sender, headers: HeaderMap) -> String {
+    let name = &sender.0.name;
+    let here = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or("THIS-ADDRESS");
+    format!(
+        "this is fleetgate; the tunnel says that you are {name}\n\n\
+         send a result of a service (0 ok, 1 warning, 2 critical, 3 unknown), with the output as the body:\n  \
+         wget -q -O - --post-data \"all is well\" \"http://{here}/results/SERVICE?exit_status=0\"\n  \
+         curl -d \"all is well|files=7\" \"http://{here}/results/SERVICE?exit_status=0\"\n\n\
+         of a host behind you: add &host=NAME; when it was so: add &timestamp=SECONDS-SINCE-1970\n\
+         or as JSON to /results: {{\"service\": \"backup\", \"exit_status\": 0, \"output\": \"all is well\"}}\n"
+    )
+}
+
+/// A result as JSON; without a service it is of the host itself.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent {
+    host: Option<String>,
+    service: Option<String>,
+    exit_status: u32,
+    #[serde(default)]
+    output: String,
+    timestamp: Option<Timestamp>,
+}
+
+async fn sent_as_json(State(app): State<AppState>, sender: Sender, Body(sent): Body<Sent>) -> Answer {
+    let Sent { host, service, exit_status, output, timestamp } = sent;
+    let new = model::NewResult { exit_status, output, timestamp };
+    sender.send(&app, (host.as_deref(), service), new).await
+}
+
+/// For programs that can send a line of text and no more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    exit_status: u32,
+    host: Option<String>,
+    timestamp: Option<f64>,
+}
+
+async fn sent_as_text(
+    State(app): State<AppState>,
+    sender: Sender,
+    Path(service): Path<String>,
+    Query(asked): Query<Asked>,
+    request: Request,
+) -> Answer {
+    let body = extract::read(request, &app).await?;
+    let new = model::NewResult {
+        exit_status: asked.exit_status,
+        output: String::from_utf8_lossy(&body).into_owned(),
+        timestamp: asked.timestamp.map(Timestamp::Seconds),
+    };
+    sender.send(&app, (asked.host.as_deref(), Some(service)), new).await
+}

@@ -1,0 +1,122 @@
+//! What devices send through their own tunnels, before a real monitor and the real writer.
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::{Request, header};
+use fleetgate_engine::id::PeerId;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::care::Ward;
+use crate::api::ids::Kind;
+use crate::api::{Client, inside};
+
+/// The device `nas`, with a camera behind it, and what comes through its tunnel.
+struct Site {
+    ward: Ward,
+    peer: PeerId,
+}
+
+impl Site {
+    async fn new() -> Site {
+        let ward = Ward::new(json!({})).await;
+        let operator = ward.api.operator();
+        let networks = json!({ "networks": ["192.168.1.0/24"] });
+        assert_eq!(operator.patch("/api/v1/devices/nas", networks).await.status, 200);
+        let camera = json!({ "name": "camera", "via": "nas", "address": "192.168.1.9" });
+        assert_eq!(operator.post("/api/v1/hosts", camera).await.status, 201);
+        let clip = json!({ "check": { "type": "passive" } });
+        assert_eq!(operator.put("/api/v1/hosts/camera/services/clip", clip).await.status, 200);
+        assert_eq!(operator.post("/api/v1/devices", json!({ "name": "other" })).await.status, 201);
+        let shown = ward.api.viewer().get("/api/v1/hosts/nas").await.json;
+        let peer = Kind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
+        Site { ward, peer }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (u16, String) {
+        let answer = inside::router(self.ward.api.state.clone()).oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    async fn post(&self, path: &str, body: &str) -> (u16, Value) {
+        let request = Request::post(path).extension(ConnectInfo(Client::Device(self.peer)));
+        let (status, text) = self.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        (status, serde_json::from_str(&text).unwrap_or_default())
+    }
+}
+
+#[tokio::test]
+async fn a_device_sends_its_results_without_a_token() {
+    let site = Site::new().await;
+    let (status, answer) = site.post("/results/backup?exit_status=1", "slow | size=12MB").await;
+    assert_eq!((status, &answer["service"]["state"]), (202, &json!("warning")));
+    let sent = json!({ "service": "backup", "exit_status": 2, "output": "no disk" }).to_string();
+    assert_eq!(site.post("/results", &sent).await.0, 202);
+    let backup = site.ward.backup().await;
+    assert_eq!((&backup["state"], &backup["text"]), (&json!("critical"), &json!("no disk")));
+    let (status, answer) = site.post("/results/backup?exit_status=0&timestamp=1000", "long ago").await;
+    assert_eq!((status, &answer["ignored"]), (200, &json!("older")));
+    let (status, answer) = site.post("/results", r#"{"exit_status":0,"output":"here"}"#).await;
+    assert_eq!((status, &answer["host"]["state"]["state"]), (202, &json!("up")));
+}
+
+#[tokio::test]
+async fn a_device_speaks_for_hosts_behind_it_and_for_no_others() {
+    let site = Site::new().await;
+    assert_eq!(site.post("/results/clip?exit_status=0&host=camera", "ok").await.0, 202);
+    let known = site.post("/results/clip?exit_status=0&host=other", "ok").await;
+    let unknown = site.post("/results/clip?exit_status=0&host=nobody", "ok").await;
+    assert_eq!((known.0, unknown.0), (403, 403));
+    let words = |answer: &Value, name: &str| answer["detail"].as_str().unwrap().replace(name, "X");
+    assert_eq!(words(&known.1, "other"), words(&unknown.1, "nobody"));
+}
+
+#[tokio::test]
+async fn attempts_on_other_hosts_are_in_the_audit_and_do_not_fill_it() {
+    let site = Site::new().await;
+    for _ in 0..30 {
+        site.post("/results/clip?exit_status=0&host=other", "").await;
+    }
+    let written = site.ward.api.viewer().get("/api/v1/events?since=0&kind=result.refused").await.json;
+    let written = written["items"].as_array().unwrap();
+    assert_eq!(written.len(), 5);
+    let by = format!("device:{}", Kind::Host.text(site.peer));
+    assert!(written.iter().all(|event| event["principal"] == json!(by)), "{written:?}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let site = Site::new().await;
+    let (status, nope) = site.post("/results/nope?exit_status=0", "").await;
+    assert!(status == 404 && nope["detail"].as_str().unwrap().contains("backup"), "{nope}");
+    let (status, missing) = site.post("/results/backup", "").await;
+    assert!(status == 400 && missing["detail"].as_str().unwrap().contains("exit_status"), "{missing}");
+    assert_eq!(site.post("/results/backup?exit_status=0", &"x".repeat(20_000)).await.0, 413);
+    assert_eq!(site.post("/api/v1/hosts", "{}").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_device_that_sends_without_end_is_slowed_down() {
+    let site = Site::new().await;
+    let mut refused = 0;
+    for _ in 0..200 {
+        refused += u32::from(site.post("/results/nope?exit_status=0", "").await.0 == 429);
+    }
+    assert!((60..=80).contains(&refused), "{refused}");
+}
+
+#[tokio::test]
+async fn the_first_page_says_who_one_is_and_what_to_do() {
+    let site = Site::new().await;
+    let request = Request::get("/").header(header::HOST, "172.24.0.1");
+    let request = request.extension(ConnectInfo(Client::Device(site.peer))).body(Body::empty()).unwrap();
+    let (status, page) = site.send(request).await;
+    assert!(
+        status == 200 && page.contains("you are nas") && page.contains("http://172.24.0.1/results/"),
+        "{page}"
+    );
+    let nobody = Request::get("/").body(Body::empty()).unwrap();
+    assert_eq!(site.send(nobody).await.0, 403);
+}
