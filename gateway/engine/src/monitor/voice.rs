@@ -136,7 +136,10 @@ impl<S: Level> Voice<S> {
         scene: &Scene<'_>,
     ) -> Vec<Said<S>> {
         let mut said = Vec::new();
-        self.recent.push(track.status.code());
+        // What cannot be reached says nothing of how steady it is.
+        if scene.silence != Some(HeldReason::Unreachable) {
+            self.recent.push(track.status.code());
+        }
         self.awaits_result = matches!(scene.silence, Some(HeldReason::HostDown | HeldReason::Unreachable));
         self.problem_since = match self.problem_since {
             _ if !track.hard.is_problem() => None,

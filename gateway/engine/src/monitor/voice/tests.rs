@@ -328,6 +328,16 @@ fn flapping_that_ends_well_is_closed_by_its_end() {
 }
 
 #[test]
+fn what_comes_of_an_unreachable_object_says_nothing_of_how_steady_it_is() {
+    let mut stage = flapping();
+    for _ in 0..4 {
+        stage.result(OK).silence = Some(HeldReason::Unreachable);
+        stage.result(CRITICAL).result(CRITICAL).silence = None;
+    }
+    assert!(!stage.said().iter().any(|said| said.contains("flapping")));
+}
+
+#[test]
 fn what_is_still_wrong_when_flapping_ends_is_told_once() {
     let mut stage = flapping();
     flap(&mut stage, 11);
