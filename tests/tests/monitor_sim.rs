@@ -3,8 +3,6 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "monitor/dice.rs"]
-mod dice;
 #[path = "monitor/model.rs"]
 mod model;
 #[path = "monitor/world.rs"]
@@ -14,12 +12,12 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dice::{Dice, seeds};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{Check, HostSpec, RoutePolicy, ServiceSpec, SshSpec, Threshold, Timing};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sensors::Sensor;
+use fleetgate_tests::dice::{Dice, seeds};
 use model::{Belief, Said};
 use world::{Truth, World, device, public, service, with, with_login};
 

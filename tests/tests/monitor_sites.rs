@@ -3,8 +3,6 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "monitor/dice.rs"]
-mod dice;
 #[path = "monitor/world.rs"]
 #[allow(dead_code, reason = "other simulations use more of it")]
 mod world;
@@ -12,9 +10,9 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dice::{Dice, seeds};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus};
+use fleetgate_tests::dice::{Dice, seeds};
 use world::{Truth, World, device, service, with};
 
 /// What is unreachable is asked every five minutes; three failures, and a return after that.

@@ -7,15 +7,11 @@
 
 #[path = "monitor/clerk.rs"]
 mod clerk;
-#[path = "monitor/dice.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod dice;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clerk::{Clerk, Plan, Rules};
-use dice::{Dice, seeds};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -26,6 +22,7 @@ use fleetgate_engine::wire::{
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
+use fleetgate_tests::dice::{Dice, seeds};
 
 /// Seconds on both clocks at the start of the simulation.
 const START: u64 = 1_800_000_000;

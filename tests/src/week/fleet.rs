@@ -1,0 +1,304 @@
+//! What is really so: which devices are there, which links carry packets, and when that changes.
+//!
+//! Every host has one kind of fate and lives it alone; what it needs beyond itself are its site's router
+//! and the gateway. Knows nothing of checks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::time::Mono;
+
+use super::MAX_SILENCE;
+use crate::dice::Dice;
+
+/// How often a device with a keepalive says something.
+const KEEPALIVE: Duration = Duration::from_secs(25);
+/// A session that lost its link is believed in for so long.
+const SESSION: Duration = Duration::from_secs(120);
+/// Hosts of a site with a router, which is the first of them.
+const SITE: usize = 20;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3_600;
+
+/// What happens to a host, again and again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// Dies every few days, for a minute or a day.
+    Steady,
+    /// The same, for a whole site.
+    Router,
+    /// Its link comes and goes for hours, then holds for hours.
+    Restless,
+    /// Silent at night; sometimes for days, which is more than it may.
+    Sleeper,
+}
+
+#[derive(Debug)]
+pub struct Device {
+    fate: Fate,
+    pub router: Option<usize>,
+    there: bool,
+    /// Changes of a restless link that are still to come.
+    flips: u64,
+    /// Packets have flowed since then.
+    flow: Option<Mono>,
+    /// Without a flow: until when the gateway believes in the session.
+    believed: Mono,
+    last_packet: Option<Mono>,
+    /// Since when it is the way it is.
+    since: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Happening {
+    Turns(usize),
+    Redials(usize),
+    Uplink,
+    /// For so long.
+    GatewayEnds(Duration),
+    GatewayStarts,
+}
+
+/// What the gateway notices of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Notice {
+    SessionUp(usize),
+    Ends,
+    Starts(Duration),
+}
+
+pub struct Fleet {
+    pub devices: Vec<Device>,
+    uplink: bool,
+    gateway: bool,
+    away: Duration,
+    /// Since when the gateway runs, with an uplink.
+    pub seeing: Mono,
+    coming: BTreeMap<(Mono, u64), Happening>,
+    order: u64,
+    dice: Dice,
+}
+
+fn secs(dice: &mut Dice, from: u64, to: u64) -> Duration {
+    Duration::from_millis(dice.roll((to - from) * 1_000) + from * 1_000)
+}
+
+/// Mostly minutes, sometimes a night; now and then too short to be noticed.
+fn outage(dice: &mut Dice) -> Duration {
+    match dice.roll(8) {
+        0 | 1 => secs(dice, 5, 200),
+        2..=5 => secs(dice, 5 * MINUTE, 90 * MINUTE),
+        _ => secs(dice, 2 * HOUR, 20 * HOUR),
+    }
+}
+
+impl Fate {
+    fn of(n: usize, dice: &mut Dice) -> Fate {
+        match dice.roll(100) {
+            _ if router_of(n) == Some(n) => Fate::Router,
+            0..=2 => Fate::Restless,
+            3..=7 => Fate::Sleeper,
+            _ => Fate::Steady,
+        }
+    }
+
+    /// How long it stays as it has just become.
+    fn lasts(self, there: bool, flips: u64, dice: &mut Dice) -> Duration {
+        match (self, there) {
+            (Fate::Steady, true) => secs(dice, HOUR, 192 * HOUR),
+            (Fate::Router, true) => secs(dice, HOUR, 120 * HOUR),
+            (Fate::Steady | Fate::Router, false) => outage(dice),
+            (Fate::Restless, true) if flips == 0 => secs(dice, 4 * HOUR, 24 * HOUR),
+            (Fate::Restless, _) => secs(dice, MINUTE, 20 * MINUTE),
+            (Fate::Sleeper, true) => secs(dice, 8 * HOUR, 14 * HOUR),
+            (Fate::Sleeper, false) if dice.one_in(12) => secs(dice, 28 * HOUR, 60 * HOUR),
+            (Fate::Sleeper, false) => secs(dice, 2 * HOUR, 14 * HOUR),
+        }
+    }
+}
+
+/// Every other twenty have a router, the first of them.
+fn router_of(n: usize) -> Option<usize> {
+    (n / SITE % 2 == 0).then_some(n / SITE * SITE)
+}
+
+impl Fleet {
+    pub fn new(seed: u64, hosts: usize, now: Mono) -> Fleet {
+        let mut dice = Dice(seed);
+        let device = |n: usize, dice: &mut Dice| Device {
+            fate: Fate::of(n, dice),
+            router: router_of(n).filter(|router| *router != n),
+            there: true,
+            flips: 0,
+            flow: Some(now),
+            believed: now,
+            last_packet: Some(now),
+            since: now,
+        };
+        let devices = (0..hosts).map(|n| device(n, &mut dice)).collect();
+        let mut fleet = Fleet {
+            devices,
+            uplink: true,
+            gateway: true,
+            away: Duration::ZERO,
+            seeing: now,
+            coming: BTreeMap::new(),
+            order: 0,
+            dice,
+        };
+        for n in 0..hosts {
+            // Not everybody's first day.
+            let life = fleet.devices[n].fate.lasts(true, 0, &mut fleet.dice);
+            let lived = fleet.dice.roll(1_000) as u32;
+            fleet.plan(now + life * lived / 1_000, Happening::Turns(n));
+        }
+        fleet.plan_uplink(now);
+        fleet.plan_end(now);
+        fleet
+    }
+
+    pub fn sleeps(&self, n: usize) -> Option<Duration> {
+        (self.devices[n].fate == Fate::Sleeper).then_some(MAX_SILENCE)
+    }
+
+    fn plan(&mut self, at: Mono, happening: Happening) {
+        self.order += 1;
+        self.coming.insert((at, self.order), happening);
+    }
+
+    fn plan_uplink(&mut self, now: Mono) {
+        let lasts = match self.uplink {
+            true => secs(&mut self.dice, 6 * HOUR, 60 * HOUR),
+            false if self.dice.one_in(4) => secs(&mut self.dice, 10, 4 * MINUTE),
+            false => secs(&mut self.dice, 10 * MINUTE, 6 * HOUR),
+        };
+        self.plan(now + lasts, Happening::Uplink);
+    }
+
+    fn plan_end(&mut self, now: Mono) {
+        let in_a_while = secs(&mut self.dice, 3 * HOUR, 40 * HOUR);
+        let away = match self.dice.one_in(2) {
+            true => secs(&mut self.dice, 1, 60),
+            false => secs(&mut self.dice, MINUTE, 4 * HOUR),
+        };
+        self.plan(now + in_a_while, Happening::GatewayEnds(away));
+    }
+
+    pub fn next(&self) -> Option<Mono> {
+        self.coming.keys().next().map(|(at, _)| *at)
+    }
+
+    /// The next thing that is due comes to pass.
+    pub fn happen(&mut self, now: Mono) -> Option<Notice> {
+        let (_, happening) = self.coming.pop_first()?;
+        match happening {
+            Happening::Turns(n) => {
+                self.turn(n, now);
+                None
+            }
+            Happening::Redials(n) => self.redial(n, now).then_some(Notice::SessionUp(n)),
+            Happening::Uplink => {
+                self.uplink = !self.uplink;
+                self.see(now);
+                self.plan_uplink(now);
+                None
+            }
+            Happening::GatewayEnds(away) => {
+                (self.gateway, self.away) = (false, away);
+                self.see(now);
+                self.plan(now + away, Happening::GatewayStarts);
+                Some(Notice::Ends)
+            }
+            Happening::GatewayStarts => {
+                self.gateway = true;
+                for device in &mut self.devices {
+                    (device.believed, device.last_packet) = (now, None);
+                }
+                self.see(now);
+                self.plan_end(now);
+                Some(Notice::Starts(self.away))
+            }
+        }
+    }
+
+    fn see(&mut self, now: Mono) {
+        self.seeing = now;
+        (0..self.devices.len()).for_each(|n| self.settle(n, now));
+    }
+
+    fn turn(&mut self, n: usize, now: Mono) {
+        let device = &mut self.devices[n];
+        device.there = !device.there;
+        if device.fate == Fate::Restless {
+            // An odd number, so that the last leaves it there.
+            device.flips = if device.flips == 0 { 9 + 2 * self.dice.roll(20) } else { device.flips - 1 };
+        }
+        let lasts = device.fate.lasts(device.there, device.flips, &mut self.dice);
+        self.plan(now + lasts, Happening::Turns(n));
+        self.settle(n, now);
+        if self.devices[n].fate == Fate::Router {
+            (n + 1..(n + SITE).min(self.devices.len())).for_each(|child| self.settle(child, now));
+        }
+    }
+
+    /// Whether a packet of it would reach the gateway.
+    fn path(&self, n: usize) -> bool {
+        let there = |n: usize| self.devices[n].there;
+        self.gateway && self.uplink && there(n) && self.devices[n].router.is_none_or(there)
+    }
+
+    /// What follows for its tunnel.
+    fn settle(&mut self, n: usize, now: Mono) {
+        let (path, last) = (self.path(n), self.last_packet(n, now));
+        let device = &mut self.devices[n];
+        if path == device.flow.is_some() {
+            return;
+        }
+        device.since = now;
+        if path {
+            let spread = Duration::from_millis(n as u64 * 977 % 8_000 + 100);
+            self.plan(now + spread, Happening::Redials(n));
+        } else {
+            (device.flow, device.last_packet, device.believed) = (None, last, now + SESSION);
+        }
+    }
+
+    /// A handshake, if it gets through; whether it makes a session where none was.
+    pub fn redial(&mut self, n: usize, now: Mono) -> bool {
+        if !self.path(n) || self.devices[n].flow.is_some() {
+            return false;
+        }
+        let news = !self.is_established(n, now);
+        let device = &mut self.devices[n];
+        (device.flow, device.last_packet, device.since) = (Some(now), Some(now), now);
+        news
+    }
+
+    pub fn flows(&self, n: usize) -> bool {
+        self.devices[n].flow.is_some()
+    }
+
+    pub fn is_established(&self, n: usize, now: Mono) -> bool {
+        self.flows(n) || now < self.devices[n].believed
+    }
+
+    pub fn last_packet(&self, n: usize, now: Mono) -> Option<Mono> {
+        let device = &self.devices[n];
+        let beat = |since: Mono| {
+            let beats = now.since(since).as_nanos() / KEEPALIVE.as_nanos();
+            since + KEEPALIVE * u32::try_from(beats).expect("few")
+        };
+        device.last_packet.max(device.flow.map(beat))
+    }
+
+    /// It answered a question.
+    pub fn answered(&mut self, n: usize, now: Mono) {
+        self.devices[n].last_packet = Some(now);
+    }
+
+    /// Its packets have flowed, or not, for that long, and the gateway could see it.
+    pub fn is_settled(&self, n: usize, flows: bool, time: Duration, now: Mono) -> bool {
+        let seen = self.gateway && self.uplink && now.since(self.seeing) > time;
+        seen && self.flows(n) == flows && now.since(self.devices[n].since) > time
+    }
+}

@@ -1,0 +1,353 @@
+//! A person with a list of all hosts, who is told of every look at one of them and goes by the words of
+//! the semantics: what counts, what is hard, what is flapping, what stands behind what, whether it is we
+//! who are cut off, and what is to be said.
+//!
+//! Plans nothing and asks nothing. Shares no code with the engine.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use fleetgate_engine::time::Mono;
+
+use super::{ATTEMPTS, INTERVAL};
+
+/// SEMANTICS 8: a fifth of those that were up, and at least five, within a minute; others have half a
+/// minute to be heard.
+const WINDOW: Duration = Duration::from_secs(60);
+const FEWEST: usize = 5;
+const SHARE: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A parent that says nothing of itself holds nothing back for longer.
+const MAX_DOUBT: Duration = Duration::from_secs(300);
+/// SEMANTICS 7: so many results, and percents for calm and for flapping.
+const RING: usize = 21;
+const LOW: usize = 20;
+const HIGH: usize = 30;
+
+/// What one look at a host brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub began: Mono,
+    /// The last authenticated packet that is known of.
+    pub packet: Option<Mono>,
+    /// Whether it answered, where it was asked.
+    pub answered: Option<bool>,
+}
+
+/// What a page would show.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shown {
+    pub up: bool,
+    pub hard: bool,
+    pub attempt: u32,
+    pub hard_up: bool,
+    pub reachable: bool,
+    pub asleep: bool,
+    pub flapping: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Told {
+    Well,
+    Down,
+    Flapping,
+}
+
+#[derive(Clone, Debug)]
+struct Sheet {
+    router: Option<usize>,
+    max_silence: Option<Duration>,
+    /// The last results, the oldest first; true is good.
+    results: VecDeque<bool>,
+    /// In a row.
+    failures: u32,
+    hard_up: bool,
+    flapping: bool,
+    reachable: bool,
+    asleep: bool,
+    /// What is shown is the newest that could be known.
+    current: bool,
+    /// It came while nothing could be said: a newer one is waited for.
+    awaits: bool,
+    told: Told,
+    failing_since: Option<Mono>,
+    /// The last result.
+    counted: Mono,
+    /// The newest proof of life.
+    heard: Option<Mono>,
+    watched_from: Mono,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sight {
+    Clear,
+    /// Many fell silent; others are asked.
+    Doubt(Mono),
+    CutOff(Mono),
+}
+
+pub struct Model {
+    sheets: Vec<Sheet>,
+    behind: Vec<Vec<usize>>,
+    sight: Sight,
+    /// Were up, and have failed since; not yet explained.
+    failing: BTreeMap<usize, Mono>,
+    up: usize,
+    /// Since a start, or since we were cut off.
+    sees_again: Option<Mono>,
+    /// When a doubt about a parent ends by itself.
+    doubts: BTreeSet<(Mono, usize)>,
+    said: Vec<String>,
+}
+
+impl Sheet {
+    fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    fn is_soft(&self) -> bool {
+        self.is_failing() && self.hard_up
+    }
+
+    /// Evidence is as good as an answer within the interval; after a failure only what is newer.
+    fn is_good(&self, look: Look) -> bool {
+        let fresh = |packet: Mono| {
+            look.began.since(packet) < INTERVAL && (!self.is_failing() || packet > self.counted)
+        };
+        look.answered.unwrap_or(look.packet.is_some_and(fresh))
+    }
+
+    fn may_sleep(&self, at: Mono) -> bool {
+        let heard = self.heard.unwrap_or(self.watched_from).max(self.watched_from);
+        !self.is_failing() && self.max_silence.is_some_and(|limit| at.since(heard) < limit)
+    }
+
+    fn see_flapping(&mut self) {
+        let missing = RING - self.results.len();
+        let pairs = self.results.iter().zip(self.results.iter().skip(1)).enumerate();
+        let changes = pairs.filter(|(_, (before, after))| before != after);
+        // A change weighs 0.8 to 1.2, in 95ths; percent = sum / 20 * 100.
+        let weight: usize = changes.map(|(i, _)| 76 + 2 * (missing + i)).sum();
+        self.flapping = weight * 100 > if self.flapping { LOW } else { HIGH } * 20 * 95;
+    }
+
+    fn word(up: bool) -> &'static str {
+        if up { "up" } else { "down" }
+    }
+}
+
+impl Model {
+    /// Router and allowed silence of each; all of them are well.
+    pub fn new(hosts: impl Iterator<Item = (Option<usize>, Option<Duration>)>, now: Mono) -> Model {
+        let sheet = |(router, max_silence)| Sheet {
+            router,
+            max_silence,
+            results: VecDeque::new(),
+            failures: 0,
+            hard_up: true,
+            flapping: false,
+            reachable: true,
+            asleep: false,
+            current: true,
+            awaits: false,
+            told: Told::Well,
+            failing_since: None,
+            counted: now,
+            heard: None,
+            watched_from: now,
+        };
+        let sheets: Vec<Sheet> = hosts.map(sheet).collect();
+        let mut behind = vec![Vec::new(); sheets.len()];
+        for (n, sheet) in sheets.iter().enumerate() {
+            sheet.router.into_iter().for_each(|router| behind[router].push(n));
+        }
+        Model {
+            up: sheets.len(),
+            sheets,
+            behind,
+            sight: Sight::Clear,
+            failing: BTreeMap::new(),
+            sees_again: None,
+            doubts: BTreeSet::new(),
+            said: Vec::new(),
+        }
+    }
+
+    pub fn take_said(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.said)
+    }
+
+    pub fn shown(&self, n: usize) -> Shown {
+        let sheet = &self.sheets[n];
+        let attempt = if sheet.hard_up { sheet.failures.max(1) } else { ATTEMPTS };
+        Shown {
+            up: !sheet.is_failing(),
+            hard: !sheet.is_soft(),
+            attempt,
+            hard_up: sheet.hard_up,
+            reachable: sheet.reachable,
+            asleep: sheet.asleep,
+            flapping: sheet.flapping,
+        }
+    }
+
+    /// What comes with time alone.
+    pub fn pass(&mut self, at: Mono) {
+        if let Sight::Doubt(since) = self.sight
+            && at.since(since) >= PATIENCE
+        {
+            self.sight = Sight::CutOff(since + PATIENCE);
+            self.said.push("gateway problem up>down".to_owned());
+        }
+        while let Some((due, n)) = self.doubts.first().copied().filter(|(due, _)| *due <= at) {
+            self.doubts.pop_first();
+            self.tell(n, due);
+        }
+    }
+
+    pub fn look(&mut self, n: usize, at: Mono, look: Look) {
+        self.pass(at);
+        let may_be_us = self.may_be_us(at);
+        let sheet = &mut self.sheets[n];
+        if sheet.is_good(look) {
+            let proof = if look.answered.is_some() { Some(at) } else { look.packet };
+            sheet.heard = sheet.heard.max(proof);
+            self.count(n, true, at);
+        } else if sheet.hard_up && may_be_us {
+            sheet.current = false;
+        } else if sheet.may_sleep(at) {
+            sheet.asleep = true;
+        } else {
+            self.count(n, false, at);
+        }
+    }
+
+    /// Silence proves nothing while we may be cut off, and for an interval after we see again.
+    fn may_be_us(&self, at: Mono) -> bool {
+        self.sight != Sight::Clear || self.sees_again.is_some_and(|since| at.since(since) < INTERVAL)
+    }
+
+    /// SEMANTICS 4 and 7.
+    fn count(&mut self, n: usize, good: bool, at: Mono) {
+        let sheet = &mut self.sheets[n];
+        let was_up = sheet.hard_up;
+        sheet.failures = if good { 0 } else { sheet.failures + 1 };
+        sheet.hard_up = good || was_up && sheet.failures < ATTEMPTS;
+        sheet.failing_since = if good { None } else { sheet.failing_since.or(Some(at)) };
+        (sheet.counted, sheet.current, sheet.asleep) = (at, true, false);
+        sheet.awaits = !sheet.reachable;
+        if sheet.reachable {
+            sheet.results.push_back(good);
+            if sheet.results.len() > RING {
+                sheet.results.pop_front();
+            }
+            sheet.see_flapping();
+        }
+        self.up = self.up + usize::from(sheet.hard_up) - usize::from(was_up);
+        if let Some(since) = sheet.failing_since.filter(|_| sheet.router.is_some()) {
+            self.doubts.insert((since + MAX_DOUBT, n));
+        }
+        self.tell(n, at);
+        self.look_behind(n, at);
+        self.weigh(n, was_up, at);
+    }
+
+    /// SEMANTICS 8: what stands behind something that is down cannot be reached.
+    fn look_behind(&mut self, router: usize, at: Mono) {
+        let there = self.sheets[router].hard_up && !self.sheets[router].asleep;
+        for n in self.behind[router].clone() {
+            let sheet = &mut self.sheets[n];
+            sheet.awaits |= there && !sheet.reachable;
+            sheet.reachable = there;
+            self.tell(n, at);
+        }
+    }
+
+    /// SEMANTICS 8, the breaker.
+    fn weigh(&mut self, n: usize, was_up: bool, at: Mono) {
+        let sheet = &self.sheets[n];
+        match sheet.failing_since {
+            None => drop(self.failing.remove(&n)),
+            Some(since) if was_up && at.since(since) < WINDOW => {
+                self.failing.entry(n).or_insert(since);
+            }
+            Some(_) => {}
+        }
+        let heard = sheet.heard.filter(|_| !sheet.is_failing());
+        match self.sight {
+            Sight::Clear if self.is_suspicious(at) => self.sight = Sight::Doubt(at),
+            Sight::Doubt(since) if heard > Some(since) => self.see_clearly(),
+            Sight::CutOff(since) if heard > Some(since) => {
+                self.see_clearly();
+                self.sees_again = Some(at);
+                self.said.push("gateway recovery down>up".to_owned());
+            }
+            _ => {}
+        }
+    }
+
+    fn is_suspicious(&self, at: Mono) -> bool {
+        let recent = self.failing.values().filter(|since| at.since(**since) < WINDOW).count();
+        let down = self.failing.keys().filter(|n| !self.sheets[**n].hard_up).count();
+        recent >= FEWEST && recent * SHARE >= self.up + down
+    }
+
+    fn see_clearly(&mut self) {
+        self.sight = Sight::Clear;
+        self.failing.clear();
+    }
+
+    /// It fails, and its router is not known to have outlived that.
+    fn is_in_doubt(&self, n: usize, at: Mono) -> bool {
+        let sheet = &self.sheets[n];
+        let Some((router, since)) = sheet.router.zip(sheet.failing_since) else { return false };
+        at.since(since) < MAX_DOUBT && self.sheets[router].heard < Some(since)
+    }
+
+    /// SEMANTICS 6: what is known is held against what was said last.
+    fn tell(&mut self, n: usize, at: Mono) {
+        let sheet = &self.sheets[n];
+        let silent = !sheet.reachable || sheet.asleep || !sheet.current || sheet.awaits;
+        if silent || self.is_in_doubt(n, at) {
+            return;
+        }
+        let (flapping, soft, up) = (sheet.flapping, sheet.is_soft(), sheet.hard_up);
+        let shown = !sheet.is_failing();
+        match (sheet.told, flapping) {
+            (Told::Flapping, true) => {}
+            (_, true) => self.say(n, "flapping_start", shown, Told::Flapping),
+            (Told::Flapping, false) => {
+                self.say(n, "flapping_end", up, Told::Well);
+                self.tell(n, at);
+            }
+            (Told::Well, false) if !soft && !up => self.say(n, "problem", up, Told::Down),
+            (Told::Down, false) if !soft && up => self.say(n, "recovery", up, Told::Well),
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, n: usize, kind: &str, to: bool, told: Told) {
+        let sheet = &mut self.sheets[n];
+        let from = Sheet::word(sheet.told != Told::Down);
+        self.said.push(format!("h{n} {kind} {from}>{}", Sheet::word(to)));
+        sheet.told = told;
+    }
+
+    /// The gateway was away, and knows what it had written down.
+    pub fn restart(&mut self, at: Mono, away: Duration) {
+        self.sight = match self.sight {
+            Sight::CutOff(_) => Sight::CutOff(at),
+            Sight::Clear | Sight::Doubt(_) => Sight::Clear,
+        };
+        self.failing.clear();
+        self.sees_again = Some(at);
+        let newest = self.sheets.iter().map(|sheet| sheet.counted).max();
+        let long = newest.is_none_or(|newest| at.since(newest) > INTERVAL) || away > INTERVAL;
+        for sheet in &mut self.sheets {
+            sheet.heard = (!sheet.is_failing()).then_some(sheet.counted);
+            sheet.watched_from = if long { at } else { sheet.counted };
+            sheet.current &= at.since(sheet.counted) <= INTERVAL * 2;
+        }
+        (0..self.sheets.len()).for_each(|n| self.tell(n, at));
+    }
+}

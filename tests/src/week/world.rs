@@ -1,0 +1,322 @@
+//! A gateway around the real monitor: it carries questions to the fleet, keeps what the store would
+//! keep, and tells the model of every look that came to an end.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::wire::{
+    Alerting, Answer, Ask, AskId, ConnectFailure, EchoAnswer, Evidence, GATEWAY, HostMemory, HostSpec,
+    HostState, HostStatus, MonitorInput, MonitorOutput, News, Question, Record, RoutePolicy, SshSpec,
+    StateType, Timing,
+};
+
+use super::fleet::{Fleet, Notice};
+use super::model::{Look, Model};
+use super::{ATTEMPTS, INTERVAL, MAX_SILENCE, RETRY, Report};
+
+/// Both clocks at the start.
+const START: Mono = Mono::from_secs(100_000);
+const WALL: Wall = Wall::from_millis(1_800_000_000_000);
+/// A round trip. Silence takes no longer: the monitor cannot tell.
+const RTT: Duration = Duration::from_millis(30);
+/// What has been one way for so long is known to be so: fifteen intervals, of which what is unreachable
+/// needs five for one check.
+const SURE: Duration = Duration::from_secs(3_600);
+
+/// A check under way.
+struct Open {
+    began: Mono,
+    ask: AskId,
+    packet: Option<Mono>,
+    /// What was asked beyond the evidence: whether anything answered.
+    answered: Option<bool>,
+}
+
+pub struct World {
+    seed: u64,
+    starts: u64,
+    now: Now,
+    /// `None`: the gateway is away.
+    monitor: Option<Monitor>,
+    wait: Option<Mono>,
+    fleet: Fleet,
+    model: Model,
+    /// All questions take as long, so that they are answered in their order.
+    coming: VecDeque<(Mono, Ask)>,
+    open: Vec<Option<Open>>,
+    kept: Vec<Option<HostState>>,
+    /// The last thing that was told of the gateway is that it is cut off.
+    cut_off: bool,
+    said: Vec<String>,
+    pub report: Report,
+}
+
+fn id(n: usize) -> HostId {
+    HostId::from_i64(n as i64 + 1)
+}
+
+fn index(id: HostId) -> usize {
+    id.as_i64() as usize - 1
+}
+
+impl World {
+    pub fn new(seed: u64, hosts: usize) -> World {
+        let now = Now { mono: START, wall: WALL };
+        let fleet = Fleet::new(seed, hosts, now.mono);
+        let sheet = |n: usize| (fleet.devices[n].router, fleet.sleeps(n));
+        let model = Model::new((0..hosts).map(sheet), now.mono);
+        let mut world = World {
+            seed,
+            starts: 0,
+            now,
+            monitor: Some(Monitor::new(Config::default(), seed)),
+            wait: None,
+            fleet,
+            model,
+            coming: VecDeque::new(),
+            open: (0..hosts).map(|_| None).collect(),
+            kept: vec![None; hosts],
+            cut_off: false,
+            said: Vec::new(),
+            report: Report::default(),
+        };
+        for n in 0..hosts {
+            let spec = Box::new(world.spec(n));
+            world.input(MonitorInput::Upsert(spec));
+        }
+        world
+    }
+
+    fn spec(&self, n: usize) -> HostSpec {
+        HostSpec {
+            id: id(n),
+            name: format!("h{n}"),
+            labels: BTreeMap::new(),
+            parents: self.fleet.devices[n].router.map(id).into_iter().collect(),
+            peer: Some(id(n)),
+            own_tunnel: true,
+            address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0002 + n as u32))),
+            direct: None,
+            ssh: SshSpec { port: 22, user: None, pin: None },
+            route: RoutePolicy::Auto,
+            max_silence: self.fleet.sleeps(n),
+            timing: Timing { interval: INTERVAL, retry: RETRY, attempts: ATTEMPTS, ..Timing::DEFAULT },
+            alerting: Alerting::default(),
+            services: Vec::new(),
+        }
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now.mono + time;
+        loop {
+            let answer = self.coming.front().map(|(at, _)| *at);
+            let wait = self.wait.filter(|_| self.monitor.is_some());
+            let next = self.fleet.next().into_iter().chain(answer).chain(wait).min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.advance_to(at);
+            if self.fleet.next().is_some_and(|at| at <= self.now.mono) {
+                self.happen();
+            } else if answer.is_some_and(|at| at <= self.now.mono) {
+                self.deliver();
+            } else {
+                self.input(MonitorInput::Timeout);
+            }
+        }
+        self.advance_to(end);
+    }
+
+    fn advance_to(&mut self, at: Mono) {
+        let mono = self.now.mono.max(at);
+        self.now = Now { mono, wall: WALL + mono.since(START) };
+    }
+
+    fn happen(&mut self) {
+        match self.fleet.happen(self.now.mono) {
+            None => {}
+            Some(Notice::SessionUp(n)) => self.input(MonitorInput::News(News::Up(id(n)))),
+            Some(Notice::Ends) => {
+                self.monitor = None;
+                self.coming.clear();
+                self.open.iter_mut().for_each(|open| *open = None);
+            }
+            Some(Notice::Starts(away)) => self.start_again(away),
+        }
+    }
+
+    fn start_again(&mut self, away: Duration) {
+        self.starts += 1;
+        let mut monitor = Monitor::new(Config::default(), self.seed + self.starts * 1_000_003);
+        if self.cut_off {
+            monitor.handle(MonitorInput::WasCutOff, self.now);
+        }
+        let memory = |(n, state): (usize, &Option<HostState>)| HostMemory {
+            spec: self.spec(n),
+            state: state.clone(),
+            services: Vec::new(),
+            acknowledged: Vec::new(),
+        };
+        monitor.restore(self.kept.iter().enumerate().map(memory), self.now);
+        self.monitor = Some(monitor);
+        self.model.restart(self.now.mono, away);
+        self.drain();
+        self.report.restarts += 1;
+    }
+
+    fn input(&mut self, input: MonitorInput) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.handle(input, self.now);
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(monitor) = &mut self.monitor {
+            match monitor.poll_output() {
+                MonitorOutput::Ask(ask) => self.take(ask),
+                MonitorOutput::Record(record) => self.keep(record),
+                MonitorOutput::LookOutside => unreachable!("there is no sentinel"),
+                MonitorOutput::Wait(at, _) => {
+                    self.wait = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, ask: Ask) {
+        let open = &mut self.open[index(ask.host)];
+        match (&ask.question, open) {
+            (Question::Evidence { .. }, open) => {
+                *open = Some(Open { began: self.now.mono, ask: ask.id, packet: None, answered: None });
+            }
+            (_, Some(open)) => (open.ask, open.answered) = (ask.id, Some(open.answered == Some(true))),
+            (question, None) => panic!("{question:?} without a look at the evidence"),
+        }
+        self.coming.push_back((self.now.mono + RTT, ask));
+    }
+
+    /// The oldest question is answered; one that was withdrawn, too, and nobody listens.
+    fn deliver(&mut self) {
+        let Some((_, ask)) = self.coming.pop_front() else { return };
+        let (n, now) = (index(ask.host), self.now.mono);
+        if matches!(ask.question, Question::Handshake { .. }) && self.fleet.redial(n, now) {
+            self.input(MonitorInput::News(News::Up(ask.host)));
+        }
+        let (answer, good) = self.answer(n, &ask.question);
+        let Some(open) = self.open[n].as_mut().filter(|open| open.ask == ask.id) else {
+            return self.input(MonitorInput::Answer(ask.id, answer));
+        };
+        match &answer {
+            Answer::Evidence(evidence) => open.packet = evidence.last_packet,
+            _ => open.answered = Some(good || open.answered == Some(true)),
+        }
+        self.input(MonitorInput::Answer(ask.id, answer));
+        if let Some(open) = self.open[n].take_if(|open| open.ask == ask.id) {
+            self.report.looks += 1;
+            self.model.look(n, now, Look { began: open.began, packet: open.packet, answered: open.answered });
+        }
+    }
+
+    fn answer(&mut self, n: usize, question: &Question) -> (Answer, bool) {
+        let now = self.now.mono;
+        let (flows, established) = (self.fleet.flows(n), self.fleet.is_established(n, now));
+        let failure = if established { ConnectFailure::Timeout } else { ConnectFailure::NoTunnel };
+        let answer = match question {
+            Question::Evidence { .. } => Answer::Evidence(Evidence {
+                last_packet: self.fleet.last_packet(n, now),
+                established,
+                ..Evidence::default()
+            }),
+            Question::Echo { count, .. } if flows => {
+                Answer::Echo(EchoAnswer { sent: *count, rtts: vec![RTT], failure: None })
+            }
+            Question::Echo { .. } => Answer::Echo(EchoAnswer {
+                sent: u8::from(established),
+                rtts: Vec::new(),
+                failure: (!established).then_some(failure),
+            }),
+            Question::Connect { .. } => Answer::Connect(if flows { Ok(RTT) } else { Err(failure) }),
+            Question::Handshake { .. } if flows => Answer::Handshake(Ok(RTT)),
+            Question::Handshake { .. } => Answer::Handshake(Err(ConnectFailure::Timeout)),
+            Question::Ssh { .. } => unreachable!("there is no login"),
+        };
+        if flows && !matches!(question, Question::Evidence { .. }) {
+            self.fleet.answered(n, now);
+        }
+        (answer, flows)
+    }
+
+    fn keep(&mut self, record: Record) {
+        match record {
+            Record::Host(state) => {
+                let n = index(state.host);
+                self.kept[n] = Some(state);
+            }
+            Record::Message(m) => {
+                let about_us = m.host == GATEWAY;
+                self.cut_off = if about_us { m.problem } else { self.cut_off };
+                let kind = if about_us { "gateway" } else { m.kind.name() };
+                *self.report.messages.entry(kind.to_owned()).or_default() += 1;
+                self.said.push(format!("{} {} {}>{}", m.host_name, m.kind.name(), m.from, m.to));
+            }
+            _ => {}
+        }
+    }
+
+    fn context(&self) -> String {
+        format!("seed {}, {:?} after the start", self.seed, self.now.mono.since(START))
+    }
+
+    /// Engine and model say the same, and what has been one way for long is known.
+    ///
+    /// # Panics
+    /// When not.
+    pub fn compare(&mut self) {
+        self.model.pass(self.now.mono);
+        let (engine, model) = (std::mem::take(&mut self.said), self.model.take_said());
+        let context = self.context();
+        assert_eq!(surplus(&engine, &model), [""; 0], "only the engine says: {context}");
+        assert_eq!(surplus(&model, &engine), [""; 0], "only the model says: {context}");
+        for n in 0..self.kept.len() {
+            self.compare_host(n);
+        }
+        let states = || self.kept.iter().flatten();
+        self.report.unreachable = self.report.unreachable.max(states().filter(|s| !s.reachable).count());
+        self.report.asleep = self.report.asleep.max(states().filter(|s| s.asleep).count());
+    }
+
+    fn compare_host(&mut self, n: usize) {
+        let Some(state) = &self.kept[n] else { panic!("h{n} has no state: {}", self.context()) };
+        let engine = super::model::Shown {
+            up: state.status == HostStatus::Up,
+            hard: state.kind == StateType::Hard,
+            attempt: state.attempt,
+            hard_up: state.hard == HostStatus::Up,
+            reachable: state.reachable,
+            asleep: state.asleep,
+            flapping: state.voice.flapping,
+        };
+        let context = || format!("h{n}: {}\n{state:#?}", self.context());
+        assert_eq!(engine, self.model.shown(n), "engine and model of {}", context());
+        let (well, gone) = [(true, SURE), (false, SURE + self.fleet.sleeps(n).unwrap_or_default())]
+            .map(|(flows, time)| self.fleet.is_settled(n, flows, time, self.now.mono))
+            .into();
+        assert!(!well || state.hard == HostStatus::Up && state.reachable, "it is there: {}", context());
+        assert!(!gone || state.hard == HostStatus::Down || !state.reachable, "it is gone: {}", context());
+        self.report.compared += 1;
+    }
+}
+
+/// What the first says more often than the second.
+fn surplus<'a>(these: &'a [String], those: &[String]) -> Vec<&'a str> {
+    let mut left: BTreeMap<&str, usize> = BTreeMap::new();
+    those.iter().for_each(|said| *left.entry(said).or_default() += 1);
+    let mut is_more = |said: &str| left.get_mut(said).filter(|n| **n > 0).map(|n| *n -= 1).is_none();
+    these.iter().map(String::as_str).filter(|said| is_more(said)).collect()
+}
+
+const _: () = assert!(MAX_SILENCE.as_secs() > SURE.as_secs());
