@@ -1,0 +1,157 @@
+//! Two hundred real tunnels, and the gateway's own link is cut: nobody is marked down, hardly anything
+//! is told, and what really died meanwhile is told afterwards.
+//!
+//! The devices are boringtun on sockets of their own in another namespace, with timers as WireGuard
+//! has them: as many processes of `wireguard-go` would take 4 GB and most of two cores, and would send
+//! the same datagrams. One of them is there, so that the cut is seen by a device as people run them.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fleetgate_keys::conf::Conf;
+use fleetgate_tests::attacker::socket_in;
+use fleetgate_tests::device::Device;
+use fleetgate_tests::lab::{Gateway, Lab, MailSink, WireGuard, eventually};
+use serde_json::Value;
+
+const DEVICES: usize = 200;
+/// With a client of its own.
+const STOCK: usize = 0;
+/// Dies while nobody can see it.
+const DIES: usize = 77;
+/// Many times what three failures take, and twice what it takes to be sure.
+const CUT: Duration = Duration::from_secs(60);
+const DEATH: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Whatever would still be told has been told after it.
+const QUIET: Duration = Duration::from_secs(12);
+
+const SETTINGS: &str = r#"
+endpoint = "10.77.0.2:51820"
+keepalive = 2
+
+[checks]
+interval = 4
+retry = 1
+attempts = 3
+timeout = 2
+ping_interval = 10
+
+[mail]
+host = "10.77.9.2"
+port = 2525
+security = "none"
+from = "fleetgate <gate@fleet.test>"
+to = ["ops@fleet.test"]
+
+[notifications]
+group_wait = 2
+"#;
+
+fn name(n: usize) -> String {
+    format!("dev-{n:03}")
+}
+
+/// Their configurations, from one call of the API each.
+fn enrol(lab: &Lab) -> Vec<String> {
+    let socket = lab.path("data").join("fleetgate.sock");
+    let call = format!(
+        "for n in $(seq -w 0 {last}); do \
+           curl -sS --unix-socket {socket} -H 'content-type: application/json' \
+             -d '{{\"name\": \"dev-'$n'\"}}' http://localhost/api/v1/devices; echo; \
+         done",
+        last = format_args!("{:03}", DEVICES - 1),
+        socket = socket.display()
+    );
+    let answers = lab.sh("gw", &call);
+    let conf = |line: &str| {
+        let made: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        made["credentials"]["conf"].as_str().unwrap_or_else(|| panic!("no configuration: {line}")).to_owned()
+    };
+    answers.lines().filter(|line| !line.is_empty()).map(conf).collect()
+}
+
+struct Fleet<'a> {
+    devices: Vec<Option<Device>>,
+    _stock: WireGuard<'a>,
+}
+
+impl<'a> Fleet<'a> {
+    fn start(lab: &'a Lab) -> Fleet<'a> {
+        let confs = enrol(lab);
+        assert_eq!(confs.len(), DEVICES);
+        let gateway = "10.77.0.2:51820".parse().expect("an address");
+        let start = |(n, conf): (usize, &String)| {
+            let conf = Conf::parse(conf).expect("a configuration");
+            (n != STOCK).then(|| Device::start(&conf, socket_in(&lab.ns("d1"), "0.0.0.0:0"), gateway))
+        };
+        let devices = confs.iter().enumerate().map(start).collect();
+        Fleet { devices, _stock: WireGuard::up(lab, "d2", &confs[STOCK]) }
+    }
+}
+
+/// Hosts in this state.
+fn count(gateway: &Gateway<'_>, state: &str) -> u64 {
+    gateway.json(&["status"])["hosts"][state].as_u64().expect("a number")
+}
+
+/// Hosts that ever were believed to be down.
+fn ever_down(gateway: &Gateway<'_>) -> Vec<String> {
+    let log = gateway.cli(&["events", "-n", "1000", "--json"]);
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("an event"));
+    let downs = events.filter(|e| {
+        e["kind"] == "state"
+            && e["object"] == "host"
+            && e["data"]["to"] == "down"
+            && e["data"]["state_type"] == "hard"
+    });
+    downs.map(|e| e["object_name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// As an interface that is taken down and brought up again is configured anew.
+fn restore_link(lab: &Lab) {
+    lab.sh(
+        "gw",
+        "ip link set e0 up; ip route add default via 10.77.0.1; \
+         ip -6 addr replace fd77:0::2/64 dev e0 nodad; ip -6 route add default via fd77:0::1",
+    );
+}
+
+fn subjects(mail: &MailSink<'_>) -> Vec<String> {
+    let subject = |m: &String| m.lines().find(|l| l.starts_with("Subject: ")).unwrap_or_default().to_owned();
+    mail.messages().iter().map(subject).collect()
+}
+
+#[test]
+fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down() {
+    let lab = Lab::new();
+    let mail = MailSink::start(&lab);
+    let mut gateway = Gateway::start(&lab, SETTINGS);
+    let mut fleet = Fleet::start(&lab);
+    eventually("all are up", PATIENCE, || count(&gateway, "up") == DEVICES as u64);
+    assert_eq!(subjects(&mail), [""; 0], "all is well");
+
+    lab.sh("gw", "ip link set e0 down");
+    let cut = Instant::now();
+    while cut.elapsed() < CUT {
+        sleep(Duration::from_secs(2));
+        if cut.elapsed() > DEATH {
+            fleet.devices[DIES] = None;
+        }
+        assert_eq!(count(&gateway, "down"), 0, "after {:?}: {:?}", cut.elapsed(), ever_down(&gateway));
+    }
+    restore_link(&lab);
+
+    let rest = DEVICES as u64 - 1;
+    eventually("what died is found, and all others", PATIENCE, || {
+        count(&gateway, "up") == rest && count(&gateway, "down") == 1
+    });
+    eventually("it is told of", PATIENCE, || mail.messages().iter().any(|m| m.contains(&name(DIES))));
+    sleep(QUIET);
+    assert_eq!(ever_down(&gateway), [name(DIES)]);
+    let told = subjects(&mail);
+    assert!(told.len() <= 3, "{told:?}");
+    let others = |m: &String| (0..DEVICES).any(|n| n != DIES && m.contains(&name(n)));
+    assert_eq!(mail.messages().iter().filter(|m| others(m)).count(), 0, "{told:?}");
+    gateway.stop();
+}
