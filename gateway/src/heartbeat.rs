@@ -206,6 +206,7 @@ mod tests {
             group_wait: Duration::ZERO,
             digest: None,
             heartbeat: Some(target),
+            timing: crate::store::fixture::TIMING,
         };
         let (settings, listener) = watch::channel(quiet);
         let organs = Organs { pulse: pulse.clone(), handle, writer, bell };

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of when to send and whether to try again.
 
+mod concerns;
 pub mod letter;
 #[cfg(test)]
 pub(crate) mod sink;

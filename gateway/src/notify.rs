@@ -29,7 +29,7 @@ pub use courier::Failure;
 pub use courier::Pace;
 pub use routing::BUILT_IN_NAME;
 
-use crate::config::{Config, MailConfig};
+use crate::config::{Config, MailConfig, TimingDefaults};
 use crate::heartbeat;
 use crate::live::Live;
 use crate::mail::smtp::Smtp;
@@ -51,6 +51,8 @@ pub struct Settings {
     /// Of the built-in contact, in the machine's time zone.
     pub digest: Option<Time>,
     pub heartbeat: Option<heartbeat::Target>,
+    /// How hosts are checked that have no times of their own.
+    pub timing: TimingDefaults,
 }
 
 impl From<&Config> for Settings {
@@ -61,6 +63,7 @@ impl From<&Config> for Settings {
             group_wait: config.group_wait,
             digest: config.digest,
             heartbeat: config.heartbeat.clone(),
+            timing: config.timing,
         }
     }
 }

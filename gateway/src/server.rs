@@ -267,6 +267,7 @@ impl Engine<'_> {
         if crate::store::events::was_cut_off(&mut conn).await? {
             monitor.handle(MonitorInput::WasCutOff, clock::now());
         }
+        monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
         monitor.restore(self.store.all_hosts(&self.config.timing).await?, clock::now());
         Ok(monitor)

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus};
+use fleetgate_engine::wire::{
+    Check, EventKind, Extent, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, MonitorInput,
+};
 use fleetgate_tests::dice::{Dice, seeds};
 use world::{Truth, World, device, service, with};
 
@@ -182,12 +184,98 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     world.run(20 * MINUTE);
     assert_eq!(told(&world), ["cam-1 down"]);
     assert_eq!(world.kept.hosts.values().filter(|s| !s.reachable).count(), 29);
+    let site = world.kept.incident_of(router).expect("an incident");
+    assert_eq!((site.matter.extent, site.members.len()), (Extent::Site, 30));
+    assert_eq!(world.kept.messages[0].incident, Some(site.id));
     let dead = HostId::from_i64(7);
     everybody.iter().filter(|id| **id != dead).for_each(|id| world.set(*id, Truth::well()));
     world.run(10 * MINUTE);
     assert_eq!(told(&world)[1..], ["cam-1 up", "cam-7 down"], "what died meanwhile is told after it");
     let lost = |kind: EventKind| world.kept.events.iter().filter(|e| e.kind == kind).count();
     assert_eq!((lost(EventKind::Unreachable), lost(EventKind::Reachable)), (29, 29));
+    let own = world.kept.incident_of(dead).expect("an incident of its own");
+    assert_eq!((own.matter.extent, own.members.len()), (Extent::Host, 1));
+    assert_eq!(world.kept.messages[2].incident, Some(own.id));
+    let open: Vec<_> = world.kept.open_incidents().into_iter().map(|i| i.id).collect();
+    assert_eq!(open, [own.id], "that of the site is closed");
+}
+
+/// A router and what stands behind it, a thousand hosts together; and some elsewhere, who are heard.
+fn large_site() -> (World, HostId) {
+    let mut world = World::new(1);
+    world.keep_asked = false;
+    let router = world.add(device(1), Truth::well());
+    for raw in 2..=1_000 {
+        world.add(HostSpec { parents: vec![router], ..device(raw) }, Truth::well());
+    }
+    (1_001..=1_300).for_each(|raw| drop(world.add(device(raw), Truth::well())));
+    world.run(5 * MINUTE);
+    (world, router)
+}
+
+fn lose(world: &mut World, from: i64, to: i64) {
+    (from..=to).for_each(|raw| world.set(HostId::from_i64(raw), Truth::off()));
+}
+
+#[test]
+fn a_thousand_hosts_behind_a_router_are_one_incident_also_over_a_restart() {
+    let (mut world, router) = large_site();
+    lose(&mut world, 1, 1_000);
+    world.run(MINUTE + MINUTE / 6);
+    world.restart(MINUTE / 6);
+    world.run(30 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 down"]);
+    let site = world.kept.incident_of(router).expect("an incident");
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), site.members.len()), (1, 1_000));
+    (1..=1_000).for_each(|raw| world.set(HostId::from_i64(raw), Truth::well()));
+    world.run(30 * MINUTE);
+    assert_eq!((told(&world).len(), world.kept.open_incidents().len()), (2, 0));
+}
+
+#[test]
+fn who_joins_an_acknowledged_incident_is_told_to_nobody_and_who_outlives_it_is() {
+    let mut world = World::new(1);
+    let router = world.add(device(1), Truth::well());
+    let spec = HostSpec { parents: vec![router], ..device(2) };
+    let dead = world.add(spec, Truth::well());
+    (31..=60).for_each(|raw| drop(world.add(device(raw), Truth::well())));
+    world.run(10 * MINUTE);
+    lose(&mut world, 1, 1);
+    world.run(5 * MINUTE);
+    let site = world.kept.incident_of(router).expect("an incident");
+    let ack = IncidentAck { sticky: true, expires: None, words: "user:ada: on it".into() };
+    world.kept.known.insert(site.id, ack.clone());
+    world.input(MonitorInput::AcknowledgeIncident(site.id, ack));
+    lose(&mut world, 2, 2);
+    world.run(30 * MINUTE);
+    let covered = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Covered { .. });
+    assert_eq!(world.kept.incidents.iter().filter(covered).count(), 2);
+    assert_eq!(told(&world), ["cam-1 down"]);
+    world.set(router, Truth::well());
+    world.run(30 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 down", "cam-1 up", "cam-2 down"]);
+    assert_eq!(world.kept.incident_of(dead).map(|i| i.matter.extent), Some(Extent::Host));
+}
+
+#[test]
+fn most_of_a_site_without_a_router_is_one_incident() {
+    let mut world = World::new(1);
+    let site = |raw: i64, name: &str| {
+        let mut spec = device(raw);
+        spec.labels.insert("site".into(), name.into());
+        spec
+    };
+    (1..=30).for_each(|raw| drop(world.add(site(raw, "north"), Truth::well())));
+    (31..=230).for_each(|raw| drop(world.add(site(raw, "south"), Truth::well())));
+    world.run(10 * MINUTE);
+    lose(&mut world, 1, 28);
+    world.run(10 * MINUTE);
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), open[0].members.len()), (1, 28));
+    assert_eq!(open[0].matter.site.as_deref(), Some("north"));
+    let merged = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Merged(_));
+    assert_eq!(world.kept.incidents.iter().filter(merged).count(), 15, "the sixteenth is most of them");
 }
 
 fn told(world: &World) -> Vec<String> {

@@ -261,6 +261,7 @@ impl Sim {
             sticky,
             expires: expires.map(|t| at(t).wall),
             words: String::new(),
+            incident: None,
         };
         self.desk.acks.retain(|(s, _)| *s != service);
         self.desk.acks.push((service.clone(), ack.clone()));

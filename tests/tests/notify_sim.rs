@@ -17,7 +17,7 @@ use fleetgate_engine::notify::{
     Severity, Told, Waiting,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::MessageKind;
+use fleetgate_engine::wire::{IncidentId, MessageKind};
 use jiff::tz::TimeZone;
 use random::Random;
 
@@ -64,6 +64,7 @@ fn routing() -> Routing {
         group_wait: if id == OPS { Duration::from_secs(10) } else { Duration::ZERO },
         digest: None,
         digested: Wall::from_millis(START),
+        capped: false,
     };
     Routing { contacts: [OPS, BOSS, OFFICE].map(contact).to_vec(), rules: rules() }
 }
@@ -107,6 +108,37 @@ impl Patient {
     }
 }
 
+/// Each problem has an incident; now and then some turn out to be one of several hosts.
+#[derive(Default)]
+struct Incidents {
+    last: i64,
+    of: BTreeMap<Object, IncidentId>,
+    wide: BTreeMap<IncidentId, IncidentId>,
+}
+
+impl Incidents {
+    fn of(&mut self, object: &Object, kind: MessageKind) -> Option<IncidentId> {
+        if kind == MessageKind::Problem && !self.of.contains_key(object) {
+            self.last += 1;
+            self.of.insert(object.clone(), IncidentId(Id::from_i64(self.last)));
+        }
+        let id = self.of.get(object).copied();
+        if kind == MessageKind::Recovery {
+            self.of.remove(object);
+        }
+        id
+    }
+
+    fn wide(&mut self, dice: &mut Random) -> BTreeMap<IncidentId, IncidentId> {
+        if dice.below(20) == 0
+            && let Some(root) = self.of.values().min().copied()
+        {
+            self.wide = self.of.values().filter(|_| dice.below(2) == 0).map(|id| (*id, root)).collect();
+        }
+        self.wide.clone()
+    }
+}
+
 /// What the store would hold, kept from the outputs.
 #[derive(Default)]
 struct Store {
@@ -144,7 +176,7 @@ impl Store {
 
     fn restore(&self, now: Now) -> Router {
         let told = self.told.iter().map(|((contact, object), told)| (*contact, object.clone(), *told));
-        Router::restore(routing(), told.collect(), self.waiting.values().cloned().collect(), now)
+        Router::restore(routing(), told.collect(), self.waiting.values().cloned().collect(), &[], now)
     }
 }
 
@@ -162,6 +194,7 @@ fn live(seed: u64) -> (Store, Vec<Notice>) {
             changed: 0,
         })
         .collect();
+    let mut incidents = Incidents::default();
     let at = |secs: u64| Now { mono: Mono::from_secs(secs), wall: wall(secs) };
     let mut router = store.restore(at(0));
     let quiet_from = HOURS * 3_600;
@@ -173,12 +206,14 @@ fn live(seed: u64) -> (Store, Vec<Notice>) {
         if dice.below(800) == 0 {
             router = store.restore(at(secs));
         }
-        router.handle(Input::Timeout, at(secs));
+        router.handle(Input::Wide(incidents.wide(&mut dice)), at(secs));
         store.take(&mut router, secs);
         for patient in patients.iter_mut().filter(|_| secs < quiet_from) {
             let Some((kind, severity)) = patient.next(secs, &mut dice) else { continue };
             let (id, object) = (NoticeId(all.len() as i64 + 1), patient.object.clone());
-            let notice = Notice { id, at: wall(secs), object, labels: Arc::default(), kind, severity };
+            let incident = incidents.of(&patient.object, kind);
+            let notice =
+                Notice { id, at: wall(secs), object, labels: Arc::default(), kind, severity, incident };
             all.push(notice.clone());
             router.handle(Input::Notice(notice), at(secs));
             store.take(&mut router, secs);

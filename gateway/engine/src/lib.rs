@@ -6,6 +6,7 @@
 //! messages of [`wire`] between the two halves, the network and the store.
 
 pub mod id;
+pub mod incident;
 pub mod monitor;
 pub mod notify;
 pub mod time;

@@ -10,11 +10,13 @@
 //! Values only: nothing in here decides.
 
 mod ask;
+mod incident;
 mod monitor;
 mod tunnel;
 mod voice;
 
 pub use ask::*;
+pub use incident::*;
 pub use monitor::*;
 pub use tunnel::*;
 pub use voice::*;

@@ -97,7 +97,9 @@ async fn acknowledge(
     let mut write = Write::begin(app, who).await?;
     let (id, sticky) = (ids::new_id(write.now), new.sticky);
     let (author, created_at) = (write.by.clone(), write.now);
-    let ack = Acknowledgement { id, host, service, sticky, expires_at, author, comment, created_at };
+    let incident = None;
+    let ack =
+        Acknowledgement { id, host, service, sticky, expires_at, author, comment, created_at, incident };
     stored::put(write.tx(), &ack).await?;
     let data = json!({ "id": Kind::Acknowledgement.text(id), "sticky": sticky, "expires": ack.expires_at.map(ids::time) });
     write.about("acknowledgement.added", (host, ack.service.as_deref()), &ack.comment, data).await?;
@@ -124,6 +126,7 @@ pub(super) fn shown(ack: &Acknowledgement) -> model::Acknowledgement {
         author: ack.author.clone(),
         comment: ack.comment.clone(),
         created_at: ids::time(ack.created_at),
+        incident: ack.incident.map(|id| id.to_string()),
     }
 }
 

@@ -213,6 +213,7 @@ async fn test(
             address: &address,
             kind,
             site: "",
+            folded: 1,
             items: &[],
         };
         let number = outbox::insert(write.tx(), &new, now).await?;

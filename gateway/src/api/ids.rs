@@ -21,6 +21,7 @@ pub enum Kind {
     Notice,
     /// A message to one address.
     Message,
+    Incident,
 }
 
 impl Kind {
@@ -36,6 +37,7 @@ impl Kind {
             Kind::Rule => "r_",
             Kind::Notice => "n_",
             Kind::Message => "m_",
+            Kind::Incident => "i_",
         }
     }
 
@@ -51,6 +53,7 @@ impl Kind {
             Kind::Rule => "rule",
             Kind::Notice => "notification",
             Kind::Message => "message",
+            Kind::Incident => "incident",
         }
     }
 

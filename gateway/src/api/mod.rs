@@ -26,6 +26,7 @@ mod host_settings;
 mod hosts;
 mod idempotency;
 pub(crate) mod ids;
+mod incidents;
 pub mod inside;
 mod manager;
 pub mod model;
@@ -210,6 +211,7 @@ fn declared() -> OpenApiRouter<AppState> {
 fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())
+        .merge(incidents::routes())
         .merge(contacts::routes())
         .merge(devices::routes())
         .merge(downtimes::routes())

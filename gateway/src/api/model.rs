@@ -11,6 +11,7 @@ mod devices;
 mod enrolments;
 mod gateway;
 mod hosts;
+mod incidents;
 mod notifications;
 mod profiles;
 mod voice;
@@ -20,6 +21,7 @@ pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;
 pub use hosts::*;
+pub use incidents::*;
 pub use notifications::*;
 pub use profiles::*;
 pub use voice::*;
@@ -223,6 +225,8 @@ pub struct Problem {
     pub acknowledged: bool,
     /// Its own, or one of its host.
     pub in_downtime: bool,
+    /// What it belongs to.
+    pub incident: Option<String>,
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub text: String,
@@ -235,7 +239,7 @@ pub struct Event {
     pub at: String,
     /// `state`, `device.created`, `enrolment.approved`, `message.sent`, ...
     pub kind: String,
-    /// `host`, `service`, `device`, `enrolment`, `token`, `user` or `system`.
+    /// `host`, `service`, `device`, `enrolment`, `token`, `user`, `incident` or `system`.
     pub object: String,
     pub object_id: Option<String>,
     /// The object's name of today, where it still has one.

@@ -20,7 +20,8 @@ use super::model::{self, Page};
 use super::page::Paging;
 use super::problem::Problem;
 use super::write::Write;
-use super::{AppState, hosts};
+use super::{AppState, hosts, incidents};
+use crate::store::SqliteConnection;
 use crate::store::events::Object;
 use crate::store::notices::{self, NoticeFilter, NoticeRow, Outcome};
 use crate::store::outbox::{self, Channel, MessageRow, Wanted};
@@ -38,7 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Filter {
     /// A host (name or id), or one service of it: `cam-07`, `cam-07/disk`. The id also of a host that
-    /// was removed.
+    /// was removed. Or an incident, by its id.
     object: Option<String>,
     /// From this time on, such as `2026-03-10T13:03:22Z`.
     since: Option<String>,
@@ -58,7 +59,10 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let since = filter.since.as_deref().map(|text| ids::parse_time("since", text)).transpose()?;
     let mut conn = app.store.reader().await?;
+    let incident = filter.object.as_deref().filter(|object| object.starts_with("i_"));
+    let incident = incident.map(incidents::parse).transpose()?;
     let (host, service) = match filter.object.as_deref() {
+        _ if incident.is_some() => (None, None),
         None => (None, None),
         Some(object) => {
             let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
@@ -69,16 +73,23 @@ async fn list(
             (Some(id), service)
         }
     };
-    let wanted = NoticeFilter { host, service, since };
+    let wanted = NoticeFilter { host, service, since, incident };
     let rows = notices::list(&mut conn, &wanted, before, limit + 1).await?;
+    let rows = with_outcomes(&mut conn, rows).await?;
+    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
+}
+
+pub(super) async fn with_outcomes(
+    conn: &mut SqliteConnection,
+    rows: Vec<NoticeRow>,
+) -> Result<Vec<(NoticeRow, Vec<Outcome>)>, Problem> {
     let numbers: Vec<NoticeId> = rows.iter().map(|n| n.id).collect();
-    let mut outcomes = by_notice(notices::outcomes(&mut conn, &numbers).await?);
+    let mut outcomes = by_notice(notices::outcomes(conn, &numbers).await?);
     let mut with_outcomes = |row: NoticeRow| {
         let of = outcomes.remove(&row.id).unwrap_or_default();
         (row, of)
     };
-    let rows: Vec<_> = rows.into_iter().map(&mut with_outcomes).collect();
-    Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
+    Ok(rows.into_iter().map(&mut with_outcomes).collect())
 }
 
 fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {
@@ -179,18 +190,20 @@ async fn resend(
     Ok((StatusCode::ACCEPTED, Json(message_wire(&row, count))))
 }
 
-fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification {
+pub(super) fn wire(row: &NoticeRow, outcomes: &[Outcome]) -> model::Notification {
     model::Notification {
         id: Kind::Notice.text(Id::from_i64(row.id.0)),
         at: ids::time(row.at),
         host_id: Kind::Host.text(row.host),
         host: row.host_name.clone(),
         service: row.service.clone(),
+        incident: row.incident.map(|id| id.to_string()),
         kind: row.kind.clone(),
         state: row.to.clone(),
         previous_notified_state: row.from.clone(),
         since: ids::time(row.since),
         cause: row.output.clone(),
+        note: row.note.clone(),
         outcome: sum(outcomes).to_owned(),
         outcomes: outcomes.iter().map(outcome_wire).collect(),
     }
@@ -207,6 +220,7 @@ fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
         "group" => "waits for others that belong to it",
         "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
         "period" => "waits for the rule's time period",
+        "cap" => "waits: this contact has had as many messages within an hour as anybody reads",
         _ => &outcome.text,
     };
     let shown = |address: &String| match outcome.channel.as_deref() {

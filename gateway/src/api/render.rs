@@ -255,6 +255,7 @@ pub fn problem(trouble: Trouble) -> model::Problem {
         state_type: "hard".into(),
         acknowledged: trouble.acknowledged,
         in_downtime: trouble.in_downtime,
+        incident: trouble.incident.map(|id| id.to_string()),
         last_check: time(trouble.last_check),
         text: trouble.output,
     }
@@ -267,6 +268,7 @@ pub fn event(row: EventRow) -> model::Event {
         "token" => Some(Kind::Token),
         "user" => Some(Kind::User),
         "downtime" => Some(Kind::Downtime),
+        "incident" => Some(Kind::Incident),
         _ => None,
     };
     model::Event {

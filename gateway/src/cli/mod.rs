@@ -12,6 +12,7 @@ mod enrolment;
 mod events;
 mod gateway;
 mod host;
+mod incident;
 mod limits;
 mod profile;
 mod serve;
@@ -86,6 +87,9 @@ enum Command {
     Check(host::CheckCommand),
     /// Say that somebody knows of a problem: no reminders until its state changes
     Ack(care::AckArgs),
+    /// Incidents: what belongs together, and one thing to acknowledge
+    #[command(subcommand)]
+    Incident(incident::IncidentCommand),
     /// Planned work: watched, and nobody is told
     #[command(subcommand)]
     Downtime(care::DowntimeCommand),
@@ -107,7 +111,7 @@ enum Command {
     /// Who is told of what, when, and after how long
     #[command(subcommand)]
     Rule(contact::RuleCommand),
-    /// What was told of a notification, host or service (cam-07/disk), to whom, and why not
+    /// What was told of a notification, incident, host or service (cam-07/disk), to whom, and why not
     Why(why::WhyArgs),
     /// Messages on their way
     #[command(subcommand)]
@@ -166,6 +170,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Profile(command) => profile::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,
         Command::Ack(args) => care::acknowledge(&client()?, args).await?,
+        Command::Incident(command) => incident::run(&client()?, command).await?,
         Command::Downtime(command) => care::downtime(&client()?, command).await?,
         Command::Enrolment(command) => enrolment::run(&client()?, command).await?,
         Command::Token(command) => token::run(&client()?, command).await?,

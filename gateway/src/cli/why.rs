@@ -11,7 +11,7 @@ use crate::api::model::{Message, Notification, NotificationOutcome, Page};
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
-    /// A notification (n_...), a host (cam-07), or a service (cam-07/disk)
+    /// A notification (n_...), an incident (i_...), a host (cam-07), or a service (cam-07/disk)
     what: String,
     /// How many of the newest
     #[arg(long, short = 'n', default_value_t = 20)]
@@ -49,6 +49,12 @@ fn print(n: &Notification) {
         table::state(&n.previous_notified_state),
         n.id,
     );
+    if let Some(incident) = &n.incident {
+        anstream::println!("    of {incident}");
+    }
+    if !n.note.is_empty() {
+        anstream::println!("    by {}", table::safe(n.note.lines().next().unwrap_or_default()));
+    }
     if !n.cause.is_empty() {
         anstream::println!("    {}", table::safe(n.cause.lines().next().unwrap_or_default()));
     }

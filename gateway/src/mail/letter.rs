@@ -5,8 +5,10 @@
 
 use std::fmt::Write as _;
 
+use fleetgate_engine::verdict::Verdict;
 use jiff::tz::TimeZone;
 
+use super::concerns;
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{Contents, Kind, MessageRow};
 use crate::text::harmless;
@@ -18,7 +20,7 @@ const MAX_SUBJECT: usize = 160;
 /// Longest output in a letter about one object; the page has the rest.
 const MAX_OUTPUT: usize = 4_000;
 /// Of each of many.
-const MAX_LINE: usize = 200;
+pub(super) const MAX_LINE: usize = 200;
 
 /// What a letter says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,10 +37,16 @@ pub struct Place<'a> {
 }
 
 impl Letter {
-    pub fn write(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Letter {
+    /// `verdict`: of the host, where the letter tells of one alone.
+    pub fn write(
+        message: &MessageRow,
+        contents: &Contents,
+        verdict: Option<&Verdict>,
+        place: &Place<'_>,
+    ) -> Letter {
         match (message.kind, contents.notices.as_slice()) {
             (Kind::Test, _) => test(message, place),
-            (Kind::Notices, [one]) if contents.total() == 1 => of_one(one, place),
+            (Kind::Notices, [one]) if contents.total() == 1 => of_one(one, contents, verdict, place),
             _ => of_many(message, contents, place),
         }
     }
@@ -46,10 +54,37 @@ impl Letter {
 
 // ----------------------------------------------------------------- one object
 
-fn of_one(notice: &NoticeRow, place: &Place<'_>) -> Letter {
+fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, place: &Place<'_>) -> Letter {
     let headline = headline(&notice.kind, notice.problem, &notice.to);
-    let subject = one_line(&format!("{headline} {}", object(notice)), MAX_SUBJECT);
-    Letter { subject, text: text_of_one(notice, place), html: html_of_one(notice, &headline, place) }
+    let around =
+        Around { incidents: concerns::text(contents, place), verdict: concerns::verdict_text(verdict) };
+    let in_html =
+        Around { incidents: concerns::html(contents, place), verdict: concerns::verdict_html(verdict) };
+    Letter {
+        subject: subject(&format!("{headline} {}", object(notice)), contents),
+        text: text_of_one(notice, &around, place),
+        html: html_of_one(notice, &headline, &in_html, place),
+    }
+}
+
+/// What surrounds one notice, in words or in HTML.
+struct Around {
+    incidents: String,
+    verdict: String,
+}
+
+/// Whatever is cut, the incident is not.
+fn subject(words: &str, contents: &Contents) -> String {
+    let tag = concerns::tag(contents);
+    one_line(words, MAX_SUBJECT - tag.len()) + &tag
+}
+
+/// Who did what is told, and why.
+fn by(notice: &NoticeRow) -> String {
+    match notice.note.as_str() {
+        "" => String::new(),
+        note => format!("By      {}\n", one_line(note, MAX_LINE)),
+    }
 }
 
 /// What has happened, in a word or two.
@@ -83,26 +118,32 @@ fn sentence(notice: &NoticeRow) -> String {
     format!("{subject} is {}, it was {}.", notice.to.to_uppercase(), notice.from.to_uppercase())
 }
 
-fn text_of_one(notice: &NoticeRow, place: &Place<'_>) -> String {
+fn text_of_one(notice: &NoticeRow, around: &Around, place: &Place<'_>) -> String {
     format!(
-        "{}\n\nSince   {}\nOutput\n{}\n\n{}\n",
+        "{}\n\nSince   {}\n{}{}{}Output\n{}\n\n{}\n",
         sentence(notice),
         time(notice.since.as_millis(), place.zone),
+        by(notice),
+        around.incidents,
+        around.verdict,
         quoted(&notice.output),
         host_link(&notice.host_name, place),
     )
 }
 
-fn html_of_one(notice: &NoticeRow, headline: &str, place: &Place<'_>) -> String {
+fn html_of_one(notice: &NoticeRow, headline: &str, around: &Around, place: &Place<'_>) -> String {
     let output: String = notice.output.chars().take(MAX_OUTPUT).collect();
     let output = output.lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
-        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}</p>\n<pre style=\"{}\">{}</pre>\n{}",
+        "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}</p>\n{}{}<pre style=\"{}\">{}</pre>\n{}",
         colour(notice),
         escaped(headline),
         escaped(&one_line(&object(notice), MAX_SUBJECT)),
         escaped(&sentence(notice)),
         escaped(&time(notice.since.as_millis(), place.zone)),
+        escaped(&by(notice)).replacen("By      ", "<br>By ", 1).trim_end(),
+        around.incidents,
+        around.verdict,
         PRE,
         escaped(if output.is_empty() { "(none)" } else { &output }),
         html_link(&one_line(&notice.host_name, MAX_SUBJECT), place),
@@ -122,11 +163,11 @@ fn of_many(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Lett
     } else {
         summary(contents)
     };
-    let subject = one_line(&format!("{sum}{site}"), MAX_SUBJECT);
+    let subject = subject(&format!("{sum}{site}"), contents);
     let more = contents.total() - contents.notices.len() as i64;
     Letter {
-        text: text_of_many(&subject, contents, more, place),
-        html: html_of_many(&subject, contents, more, place),
+        text: text_of_many(&subject, message, contents, more, place),
+        html: html_of_many(&subject, message, contents, more, place),
         subject,
     }
 }
@@ -162,14 +203,41 @@ fn things(contents: &Contents, wanted: impl Fn((&str, bool, &str)) -> bool) -> S
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn text_of_many(subject: &str, contents: &Contents, more: i64, place: &Place<'_>) -> String {
+/// Why it is so much, and where it stands.
+fn preface(message: &MessageRow, contents: &Contents) -> Vec<String> {
+    let folded = (message.folded > 1).then(|| {
+        format!(
+            "Too many messages: what would have been {} is told in this one, and so is what follows for a while.",
+            message.folded
+        )
+    });
+    let sites = concerns::sites(contents).map(|sites| format!("By site: {sites}"));
+    folded.into_iter().chain(sites).collect()
+}
+
+fn text_of_many(
+    subject: &str,
+    message: &MessageRow,
+    contents: &Contents,
+    more: i64,
+    place: &Place<'_>,
+) -> String {
     let mut text = format!("{subject}\n\n");
+    for line in preface(message, contents) {
+        let _ = writeln!(text, "{line}\n");
+    }
+    let incidents = concerns::text(contents, place);
+    if !incidents.is_empty() {
+        let _ = writeln!(text, "{incidents}");
+    }
     for notice in &contents.notices {
         let headline = headline(&notice.kind, notice.problem, &notice.to);
         let object = one_line(&object(notice), MAX_SUBJECT);
         let since = time(notice.since.as_millis(), place.zone);
         let output = one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE);
-        let _ = writeln!(text, "    {headline} {object}, since {since}\n        {output}");
+        let by = one_line(&notice.note, MAX_LINE);
+        let by = if by.is_empty() { by } else { format!(", by {by}") };
+        let _ = writeln!(text, "    {headline} {object}, since {since}{by}\n        {output}");
     }
     if more > 0 {
         let _ = writeln!(text, "    and {more} more");
@@ -178,8 +246,18 @@ fn text_of_many(subject: &str, contents: &Contents, more: i64, place: &Place<'_>
     text
 }
 
-fn html_of_many(subject: &str, contents: &Contents, more: i64, place: &Place<'_>) -> String {
-    let mut body = format!("<p><strong>{}</strong></p>\n<table style=\"{TABLE}\">\n", escaped(subject));
+fn html_of_many(
+    subject: &str,
+    message: &MessageRow,
+    contents: &Contents,
+    more: i64,
+    place: &Place<'_>,
+) -> String {
+    let mut body = format!("<p><strong>{}</strong></p>\n", escaped(subject));
+    for line in preface(message, contents) {
+        let _ = writeln!(body, "<p>{}</p>", escaped(&line));
+    }
+    let _ = writeln!(body, "{}<table style=\"{TABLE}\">", concerns::html(contents, place));
     for notice in &contents.notices {
         let _ = writeln!(
             body,
@@ -279,12 +357,12 @@ fn quoted(output: &str) -> String {
     if lines.is_empty() { "    (none)".to_owned() } else { lines.join("\n") }
 }
 
-fn one_line(text: &str, longest: usize) -> String {
+pub(super) fn one_line(text: &str, longest: usize) -> String {
     harmless(text).chars().take(longest).collect()
 }
 
 /// For the inside of an element and of an attribute in double quotes.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -304,10 +382,12 @@ mod tests {
     use fleetgate_engine::id::Id;
     use fleetgate_engine::notify::NoticeId;
     use fleetgate_engine::time::Wall;
+    use fleetgate_engine::wire::IncidentId;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::outbox::{Channel, Count};
+    use crate::store::incidents::{IncidentRow, MemberRow};
+    use crate::store::outbox::{Channel, Concern, Count};
 
     fn down() -> NoticeRow {
         NoticeRow {
@@ -324,6 +404,8 @@ mod tests {
             to: "down".into(),
             output: "no tunnel for 95 s; tcp 22: timed out".into(),
             since: Wall::from_millis(1_773_147_802_000),
+            incident: None,
+            note: String::new(),
         }
     }
 
@@ -336,6 +418,7 @@ mod tests {
             address: "ops@example.org".into(),
             kind,
             site: "north".into(),
+            folded: 1,
             created_at: Wall::from_millis(0),
             attempts: 0,
             next_attempt: Wall::from_millis(0),
@@ -362,7 +445,7 @@ mod tests {
             });
             counts[at].count += 1;
         }
-        Contents { notices, counts }
+        Contents { notices, counts, ..Contents::default() }
     }
 
     fn shown(letter: &Letter) -> String {
@@ -372,7 +455,7 @@ mod tests {
     fn write(kind: Kind, notices: Vec<NoticeRow>) -> Letter {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
-        Letter::write(&message(kind), &contents(notices), &place)
+        Letter::write(&message(kind), &contents(notices), None, &place)
     }
 
     fn one(notice: NoticeRow) -> Letter {
@@ -406,7 +489,7 @@ mod tests {
     #[test]
     fn without_an_address_the_letter_names_the_command() {
         let place = Place { zone: &TimeZone::UTC, public_url: None };
-        let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), &place);
+        let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, &place);
         insta::assert_snapshot!(letter.text);
     }
 
@@ -431,9 +514,92 @@ mod tests {
         let mut all = contents(vec![down(); 100]);
         all.counts[0].count = 1_000;
         let place = Place { zone: &TimeZone::UTC, public_url: None };
-        let letter = Letter::write(&message(Kind::Notices), &all, &place);
+        let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
         assert_eq!(letter.subject, "DOWN: 1000 hosts at north");
         assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
+    }
+
+    fn incident(words: &str, extent: &str, ill: i64) -> IncidentRow {
+        IncidentRow {
+            id: IncidentId(Id::from_i64(3_700_000_000_000_000_000)),
+            extent: extent.into(),
+            cause: "parent_down".into(),
+            words: words.into(),
+            site: Some("north".into()),
+            head: None,
+            opened_at: Wall::from_millis(1_773_147_802_000),
+            closed_at: None,
+            merged_into: None,
+            ack: None,
+            ill,
+            members: 1_000,
+        }
+    }
+
+    fn member(name: &str) -> MemberRow {
+        let at = Wall::from_millis(0);
+        let (host_name, site) = (Some(name.to_owned()), None);
+        MemberRow {
+            host: Id::from_i64(9),
+            host_name,
+            site,
+            service: None,
+            began_at: at,
+            joined_at: at,
+            left_at: None,
+        }
+    }
+
+    #[test]
+    fn a_host_with_its_incident_and_what_is_wrong() {
+        let zone = TimeZone::UTC;
+        let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+        let concern =
+            Concern { incident: incident("cam-07 is down", "host", 1), ill: vec![member("cam-07")] };
+        let all = Contents { incidents: vec![concern], ..contents(vec![down()]) };
+        let verdict = Verdict {
+            kind: fleetgate_engine::verdict::Kind::Undetermined,
+            text: "cannot be told: the device is gone, or its uplink".into(),
+            candidates: Vec::new(),
+            evidence: vec!["no packet for 95 s".into(), "6 others at north answer".into()],
+        };
+        let letter = Letter::write(&message(Kind::Notices), &all, Some(&verdict), &place);
+        insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
+    }
+
+    #[test]
+    fn an_acknowledgement_says_who_and_why() {
+        let known = NoticeRow { kind: "acknowledged".into(), note: "user:ada: on my way".into(), ..down() };
+        insta::assert_snapshot!(shown(&one(known)));
+    }
+
+    #[test]
+    fn a_thousand_hosts_of_one_incident() {
+        let zone = TimeZone::UTC;
+        let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+        let mut all = contents(vec![down(), down()]);
+        all.counts[0].count = 1_000;
+        all.sites = vec![("north".into(), 999), (String::new(), 1)];
+        all.incidents = vec![Concern { incident: incident("r1 is down", "site", 1_000), ill: Vec::new() }];
+        let many = MessageRow { site: String::new(), folded: 4, ..message(Kind::Notices) };
+        insta::assert_snapshot!(shown(&Letter::write(&many, &all, None, &place)));
+    }
+
+    #[test]
+    fn who_outlives_a_lost_site_is_named_among_the_good_news() {
+        let zone = TimeZone::UTC;
+        let place = Place { zone: &zone, public_url: None };
+        let up = NoticeRow {
+            kind: "recovery".into(),
+            problem: false,
+            from: "down".into(),
+            to: "up".into(),
+            ..down()
+        };
+        let mut all = contents(vec![up.clone(), up]);
+        let words = "most of north fell silent together: 16 of 30 hosts so far";
+        all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
+        insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, &place)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::IncidentId;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
 use lettre::{AsyncTransport as _, Message as Mail};
@@ -26,6 +27,8 @@ pub struct Envelope<'a> {
     /// The message's own number, and those of the messages that it continues.
     pub number: i64,
     pub answers: &'a [i64],
+    /// The incidents it tells of: each is the root of a thread, of which nothing was ever sent.
+    pub incidents: &'a [IncidentId],
     /// Makes a `Message-ID` this installation's own.
     pub installation: &'a str,
 }
@@ -59,9 +62,11 @@ impl Smtp {
             .date(SystemTime::UNIX_EPOCH + envelope.at.since(Wall::from_millis(0)))
             .message_id(Some(id(envelope.number)))
             .subject(letter.subject);
-        if let Some(last) = envelope.answers.last() {
-            let all: Vec<String> = envelope.answers.iter().map(|n| id(*n)).collect();
-            mail = mail.in_reply_to(id(*last)).references(all.join(" "));
+        let root = |incident: &IncidentId| format!("<{incident}.{}@{domain}>", envelope.installation);
+        let roots = envelope.incidents.iter().map(root);
+        let all: Vec<String> = roots.chain(envelope.answers.iter().map(|n| id(*n))).collect();
+        if let Some(last) = all.last() {
+            mail = mail.in_reply_to(last.clone()).references(all.join(" "));
         }
         let automatic = HeaderName::new_from_ascii_str("Auto-Submitted");
         mail.raw_header(HeaderValue::new(automatic, "auto-generated".into()))

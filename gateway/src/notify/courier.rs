@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::time::{Mono, Wall};
+use fleetgate_engine::verdict::{Kind as VerdictKind, Verdict};
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bell, Settings, webhook};
 use crate::clock;
+use crate::config::TimingDefaults;
 use crate::live::{Change, Live};
 use crate::mail::letter::{LISTED, Letter, Place};
 use crate::mail::smtp::{Envelope, Smtp};
@@ -23,7 +25,8 @@ use crate::pulse::Organ;
 use crate::store::backlog::{self, Dropped};
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
-use crate::store::{SqliteConnection, Store};
+use crate::store::{SqliteConnection, Store, hosts, snapshot};
+use crate::verdict;
 
 /// Addresses that are served at the same time, of each channel: so many may hang before others wait.
 const AT_ONCE: usize = 8;
@@ -95,6 +98,7 @@ struct Round {
     hooks: webhook::Client,
     zone: TimeZone,
     public_url: Option<String>,
+    timing: TimingDefaults,
     pace: Pace,
 }
 
@@ -145,6 +149,7 @@ impl Courier {
             live,
             zone: TimeZone::system(),
             public_url: now.public_url,
+            timing: now.timing,
             pace,
         };
         Ok(Courier { settings, bell, round: Arc::new(round) })
@@ -175,8 +180,8 @@ impl Courier {
             Ok(smtp) => {
                 let (store, live, hooks) = (old.store.clone(), old.live.clone(), old.hooks.clone());
                 let (zone, pace) = (old.zone.clone(), old.pace);
-                let public_url = now.public_url;
-                self.round = Arc::new(Round { store, live, smtp, hooks, zone, public_url, pace });
+                let (public_url, timing) = (now.public_url, now.timing);
+                self.round = Arc::new(Round { store, live, smtp, hooks, zone, public_url, timing, pace });
                 traffic.failed.clear();
             }
             Err(error) => tracing::error!("mail goes on as before: {error:#}"),
@@ -318,8 +323,9 @@ impl Round {
         match message.channel {
             Channel::Email => {
                 let thread = self.thread(&mut conn, message).await.map_err(unread)?;
+                let verdict = self.verdict(&mut conn, &contents).await;
                 drop(conn);
-                self.mail(message, &contents, &thread).await
+                self.mail(message, &contents, verdict.as_ref(), &thread).await
             }
             Channel::Webhook => {
                 let secret = webhook::secret(&self.store, &mut conn, message.contact).await;
@@ -338,19 +344,44 @@ impl Round {
         if message.kind == Kind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
     }
 
-    async fn mail(&self, message: &MessageRow, contents: &Contents, thread: &[i64]) -> Result<(), Failure> {
+    /// Of a host that is told to be down and still is. A letter goes without it rather than not at all.
+    async fn verdict(&self, conn: &mut SqliteConnection, contents: &Contents) -> Option<Verdict> {
+        let one = contents.notices.first().filter(|_| contents.total() == 1)?;
+        if !one.problem || one.service.is_some() {
+            return None;
+        }
+        let found = async {
+            let Some(row) = hosts::by_id(conn, one.host).await? else { return anyhow::Ok(None) };
+            let Some(spec) = snapshot::host_spec(conn, one.host, &self.timing).await? else {
+                return Ok(None);
+            };
+            Ok(verdict::of(conn, &self.live, &row, &spec, clock::wall()).await?)
+        };
+        let found = found.await.inspect_err(|e| tracing::warn!("a letter goes without its verdict: {e:#}"));
+        found.ok().flatten().filter(|v| !matches!(v.kind, VerdictKind::Ok | VerdictKind::Pending))
+    }
+
+    async fn mail(
+        &self,
+        message: &MessageRow,
+        contents: &Contents,
+        verdict: Option<&Verdict>,
+        thread: &[i64],
+    ) -> Result<(), Failure> {
         let Some(smtp) = &self.smtp else {
             return Err(Failure::Refused("no [mail] section in fleetgate.toml".to_owned()));
         };
         let installation = self.store.installation().await;
         let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
         let place = Place { zone: &self.zone, public_url: self.public_url.as_deref() };
-        let letter = Letter::write(message, contents, &place);
+        let letter = Letter::write(message, contents, verdict, &place);
+        let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
         let envelope = Envelope {
             to: &message.address,
             at: message.created_at,
             number: message.id,
             answers: thread,
+            incidents: &incidents,
             installation: &installation,
         };
         smtp.send(&envelope, letter).await

@@ -18,13 +18,16 @@ use crate::clock;
 use crate::live::{Change, Live};
 use crate::pulse::Organ;
 use crate::store::events::{self, NewEvent, SYSTEM};
+use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
-use crate::store::{SqliteConnection, Store, notices};
+use crate::store::{SqliteConnection, Store, incidents, notices};
 
 /// Notices that are routed in one transaction: a lost fleet is done in a few, and none is long.
 const ROUND: i64 = 1_000;
 /// After a failure of the database, before it is tried again.
 const PAUSE: Duration = Duration::from_secs(2);
+/// Messages since so long count for how many a contact had.
+const HOUR: Duration = Duration::from_secs(3_600);
 /// Why an e-mail is not tried.
 const NO_MAIL: &str = "no [mail] section in fleetgate.toml";
 
@@ -48,6 +51,8 @@ struct Turn {
     outputs: Vec<Output>,
     /// The notices that were handed in, for the events about them.
     routed: Vec<Notice>,
+    /// What acknowledgements had stopped was handed in.
+    resumed: bool,
     wait: Option<Mono>,
 }
 
@@ -74,7 +79,7 @@ impl Desk {
         let mut turn = shift.drain(Vec::new());
         loop {
             let wait = turn.wait;
-            if !turn.outputs.is_empty() || !turn.routed.is_empty() {
+            if !turn.outputs.is_empty() || !turn.routed.is_empty() || turn.resumed {
                 self.write(&shift, turn).await?;
             }
             let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
@@ -91,8 +96,8 @@ impl Desk {
                 }
             }
             let new = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
-            self.look_around(&mut shift).await?;
-            turn = shift.drain(new);
+            let resumed = self.look_around(&mut shift).await?;
+            turn = Turn { resumed, ..shift.drain(new) };
             self.live.pulse().beat(Organ::Router);
         }
     }
@@ -102,20 +107,30 @@ impl Desk {
         let mut conn = self.store.reader().await?;
         let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
         let (told, waiting) = (notices::told(&mut conn).await?, notices::waiting(&mut conn).await?);
-        let router = Router::restore(routing, told, waiting, clock::now());
+        let now = clock::now();
+        let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
+        let router = Router::restore(routing, told, waiting, &posted, now);
         let mut shift = Shift { router, reach, has_mail: settings.mail.is_some() };
         shift.forget(notices::removed_hosts(&mut conn).await?);
         Ok(shift)
     }
 
-    /// What people did meanwhile to that which waits.
-    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<()> {
+    /// What people did meanwhile to that which waits, and what it turned out to belong to. Whether
+    /// something was taken up that an acknowledgement had stopped.
+    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<bool> {
         let mut conn = self.store.reader().await?;
         for object in notices::cared_for(&mut conn).await? {
             shift.router.handle(Input::Acknowledged(object), clock::now());
         }
+        let wide = incidents::wide_waiting(&mut conn).await?;
+        shift.router.handle(Input::Wide(wide.into_iter().collect()), clock::now());
+        let ended = notices::care_ended(&mut conn).await?;
+        let resumed = !ended.is_empty();
+        for (contact, notice) in ended {
+            shift.router.handle(Input::CareEnded { contact, notice }, clock::now());
+        }
         shift.forget(notices::removed_hosts(&mut conn).await?);
-        Ok(())
+        Ok(resumed)
     }
 
     async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
@@ -135,6 +150,9 @@ impl Desk {
         }
         for output in &turn.outputs {
             page.write(&mut tx, output).await?;
+        }
+        if turn.resumed {
+            notices::care_ended_is_known(&mut tx).await?;
         }
         notices::hold(&mut tx, &page.held).await?;
         tx.commit().await?;
@@ -177,7 +195,7 @@ struct Page<'a> {
     shift: &'a Shift,
     now: Wall,
     routed: &'a [Notice],
-    held: Vec<(NoticeId, Option<ContactId>, i64)>,
+    held: Vec<HeldRow>,
     last_event: Option<i64>,
     messages: bool,
 }
@@ -194,9 +212,9 @@ impl<'a> Page<'a> {
                 notices::tell(tx, *contact, object, told.as_ref()).await
             }
             Output::Held { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
-            Output::Post { contact, site, items } => {
+            Output::Post { contact, site, folded, items } => {
                 notices::posted(tx, *contact, items).await?;
-                self.post(tx, *contact, Kind::Notices, site, items).await
+                self.post(tx, *contact, Kind::Notices, (site, *folded), items).await
             }
             Output::Digest { contact, items } => {
                 routing::digested(tx, *contact, self.now).await?;
@@ -204,7 +222,7 @@ impl<'a> Page<'a> {
                 if items.is_empty() {
                     return Ok(());
                 }
-                self.post(tx, *contact, Kind::Digest, "", &items).await
+                self.post(tx, *contact, Kind::Digest, ("", 1), &items).await
             }
             Output::Wait(_) => Ok(()),
         }
@@ -216,7 +234,7 @@ impl<'a> Page<'a> {
         tx: &mut SqliteConnection,
         contact: ContactId,
         kind: Kind,
-        site: &str,
+        (site, folded): (&str, usize),
         items: &[Item],
     ) -> crate::store::Result<()> {
         let Some(reach) = self.shift.reach.get(&contact) else { return Ok(()) };
@@ -228,6 +246,7 @@ impl<'a> Page<'a> {
                 address,
                 kind,
                 site,
+                folded,
                 items,
             };
             let id = outbox::insert(tx, &new, self.now).await?;
@@ -261,7 +280,8 @@ impl<'a> Page<'a> {
             ..NewEvent::new(self.now, "notification_held", about, &cause, SYSTEM)
         };
         let seq = events::append(tx, &event).await?;
-        self.held.push((notice, contact, seq));
+        let stopped = why == Hold::Acknowledged && contact.is_some();
+        self.held.push(HeldRow { notice, contact, event: seq, stopped });
         self.last_event = Some(seq);
         Ok(())
     }

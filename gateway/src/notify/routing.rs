@@ -64,6 +64,7 @@ fn receiver(contact: &contacts::Contact, settings: &Settings) -> notify::Contact
         group_wait: contact.group_wait.unwrap_or(settings.group_wait),
         digest: contact.digest_at,
         digested: contact.digested_at,
+        capped: !contact.emails.is_empty(),
     }
 }
 
@@ -90,6 +91,7 @@ async fn built_in(
         group_wait: settings.group_wait,
         digest: settings.digest,
         digested: digested.map_or_else(clock::wall, Wall::from_millis),
+        capped: true,
     });
     let to = settings.mail.iter().flat_map(|mail| &mail.to);
     let addresses = to.map(|address| (Channel::Email, address.to_string())).collect();

@@ -74,6 +74,10 @@ pub struct Told {
     pub since: String,
     /// The output of the check that decided.
     pub cause: String,
+    /// What it belonged to when it became necessary: `i_...`.
+    pub incident: Option<String>,
+    /// Who did what it tells, and why, such as an acknowledgement.
+    pub note: Option<String>,
     /// The page of the host, where `public_url` is set.
     pub url: Option<String>,
 }
@@ -120,6 +124,8 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
         time: ids::time(notice.at),
         since: ids::time(notice.since),
         cause: notice.output.chars().take(MAX_CAUSE).collect(),
+        incident: notice.incident.map(|id| id.to_string()),
+        note: Some(notice.note.clone()).filter(|note| !note.is_empty()),
         url: public_url.map(|url| format!("{url}/hosts/{host}")),
     }
 }

@@ -2,7 +2,7 @@
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire;
+use fleetgate_engine::wire::{self, IncidentId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -18,12 +18,20 @@ pub struct Acknowledgement {
     pub author: String,
     pub comment: String,
     pub created_at: Wall,
+    /// It was given to this, not to the object itself.
+    pub incident: Option<IncidentId>,
 }
 
 impl From<&Acknowledgement> for wire::Acknowledgement {
     fn from(a: &Acknowledgement) -> Self {
         let words = format!("{}: {}", a.author, a.comment);
-        wire::Acknowledgement { id: a.id, sticky: a.sticky, expires: a.expires_at, words }
+        wire::Acknowledgement {
+            id: a.id,
+            sticky: a.sticky,
+            expires: a.expires_at,
+            words,
+            incident: a.incident,
+        }
     }
 }
 
@@ -39,6 +47,7 @@ impl FromRow<'_, SqliteRow> for Acknowledgement {
             author: row.try_get("author")?,
             comment: row.try_get("comment")?,
             created_at: Wall::from_millis(row.try_get("created_at")?),
+            incident: row.try_get::<Option<i64>, _>("incident")?.map(|id| IncidentId(Id::from_i64(id))),
         })
     }
 }
@@ -138,6 +147,7 @@ mod tests {
             author: "user:jo".into(),
             comment: "on it".into(),
             created_at: Wall::from_millis(id),
+            incident: None,
         };
         let mut tx = store.begin().await.unwrap();
         for made in [ack(1, None), ack(2, None), ack(3, Some("disk"))] {

@@ -163,6 +163,7 @@ mod tests {
                 address: "a@b.c",
                 kind: Kind::Notices,
                 site: "",
+                folded: 1,
                 items: &items,
             };
             ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(at)).await.unwrap());

@@ -61,6 +61,7 @@ pub enum Object {
     Contact,
     Rule,
     Message,
+    Incident,
 }
 
 impl Object {
@@ -78,6 +79,7 @@ impl Object {
             Object::Contact => "contact",
             Object::Rule => "rule",
             Object::Message => "message",
+            Object::Incident => "incident",
         }
     }
 }

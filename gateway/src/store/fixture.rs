@@ -127,5 +127,7 @@ pub(crate) fn down(host: HostId) -> Message {
         to: "down",
         output: "no answer".into(),
         since: Wall::from_millis(500),
+        incident: None,
+        note: String::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::HostState;
+use fleetgate_engine::wire::{HostState, IncidentId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -295,6 +295,8 @@ pub struct Trouble {
     pub output: String,
     pub acknowledged: bool,
     pub in_downtime: bool,
+    /// What it belongs to.
+    pub incident: Option<IncidentId>,
 }
 
 /// Where a problem stands in the list: the worst first, among equals the newest.
@@ -334,7 +336,9 @@ const TROUBLES: &str =
  select rank, newest, host_name, service, host, state, last_check, output,
         exists (select 1 from acknowledgements a
                 where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
-        coalesce(voice ->> '$.in_downtime', 0) as in_downtime
+        coalesce(voice ->> '$.in_downtime', 0) as in_downtime,
+        (select m.incident from incident_members m join incidents i on i.id = m.incident
+         where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null)
  from t
  where (rank, newest, host_name, service) > ($1, $2, $3, $4)
  order by rank, newest, host_name, service limit $5";
@@ -355,6 +359,7 @@ impl FromRow<'_, SqliteRow> for Trouble {
             output: row.try_get(7)?,
             acknowledged: row.try_get(8)?,
             in_downtime: row.try_get(9)?,
+            incident: row.try_get::<Option<i64>, _>(10)?.map(|id| IncidentId(Id::from_i64(id))),
         })
     }
 }

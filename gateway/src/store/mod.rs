@@ -24,6 +24,7 @@ pub mod history;
 pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
+pub mod incidents;
 pub mod managed;
 pub mod memory;
 pub mod notices;
@@ -209,7 +210,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 5] = [
+const MAIN: [Step; 6] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -219,6 +220,11 @@ const MAIN: [Step; 5] = [
     },
     Step { version: 4, name: "profiles", sql: include_str!("../../../migrations/sqlite/0004_profiles.sql") },
     Step { version: 5, name: "verdict", sql: include_str!("../../../migrations/sqlite/0005_verdict.sql") },
+    Step {
+        version: 6,
+        name: "incidents",
+        sql: include_str!("../../../migrations/sqlite/0006_incidents.sql"),
+    },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::notify::{ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, Message, MessageKind};
+use fleetgate_engine::wire::{Event, EventKind, IncidentId, Message, MessageKind};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -34,6 +34,10 @@ pub struct NoticeRow {
     pub to: String,
     pub output: String,
     pub since: Wall,
+    /// As it was then: it may have been merged into another.
+    pub incident: Option<IncidentId>,
+    /// Who did what it tells, and why.
+    pub note: String,
 }
 
 impl FromRow<'_, SqliteRow> for NoticeRow {
@@ -53,6 +57,8 @@ impl FromRow<'_, SqliteRow> for NoticeRow {
             to: row.try_get("to_state")?,
             output: row.try_get("output")?,
             since: wall(row, "since")?,
+            incident: row.try_get::<Option<i64>, _>("incident")?.map(|id| IncidentId(Id::from_i64(id))),
+            note: row.try_get("note")?,
         })
     }
 }
@@ -71,11 +77,13 @@ impl NoticeRow {
             labels: Arc::new(self.labels.clone()),
             kind: MessageKind::named(&self.kind).ok_or_else(unknown)?,
             severity: if self.problem { Severity::of_state(&self.to) } else { None },
+            incident: self.incident,
         })
     }
 }
 
-/// Puts in what the monitor wants told; `event` is what made it necessary.
+/// Puts in what the monitor wants told; `event` is what made it necessary. The end of what belonged
+/// to an incident that is closed belongs to that.
 ///
 /// # Errors
 /// When the database refuses the write.
@@ -86,9 +94,11 @@ pub async fn insert(
 ) -> sqlx::Result<NoticeId> {
     let number = sqlx::query_scalar(
         "insert into notices (at, event, host, host_name, service, labels, kind, problem, from_state,
-             to_state, output, since)
+             to_state, output, since, note, incident)
          values ($1, $2, $3, $4, $5, coalesce((select labels from hosts where id = $3), '{}'), $6, $7, $8,
-                 $9, $10, $11)
+                 $9, $10, $11, $12, coalesce($13, (select incident from incident_members
+                     where host = $3 and service = coalesce($5, '') and $6 in ('recovery', 'flapping_end')
+                     order by joined_at desc limit 1)))
          returning id",
     )
     .bind(message.at.as_millis())
@@ -102,6 +112,8 @@ pub async fn insert(
     .bind(message.to)
     .bind(&message.output)
     .bind(message.since.as_millis())
+    .bind(&message.note)
+    .bind(message.incident.map(|id| id.0.as_i64()))
     .fetch_one(conn)
     .await?;
     Ok(NoticeId(number))
@@ -115,9 +127,10 @@ pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -
     let EventKind::NotificationHeld { kind, from, to, .. } = &event.kind else { return Ok(()) };
     let number: i64 = sqlx::query_scalar(
         "insert into notices (at, event, host, host_name, service, kind, problem, from_state, to_state,
-             output, since, routed_at)
+             output, since, routed_at, incident)
          values ($1, $2, $3, coalesce((select name from hosts where id = $3), ''), $4, $5, $6, $7, $8, $9,
-                 $1, $1)
+                 $1, $1, (select incident from incident_members where host = $3
+                          and service = coalesce($4, '') and left_at is null order by joined_at desc limit 1))
          returning id",
     )
     .bind(event.at.as_millis())
@@ -131,7 +144,7 @@ pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -
     .bind(&event.evidence)
     .fetch_one(&mut *conn)
     .await?;
-    hold(conn, &[(NoticeId(number), None, seq)]).await
+    hold(conn, &[HeldRow { notice: NoticeId(number), contact: None, event: seq, stopped: false }]).await
 }
 
 /// What nobody has routed yet, in order.
@@ -300,23 +313,73 @@ pub async fn tell(
 }
 
 static HELD: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(NARROW, 3, |values| {
-        format!("insert into notices_held (notice, contact, event) values {values}")
+    Batched::new(NARROW, 4, |values| {
+        format!("insert into notices_held (notice, contact, event, stopped) values {values}")
     })
 });
+
+/// A notice that a contact is not told.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldRow {
+    pub notice: NoticeId,
+    /// `None`: nobody is.
+    pub contact: Option<ContactId>,
+    /// What says why.
+    pub event: i64,
+    /// An acknowledgement has stopped its rule's delay.
+    pub stopped: bool,
+}
 
 /// Why notices were not told, by the events that say so.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn hold(
-    tx: &mut SqliteConnection,
-    held: &[(NoticeId, Option<ContactId>, i64)],
-) -> sqlx::Result<()> {
-    HELD.run(tx, held, |(notice, contact, event), arguments| {
-        arguments.add(notice.0).add(contact.map(Id::as_i64)).add(*event);
+pub async fn hold(tx: &mut SqliteConnection, held: &[HeldRow]) -> sqlx::Result<()> {
+    HELD.run(tx, held, |row, arguments| {
+        let contact = row.contact.map(Id::as_i64);
+        arguments.add(row.notice.0).add(contact).add(row.event).add(row.stopped);
     })
     .await
+}
+
+/// Of what an acknowledgement had stopped, where that has ended: the newest of its object, as old as
+/// the end, and for whom.
+const CARE_ENDED: &str = "select n.*, h.contact as waits,
+         (select max(a.ended_at) from acknowledgements a
+          where a.host = n.host and a.service = coalesce(n.service, '')) as ended
+     from notices_held h join notices n on n.id = h.notice
+     where h.stopped = 1 and h.contact is not null and n.problem = 1
+         and not exists (select 1 from acknowledgements a where a.host = n.host
+                         and a.service = coalesce(n.service, '') and a.ended_at is null)
+         and not exists (select 1 from notices x where x.host = n.host and x.service is n.service
+                         and x.id > n.id and x.kind in ('problem', 'recovery', 'flapping_start', 'flapping_end'))
+     order by n.id";
+
+/// What an acknowledgement had stopped, and nobody takes care of any more.
+///
+/// # Errors
+/// When the database cannot be read, or a row was written by a newer version.
+pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Notice)>> {
+    let rows = sqlx::query(CARE_ENDED).fetch_all(conn).await?;
+    rows.iter()
+        .map(|row| {
+            let notice = NoticeRow::from_row(row)?.notice()?;
+            let at = maybe_wall(row, "ended")?.unwrap_or(notice.at);
+            Ok((id(row, "waits")?, Notice { at, ..notice }))
+        })
+        .collect()
+}
+
+/// What was stopped goes on, or is over.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn care_ended_is_known(tx: &mut SqliteConnection) -> sqlx::Result<()> {
+    let sql = "update notices_held set stopped = 0 where stopped = 1 and notice in
+                 (select n.id from notices n where not exists
+                    (select 1 from acknowledgements a where a.host = n.host
+                     and a.service = coalesce(n.service, '') and a.ended_at is null))";
+    sqlx::query(sql).execute(tx).await.map(drop)
 }
 
 /// Which notices are wanted, the newest first. `None` stands for all.
@@ -326,6 +389,8 @@ pub struct NoticeFilter<'a> {
     /// Of the host alone (empty), or of this service.
     pub service: Option<&'a str>,
     pub since: Option<Wall>,
+    /// What belongs to it, by way of what was merged into it too; with no host.
+    pub incident: Option<IncidentId>,
 }
 
 /// The newest first, below `before`.
@@ -343,6 +408,11 @@ pub async fn list(
             "select * from notices where id < $1 and host = $2 and ($3 is null or coalesce(service, '') = $3)
              and ($4 is null or at >= $4) order by id desc limit $5"
         }
+        None if filter.incident.is_some() => {
+            "select * from notices where id < $1 and $2 is null and $3 is null
+             and incident in (select id from incidents where id = $6 or merged_into = $6)
+             and ($4 is null or at >= $4) order by id desc limit $5"
+        }
         None => {
             "select * from notices where id < $1 and $2 is null and $3 is null
              and ($4 is null or at >= $4) order by id desc limit $5"
@@ -354,6 +424,7 @@ pub async fn list(
         .bind(filter.service)
         .bind(filter.since.map(Wall::as_millis))
         .bind(limit)
+        .bind(filter.incident.map(|id| id.0.as_i64()))
         .fetch_all(conn)
         .await
 }
@@ -491,7 +562,7 @@ mod tests {
         let seq = crate::store::events::append_observed(&mut tx, &event).await.unwrap();
         insert_held(&mut tx, &event, seq).await.unwrap();
         assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
-        let filter = NoticeFilter { host: Some(host), service: Some("disk"), since: None };
+        let filter = NoticeFilter { host: Some(host), service: Some("disk"), ..NoticeFilter::default() };
         let rows = list(&mut tx, &filter, i64::MAX, 9).await.unwrap();
         assert_eq!(
             (rows[0].host_name.as_str(), rows[0].to.as_str(), rows[0].problem),

@@ -18,6 +18,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{id, maybe_wall, wall};
+use super::incidents::{self, IncidentRow, MemberRow};
 use super::notices::NoticeRow;
 use super::rows::{Batched, NARROW};
 
@@ -83,6 +84,8 @@ pub struct NewMessage<'a> {
     pub address: &'a str,
     pub kind: Kind,
     pub site: &'a str,
+    /// So many messages were made one.
+    pub folded: usize,
     pub items: &'a [Item],
 }
 
@@ -96,6 +99,8 @@ pub struct MessageRow {
     pub address: String,
     pub kind: Kind,
     pub site: String,
+    /// So many messages were made one, because there were too many; else 1 or nothing.
+    pub folded: i64,
     pub created_at: Wall,
     /// So many were made already.
     pub attempts: u32,
@@ -115,6 +120,7 @@ impl FromRow<'_, SqliteRow> for MessageRow {
             address: row.try_get("address")?,
             kind: Kind::named(row.try_get("kind")?),
             site: row.try_get("site")?,
+            folded: row.try_get("folded")?,
             created_at: wall(row, "created_at")?,
             attempts: row.try_get("attempts")?,
             next_attempt: wall(row, "next_attempt")?,
@@ -137,8 +143,9 @@ static ITEMS: LazyLock<Batched> = LazyLock::new(|| {
 /// When the database refuses the write.
 pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) -> sqlx::Result<i64> {
     let number: i64 = sqlx::query_scalar(
-        "insert into outbox (contact, contact_name, channel, address, kind, site, created_at, next_attempt)
-         values ($1, $2, $3, $4, $5, $6, $7, $7) returning id",
+        "insert into outbox (contact, contact_name, channel, address, kind, site, created_at, next_attempt,
+             folded)
+         values ($1, $2, $3, $4, $5, $6, $7, $7, $8) returning id",
     )
     .bind(new.contact.as_i64())
     .bind(new.contact_name)
@@ -147,6 +154,7 @@ pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) 
     .bind(new.kind.name())
     .bind(new.site)
     .bind(now.as_millis())
+    .bind(i64::try_from(new.folded).unwrap_or(i64::MAX))
     .fetch_one(&mut *tx)
     .await?;
     ITEMS
@@ -259,7 +267,24 @@ pub async fn list(
 pub struct Contents {
     pub notices: Vec<NoticeRow>,
     pub counts: Vec<Count>,
+    /// How many of each site, the most first, where there are several.
+    pub sites: Vec<(String, i64)>,
+    /// What they belong to, the oldest first.
+    pub incidents: Vec<Concern>,
 }
+
+/// An incident that a message tells of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Concern {
+    pub incident: IncidentRow,
+    /// The first things in it that are not well now.
+    pub ill: Vec<MemberRow>,
+}
+
+/// Incidents that one message names, and what of each is said to be wrong still.
+const CONCERNS: i64 = 20;
+/// Sites that one message counts.
+const SITES: i64 = 20;
 
 /// Notices that would stand under one heading.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -304,21 +329,71 @@ pub async fn contents(conn: &mut SqliteConnection, id: i64, limit: i64) -> sqlx:
     );
     Ok(Contents {
         notices: notices.bind(id).bind(limit).fetch_all(&mut *conn).await?,
-        counts: counts.bind(id).fetch_all(conn).await?,
+        counts: counts.bind(id).fetch_all(&mut *conn).await?,
+        sites: sites(conn, id).await?,
+        incidents: concerns(conn, id).await?,
     })
 }
 
-/// The messages to the same address that this one continues, the oldest first.
+async fn sites(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<(String, i64)>> {
+    let sites: Vec<(String, i64)> = sqlx::query_as(
+        "select coalesce(n.labels ->> '$.site', ''), count(*) from outbox_notices l
+         join notices n on n.id = l.notice where l.message = $1 and l.dropped is null
+         group by 1 order by 2 desc, 1 limit $2",
+    )
+    .bind(id)
+    .bind(SITES)
+    .fetch_all(conn)
+    .await?;
+    Ok(if sites.len() > 1 { sites } else { Vec::new() })
+}
+
+async fn concerns(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<Concern>> {
+    let mut concerns = Vec::new();
+    for incident in incidents::of_message(conn, id, CONCERNS).await? {
+        let mut ill = incidents::members(conn, incident.id, CONCERNS).await?;
+        ill.retain(|m| m.left_at.is_none());
+        concerns.push(Concern { incident, ill });
+    }
+    Ok(concerns)
+}
+
+/// Posts since then, in order, each by its time: one goes to several addresses.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Result<Vec<(ContactId, Wall)>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "select distinct contact, created_at from outbox where kind = 'notices' and created_at > $1
+         order by created_at",
+    )
+    .bind(since.as_millis())
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(contact, at)| (Id::from_i64(contact), Wall::from_millis(at))).collect())
+}
+
+/// The messages to the same address that this one continues, the oldest first: those that told of the
+/// same objects, and of the same incidents.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar(
-        "select distinct min(f.message) from outbox_notices l
+        "select min(f.message) from outbox_notices l
          join outbox_notices f on f.notice = l.root
          join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
          where l.message = $1 and f.message < $1
-         group by l.root order by 1 limit $4",
+         group by l.root
+         union
+         select min(f.message) from outbox_notices l
+         join notices n on n.id = l.notice join incidents i on i.id = n.incident
+         join incidents j on coalesce(j.merged_into, j.id) = coalesce(i.merged_into, i.id)
+         join notices m on m.incident = j.id join outbox_notices f on f.notice = m.id
+         join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
+         where l.message = $1 and f.message < $1
+         group by coalesce(i.merged_into, i.id)
+         order by 1 limit $4",
     )
     .bind(message.id)
     .bind(message.channel.name())
@@ -422,6 +497,7 @@ mod tests {
             address,
             kind: Kind::Notices,
             site: "",
+            folded: 1,
             items,
         }
     }

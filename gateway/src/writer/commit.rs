@@ -3,8 +3,8 @@
 use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings, memory,
-    notices, settings, states,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings,
+    incidents, memory, notices, settings, states,
 };
 
 /// The setting that a commit writes which has nothing else to write.
@@ -62,22 +62,33 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
 
 async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::Result<Done> {
     let mut done = Done::default();
-    let mut about = None;
+    // What was seen last, and of what.
+    let mut seen = None;
     for entry in log {
         match entry {
             Entry::Event(event) => {
-                about = Some((event.host, &event.service));
                 let seq = events::append_observed(conn, event).await?;
+                seen = Some((event.host, &event.service, seq));
                 notices::insert_held(conn, event, seq).await?;
                 done.last_event = Some(seq);
             }
             Entry::Message(message) => {
                 // The event that makes a message necessary stands before it; a timer has none.
-                let cause = done.last_event.filter(|_| about == Some((message.host, &message.service)));
+                let same =
+                    |(host, service, _): &(_, &_, _)| (*host, *service) == (message.host, &message.service);
+                let cause = seen.filter(same).map(|(_, _, seq)| seq);
                 notices::insert(conn, message, cause).await?;
                 done.messages = true;
             }
-            Entry::AckEnded(id, at) => acknowledgements::ended(conn, *id, *at).await?,
+            Entry::AckEnded(id, at) => {
+                acknowledgements::ended(conn, *id, *at).await?;
+                // What it has stopped may have to go on.
+                done.messages = true;
+            }
+            Entry::Incident(record) => {
+                let seq = incidents::write(conn, record).await?;
+                done.last_event = seq.or(done.last_event);
+            }
             Entry::Pinned { host, fingerprint } => host_settings::learn_pin(conn, *host, fingerprint).await?,
         }
     }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
-    Event, HostState, Message, News, Outcome, PeerStatus, Record, Sample, ServiceState, Tai64n, Ticket,
+    Event, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample, ServiceState,
+    Tai64n, Ticket,
 };
 
 /// Results wait so long for others to share their commit: a person does not see it, and a disk
@@ -59,6 +60,7 @@ pub(super) enum Entry {
     Message(Message),
     Pinned { host: HostId, fingerprint: String },
     AckEnded(Id, Wall),
+    Incident(IncidentRecord),
 }
 
 /// What one transaction writes.
@@ -148,6 +150,7 @@ impl Pending {
             Record::Message(message) => batch.log.push(Entry::Message(message)),
             Record::Pinned { host, fingerprint } => batch.log.push(Entry::Pinned { host, fingerprint }),
             Record::AckEnded(id, at) => batch.log.push(Entry::AckEnded(id, at)),
+            Record::Incident(record) => batch.log.push(Entry::Incident(record)),
             Record::Reply(ticket, outcome) => batch.replies.push((ticket, outcome)),
         }
     }

@@ -3,6 +3,9 @@
 //! The world answers the monitor's questions from the injected truth, keeps what the store would
 //! keep, and can restart the gateway or suspend its machine.
 
+#[path = "kept.rs"]
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -12,9 +15,9 @@ use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
     Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event,
-    EventKind, Evidence, HostMemory, HostSpec, HostState, Message, MonitorInput, MonitorOutput, News,
-    Question, Record, RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure,
-    SshRun, SshSpec, Timing, UplinkReading,
+    EventKind, Evidence, HostMemory, HostSpec, HostState, MonitorInput, MonitorOutput, News, Question,
+    Record, RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure, SshRun,
+    SshSpec, Timing, UplinkReading,
 };
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
@@ -135,16 +138,7 @@ enum Happening {
     },
 }
 
-/// What the store would hold.
-#[derive(Default)]
-pub struct Kept {
-    pub hosts: BTreeMap<HostId, HostState>,
-    pub services: BTreeMap<(HostId, String), ServiceState>,
-    pub events: Vec<Event>,
-    pub messages: Vec<Message>,
-    pub pins: Vec<(HostId, String)>,
-    pub samples: usize,
-}
+pub use kept::Kept;
 
 pub struct World {
     pub now: Now,
@@ -284,6 +278,7 @@ impl World {
         if self.kept.events.iter().rev().find(uplink).is_some_and(|e| e.kind == EventKind::UplinkLost) {
             self.monitor.handle(MonitorInput::WasCutOff, self.now);
         }
+        self.monitor.recall_incidents(self.kept.open_incidents(), self.now);
         let memories: Vec<HostMemory> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
         self.monitor.restore(memories, self.now);
         self.drain();
@@ -438,25 +433,12 @@ impl World {
     }
 
     fn keep(&mut self, record: Record) {
-        match record {
-            Record::Host(state) => drop(self.kept.hosts.insert(state.host, state)),
-            Record::Service(host, state) => {
-                self.kept.services.insert((host, state.name.clone()), state);
-            }
-            Record::Sample(sample) => {
-                assert!(!sample.metrics.is_empty());
-                self.kept.samples += 1;
-            }
-            Record::Event(event) => self.kept.events.push(event),
-            Record::Message(message) => self.kept.messages.push(message),
-            Record::AckEnded(..) | Record::Reply(..) => unreachable!("nobody asked for it"),
-            Record::Pinned { host, fingerprint } => {
-                self.kept.pins.push((host, fingerprint.clone()));
-                if let Some(device) = self.devices.get_mut(&host) {
-                    device.spec.ssh.pin = Some(fingerprint);
-                }
-            }
+        if let Record::Pinned { host, fingerprint } = &record
+            && let Some(device) = self.devices.get_mut(host)
+        {
+            device.spec.ssh.pin = Some(fingerprint.clone());
         }
+        self.kept.keep(record);
     }
 }
 

@@ -38,6 +38,7 @@ mod speech;
 mod status;
 #[cfg(test)]
 mod testing;
+mod together;
 mod turn;
 mod uplink;
 mod vital;
@@ -122,6 +123,7 @@ impl Monitor {
             let host = Host::restored(memory, long_away, windows, &mut self.desk.turn(now));
             self.adopt(host);
         }
+        self.review_incidents(now);
         for id in self.ids() {
             self.refresh(id, now);
         }
@@ -145,6 +147,8 @@ impl Monitor {
             MonitorInput::Unacknowledge { host, service } => {
                 self.with(host, now, |host, turn| host.unacknowledge(service.as_deref(), turn));
             }
+            MonitorInput::AcknowledgeIncident(id, ack) => self.acknowledge_incident(id, &ack, now),
+            MonitorInput::UnacknowledgeIncident(id) => self.unacknowledge_incident(id, now),
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
             MonitorInput::WasCutOff => self.was_cut_off(now),
@@ -157,6 +161,7 @@ impl Monitor {
         self.give_up_looking(now);
         self.give_up_questions(now);
         self.run_due(now);
+        self.look_after_incidents(now);
     }
 
     /// What is to be done, one thing at a time; `Wait` when there is nothing more.
@@ -167,6 +172,7 @@ impl Monitor {
         let due = self.agenda.first().filter(|_| self.has_room());
         let lost = self.desk.asks.first_overdue();
         let patience = self.population.due().into_iter().chain(self.sentinel.gives_up());
+        let patience = patience.chain(self.desk.incidents.due());
         self.expected = due.into_iter().chain(lost).chain(patience).min();
         let why = match () {
             () if self.expected.is_none() => Why::Idle,
@@ -202,6 +208,7 @@ impl Monitor {
         self.population.note(id, Some(host.stands().member), Mono::ZERO);
         self.agenda.set(id, host.wake_at());
         self.hosts.insert(id, host);
+        self.introduce(id);
     }
 
     /// Starts what is due, the longest waiting first, while there is room for questions.
@@ -251,6 +258,8 @@ impl Monitor {
                 host.set_windows(windows, turn);
             });
             self.link(id, peer);
+            self.introduce(id);
+            self.forget_lost_services(id, now);
         } else {
             let windows = self.windows(&spec);
             self.adopt(Host::new(spec, windows, now));
@@ -303,6 +312,8 @@ impl Monitor {
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
             self.population.note(id, None, now.mono);
+            self.desk.incidents.forget(|_| true, id, now);
+            self.desk.publish_incidents();
         }
         for child in self.family.children(id) {
             self.refresh(child, now);

@@ -189,6 +189,9 @@ impl Host {
             }
             _ => {}
         }
+        if self.track.hard == HostStatus::Down && !self.voice.awaits_result() {
+            self.place(turn);
+        }
         self.review_all(false, turn);
     }
 

@@ -82,8 +82,7 @@ impl Host {
     fn record_silence(&mut self, i: usize, turn: &mut Turn<'_>) {
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
-        let records = service.expire(of, turn.now);
-        records.into_iter().for_each(|record| turn.record(record));
+        service.expire(of, turn);
     }
 
     pub(super) fn expects_results(&self) -> bool {

@@ -253,12 +253,11 @@ impl Host {
         let service = &mut self.services[i];
         let held_before = service.holds();
         service.newer_than = None;
-        let records = service.take(result, (route, shown), of, next, turn.now);
+        service.take(result, (route, shown), of, next, turn);
         if service.holds() {
             service.good_at = service.good_at.max(Some(at));
         }
         let recovered = !held_before && service.holds();
-        records.into_iter().for_each(|r| turn.record(r));
         if recovered {
             self.revive_dependents(i, turn.soon(self.soon()));
         }

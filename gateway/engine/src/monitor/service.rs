@@ -8,7 +8,9 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{AskId, Check, EventKind, HeldReason, Record, Sample, ServiceSpec, ServiceState, Timing};
+use crate::wire::{
+    AskId, Check, EventKind, HeldReason, Object, Record, Sample, ServiceSpec, ServiceState, Timing,
+};
 
 use super::depend::On;
 use super::downtime::Window;
@@ -17,7 +19,7 @@ use super::passive;
 use super::reach::Way;
 use super::speech::Subject;
 use super::status::{Change, Level, Track};
-use super::turn::cause;
+use super::turn::{Turn, cause};
 use super::voice::{Said, Scene, Voice};
 
 #[derive(Debug)]
@@ -177,26 +179,26 @@ impl Service {
         (route, at): (&str, Wall),
         of: Of<'_>,
         next: Next,
-        now: Now,
-    ) -> Vec<Record> {
+        turn: &mut Turn<'_>,
+    ) {
         let before = self.track.status;
         let change = self.track.apply(Some(result.status), self.spec.timing.attempts);
         let planned = if self.track.is_soft() { next.retry } else { next.regular };
         self.planned = Some(planned).filter(|_| self.spec.check != Check::Passive);
         self.run = Run::Idle;
         self.last_check = Some(at);
-        self.heard_at = now.mono;
+        self.heard_at = turn.now.mono;
         self.route = route.to_owned();
-        self.tell(before, change, result, of, now)
+        self.tell(before, change, result, of, turn);
     }
 
     /// Nothing came for too long: known to be unknown, without attempts.
-    pub fn expire(&mut self, of: Of<'_>, now: Now) -> Vec<Record> {
+    pub fn expire(&mut self, of: Of<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let change = self.track.settle(Some(Status::Unknown), self.spec.timing.attempts);
         self.route = passive::SILENCE.to_owned();
         let result = passive::silence(self.spec.freshness.unwrap_or_default());
-        self.tell(before, change, result, of, now)
+        self.tell(before, change, result, of, turn);
     }
 
     /// When it will have been silent for too long; `None`: that is known, or nothing is expected.
@@ -225,21 +227,40 @@ impl Service {
         change: Option<Change<Option<Status>>>,
         result: PluginResult,
         of: Of<'_>,
-        now: Now,
-    ) -> Vec<Record> {
+        turn: &mut Turn<'_>,
+    ) {
+        let now = turn.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
         self.stale = false;
         self.result = result;
         if self.track.status.is_problem() {
             self.failed_at = Some(now.mono);
         }
+        let mut said: Vec<_> = self.place(change.as_ref(), of, turn).into_iter().collect();
         let scene = scene(&self.spec, self.stale, of, now);
-        let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
-        let mut records = vec![self.row(of.host, now)];
-        records.extend(self.sample(of.host));
-        records.extend(change.map(|change| self.event(change, of, now)));
-        records.extend(self.subject(of, now).records(said));
-        records
+        said.extend(self.voice.hear(before, &self.track, change.as_ref(), &scene));
+        turn.record(self.row(of.host, now));
+        let rest = self.sample(of.host).into_iter().chain(change.map(|change| self.event(change, of, now)));
+        rest.chain(self.subject(of, now).records(said)).for_each(|record| turn.record(record));
+    }
+
+    /// Where what fails belongs, before anything is said of it; planned work is no incident.
+    fn place(
+        &mut self,
+        change: Option<&Change<Option<Status>>>,
+        of: Of<'_>,
+        turn: &mut Turn<'_>,
+    ) -> Option<Said<Option<Status>>> {
+        let object = |name: &str| Object { host: of.host, service: Some(name.to_owned()) };
+        if self.track.hard.is_problem() && !(self.voice.in_downtime() || of.covered) {
+            let object = object(&self.spec.name);
+            let placed = turn.ill(&object, self.since, true);
+            return turn.settle(&object, placed, &mut self.voice);
+        }
+        if change.is_some_and(|c| c.hard) && !self.track.hard.is_problem() {
+            turn.well(&object(&self.spec.name));
+        }
+        None
     }
 
     /// Lets it speak for another reason than a result; the row first, if anything changed.

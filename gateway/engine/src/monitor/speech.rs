@@ -36,7 +36,10 @@ impl Subject<'_> {
 
     fn record<S: Level>(&self, said: Said<S>) -> Vec<Record> {
         match said {
-            Said::Told(notice) => vec![self.message(notice.kind, notice.from, notice.to)],
+            Said::Told(notice) => vec![self.message(notice.kind, notice.from, notice.to, String::new())],
+            Said::Acknowledged(state, by) => {
+                vec![self.message(MessageKind::Acknowledged, state, state, by)]
+            }
             Said::Held(notice, reason) => {
                 let (from, to) = (notice.from.name(), notice.to.name());
                 let kind = EventKind::NotificationHeld { kind: notice.kind, from, to, reason };
@@ -77,7 +80,8 @@ impl Subject<'_> {
         })
     }
 
-    fn message<S: Level>(&self, kind: MessageKind, from: S, to: S) -> Record {
+    /// What it belongs to is filled in where it leaves.
+    fn message<S: Level>(&self, kind: MessageKind, from: S, to: S, note: String) -> Record {
         Record::Message(Message {
             at: self.at,
             host: self.host,
@@ -89,6 +93,8 @@ impl Subject<'_> {
             to: to.name(),
             output: self.output.to_owned(),
             since: self.since,
+            incident: None,
+            note,
         })
     }
 }

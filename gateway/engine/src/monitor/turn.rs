@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::id::HostId;
+use crate::incident::Incidents;
 use crate::time::{Mono, Now};
-use crate::wire::{Ask, AskId, MonitorOutput, Question, Record, Timing};
+use crate::wire::{Ask, AskId, MonitorOutput, Question, Timing};
 
 use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
@@ -47,6 +48,7 @@ const MAX_RETRY: Duration = Duration::from_secs(366 * 86_400);
 #[derive(Debug)]
 pub struct Desk {
     pub asks: Asks<Asker>,
+    pub incidents: Incidents,
     pub out: VecDeque<MonitorOutput>,
     pub figures: Figures,
     /// Since when the world is seen again, after a start, a suspend or an outage of our own.
@@ -65,6 +67,7 @@ impl Desk {
     pub fn new(seed: u64) -> Self {
         Desk {
             asks: Asks::new(),
+            incidents: Incidents::default(),
             out: VecDeque::new(),
             figures: Figures::default(),
             woke: None,
@@ -85,17 +88,13 @@ impl Desk {
 pub struct Turn<'a> {
     pub now: Now,
     slots: Slots,
-    desk: &'a mut Desk,
+    pub(super) desk: &'a mut Desk,
     /// One draw per turn: what failed together is retried together, in one SSH session.
     retry_factor: f64,
     spread: f64,
 }
 
 impl Turn<'_> {
-    pub fn record(&mut self, record: Record) {
-        self.desk.out.push_back(MonitorOutput::Record(record));
-    }
-
     pub fn ask(&mut self, host: HostId, asker: Asker, question: Question, timeout: Duration) -> AskId {
         let id = self.desk.asks.open(host, asker, timeout, self.now.mono);
         self.desk.out.push_back(MonitorOutput::Ask(Ask { id, host, question, timeout }));
@@ -128,6 +127,11 @@ impl Turn<'_> {
     /// Whether what fails waits for a look at our own way out.
     pub fn is_watched(&self) -> bool {
         self.desk.is_watched
+    }
+
+    /// For an id.
+    pub fn draw(&self) -> u32 {
+        (self.spread * f64::from(u32::MAX)) as u32
     }
 
     /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see

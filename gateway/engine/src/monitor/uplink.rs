@@ -118,6 +118,7 @@ impl Monitor {
             HostStatus::Down => (EventKind::UplinkLost, MessageKind::Problem, HostStatus::Up),
             _ => (EventKind::UplinkBack, MessageKind::Recovery, HostStatus::Down),
         };
+        self.note_uplink(to == HostStatus::Down, now);
         let at: Wall = now.wall;
         let subject = Subject { host: GATEWAY, name: NAME, service: None, output: text, since: at, at };
         let mut turn = self.desk.turn(now);

@@ -187,6 +187,7 @@ impl Host {
         self.since = if before == self.track.status { self.since } else { turn.now.wall };
         (self.output, self.stale, self.last_check) = (text, false, Some(turn.now.wall));
         self.note_failing(turn);
+        self.place(turn);
         let next = turn.next(self.spec.id, &self.pace());
         self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
         let covered = self.voice.in_downtime();

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use crate::id::Id;
 use crate::time::{Mono, Now};
-use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, MessageKind, VoiceState};
+use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, VoiceState};
 
 use super::alert::{self, Notice, Told};
 use super::downtime::{Begun, Window};
@@ -43,8 +44,15 @@ impl<'a> Scene<'a> {
 pub enum Said<S> {
     Told(Notice<S>),
     Held(Notice<S>, HeldReason),
-    Flapping { begins: bool, percent: f64 },
-    Downtime { begins: bool },
+    Flapping {
+        begins: bool,
+        percent: f64,
+    },
+    Downtime {
+        begins: bool,
+    },
+    /// Somebody knows: who, and why.
+    Acknowledged(S, String),
     AckEnded(Acknowledgement, AckEnd),
 }
 
@@ -167,7 +175,22 @@ impl<S: Level> Voice<S> {
         said
     }
 
-    /// Takes an acknowledgement back from an earlier run.
+    pub fn is_acknowledged(&self) -> bool {
+        self.ack.is_some()
+    }
+
+    /// The acknowledgement that it has from an incident.
+    pub fn covered_by(&self, incident: IncidentId) -> Option<Id> {
+        self.ack.as_ref().filter(|ack| ack.incident == Some(incident)).map(|ack| ack.id)
+    }
+
+    /// It belongs to that incident no more.
+    pub fn leave(&mut self, incident: IncidentId) -> Option<Said<S>> {
+        let ack = self.ack.take_if(|ack| ack.incident == Some(incident))?;
+        Some(Said::AckEnded(*ack, AckEnd::LeftIncident))
+    }
+
+    /// Takes an acknowledgement back from an earlier run, or from the incident it has joined.
     pub fn recall_ack(&mut self, ack: Acknowledgement) {
         self.ack = Some(Box::new(ack));
     }
@@ -177,9 +200,12 @@ impl<S: Level> Voice<S> {
         if !track.status.is_problem() {
             return vec![Said::AckEnded(ack, AckEnd::Well)];
         }
+        let by = ack.words.clone();
         self.ack = Some(Box::new(ack));
         let mut said = self.review(track, scene);
-        self.mention(MessageKind::Acknowledged, track, scene, &mut said);
+        if scene.rules.notify.kinds.has(MessageKind::Acknowledged) {
+            said.push(Said::Acknowledged(track.status, by));
+        }
         said
     }
 

@@ -1,14 +1,16 @@
-//! What belongs into one message: notices for one contact, of one site and one sort, close in time.
+//! What belongs into one message: notices for one contact, of one incident of several hosts, or else
+//! of one site and one sort, close in time.
 //!
-//! A group leaves when nothing was added for its contact's `group_wait`, and at the latest
+//! A group is due when nothing was added for its contact's `group_wait`, and at the latest
 //! [`LONGEST`] after its first notice. Of one object everything that waits stands in one group, in
-//! order.
+//! order. What turns out to belong to an incident of several hosts moves to that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
 use crate::time::Mono;
+use crate::wire::IncidentId;
 
 use super::{Contact, ContactId, Notice, Object};
 
@@ -19,17 +21,25 @@ pub(super) const LONGEST: Duration = Duration::from_secs(90);
 
 /// What the notices of a group share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub contact: ContactId,
+enum Bundle {
+    Incident(IncidentId),
     /// A host that is gone has another cause than a service that fails.
-    services: bool,
-    pub site: String,
+    Site {
+        services: bool,
+        site: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    contact: ContactId,
+    bundle: Bundle,
 }
 
 #[derive(Debug)]
 struct Group {
     first: Mono,
-    /// When it leaves, if nothing is added.
+    /// When it is due, if nothing is added.
     quiet: Mono,
     notices: Vec<Notice>,
 }
@@ -45,36 +55,99 @@ pub(super) struct Groups {
     groups: BTreeMap<Key, Group>,
     /// Where an object's notices wait.
     places: BTreeMap<(ContactId, Object), Key>,
+    /// Incidents that are part of one of several hosts, or are one.
+    wide: BTreeMap<IncidentId, IncidentId>,
 }
 
 impl Groups {
-    /// Adds a notice; says when the group leaves.
+    /// Adds a notice; says when the group is due.
     pub fn add(&mut self, contact: &Contact, notice: Notice, now: Mono) -> Mono {
         let place = (contact.id, notice.object.clone());
-        let key = self.places.entry(place).or_insert_with(|| key(contact.id, &notice));
-        let fresh = || Group { first: now, quiet: now, notices: Vec::new() };
-        let group = self.groups.entry(key.clone()).or_insert_with(fresh);
+        let key = match self.places.get(&place) {
+            Some(key) => key.clone(),
+            None => Key { contact: contact.id, bundle: self.bundle(&notice) },
+        };
+        self.places.insert(place, key.clone());
+        let group = self.groups.entry(key).or_insert_with(|| Group::begun(now));
         group.quiet = now + contact.group_wait;
         group.notices.push(notice);
         group.due()
+    }
+
+    /// These incidents belong to those, which are of several hosts.
+    pub fn widen(&mut self, wide: BTreeMap<IncidentId, IncidentId>) {
+        if wide == self.wide {
+            return;
+        }
+        self.wide = wide;
+        let concerned: BTreeSet<(ContactId, Object)> = self
+            .groups
+            .iter()
+            .flat_map(|(key, group)| group.notices.iter().map(move |n| (key, n)))
+            .filter(|(key, n)| self.root(n).is_some_and(|root| key.bundle != Bundle::Incident(root)))
+            .map(|(key, n)| (key.contact, n.object.clone()))
+            .collect();
+        concerned.into_iter().for_each(|place| self.shift(place));
+    }
+
+    /// Moves all that waits of an object to the group of its incident.
+    fn shift(&mut self, place: (ContactId, Object)) {
+        let Some(from) = self.places.get(&place).cloned() else { return };
+        let Some(group) = self.groups.get_mut(&from) else { return };
+        let (first, quiet) = (group.first, group.quiet);
+        let notices: Vec<Notice> = group.notices.extract_if(.., |n| n.object == place.1).collect();
+        if group.notices.is_empty() {
+            self.groups.remove(&from);
+        }
+        let Some(root) = notices.iter().rev().find_map(|n| self.root(n)) else { return };
+        let to = Key { contact: place.0, bundle: Bundle::Incident(root) };
+        self.places.insert(place, to.clone());
+        let group = self.groups.entry(to).or_insert_with(|| Group { first, quiet, notices: Vec::new() });
+        (group.first, group.quiet) = (group.first.min(first), group.quiet.max(quiet));
+        group.notices.extend(notices);
+        group.notices.sort_by_key(|n| n.id);
+    }
+
+    fn root(&self, notice: &Notice) -> Option<IncidentId> {
+        notice.incident.and_then(|id| self.wide.get(&id)).copied()
+    }
+
+    fn bundle(&self, notice: &Notice) -> Bundle {
+        match self.root(notice) {
+            Some(root) => Bundle::Incident(root),
+            None => Bundle::Site { services: notice.object.service.is_some(), site: site(notice).to_owned() },
+        }
     }
 
     pub fn has(&self, contact: ContactId, object: &Object) -> bool {
         self.places.contains_key(&(contact, object.clone()))
     }
 
-    pub fn next(&self) -> Option<Mono> {
-        self.groups.values().map(Group::due).min()
+    /// For each contact that something waits for, when the first of it is due.
+    pub fn next(&self) -> BTreeMap<ContactId, Mono> {
+        let mut next = BTreeMap::new();
+        for (key, group) in &self.groups {
+            let at = next.entry(key.contact).or_insert(group.due());
+            *at = group.due().min(*at);
+        }
+        next
     }
 
-    /// A group whose time has come.
-    pub fn pop(&mut self, now: Mono) -> Option<(Key, Vec<Notice>)> {
-        let key = self.groups.iter().find(|(_, g)| g.due() <= now)?.0.clone();
+    /// Notices that are due and stay.
+    pub fn overdue(&self, contact: ContactId, now: Mono) -> impl Iterator<Item = &Notice> {
+        let due = move |(key, group): &(&Key, &Group)| key.contact == contact && group.due() <= now;
+        self.groups.iter().filter(due).flat_map(|(_, group)| &group.notices)
+    }
+
+    /// A group of a contact whose time has come.
+    pub fn pop(&mut self, contact: ContactId, now: Mono) -> Option<Vec<Notice>> {
+        let due = |(key, group): &(&Key, &Group)| key.contact == contact && group.due() <= now;
+        let key = self.groups.iter().find(due)?.0.clone();
         let group = self.groups.remove(&key)?;
         for notice in &group.notices {
             self.places.remove(&(key.contact, notice.object.clone()));
         }
-        Some((key, group.notices))
+        Some(group.notices)
     }
 
     /// Takes out what waits for a contact or of a host that is no more.
@@ -90,7 +163,19 @@ impl Groups {
     }
 }
 
-fn key(contact: ContactId, notice: &Notice) -> Key {
-    let site = notice.labels.get(SITE).cloned().unwrap_or_default();
-    Key { contact, services: notice.object.service.is_some(), site }
+impl Group {
+    fn begun(now: Mono) -> Group {
+        Group { first: now, quiet: now, notices: Vec::new() }
+    }
+}
+
+fn site(notice: &Notice) -> &str {
+    notice.labels.get(SITE).map_or("", String::as_str)
+}
+
+/// The site that all of them share; empty if there is none.
+pub(super) fn shared_site(notices: &[Notice]) -> String {
+    let first = notices.first().map_or("", site);
+    let shared = notices.iter().all(|n| site(n) == first);
+    if shared { first.to_owned() } else { String::new() }
 }

@@ -11,6 +11,7 @@
 //! to nobody else. What waits and what was told is handed out as it changes, so that the store can
 //! give it back after any end ([`Router::restore`]). Knows no address, no channel and no wording.
 
+mod cap;
 mod groups;
 mod period;
 mod router;
@@ -25,8 +26,11 @@ use jiff::tz::TimeZone;
 
 use crate::id::{HostId, Id};
 use crate::time::{Mono, Wall};
+use crate::wire::IncidentId;
 use crate::wire::MessageKind;
+pub use crate::wire::Object;
 
+pub use cap::MESSAGES_AN_HOUR;
 pub use period::{BadPeriod, Period};
 pub use router::Router;
 pub use rule::{Rule, Selector, Severity};
@@ -37,13 +41,6 @@ pub type RuleId = Id;
 /// The store's number of a notice: a later one is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NoticeId(pub i64);
-
-/// What a notice is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Object {
-    pub host: HostId,
-    pub service: Option<String>,
-}
 
 /// Something that the monitor wants told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +53,8 @@ pub struct Notice {
     pub kind: MessageKind,
     /// Of the state that it tells; `None`: the object is well.
     pub severity: Option<Severity>,
+    /// What it belonged to then.
+    pub incident: Option<IncidentId>,
 }
 
 /// A receiver as the router sees it.
@@ -69,6 +68,8 @@ pub struct Contact {
     pub digest: Option<civil::Time>,
     /// The last digest, or when the contact was made.
     pub digested: Wall,
+    /// A person reads it: at most [`MESSAGES_AN_HOUR`], then what is new is folded.
+    pub capped: bool,
 }
 
 /// Contacts and rules in force.
@@ -97,10 +98,12 @@ pub enum WaitFor {
     Delay,
     /// The begin of the rule's time period.
     Period,
+    /// The contact had too many messages already.
+    Cap,
 }
 
 impl WaitFor {
-    pub const ALL: [WaitFor; 3] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period];
+    pub const ALL: [WaitFor; 4] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period, WaitFor::Cap];
 
     /// The lower-case name used in the API and the store.
     pub const fn name(self) -> &'static str {
@@ -108,6 +111,7 @@ impl WaitFor {
             WaitFor::Group => "group",
             WaitFor::Delay => "delay",
             WaitFor::Period => "period",
+            WaitFor::Cap => "cap",
         }
     }
 }
@@ -155,6 +159,15 @@ pub enum Input {
     Configure(Routing),
     /// Somebody takes care of this, whether or not anybody is told of that.
     Acknowledged(Object),
+    /// An acknowledgement has stopped the delay of this notice, and has ended; the notice is as old as
+    /// that.
+    CareEnded {
+        contact: ContactId,
+        notice: Notice,
+    },
+    /// All incidents that are of several hosts, or were merged into one that is; by which they are
+    /// told.
+    Wide(BTreeMap<IncidentId, IncidentId>),
     /// Nothing more is told of this host.
     Forget(HostId),
     Timeout,
@@ -173,8 +186,9 @@ pub enum Output {
     Waits(Waiting),
     /// Told to nobody (`None`), or not to this contact.
     Held { contact: Option<ContactId>, notice: NoticeId, why: Hold },
-    /// To one contact, in order; they wait no more. `site`: the label that they share.
-    Post { contact: ContactId, site: String, items: Vec<Item> },
+    /// To one contact, in order; they wait no more. `site`: the label that they share. `folded`: so
+    /// many messages were made one, because there were too many.
+    Post { contact: ContactId, site: String, folded: usize, items: Vec<Item> },
     /// To be remembered until it changes; `None`: the conversation is over.
     Told { contact: ContactId, object: Object, told: Option<Told> },
     /// What the contact was told and is still so, by the last notice of each; perhaps nothing.

@@ -2,7 +2,8 @@
 //! [`Router::poll_output`] until `Wait`.
 //!
 //! A notice is *later* while its rule's delay or time period keeps it from a contact; of one object
-//! only the newest is kept there. Then it is *grouped* ([`super::groups`]), and then posted.
+//! only the newest is kept there. Then it is *grouped* ([`super::groups`]), and then posted, unless the
+//! contact had too many messages ([`super::cap`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 
-use super::groups::{Groups, Key};
+use super::cap::Caps;
+use super::groups::{Groups, shared_site};
 use super::period::timestamp;
 use super::rule::Class;
 use super::{
@@ -77,23 +79,29 @@ pub struct Router {
     /// Nothing in `later` is due before.
     look: Option<Mono>,
     groups: Groups,
+    caps: Caps,
     digests: BTreeMap<ContactId, Wall>,
     outputs: VecDeque<Output>,
     now: Now,
 }
 
 impl Router {
-    /// From what the store has kept of the outputs. What waited for a group waits once more.
+    /// From what the store has kept of the outputs. What waited for a group waits once more. `posted`:
+    /// the posts of the last hour, in order.
     pub fn restore(
         routing: Routing,
         told: Vec<(ContactId, Object, Told)>,
         mut waiting: Vec<Waiting>,
+        posted: &[(ContactId, Wall)],
         now: Now,
     ) -> Router {
         let mut router = Router { now, ..Router::default() };
         router.told = told.into_iter().map(|(contact, object, told)| ((contact, object), told)).collect();
         waiting.sort_by_key(|w| w.notice.id);
         router.set_routing(routing);
+        for (contact, at) in posted {
+            router.note_post(*contact, now.mono_at(*at));
+        }
         for w in waiting {
             router.resume(w, now);
         }
@@ -109,7 +117,7 @@ impl Router {
         let longest = self.rules.get(&w.contact).into_iter().flatten().map(|r| r.delay).max();
         let delay = w.until.since(now.wall).min(longest.unwrap_or_default());
         let due = match w.why {
-            WaitFor::Group => {
+            WaitFor::Group | WaitFor::Cap => {
                 self.groups.add(contact, w.notice, now.mono);
                 return;
             }
@@ -128,13 +136,13 @@ impl Router {
                 self.forget_removed_contacts();
             }
             Input::Acknowledged(object) => self.cared_for(&object),
+            Input::CareEnded { contact, notice } => self.care_ended(contact, &notice, now),
+            Input::Wide(wide) => self.groups.widen(wide),
             Input::Forget(host) => self.forget(|_, of| of == host, Hold::HostRemoved),
             Input::Timeout => {}
         }
         self.ripen(now);
-        while let Some((key, notices)) = self.groups.pop(now.mono) {
-            self.post(key, notices, now);
-        }
+        self.send_due(now);
         self.digest(now);
     }
 
@@ -144,7 +152,8 @@ impl Router {
 
     fn next(&self) -> Option<Mono> {
         let digest = self.digests.values().min().map(|at| Due::On(*at).look(self.now));
-        [self.look, self.groups.next(), digest].into_iter().flatten().min()
+        let groups = self.groups.next().into_iter().map(|(id, due)| due.max(self.caps.free_at(id))).min();
+        [self.look, groups, digest].into_iter().flatten().min()
     }
 
     // ------------------------------------------------------------------ routing
@@ -283,6 +292,16 @@ impl Router {
         }
     }
 
+    /// Nobody takes care any more: whoever was to be told later is, from now on.
+    fn care_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
+        let place = (contact, notice.object.clone());
+        let known = self.told.contains_key(&place) || self.later.contains_key(&place);
+        let Some(contact) = self.contacts.get(&contact).cloned() else { return };
+        if !known && !self.groups.has(contact.id, &notice.object) {
+            self.problem(&contact, notice, now);
+        }
+    }
+
     fn downtime(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
         if !self.is_selected(contact.id, notice) {
             return false;
@@ -406,10 +425,49 @@ impl Router {
         }
     }
 
-    fn post(&mut self, key: Key, notices: Vec<Notice>, now: Now) {
+    /// Group by group; or, to a contact that had too many messages, now and then all that is due in one.
+    fn send_due(&mut self, now: Now) {
+        let due: Vec<ContactId> =
+            self.groups.next().into_iter().filter(|(_, at)| *at <= now.mono).map(|(id, _)| id).collect();
+        for contact in due {
+            let mut folding = self.caps.unfold(contact);
+            while self.caps.free_at(contact) <= now.mono
+                && let Some(mut notices) = self.groups.pop(contact, now.mono)
+            {
+                let mut folded = 1;
+                while folding && let Some(more) = self.groups.pop(contact, now.mono) {
+                    folded += 1;
+                    notices.extend(more);
+                }
+                folding = false;
+                notices.sort_by_key(|n| n.id);
+                self.post(contact, folded, notices, now);
+            }
+            self.keep_back(contact, now);
+        }
+    }
+
+    /// What is due to a contact that had too many messages.
+    fn keep_back(&mut self, contact: ContactId, now: Now) {
+        let kept: Vec<Notice> = self.groups.overdue(contact, now.mono).cloned().collect();
+        if kept.is_empty() || !self.caps.fold(contact) {
+            return;
+        }
+        let until = now.wall + self.caps.free_at(contact).since(now.mono);
+        kept.into_iter().for_each(|notice| self.wait(contact, notice, WaitFor::Cap, until));
+    }
+
+    fn note_post(&mut self, contact: ContactId, at: Mono) {
+        if self.contacts.get(&contact).is_some_and(|c| c.capped) {
+            self.caps.posted(contact, at);
+        }
+    }
+
+    fn post(&mut self, contact: ContactId, folded: usize, notices: Vec<Notice>, now: Now) {
+        let site = shared_site(&notices);
         let mut items = Vec::with_capacity(notices.len());
         for notice in notices {
-            let place = (key.contact, notice.object.clone());
+            let place = (contact, notice.object.clone());
             let root = self.told.get(&place).map_or(notice.id, |t| t.root);
             items.push(Item { notice: notice.id, root });
             let told = match Class::of(&notice) {
@@ -423,9 +481,10 @@ impl Router {
                 Some(told) => drop(self.told.insert(place, told)),
                 None => drop(self.told.remove(&place)),
             }
-            self.outputs.push_back(Output::Told { contact: key.contact, object: notice.object, told });
+            self.outputs.push_back(Output::Told { contact, object: notice.object, told });
         }
-        self.outputs.push_back(Output::Post { contact: key.contact, site: key.site, items });
+        self.note_post(contact, now.mono);
+        self.outputs.push_back(Output::Post { contact, site, folded, items });
     }
 
     fn digest(&mut self, now: Now) {

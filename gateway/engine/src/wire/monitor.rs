@@ -14,6 +14,7 @@ use fleetgate_probes::sensors::Sensor;
 
 use super::Why;
 use super::ask::{Answer, Ask, AskId};
+use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
     AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Outcome, Submission, Ticket,
@@ -150,6 +151,9 @@ pub enum MonitorInput {
         host: HostId,
         service: Option<String>,
     },
+    /// All that is in it, and what joins it.
+    AcknowledgeIncident(IncidentId, IncidentAck),
+    UnacknowledgeIncident(IncidentId),
     /// Also before the hosts are restored.
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
@@ -209,6 +213,8 @@ pub enum Record {
     },
     /// An acknowledgement ended by itself.
     AckEnded(Id, Wall),
+    /// Before what is told of it.
+    Incident(IncidentRecord),
     Reply(Ticket, Outcome),
 }
 
@@ -389,4 +395,8 @@ pub struct Message {
     pub output: String,
     /// Since when the reported state holds.
     pub since: Wall,
+    /// What it belongs to.
+    pub incident: Option<IncidentId>,
+    /// Who did something and why, where that is what it tells.
+    pub note: String,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fleetgate_probes::plugin::PluginResult;
 
+use super::incident::IncidentId;
 use crate::id::{HostId, Id};
 use crate::monitor::flapping::Ring;
 use crate::time::Wall;
@@ -252,6 +253,8 @@ pub struct Acknowledgement {
     pub expires: Option<Wall>,
     /// Who and why, in words.
     pub words: String,
+    /// It was given to this incident, not to the object itself.
+    pub incident: Option<IncidentId>,
 }
 
 /// How an acknowledgement ended by itself.
@@ -260,6 +263,8 @@ pub enum AckEnd {
     Well,
     StateChanged,
     Expired,
+    /// It was of an incident that this does not belong to any more.
+    LeftIncident,
 }
 
 impl AckEnd {
@@ -269,6 +274,7 @@ impl AckEnd {
             AckEnd::Well => "well",
             AckEnd::StateChanged => "state_changed",
             AckEnd::Expired => "expired",
+            AckEnd::LeftIncident => "left_incident",
         }
     }
 
@@ -278,6 +284,7 @@ impl AckEnd {
             AckEnd::Well => "it is well again",
             AckEnd::StateChanged => "the state changed, and it was not sticky",
             AckEnd::Expired => "its time is over",
+            AckEnd::LeftIncident => "it does not belong to the acknowledged incident any more",
         }
     }
 }

@@ -127,6 +127,8 @@ pub struct Notification {
     pub host_id: String,
     pub host: String,
     pub service: Option<String>,
+    /// What it belongs to.
+    pub incident: Option<String>,
     /// `problem`, `recovery`, `reminder`, `flapping_start`, `flapping_end`, `acknowledged`,
     /// `downtime_start`, `downtime_end`, `downtime_cancelled`.
     #[serde(rename = "type")]
@@ -137,6 +139,8 @@ pub struct Notification {
     pub since: String,
     /// The output of the check that decided.
     pub cause: String,
+    /// Who did what it tells, and why, such as an acknowledgement.
+    pub note: String,
     /// `sent` (to somebody), `sending`, `waiting`, `given_up`, `held` (told to nobody), or `new`.
     pub outcome: String,
     pub outcomes: Vec<NotificationOutcome>,
@@ -157,7 +161,7 @@ pub struct NotificationOutcome {
     pub address: Option<String>,
     /// Of the last step, or of the next one where it is under way.
     pub at: Option<String>,
-    /// A stable name: why it waits (`group`, `delay`, `period`) or was held back.
+    /// A stable name: why it waits (`group`, `delay`, `period`, `cap`) or was held back.
     pub reason: String,
     /// The same for people.
     pub text: String,

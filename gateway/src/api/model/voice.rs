@@ -71,6 +71,9 @@ pub struct Acknowledgement {
     pub author: String,
     pub comment: String,
     pub created_at: String,
+    /// It was given to this incident, not to the object itself.
+    #[serde(default)]
+    pub incident: Option<String>,
 }
 
 /// Work is done on something: it is watched, and nobody is told. For one host by its path, or for a

@@ -55,20 +55,20 @@ impl Ward {
         ward
     }
 
-    async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(super) async fn post(&self, path: &str, body: Value) -> Answer {
         self.api.operator().post(&format!("/api/v1{path}"), body).await
     }
 
-    async fn delete(&self, path: &str) -> u16 {
+    pub(super) async fn delete(&self, path: &str) -> u16 {
         self.api.operator().delete(&format!("/api/v1{path}")).await.status
     }
 
-    async fn sends(&self, exit_status: u32) -> Answer {
+    pub(super) async fn sends(&self, exit_status: u32) -> Answer {
         let body = json!({ "exit_status": exit_status, "output": "copied | size=12MB;;;0" });
         self.post("/hosts/nas/services/backup/results", body).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         self.api.viewer().get(&format!("/api/v1{path}")).await.json
     }
 

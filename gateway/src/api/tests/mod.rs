@@ -7,6 +7,7 @@ mod document;
 mod enrolments;
 mod hostile;
 mod hosts;
+mod incidents;
 mod inside;
 mod notifications;
 mod profiles;

@@ -143,7 +143,8 @@ async fn told(api: &TestApi) -> i64 {
         [(Channel::Email, "ops@example.org"), (Channel::Webhook, "https://h.example/secret")]
     {
         let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
-        let new = NewMessage { contact, contact_name, channel, address, kind, site: "", items: &items };
+        let new =
+            NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 1, items: &items };
         ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(0)).await.unwrap());
     }
     outbox::sent(&mut tx, ids[0], Wall::from_millis(5_000)).await.unwrap();
@@ -159,7 +160,8 @@ async fn told(api: &TestApi) -> i64 {
         )
     };
     let seq = crate::store::events::append(&mut tx, &event).await.unwrap();
-    notices::hold(&mut tx, &[(second, None, seq)]).await.unwrap();
+    let held = notices::HeldRow { notice: second, contact: None, event: seq, stopped: false };
+    notices::hold(&mut tx, &[held]).await.unwrap();
     notices::routed(&mut tx, NoticeId(second.0), Wall::from_millis(6_000)).await.unwrap();
     tx.commit().await.unwrap();
     ids[1]

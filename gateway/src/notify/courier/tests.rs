@@ -135,7 +135,8 @@ async fn queue_at(
         items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1) });
     }
     let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
-    let new = NewMessage { contact, contact_name, channel, address, kind, site: "", items: &items };
+    let new =
+        NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 1, items: &items };
     let id = outbox::insert(&mut tx, &new, at).await.unwrap();
     tx.commit().await.unwrap();
     bell.messages();
@@ -154,7 +155,8 @@ fn settings(sink: &Sink) -> Settings {
         ca: None,
     };
     let public_url = Some("https://watch.example.com".to_owned());
-    Settings { mail: Some(mail), public_url, group_wait: Duration::ZERO, digest: None, heartbeat: None }
+    let (group_wait, timing) = (Duration::ZERO, fixture::TIMING);
+    Settings { mail: Some(mail), public_url, group_wait, digest: None, heartbeat: None, timing }
 }
 
 fn down(host: i64) -> Message {

@@ -23,7 +23,14 @@ struct Room {
 }
 
 fn settings() -> Settings {
-    Settings { mail: None, public_url: None, group_wait: Duration::ZERO, digest: None, heartbeat: None }
+    Settings {
+        mail: None,
+        public_url: None,
+        group_wait: Duration::ZERO,
+        digest: None,
+        heartbeat: None,
+        timing: fixture::TIMING,
+    }
 }
 
 fn ops() -> Contact {
@@ -276,4 +283,61 @@ async fn a_host_that_is_removed_is_told_of_no_more() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("still told");
+}
+
+#[tokio::test]
+async fn hosts_of_one_incident_leave_together_from_wherever_they_are() {
+    let room = Room::open().await;
+    let said = |host: i64, incident: i64| Message { incident: Some(incident_id(incident)), ..down(host) };
+    for sql in [
+        "insert into incidents (id, extent, cause, words, opened_at) values (1, 'site', 'parent_down', 'r1', 0)",
+        "insert into incidents (id, extent, cause, words, opened_at, merged_into)
+         values (2, 'host', 'host_down', 'cam-08', 0, 1)",
+        "update hosts set labels = json_object('site', name) where id in (7, 8)",
+    ] {
+        fixture::run(&room.store, sql, &[]).await;
+    }
+    room.say(&[said(7, 1), said(8, 2)]).await;
+    let messages = room.until_messages(1).await;
+    assert_eq!((told(&room, &messages[0]).await, messages[0].site.as_str()), (vec![7, 8], ""));
+    let mut conn = room.store.reader().await.unwrap();
+    let contents = outbox::contents(&mut conn, messages[0].id, 9).await.unwrap();
+    let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
+    assert_eq!(incidents, [incident_id(1)], "merged ones as what they belong to");
+    assert_eq!(contents.sites, [("cam-07".to_owned(), 1), ("cam-08".to_owned(), 1)]);
+    drop(conn);
+    let recovery = Message { incident: Some(incident_id(2)), ..up(8) };
+    room.say(&[recovery, said(9, 1)]).await;
+    let again = room.until_messages(2).await;
+    let thread = outbox::thread(&mut room.store.reader().await.unwrap(), &again[0]).await.unwrap();
+    assert_eq!(thread, [messages[0].id], "one thread");
+}
+
+fn incident_id(n: i64) -> fleetgate_engine::wire::IncidentId {
+    fleetgate_engine::wire::IncidentId(Id::from_i64(n))
+}
+
+#[tokio::test]
+async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
+    let room = Room::open().await;
+    let late = Rule { delay: Duration::from_millis(1_500), ..everything() };
+    room.change(async |tx| contacts::put_rule(tx, &late).await.unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
+    let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
+               values (1, 7, 0, 'user:ada', 'on it', 0)";
+    fixture::run(&room.store, ack, &[]).await;
+    room.bell.notices();
+    assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
+    let room = room.restart().await;
+    let ended = "update acknowledgements set ended_at = cast(unixepoch('subsec') * 1000 as integer)";
+    fixture::run(&room.store, ended, &[]).await;
+    room.bell.notices();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(room.messages().await.is_empty(), "its delay runs");
+    let messages = room.until_messages(1).await;
+    assert_eq!(told(&room, &messages[0]).await, [7]);
+    room.bell.notices();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((room.messages().await.len(), room.held().await.len()), (1, 1));
 }

@@ -12,6 +12,7 @@ export type Service = Schemas['Service'];
 export type ServiceCounts = Schemas['ServiceCounts'];
 export type Metric = Schemas['Metric'];
 export type Problem = Schemas['Problem'];
+export type IncidentDetails = Schemas['IncidentDetails'];
 export type Event = Schemas['Event'];
 export type Enrolment = Schemas['Enrolment'];
 export type Device = Schemas['Device'];

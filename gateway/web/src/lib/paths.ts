@@ -4,6 +4,7 @@ export type Page =
   | { name: 'now' }
   | { name: 'login' }
   | { name: 'host'; key: string }
+  | { name: 'incident'; id: string }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -17,6 +18,8 @@ const PAGES: Record<string, Page> = {
 export function pageOf(path: string): Page {
   const host = /^\/hosts\/([a-z0-9._-]+)$/.exec(path);
   if (host) return { name: 'host', key: host[1]! };
+  const incident = /^\/incidents\/(i_[a-z0-9]+)$/.exec(path);
+  if (incident) return { name: 'incident', id: incident[1]! };
   return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
 }
 

@@ -103,7 +103,8 @@ impl Stage {
 
     fn acknowledge(&mut self, sticky: bool, expires: Option<u64>) -> &mut Self {
         let expires = expires.map(|secs| at(secs).wall);
-        let ack = Acknowledgement { id: Id::from_i64(1), sticky, expires, words: String::new() };
+        let ack =
+            Acknowledgement { id: Id::from_i64(1), sticky, expires, words: String::new(), incident: None };
         self.act(|voice, track, scene| voice.acknowledge(ack, track, scene));
         self
     }
@@ -130,6 +131,7 @@ fn words(said: &Said<State>) -> String {
         Said::Held(n, reason) => format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name()),
         Said::Flapping { begins, .. } => format!("flapping {begins}"),
         Said::Downtime { begins } => format!("downtime {begins}"),
+        Said::Acknowledged(state, _) => format!("acknowledged {0}>{0}", state.name()),
         Said::AckEnded(_, end) => format!("ack {}", end.name()),
     }
 }

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
-use super::super::{Selector, Severity};
+use super::super::{MESSAGES_AN_HOUR, Selector, Severity};
 use super::*;
 use crate::id::Id;
-use crate::wire::MessageKind;
+use crate::wire::{IncidentId, MessageKind};
 
 const OPS: ContactId = Id::from_i64(1);
 const BOSS: ContactId = Id::from_i64(2);
@@ -15,7 +15,14 @@ const MONDAY: i64 = 1_767_571_200_000;
 
 fn contact(id: ContactId) -> Contact {
     let group_wait = Duration::from_secs(10);
-    Contact { id, zone: TimeZone::UTC, group_wait, digest: None, digested: Wall::from_millis(MONDAY) }
+    Contact {
+        id,
+        zone: TimeZone::UTC,
+        group_wait,
+        digest: None,
+        digested: Wall::from_millis(MONDAY),
+        capped: false,
+    }
 }
 
 fn rule(contact: ContactId) -> Rule {
@@ -38,11 +45,13 @@ struct Desk {
     router: Router,
     secs: u64,
     last: i64,
+    /// What the next notices belong to.
+    incident: Option<IncidentId>,
 }
 
 impl Desk {
     fn new(routing: Routing) -> Desk {
-        let mut desk = Desk { router: Router::default(), secs: 0, last: 0 };
+        let mut desk = Desk { router: Router::default(), secs: 0, last: 0, incident: None };
         desk.put(Input::Configure(routing));
         desk
     }
@@ -64,7 +73,15 @@ impl Desk {
         self.last += 1;
         let object = Object { host: Id::from_i64(host), service: None };
         let labels = Arc::new([("site".to_owned(), "north".to_owned())].into());
-        let notice = Notice { id: NoticeId(self.last), at: self.now().wall, object, labels, kind, severity };
+        let notice = Notice {
+            id: NoticeId(self.last),
+            at: self.now().wall,
+            object,
+            labels,
+            kind,
+            severity,
+            incident: self.incident,
+        };
         words(self.put(Input::Notice(notice)))
     }
 
@@ -332,6 +349,7 @@ fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
         labels: Arc::default(),
         kind: MessageKind::Problem,
         severity: Some(Severity::Critical),
+        incident: None,
     };
     let day_later = desk.now().wall + Duration::from_secs(86_400);
     let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later };
@@ -340,8 +358,82 @@ fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
         waits(BOSS, 5, WaitFor::Delay),
         waits(Id::from_i64(9), 6, WaitFor::Group),
     ];
-    let router = Router::restore(escalating(), Vec::new(), waiting, desk.now());
-    let mut desk = Desk { router, secs: 0, last: 6 };
+    let router = Router::restore(escalating(), Vec::new(), waiting, &[], desk.now());
+    let mut desk = Desk { router, secs: 0, last: 6, incident: None };
     assert_eq!(desk.pass(1), ["1: 9 not 6: ContactRemoved"]);
     assert_eq!(desk.pass(rule_delay.as_secs() + 20), ["10: 1 <- 4", "1810: 2 <- 5"]);
+}
+
+fn incident(n: i64) -> IncidentId {
+    IncidentId(Id::from_i64(n))
+}
+
+#[test]
+fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.incident = Some(incident(1));
+    desk.down(7);
+    desk.pass(5);
+    // Another site, so that it would leave alone.
+    desk.last += 1;
+    let object = Object { host: Id::from_i64(8), service: Some("ping".into()) };
+    let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+    let severity = Some(Severity::Critical);
+    let labels = Arc::new([("site".to_owned(), "south".to_owned())].into());
+    let other = Notice { id, at, object, labels, kind, severity, incident: Some(incident(2)) };
+    desk.put(Input::Notice(other));
+    desk.pass(3);
+    let wide = [(incident(1), incident(1)), (incident(2), incident(1))];
+    desk.put(Input::Wide(wide.into()));
+    assert_eq!(desk.pass(20), ["15: 1 <- 1 2"]);
+    desk.incident = Some(incident(2));
+    desk.down(9);
+    desk.incident = Some(incident(1));
+    desk.down(10);
+    assert_eq!(desk.pass(20), ["38: 1 <- 3 4"], "what joins it goes together too");
+}
+
+#[test]
+fn a_contact_that_had_too_many_messages_gets_the_rest_in_one() {
+    let mut desk =
+        Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
+    let mut told = Vec::new();
+    for host in 0..40 {
+        told.extend(desk.down(host));
+        told.extend(desk.pass(1));
+    }
+    assert_eq!(told.len(), MESSAGES_AN_HOUR);
+    let rest = desk.pass(300);
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0].ends_with("<- 31 32 33 34 35 36 37 38 39 40"), "{rest:?}");
+    desk.down(50);
+    assert_eq!(desk.pass(288), NOTHING);
+    assert_eq!(desk.pass(1).len(), 1);
+    desk.pass(3_600);
+    assert_eq!(desk.down(51), ["1 <- 42"], "an hour later all is as it was");
+}
+
+#[test]
+fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
+    let delayed = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
+    let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
+    desk.down(7);
+    desk.pass(60);
+    let object = Object { host: Id::from_i64(7), service: None };
+    assert_eq!(words(desk.put(Input::Acknowledged(object.clone()))), ["1 not 1: Acknowledged"]);
+    assert_eq!(desk.pass(3_000), NOTHING);
+    let notice = Notice {
+        id: NoticeId(1),
+        at: desk.now().wall,
+        object,
+        labels: Arc::default(),
+        kind: MessageKind::Problem,
+        severity: Some(Severity::Critical),
+        incident: None,
+    };
+    let ended = Input::CareEnded { contact: OPS, notice };
+    desk.put(ended.clone());
+    assert_eq!(desk.pass(899), NOTHING);
+    assert_eq!(desk.pass(1).len(), 1);
+    assert_eq!(words(desk.put(ended)), NOTHING, "it was told");
 }

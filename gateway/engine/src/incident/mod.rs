@@ -1,0 +1,528 @@
+//! What belongs together: which problems have one cause, so that they are told, acknowledged and
+//! closed as one.
+//!
+//! ```text
+//! ill, well, uplink (what the monitor found) ─▶ Incidents ─▶ IncidentRecord (to be committed)
+//! acknowledge                                             ─▶ Cover (members that somebody knows of)
+//! ```
+//!
+//! A host that is down belongs to the incident of what it stands behind, if that explains it; to its
+//! site's, if most of the site fell silent together; else it has one of its own, with what fails on
+//! it at the same time. The loss of the gateway's uplink takes in what it explains. An incident
+//! closes when nothing of it is wrong for [`LINGER`], so that a bounce does not make two; a closed
+//! one is never opened again. Who outlives the cause of an incident leaves it and is told by itself.
+//!
+//! Pure: told the time, in order. Knows no states, no messages and no receiver. It holds what is
+//! open, one name per host, and nothing of what is over.
+
+mod sites;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::id::{HostId, Id};
+use crate::time::{Mono, Now, Wall};
+use crate::wire::{
+    AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
+    IncidentRecord, Matter, Object,
+};
+
+use sites::{Fleet, SiteLoss};
+
+/// What begins within this time of each other may have one cause: hosts lost together are found
+/// within a check interval and its retries, of which the longest in use take some minutes.
+pub const TOGETHER: Duration = Duration::from_secs(300);
+/// An incident of which all is well stays open so long: a device that starts again twice, or a link
+/// that comes and goes once more, is the same trouble.
+pub const LINGER: Duration = Duration::from_secs(120);
+/// The loss of the uplink explains what fell silent so long before it was found: the window of the
+/// population (60 s), the patience with the witnesses (30 s), and a round of questions.
+const EXPLAINED: Duration = Duration::from_secs(120);
+
+/// Hosts that stand one behind the other, at the most that are looked through.
+const DEEPEST: usize = 8;
+
+/// When something happens, and a draw for the ids that it may need.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub now: Now,
+    pub draw: u32,
+}
+
+/// What became of an object that fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// It does not belong to this one any more.
+    pub left: Option<IncidentId>,
+    /// It has joined one that somebody knows of.
+    pub known: Option<IncidentAck>,
+}
+
+/// An object that the acknowledgement of its incident covers from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cover {
+    pub object: Object,
+    pub ack: IncidentAck,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Member {
+    began: Wall,
+    ill: bool,
+}
+
+#[derive(Debug)]
+struct Incident {
+    opened: Wall,
+    matter: Matter,
+    members: BTreeMap<Object, Member>,
+    /// How many of them are ill.
+    ill: usize,
+    /// Since when none is.
+    quiet: Option<Now>,
+    ack: Option<IncidentAck>,
+}
+
+impl Incident {
+    fn is_of(&self, host: HostId) -> bool {
+        self.members.keys().all(|object| object.host == host)
+    }
+
+    fn is_ill(&self, object: &Object) -> bool {
+        self.members.get(object).is_some_and(|m| m.ill)
+    }
+
+    fn known(&self, now: Wall) -> Option<IncidentAck> {
+        self.ack.clone().filter(|ack| ack.expires.is_none_or(|at| at > now))
+    }
+
+    /// The youngest trouble in it.
+    fn newest(&self) -> Wall {
+        self.members.values().map(|m| m.began).max().unwrap_or(self.opened)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Incidents {
+    fleet: Fleet,
+    open: BTreeMap<IncidentId, Incident>,
+    /// Where each object belongs, also while it is well again.
+    places: BTreeMap<Object, IncidentId>,
+    newest: Option<IncidentId>,
+    out: VecDeque<IncidentRecord>,
+    covers: VecDeque<Cover>,
+}
+
+impl Incidents {
+    /// Continues with what an earlier run left open. Before anything else.
+    pub fn restore(&mut self, memories: Vec<IncidentMemory>, now: Now) {
+        for memory in memories {
+            let member = |m: crate::wire::MemberMemory| (m.object, Member { began: m.began, ill: !m.left });
+            let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
+            self.places.extend(members.keys().map(|object| (object.clone(), memory.id)));
+            let ill = members.values().filter(|m| m.ill).count();
+            let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
+            let quiet = (ill == 0).then_some(now);
+            self.open.insert(memory.id, Incident { opened, matter, members, ill, quiet, ack });
+            self.newest = self.newest.max(Some(memory.id));
+        }
+    }
+
+    /// A host is there, or has changed. `state`: `None` as long as it has none; since when it is
+    /// down.
+    pub fn know(
+        &mut self,
+        id: HostId,
+        name: &str,
+        site: Option<&str>,
+        parents: &[HostId],
+        state: Option<Option<Wall>>,
+    ) {
+        self.fleet.know(id, name, site, parents);
+        match state {
+            Some(Some(began)) => self.fleet.down(id, began),
+            Some(None) => self.fleet.up(id),
+            None => {}
+        }
+    }
+
+    /// A host, or some of its services, are no more.
+    pub fn forget(&mut self, gone: impl Fn(&Object) -> bool, host: HostId, now: Now) {
+        for object in self.objects_of(host).into_iter().filter(|o| gone(o)) {
+            self.leave(&object, now);
+        }
+        if gone(&Object::host(host)) {
+            self.fleet.forget(host);
+        }
+    }
+
+    /// What was open when it ended, of a host that is up or gone now.
+    pub fn objects(&self) -> Vec<Object> {
+        let ill = |(object, id): (&Object, &IncidentId)| {
+            self.open.get(id).is_some_and(|i| i.is_ill(object)).then(|| object.clone())
+        };
+        self.places.iter().filter_map(ill).collect()
+    }
+
+    /// What an object belongs to, also while it is well again and the incident is still open.
+    pub fn of(&self, object: &Object) -> Option<IncidentId> {
+        self.places.get(object).copied()
+    }
+
+    /// Who knows of what an object belongs to.
+    pub fn known(&self, object: &Object, now: Wall) -> Option<(IncidentId, IncidentAck)> {
+        let id = self.of(object)?;
+        Some((id, self.open.get(&id)?.known(now)?))
+    }
+
+    pub fn poll_record(&mut self) -> Option<IncidentRecord> {
+        self.out.pop_front()
+    }
+
+    pub fn poll_cover(&mut self) -> Option<Cover> {
+        self.covers.pop_front()
+    }
+
+    pub fn due(&self) -> Option<Mono> {
+        self.open.values().filter_map(|i| i.quiet).map(|since| since.mono + LINGER).min()
+    }
+
+    /// Time has passed.
+    pub fn look(&mut self, now: Now) {
+        if self.due().is_none_or(|at| at > now.mono) {
+            return;
+        }
+        let over = |i: &Incident| i.quiet.is_some_and(|since| since.mono + LINGER <= now.mono);
+        let over: Vec<IncidentId> = self.open.iter().filter(|(_, i)| over(i)).map(|(id, _)| *id).collect();
+        for id in over {
+            self.close(id);
+        }
+    }
+
+    // ------------------------------------------------------------------ findings
+
+    /// A hard problem, at each result that finds it. `began`: the first failure of this row of them.
+    pub fn ill(&mut self, object: &Object, began: Wall, reachable: bool, at: Moment) -> Placed {
+        let is_host = object.service.is_none();
+        if is_host {
+            self.fleet.down(object.host, began);
+        }
+        let cause = if is_host && !reachable { self.explanation(object.host, DEEPEST) } else { None };
+        match self.place_of_ill(object) {
+            Some(id) if !reachable => {
+                self.explain(id, object, cause, began, at.now);
+                Placed::default()
+            }
+            Some(id) if self.has_outlived(id, object) => {
+                self.leave(object, at.now);
+                Placed { left: Some(id), ..self.place(object, began, None, at) }
+            }
+            Some(_) => Placed::default(),
+            // Nothing is told of it, and what stands before it has no incident.
+            None if !reachable && cause.is_none() => Placed::default(),
+            None => self.place(object, began, cause, at),
+        }
+    }
+
+    /// A good result, or one that was never bad.
+    pub fn well(&mut self, object: &Object, now: Now) {
+        if object.service.is_none() {
+            self.fleet.up(object.host);
+        }
+        let Some(id) = self.place_of_ill(object) else { return };
+        self.mark_well(id, object, now);
+    }
+
+    /// The gateway is taken to be cut off, or was heard of again.
+    pub fn uplink(&mut self, lost: bool, at: Moment) {
+        let gateway = Object::host(GATEWAY);
+        if !lost {
+            return self.well(&gateway, at.now);
+        }
+        if self.place_of_ill(&gateway).is_some() {
+            return;
+        }
+        let id = self.open(words::uplink(), at);
+        self.join(id, &gateway, at.now.wall, at.now);
+        let since = at.now.wall - EXPLAINED;
+        let explained = |(other, i): (&IncidentId, &Incident)| {
+            let hosts = i.members.iter().any(|(o, m)| o.service.is_none() && m.ill && m.began >= since);
+            (*other != id && hosts && i.opened >= since).then_some(*other)
+        };
+        let all: Vec<IncidentId> = self.open.iter().filter_map(explained).collect();
+        all.into_iter().for_each(|other| self.merge(other, id, at.now));
+    }
+
+    // ------------------------------------------------------------ acknowledgement
+
+    /// Gives what it covers now.
+    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck) -> Vec<Object> {
+        let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
+        incident.ack = Some(ack);
+        ill_members(incident)
+    }
+
+    pub fn unacknowledge(&mut self, id: IncidentId) -> Vec<Object> {
+        let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
+        incident.ack = None;
+        ill_members(incident)
+    }
+
+    /// The incident's acknowledgement covers an object; gives the id of that.
+    pub fn cover(&mut self, object: &Object, at: Moment) -> Option<(Id, IncidentId)> {
+        let incident = self.of(object)?;
+        let ack = self.draw_id(at).0;
+        self.record(incident, at.now.wall, IncidentChange::Covered { object: object.clone(), ack });
+        Some((ack, incident))
+    }
+
+    // -------------------------------------------------------------------- places
+
+    fn place_of_ill(&self, object: &Object) -> Option<IncidentId> {
+        let id = self.of(object)?;
+        self.open.get(&id).is_some_and(|i| i.is_ill(object)).then_some(id)
+    }
+
+    /// The incident of what a host stands behind, however far before it, if that is down.
+    fn explanation(&self, host: HostId, depth: usize) -> Option<IncidentId> {
+        let further = |parent| if depth > 1 { self.explanation(parent, depth - 1) } else { None };
+        let of = |parent: &HostId| self.place_of_ill(&Object::host(*parent)).or_else(|| further(*parent));
+        self.fleet.parents(host).iter().find_map(of)
+    }
+
+    /// What fell silent with its parent belongs to that.
+    fn explain(&mut self, id: IncidentId, object: &Object, cause: Option<IncidentId>, began: Wall, now: Now) {
+        let Some(cause) = cause.filter(|cause| *cause != id) else { return };
+        let alone = self.open.get(&id).is_some_and(|i| i.is_of(object.host));
+        let parent = self.open.get(&cause).map(|i| i.opened);
+        if alone && parent.is_some_and(|opened| apart(opened, began) <= TOGETHER) {
+            self.widen_behind(cause, now);
+            self.merge(id, cause, now);
+        }
+    }
+
+    /// Whether the cause of an incident is over, and this one still fails.
+    fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
+        let Some(incident) = self.open.get(&id) else { return false };
+        let head = incident.matter.head.filter(|head| *head != object.host);
+        head.is_some_and(|head| !incident.is_ill(&Object::host(head)))
+    }
+
+    fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
+        let home = cause.or_else(|| self.former(object)).or_else(|| match object.service {
+            None => self.lost_site(object.host, began),
+            Some(_) => None,
+        });
+        let home = home.or_else(|| self.beside(object, began));
+        let id = match home {
+            Some(id) => id,
+            None => self.open(self.matter(object), at),
+        };
+        if cause.is_some() {
+            self.widen_behind(id, at.now);
+        }
+        let known = self.open.get(&id).and_then(|i| i.known(at.now.wall));
+        self.join(id, object, began, at.now);
+        self.widen_to_host(id, object.host, at.now);
+        if object.service.is_none() && cause.is_none() {
+            self.gather_site(object.host, began, at.now);
+        }
+        Placed { left: None, known }
+    }
+
+    /// The one that it has left a moment ago, if its cause may still be the same.
+    fn former(&self, object: &Object) -> Option<IncidentId> {
+        let id = self.of(object)?;
+        let open = self.open.contains_key(&id);
+        (open && !self.has_outlived(id, object)).then_some(id)
+    }
+
+    /// The incident of the site, while that is lost or has just been.
+    fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
+        let site = self.fleet.site(host)?;
+        let of_site = |i: &Incident| {
+            i.matter.cause == CauseKind::SiteLost && i.matter.site.as_deref() == Some(site) && i.ill > 0
+        };
+        let (id, incident) = self.open.iter().rev().find(|(_, i)| of_site(i))?;
+        let fresh = apart(incident.newest(), began) <= TOGETHER;
+        (fresh || self.fleet.is_mostly_down(host)).then_some(*id)
+    }
+
+    /// What else fails on the same host at the same time. Nobody's knowledge of a service is taken
+    /// for knowledge of its host.
+    fn beside(&self, object: &Object, began: Wall) -> Option<IncidentId> {
+        let others = self.objects_of(object.host);
+        let fits = |other: &Object| {
+            let id = self.place_of_ill(other)?;
+            let incident = self.open.get(&id)?;
+            let of_service = object.service.is_some();
+            let on_lost_host = of_service && other.service.is_none();
+            let fresh = apart(incident.members[other].began, began) <= TOGETHER;
+            let own = incident.is_of(object.host) && (of_service || incident.ack.is_none());
+            (on_lost_host || fresh && own).then_some(id)
+        };
+        others.iter().find_map(fits)
+    }
+
+    fn objects_of(&self, host: HostId) -> Vec<Object> {
+        let from = self.places.range(Object::host(host)..);
+        from.map(|(object, _)| object).take_while(|o| o.host == host).cloned().collect()
+    }
+
+    fn matter(&self, object: &Object) -> Matter {
+        let name = self.fleet.name(object.host);
+        let site = self.fleet.site(object.host).map(str::to_owned);
+        match &object.service {
+            Some(service) => words::service(name, service, site),
+            None => words::host(name, object.host, site),
+        }
+    }
+
+    // ------------------------------------------------------------------- changes
+
+    fn open(&mut self, matter: Matter, at: Moment) -> IncidentId {
+        let id = self.draw_id(at);
+        let opened = at.now.wall;
+        self.record(id, opened, IncidentChange::Opened(matter.clone()));
+        let incident = Incident { opened, matter, members: BTreeMap::new(), ill: 0, quiet: None, ack: None };
+        self.open.insert(id, incident);
+        id
+    }
+
+    fn join(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        incident.members.insert(object.clone(), Member { began, ill: true });
+        incident.ill += 1;
+        incident.quiet = None;
+        self.places.insert(object.clone(), id);
+        self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
+    }
+
+    fn mark_well(&mut self, id: IncidentId, object: &Object, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        if let Some(member) = incident.members.get_mut(object) {
+            member.ill = false;
+            incident.ill -= 1;
+        }
+        let all_well = incident.ill == 0;
+        let knew = if all_well { incident.ack.take() } else { None };
+        incident.quiet = all_well.then_some(now);
+        self.record(id, now.wall, IncidentChange::Left(object.clone()));
+        if knew.is_some() {
+            self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Well));
+        }
+    }
+
+    /// It belongs to nothing any more.
+    fn leave(&mut self, object: &Object, now: Now) {
+        let Some(id) = self.of(object) else { return };
+        if self.place_of_ill(object).is_some() {
+            self.mark_well(id, object, now);
+        }
+        if let Some(incident) = self.open.get_mut(&id) {
+            incident.members.remove(object);
+        }
+        self.places.remove(object);
+    }
+
+    /// All of one belongs to another now; what is ill of it is covered by who knows of that.
+    fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
+        let Some(gone) = self.open.remove(&from) else { return };
+        let Some(incident) = self.open.get_mut(&into) else { return };
+        let known = incident.known(now.wall);
+        for (object, member) in gone.members {
+            self.places.insert(object.clone(), into);
+            incident.ill += usize::from(member.ill);
+            incident.members.insert(object.clone(), member);
+            if let Some(ack) = known.clone().filter(|_| member.ill) {
+                self.covers.push_back(Cover { object, ack });
+            }
+        }
+        incident.quiet = incident.quiet.filter(|_| incident.ill == 0);
+        self.record(from, now.wall, IncidentChange::Merged(into));
+    }
+
+    fn widen(&mut self, id: IncidentId, matter: Matter, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        incident.matter = matter.clone();
+        self.record(id, now.wall, IncidentChange::Widened(matter));
+    }
+
+    /// More than one thing of a host fails.
+    fn widen_to_host(&mut self, id: IncidentId, host: HostId, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let down = incident.is_ill(&Object::host(host));
+        let several = incident.members.len() > 1;
+        if incident.matter.extent != Extent::Service || !(down || several) {
+            return;
+        }
+        let (name, site) = (self.fleet.name(host), incident.matter.site.clone());
+        let matter = if down { words::host(name, host, site) } else { words::services(name, site) };
+        self.widen(id, matter, now);
+    }
+
+    /// Others stand behind the host whose incident it is.
+    fn widen_behind(&mut self, id: IncidentId, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let (extent, head) = (incident.matter.extent, incident.matter.head);
+        if let Some(head) = head.filter(|_| !extent.is_wide()) {
+            let matter = words::behind(self.fleet.name(head), head, incident.matter.site.clone());
+            self.widen(id, matter, now);
+        }
+    }
+
+    /// Most of a site may have been lost together.
+    fn gather_site(&mut self, host: HostId, began: Wall, now: Now) {
+        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
+        let Some(SiteLoss { site, hosts, of }) = self.fleet.site_loss(host, began) else { return };
+        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
+        let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
+        if alone.len() < sites::FEWEST {
+            return;
+        }
+        // Nobody's knowledge of one host is taken for knowledge of the site.
+        let known = |id: &IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_some());
+        alone.sort_by_key(|id| (known(id), *id));
+        let (into, rest) = (alone[0], &alone[1..]);
+        let matter = words::site(&site, alone.len(), of);
+        if known(&into) {
+            self.record(into, now.wall, IncidentChange::AckEnded(AckEnd::StateChanged));
+        }
+        if let Some(incident) = self.open.get_mut(&into) {
+            incident.ack = None;
+        }
+        self.widen(into, matter, now);
+        rest.iter().for_each(|from| self.merge(*from, into, now));
+    }
+
+    fn close(&mut self, id: IncidentId) {
+        let Some(incident) = self.open.remove(&id) else { return };
+        self.places.retain(|_, place| *place != id);
+        let at = incident.quiet.map_or(incident.opened, |since| since.wall);
+        self.record(id, at, IncidentChange::Closed);
+    }
+
+    fn record(&mut self, id: IncidentId, at: Wall, change: IncidentChange) {
+        self.out.push_back(IncidentRecord { id, at, change });
+    }
+
+    /// Later than all before, so that many in one moment differ.
+    fn draw_id(&mut self, at: Moment) -> IncidentId {
+        let drawn = IncidentId(Id::new(at.now.wall.as_millis(), at.draw));
+        let after = self.newest.map(|last| IncidentId(Id::from_i64(last.0.as_i64() + 1)));
+        let id = after.map_or(drawn, |after| after.max(drawn));
+        self.newest = Some(id);
+        id
+    }
+}
+
+fn ill_members(incident: &Incident) -> Vec<Object> {
+    incident.members.iter().filter(|(_, m)| m.ill).map(|(object, _)| object.clone()).collect()
+}
+
+fn apart(a: Wall, b: Wall) -> Duration {
+    a.since(b).max(b.since(a))
+}

@@ -1,0 +1,121 @@
+//! Which hosts stand where, and how many of a site are down.
+
+use std::collections::BTreeMap;
+
+use crate::id::HostId;
+use crate::time::Wall;
+
+use super::{TOGETHER, apart};
+
+/// Fewer hosts that fall silent together are no lost site: two may be a coincidence.
+pub const FEWEST: usize = 3;
+
+#[derive(Debug, Default)]
+struct Known {
+    name: String,
+    site: Option<String>,
+    parents: Vec<HostId>,
+    /// It has a state.
+    seen: bool,
+    /// Since when it fails.
+    down: Option<Wall>,
+}
+
+#[derive(Debug, Default)]
+struct Site {
+    /// Hosts that have a state.
+    seen: usize,
+    down: BTreeMap<HostId, Wall>,
+}
+
+/// A site most of which was lost at about the same time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SiteLoss {
+    pub site: String,
+    pub hosts: Vec<HostId>,
+    /// So many were there before.
+    pub of: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Fleet {
+    hosts: BTreeMap<HostId, Known>,
+    sites: BTreeMap<String, Site>,
+}
+
+impl Fleet {
+    /// Anew: without a state.
+    pub fn know(&mut self, id: HostId, name: &str, site: Option<&str>, parents: &[HostId]) {
+        self.forget(id);
+        let (name, site) = (name.to_owned(), site.map(str::to_owned));
+        self.hosts.insert(id, Known { name, site, parents: parents.to_vec(), seen: false, down: None });
+    }
+
+    pub fn forget(&mut self, id: HostId) {
+        let Some(Known { site: Some(site), seen: true, .. }) = self.hosts.remove(&id) else { return };
+        if let Some(of) = self.sites.get_mut(&site) {
+            of.seen -= 1;
+            of.down.remove(&id);
+            if of.seen == 0 {
+                self.sites.remove(&site);
+            }
+        }
+    }
+
+    pub fn down(&mut self, id: HostId, began: Wall) {
+        self.set(id, Some(began));
+    }
+
+    pub fn up(&mut self, id: HostId) {
+        self.set(id, None);
+    }
+
+    fn set(&mut self, id: HostId, down: Option<Wall>) {
+        let Some(known) = self.hosts.get_mut(&id) else { return };
+        if known.seen && known.down == down {
+            return;
+        }
+        let first = !std::mem::replace(&mut known.seen, true);
+        known.down = down;
+        if let Some(site) = &known.site {
+            let site = self.sites.entry(site.clone()).or_default();
+            site.seen += usize::from(first);
+            match down {
+                Some(began) => drop(site.down.insert(id, began)),
+                None => drop(site.down.remove(&id)),
+            }
+        }
+    }
+
+    pub fn name(&self, id: HostId) -> &str {
+        self.hosts.get(&id).map_or("a host", |known| &known.name)
+    }
+
+    pub fn site(&self, id: HostId) -> Option<&str> {
+        self.hosts.get(&id)?.site.as_deref()
+    }
+
+    pub fn parents(&self, id: HostId) -> &[HostId] {
+        self.hosts.get(&id).map_or(&[], |known| &known.parents)
+    }
+
+    pub fn is_mostly_down(&self, id: HostId) -> bool {
+        let site = self.site(id).and_then(|site| self.sites.get(site));
+        site.is_some_and(|site| site.down.len() * 2 > site.seen)
+    }
+
+    /// Whether most of a host's site that was there failed at about the same time as the host.
+    pub fn site_loss(&self, id: HostId, began: Wall) -> Option<SiteLoss> {
+        let name = self.site(id)?;
+        let site = self.sites.get(name)?;
+        // A look at all of them only where it can come to something.
+        if site.down.len() < FEWEST || site.down.len() * 2 <= site.seen {
+            return None;
+        }
+        let together = |since: &Wall| apart(*since, began) <= TOGETHER;
+        let hosts: Vec<HostId> = site.down.iter().filter(|(_, b)| together(b)).map(|(id, _)| *id).collect();
+        let of = site.seen - (site.down.len() - hosts.len());
+        let lost = hosts.len() >= FEWEST && hosts.len() * 2 > of;
+        lost.then(|| SiteLoss { site: name.to_owned(), hosts, of })
+    }
+}

@@ -1,0 +1,373 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::MemberMemory;
+
+/// A fleet in which things fail, and what its incidents said.
+struct Watch {
+    incidents: Incidents,
+    secs: u64,
+    said: Vec<IncidentRecord>,
+}
+
+/// None of them is the gateway.
+fn id(n: i64) -> HostId {
+    Id::from_i64(n + 1)
+}
+
+fn host(n: i64) -> Object {
+    Object::host(id(n))
+}
+
+fn service(n: i64, name: &str) -> Object {
+    Object { host: id(n), service: Some(name.to_owned()) }
+}
+
+impl Watch {
+    fn new() -> Watch {
+        Watch { incidents: Incidents::default(), secs: 1_000_000, said: Vec::new() }
+    }
+
+    /// Hosts `0..count` of a site, all up.
+    fn of_site(site: &str, count: i64) -> Watch {
+        let mut watch = Watch::new();
+        (0..count).for_each(|n| watch.know(n, Some(site), &[]));
+        watch
+    }
+
+    fn know(&mut self, n: i64, site: Option<&str>, parents: &[i64]) {
+        let parents: Vec<HostId> = parents.iter().map(|p| id(*p)).collect();
+        self.incidents.know(id(n), &format!("cam-{n}"), site, &parents, Some(None));
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Mono::from_secs(self.secs), wall: Wall::from_millis(self.secs as i64 * 1_000) }
+    }
+
+    fn at(&self) -> Moment {
+        Moment { now: self.now(), draw: 7 }
+    }
+
+    fn wait(&mut self, secs: u64) -> &mut Watch {
+        self.secs += secs;
+        self.incidents.look(self.now());
+        self
+    }
+
+    fn ill(&mut self, object: &Object) -> Placed {
+        self.found(object, true)
+    }
+
+    /// It began to fail this moment.
+    fn found(&mut self, object: &Object, reachable: bool) -> Placed {
+        let at = self.at();
+        self.incidents.ill(object, at.now.wall, reachable, at)
+    }
+
+    fn well(&mut self, object: &Object) {
+        let now = self.now();
+        self.incidents.well(object, now);
+    }
+
+    fn of(&self, object: &Object) -> IncidentId {
+        self.incidents.of(object).expect("it belongs somewhere")
+    }
+
+    /// What was said since the last look, by name.
+    fn heard(&mut self) -> Vec<&'static str> {
+        let fresh: Vec<IncidentRecord> = std::iter::from_fn(|| self.incidents.poll_record()).collect();
+        let names = fresh.iter().map(|r| match r.change {
+            IncidentChange::Opened(_) => "opened",
+            IncidentChange::Widened(_) => "widened",
+            IncidentChange::Joined { .. } => "joined",
+            IncidentChange::Left(_) => "left",
+            IncidentChange::Merged(_) => "merged",
+            IncidentChange::Closed => "closed",
+            IncidentChange::Covered { .. } => "covered",
+            IncidentChange::AckEnded(_) => "ack ended",
+        });
+        let names = names.collect();
+        self.said.extend(fresh);
+        names
+    }
+
+    fn matter(&mut self) -> Matter {
+        self.heard();
+        let last = self.said.iter().rev().find_map(|r| match &r.change {
+            IncidentChange::Opened(matter) | IncidentChange::Widened(matter) => Some(matter.clone()),
+            _ => None,
+        });
+        last.expect("something was opened")
+    }
+}
+
+fn ack() -> IncidentAck {
+    IncidentAck { sticky: true, expires: None, words: "user:ada: on it".into() }
+}
+
+#[test]
+fn a_host_has_one_incident_until_it_is_well_for_a_while() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&host(1));
+    assert_eq!(watch.heard(), ["opened", "joined"]);
+    watch.wait(60).ill(&host(1));
+    assert_eq!(watch.heard(), [""; 0]);
+    let first = watch.of(&host(1));
+    watch.well(&host(1));
+    watch.wait(60).ill(&host(1));
+    assert_eq!((watch.of(&host(1)), watch.heard()), (first, vec!["left", "joined"]), "a bounce");
+    watch.well(&host(1));
+    watch.wait(120);
+    assert_eq!(watch.heard(), ["left", "closed"]);
+    let closed = watch.said.last().unwrap();
+    assert_eq!(closed.at.as_millis(), (watch.secs as i64 - 120) * 1_000, "closed when it was well");
+    watch.ill(&host(1));
+    assert!(watch.of(&host(1)) > first);
+}
+
+#[test]
+fn what_fails_together_on_a_host_is_one_and_what_fails_later_is_another() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&service(1, "disk"));
+    assert_eq!(watch.matter().extent, Extent::Service);
+    watch.wait(60).ill(&service(1, "load"));
+    assert_eq!(watch.of(&service(1, "load")), watch.of(&service(1, "disk")));
+    assert_eq!(watch.matter().extent, Extent::Host);
+    watch.wait(3_600).ill(&service(1, "camera"));
+    assert_ne!(watch.of(&service(1, "camera")), watch.of(&service(1, "disk")));
+}
+
+#[test]
+fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_their_acknowledgement() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&service(1, "ping"));
+    watch.wait(20).ill(&host(1));
+    assert_eq!(watch.of(&host(1)), watch.of(&service(1, "ping")));
+    assert_eq!(watch.matter().words, "cam-1 is down");
+
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&service(1, "disk"));
+    let disk = watch.of(&service(1, "disk"));
+    assert_eq!(watch.incidents.acknowledge(disk, ack()), [service(1, "disk")]);
+    assert_eq!(watch.wait(20).ill(&host(1)), Placed::default());
+    assert_ne!(watch.of(&host(1)), disk);
+}
+
+#[test]
+fn most_of_a_site_that_falls_silent_together_is_one_incident() {
+    let mut watch = Watch::of_site("north", 10);
+    for n in 0..5 {
+        watch.wait(2).ill(&host(n));
+    }
+    let first = watch.of(&host(0));
+    assert_ne!(watch.of(&host(4)), first, "half is not most");
+    watch.wait(2).ill(&host(5));
+    assert!((0..6).all(|n| watch.of(&host(n)) == first));
+    let matter = watch.matter();
+    assert_eq!((matter.extent, matter.cause), (Extent::Site, CauseKind::SiteLost));
+    assert_eq!(matter.words, "most of north fell silent together: 6 of 10 hosts so far");
+    watch.wait(60).ill(&host(9));
+    assert_eq!(watch.of(&host(9)), first, "later ones join");
+}
+
+#[test]
+fn two_hosts_and_hosts_that_fail_one_by_one_are_no_lost_site() {
+    let mut watch = Watch::of_site("pair", 2);
+    watch.ill(&host(0));
+    watch.ill(&host(1));
+    assert_ne!(watch.of(&host(0)), watch.of(&host(1)));
+
+    let mut watch = Watch::of_site("north", 5);
+    for n in 0..5 {
+        watch.wait(3_600).ill(&host(n));
+    }
+    assert!((1..5).all(|n| watch.of(&host(n)) != watch.of(&host(n - 1))));
+}
+
+#[test]
+fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
+    let mut watch = Watch::of_site("north", 4);
+    watch.ill(&host(0));
+    let known = watch.of(&host(0));
+    watch.incidents.acknowledge(known, ack());
+    watch.ill(&host(1));
+    assert_eq!(watch.ill(&host(2)).known, None);
+    let site = watch.of(&host(2));
+    assert!(site != known && (0..3).all(|n| watch.of(&host(n)) == site));
+    assert_eq!(watch.ill(&host(3)).known, None);
+}
+
+/// A router (0) before cameras (1..=count).
+fn behind_a_router(count: i64) -> Watch {
+    let mut watch = Watch::new();
+    watch.know(0, Some("north"), &[]);
+    (1..=count).for_each(|n| watch.know(n, Some("north"), &[0]));
+    watch
+}
+
+#[test]
+fn what_cannot_be_reached_belongs_to_what_stands_before_it() {
+    let mut watch = behind_a_router(1_000);
+    watch.ill(&host(1));
+    watch.wait(5).ill(&host(0));
+    for n in 1..=1_000 {
+        watch.found(&host(n), false);
+    }
+    let router = watch.of(&host(0));
+    assert!((1..=1_000).all(|n| watch.of(&host(n)) == router), "the first one too");
+    assert_eq!(watch.matter().cause, CauseKind::ParentDown);
+    let heard: Vec<_> =
+        watch.said.iter().filter(|r| matches!(r.change, IncidentChange::Widened(_))).collect();
+    assert_eq!(heard.len(), 1);
+}
+
+#[test]
+fn who_died_meanwhile_leaves_and_is_told_by_itself() {
+    let mut watch = behind_a_router(3);
+    watch.ill(&host(0));
+    for n in 1..=3 {
+        watch.found(&host(n), false);
+    }
+    let router = watch.of(&host(0));
+    watch.incidents.acknowledge(router, ack());
+    watch.well(&host(0));
+    watch.well(&host(1));
+    watch.well(&host(2));
+    let placed = watch.wait(30).ill(&host(3));
+    assert_eq!(placed, Placed { left: Some(router), known: None });
+    assert_ne!(watch.of(&host(3)), router);
+    watch.wait(300);
+    assert!(watch.heard().ends_with(&["closed"]));
+}
+
+#[test]
+fn who_joins_an_acknowledged_incident_is_known_until_that_expires() {
+    let mut watch = behind_a_router(2);
+    watch.ill(&host(0));
+    let router = watch.of(&host(0));
+    let until = watch.now().wall + Duration::from_secs(60);
+    watch.incidents.acknowledge(router, IncidentAck { expires: Some(until), ..ack() });
+    assert!(watch.found(&host(1), false).known.is_some());
+    assert_eq!(watch.wait(60).found(&host(2), false), Placed::default());
+}
+
+#[test]
+fn the_uplink_takes_in_what_it_explains_and_leaves_what_outlives_it() {
+    let mut watch = Watch::of_site("north", 2);
+    watch.know(7, None, &[]);
+    watch.ill(&host(7));
+    watch.wait(3_600).ill(&host(0));
+    let at = watch.wait(30).at();
+    watch.incidents.uplink(true, at);
+    let gateway = watch.of(&Object::host(GATEWAY));
+    assert_eq!(watch.of(&host(0)), gateway);
+    assert_ne!(watch.of(&host(7)), gateway, "down for an hour before");
+    let at = watch.wait(600).at();
+    watch.incidents.uplink(false, at);
+    assert_eq!(watch.ill(&host(0)).left, Some(gateway));
+    assert_ne!(watch.of(&host(0)), gateway);
+}
+
+#[test]
+fn merged_members_are_covered_by_who_knows_of_the_cause() {
+    let mut watch = behind_a_router(2);
+    watch.ill(&host(1));
+    watch.ill(&host(0));
+    let router = watch.of(&host(0));
+    watch.incidents.acknowledge(router, ack());
+    watch.found(&host(1), false);
+    assert_eq!(watch.incidents.poll_cover(), Some(Cover { object: host(1), ack: ack() }));
+    let (_, incident) = watch.incidents.cover(&host(1), watch.at()).unwrap();
+    assert_eq!(incident, router);
+}
+
+#[test]
+fn what_is_removed_leaves_and_a_restart_goes_on() {
+    let mut watch = Watch::of_site("north", 3);
+    watch.ill(&host(0));
+    let before = watch.of(&host(0));
+    let memory = IncidentMemory {
+        id: before,
+        opened: watch.now().wall,
+        matter: watch.matter(),
+        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: false }],
+        ack: Some(ack()),
+    };
+    let mut again = Watch::of_site("north", 3);
+    again.incidents.restore(vec![memory], again.now());
+    assert_eq!(again.ill(&host(0)), Placed::default());
+    assert_eq!((again.of(&host(0)), again.heard()), (before, vec![]), "nothing is said twice");
+    let now = again.now();
+    again.incidents.forget(|_| true, id(0), now);
+    again.wait(120);
+    assert_eq!(again.heard(), ["left", "ack ended", "closed"]);
+}
+
+proptest! {
+    /// Whatever fails and recovers: an ill object belongs to exactly one open incident, what is said
+    /// adds up to it, and when all is well everything closes.
+    #[test]
+    fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..6, 1u64..400), 1..120)) {
+        let mut watch = behind_a_router(5);
+        (6..12).for_each(|n| watch.know(n, Some("south"), &[]));
+        let mut ill: BTreeMap<Object, ()> = BTreeMap::new();
+        for (n, what, secs) in steps {
+            watch.wait(secs);
+            let object = if what == 0 { service(n, "disk") } else { host(n) };
+            let router_down = ill.contains_key(&host(0));
+            let reachable = !((1..=5).contains(&n) && router_down) || what == 0;
+            match what {
+                0 | 1 | 2 => { watch.found(&object, reachable); ill.insert(object, ()); }
+                3 | 4 => { watch.well(&object); ill.remove(&object); }
+                _ => { let at = watch.at(); watch.incidents.uplink(secs % 2 == 0, at); }
+            }
+            prop_assert!(watch.incidents.places.values().all(|id| watch.incidents.open.contains_key(id)));
+            for object in ill.keys() {
+                let place = watch.incidents.place_of_ill(object);
+                prop_assert!(place.is_some(), "{object:?}");
+            }
+            for (id, incident) in &watch.incidents.open {
+                let count = incident.members.values().filter(|m| m.ill).count();
+                prop_assert_eq!(count, incident.ill, "{:?}", id);
+                prop_assert_eq!(incident.quiet.is_some(), count == 0);
+            }
+        }
+        let at = watch.at();
+        watch.incidents.uplink(false, at);
+        ill.keys().for_each(|object| watch.well(object));
+        watch.wait(120);
+        prop_assert!(watch.incidents.open.is_empty() && watch.incidents.places.is_empty());
+        prop_assert_eq!(replay(&mut watch), 0);
+    }
+}
+
+/// How many members are left in open incidents, by what was said alone.
+fn replay(watch: &mut Watch) -> usize {
+    watch.heard();
+    let mut open: BTreeMap<IncidentId, BTreeMap<Object, bool>> = BTreeMap::new();
+    for record in &watch.said {
+        match &record.change {
+            IncidentChange::Opened(_) => drop(open.insert(record.id, BTreeMap::new())),
+            IncidentChange::Joined { object, .. } => {
+                open.get_mut(&record.id).expect("open").insert(object.clone(), true);
+            }
+            IncidentChange::Left(object) => {
+                open.get_mut(&record.id).expect("open").insert(object.clone(), false);
+            }
+            IncidentChange::Merged(into) => {
+                let members = open.remove(&record.id).expect("open");
+                open.get_mut(into).expect("open").extend(members);
+            }
+            IncidentChange::Closed => {
+                let members = open.remove(&record.id).expect("open");
+                assert!(members.values().all(|ill| !ill), "closed while something is wrong");
+            }
+            _ => {}
+        }
+    }
+    open.values().flat_map(|members| members.values()).filter(|ill| **ill).count()
+}

@@ -1,0 +1,40 @@
+//! The causes of incidents in words.
+
+use crate::id::HostId;
+use crate::wire::{CauseKind, Extent, GATEWAY, Matter};
+
+pub fn service(host: &str, service: &str, site: Option<String>) -> Matter {
+    let words = format!("{service} on {host} is not well");
+    Matter { extent: Extent::Service, cause: CauseKind::ServiceFailed, words, site, head: None }
+}
+
+pub fn services(host: &str, site: Option<String>) -> Matter {
+    let words = format!("several services on {host} are not well");
+    Matter { extent: Extent::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
+}
+
+pub fn host(name: &str, id: HostId, site: Option<String>) -> Matter {
+    let words = format!("{name} is down");
+    Matter { extent: Extent::Host, cause: CauseKind::HostDown, words, site, head: Some(id) }
+}
+
+pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
+    let words = format!("{name} is down, and what stands behind it cannot be reached");
+    Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
+}
+
+pub fn site(site: &str, lost: usize, of: usize) -> Matter {
+    let words = format!("most of {site} fell silent together: {lost} of {of} hosts so far");
+    Matter {
+        extent: Extent::Site,
+        cause: CauseKind::SiteLost,
+        words,
+        site: Some(site.to_owned()),
+        head: None,
+    }
+}
+
+pub fn uplink() -> Matter {
+    let words = "the gateway's own uplink is lost: nothing is known of the hosts meanwhile".to_owned();
+    Matter { extent: Extent::Gateway, cause: CauseKind::UplinkLost, words, site: None, head: Some(GATEWAY) }
+}

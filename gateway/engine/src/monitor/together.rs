@@ -1,0 +1,221 @@
+//! What fails is put where it belongs, before anything is said of it: the findings of hosts and
+//! services reach the incidents here, and what leaves the monitor cites them.
+//!
+//! Decides nothing about what belongs together: that is [`crate::incident`].
+
+use crate::id::HostId;
+use crate::incident::{Moment, Placed};
+use crate::time::Now;
+use crate::wire::{
+    Acknowledgement, EventKind, HeldReason, IncidentAck, IncidentId, IncidentMemory, Message, MessageKind,
+    MonitorOutput, Object, Record,
+};
+
+use super::Monitor;
+use super::host::Host;
+use super::status::Level;
+use super::turn::{Desk, Turn};
+use super::voice::{Said, Voice};
+
+/// The label that names a site.
+const SITE: &str = "site";
+
+impl Desk {
+    /// What the incidents have to say goes out before what is said next.
+    pub(super) fn publish_incidents(&mut self) {
+        while let Some(record) = self.incidents.poll_record() {
+            self.out.push_back(MonitorOutput::Record(Record::Incident(record)));
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// To be committed, in order; a message says what it belongs to.
+    pub fn record(&mut self, mut record: Record) {
+        match &mut record {
+            Record::Message(message) => self.cite(message),
+            Record::Event(event) => {
+                if let EventKind::NotificationHeld { reason: HeldReason::Acknowledged, .. } = event.kind {
+                    let object = Object { host: event.host, service: event.service.clone() };
+                    if let Some((id, ack)) = self.desk.incidents.known(&object, self.now.wall) {
+                        event.cause = format!("{id}, which it belongs to, is acknowledged by {}", ack.words);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.desk.out.push_back(crate::wire::MonitorOutput::Record(record));
+    }
+
+    /// A problem that is told belongs somewhere, however it came to be told.
+    fn cite(&mut self, message: &mut Message) {
+        let object = Object { host: message.host, service: message.service.clone() };
+        if message.kind == MessageKind::Problem && message.problem {
+            self.ill(&object, message.since, true);
+        }
+        message.incident = self.desk.incidents.of(&object);
+    }
+
+    /// A hard problem was found once more.
+    pub fn ill(&mut self, object: &Object, began: crate::time::Wall, reachable: bool) -> Placed {
+        let placed = self.desk.incidents.ill(object, began, reachable, self.moment());
+        self.desk.publish_incidents();
+        placed
+    }
+
+    pub fn well(&mut self, object: &Object) {
+        self.desk.incidents.well(object, self.now);
+        self.desk.publish_incidents();
+    }
+
+    /// Somebody who knows of an incident knows of this, which belongs to it.
+    fn cover(&mut self, object: &Object, ack: IncidentAck) -> Option<Acknowledgement> {
+        let (id, incident) = self.desk.incidents.cover(object, self.moment())?;
+        self.desk.publish_incidents();
+        let IncidentAck { sticky, expires, words } = ack;
+        Some(Acknowledgement { id, sticky, expires, words, incident: Some(incident) })
+    }
+
+    /// After an object was put somewhere: who knows of that, knows of it, and nobody who knows of
+    /// what it has left.
+    pub fn settle<S: Level>(
+        &mut self,
+        object: &Object,
+        placed: Placed,
+        voice: &mut Voice<S>,
+    ) -> Option<Said<S>> {
+        let ended = placed.left.and_then(|left| voice.leave(left));
+        if let Some(known) = placed.known.filter(|_| !voice.is_acknowledged())
+            && let Some(ack) = self.cover(object, known)
+        {
+            voice.recall_ack(ack);
+        }
+        ended
+    }
+}
+
+impl Host {
+    /// While nobody knows yet which of them is down, it is put nowhere; planned work is no incident.
+    pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
+        let object = Object::host(self.spec.id);
+        if !self.track.hard.is_problem() {
+            turn.well(&object);
+        } else if !self.reach.in_doubt && !self.voice.in_downtime() {
+            let placed = turn.ill(&object, self.since, self.reach.reachable);
+            let said = turn.settle(&object, placed, &mut self.voice);
+            self.utter(said.into_iter().collect(), turn);
+        }
+    }
+
+    /// Whoever knows of the incident knows of this.
+    fn cover(&mut self, service: Option<&str>, ack: IncidentAck, turn: &mut Turn<'_>) {
+        let position = service.map(|name| self.position(name));
+        let free = match position {
+            None => self.track.status.is_problem() && !self.voice.is_acknowledged(),
+            Some(Some(i)) => {
+                let service = &self.services[i];
+                service.track.status.is_problem() && !service.voice.is_acknowledged()
+            }
+            Some(None) => false,
+        };
+        let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
+        if free && let Some(ack) = turn.cover(&object, ack) {
+            self.acknowledge(service, ack, turn);
+        }
+    }
+
+    /// Nobody knows of the incident any more.
+    fn uncover(&mut self, service: Option<&str>, incident: IncidentId, turn: &mut Turn<'_>) {
+        let of_it = match service.map(|name| self.position(name)) {
+            None => self.voice.covered_by(incident),
+            Some(Some(i)) => self.services[i].voice.covered_by(incident),
+            Some(None) => None,
+        };
+        if let Some(ack) = of_it {
+            turn.record(Record::AckEnded(ack, turn.now.wall));
+            self.unacknowledge(service, turn);
+        }
+    }
+}
+
+impl Monitor {
+    /// Takes back the incidents that an earlier run left open. Before the hosts are restored.
+    pub fn recall_incidents(&mut self, open: Vec<IncidentMemory>, now: Now) {
+        self.desk.incidents.restore(open, now);
+    }
+
+    /// Members that are no more, or whose state was not kept, belong to nothing.
+    pub(super) fn review_incidents(&mut self, now: Now) {
+        for object in self.desk.incidents.objects() {
+            if !self.is_ill(&object) && object.host != crate::wire::GATEWAY {
+                self.desk.incidents.forget(|o| *o == object, object.host, now);
+            }
+        }
+        self.desk.publish_incidents();
+    }
+
+    fn is_ill(&self, object: &Object) -> bool {
+        let Some(host) = self.hosts.get(&object.host) else { return false };
+        match &object.service {
+            None => host.track.hard.is_problem(),
+            Some(name) => {
+                let service = host.position(name).map(|i| &host.services[i]);
+                service.is_some_and(|s| s.track.hard.is_problem())
+            }
+        }
+    }
+
+    /// Where a host stands, and in which state it was found.
+    pub(super) fn introduce(&mut self, id: HostId) {
+        let Some(host) = self.hosts.get(&id) else { return };
+        let site = host.spec.labels.get(SITE).map(String::as_str);
+        let state =
+            (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
+        self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
+    }
+
+    /// Services that a host has no more belong to nothing.
+    pub(super) fn forget_lost_services(&mut self, id: HostId, now: Now) {
+        let Some(host) = self.hosts.get(&id) else { return };
+        let lost = |o: &Object| o.service.as_deref().is_some_and(|name| host.position(name).is_none());
+        self.desk.incidents.forget(lost, id, now);
+        self.desk.publish_incidents();
+    }
+
+    pub(super) fn acknowledge_incident(&mut self, id: IncidentId, ack: &IncidentAck, now: Now) {
+        for object in self.desk.incidents.acknowledge(id, ack.clone()) {
+            let service = object.service.as_deref();
+            self.with(object.host, now, |host, turn| host.cover(service, ack.clone(), turn));
+        }
+    }
+
+    pub(super) fn unacknowledge_incident(&mut self, id: IncidentId, now: Now) {
+        for object in self.desk.incidents.unacknowledge(id) {
+            let service = object.service.as_deref();
+            self.with(object.host, now, |host, turn| host.uncover(service, id, turn));
+        }
+    }
+
+    /// What time alone decides about incidents, and what merging them brought about.
+    pub(super) fn look_after_incidents(&mut self, now: Now) {
+        while let Some(cover) = self.desk.incidents.poll_cover() {
+            let service = cover.object.service.as_deref();
+            self.with(cover.object.host, now, |host, turn| host.cover(service, cover.ack, turn));
+        }
+        self.desk.incidents.look(now);
+        self.desk.publish_incidents();
+    }
+
+    pub(super) fn note_uplink(&mut self, lost: bool, now: Now) {
+        let at = self.desk.turn(now).moment();
+        self.desk.incidents.uplink(lost, at);
+        self.desk.publish_incidents();
+    }
+}
+
+impl Turn<'_> {
+    /// The draw of the turn, for ids: they differ anyhow.
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, draw: self.draw() }
+    }
+}

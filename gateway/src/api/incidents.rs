@@ -1,0 +1,205 @@
+//! Incidents: what belongs together, and one thing to acknowledge.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{GATEWAY, IncidentAck, IncidentId, MonitorInput};
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::auth::{RequireOperator, RequireViewer};
+use super::extract::{Body, Path, Query};
+use super::ids::{self, Kind};
+use super::model::{self, IncidentDetails, NewIncidentAcknowledgement, Page};
+use super::page::Paging;
+use super::parse::{self, Fields};
+use super::problem::Problem;
+use super::write::Write;
+use super::{AppState, notifications, render};
+use crate::store::SqliteConnection;
+use crate::store::events::{EventFilter, Object, Span};
+use crate::store::incidents::{self as stored, Ack, IncidentRow, MemberRow};
+use crate::store::notices::{self, NoticeFilter};
+
+/// Members that are listed: what a person scrolls through.
+const LISTED: i64 = 500;
+/// Events and notifications that are shown with it.
+const NEWEST: i64 = 100;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show)).routes(routes!(acknowledge, withdraw))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    /// `open` or `closed`; both when absent.
+    state: Option<String>,
+}
+
+/// The newest first, without those that were merged into another.
+#[utoipa::path(get, path = "/incidents", operation_id = "list_incidents", tag = "monitoring",
+    security(("token" = ["viewer"])), params(Paging, Filter),
+    responses((status = 200, body = Page<model::Incident>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(filter): Query<Filter>,
+) -> Result<Json<Page<model::Incident>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let open = match filter.state.as_deref() {
+        None => None,
+        Some("open") => Some(true),
+        Some("closed") => Some(false),
+        Some(_) => return Err(Problem::bad_request("bad_query", "state: open or closed")),
+    };
+    let mut conn = app.store.reader().await?;
+    let rows = stored::list(&mut conn, open, before, limit + 1).await?;
+    let now = crate::clock::wall();
+    Ok(Json(Page::of(rows, limit, |row| row.id.0.as_i64().to_string(), |row| wire(&row, now))))
+}
+
+/// One that was merged into another says which, and keeps what was told of it until then.
+#[utoipa::path(get, path = "/incidents/{incident}", operation_id = "show_incident", tag = "monitoring",
+    security(("token" = ["viewer"])), params(("incident" = String, Path)),
+    responses((status = 200, body = IncidentDetails)))]
+async fn show(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(incident): Path<String>,
+) -> Result<Json<IncidentDetails>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let row = load(&mut conn, &incident).await?;
+    let members = stored::members(&mut conn, row.id, LISTED).await?;
+    let wanted = NoticeFilter { incident: Some(row.id), ..NoticeFilter::default() };
+    let told = notices::list(&mut conn, &wanted, i64::MAX, NEWEST).await?;
+    let told = notifications::with_outcomes(&mut conn, told).await?;
+    drop(conn);
+    let about = EventFilter { object: Some(row.id.0), ..EventFilter::default() };
+    let events = app.store.events(Span::Before(i64::MAX), &about, NEWEST).await?;
+    Ok(Json(IncidentDetails {
+        incident: wire(&row, crate::clock::wall()),
+        listed: members.into_iter().map(member).collect(),
+        events: events.into_iter().map(render::event).collect(),
+        notifications: told.iter().map(|(notice, of)| notifications::wire(notice, of)).collect(),
+    }))
+}
+
+/// Says that somebody knows of all that is in it and of what joins it: no problem and no reminder is
+/// told of them until it ends, and no rule's delay runs out. A second one takes the place of the
+/// first.
+#[utoipa::path(post, path = "/incidents/{incident}/acknowledgement", operation_id = "acknowledge_incident",
+    tag = "monitoring", security(("token" = ["operator"])), request_body = NewIncidentAcknowledgement,
+    params(("incident" = String, Path)), responses((status = 201, body = model::Incident)))]
+async fn acknowledge(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(incident): Path<String>,
+    Body(new): Body<NewIncidentAcknowledgement>,
+) -> Result<(StatusCode, Json<model::Incident>), Problem> {
+    let now = crate::clock::wall();
+    let mut fields = Fields::default();
+    let comment = fields.take("comment", parse::notes(new.comment)).unwrap_or_default();
+    let expires_at =
+        fields.take("expires_s", new.expires_s.map(|s| parse::expiry(s, now)).transpose()).flatten();
+    fields.finish()?;
+    let mut write = Write::begin(&app, &who).await?;
+    let row = load(write.tx(), &incident).await?;
+    if row.closed_at.is_some() || row.ill == 0 {
+        let detail = match row.merged_into {
+            Some(into) => format!("{} was merged into {into}: acknowledge that", row.id),
+            None => format!("nothing of {} is wrong any more", row.id),
+        };
+        return Err(Problem::conflict("not_open", detail));
+    }
+    let (at, author) = (write.now, write.by.clone());
+    let ack = Ack { at, author, comment, sticky: new.sticky, expires_at };
+    stored::acknowledge(write.tx(), row.id, &ack).await?;
+    let data = json!({ "sticky": ack.sticky, "expires": ack.expires_at.map(ids::time), "members": row.ill });
+    write.event("incident.acknowledged", (Object::Incident, row.id.0), &ack.comment, data).await?;
+    write.commit().await?;
+    app.handle.settle(MonitorInput::AcknowledgeIncident(row.id, IncidentAck::from(&ack))).await;
+    // Whoever was to be told later need not be.
+    app.office.bell.notices();
+    Ok((StatusCode::CREATED, Json(wire(&IncidentRow { ack: Some(ack), ..row }, at))))
+}
+
+/// Takes it back: what is wrong is told again, as far as it was not, and reminded of.
+#[utoipa::path(delete, path = "/incidents/{incident}/acknowledgement",
+    operation_id = "withdraw_incident_acknowledgement", tag = "monitoring",
+    security(("token" = ["operator"])), params(("incident" = String, Path)), responses((status = 204)))]
+async fn withdraw(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(incident): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let row = load(write.tx(), &incident).await?;
+    let now = write.now;
+    if !stored::unacknowledge(write.tx(), row.id, now).await? {
+        return Err(Problem::not_found(format!("{} is not acknowledged", row.id)));
+    }
+    let about = (Object::Incident, row.id.0);
+    write.event("incident.acknowledgement_withdrawn", about, "taken back", json!({})).await?;
+    write.commit().await?;
+    app.handle.settle(MonitorInput::UnacknowledgeIncident(row.id)).await;
+    app.office.bell.notices();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// # Errors
+/// 404: what is no id names nothing.
+pub(super) fn parse(text: &str) -> Result<IncidentId, Problem> {
+    Kind::Incident.parse(text).map(IncidentId)
+}
+
+async fn load(conn: &mut SqliteConnection, incident: &str) -> Result<IncidentRow, Problem> {
+    let row = stored::find(conn, parse(incident)?).await?;
+    row.ok_or_else(|| Kind::Incident.unknown(incident))
+}
+
+fn wire(row: &IncidentRow, now: Wall) -> model::Incident {
+    let state = match (row.merged_into, row.closed_at) {
+        (Some(_), _) => "merged",
+        (None, Some(_)) => "closed",
+        (None, None) => "open",
+    };
+    let holds = |ack: &&Ack| ack.expires_at.is_none_or(|at| at > now);
+    model::Incident {
+        id: row.id.to_string(),
+        scope: row.extent.clone(),
+        cause: row.cause.clone(),
+        text: row.words.clone(),
+        site: row.site.clone(),
+        state: state.to_owned(),
+        opened_at: ids::time(row.opened_at),
+        closed_at: row.closed_at.map(ids::time),
+        merged_into: row.merged_into.map(|id| id.to_string()),
+        acknowledged_by: row.ack.as_ref().filter(holds).map(|ack| model::IncidentAcknowledgement {
+            author: ack.author.clone(),
+            comment: ack.comment.clone(),
+            at: ids::time(ack.at),
+            sticky: ack.sticky,
+            expires: ack.expires_at.map(ids::time),
+        }),
+        open_members: row.ill,
+        members: row.members,
+    }
+}
+
+fn member(row: MemberRow) -> model::IncidentMember {
+    model::IncidentMember {
+        host: (row.host != GATEWAY).then(|| Kind::Host.text(row.host)),
+        host_name: row.host_name.unwrap_or_else(|| "gateway".to_owned()),
+        site: row.site,
+        service: row.service,
+        began_at: ids::time(row.began_at),
+        joined_at: ids::time(row.joined_at),
+        left_at: row.left_at.map(ids::time),
+    }
+}

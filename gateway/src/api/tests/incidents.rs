@@ -1,0 +1,105 @@
+//! Incidents over the API, before a real monitor and the real writer.
+
+use serde_json::{Value, json};
+
+use super::care::Ward;
+
+async fn open(ward: &Ward) -> Vec<Value> {
+    ward.get("/incidents?state=open").await["items"].as_array().unwrap().clone()
+}
+
+async fn the_incident(ward: &Ward) -> String {
+    let open = open(ward).await;
+    assert_eq!(open.len(), 1, "{open:?}");
+    open[0]["id"].as_str().unwrap().to_owned()
+}
+
+/// A second service that sends its results.
+async fn with_sync(settings: Value) -> Ward {
+    let ward = Ward::new(settings.clone()).await;
+    let mut service = json!({ "check": { "type": "passive" }, "max_check_attempts": 1 });
+    service.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let put = ward.api.operator().put("/api/v1/hosts/nas/services/sync", service).await;
+    assert_eq!(put.status, 200, "{}", put.text);
+    ward
+}
+
+async fn sync_fails(ward: &Ward) {
+    let sent = ward.post("/hosts/nas/services/sync/results", json!({ "exit_status": 2 })).await;
+    assert_eq!(sent.status, 202, "{}", sent.text);
+}
+
+#[tokio::test]
+async fn what_fails_together_is_one_incident_with_its_members_events_and_notifications() {
+    let ward = with_sync(json!({})).await;
+    ward.sends(2).await;
+    sync_fails(&ward).await;
+    let id = the_incident(&ward).await;
+    let shown = ward.get(&format!("/incidents/{id}")).await;
+    assert_eq!((&shown["scope"], &shown["cause"]), (&json!("host"), &json!("service_failed")));
+    assert_eq!((&shown["state"], &shown["open_members"]), (&json!("open"), &json!(2)));
+    let listed = shown["listed"].as_array().unwrap();
+    let names: Vec<_> = listed.iter().map(|m| (&m["host_name"], &m["service"])).collect();
+    assert_eq!(names, [(&json!("nas"), &json!("backup")), (&json!("nas"), &json!("sync"))]);
+    let kinds: Vec<_> = shown["events"].as_array().unwrap().iter().map(|e| e["kind"].clone()).collect();
+    assert_eq!(kinds, ["incident.widened", "incident.opened"]);
+    assert_eq!(shown["notifications"].as_array().unwrap().len(), 2);
+    let problems = ward.get("/problems").await;
+    assert!(problems["items"].as_array().unwrap().iter().all(|p| p["incident"] == json!(id)));
+    let told = ward.get(&format!("/notifications?object={id}")).await;
+    assert_eq!(told["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
+    let types = json!({ "notify": { "types": ["problem", "recovery", "acknowledged"] } });
+    let ward = with_sync(types).await;
+    ward.sends(2).await;
+    let id = the_incident(&ward).await;
+    let path = format!("/incidents/{id}/acknowledgement");
+    let known = ward.post(&path, json!({ "comment": "on it", "sticky": true })).await;
+    assert_eq!((known.status, &known.json["acknowledged_by"]["comment"]), (201, &json!("on it")));
+    sync_fails(&ward).await;
+    let services = ward.get("/hosts/nas/services").await;
+    let of = |name: &str| {
+        let all = services["items"].as_array().unwrap();
+        all.iter().find(|s| s["name"] == name).unwrap()["acknowledgement"].clone()
+    };
+    for name in ["backup", "sync"] {
+        assert_eq!((&of(name)["comment"], &of(name)["incident"]), (&json!("on it"), &json!(id)), "{name}");
+    }
+    let told = ward.get(&format!("/notifications?object={id}")).await;
+    let said: Vec<_> = told["items"].as_array().unwrap().iter().map(|n| n["type"].clone()).collect();
+    assert_eq!(said, ["problem", "acknowledged", "problem"]);
+    let held = told["items"][0]["outcomes"][0]["text"].as_str().unwrap();
+    assert!(held.contains(&id) && held.contains("on it"), "{held}");
+    let note = told["items"][1]["note"].as_str().unwrap();
+    assert!(note.ends_with("on it"), "{note}");
+
+    assert_eq!(ward.delete(&path).await, 204);
+    assert_eq!(ward.delete(&path).await, 404);
+    let told = ward.get(&format!("/notifications?object={id}")).await;
+    assert_eq!(
+        (&told["items"][0]["service"], &told["items"][0]["type"]),
+        (&json!("sync"), &json!("problem"))
+    );
+    assert_eq!(ward.get("/hosts/nas/services/backup").await["acknowledged"], json!(false));
+}
+
+#[tokio::test]
+async fn what_is_over_or_unknown_cannot_be_acknowledged() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(2).await;
+    let id = the_incident(&ward).await;
+    ward.sends(0).await;
+    let path = format!("/incidents/{id}/acknowledgement");
+    let refused = ward.post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (409, "not_open"));
+    let shown = ward.get(&format!("/incidents/{id}")).await;
+    assert_eq!((&shown["state"], &shown["open_members"]), (&json!("open"), &json!(0)), "it lingers");
+    let unknown = ward.post("/incidents/i_0000000000000/acknowledgement", json!({})).await;
+    assert_eq!(unknown.status, 404);
+    let bad = ward.post(&path, json!({ "expires_s": 0 })).await;
+    assert_eq!(bad.status, 422);
+    assert_eq!(ward.api.viewer().get("/api/v1/incidents?state=x").await.status, 400);
+}

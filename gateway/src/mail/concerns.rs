@@ -1,0 +1,107 @@
+//! What a letter says of the incidents that it tells of, of the verdict, and of what is still wrong.
+//! Pure; the same in text and HTML.
+
+use std::fmt::Write as _;
+
+use fleetgate_engine::verdict::Verdict;
+
+use super::letter::{MAX_LINE, Place, escaped, one_line};
+use crate::store::incidents::MemberRow;
+use crate::store::outbox::{Concern, Contents};
+
+/// Things that are said to be wrong still; the page of the incident has all.
+const STILL: usize = 20;
+
+/// For the subject: the incident, where there is one.
+pub fn tag(contents: &Contents) -> String {
+    match contents.incidents.as_slice() {
+        [one] => format!(" [{}]", one.incident.id),
+        _ => String::new(),
+    }
+}
+
+fn link(concern: &Concern, place: &Place<'_>) -> String {
+    match place.public_url {
+        Some(url) => format!("{url}/incidents/{}", concern.incident.id),
+        None => format!("fleetgate incident show {}", concern.incident.id),
+    }
+}
+
+/// A paragraph, or nothing.
+pub fn text(contents: &Contents, place: &Place<'_>) -> String {
+    let mut text = String::new();
+    for concern in &contents.incidents {
+        let words = one_line(&concern.incident.words, MAX_LINE);
+        let _ = writeln!(text, "    {}: {words}\n        {}", concern.incident.id, link(concern, place));
+    }
+    let incidents = if text.is_empty() { text } else { format!("Incident\n{text}") };
+    match still(contents) {
+        Some(still) => format!("{incidents}Not well yet\n    {still}\n"),
+        None => incidents,
+    }
+}
+
+pub fn html(contents: &Contents, place: &Place<'_>) -> String {
+    let mut html = String::new();
+    for concern in &contents.incidents {
+        let (id, words) = (concern.incident.id, one_line(&concern.incident.words, MAX_LINE));
+        let shown = match place.public_url {
+            Some(_) => format!("<a href=\"{}\">{id}</a>", escaped(&link(concern, place))),
+            None => id.to_string(),
+        };
+        let _ = writeln!(html, "<p>Incident {shown}: {}</p>", escaped(&words));
+    }
+    if let Some(still) = still(contents) {
+        let _ = writeln!(html, "<p>Not well yet: {}</p>", escaped(&still));
+    }
+    html
+}
+
+/// What else of the incidents is wrong, where something of them has recovered: who outlived the rest
+/// must not be lost among good news.
+fn still(contents: &Contents) -> Option<String> {
+    if contents.counts.iter().all(|c| c.problem) {
+        return None;
+    }
+    let all: i64 = contents.incidents.iter().map(|c| c.incident.ill).sum();
+    let ill: Vec<&MemberRow> = contents.incidents.iter().flat_map(|c| &c.ill).take(STILL).collect();
+    if ill.is_empty() {
+        return None;
+    }
+    let name = |m: &&MemberRow| {
+        let host = m.host_name.as_deref().unwrap_or("gateway");
+        one_line(&m.service.as_ref().map_or(host.to_owned(), |s| format!("{host} {s}")), MAX_LINE)
+    };
+    let names = ill.iter().map(name).collect::<Vec<_>>().join(", ");
+    let more = all - ill.len() as i64;
+    Some(if more > 0 { format!("{names}, and {more} more") } else { names })
+}
+
+/// How many of each site, where there are several.
+pub fn sites(contents: &Contents) -> Option<String> {
+    let site = |(site, count): &(String, i64)| {
+        let name = if site.is_empty() { "no site".to_owned() } else { one_line(site, MAX_LINE) };
+        format!("{name} {count}")
+    };
+    let sites: Vec<String> = contents.sites.iter().map(site).collect();
+    (!sites.is_empty()).then(|| sites.join(", "))
+}
+
+/// What is wrong, and what shows it.
+pub fn verdict_text(verdict: Option<&Verdict>) -> String {
+    let Some(verdict) = verdict else { return String::new() };
+    let mut text = format!("What is wrong\n    {}\n", one_line(&verdict.text, MAX_LINE));
+    for evidence in &verdict.evidence {
+        let _ = writeln!(text, "    - {}", one_line(evidence, MAX_LINE));
+    }
+    text
+}
+
+pub fn verdict_html(verdict: Option<&Verdict>) -> String {
+    let Some(verdict) = verdict else { return String::new() };
+    let mut html = format!("<p><strong>{}</strong></p>\n<ul>\n", escaped(&one_line(&verdict.text, MAX_LINE)));
+    for evidence in &verdict.evidence {
+        let _ = writeln!(html, "<li>{}</li>", escaped(&one_line(evidence, MAX_LINE)));
+    }
+    html + "</ul>\n"
+}

@@ -1,0 +1,533 @@
+//! Incidents: what belongs together, since when, and who knows of it.
+//!
+//! A copy of what the engine decides, written in the transaction of the states it follows from, with
+//! the events that say so; the acknowledgement alone is written by whoever gives it. Decides nothing.
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{
+    CauseKind, Extent, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord, Matter,
+    MemberMemory, Object,
+};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::access::{id, maybe_wall, wall};
+use super::events::{self, NewEvent, SYSTEM};
+
+// ------------------------------------------------------------------- writing
+
+/// Writes down one change; gives the number of the event that says so.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn write(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
+    match &record.change {
+        IncidentChange::Opened(matter) => open(conn, record, matter).await?,
+        IncidentChange::Widened(matter) => widen(conn, record.id, matter).await?,
+        IncidentChange::Joined { object, began } => join(conn, record, object, *began).await?,
+        IncidentChange::Left(object) => leave(conn, record, object).await?,
+        IncidentChange::Merged(into) => merge(conn, record, *into).await?,
+        IncidentChange::Closed => close(conn, record).await?,
+        IncidentChange::Covered { object, ack } => cover(conn, record, object, *ack).await?,
+        IncidentChange::AckEnded(_) => drop(unacknowledge(conn, record.id, record.at).await?),
+    }
+    note(conn, record).await
+}
+
+async fn open(conn: &mut SqliteConnection, record: &IncidentRecord, matter: &Matter) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into incidents (id, extent, cause, words, site, head, opened_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(record.id.0.as_i64())
+    .bind(matter.extent.name())
+    .bind(matter.cause.name())
+    .bind(&matter.words)
+    .bind(matter.site.as_deref())
+    .bind(matter.head.map(Id::as_i64))
+    .bind(record.at.as_millis())
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &Matter) -> sqlx::Result<()> {
+    sqlx::query(
+        "update incidents set extent = $2, cause = $3, words = $4, site = $5, head = $6 where id = $1",
+    )
+    .bind(id.0.as_i64())
+    .bind(matter.extent.name())
+    .bind(matter.cause.name())
+    .bind(&matter.words)
+    .bind(matter.site.as_deref())
+    .bind(matter.head.map(Id::as_i64))
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// One that comes back is the same member.
+async fn join(
+    conn: &mut SqliteConnection,
+    record: &IncidentRecord,
+    object: &Object,
+    began: Wall,
+) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into incident_members (incident, host, service, began_at, joined_at)
+         values ($1, $2, $3, $4, $5)
+         on conflict (incident, host, service) do update set began_at = excluded.began_at, left_at = null",
+    )
+    .bind(record.id.0.as_i64())
+    .bind(object.host.as_i64())
+    .bind(object.service.as_deref().unwrap_or_default())
+    .bind(began.as_millis())
+    .bind(record.at.as_millis())
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+async fn leave(conn: &mut SqliteConnection, record: &IncidentRecord, object: &Object) -> sqlx::Result<()> {
+    let sql = "update incident_members set left_at = $4 where incident = $1 and host = $2 and service = $3";
+    sqlx::query(sql)
+        .bind(record.id.0.as_i64())
+        .bind(object.host.as_i64())
+        .bind(object.service.as_deref().unwrap_or_default())
+        .bind(record.at.as_millis())
+        .execute(conn)
+        .await
+        .map(drop)
+}
+
+async fn merge(conn: &mut SqliteConnection, record: &IncidentRecord, into: IncidentId) -> sqlx::Result<()> {
+    for sql in [
+        "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
+         select $2, host, service, began_at, $3, left_at from incident_members where incident = $1
+         on conflict (incident, host, service) do update set began_at = excluded.began_at,
+             left_at = excluded.left_at",
+        "update incident_members set left_at = $3 where incident = $1 and left_at is null and $2 is not null",
+        "update incidents set merged_into = $2, closed_at = $3 where id = $1",
+        "update incidents set merged_into = $2 where merged_into = $1 and $3 is not null",
+    ] {
+        let query = sqlx::query(sql).bind(record.id.0.as_i64()).bind(into.0.as_i64());
+        query.bind(record.at.as_millis()).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+async fn close(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<()> {
+    let sql = "update incidents set closed_at = $2 where id = $1";
+    let query = sqlx::query(sql).bind(record.id.0.as_i64()).bind(record.at.as_millis());
+    query.execute(conn).await.map(drop)
+}
+
+/// Gives a member the acknowledgement of its incident.
+async fn cover(
+    conn: &mut SqliteConnection,
+    record: &IncidentRecord,
+    object: &Object,
+    ack: Id,
+) -> sqlx::Result<()> {
+    let service = object.service.as_deref().unwrap_or_default();
+    sqlx::query(
+        "update acknowledgements set ended_at = $3 where host = $1 and service = $2 and ended_at is null",
+    )
+    .bind(object.host.as_i64())
+    .bind(service)
+    .bind(record.at.as_millis())
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "insert into acknowledgements (id, host, service, sticky, expires_at, author, comment, created_at,
+             incident)
+         select $1, $2, $3, coalesce(ack_sticky, 0), ack_expires_at, coalesce(ack_author, 'system'),
+             coalesce(ack_comment, ''), $4, id
+         from incidents where id = $5",
+    )
+    .bind(ack.as_i64())
+    .bind(object.host.as_i64())
+    .bind(service)
+    .bind(record.at.as_millis())
+    .bind(record.id.0.as_i64())
+    .execute(conn)
+    .await
+    .map(drop)
+}
+
+/// What of it the log says: not each member, whose state says as much.
+async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
+    let matter =
+        |m: &Matter| serde_json::json!({ "scope": m.extent.name(), "cause": m.cause.name(), "site": m.site });
+    let (kind, cause, data) = match &record.change {
+        IncidentChange::Opened(m) => ("incident.opened", m.words.clone(), matter(m)),
+        IncidentChange::Widened(m) => ("incident.widened", m.words.clone(), matter(m)),
+        IncidentChange::Merged(into) => (
+            "incident.merged",
+            format!("it belongs to {into}"),
+            serde_json::json!({ "into": into.to_string() }),
+        ),
+        IncidentChange::Closed => {
+            ("incident.closed", "nothing of it is wrong any more".to_owned(), serde_json::json!({}))
+        }
+        IncidentChange::AckEnded(end) => (
+            "incident.acknowledgement_ended",
+            end.words().to_owned(),
+            serde_json::json!({ "why": end.name() }),
+        ),
+        IncidentChange::Joined { .. } | IncidentChange::Left(_) | IncidentChange::Covered { .. } => {
+            return Ok(None);
+        }
+    };
+    let about = (events::Object::Incident, Some(record.id.0));
+    let event = NewEvent { data, ..NewEvent::new(record.at, kind, about, &cause, SYSTEM) };
+    events::append(conn, &event).await.map(Some)
+}
+
+// ------------------------------------------------------------ acknowledgement
+
+/// Who knows of an incident, and why that is enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    pub at: Wall,
+    /// The principal.
+    pub author: String,
+    pub comment: String,
+    pub sticky: bool,
+    pub expires_at: Option<Wall>,
+}
+
+impl From<&Ack> for IncidentAck {
+    fn from(ack: &Ack) -> IncidentAck {
+        let words = format!("{}: {}", ack.author, ack.comment);
+        IncidentAck { sticky: ack.sticky, expires: ack.expires_at, words }
+    }
+}
+
+/// Takes the place of an earlier one.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn acknowledge(tx: &mut SqliteConnection, of: IncidentId, ack: &Ack) -> sqlx::Result<()> {
+    sqlx::query(
+        "update incidents set acked_at = $2, ack_author = $3, ack_comment = $4, ack_sticky = $5,
+             ack_expires_at = $6, ack_ended_at = null where id = $1",
+    )
+    .bind(of.0.as_i64())
+    .bind(ack.at.as_millis())
+    .bind(&ack.author)
+    .bind(&ack.comment)
+    .bind(ack.sticky)
+    .bind(ack.expires_at.map(Wall::as_millis))
+    .execute(tx)
+    .await
+    .map(drop)
+}
+
+/// Whether there was one.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn unacknowledge(tx: &mut SqliteConnection, of: IncidentId, at: Wall) -> sqlx::Result<bool> {
+    let sql = "update incidents set ack_ended_at = $2
+               where id = $1 and acked_at is not null and ack_ended_at is null";
+    let ended = sqlx::query(sql).bind(of.0.as_i64()).bind(at.as_millis()).execute(tx).await?;
+    Ok(ended.rows_affected() > 0)
+}
+
+// ------------------------------------------------------------------- reading
+
+/// An incident as it is stored, with how much of it there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncidentRow {
+    pub id: IncidentId,
+    pub extent: String,
+    pub cause: String,
+    pub words: String,
+    pub site: Option<String>,
+    pub head: Option<HostId>,
+    pub opened_at: Wall,
+    pub closed_at: Option<Wall>,
+    pub merged_into: Option<IncidentId>,
+    /// The last, as long as it was not taken back and all was not well.
+    pub ack: Option<Ack>,
+    /// Members that are not well, and all that ever were in it.
+    pub ill: i64,
+    pub members: i64,
+}
+
+impl FromRow<'_, SqliteRow> for IncidentRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(IncidentRow {
+            id: IncidentId(id(row, "id")?),
+            extent: row.try_get("extent")?,
+            cause: row.try_get("cause")?,
+            words: row.try_get("words")?,
+            site: row.try_get("site")?,
+            head: row.try_get::<Option<i64>, _>("head")?.map(Id::from_i64),
+            opened_at: wall(row, "opened_at")?,
+            closed_at: maybe_wall(row, "closed_at")?,
+            merged_into: row.try_get::<Option<i64>, _>("merged_into")?.map(|id| IncidentId(Id::from_i64(id))),
+            ack: ack(row)?,
+            ill: row.try_get("ill")?,
+            members: row.try_get("members")?,
+        })
+    }
+}
+
+fn ack(row: &SqliteRow) -> sqlx::Result<Option<Ack>> {
+    let (at, ended) = (maybe_wall(row, "acked_at")?, maybe_wall(row, "ack_ended_at")?);
+    let Some(at) = at.filter(|_| ended.is_none()) else { return Ok(None) };
+    Ok(Some(Ack {
+        at,
+        author: row.try_get::<Option<String>, _>("ack_author")?.unwrap_or_default(),
+        comment: row.try_get::<Option<String>, _>("ack_comment")?.unwrap_or_default(),
+        sticky: row.try_get::<Option<bool>, _>("ack_sticky")?.unwrap_or_default(),
+        expires_at: maybe_wall(row, "ack_expires_at")?,
+    }))
+}
+
+macro_rules! select {
+    ($condition:literal) => {
+        concat!(
+            "select i.*, (select count(*) from incident_members m where m.incident = i.id
+                          and m.left_at is null) as ill,
+                    (select count(*) from incident_members m where m.incident = i.id) as members
+             from incidents i where ",
+            $condition
+        )
+    };
+}
+
+const BY_ID: &str = select!("i.id = $1");
+const NEWEST: &str = select!("i.id < $1 and i.merged_into is null order by i.id desc limit $2");
+const NEWEST_OPEN: &str = select!("i.id < $1 and i.closed_at is null order by i.id desc limit $2");
+const NEWEST_CLOSED: &str =
+    select!("i.id < $1 and i.closed_at is not null and i.merged_into is null order by i.id desc limit $2");
+const OF_MESSAGE: &str = select!(
+    "i.id in (select coalesce(x.merged_into, x.id) from outbox_notices l join notices n on n.id = l.notice
+              join incidents x on x.id = n.incident where l.message = $1 and l.dropped is null)
+     order by i.id limit $2"
+);
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(conn: &mut SqliteConnection, of: IncidentId) -> sqlx::Result<Option<IncidentRow>> {
+    sqlx::query_as(BY_ID).bind(of.0.as_i64()).fetch_optional(conn).await
+}
+
+/// The newest first, below `before`, without those that were merged into another. `open`: `None`
+/// stands for all.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    open: Option<bool>,
+    before: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<IncidentRow>> {
+    let sql = match open {
+        None => NEWEST,
+        Some(true) => NEWEST_OPEN,
+        Some(false) => NEWEST_CLOSED,
+    };
+    sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
+}
+
+/// What a message tells of, merged ones as what they belong to; the oldest first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn of_message(
+    conn: &mut SqliteConnection,
+    message: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<IncidentRow>> {
+    sqlx::query_as(OF_MESSAGE).bind(message).bind(limit).fetch_all(conn).await
+}
+
+/// One thing that is or was in an incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    pub host: HostId,
+    /// Of today or of then; the gateway has none.
+    pub host_name: Option<String>,
+    pub site: Option<String>,
+    pub service: Option<String>,
+    pub began_at: Wall,
+    pub joined_at: Wall,
+    pub left_at: Option<Wall>,
+}
+
+impl FromRow<'_, SqliteRow> for MemberRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let service: String = row.try_get("service")?;
+        Ok(MemberRow {
+            host: id(row, "host")?,
+            host_name: row.try_get("name")?,
+            site: row.try_get("site")?,
+            service: Some(service).filter(|s| !s.is_empty()),
+            began_at: wall(row, "began_at")?,
+            joined_at: wall(row, "joined_at")?,
+            left_at: maybe_wall(row, "left_at")?,
+        })
+    }
+}
+
+/// What is wrong comes first, then what was; both by name.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn members(
+    conn: &mut SqliteConnection,
+    of: IncidentId,
+    limit: i64,
+) -> sqlx::Result<Vec<MemberRow>> {
+    sqlx::query_as(
+        "select m.*, h.name, h.labels ->> '$.site' as site from incident_members m
+         left join hosts h on h.id = m.host
+         where m.incident = $1 order by m.left_at is not null, h.name, m.service limit $2",
+    )
+    .bind(of.0.as_i64())
+    .bind(limit)
+    .fetch_all(conn)
+    .await
+}
+
+/// Incidents of several hosts that something waits to be told of, by the one it was told with.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(IncidentId, IncidentId)>> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "select distinct i.id, r.id from notices_waiting w join notices n on n.id = w.notice
+         join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
+         where r.extent in ('site', 'gateway')",
+    )
+    .fetch_all(conn)
+    .await?;
+    let incident = |id| IncidentId(Id::from_i64(id));
+    Ok(rows.into_iter().map(|(id, root)| (incident(id), incident(root))).collect())
+}
+
+/// What an earlier run left open.
+///
+/// # Errors
+/// When the database cannot be read, or a row was written by a newer version.
+pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentMemory>> {
+    let rows: Vec<IncidentRow> =
+        sqlx::query_as(NEWEST_OPEN).bind(i64::MAX).bind(i64::MAX).fetch_all(&mut *conn).await?;
+    let mut memories = Vec::with_capacity(rows.len());
+    for row in rows {
+        let members = members(conn, row.id, i64::MAX).await?;
+        memories.push(memory(row, members)?);
+    }
+    Ok(memories)
+}
+
+fn memory(row: IncidentRow, members: Vec<MemberRow>) -> sqlx::Result<IncidentMemory> {
+    let unknown = |what: &str| sqlx::Error::Decode(format!("incident {}: unknown {what}", row.id).into());
+    let member = |m: MemberRow| MemberMemory {
+        object: Object { host: m.host, service: m.service },
+        began: m.began_at,
+        left: m.left_at.is_some(),
+    };
+    Ok(IncidentMemory {
+        id: row.id,
+        opened: row.opened_at,
+        matter: Matter {
+            extent: Extent::named(&row.extent).ok_or_else(|| unknown("extent"))?,
+            cause: CauseKind::named(&row.cause).ok_or_else(|| unknown("cause"))?,
+            words: row.words.clone(),
+            site: row.site.clone(),
+            head: row.head,
+        },
+        members: members.into_iter().map(member).collect(),
+        ack: row.ack.as_ref().map(IncidentAck::from),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    fn matter(extent: Extent) -> Matter {
+        let (words, site) = ("cam-07 is down".to_owned(), Some("north".to_owned()));
+        Matter { extent, cause: CauseKind::HostDown, words, site, head: Some(Id::from_i64(7)) }
+    }
+
+    fn record(id: i64, at: i64, change: IncidentChange) -> IncidentRecord {
+        IncidentRecord { id: IncidentId(Id::from_i64(id)), at: Wall::from_millis(at), change }
+    }
+
+    fn host(n: i64) -> Object {
+        Object::host(Id::from_i64(n))
+    }
+
+    fn joined(id: i64, n: i64) -> IncidentRecord {
+        record(id, 5, IncidentChange::Joined { object: host(n), began: Wall::from_millis(n) })
+    }
+
+    async fn run(store: &crate::store::Store, records: &[IncidentRecord]) {
+        let mut tx = store.begin().await.unwrap();
+        for record in records {
+            write(&mut tx, record).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_all_of_it() {
+        let (store, _dir) = fixture::store().await;
+        let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+        let into = |id| IncidentChange::Merged(IncidentId(Id::from_i64(id)));
+        let records = [opened(1), joined(1, 7), opened(2), joined(2, 8), opened(3), joined(3, 9)];
+        run(&store, &records).await;
+        let left = record(2, 6, IncidentChange::Left(host(8)));
+        let wide = record(3, 7, IncidentChange::Widened(matter(Extent::Site)));
+        run(&store, &[left, record(1, 8, into(2)), record(2, 9, into(3)), wide]).await;
+        let mut conn = store.reader().await.unwrap();
+        let first = find(&mut conn, IncidentId(Id::from_i64(1))).await.unwrap().unwrap();
+        assert_eq!(first.merged_into, Some(IncidentId(Id::from_i64(3))), "one step is enough");
+        let memory = memories(&mut conn).await.unwrap();
+        assert_eq!(memory.len(), 1);
+        let members: Vec<_> =
+            memory[0].members.iter().map(|m| (m.object.host.as_i64(), m.left, m.began.as_millis())).collect();
+        assert_eq!(members, [(7, false, 7), (9, false, 9), (8, true, 8)]);
+        assert_eq!(
+            (memory[0].matter.extent, list(&mut conn, None, i64::MAX, 9).await.unwrap().len()),
+            (Extent::Site, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
+        let (store, _dir) = fixture::store().await;
+        let host_id = fixture::device(&store, 7, "cam-07").await;
+        run(&store, &[record(1, 1, IncidentChange::Opened(matter(Extent::Host))), joined(1, 7)]).await;
+        let id = IncidentId(Id::from_i64(1));
+        let ack = Ack {
+            at: Wall::from_millis(9),
+            author: "user:ada".into(),
+            comment: "on it".into(),
+            sticky: true,
+            expires_at: None,
+        };
+        let mut tx = store.begin().await.unwrap();
+        acknowledge(&mut tx, id, &ack).await.unwrap();
+        tx.commit().await.unwrap();
+        let cover = IncidentChange::Covered { object: host(7), ack: Id::from_i64(77) };
+        run(&store, &[record(1, 10, cover)]).await;
+        let mut conn = store.reader().await.unwrap();
+        let of_host = crate::store::acknowledgements::of_host(&mut conn, host_id).await.unwrap();
+        assert_eq!((of_host[0].author.as_str(), of_host[0].incident), ("user:ada", Some(id)));
+        assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, Some(ack));
+        drop(conn);
+        run(&store, &[record(1, 11, IncidentChange::AckEnded(fleetgate_engine::wire::AckEnd::Well))]).await;
+        let mut conn = store.reader().await.unwrap();
+        assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, None);
+    }
+}

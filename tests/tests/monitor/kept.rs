@@ -1,0 +1,95 @@
+//! What a store would hold, from what was committed alone.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{
+    Event, HostState, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord, MemberMemory,
+    Message, Object, Record, ServiceState,
+};
+
+#[derive(Default)]
+pub struct Kept {
+    pub hosts: BTreeMap<HostId, HostState>,
+    pub services: BTreeMap<(HostId, String), ServiceState>,
+    pub events: Vec<Event>,
+    pub messages: Vec<Message>,
+    pub incidents: Vec<IncidentRecord>,
+    /// Acknowledgements that people gave, which the records do not say.
+    pub known: BTreeMap<IncidentId, IncidentAck>,
+    pub pins: Vec<(HostId, String)>,
+    pub samples: usize,
+}
+
+impl Kept {
+    pub fn keep(&mut self, record: Record) {
+        match record {
+            Record::Host(state) => drop(self.hosts.insert(state.host, state)),
+            Record::Service(host, state) => {
+                self.services.insert((host, state.name.clone()), state);
+            }
+            Record::Sample(sample) => {
+                assert!(!sample.metrics.is_empty());
+                self.samples += 1;
+            }
+            Record::Event(event) => self.events.push(event),
+            Record::Message(message) => self.messages.push(message),
+            Record::Incident(record) => self.incidents.push(record),
+            Record::Pinned { host, fingerprint } => self.pins.push((host, fingerprint)),
+            Record::AckEnded(..) => {}
+            Record::Reply(..) => unreachable!("nobody asked for it"),
+        }
+    }
+
+    /// What is open, as a restart finds it.
+    pub fn open_incidents(&self) -> Vec<IncidentMemory> {
+        let mut open: BTreeMap<IncidentId, IncidentMemory> = BTreeMap::new();
+        for record in &self.incidents {
+            apply(&mut open, record);
+        }
+        let known = |memory: IncidentMemory| {
+            let ack = self.known.get(&memory.id).cloned();
+            IncidentMemory { ack, ..memory }
+        };
+        open.into_values().map(known).collect()
+    }
+
+    /// The open incident of a host.
+    pub fn incident_of(&self, host: HostId) -> Option<IncidentMemory> {
+        let has = |i: &IncidentMemory| i.members.iter().any(|m| m.object == Object::host(host) && !m.left);
+        self.open_incidents().into_iter().find(has)
+    }
+}
+
+fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecord) {
+    match &record.change {
+        IncidentChange::Opened(matter) => {
+            let (id, opened, matter) = (record.id, record.at, matter.clone());
+            let memory = IncidentMemory { id, opened, matter, members: Vec::new(), ack: None };
+            assert!(open.insert(id, memory).is_none(), "{id} is opened twice");
+        }
+        IncidentChange::Merged(into) => {
+            let gone = open.remove(&record.id).expect("it is open");
+            of(open, *into).members.extend(gone.members);
+        }
+        IncidentChange::Closed => {
+            let gone = open.remove(&record.id).expect("it is open");
+            assert!(gone.members.iter().all(|m| m.left), "{} closes with something wrong", record.id);
+        }
+        IncidentChange::Widened(matter) => of(open, record.id).matter = matter.clone(),
+        IncidentChange::Joined { object, began } => {
+            let members = &mut of(open, record.id).members;
+            members.retain(|m| m.object != *object);
+            members.push(MemberMemory { object: object.clone(), began: *began, left: false });
+        }
+        IncidentChange::Left(object) => {
+            let members = of(open, record.id).members.iter_mut();
+            members.filter(|m| m.object == *object).for_each(|m| m.left = true);
+        }
+        IncidentChange::Covered { .. } | IncidentChange::AckEnded(_) => {}
+    }
+}
+
+fn of(open: &mut BTreeMap<IncidentId, IncidentMemory>, id: IncidentId) -> &mut IncidentMemory {
+    open.get_mut(&id).unwrap_or_else(|| panic!("{id} is not open"))
+}
