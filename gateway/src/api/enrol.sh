@@ -80,6 +80,9 @@ check_options() {
     esac
     case $TOKEN in
         *[!a-z0-9_]*) die "--token: this is not a token; it begins with fge_ or fgr_" ;;
+        '' | fge_* | fgr_*) ;;
+        fgt_*) die "--token: this is a token for the API; the one for a device begins with fge_ or fgr_" ;;
+        *) die "--token: this is not a token; it begins with fge_ or fgr_" ;;
     esac
     [ -n "$NO_START" ] || [ "$(id -u)" = 0 ] || die "run this as root (sudo sh -s -- ...)"
     [ -z "$SSH_USER" ] || [ "$SSH_USER" = none ] || id "$SSH_USER" >/dev/null 2>&1 ||
@@ -415,6 +418,8 @@ service() {
         mkdir -p "$units/wg-quick@$INTERFACE.service.d"
         printf '[Service]\nEnvironment=WG_QUICK_USERSPACE_IMPLEMENTATION=%s\n' "$USERSPACE" \
             >"$units/wg-quick@$INTERFACE.service.d/fleetgate.conf"
+        chmod 755 "$units/wg-quick@$INTERFACE.service.d"
+        chmod 644 "$units/wg-quick@$INTERFACE.service.d/fleetgate.conf"
     fi
     REFRESH=/usr/local/sbin/fleetgate-refresh
     refresher
