@@ -6,6 +6,7 @@ use std::time::Duration;
 use fleetgate_tests::lab::{
     ACCOUNT, Gateway, Lab, MailSink, Make, SshServer, WireGuard, ensure_account, eventually,
 };
+use serde_json::Value;
 
 const SETTINGS: &str = r#"
 endpoint = "10.77.0.2:51820"
@@ -61,6 +62,89 @@ fn about<'m>(messages: &'m [String], words: &str) -> Vec<&'m String> {
     messages.iter().filter(|m| m.contains(words)).collect()
 }
 
+/// Each with the state that it must lead to; all fail at once where they fail.
+const PLUGINS: [(&str, &str, &str); 9] = [
+    ("p-disk", "/usr/lib/nagios/plugins/check_disk -w 1% -c 1% -p /", "ok"),
+    ("p-load", "/usr/lib/nagios/plugins/check_load -w 900,900,900 -c 999,999,999", "ok"),
+    ("p-procs", "/usr/lib/nagios/plugins/check_procs -w 0:1 -c 0:99999", "warning"),
+    ("p-users", "/usr/lib/nagios/plugins/check_users -w 500 -c 1000", "ok"),
+    ("p-age", "/usr/lib/nagios/plugins/check_file_age -w 1 -c 2000000000 -f /etc/passwd", "warning"),
+    (
+        "p-long",
+        "/usr/lib/nagios/plugins/check_dummy 0 \"$(printf 'all | a=1.5ms;~:3;@5:9;0\\nsecond line\\nthird | b=7%%')\"",
+        "ok",
+    ),
+    ("p-slow", "sleep 60; echo never", "unknown"),
+    ("p-killed", "kill -9 $$", "unknown"),
+    ("p-none", "/usr/lib/nagios/plugins/check_nothing", "unknown"),
+];
+
+/// What one service shows.
+fn shown(gateway: &Gateway<'_>, service: &str) -> Value {
+    gateway.json(&["service", "show", "cam-1", service])
+}
+
+/// The metric of that name: value and unit, then its warn, crit, min and max.
+fn metric(service: &Value, label: &str) -> (f64, String, [Option<String>; 2], [Option<f64>; 2]) {
+    let all = service["metrics"].as_array().expect("metrics");
+    let found = all.iter().find(|m| m["label"] == label).unwrap_or_else(|| panic!("{label}: {service:#}"));
+    let text = |field: &str| found[field].as_str().map(str::to_owned);
+    let number = |field: &str| found[field].as_f64();
+    let value = number("value").expect("a value");
+    let uom = text("uom").unwrap_or_default();
+    (value, uom, ["warn", "crit"].map(text), ["min", "max"].map(number))
+}
+
+fn plugins_of_debian_say_what_they_say_on_the_device(gateway: &Gateway<'_>, host: &str) {
+    for (name, line, _) in PLUGINS {
+        let check = serde_json::json!({ "type": "command", "line": line }).to_string();
+        gateway.cli(&[
+            "service",
+            "set",
+            host,
+            name,
+            "--check",
+            &check,
+            "--attempts",
+            "1",
+            "--timeout",
+            "1.5",
+        ]);
+    }
+    for (name, _, state) in PLUGINS {
+        gateway.becomes(host, Some(name), state);
+    }
+    metrics_have_units_and_limits(gateway);
+    for (name, words) in [("p-slow", "timed out after 1.5 s"), ("p-killed", "killed by signal")] {
+        let text = shown(gateway, name)["text"].as_str().unwrap_or_default().to_owned();
+        assert!(text.contains(words), "{name}: {text}");
+    }
+    // The plugin is content; whoever watches it from here is not.
+    gateway.cli(&["service", "set", host, "p-users", "--crit", "users=@0:400"]);
+    gateway.becomes(host, Some("p-users"), "critical");
+    PLUGINS.iter().for_each(|(name, ..)| drop(gateway.cli(&["service", "reset", host, name])));
+}
+
+fn metrics_have_units_and_limits(gateway: &Gateway<'_>) {
+    let (used, uom, limits, [least, most]) = metric(&shown(gateway, "p-disk"), "/");
+    assert_eq!((uom.as_str(), least), ("B", Some(0.0)));
+    assert!(most.is_some_and(|most| 0.0 < used && used < most) && limits.iter().all(Option::is_some));
+    for label in ["load1", "load5", "load15"] {
+        let (load, _, limits, _) = metric(&shown(gateway, "p-load"), label);
+        assert!(load >= 0.0 && limits == [Some("900".into()), Some("999".into())], "{label}: {limits:?}");
+    }
+    let (count, uom, limits, _) = metric(&shown(gateway, "p-procs"), "procs");
+    assert!(count > 1.0 && uom.is_empty());
+    // From zero is what a range without a start means.
+    assert_eq!(limits, [Some("1".into()), Some("99999".into())]);
+    let long = shown(gateway, "p-long");
+    assert_eq!((&long["text"], &long["long_text"]), (&"OK: all".into(), &"second line\nthird".into()));
+    let (first, uom, limits, [least, _]) = metric(&long, "a");
+    assert_eq!((first, uom.as_str(), least), (1.5, "ms", Some(0.0)));
+    assert_eq!(limits, [Some("~:3".into()), Some("@5:9".into())]);
+    assert_eq!(metric(&long, "b").0, 7.0);
+}
+
 #[test]
 fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     let lab = Lab::new();
@@ -86,6 +170,8 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     for service in ["tunnel", "ping", "ssh", "disk", "load", "memory"] {
         gateway.becomes("cam-1", Some(service), "ok");
     }
+
+    plugins_of_debian_say_what_they_say_on_the_device(&gateway, "cam-1");
 
     // The tunnel breaks; the device answers on the Internet.
     tunnel.down();
