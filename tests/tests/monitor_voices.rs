@@ -11,21 +11,23 @@ mod clerk;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clerk::{Clerk, Plan, Rules};
+use clerk::{Again, Clerk, Plan, Rules};
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::monitor::recurrence::{Hours, Recurrence};
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
     Acknowledgement, Alerting, Check, Downtime, Flapping, HostMemory, HostScope, HostSpec, HostState,
     HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, Record, RoutePolicy, Scope,
-    ServiceSpec, ServiceState, SshSpec, StateType, States, Submission, Ticket, Timing,
+    ServiceSpec, ServiceState, SshSpec, StateType, States, Submission, Ticket, Timing, When,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use fleetgate_tests::dice::{Dice, seeds};
+use jiff::tz::TimeZone;
 
-/// Seconds on both clocks at the start of the simulation.
-const START: u64 = 1_800_000_000;
+/// Seconds on both clocks at the start of the simulation: midnight comes in the middle of each life.
+const START: u64 = 1_800_029_000;
 const SERVICES: usize = 4;
 /// Lives of one seed.
 const LIVES: u64 = 5;
@@ -95,6 +97,22 @@ fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
         timing: timing(host),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),
+    }
+}
+
+fn recurrence(again: &Again) -> Recurrence {
+    let clock = |minute: u64| format!("{:02}:{:02}", minute / 60, minute % 60);
+    let every = match again.weekday {
+        Some(5) => "sat",
+        Some(_) => "sun",
+        None => "day",
+    };
+    Recurrence {
+        every: every.parse().expect("a day"),
+        hours: Hours::new(&clock(again.from), &clock(again.to)).expect("two times of day"),
+        zone: TimeZone::UTC,
+        first: None,
+        last: None,
     }
 }
 
@@ -183,7 +201,8 @@ impl Sim {
         let host = Rules { freshness: 0, ..rules(&mut dice) };
         let services: Vec<Rules> = (0..SERVICES).map(|_| rules(&mut dice)).collect();
         let spec = spec(&host, &services);
-        let clerk = Clerk::new(host, services.into_iter().enumerate().map(|(i, r)| (name(i), r)).collect());
+        let clerk =
+            Clerk::new(START, host, services.into_iter().enumerate().map(|(i, r)| (name(i), r)).collect());
         let mut desk = Desk {
             monitor: Monitor::new(Config::default(), seed),
             spec: spec.clone(),
@@ -282,6 +301,7 @@ impl Sim {
         let start = (self.t + self.dice.roll(600)).saturating_sub(self.dice.roll(300));
         let end = start.max(self.t) + 1 + self.dice.roll(900);
         let duration = self.dice.one_in(2).then(|| 1 + self.dice.roll(900));
+        let again = self.again();
         let hosts = match self.dice.roll(3) {
             0 => HostScope::Labels(BTreeMap::from([("site".to_owned(), "north".to_owned())])),
             _ => HostScope::One(HOST),
@@ -289,13 +309,31 @@ impl Sim {
         let plan = Downtime {
             id: Id::from_i64(id),
             scope: Scope { hosts, service: service.clone() },
-            start: at(start).wall,
-            end: at(end).wall,
-            duration: duration.map(Duration::from_secs),
+            when: match &again {
+                Some(again) => When::Repeated(recurrence(again)),
+                None => When::Once {
+                    start: at(start).wall,
+                    end: at(end).wall,
+                    duration: duration.map(Duration::from_secs),
+                },
+            },
         };
         self.desk.plans.insert(plan.id, plan.clone());
         self.desk.input(MonitorInput::Downtime(Box::new(plan)), self.t);
-        self.clerk.plan(id, Plan { service, start, end, duration }, self.t);
+        let duration = duration.filter(|_| again.is_none());
+        self.clerk.plan(id, Plan { service, start, end, duration, again }, self.t);
+    }
+
+    /// A window of some minutes that is open or soon will be, today and on other days.
+    fn again(&mut self) -> Option<Again> {
+        if !self.dice.one_in(3) {
+            return None;
+        }
+        let minute = (START + self.t) / 60 % 1440;
+        let from = (minute + 1440 + self.dice.roll(12) - 6) % 1440;
+        let to = (from + 1 + self.dice.roll(15)) % 1440;
+        let weekday = self.dice.one_in(2).then(|| 5 + self.dice.roll(2));
+        Some(Again { weekday, from, to })
     }
 
     fn cancel(&mut self) {

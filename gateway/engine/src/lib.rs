@@ -5,6 +5,7 @@
 //! sockets, no files, no database, no runtime and no clock; the shell (`fleetgate`) carries the
 //! messages of [`wire`] between the two halves, the network and the store.
 
+mod calendar;
 pub mod id;
 pub mod incident;
 pub mod monitor;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::monitor::recurrence::Recurrence;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{self, HostScope, MonitorInput, Scope};
+use fleetgate_engine::wire::{self, HostScope, MonitorInput, Scope, When};
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -18,14 +20,19 @@ use super::auth::{Principal, RequireOperator, RequireViewer};
 use super::extract::{Body, Path, Query};
 use super::hosts::{load, load_spec, unknown_service};
 use super::ids::{self, Kind};
+use super::manager::Manager;
 use super::model::{self, NewDowntime, Page};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
+use super::render;
 use super::write::Write;
 use crate::store::definition;
 use crate::store::downtimes::{self as stored, Downtime};
 use crate::store::events::Object;
+use crate::store::managed::Managed;
+use crate::store::recurrence::{self, Text};
+use crate::store::zones;
 
 /// Downtimes that may still have an effect: each is held against every host.
 const MAX_OPEN: i64 = 1_000;
@@ -48,6 +55,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 async fn plan_for_host(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(host): Path<String>,
     Body(new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
@@ -55,8 +63,9 @@ async fn plan_for_host(
     let found = load(&mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
     let service = new.service.clone();
-    let target = Target { hosts: HostScope::One(found.id), name: Some(found.name), service };
-    add(&app, &who, target, new).await
+    let zone = zones::of(&found.labels);
+    let target = Target { hosts: HostScope::One(found.id), name: Some(found.name), service, zone };
+    add(&app, &who, &manager, target, new).await
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/downtimes",
@@ -67,6 +76,7 @@ async fn plan_for_host(
 async fn plan_for_service(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
@@ -76,8 +86,9 @@ async fn plan_for_service(
     if !spec.services.iter().any(|s| s.name == service) {
         return Err(unknown_service(&spec, &service));
     }
-    let target = Target { hosts: HostScope::One(spec.id), name: Some(spec.name), service: Some(service) };
-    add(&app, &who, target, new).await
+    let (hosts, zone) = (HostScope::One(spec.id), zones::of(&spec.labels));
+    let target = Target { hosts, name: Some(spec.name), service: Some(service), zone };
+    add(&app, &who, &manager, target, new).await
 }
 
 /// A selection by labels: hosts that have all of them, also those that come later.
@@ -87,6 +98,7 @@ async fn plan_for_service(
 async fn plan(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Body(mut new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
     let labels = new.labels.take().filter(|labels| !labels.is_empty());
@@ -94,19 +106,23 @@ async fn plan(
         Problem::invalid("labels", "at least one label is expected; one host: POST /hosts/{host}/downtimes")
     })?;
     let labels = parse::labels(labels).map_err(|e| Problem::invalid("labels", e.to_string()))?;
-    let target = Target { hosts: HostScope::Labels(labels), name: None, service: new.service.clone() };
-    add(&app, &who, target, new).await
+    let (service, zone) = (new.service.clone(), zones::of(&labels));
+    let target = Target { hosts: HostScope::Labels(labels), name: None, service, zone };
+    add(&app, &who, &manager, target, new).await
 }
 
 struct Target {
     hosts: HostScope,
     name: Option<String>,
     service: Option<String>,
+    /// Where it stands, as far as its labels say.
+    zone: Option<TimeZone>,
 }
 
 async fn add(
     app: &AppState,
     who: &Principal,
+    manager: &Manager,
     target: Target,
     new: NewDowntime,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
@@ -118,8 +134,9 @@ async fn add(
         return Err(Problem::conflict("too_many_downtimes", detail));
     }
     let downtime = parsed(target, new, &write.by, now)?;
+    let downtime = Downtime { managed: Managed::new(manager.writer(&write.by)), ..downtime };
     stored::insert(write.tx(), &downtime).await?;
-    let shown = shown(&downtime);
+    let shown = shown(&downtime, now);
     let data = serde_json::to_value(&shown).map_err(Problem::internal)?;
     note(&mut write, "downtime.added", &downtime, &downtime.comment, data).await?;
     write.commit().await?;
@@ -144,12 +161,12 @@ async fn note(
 
 fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downtime, Problem> {
     let mut fields = Fields::default();
-    let comment = fields.take("comment", parse::notes(new.comment));
-    let start = new.start.as_deref().map_or(Ok(now), parse::moment);
-    let start = fields.take("start", start).unwrap_or(now);
-    let end = fields.take("end", parse::moment(&new.end).and_then(|end| in_order(start, end, now)));
-    let fixed = new.fixed.unwrap_or(new.duration_s.is_none());
-    let duration = fields.take("duration_s", length(fixed, new.duration_s));
+    let comment = fields.take("comment", parse::notes(new.comment.clone()));
+    let when = match &new.recurrence {
+        Some(wanted) => repeated(&mut fields, &new, wanted, target.zone, now).map(When::Repeated),
+        None => once(&mut fields, &new, now),
+    };
+    let name = fields.take("name", new.name.as_deref().map(parse::name).transpose());
     if let Some(service) = &target.service {
         fields.take("service", definition::service_name(service).map_err(|e| e.detail));
     }
@@ -157,20 +174,61 @@ fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downt
         fields.take("labels", Err::<(), _>("the path names the host already; a selection: POST /downtimes"));
     }
     fields.finish()?;
+    let scope = Scope { hosts: target.hosts, service: target.service };
+    let when = when.unwrap_or(When::Once { start: now, end: now, duration: None });
     Ok(Downtime {
-        plan: wire::Downtime {
-            id: ids::new_id(now),
-            scope: Scope { hosts: target.hosts, service: target.service },
-            start,
-            end: end.unwrap_or(start),
-            duration: duration.flatten(),
-        },
+        plan: wire::Downtime { id: ids::new_id(now), scope, when },
         host_name: target.name,
+        name: name.flatten(),
+        managed: Managed { by: String::new(), edited_by: None },
         author: by.to_owned(),
         comment: comment.unwrap_or_default(),
         created_at: now,
         cancelled_at: None,
     })
+}
+
+fn once(fields: &mut Fields, new: &NewDowntime, now: Wall) -> Option<When> {
+    let start = new.start.as_deref().map_or(Ok(now), parse::moment);
+    let start = fields.take("start", start).unwrap_or(now);
+    let end = new.end.as_deref().ok_or_else(|| "an end is expected, or a recurrence".to_owned());
+    let end = fields.take("end", end.and_then(parse::moment).and_then(|end| in_order(start, end, now)));
+    let fixed = new.fixed.unwrap_or(new.duration_s.is_none());
+    let duration = fields.take("duration_s", length(fixed, new.duration_s)).flatten();
+    end.map(|end| When::Once { start, end, duration })
+}
+
+/// Each of its windows is a fixed one.
+fn repeated(
+    fields: &mut Fields,
+    new: &NewDowntime,
+    wanted: &model::Recurrence,
+    zone: Option<TimeZone>,
+    now: Wall,
+) -> Option<Recurrence> {
+    let said = [
+        ("start", new.start.is_some()),
+        ("end", new.end.is_some()),
+        ("duration_s", new.duration_s.is_some()),
+        ("fixed", new.fixed == Some(false)),
+    ];
+    for (field, _) in said.iter().filter(|(_, said)| *said) {
+        fields.take(field, Err::<(), _>("its recurrence says when"));
+    }
+    let own = zone.as_ref().and_then(TimeZone::iana_name);
+    let text = Text {
+        every: wanted.every.clone(),
+        from: wanted.from.clone(),
+        to: wanted.to.clone(),
+        time_zone: wanted.time_zone.as_deref().or(own).unwrap_or("UTC").to_owned(),
+        first_date: wanted.first_date.clone(),
+        last_date: wanted.last_date.clone(),
+    };
+    let found = recurrence::parse(&text);
+    let field = found.as_ref().err().map(|e| format!("recurrence.{}", e.field)).unwrap_or_default();
+    let found = fields.take(&field, found.map_err(|e| e.detail))?;
+    let comes = found.next(now).map(|_| found).ok_or("no window of it is to come");
+    fields.take("recurrence", comes)
 }
 
 fn in_order(start: Wall, end: Wall, now: Wall) -> Result<Wall, String> {
@@ -199,6 +257,8 @@ fn length(fixed: bool, seconds: Option<f64>) -> Result<Option<Duration>, String>
 struct Wanted {
     /// Also those that are over or were cancelled.
     all: Option<bool>,
+    /// Only those of this manager.
+    managed_by: Option<String>,
 }
 
 /// The newest first.
@@ -214,8 +274,9 @@ async fn list(
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
     let (all, now) = (wanted.all.unwrap_or(false), crate::clock::wall());
     let mut conn = app.store.reader().await?;
-    let rows = stored::list(&mut conn, all, now, before, limit + 1).await?;
-    Ok(Json(Page::of(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d))))
+    let wanted = stored::Wanted { all, manager: wanted.managed_by.as_deref() };
+    let rows = stored::list(&mut conn, wanted, now, before, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |d| d.plan.id.as_i64().to_string(), |d| shown(&d, now))))
 }
 
 #[utoipa::path(get, path = "/downtimes/{downtime}", operation_id = "show_downtime", tag = "monitoring",
@@ -228,7 +289,8 @@ async fn show(
 ) -> Result<Json<model::Downtime>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = stored::find(&mut conn, Kind::Downtime.parse(&downtime)?).await?;
-    Ok(Json(shown(&found.ok_or_else(|| Kind::Downtime.unknown(&downtime))?)))
+    let found = found.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
+    Ok(Json(shown(&found, crate::clock::wall())))
 }
 
 /// Ends it at once, or before it begins. What is wrong is told then.
@@ -238,13 +300,14 @@ async fn show(
 async fn cancel(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(downtime): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Downtime.parse(&downtime)?;
     let mut write = Write::begin(&app, &who).await?;
     let found = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
     let (by, now) = (write.by.clone(), write.now);
-    if !stored::cancel(write.tx(), id, &by, now).await? {
+    if !stored::cancel(write.tx(), id, manager.writer(&by), now).await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     note(&mut write, "downtime.cancelled", &found, "cancelled", json!({ "id": downtime })).await?;
@@ -253,8 +316,13 @@ async fn cancel(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn shown(downtime: &Downtime) -> model::Downtime {
+fn shown(downtime: &Downtime, now: Wall) -> model::Downtime {
     let plan = &downtime.plan;
+    let (start, end, duration) = window(downtime, now);
+    let recurrence = match &plan.when {
+        When::Repeated(of) => Some(recurrence_wire(recurrence::text(of))),
+        When::Once { .. } => None,
+    };
     let (host, labels) = match &plan.scope.hosts {
         HostScope::One(host) => (Some(Kind::Host.text(*host)), None),
         HostScope::Labels(labels) => (None, Some(labels.clone())),
@@ -265,13 +333,33 @@ fn shown(downtime: &Downtime) -> model::Downtime {
         host_name: downtime.host_name.clone(),
         labels,
         service: plan.scope.service.clone(),
-        start: ids::time(plan.start),
-        end: ids::time(plan.end),
-        fixed: plan.duration.is_none(),
-        duration_s: plan.duration.map(|d| d.as_secs_f64()),
+        start: ids::time(start),
+        end: ids::time(end),
+        fixed: duration.is_none(),
+        duration_s: duration.map(|d| d.as_secs_f64()),
+        recurrence,
+        name: downtime.name.clone(),
+        managed: render::managed(&downtime.managed),
         author: downtime.author.clone(),
         comment: downtime.comment.clone(),
         created_at: ids::time(downtime.created_at),
         cancelled_at: downtime.cancelled_at.map(ids::time),
     }
+}
+
+/// From when to when; of one that comes again the window that is open or comes next, else the last.
+fn window(downtime: &Downtime, now: Wall) -> (Wall, Wall, Option<Duration>) {
+    match &downtime.plan.when {
+        When::Once { start, end, duration } => (*start, *end, *duration),
+        When::Repeated(of) => {
+            let over = of.over_at().unwrap_or(now);
+            let last = of.next(now).or_else(|| of.at(over - Duration::from_millis(1)));
+            last.map_or((over, over, None), |span| (span.start, span.end, None))
+        }
+    }
+}
+
+fn recurrence_wire(text: Text) -> model::Recurrence {
+    let Text { every, from, to, time_zone, first_date, last_date } = text;
+    model::Recurrence { every, from, to, time_zone: Some(time_zone), first_date, last_date }
 }

@@ -53,20 +53,42 @@ pub(crate) struct AddArgs {
     /// Only this service of each host
     #[arg(long = "service", requires = "labels")]
     of_each: Option<String>,
-    /// RFC 3339; now when absent
+    /// RFC 3339, now when absent; with --every a time of day such as 02:00
     #[arg(long, value_name = "TIME")]
-    from: Option<Timestamp>,
+    from: Option<String>,
     /// RFC 3339
-    #[arg(long, value_name = "TIME", required_unless_present = "lasts")]
+    #[arg(long, value_name = "TIME", required_unless_present_any = ["lasts", "every"])]
     until: Option<Timestamp>,
     /// In place of --until: so long, such as 90m or 2h
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
     lasts: Option<String>,
     /// Begins with the first failure in that time, and lasts so long
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", conflicts_with = "every")]
     flexible: Option<String>,
+    #[command(flatten)]
+    again: Again,
     #[arg(long, short = 'm', default_value = "")]
     comment: String,
+}
+
+/// A window that comes again.
+#[derive(Args)]
+struct Again {
+    /// day, sunday, mon-fri, 1st, "last day", "2nd tuesday", or several with commas between them
+    #[arg(long, value_name = "DAYS", requires_all = ["from", "to"], conflicts_with_all = ["until", "lasts"])]
+    every: Option<String>,
+    /// The time of day at which each window ends; on the day after where it is not later than --from
+    #[arg(long, value_name = "HH:MM", requires = "every")]
+    to: Option<String>,
+    /// Such as Europe/Vienna; else where the host stands by its label `timezone`, or UTC
+    #[arg(long, value_name = "ZONE", requires = "every")]
+    zone: Option<String>,
+    /// The first date on which a window begins
+    #[arg(long, value_name = "DATE", requires = "every")]
+    first: Option<String>,
+    /// The last date on which a window begins
+    #[arg(long, value_name = "DATE", requires = "every")]
+    last: Option<String>,
 }
 
 /// The path of a host or one of its services.
@@ -123,23 +145,52 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
 }
 
 fn body(args: AddArgs) -> anyhow::Result<Value> {
-    let start = args.from.unwrap_or_else(table::now);
+    if args.again.every.is_some() {
+        return Ok(repeated(args));
+    }
+    let from = args.from.as_deref().map(moment).transpose()?;
+    let start = from.unwrap_or_else(table::now);
     let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
     let end = match args.until {
         Some(end) => end,
         None => start.checked_add(lasts.unwrap_or(SignedDuration::ZERO))?,
     };
     let flexible = args.flexible.as_deref().map(|text| span("--flexible", text)).transpose()?;
-    let labels: Map<String, Value> = args.labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
     Ok(present(json!({
-        "labels": (!labels.is_empty()).then_some(labels),
+        "labels": selection(args.labels),
         "service": args.of_each,
-        "start": args.from.map(|at| at.to_string()),
+        "start": from.map(|at| at.to_string()),
         "end": end.to_string(),
         "fixed": flexible.is_none(),
         "duration_s": flexible.map(|d| d.as_secs()),
         "comment": args.comment,
     })))
+}
+
+fn selection(labels: Vec<(String, String)>) -> Option<Map<String, Value>> {
+    let labels: Map<String, Value> = labels.into_iter().map(|(k, v)| (k, Value::String(v))).collect();
+    (!labels.is_empty()).then_some(labels)
+}
+
+fn moment(text: &str) -> anyhow::Result<Timestamp> {
+    let expected = "a time such as 2026-03-10T13:03:22Z is expected; a time of day goes with --every";
+    text.parse().map_err(|_| anyhow::anyhow!("--from {text:?}: {expected}"))
+}
+
+fn repeated(args: AddArgs) -> Value {
+    present(json!({
+        "labels": selection(args.labels),
+        "service": args.of_each,
+        "recurrence": {
+            "every": args.again.every,
+            "from": args.from,
+            "to": args.again.to,
+            "time_zone": args.again.zone,
+            "first_date": args.again.first,
+            "last_date": args.again.last,
+        },
+        "comment": args.comment,
+    }))
 }
 
 async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
@@ -157,12 +208,12 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
             table::safe(&target(d)),
             d.start.clone(),
             d.cancelled_at.as_ref().map_or_else(|| d.end.clone(), |at| format!("cancelled {at}")),
-            d.duration_s.map_or_else(String::new, |s| format!("{s} s")),
+            table::safe(&kind(d)),
             table::safe(&d.author),
             table::safe(&d.comment),
         ]
     };
-    let headers = ["ID", "FOR", "START", "END", "FLEXIBLE", "BY", "COMMENT"];
+    let headers = ["ID", "FOR", "START", "END", "EVERY", "BY", "COMMENT"];
     table::print(&headers, downtimes.iter().map(row).collect());
     Ok(())
 }
@@ -173,5 +224,18 @@ fn target(d: &Downtime) -> String {
     match &d.service {
         Some(service) => format!("{hosts} {service}"),
         None => hosts,
+    }
+}
+
+/// How it is more than from start to end.
+fn kind(d: &Downtime) -> String {
+    match (&d.recurrence, d.duration_s) {
+        (Some(of), _) => {
+            let zone = of.time_zone.as_deref().unwrap_or("UTC");
+            let until = of.last_date.as_ref().map(|date| format!(" until {date}")).unwrap_or_default();
+            format!("{} {}-{} {zone}{until}", of.every, of.from, of.to)
+        }
+        (None, Some(seconds)) => format!("flexible, {seconds} s"),
+        (None, None) => "once".to_owned(),
     }
 }

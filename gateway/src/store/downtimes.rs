@@ -5,16 +5,25 @@ use std::time::Duration;
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{self, HostScope, Scope};
+use fleetgate_engine::wire::{self, HostScope, Scope, When};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
+
+use super::managed::{Managed, Writer};
+use super::recurrence::{self, Text};
+
+/// The end of what goes on: beyond it no calendar counts.
+const FOREVER: Wall = Wall::from_millis(253_402_207_200_000);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downtime {
     pub plan: wire::Downtime,
     /// The name of the one host, where it is for one.
     pub host_name: Option<String>,
+    /// In the file of its manager.
+    pub name: Option<String>,
+    pub managed: Managed,
     /// The principal.
     pub author: String,
     pub comment: String,
@@ -25,22 +34,33 @@ pub struct Downtime {
 impl FromRow<'_, SqliteRow> for Downtime {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let wall = |column: &str| -> sqlx::Result<Wall> { Ok(Wall::from_millis(row.try_get(column)?)) };
-        let duration: Option<i64> = row.try_get("duration_ms")?;
+        let scope = Scope { hosts: hosts(row)?, service: row.try_get("service")? };
         Ok(Downtime {
-            plan: wire::Downtime {
-                id: Id::from_i64(row.try_get("id")?),
-                scope: Scope { hosts: hosts(row)?, service: row.try_get("service")? },
-                start: wall("start_at")?,
-                end: wall("end_at")?,
-                duration: duration.map(|ms| Duration::from_millis(ms.unsigned_abs())),
-            },
+            plan: wire::Downtime { id: Id::from_i64(row.try_get("id")?), scope, when: when(row)? },
             host_name: row.try_get("host_name")?,
+            name: row.try_get("name")?,
+            managed: Managed::from_row(row)?,
             author: row.try_get("author")?,
             comment: row.try_get("comment")?,
             created_at: wall("created_at")?,
             cancelled_at: row.try_get::<Option<i64>, _>("cancelled_at")?.map(Wall::from_millis),
         })
     }
+}
+
+fn when(row: &SqliteRow) -> sqlx::Result<When> {
+    let text: Option<Json<Text>> = row.try_get("recurrence")?;
+    if let Some(text) = text {
+        let damaged = |e| sqlx::Error::Decode(Box::new(e));
+        return recurrence::parse(&text.0).map(When::Repeated).map_err(damaged);
+    }
+    let wall = |column: &str| -> sqlx::Result<Wall> { Ok(Wall::from_millis(row.try_get(column)?)) };
+    let duration: Option<i64> = row.try_get("duration_ms")?;
+    Ok(When::Once {
+        start: wall("start_at")?,
+        end: wall("end_at")?,
+        duration: duration.map(|ms| Duration::from_millis(ms.unsigned_abs())),
+    })
 }
 
 fn hosts(row: &SqliteRow) -> sqlx::Result<HostScope> {
@@ -66,21 +86,32 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
         HostScope::One(host) => (Some(host.as_i64()), None),
         HostScope::Labels(labels) => (None, Some(Json(labels))),
     };
+    let (start, end, duration, text) = match &plan.when {
+        When::Once { start, end, duration } => (*start, *end, *duration, None),
+        When::Repeated(of) => {
+            let first = of.next(downtime.created_at).map_or(downtime.created_at, |span| span.start);
+            (first, of.over_at().unwrap_or(FOREVER), None, Some(Json(recurrence::text(of))))
+        }
+    };
     sqlx::query(
         "insert into downtimes (id, host, labels, service, start_at, end_at, duration_ms, author, comment,
-                                created_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                                created_at, recurrence, name, managed_by, edited_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
     .bind(plan.id.as_i64())
     .bind(host)
     .bind(labels)
     .bind(plan.scope.service.as_deref())
-    .bind(plan.start.as_millis())
-    .bind(plan.end.as_millis())
-    .bind(plan.duration.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
+    .bind(start.as_millis())
+    .bind(end.as_millis())
+    .bind(duration.map(|d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
     .bind(&downtime.author)
     .bind(&downtime.comment)
     .bind(downtime.created_at.as_millis())
+    .bind(text)
+    .bind(downtime.name.as_deref())
+    .bind(&downtime.managed.by)
+    .bind(downtime.managed.edited_by.as_deref())
     .execute(tx)
     .await
     .map(drop)
@@ -90,10 +121,19 @@ pub async fn insert(tx: &mut SqliteConnection, downtime: &Downtime) -> sqlx::Res
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn cancel(tx: &mut SqliteConnection, id: Id, by: &str, at: Wall) -> sqlx::Result<bool> {
-    let sql =
-        "update downtimes set cancelled_at = $2, cancelled_by = $3 where id = $1 and cancelled_at is null";
-    let done = sqlx::query(sql).bind(id.as_i64()).bind(at.as_millis()).bind(by).execute(tx).await?;
+pub async fn cancel(tx: &mut SqliteConnection, id: Id, writer: Writer<'_>, at: Wall) -> sqlx::Result<bool> {
+    let Some(found) = find(&mut *tx, id).await? else { return Ok(false) };
+    let managed = found.managed.written(writer);
+    let sql = "update downtimes set cancelled_at = $2, cancelled_by = $3, managed_by = $4, edited_by = $5
+               where id = $1 and cancelled_at is null";
+    let done = sqlx::query(sql)
+        .bind(id.as_i64())
+        .bind(at.as_millis())
+        .bind(writer.principal)
+        .bind(&managed.by)
+        .bind(managed.edited_by.as_deref())
+        .execute(tx)
+        .await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -123,28 +163,39 @@ pub async fn count_open(conn: &mut SqliteConnection, now: Wall) -> sqlx::Result<
     sqlx::query_scalar(sql).bind(now.as_millis()).fetch_one(conn).await
 }
 
-/// The newest first, below an id; `all`: also those that are over.
+/// Which of them are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Also those that are over or were cancelled.
+    pub all: bool,
+    pub manager: Option<&'a str>,
+}
+
+/// The newest first, below an id.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
-    all: bool,
+    wanted: Wanted<'_>,
     now: Wall,
     before: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<Downtime>> {
     let sql = select!(
         "where d.id < $1 and ($2 or d.cancelled_at is null and d.end_at + coalesce(d.duration_ms, 0) > $3)
+               and ($5 is null or d.managed_by = $5)
          order by d.id desc limit $4"
     );
-    sqlx::query_as(sql).bind(before).bind(all).bind(now.as_millis()).bind(limit).fetch_all(conn).await
+    let query = sqlx::query_as(sql).bind(before).bind(wanted.all).bind(now.as_millis()).bind(limit);
+    query.bind(wanted.manager).fetch_all(conn).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::fixture;
+    use crate::store::managed::BY_HAND;
 
     #[tokio::test]
     async fn a_plan_is_kept_until_it_is_over_or_cancelled() {
@@ -155,11 +206,11 @@ mod tests {
             plan: wire::Downtime {
                 id: Id::from_i64(id),
                 scope: Scope { hosts, service: Some("disk".into()) },
-                start: at(10),
-                end: at(end),
-                duration,
+                when: When::Once { start: at(10), end: at(end), duration },
             },
             host_name: name.map(str::to_owned),
+            name: None,
+            managed: Managed { by: BY_HAND.into(), edited_by: None },
             author: "user:jo".into(),
             comment: "new disk".into(),
             created_at: at(1),
@@ -171,12 +222,57 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         insert(&mut tx, &one).await.unwrap();
         insert(&mut tx, &many).await.unwrap();
+        let all = Wanted { all: true, manager: None };
         assert_eq!(open(&mut tx, at(19)).await.unwrap(), [one.clone(), many.clone()]);
         assert_eq!(open(&mut tx, at(20)).await.unwrap().len(), 1);
-        assert_eq!(list(&mut tx, true, at(99), i64::MAX, 9).await.unwrap(), [many, one]);
-        assert!(cancel(&mut tx, Id::from_i64(1), "user:jo", at(15)).await.unwrap());
-        assert!(!cancel(&mut tx, Id::from_i64(1), "user:jo", at(16)).await.unwrap());
+        assert_eq!(list(&mut tx, all, at(99), i64::MAX, 9).await.unwrap(), [many, one]);
+        let jo = Writer { manager: BY_HAND, principal: "user:jo" };
+        assert!(cancel(&mut tx, Id::from_i64(1), jo, at(15)).await.unwrap());
+        assert!(!cancel(&mut tx, Id::from_i64(1), jo, at(16)).await.unwrap());
         assert_eq!(count_open(&mut tx, at(20)).await.unwrap(), 0);
         assert_eq!(find(&mut tx, Id::from_i64(1)).await.unwrap().unwrap().cancelled_at, Some(at(15)));
+    }
+
+    #[tokio::test]
+    async fn a_repeated_one_is_kept_until_its_last_window_and_knows_who_cancelled_it() {
+        let (store, _dir) = fixture::store().await;
+        let of = |last_date: Option<&str>| {
+            let text = Text {
+                every: "sun".into(),
+                from: "02:00".into(),
+                to: "04:00".into(),
+                time_zone: "UTC".into(),
+                first_date: None,
+                last_date: last_date.map(str::to_owned),
+            };
+            When::Repeated(recurrence::parse(&text).unwrap())
+        };
+        let made = |id, when| Downtime {
+            plan: wire::Downtime {
+                id: Id::from_i64(id),
+                scope: Scope { hosts: HostScope::Labels(BTreeMap::new()), service: None },
+                when,
+            },
+            host_name: None,
+            name: Some("patches".into()),
+            managed: Managed { by: "apply".into(), edited_by: None },
+            author: "token:t_1".into(),
+            comment: String::new(),
+            created_at: Wall::default(),
+            cancelled_at: None,
+        };
+        // 1970-01-04 is a Sunday.
+        let (endless, ending) = (made(1, of(None)), made(2, of(Some("1970-01-04"))));
+        let mut tx = store.begin().await.unwrap();
+        insert(&mut tx, &endless).await.unwrap();
+        insert(&mut tx, &ending).await.unwrap();
+        let end = Wall::from_millis((3 * 24 + 4) * 3_600_000);
+        assert_eq!(open(&mut tx, end - Duration::from_millis(1)).await.unwrap(), [endless.clone(), ending]);
+        assert_eq!(open(&mut tx, end).await.unwrap(), [endless]);
+        let ann = Writer { manager: BY_HAND, principal: "user:ann" };
+        cancel(&mut tx, Id::from_i64(1), ann, end).await.unwrap();
+        let apply = Wanted { all: true, manager: Some("apply") };
+        let found = list(&mut tx, apply, end, i64::MAX, 9).await.unwrap();
+        assert_eq!(found[1].managed.edited_by.as_deref(), Some("user:ann"));
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, GATEWAY};
+use fleetgate_engine::wire::{Event, EventKind, GATEWAY, Occasion};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -203,12 +203,18 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         ),
         EventKind::FlappingStarted => ("flapping.started", nothing),
         EventKind::FlappingEnded => ("flapping.ended", nothing),
-        EventKind::DowntimeStarted => ("downtime.started", nothing),
-        EventKind::DowntimeEnded => ("downtime.ended", nothing),
+        EventKind::DowntimeStarted(of) => ("downtime.started", occasion(of)),
+        EventKind::DowntimeEnded(of) => ("downtime.ended", occasion(of)),
         EventKind::AcknowledgementEnded(id, end) => {
             ("acknowledgement.ended", serde_json::json!({ "id": id.to_string(), "why": end.name() }))
         }
     }
+}
+
+/// Which downtime, and which of its windows.
+fn occasion(of: &Occasion) -> serde_json::Value {
+    let from = jiff::Timestamp::from_millisecond(of.from.as_millis()).unwrap_or_default();
+    serde_json::json!({ "id": format!("d_{}", of.downtime), "from": from.to_string() })
 }
 
 /// One line as it is stored, with the object's name of today.

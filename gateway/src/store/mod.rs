@@ -32,6 +32,7 @@ pub mod outbox;
 pub mod overrides;
 pub mod profiles;
 pub mod prune;
+pub mod recurrence;
 pub mod resettle;
 mod rows;
 pub mod settings;
@@ -39,7 +40,7 @@ pub mod snapshot;
 pub mod states;
 pub mod tokens;
 mod voice;
-mod zones;
+pub mod zones;
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -210,7 +211,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 6] = [
+const MAIN: [Step; 7] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -224,6 +225,11 @@ const MAIN: [Step; 6] = [
         version: 6,
         name: "incidents",
         sql: include_str!("../../../migrations/sqlite/0006_incidents.sql"),
+    },
+    Step {
+        version: 8,
+        name: "planned_and_silent",
+        sql: include_str!("../../../migrations/sqlite/0008_planned_and_silent.sql"),
     },
 ];
 const HISTORY: [Step; 1] =

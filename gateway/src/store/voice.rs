@@ -5,7 +5,7 @@
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Held, HeldReason, MessageKind, VoiceState};
+use fleetgate_engine::wire::{Held, HeldReason, MessageKind, Occasion, VoiceState};
 use serde::{Deserialize, Serialize};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -23,8 +23,9 @@ struct Stored {
     told_flapping: bool,
     #[serde(skip_serializing_if = "is_default")]
     in_downtime: bool,
+    /// Which, and since when.
     #[serde(skip_serializing_if = "is_default")]
-    own_downtime: bool,
+    occasion: Option<(i64, i64)>,
     #[serde(skip_serializing_if = "is_default")]
     begun: Vec<(i64, i64)>,
     #[serde(skip_serializing_if = "is_default")]
@@ -50,7 +51,7 @@ pub fn to_json(voice: &VoiceState) -> String {
         flapping: voice.flapping,
         told_flapping: voice.told_flapping,
         in_downtime: voice.in_downtime,
-        own_downtime: voice.own_downtime,
+        occasion: voice.own_downtime.map(|of| (of.downtime.as_i64(), of.from.as_millis())),
         begun: voice.begun.iter().map(|(id, until)| (id.as_i64(), until.as_millis())).collect(),
         remind_from: voice.remind_from.map(Wall::as_millis),
         problem_since: voice.problem_since.map(Wall::as_millis),
@@ -74,7 +75,9 @@ pub fn from_json(text: &str) -> anyhow::Result<VoiceState> {
         flapping: stored.flapping,
         told_flapping: stored.told_flapping,
         in_downtime: stored.in_downtime,
-        own_downtime: stored.own_downtime,
+        own_downtime: stored
+            .occasion
+            .map(|(id, from)| Occasion { downtime: Id::from_i64(id), from: Wall::from_millis(from) }),
         begun: stored
             .begun
             .into_iter()
@@ -115,7 +118,7 @@ mod tests {
                 flapping: true,
                 told_flapping: true,
                 in_downtime: true,
-                own_downtime: true,
+                own_downtime: Some(Occasion { downtime: Id::from_i64(8), from: Wall::from_millis(3) }),
                 begun: vec![(Id::from_i64(7), Wall::from_millis(9))],
                 remind_from: at(1),
                 problem_since: at(2),

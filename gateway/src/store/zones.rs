@@ -9,9 +9,14 @@ use jiff::tz::TimeZone;
 /// The label that names a host's time zone, such as `Europe/Berlin`.
 const LABEL: &str = "timezone";
 
+/// The time zone that a host's labels name, if anybody knows it.
+pub fn of(labels: &BTreeMap<String, String>) -> Option<TimeZone> {
+    labels.get(LABEL).and_then(|name| TimeZone::get(name).ok())
+}
+
 /// Gives schedules without a zone the host's; one that nobody knows is left out, which is UTC.
 pub fn settle(services: &mut [ServiceSpec], labels: &BTreeMap<String, String>) {
-    let Some(zone) = labels.get(LABEL).and_then(|name| TimeZone::get(name).ok()) else { return };
+    let Some(zone) = of(labels) else { return };
     for service in services {
         if let Check::Sensor(Sensor::Capture(Capture {
             plan: Plan::Schedule(Schedule { zone: unset @ None, .. }),

@@ -23,6 +23,27 @@ pub struct Plan {
     pub start: u64,
     pub end: u64,
     pub duration: Option<u64>,
+    pub again: Option<Again>,
+}
+
+/// Between two minutes of the day, on each day or on one of the week.
+#[derive(Clone, Debug)]
+pub struct Again {
+    pub weekday: Option<u64>,
+    pub from: u64,
+    pub to: u64,
+}
+
+impl Again {
+    /// `wall`: seconds since 1970, which began on a Thursday.
+    fn holds(&self, wall: u64) -> bool {
+        let (minute, today) = (wall / 60 % 1440, (wall / 86_400 + 3) % 7);
+        let on = |day: u64| self.weekday.is_none_or(|wanted| wanted == day % 7);
+        if self.from < self.to {
+            return on(today) && (self.from..self.to).contains(&minute);
+        }
+        on(today) && minute >= self.from || on(today + 6) && minute < self.to
+    }
 }
 
 /// What was told last.
@@ -66,6 +87,8 @@ pub struct Clerk {
     plans: BTreeMap<i64, Plan>,
     said: Vec<String>,
     now: u64,
+    /// What the calendar shows at zero.
+    epoch: u64,
 }
 
 impl Sheet {
@@ -145,13 +168,14 @@ impl Sheet {
 }
 
 impl Clerk {
-    pub fn new(host: Rules, services: BTreeMap<String, Rules>) -> Clerk {
+    pub fn new(epoch: u64, host: Rules, services: BTreeMap<String, Rules>) -> Clerk {
         Clerk {
             host: Sheet::new(host, true),
             services: services.into_iter().map(|(n, r)| (n, Sheet::new(r, false))).collect(),
             plans: BTreeMap::new(),
             said: Vec::new(),
             now: 0,
+            epoch,
         }
     }
 
@@ -306,7 +330,7 @@ impl Clerk {
 
     /// Downtimes and acknowledgements, of the host first: it covers its services.
     fn look_at_time(&mut self) {
-        let now = self.now;
+        let (now, epoch) = (self.now, self.epoch);
         for name in self.names() {
             let own: Vec<(i64, Plan)> = self
                 .plans
@@ -318,7 +342,10 @@ impl Clerk {
             let sheet = self.sheet(name.as_deref());
             let mut inside = covered;
             for (id, plan) in own {
-                let open = plan.start <= now && now < plan.end;
+                let open = match &plan.again {
+                    Some(again) => again.holds(epoch + now),
+                    None => plan.start <= now && now < plan.end,
+                };
                 match plan.duration {
                     None => inside |= open,
                     Some(duration) => {

@@ -1,14 +1,15 @@
 //! When a downtime has its effect on one object, by SEMANTICS 6.
 //!
 //! Calendar times: a stepped clock moves them, as whoever planned the work would. Fixed ones are
-//! open from their start up to their end; a flexible one begins with the first failure in between
-//! and lasts from there. Any number may overlap. Knows nothing of what is told.
+//! open from their start up to their end, repeated ones in each of their windows; a flexible one
+//! begins with the first failure in between and lasts from there. Any number may overlap. Knows
+//! nothing of what is told.
 
 use std::time::Duration;
 
 use crate::id::Id;
 use crate::time::Wall;
-use crate::wire::{Downtime, HostScope, HostSpec};
+use crate::wire::{Downtime, HostScope, HostSpec, Occasion, When};
 
 /// A downtime as one host sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +17,7 @@ pub struct Window {
     pub id: Id,
     /// `None`: the host itself and all its services.
     pub service: Option<String>,
-    start: Wall,
-    end: Wall,
-    duration: Option<Duration>,
+    when: When,
 }
 
 impl Window {
@@ -31,20 +30,41 @@ impl Window {
         meant.then(|| Window {
             id: downtime.id,
             service: downtime.scope.service.clone(),
-            start: downtime.start,
-            end: downtime.end,
-            duration: downtime.duration,
+            when: downtime.when.clone(),
         })
     }
 
-    fn is_open(&self, now: Wall) -> bool {
-        self.start <= now && now < self.end
+    /// Since when it is open.
+    fn open_from(&self, now: Wall) -> Option<Wall> {
+        match &self.when {
+            When::Once { start, end, .. } => Some(*start).filter(|start| *start <= now && now < *end),
+            When::Repeated(recurrence) => recurrence.at(now).map(|span| span.start),
+        }
+    }
+
+    fn duration(&self) -> Option<Duration> {
+        match self.when {
+            When::Once { duration, .. } => duration,
+            When::Repeated(_) => None,
+        }
+    }
+
+    /// When it opens or closes next.
+    fn next_edge(&self, now: Wall) -> Option<Wall> {
+        let (start, end) = match &self.when {
+            When::Once { start, end, .. } => (*start, *end),
+            When::Repeated(recurrence) => recurrence.next(now).map(|span| (span.start, span.end))?,
+        };
+        [start, end].into_iter().find(|at| *at > now)
     }
 }
 
-/// From when on a downtime can have no effect any more.
-pub fn over_at(downtime: &Downtime) -> Wall {
-    downtime.end + downtime.duration.unwrap_or_default()
+/// From when on a downtime can have no effect any more; `None`: it goes on.
+pub fn over_at(downtime: &Downtime) -> Option<Wall> {
+    match &downtime.when {
+        When::Once { end, duration, .. } => Some(*end + duration.unwrap_or_default()),
+        When::Repeated(recurrence) => recurrence.over_at(),
+    }
 }
 
 /// The flexible downtimes of one object that have begun, and until when.
@@ -52,30 +72,36 @@ pub fn over_at(downtime: &Downtime) -> Wall {
 pub struct Begun(pub Vec<(Id, Wall)>);
 
 impl Begun {
-    /// Whether any has its effect now. `failing`: the object is not well, which begins a flexible
+    /// The first that has its effect now. `failing`: the object is not well, which begins a flexible
     /// one, once.
     pub fn see<'a>(
         &mut self,
         own: impl Iterator<Item = &'a Window> + Clone,
         failing: bool,
         now: Wall,
-    ) -> bool {
+    ) -> Option<Occasion> {
         self.0.retain(|(id, _)| own.clone().any(|w| w.id == *id));
-        for window in own.clone().filter(|w| failing && w.is_open(now)) {
-            if let Some(duration) = window.duration.filter(|_| self.until(window.id).is_none()) {
+        for window in own.clone().filter(|_| failing) {
+            let duration = window.duration().filter(|_| self.until(window.id).is_none());
+            if let Some(duration) = duration.filter(|_| window.open_from(now).is_some()) {
                 self.0.push((window.id, now + duration));
             }
         }
-        own.clone().any(|w| match w.duration {
-            None => w.is_open(now),
-            Some(_) => self.until(w.id).is_some_and(|until| now < until),
-        })
+        own.clone().find_map(|window| self.occasion(window, now))
+    }
+
+    fn occasion(&self, window: &Window, now: Wall) -> Option<Occasion> {
+        let from = match window.duration() {
+            None => window.open_from(now)?,
+            Some(duration) => self.until(window.id).filter(|until| now < *until)? - duration,
+        };
+        Some(Occasion { downtime: window.id, from })
     }
 
     /// When the answer of `see` may be another one without a result.
     pub fn next<'a>(&self, own: impl Iterator<Item = &'a Window>, now: Wall) -> Option<Wall> {
-        let times = own.flat_map(|w| [Some(w.start), Some(w.end), self.until(w.id)]);
-        times.flatten().filter(|at| *at > now).min()
+        let times = own.flat_map(|w| [w.next_edge(now), self.until(w.id).filter(|at| *at > now)]);
+        times.flatten().min()
     }
 
     fn until(&self, id: Id) -> Option<Wall> {
@@ -85,6 +111,7 @@ impl Begun {
 
 #[cfg(test)]
 mod tests {
+    use super::super::recurrence::{Hours, Recurrence};
     use super::*;
 
     fn at(secs: i64) -> Wall {
@@ -93,13 +120,14 @@ mod tests {
 
     fn window(id: i64, start: i64, end: i64, duration: Option<u64>) -> Window {
         let duration = duration.map(Duration::from_secs);
-        Window { id: Id::from_i64(id), service: None, start: at(start), end: at(end), duration }
+        let when = When::Once { start: at(start), end: at(end), duration };
+        Window { id: Id::from_i64(id), service: None, when }
     }
 
     /// Looks at each second in which the object fails or not: `x` in effect.
     fn effects(windows: &[Window], failing: impl Fn(i64) -> bool, until: i64) -> String {
         let mut begun = Begun::default();
-        let mut see = |t| begun.see(windows.iter(), failing(t), at(t));
+        let mut see = |t| begun.see(windows.iter(), failing(t), at(t)).is_some();
         (0..until).map(|t| if see(t) { 'x' } else { '.' }).collect()
     }
 
@@ -130,11 +158,36 @@ mod tests {
     }
 
     #[test]
+    fn a_repeated_one_has_an_effect_in_each_of_its_windows() {
+        let recurrence = Recurrence {
+            every: "day".parse().unwrap(),
+            hours: Hours::new("00:01", "00:02").unwrap(),
+            zone: jiff::tz::TimeZone::UTC,
+            first: None,
+            last: None,
+        };
+        let daily = Window { when: When::Repeated(recurrence), ..window(1, 0, 0, None) };
+        let mut begun = Begun::default();
+        for day in 0..3 {
+            let mut see = |t| begun.see([&daily].into_iter(), false, at(day * 86_400 + t));
+            let from = at(day * 86_400 + 60);
+            assert_eq!((see(59), see(120)), (None, None));
+            assert_eq!(see(119), Some(Occasion { downtime: Id::from_i64(1), from }));
+            assert_eq!(begun.next([&daily].into_iter(), from), Some(at(day * 86_400 + 120)));
+            assert_eq!(
+                begun.next([&daily].into_iter(), at(day * 86_400 + 120)),
+                Some(at((day + 1) * 86_400 + 60))
+            );
+        }
+    }
+
+    #[test]
     fn what_was_cancelled_is_forgotten() {
         let mut begun = Begun::default();
         let flexible = [window(1, 0, 9, Some(5))];
-        assert!(begun.see(flexible.iter(), true, at(1)));
-        assert!(!begun.see([].iter(), true, at(2)));
+        let occasion = begun.see(flexible.iter(), true, at(1));
+        assert_eq!(occasion, Some(Occasion { downtime: Id::from_i64(1), from: at(1) }));
+        assert_eq!(begun.see([].iter(), true, at(2)), None);
         assert_eq!(begun, Begun::default());
     }
 

@@ -29,6 +29,7 @@ mod passive;
 mod population;
 pub mod profile;
 mod reach;
+pub mod recurrence;
 mod round;
 mod schedule;
 mod sentinel;
@@ -280,7 +281,7 @@ impl Monitor {
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
-        self.downtimes.retain(|_, d| downtime::over_at(d) > now.wall);
+        self.downtimes.retain(|_, d| downtime::over_at(d).is_none_or(|at| at > now.wall));
         self.downtimes.insert(downtime.id, downtime);
         self.set_windows(now);
     }

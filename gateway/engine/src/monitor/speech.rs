@@ -53,8 +53,8 @@ impl Subject<'_> {
                     self.output,
                 )]
             }
-            Said::Downtime { begins } => {
-                let kind = if begins { EventKind::DowntimeStarted } else { EventKind::DowntimeEnded };
+            Said::Downtime { begins, of } => {
+                let kind = if begins { EventKind::DowntimeStarted(of) } else { EventKind::DowntimeEnded(of) };
                 let cause = if begins { "nobody is told of it" } else { "what is wrong is told again" };
                 vec![self.event(kind, cause.to_owned(), self.output)]
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::id::Id;
 use crate::time::{Mono, Now};
-use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, VoiceState};
+use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, Occasion, VoiceState};
 
 use super::alert::{self, Notice, Told};
 use super::downtime::{Begun, Window};
@@ -50,6 +50,7 @@ pub enum Said<S> {
     },
     Downtime {
         begins: bool,
+        of: Occasion,
     },
     /// Somebody knows: who, and why.
     Acknowledged(S, String),
@@ -63,7 +64,7 @@ pub struct Voice<S> {
     flapping: bool,
     ack: Option<Box<Acknowledgement>>,
     begun: Begun,
-    own_downtime: bool,
+    own_downtime: Option<Occasion>,
     in_downtime: bool,
     remind_from: Option<Mono>,
     problem_since: Option<Mono>,
@@ -235,11 +236,12 @@ impl<S: Level> Voice<S> {
     fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         let failing = track.status.is_problem() && scene.current;
         let own = self.begun.see(scene.own(), failing, scene.now.wall);
-        self.in_downtime = own || scene.covered;
-        if own != self.own_downtime {
-            self.own_downtime = own;
-            said.push(Said::Downtime { begins: own });
-            let kind = match (own, scene.cancelled) {
+        self.in_downtime = own.is_some() || scene.covered;
+        let before = std::mem::replace(&mut self.own_downtime, own);
+        if let Some(of) = own.or(before).filter(|_| own.is_some() != before.is_some()) {
+            let begins = own.is_some();
+            said.push(Said::Downtime { begins, of });
+            let kind = match (begins, scene.cancelled) {
                 (true, _) => MessageKind::DowntimeStart,
                 (false, true) => MessageKind::DowntimeCancelled,
                 (false, false) => MessageKind::DowntimeEnd,

@@ -6,19 +6,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
-use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
 
+use crate::calendar::{
+    DAY_MINUTES, DAYS, clock, instants, minute, monday_zero, time_of, timestamp, wall, weekday,
+};
 use crate::time::Wall;
 
 /// More ranges than days and shifts of a week.
 const MAX_SPANS: usize = 32;
-const DAY_MINUTES: u16 = 24 * 60;
 /// A weekly range can fall into the one hour of a year that does not come: then it is the week
 /// after next at the latest.
 const HORIZON_DAYS: usize = 15;
-const NAMES: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 /// Ranges such as `mon-fri 08:00-18:00, sat 09:00-12:00`. A range whose end is not after its begin
 /// ends on the day after: `fri 22:00-06:00`.
@@ -58,32 +57,18 @@ fn span(text: &str) -> Option<Span> {
     let (days, times) = text.split_once(' ')?;
     let (first, last) = days.split_once('-').unwrap_or((days, days));
     let (from, to) = times.trim().split_once('-')?;
-    let span = Span { first: day(first)?, last: day(last)?, from: minute(from)?, to: minute(to)? };
+    let span = Span { first: weekday(first)?, last: weekday(last)?, from: minute(from)?, to: minute(to)? };
     (span.from < DAY_MINUTES && span.from != span.to).then_some(span)
-}
-
-fn day(name: &str) -> Option<u8> {
-    NAMES.iter().position(|n| *n == name).and_then(|n| u8::try_from(n).ok())
-}
-
-fn minute(text: &str) -> Option<u16> {
-    let (hours, minutes) = text.split_once(':')?;
-    let digits = |t: &str| (1..=2).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit());
-    let (hours, minutes) = (Some(hours).filter(|h| digits(h))?, Some(minutes).filter(|m| digits(m))?);
-    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let total = hours * 60 + minutes;
-    (minutes < 60 && total <= DAY_MINUTES).then_some(total)
 }
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, span) in self.0.iter().enumerate() {
             f.write_str(if n == 0 { "" } else { ", " })?;
-            f.write_str(NAMES[usize::from(span.first)])?;
+            f.write_str(DAYS[usize::from(span.first)])?;
             if span.first != span.last {
-                write!(f, "-{}", NAMES[usize::from(span.last)])?;
+                write!(f, "-{}", DAYS[usize::from(span.last)])?;
             }
-            let clock = |m: u16| format!("{:02}:{:02}", m / 60, m % 60);
             write!(f, " {}-{}", clock(span.from), clock(span.to))?;
         }
         Ok(())
@@ -145,30 +130,6 @@ impl Period {
         begins.extend(jumps.map(wall).take_while(|at| *at < horizon));
         begins
     }
-}
-
-fn time_of(minute: u16) -> jiff::civil::Time {
-    let part = |n: u16| i8::try_from(n).unwrap_or(0);
-    jiff::civil::time(part(minute / 60), part(minute % 60), 0, 0)
-}
-
-/// The first moments of a time on the clock: one, or two where the hour is repeated.
-pub(super) fn instants(local: DateTime, zone: &TimeZone) -> impl Iterator<Item = Wall> {
-    let times = zone.to_ambiguous_timestamp(local);
-    [times.earlier(), times.later()].into_iter().flatten().map(wall)
-}
-
-/// Years beyond the calendar's end are its end.
-pub(super) fn timestamp(at: Wall) -> Timestamp {
-    Timestamp::from_millisecond(at.as_millis()).unwrap_or(Timestamp::MAX)
-}
-
-fn wall(at: Timestamp) -> Wall {
-    Wall::from_millis(at.as_millisecond())
-}
-
-fn monday_zero(day: Weekday) -> u8 {
-    day.to_monday_zero_offset().unsigned_abs()
 }
 
 #[cfg(test)]

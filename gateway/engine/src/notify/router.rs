@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::calendar::timestamp;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 
 use super::cap::Caps;
 use super::groups::{Groups, shared_site};
-use super::period::timestamp;
 use super::rule::Class;
 use super::{
     Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, Severity, Told,

@@ -17,8 +17,8 @@ use super::ask::{Answer, Ask, AskId};
 use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
-    AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Outcome, Submission, Ticket,
-    VoiceState,
+    AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Occasion, Outcome, Submission,
+    Ticket, VoiceState,
 };
 use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Wall};
@@ -373,8 +373,8 @@ pub enum EventKind {
     },
     FlappingStarted,
     FlappingEnded,
-    DowntimeStarted,
-    DowntimeEnded,
+    DowntimeStarted(Occasion),
+    DowntimeEnded(Occasion),
     /// With the reason.
     AcknowledgementEnded(Id, AckEnd),
 }

@@ -11,6 +11,7 @@ use fleetgate_probes::plugin::PluginResult;
 use super::incident::IncidentId;
 use crate::id::{HostId, Id};
 use crate::monitor::flapping::Ring;
+use crate::monitor::recurrence::Recurrence;
 use crate::time::Wall;
 
 /// When an object speaks. Each host and each service has its own.
@@ -232,8 +233,8 @@ pub struct VoiceState {
     pub told_flapping: bool,
     /// In effect now, of its own or of its host.
     pub in_downtime: bool,
-    /// One that names the object itself is in effect.
-    pub own_downtime: bool,
+    /// One that names the object itself is in effect: this.
+    pub own_downtime: Option<Occasion>,
     /// Flexible downtimes that have begun, and until when each has its effect.
     pub begun: Vec<(Id, Wall)>,
     pub remind_from: Option<Wall>,
@@ -309,12 +310,27 @@ pub enum HostScope {
 pub struct Downtime {
     pub id: Id,
     pub scope: Scope,
-    /// From here on, by the calendar.
-    pub start: Wall,
-    /// Up to here, this moment not included.
-    pub end: Wall,
-    /// Flexible: the first failure between start and end begins an effect of this length.
-    pub duration: Option<Duration>,
+    pub when: When,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    Once {
+        /// From here on, by the calendar.
+        start: Wall,
+        /// Up to here, this moment not included.
+        end: Wall,
+        /// Flexible: the first failure between start and end begins an effect of this length.
+        duration: Option<Duration>,
+    },
+    Repeated(Recurrence),
+}
+
+/// One effect of a downtime: a repeated one has many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occasion {
+    pub downtime: Id,
+    pub from: Wall,
 }
 
 /// A question that the shell waits to see answered on disk.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Host, Labels, Service};
+use super::{Host, Labels, Managed, Service};
 
 /// How an object differs from the usual in what it tells; what is absent is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -88,12 +88,37 @@ pub struct NewDowntime {
     /// RFC 3339; now when absent.
     pub start: Option<String>,
     /// RFC 3339, not included.
-    pub end: String,
+    pub end: Option<String>,
     /// `false`: the first failure between start and end begins it, for `duration_s`. `true` when
     /// absent.
     pub fixed: Option<bool>,
     pub duration_s: Option<f64>,
+    /// In place of start and end: a window that comes again.
+    pub recurrence: Option<Recurrence>,
+    /// Of a program that keeps downtimes as a file says: what it is called there.
+    pub name: Option<String>,
     pub comment: String,
+}
+
+/// A window that comes again, by the clock on the wall of a time zone. Where clocks change: a begin in
+/// the hour that comes twice is the first of its two moments, an end in it the second; a begin in the
+/// hour that does not come is the moment of the jump, an end in it comes as long after the jump as it
+/// lies within that hour.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recurrence {
+    /// `day`, `sun`, `mon-fri`, `1st`, `last day`, `2nd tue`, `last fri`, or several with commas
+    /// between them. A month without that day is left out.
+    pub every: String,
+    /// A time of day such as `02:00`.
+    pub from: String,
+    /// Not included; on the day after where it is not later than `from`. `24:00` is the day's end.
+    pub to: String,
+    /// Such as `Europe/Vienna`; when absent the one that the host's label `timezone` names, else UTC.
+    pub time_zone: Option<String>,
+    /// The first and the last date on which a window begins.
+    pub first_date: Option<String>,
+    pub last_date: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -104,10 +129,18 @@ pub struct Downtime {
     pub host_name: Option<String>,
     pub labels: Option<Labels>,
     pub service: Option<String>,
+    /// Of one that comes again: of the window that is open or comes next.
     pub start: String,
     pub end: String,
     pub fixed: bool,
     pub duration_s: Option<f64>,
+    #[serde(default)]
+    pub recurrence: Option<Recurrence>,
+    /// In the file of its manager.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(flatten)]
+    pub managed: Managed,
     /// Who planned it, by the credential.
     pub author: String,
     pub comment: String,

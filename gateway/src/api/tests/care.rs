@@ -170,6 +170,65 @@ async fn a_downtime_is_in_effect_when_it_is_answered() {
 }
 
 #[tokio::test]
+async fn a_downtime_comes_again_and_its_events_say_which() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(0).await;
+    let always = json!({ "every": "day", "from": "00:00", "to": "24:00" });
+    let body = json!({ "labels": { "site": "north" }, "recurrence": always, "comment": "rework" });
+    let made = ward.post("/downtimes", body).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let expected = json!({ "every": "day", "from": "00:00", "to": "24:00", "time_zone": "UTC",
+        "first_date": null, "last_date": null });
+    assert_eq!((&made.json["recurrence"], &made.json["fixed"]), (&expected, &json!(true)));
+    assert_eq!(ward.backup().await["in_downtime"], true);
+    let events = ward.get("/events?since=0&host=nas&kind=downtime.started").await;
+    let said = &events["items"][0]["data"];
+    assert_eq!((&said["id"], &said["from"]), (&made.json["id"], &made.json["start"]));
+    assert_eq!(ward.delete(&format!("/downtimes/{}", made.json["id"].as_str().unwrap())).await, 204);
+    assert_eq!(ward.backup().await["in_downtime"], false);
+
+    let zoned = json!({ "labels": { "timezone": "Europe/Vienna" } });
+    assert_eq!(ward.api.operator().patch("/api/v1/hosts/nas", zoned).await.status, 200);
+    let next = json!({ "every": "2nd tuesday", "from": "23:00", "to": "1:00" });
+    let made = ward.post("/hosts/nas/downtimes", json!({ "recurrence": next })).await;
+    assert_eq!(made.json["recurrence"]["time_zone"], "Europe/Vienna", "{}", made.text);
+    assert_eq!(
+        (&made.json["recurrence"]["every"], &made.json["recurrence"]["to"]),
+        (&json!("2nd tue"), &json!("01:00"))
+    );
+    assert_eq!(ward.get("/downtimes").await["items"][0]["start"], made.json["start"]);
+}
+
+#[tokio::test]
+async fn a_recurrence_that_makes_no_sense_is_refused_by_its_field() {
+    let ward = Ward::new(json!({})).await;
+    let daily = |field: &str, value: &str| {
+        let mut daily = json!({ "every": "day", "from": "02:00", "to": "04:00", "time_zone": "UTC" });
+        daily[field] = json!(value);
+        daily
+    };
+    let table = [
+        (json!({ "recurrence": daily("every", "someday") }), "recurrence.every"),
+        (json!({ "recurrence": daily("from", "2 am") }), "recurrence.from"),
+        (json!({ "recurrence": daily("to", "02:00") }), "recurrence.to"),
+        (json!({ "recurrence": daily("time_zone", "Mars") }), "recurrence.time_zone"),
+        (json!({ "recurrence": daily("last_date", "2020-01-01") }), "recurrence"),
+        (json!({ "recurrence": daily("every", "day"), "end": "2099-01-01T00:00:00Z" }), "end"),
+        (json!({ "recurrence": daily("every", "day"), "duration_s": 60 }), "duration_s"),
+        (json!({}), "end"),
+    ];
+    for (body, field) in table {
+        let refused = ward.post("/hosts/nas/downtimes", body).await;
+        assert_eq!(
+            (refused.status, &refused.json["errors"][0]["field"]),
+            (422, &json!(field)),
+            "{}",
+            refused.text
+        );
+    }
+}
+
+#[tokio::test]
 async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
     let ward =
         Ward::new(json!({ "freshness_s": 90, "volatile": true, "notify": { "states": ["critical"] } })).await;

@@ -3,7 +3,7 @@ use fleetgate_probes::sample::Status;
 use super::*;
 use crate::id::Id;
 use crate::time::Wall;
-use crate::wire::{Downtime, Flapping, HostScope, Kinds, Notify, Scope, States};
+use crate::wire::{Downtime, Flapping, HostScope, Kinds, Notify, Scope, States, When};
 
 type State = Option<Status>;
 
@@ -114,7 +114,7 @@ impl Stage {
         let scope = Scope { hosts: HostScope::One(host.id), service: Some("disk".into()) };
         let (start, end) = (at(from).wall, at(to).wall);
         let duration = flexible.map(Duration::from_secs);
-        let plan = Downtime { id: Id::from_i64(id), scope, start, end, duration };
+        let plan = Downtime { id: Id::from_i64(id), scope, when: When::Once { start, end, duration } };
         self.windows.extend(Window::of(&plan, &host));
         self.act(Voice::review);
         self
@@ -130,7 +130,7 @@ fn words(said: &Said<State>) -> String {
         Said::Told(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
         Said::Held(n, reason) => format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name()),
         Said::Flapping { begins, .. } => format!("flapping {begins}"),
-        Said::Downtime { begins } => format!("downtime {begins}"),
+        Said::Downtime { begins, .. } => format!("downtime {begins}"),
         Said::Acknowledged(state, _) => format!("acknowledged {0}>{0}", state.name()),
         Said::AckEnded(_, end) => format!("ack {}", end.name()),
     }

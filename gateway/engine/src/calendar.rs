@@ -1,0 +1,59 @@
+//! What both time periods and repeated downtimes ask of a calendar: names of days, times of day, and
+//! the moments at which a clock on the wall shows them.
+//!
+//! Zone and time are handed in. Knows nothing of what they are for.
+
+use jiff::Timestamp;
+use jiff::civil::{DateTime, Time, Weekday, time};
+use jiff::tz::TimeZone;
+
+use crate::time::Wall;
+
+pub const DAY_MINUTES: u16 = 24 * 60;
+/// The short names of weekdays; 0 is Monday.
+pub const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
+/// A weekday by its short name.
+pub fn weekday(name: &str) -> Option<u8> {
+    DAYS.iter().position(|n| *n == name).and_then(|n| u8::try_from(n).ok())
+}
+
+pub fn monday_zero(day: Weekday) -> u8 {
+    day.to_monday_zero_offset().unsigned_abs()
+}
+
+/// The minute of the day of a time such as `8:00`; `24:00` is the day's end.
+pub fn minute(text: &str) -> Option<u16> {
+    let (hours, minutes) = text.split_once(':')?;
+    let digits = |t: &str| (1..=2).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit());
+    let (hours, minutes) = (Some(hours).filter(|h| digits(h))?, Some(minutes).filter(|m| digits(m))?);
+    let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let total = hours * 60 + minutes;
+    (minutes < 60 && total <= DAY_MINUTES).then_some(total)
+}
+
+/// The text of a minute of the day.
+pub fn clock(minute: u16) -> String {
+    format!("{:02}:{:02}", minute / 60, minute % 60)
+}
+
+/// The time of day of a minute before the day's end.
+pub fn time_of(minute: u16) -> Time {
+    let part = |n: u16| i8::try_from(n).unwrap_or(0);
+    time(part(minute / 60), part(minute % 60), 0, 0)
+}
+
+/// The first moments of a time on the clock: one, or two where the hour is repeated.
+pub fn instants(local: DateTime, zone: &TimeZone) -> impl Iterator<Item = Wall> {
+    let times = zone.to_ambiguous_timestamp(local);
+    [times.earlier(), times.later()].into_iter().flatten().map(wall)
+}
+
+/// Years beyond the calendar's end are its end.
+pub fn timestamp(at: Wall) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millis()).unwrap_or(Timestamp::MAX)
+}
+
+pub fn wall(at: Timestamp) -> Wall {
+    Wall::from_millis(at.as_millisecond())
+}
