@@ -8,7 +8,11 @@ mod world;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus, Question, RoutePolicy, StateType};
+use fleetgate_engine::wire::{
+    Check, EventKind, HostSpec, HostStatus, MonitorInput, Question, RoutePolicy, StateType, Submission,
+    Ticket,
+};
+use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
 use stories::*;
@@ -120,6 +124,50 @@ fn a_host_that_is_down_is_dialled_once_in_five_minutes() {
     world.run(HOUR);
     assert_eq!((count(&world, "evidence"), count(&world, "handshake")), (60, 12));
     assert_eq!(world.asked.len(), 72, "and nothing else is sent");
+}
+
+#[test]
+fn a_host_that_only_sends_its_results_is_down_when_it_is_silent_for_too_long() {
+    let mut world = World::new(1);
+    let told_of = HostSpec { peer: None, own_tunnel: false, address: None, ..device(1) };
+    let id = world.add(HostSpec { freshness: Some(HOUR), ..told_of }, Truth::off());
+    let sends = |world: &mut World| {
+        let (result, at) = (PluginResult::ok("here"), world.now.wall);
+        world.input(MonitorInput::Submit(Box::new(Submission {
+            host: id,
+            service: None,
+            result,
+            at,
+            ticket: Ticket(1),
+        })));
+    };
+    sends(&mut world);
+    world.run(50 * MINUTE);
+    // A restart is no silence of the host.
+    world.restart(20 * MINUTE);
+    world.run(55 * MINUTE);
+    let state = world.host(id).expect("a state");
+    assert_eq!((state.hard, state.stale, state.source.as_str()), (HostStatus::Up, false, "passive"));
+    let last = state.last_check;
+    world.run(6 * MINUTE);
+    let state = world.host(id).expect("a state");
+    assert_eq!((state.hard, state.stale, state.attempt), (HostStatus::Down, false, 3));
+    assert_eq!((state.output.as_str(), state.source.as_str()), ("no result for 60 min", "silence"));
+    assert_eq!(state.last_check, last, "when it was heard last is known");
+    world.run(3 * HOUR);
+    sends(&mut world);
+    assert_eq!(status(&world, id), HostStatus::Up);
+    assert_eq!(told(&world), ["cam-1 up down", "cam-1 down up"]);
+    assert!(world.asked.is_empty(), "there is no way to ask");
+}
+
+#[test]
+fn a_host_that_can_be_asked_is_judged_by_its_check_alone() {
+    let (mut world, id) = settled(HostSpec { freshness: Some(MINUTE), ..device(1) });
+    world.run(HOUR);
+    world.suspend(HOUR);
+    world.run(HOUR);
+    assert_eq!((status(&world, id), told(&world)), (HostStatus::Up, Vec::<String>::new()));
 }
 
 #[test]

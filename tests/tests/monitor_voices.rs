@@ -94,6 +94,7 @@ fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
         ssh: SshSpec { port: 22, user: None, pin: None },
         route: RoutePolicy::Tunnel,
         max_silence: None,
+        freshness: (host.freshness > 0).then(|| Duration::from_secs(host.freshness)),
         timing: timing(host),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),
@@ -198,7 +199,7 @@ struct Sim {
 impl Sim {
     fn new(seed: u64) -> Sim {
         let mut dice = Dice(seed);
-        let host = Rules { freshness: 0, ..rules(&mut dice) };
+        let host = rules(&mut dice);
         let services: Vec<Rules> = (0..SERVICES).map(|_| rules(&mut dice)).collect();
         let spec = spec(&host, &services);
         let clerk =

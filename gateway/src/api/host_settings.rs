@@ -31,6 +31,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
 use super::{profiles, render};
+use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
@@ -108,6 +109,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         max_check_attempts: timing.attempts,
         timeout_s: seconds(timing.timeout),
         max_silence_s: seconds(timing.max_silence),
+        freshness_s: seconds(timing.freshness),
         parents,
         alerting,
         notes: settings.notes.clone(),
@@ -188,6 +190,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
         attempts: Some(new.max_check_attempts),
         timeout: Some(new.timeout_s),
         max_silence: Some(new.max_silence_s),
+        freshness: Some(new.freshness_s),
     };
     wanted.apply(&mut timing, &mut fields);
     fields.take("timeout_s", ends_in_time(app, &timing));
@@ -220,6 +223,7 @@ struct WantedTiming {
     attempts: Option<Option<u32>>,
     timeout: Option<Option<f64>>,
     max_silence: Option<Option<f64>>,
+    freshness: Option<Option<f64>>,
 }
 
 impl WantedTiming {
@@ -232,6 +236,7 @@ impl WantedTiming {
         set.to(&mut timing.retry, "retry_s", time(self.retry, LONGEST_S));
         set.to(&mut timing.timeout, "timeout_s", time(self.timeout, LONGEST_S));
         set.to(&mut timing.max_silence, "max_silence_s", time(self.max_silence, LONGEST_SILENCE_S));
+        set.to(&mut timing.freshness, "freshness_s", time(self.freshness, LONGEST_FRESHNESS_S));
         let number = self.attempts.map(|n| n.map(attempts).transpose());
         set.to(&mut timing.attempts, "max_check_attempts", number);
     }
@@ -308,11 +313,13 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
         attempts: change.max_check_attempts,
         timeout: change.timeout_s,
         max_silence: change.max_silence_s,
+        freshness: change.freshness_s,
     };
     wanted.apply(&mut settings.timing, &mut fields);
     fields.take("timeout_s", ends_in_time(app, &settings.timing));
     let alerting = alerting_change(&settings.alerting, &change);
-    if let Some(alerting) = fields.take("", alerting.map_err(|e| e.to_string())) {
+    let field = alerting.as_ref().err().map(|e| e.field.clone()).unwrap_or_default();
+    if let Some(alerting) = fields.take(&field, alerting.map_err(|e| e.detail)) {
         settings.alerting = alerting;
     }
     let mut set = devices::Setter(&mut fields);

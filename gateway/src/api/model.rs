@@ -132,7 +132,8 @@ pub struct HostState {
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
-    /// What proved it: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`.
+    /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`; `passive`: somebody sent it;
+    /// `silence`: for too long nobody did; `none`: all was asked and failed.
     pub source: String,
     pub text: String,
 }

@@ -19,7 +19,7 @@ use super::alerting;
 const SHORTEST_S: f64 = 0.1;
 const LONGEST_S: f64 = 7.0 * 86_400.0;
 /// A yearly job.
-const LONGEST_FRESHNESS_S: f64 = 400.0 * 86_400.0;
+pub const LONGEST_FRESHNESS_S: f64 = 400.0 * 86_400.0;
 const MAX_ATTEMPTS: u64 = 100;
 /// Echo requests of one check; more is a load test.
 const MAX_ECHOES: u64 = 20;

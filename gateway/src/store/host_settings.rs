@@ -46,6 +46,7 @@ pub struct Timing {
     pub attempts: Option<u32>,
     pub timeout: Option<Duration>,
     pub max_silence: Option<Duration>,
+    pub freshness: Option<Duration>,
 }
 
 /// A host's settings as they are stored.
@@ -131,6 +132,7 @@ fn timing(row: &SqliteRow) -> sqlx::Result<Timing> {
         attempts: row.try_get("attempts")?,
         timeout: time("timeout_ms")?,
         max_silence: time("max_silence_ms")?,
+        freshness: time("freshness_ms")?,
     })
 }
 
@@ -214,7 +216,8 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
         "update hosts set name = $2, labels = $3, profile = $4, route = $5, address = $6,
                 direct_address = $7, ssh_port = $8, ssh_user = $9, ssh_pin = $10, ssh_pin_source = $11,
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
-                max_silence_ms = $16, notes = $17, parents = $18, alerting = $19
+                max_silence_ms = $16, notes = $17, parents = $18, alerting = $19,
+                freshness_ms = $20
          where id = $1",
     )
     .bind(host.as_i64())
@@ -236,6 +239,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .bind(&settings.notes)
     .bind(Json(settings.parents.iter().map(|id| id.as_i64()).collect::<Vec<_>>()))
     .bind(Value::Object(alerting::to_json(&settings.alerting)).to_string())
+    .bind(ms(timing.freshness))
     .execute(tx)
     .await
     .map_err(|e| devices::name_taken(e, &settings.name))?;

@@ -337,6 +337,7 @@ pub(super) struct HostBase {
     ssh: SshSpec,
     timing: TimingRow,
     max_silence: Option<Duration>,
+    freshness: Option<Duration>,
     labels: BTreeMap<String, String>,
     parents: Vec<i64>,
     alerting: String,
@@ -369,7 +370,7 @@ macro_rules! host_base {
         concat!(
             "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
-                    h.max_silence_ms, p.id, h.labels, h.parents, h.alerting
+                    h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -411,6 +412,7 @@ impl FromRow<'_, SqliteRow> for HostBase {
             labels: row.try_get::<Json<_>, _>(16)?.0,
             parents: row.try_get::<Json<_>, _>(17)?.0,
             alerting: row.try_get(18)?,
+            freshness: time(19)?,
         })
     }
 }
@@ -480,6 +482,7 @@ impl HostRows {
             ssh: host.ssh,
             route,
             max_silence: host.max_silence,
+            freshness: host.freshness,
             timing,
             services,
         })

@@ -104,6 +104,7 @@ impl World {
             ssh: SshSpec { port: 22, user: None, pin: None },
             route: RoutePolicy::Auto,
             max_silence: self.fleet.sleeps(n),
+            freshness: None,
             timing: Timing { interval: INTERVAL, retry: RETRY, attempts: ATTEMPTS, ..Timing::DEFAULT },
             alerting: Alerting::default(),
             services: Vec::new(),

@@ -181,6 +181,7 @@ impl Clerk {
 
     pub fn start(&mut self, t: u64) {
         self.now = t;
+        self.host.heard = t;
         self.services.values_mut().for_each(|s| s.heard = t);
     }
 
@@ -193,6 +194,7 @@ impl Clerk {
 
     pub fn restart(&mut self, t: u64) {
         self.now = t;
+        self.host.heard = t;
         self.services.values_mut().for_each(|s| s.heard = t);
         self.look();
     }
@@ -314,9 +316,15 @@ impl Clerk {
         }
     }
 
+    /// Of a host it means that it is down, and it speaks for its services.
     fn look_at_silence(&mut self) {
         if self.host.hard_is_bad() {
             return;
+        }
+        if self.host.rules.freshness > 0 && self.now >= self.host.heard + self.host.rules.freshness {
+            self.host.silent = true;
+            self.result(None, 2, true);
+            return self.services.values_mut().for_each(|s| s.old = s.shown().is_some());
         }
         for name in self.services.keys().cloned().collect::<Vec<_>>() {
             let sheet = &self.services[&name];

@@ -16,6 +16,7 @@ use crate::wire::{
 use super::downtime::Window;
 use super::liveness::Liveness;
 use super::parents::Reach;
+use super::passive;
 use super::reach::Paths;
 use super::service::{Run, Service, ahead};
 use super::session::Session;
@@ -65,6 +66,8 @@ pub struct Host {
     pub(super) failed_at: Option<Mono>,
     /// From when on silence counts: what was before was not watched.
     pub(super) watched_from: Mono,
+    /// From when on the silence of whoever sends its results counts.
+    pub(super) heard_at: Mono,
     pub(super) dialled: Option<Mono>,
     pub(super) dial_failed: Option<Mono>,
 
@@ -122,6 +125,7 @@ impl Host {
             good_at: None,
             failed_at: None,
             watched_from: now.mono,
+            heard_at: now.mono,
             dialled: None,
             dial_failed: None,
             services: services.into_iter().map(|s| Service::new(s, now)).collect(),
@@ -165,7 +169,8 @@ impl Host {
     /// Whether only its tunnel can have yielded what is remembered.
     fn must_have_come(&self) -> bool {
         let through = |s: &Service| self.paths.needs_tunnel(&s.spec.check) && s.track.status.is_some();
-        self.track.status != HostStatus::Pending && self.paths.direct.is_none()
+        let sent = passive::is_of_others(&self.source);
+        self.track.status != HostStatus::Pending && self.paths.direct.is_none() && !sent
             || self.services.iter().any(through)
     }
 

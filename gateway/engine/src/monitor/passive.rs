@@ -2,8 +2,12 @@
 //!
 //! They go through the same machine as any other. Each carries its own time: one that is older than
 //! what is known is ignored. Silence longer than a service allows is UNKNOWN at once, except where
-//! nothing could be expected: while its host is down, out of reach or asleep, and for one threshold
-//! after that, a restart or a suspend.
+//! nothing could be expected: while its host is down, out of reach or asleep or we may be cut off, and
+//! for one threshold after that, a restart or a suspend.
+//!
+//! A host has no UNKNOWN: a result of that kind means that it is down (SEMANTICS 1), and so does the
+//! same finding by silence. Only where nobody can ask: otherwise a check decides, and what it cannot
+//! tell is not current.
 
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -20,6 +24,8 @@ use super::turn::Turn;
 pub const SENT: &str = "passive";
 /// The route of a finding that nothing came.
 pub const SILENCE: &str = "none";
+/// The source of the same finding about a host; there `none` says that all was asked and failed.
+pub const SILENT: &str = "silence";
 
 impl Host {
     pub fn submit(&mut self, sent: Submission, turn: &mut Turn<'_>) -> Outcome {
@@ -59,18 +65,32 @@ impl Host {
         Outcome::Done
     }
 
-    /// When the next service has been silent for too long.
+    /// When it, or one of its services, will have been silent for too long.
     pub(super) fn next_silence(&self) -> Option<Mono> {
         if !self.expects_results() {
             return None;
         }
-        self.services.iter().filter_map(super::service::Service::silent_at).min()
+        let services = self.services.iter().filter_map(super::service::Service::silent_at);
+        services.chain(self.silent_at()).min()
     }
 
+    /// When nothing will have been heard of the host itself for too long; `None` where it is asked.
+    fn silent_at(&self) -> Option<Mono> {
+        let threshold = self.spec.freshness.filter(|_| !self.can_be_asked())?;
+        Some(self.heard_at + threshold)
+    }
+
+    /// Its own comes first: a host that is down speaks for its services.
     pub(super) fn find_silence(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
         if self.next_silence().is_none_or(|at| at > now) {
             return;
+        }
+        if turn.is_cut_off() {
+            return self.excuse_silence(now);
+        }
+        if self.silent_at().is_some_and(|at| at <= now) {
+            return self.found_silent(no_result(self.spec.freshness.unwrap_or_default()), turn);
         }
         for i in 0..self.services.len() {
             if self.services[i].silent_at().is_some_and(|at| at <= now) {
@@ -91,14 +111,25 @@ impl Host {
 
     /// There is no way to ask it, and somebody else sends its results.
     pub(super) fn is_only_told_of(&self) -> bool {
-        let asked = self.paths.peer.is_some() || self.paths.inner.is_some() || self.paths.direct.is_some();
-        !asked && self.source == SENT
+        !self.can_be_asked() && is_of_others(&self.source)
+    }
+
+    /// On a way that has been there.
+    fn can_be_asked(&self) -> bool {
+        let tunnel = self.paths.peer.is_some() || self.paths.inner.is_some();
+        self.paths.direct.is_some() || tunnel && self.came
     }
 
     /// Silence so far could not be helped.
     pub(super) fn excuse_silence(&mut self, from: Mono) {
         self.services.iter_mut().for_each(|service| service.excuse(from));
+        self.heard_at = self.heard_at.max(from);
     }
+}
+
+/// Whether what is known of a host is what others sent, or did not send.
+pub fn is_of_others(source: &str) -> bool {
+    source == SENT || source == SILENT
 }
 
 /// A stored time in the future is of a clock that was wrong: it does not count.
@@ -108,7 +139,11 @@ fn is_older(newest: Option<Wall>, at: Wall, now: Now) -> bool {
 
 /// What is said of a service that nothing was heard of.
 pub fn silence(threshold: std::time::Duration) -> PluginResult {
-    PluginResult::unknown(format!("no result for {}", age(threshold)))
+    PluginResult::unknown(no_result(threshold))
+}
+
+fn no_result(threshold: std::time::Duration) -> String {
+    format!("no result for {}", age(threshold))
 }
 
 /// Whether silence of this service means something: one that is asked and waits for what it depends

@@ -21,6 +21,7 @@ pub fn host(raw: i64) -> HostSpec {
         ssh: SshSpec { port: 22, user: None, pin: None },
         route: RoutePolicy::Auto,
         max_silence: None,
+        freshness: None,
         timing: Timing::DEFAULT,
         alerting: Alerting::default(),
         services: Vec::new(),

@@ -134,10 +134,15 @@ impl Turn<'_> {
         (self.spread * f64::from(u32::MAX)) as u32
     }
 
+    /// Whether nobody may be heard at all.
+    pub fn is_cut_off(&self) -> bool {
+        self.desk.cut_off
+    }
+
     /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see
     /// again.
     pub fn in_grace(&self, interval: Duration) -> bool {
-        self.desk.cut_off || self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
+        self.is_cut_off() || self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
 }
 

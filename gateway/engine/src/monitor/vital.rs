@@ -11,6 +11,7 @@ use crate::wire::{Answer, Check, EventKind, HostStatus, Record, Sample};
 
 use super::host::Host;
 use super::liveness::{Liveness, Next, Rules, Verdict};
+use super::passive::SILENT;
 use super::speech::host_scene;
 use super::status::{Change, Level};
 use super::turn::{Asker, Turn, cause};
@@ -102,13 +103,13 @@ impl Host {
         }
         match verdict {
             Verdict::Alive { source, text, rtt, proof } => self.proved_alive(source, text, rtt, proof, turn),
+            Verdict::Dead { .. } | Verdict::Unclear if self.is_only_told_of() => {
+                self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+            }
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => self.found_dead("none", text, turn),
-            Verdict::Unclear if self.is_only_told_of() => {
-                self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
-            }
             Verdict::Unclear => self.inconclusive(turn),
         }
         self.settle_held(turn);
@@ -180,12 +181,33 @@ impl Host {
         }
     }
 
+    /// Whoever sends its results has been silent for too long: at once, without attempts.
+    pub(super) fn found_silent(&mut self, text: String, turn: &mut Turn<'_>) {
+        let before = self.track.status;
+        let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
+        self.failed_at = Some(turn.now.mono);
+        self.source = SILENT.to_owned();
+        self.tell(before, change, (text, None), turn);
+        self.suspend_all(turn);
+    }
+
     /// One result, counted and recorded.
     fn take(&mut self, status: HostStatus, text: String, rtt: Option<Duration>, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let change = self.track.apply(status, self.spec.timing.attempts);
+        (self.last_check, self.heard_at) = (Some(turn.now.wall), turn.now.mono);
+        self.tell(before, change, (text, rtt), turn);
+    }
+
+    fn tell(
+        &mut self,
+        before: HostStatus,
+        change: Option<Change<HostStatus>>,
+        (text, rtt): (String, Option<Duration>),
+        turn: &mut Turn<'_>,
+    ) {
         self.since = if before == self.track.status { self.since } else { turn.now.wall };
-        (self.output, self.stale, self.last_check) = (text, false, Some(turn.now.wall));
+        (self.output, self.stale) = (text, false);
         self.note_failing(turn);
         self.place(turn);
         let next = turn.next(self.spec.id, &self.pace());

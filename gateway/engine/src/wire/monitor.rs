@@ -45,6 +45,8 @@ pub struct HostSpec {
     pub route: RoutePolicy,
     /// Expected to be silent for this long at a time (`asleep` within it).
     pub max_silence: Option<Duration>,
+    /// Silence of this length is a finding, where nobody can ask and somebody sends its results.
+    pub freshness: Option<Duration>,
     pub timing: Timing,
     pub alerting: Alerting,
     pub services: Vec<ServiceSpec>,
@@ -287,7 +289,8 @@ pub struct HostState {
     pub last_check: Option<Wall>,
     pub next_check: Option<Wall>,
     /// What decided: `evidence`, `echo`, `tcp`, `handshake`, `direct`; `none` when all failed,
-    /// empty before the first result.
+    /// `passive` when it was sent, `silence` when too long nothing was; empty before the first
+    /// result.
     pub source: String,
     pub direct: DirectAnswer,
     pub output: String,

@@ -32,6 +32,9 @@ pub struct HostSettings {
     pub timeout_s: Option<f64>,
     /// Silence of this length is expected: asleep, not down.
     pub max_silence_s: Option<f64>,
+    /// Of a host that nobody can ask and somebody sends the results of: silence of this length means
+    /// that it is down.
+    pub freshness_s: Option<f64>,
     /// Names of hosts before this one, beside the device it stands behind: while none of them is
     /// there, it is unreachable.
     pub parents: Vec<String>,
@@ -65,6 +68,7 @@ pub struct NewHost {
     pub max_check_attempts: Option<u32>,
     pub timeout_s: Option<f64>,
     pub max_silence_s: Option<f64>,
+    pub freshness_s: Option<f64>,
     #[serde(default)]
     pub notes: String,
 }
@@ -97,6 +101,9 @@ pub struct HostChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub max_silence_s: Option<Option<f64>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub freshness_s: Option<Option<f64>>,
     /// Ids or names.
     pub parents: Option<Vec<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
