@@ -23,7 +23,7 @@ function service(host, name, check, state, text, metrics = []) {
   return {
     host: host.id, host_name: host.name, name, check, state, last_result: state, state_type: 'hard', attempt: state === 'ok' ? 1 : 3,
     max_attempts: 3, stale: false, since: ago(400 + random() * 90_000), last_check: ago(random() * 5), next_check: ago(-5), route: host.tunnel ? 'tunnel' : 'direct',
-    text, long_text: '', metrics, parse_warnings: [], check_interval_s: 5, retry_interval_s: 1,
+    text, long_text: '', metrics, parse_warnings: [], check_interval_s: 5, retry_interval_s: 1, acknowledged: false, in_downtime: false, flapping: false,
   };
 }
 const metric = (label, value, uom, warn = null, crit = null, min = null, max = null) => ({ label, value, uom, warn, crit, min, max });
@@ -37,7 +37,7 @@ function makeHost(i) {
     profile: 'timelapse-camera', route: direct ? 'direct' : 'auto', address: direct ? null : `172.24.${i >> 8}.${(i & 255) + 2}`, via: null,
     direct_address: direct ? `192.0.2.${i}:22` : null, created_at: ago(8e6 - i),
     state: {
-      state: 'up', last_result: 'up', state_type: 'hard', attempt: 1, max_attempts: 3, reachable: true, stale: false, asleep: false,
+      state: 'up', last_result: 'up', state_type: 'hard', attempt: 1, max_attempts: 3, reachable: true, stale: false, asleep: false, acknowledged: false, in_downtime: false, flapping: false,
       since: ago(90_000 * random() + 300), last_check: ago(random() * 5), next_check: ago(-5), source: direct ? 'ssh' : 'evidence',
       text: direct ? 'SSH answers' : 'an authenticated packet came in time',
     },
@@ -108,8 +108,8 @@ function overview() {
 function problems() {
   const found = [];
   for (const host of hosts) {
-    if (host.state.state === 'down') found.push({ host: host.id, host_name: host.name, service: null, state: hostKey(host), state_type: 'hard', since: host.state.since, last_check: host.state.last_check, text: host.state.text });
-    for (const s of services.get(host.id)) if (s.state !== 'ok' && !s.stale) found.push({ host: host.id, host_name: host.name, service: s.name, state: s.state, state_type: s.state_type, since: s.since, last_check: s.last_check, text: s.text });
+    if (host.state.state === 'down') found.push({ host: host.id, host_name: host.name, service: null, state: hostKey(host), state_type: 'hard', since: host.state.since, last_check: host.state.last_check, text: host.state.text, acknowledged: host.state.acknowledged, in_downtime: host.state.in_downtime });
+    for (const s of services.get(host.id)) if (s.state !== 'ok' && !s.stale) found.push({ host: host.id, host_name: host.name, service: s.name, state: s.state, state_type: s.state_type, since: s.since, last_check: s.last_check, text: s.text, acknowledged: s.acknowledged, in_downtime: s.in_downtime });
   }
   const rank = { down: 0, unreachable: 1, critical: 2, warning: 3, unknown: 4 };
   return found.sort((a, b) => rank[a.state] - rank[b.state]);
@@ -117,6 +117,10 @@ function problems() {
 
 turn('cam-13', false);
 hosts[12].labels.rental = 'being-reconfigured';
+Object.assign(hosts[12].state, { acknowledged: true, in_downtime: true });
+Object.assign(hosts[2].state, { flapping: true });
+Object.assign(hosts[3].state, { in_downtime: true });
+for (const s of services.get(hosts[13].id).slice(1)) Object.assign(s, { acknowledged: true, in_downtime: true, acknowledgement: { author: 'user:ann', sticky: true, comment: 'a fan is on its way' } });
 if (COUNT > 25) hosts.filter((_, i) => i % 997 === 5).forEach((host) => turn(host.name, false));
 
 setInterval(() => {

@@ -45,6 +45,8 @@ const PROOFS: Record<string, string> = {
   ssh: 'SSH',
   handshake: 'a handshake',
   direct: 'its direct address',
+  passive: 'a result that was sent',
+  silence: 'its silence',
 };
 
 /** What a host's last check went by. */

@@ -1,0 +1,40 @@
+/** What stands beside a state: whether it is known, planned, restless or old. Pure. */
+
+export const MARKS = ['acknowledged', 'downtime', 'flapping', 'stale', 'asleep'] as const;
+export type MarkKind = (typeof MARKS)[number];
+
+const WORDS: Record<MarkKind, string> = {
+  acknowledged: 'Acknowledged',
+  downtime: 'In downtime',
+  flapping: 'Flapping',
+  stale: 'Not current',
+  asleep: 'Asleep',
+};
+
+export function isMark(kind: string): kind is MarkKind {
+  return kind in WORDS;
+}
+
+export function wordOf(mark: MarkKind): string {
+  return WORDS[mark];
+}
+
+interface Marked {
+  acknowledged?: boolean;
+  in_downtime?: boolean;
+  flapping?: boolean;
+  stale?: boolean;
+  asleep?: boolean;
+}
+
+/** In the order in which they matter to whoever has to act. */
+export function marksOf(of: Marked): MarkKind[] {
+  const holds: Record<MarkKind, boolean | undefined> = {
+    acknowledged: of.acknowledged,
+    downtime: of.in_downtime,
+    flapping: of.flapping,
+    stale: of.stale,
+    asleep: of.asleep,
+  };
+  return MARKS.filter((mark) => holds[mark]);
+}
