@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use fleetgate_engine::notify::Period;
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use toml::Spanned;
 
+use super::downtime::Downtime;
 use super::plan::{Kind, Wanted};
 use crate::names::{self, Labels, Name};
-use crate::store::definition;
+use crate::store::{alerting, definition};
 
 /// Something in the file that is not understood, or cannot be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,8 +39,10 @@ struct Fleet {
     profile_rules: Option<Vec<Spanned<Rule>>>,
     contacts: Table<Contact>,
     notification_rules: Table<NotificationRule>,
+    sites: Table<Site>,
     devices: Table<Device>,
     hosts: Table<Host>,
+    downtimes: Table<Downtime>,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,46 +82,84 @@ struct NotificationRule {
     delay_s: Option<f64>,
 }
 
-/// Also what a host behind a device can have; what is absent stays as it is.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Device {
-    labels: Option<Spanned<BTreeMap<String, String>>>,
-    profile: Option<String>,
-    route: Option<String>,
-    direct_address: Option<String>,
-    ssh: Option<Ssh>,
-    networks: Option<Vec<Spanned<String>>>,
-    notes: Option<String>,
-    /// For a device that is made.
-    public_key: Option<String>,
-    tunnel: Option<bool>,
-    interval_s: Option<f64>,
-    retry_s: Option<f64>,
-    max_check_attempts: Option<u32>,
-    timeout_s: Option<f64>,
-    max_silence_s: Option<f64>,
-    parents: Option<Vec<String>>,
-    services: Table<Service>,
+/// A table of what is watched: its own fields, and those that every host can have. (With serde's
+/// `flatten` unknown fields would pass, and nothing would know its line.) What is absent stays as it is.
+macro_rules! watched {
+    ($(#[$of:meta])* $name:ident { $($(#[$of_field:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$of])*
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $name {
+            $($(#[$of_field])* $field: $type,)*
+            site: Option<Spanned<String>>,
+            labels: Option<Spanned<BTreeMap<String, String>>>,
+            profile: Option<String>,
+            ssh: Option<Ssh>,
+            notes: Option<String>,
+            interval_s: Option<f64>,
+            retry_s: Option<f64>,
+            max_check_attempts: Option<u32>,
+            timeout_s: Option<f64>,
+            max_silence_s: Option<f64>,
+            freshness_s: Option<f64>,
+            parents: Option<Vec<String>>,
+            volatile: Option<bool>,
+            flapping: Option<Spanned<toml::Value>>,
+            notify: Option<Spanned<toml::Value>>,
+            #[serde(default)]
+            services: Table<Service>,
+        }
+
+        impl $name {
+            /// What every host can have, as the API takes it; but labels and parents, which the site
+            /// has a word in.
+            fn common(&mut self, source: &Source<'_>) -> Result<Value, BadFile> {
+                Ok(json!({
+                    "profile": self.profile,
+                    "ssh": self.ssh.take().map(ssh),
+                    "notes": self.notes,
+                    "interval_s": self.interval_s,
+                    "retry_s": self.retry_s,
+                    "max_check_attempts": self.max_check_attempts,
+                    "timeout_s": self.timeout_s,
+                    "max_silence_s": self.max_silence_s,
+                    "freshness_s": self.freshness_s,
+                    "volatile": self.volatile,
+                    "flapping": source.alerting("flapping", self.flapping.take())?,
+                    "notify": source.alerting("notify", self.notify.take())?,
+                }))
+            }
+        }
+    };
 }
 
+watched! {
+    Device {
+        route: Option<String>,
+        direct_address: Option<String>,
+        networks: Option<Vec<Spanned<String>>>,
+        /// For a device that is made.
+        public_key: Option<String>,
+        tunnel: Option<bool>,
+    }
+}
+
+watched! {
+    /// Behind a device.
+    Host {
+        via: String,
+        address: String,
+    }
+}
+
+/// What the devices of a place have in common; at the gateway a site is a label.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Host {
-    via: String,
-    address: String,
+struct Site {
+    /// The device that stands before the others.
+    router: Option<String>,
+    time_zone: Option<Spanned<String>>,
     labels: Option<Spanned<BTreeMap<String, String>>>,
-    profile: Option<String>,
-    ssh: Option<Ssh>,
-    notes: Option<String>,
-    interval_s: Option<f64>,
-    retry_s: Option<f64>,
-    max_check_attempts: Option<u32>,
-    timeout_s: Option<f64>,
-    max_silence_s: Option<f64>,
-    parents: Option<Vec<String>>,
-    #[serde(default)]
-    services: Table<Service>,
 }
 
 #[derive(Deserialize)]
@@ -147,18 +189,22 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
     for (name, rule) in fleet.notification_rules {
         wanted.push(source.notification_rule(&name, rule)?);
     }
+    let mut places = source.places(fleet.sites)?;
     for (name, device) in fleet.devices {
-        source.device(&name, device, &mut wanted)?;
+        source.device(&name, device, &mut places, &mut wanted)?;
     }
     for (name, host) in fleet.hosts {
-        source.host(&name, host, &mut wanted)?;
+        source.host(&name, host, &places, &mut wanted)?;
+    }
+    for (name, downtime) in fleet.downtimes {
+        wanted.push(source.downtime(&name, downtime)?);
     }
     // Profiles come first among themselves in the order of inheritance; the sort is stable.
     wanted.sort_by_key(|w| w.kind);
     Ok(wanted)
 }
 
-struct Source<'a> {
+pub(super) struct Source<'a> {
     file: &'a str,
     text: &'a str,
 }
@@ -171,7 +217,7 @@ impl Source<'_> {
         })
     }
 
-    fn bad(&self, at: usize, what: impl Display) -> BadFile {
+    pub(super) fn bad(&self, at: usize, what: impl Display) -> BadFile {
         BadFile { file: self.file.to_owned(), line: self.line(at), what: what.to_string() }
     }
 
@@ -179,17 +225,17 @@ impl Source<'_> {
         1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count()
     }
 
-    fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
+    pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
         Wanted { kind, name: name.get_ref().clone(), fields: given, line: self.line(name.span().start) }
     }
 
-    fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
+    pub(super) fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
         Name::parse(name.get_ref()).map(drop).map_err(|e| self.bad(name.span().start, e))
     }
 
-    fn labels(&self, labels: Option<Spanned<BTreeMap<String, String>>>) -> Result<Value, BadFile> {
+    pub(super) fn labels(&self, labels: Option<Spanned<BTreeMap<String, String>>>) -> Result<Value, BadFile> {
         let Some(labels) = labels else { return Ok(Value::Null) };
         let at = labels.span().start;
         let labels = Labels::parse(labels.into_inner()).map_err(|e| self.bad(at, e))?;
@@ -254,50 +300,104 @@ impl Source<'_> {
         Ok(self.wanted(Kind::NotificationRule, name, fields))
     }
 
-    fn device(&self, name: &Spanned<String>, d: Device, into: &mut Vec<Wanted>) -> Result<(), BadFile> {
+    fn device(
+        &self,
+        name: &Spanned<String>,
+        mut d: Device,
+        places: &mut Places,
+        into: &mut Vec<Wanted>,
+    ) -> Result<(), BadFile> {
         self.name(name)?;
         if let Some(address) = &d.direct_address {
             names::host_address(address).map_err(|e| self.bad(name.span().start, e))?;
         }
-        let fields = json!({
-            "labels": self.labels(d.labels)?,
-            "profile": d.profile,
+        let place = d.site.take().map(|site| self.place(places, &site)).transpose()?;
+        let router = place.as_ref().and_then(|p| p.router.clone()).filter(|router| router != name.get_ref());
+        let mut fields = d.common(self)?;
+        let own = json!({
             "route": d.route,
             "direct_address": d.direct_address,
-            "ssh": d.ssh.map(ssh),
             "networks": d.networks.map(|n| self.networks(n)).transpose()?,
-            "notes": d.notes,
             "public_key": d.public_key,
             "tunnel": d.tunnel,
-            "interval_s": d.interval_s,
-            "retry_s": d.retry_s,
-            "max_check_attempts": d.max_check_attempts,
-            "timeout_s": d.timeout_s,
-            "max_silence_s": d.max_silence_s,
-            "parents": d.parents,
+            "labels": self.labels_at(place.as_ref(), d.labels)?,
+            "parents": d.parents.or(router.map(|router| vec![router])),
         });
+        join(&mut fields, own);
+        places.of_devices.extend(place.map(|place| (name.get_ref().clone(), place)));
         into.push(self.wanted(Kind::Device, name, fields));
         self.services(name, d.services, into)
     }
 
-    fn host(&self, name: &Spanned<String>, h: Host, into: &mut Vec<Wanted>) -> Result<(), BadFile> {
+    /// Its site is that of its device, if it names none.
+    fn host(
+        &self,
+        name: &Spanned<String>,
+        mut h: Host,
+        places: &Places,
+        into: &mut Vec<Wanted>,
+    ) -> Result<(), BadFile> {
         self.name(name)?;
-        let fields = json!({
-            "via": h.via,
-            "address": h.address,
-            "labels": self.labels(h.labels)?,
-            "profile": h.profile,
-            "ssh": h.ssh.map(ssh),
-            "notes": h.notes,
-            "interval_s": h.interval_s,
-            "retry_s": h.retry_s,
-            "max_check_attempts": h.max_check_attempts,
-            "timeout_s": h.timeout_s,
-            "max_silence_s": h.max_silence_s,
-            "parents": h.parents,
-        });
+        let own = h.site.take().map(|site| self.place(places, &site)).transpose()?;
+        let place = own.or_else(|| places.of_devices.get(&h.via).cloned());
+        let mut fields = h.common(self)?;
+        let labels = self.labels_at(place.as_ref(), h.labels)?;
+        join(
+            &mut fields,
+            json!({ "via": h.via, "address": h.address, "labels": labels, "parents": h.parents }),
+        );
         into.push(self.wanted(Kind::Host, name, fields));
         self.services(name, h.services, into)
+    }
+
+    fn places(&self, sites: Table<Site>) -> Result<Places, BadFile> {
+        let mut places = Places::default();
+        for (name, site) in sites {
+            self.name(&name)?;
+            let mut labels = BTreeMap::from([("site".to_owned(), name.get_ref().clone())]);
+            if let Some(zone) = site.time_zone {
+                let expected = "the name of a time zone such as Europe/Vienna is expected";
+                TimeZone::get(zone.get_ref()).map_err(|_| self.bad(zone.span().start, expected))?;
+                labels.insert("timezone".to_owned(), zone.into_inner());
+            }
+            if let Some(own) = site.labels {
+                let at = own.span().start;
+                let own = Labels::parse(own.into_inner()).map_err(|e| self.bad(at, e))?;
+                labels.extend(own.into_map());
+            }
+            places.sites.insert(name.into_inner(), Place { router: site.router, labels });
+        }
+        Ok(places)
+    }
+
+    fn place(&self, places: &Places, site: &Spanned<String>) -> Result<Place, BadFile> {
+        let unknown = || {
+            let name = site.get_ref();
+            self.bad(site.span().start, format!("no [sites.{name}] is in this file"))
+        };
+        places.sites.get(site.get_ref()).cloned().ok_or_else(unknown)
+    }
+
+    /// Those of its site, and its own over them; of what names no site only its own.
+    fn labels_at(
+        &self,
+        place: Option<&Place>,
+        own: Option<Spanned<BTreeMap<String, String>>>,
+    ) -> Result<Value, BadFile> {
+        let own = self.labels(own)?;
+        let Some(place) = place else { return Ok(own) };
+        let mut labels = json!(place.labels);
+        join(&mut labels, own);
+        Ok(labels)
+    }
+
+    /// One part of what is told, as the gateway writes it.
+    fn alerting(&self, part: &str, given: Option<Spanned<toml::Value>>) -> Result<Value, BadFile> {
+        let Some(given) = given else { return Ok(Value::Null) };
+        let at = given.span().start;
+        let json = serde_json::to_value(given.into_inner()).map_err(|e| self.bad(at, e))?;
+        let read = alerting::parse(&json!({ part: json })).map_err(|e| self.bad(at, e))?;
+        Ok(alerting::to_json(&read).remove(part).unwrap_or_else(|| json!({})))
     }
 
     /// As the gateway writes them.
@@ -344,6 +444,25 @@ impl Source<'_> {
     }
 }
 
+/// The sites of the file, and where its devices stand.
+#[derive(Default)]
+struct Places {
+    sites: BTreeMap<String, Place>,
+    of_devices: BTreeMap<String, Place>,
+}
+
+#[derive(Clone)]
+struct Place {
+    router: Option<String>,
+    labels: BTreeMap<String, String>,
+}
+
+fn join(into: &mut Value, more: Value) {
+    if let (Some(fields), Value::Object(more)) = (into.as_object_mut(), more) {
+        fields.extend(more);
+    }
+}
+
 fn ssh(ssh: Ssh) -> Value {
     let Ssh { port, user, host_key } = ssh;
     super::super::device::present(json!({ "port": port, "user": user, "host_key": host_key }))
@@ -387,6 +506,38 @@ extends = ["timelapse-camera"]
     }
 
     #[test]
+    fn a_site_gives_its_devices_labels_and_a_router() {
+        let text = r#"
+[sites.hill]
+router = "hill-router"
+time_zone = "Europe/Vienna"
+labels = { uplink = "lte" }
+
+[devices.cam-07]
+site = "hill"
+labels = { uplink = "dsl" }
+[devices.hill-router]
+site = "hill"
+[devices.other]
+labels = { site = "sea" }
+[hosts.nas-07]
+via = "cam-07"
+address = "192.168.1.5"
+"#;
+        let wanted = read("fleet.toml", text).unwrap();
+        let of = |name: &str| wanted.iter().find(|w| w.name == name).unwrap().fields.clone();
+        let labels = |uplink: &str| json!({ "site": "hill", "timezone": "Europe/Vienna", "uplink": uplink });
+        assert_eq!(of("cam-07")["labels"], labels("dsl"));
+        assert_eq!(of("cam-07")["parents"], json!(["hill-router"]));
+        assert_eq!(
+            (of("hill-router")["labels"].clone(), of("hill-router").get("parents")),
+            (labels("lte"), None)
+        );
+        assert_eq!(of("nas-07")["labels"], labels("lte"));
+        assert_eq!(of("other")["labels"], json!({ "site": "sea" }));
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused_with_its_line() {
         let table = [
             ("\n[device.x]\n", "fleet.toml:2: unknown field `device`"),
@@ -406,6 +557,26 @@ extends = ["timelapse-camera"]
             ),
             ("[devices.x]\nlabels = \n", "fleet.toml:2: "),
             ("[devices.x]\n[devices.x]\n", "fleet.toml:2: duplicate key"),
+            ("[devices.x]\n\nsite = \"hill\"\n", "fleet.toml:3: no [sites.hill]"),
+            ("[sites.hill]\ntime_zone = \"Mars\"\n", "fleet.toml:2: the name of a time zone"),
+            ("[sites.hill]\nrouters = []\n", "fleet.toml:2: unknown field `routers`"),
+            ("[devices.x]\nnotify = { states = [\"bad\"] }\n", "fleet.toml:2: notify.states"),
+            ("[devices.x]\nflapping = { low = 90 }\n", "fleet.toml:2: flapping.low"),
+            ("[devices.x]\nnotifyy = {}\n", "fleet.toml:2: unknown field `notifyy`"),
+            ("[downtimes.d]\nhost = \"x\"\n", "fleet.toml:1: start and end are expected"),
+            ("[downtimes.d]\nend = 5\n", "fleet.toml:2: a time such as"),
+            (
+                "[downtimes.d]\nevery = \"someday\"\nfrom = \"02:00\"\nto = \"04:00\"\ntime_zone = \"UTC\"\nhost = \"x\"\n",
+                "fleet.toml:2: \"someday\"",
+            ),
+            (
+                "[downtimes.d]\nevery = \"day\"\nfrom = \"02:00\"\nto = \"04:00\"\nhost = \"x\"\n",
+                "fleet.toml:1: every goes with from, to and time_zone",
+            ),
+            (
+                "[downtimes.d]\nstart = \"2026-12-01T08:00:00Z\"\nend = 2026-12-01T10:00:00Z\n",
+                "fleet.toml:1: either host or labels",
+            ),
         ];
         for (text, expected) in table {
             let said = refused(text);

@@ -3,6 +3,7 @@
 //! Reads the file, looks at what is there, shows what differs, and writes it through the API, which
 //! decides. Not one transaction: a run that breaks off is finished by the next.
 
+mod downtime;
 mod file;
 mod plan;
 
@@ -26,7 +27,7 @@ use plan::{Act, Found, Kind, Policy, Step, Wanted};
 
 #[derive(Args)]
 pub(crate) struct ApplyArgs {
-    /// Devices, hosts, profiles, profile rules, contacts and notification rules, in TOML
+    /// Sites, devices, hosts, profiles, profile rules, contacts, notification rules and downtimes, in TOML
     file: PathBuf,
     /// Show what differs and change nothing
     #[arg(long, conflicts_with = "yes")]
@@ -53,7 +54,8 @@ pub(crate) struct ApplyArgs {
 
 pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?;
-    let wanted = file::read(&args.file.display().to_string(), &text)?;
+    let mut wanted = file::read(&args.file.display().to_string(), &text)?;
+    wanted.retain(|w| !downtime::is_over(w));
     let policy = Policy {
         manager: args.manager.clone(),
         overwrite: args.overwrite,
@@ -69,10 +71,22 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     }
     let client = client.managed_by(&args.manager);
     for step in &steps {
-        let at = || format!("{}:{}: {} {}", args.file.display(), step.line, step.kind.name(), step.name);
-        act(&client, step, args.out.as_deref()).await.with_context(at)?;
+        act(&client, step, args.out.as_deref()).await.with_context(|| at(&args, step))?;
+    }
+    for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change | Act::Adopt)) {
+        place(&client, step).await.with_context(|| at(&args, step))?;
     }
     said(&client, "done")
+}
+
+fn at(args: &ApplyArgs, step: &Step) -> String {
+    format!("{}:{}: {} {}", args.file.display(), step.line, step.kind.name(), step.name)
+}
+
+/// What stands before a host may have been made after it.
+async fn place(client: &Client, step: &Step) -> anyhow::Result<()> {
+    let Some(parents) = step.fields.get("parents") else { return Ok(()) };
+    client.patch(&format!("/hosts/{}", step.name), &json!({ "parents": parents })).await.map(drop)
 }
 
 fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
@@ -150,6 +164,7 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
     found.extend(people(client).await?);
+    found.extend(downtime::look(client, policy).await?);
     let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
@@ -200,7 +215,7 @@ fn fields(value: Value) -> Map<String, Value> {
 
 fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Found {
     let Managed { managed_by, edited_by } = managed;
-    Found { kind, name, fields: fields(value), managed_by, edited_by, version }
+    Found { kind, name, fields: fields(value), managed_by, edited_by, version, id: None }
 }
 
 fn of_profile(p: Profile) -> anyhow::Result<Found> {
@@ -242,14 +257,27 @@ async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> 
 
 // ------------------------------------------------------------------ what is done
 
-/// Fields of a device that are its host's.
-const OF_HOST: [&str; 6] =
-    ["interval_s", "retry_s", "max_check_attempts", "timeout_s", "max_silence_s", "parents"];
+/// Fields of a device that are its host's, but its parents.
+const OF_HOST: [&str; 9] = [
+    "interval_s",
+    "retry_s",
+    "max_check_attempts",
+    "timeout_s",
+    "max_silence_s",
+    "freshness_s",
+    "volatile",
+    "flapping",
+    "notify",
+];
+/// Those of them that a host cannot be made with.
+const AFTERWARDS: [&str; 3] = ["volatile", "flapping", "notify"];
 
 async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let path = path(step);
     match (step.kind, step.act) {
         (_, Act::Keep) => Ok(()),
+        (Kind::Downtime, Act::Remove) => downtime::cancel(client, step).await,
+        (Kind::Downtime, _) => downtime::write(client, step).await,
         (Kind::ProfileRules, Act::Remove) => {
             client.put(&path, &json!({ "rules": [] }), step.version).await.map(drop)
         }
@@ -286,6 +314,7 @@ fn path(step: &Step) -> String {
         Kind::NotificationRule => format!("/rules/{name}"),
         Kind::Device => format!("/devices/{name}"),
         Kind::Host => format!("/hosts/{name}"),
+        Kind::Downtime => "/downtimes".to_owned(),
         Kind::Service => {
             let (host, service) = name.split_once('/').unwrap_or((name, ""));
             format!("/hosts/{host}/services/{service}")
@@ -299,7 +328,7 @@ fn split(step: &Step) -> (Value, Value) {
     let (mut own, mut host) = (Map::new(), Map::new());
     for (name, value) in &step.fields {
         match name.as_str() {
-            "public_key" | "tunnel" => {}
+            "public_key" | "tunnel" | "parents" => {}
             name if OF_HOST.contains(&name) => drop(host.insert(name.to_owned(), value.clone())),
             _ => drop(own.insert(name.clone(), value.clone())),
         }
@@ -345,7 +374,7 @@ fn keep(folder: &Path, name: &str, secret: &str) -> anyhow::Result<()> {
 async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
     let mut body = step.fields.clone();
-    OF_HOST.iter().for_each(|field| drop(body.remove(*field)));
+    OF_HOST.iter().chain(&["parents"]).for_each(|field| drop(body.remove(*field)));
     body.insert("name".to_owned(), json!(step.name));
     let made: Value = client.post("/devices", &Value::Object(body)).await?;
     if let (Some(conf), Some(out)) = (made["credentials"]["conf"].as_str(), out) {
@@ -358,11 +387,12 @@ async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow
 
 async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
     let mut body = step.fields.clone();
-    let parents = body.remove("parents");
+    body.remove("parents");
+    let later = AFTERWARDS.iter().filter_map(|field| Some(((*field).to_owned(), body.remove(*field)?)));
+    let later: Map<String, Value> = later.collect();
     body.insert("name".to_owned(), json!(step.name));
     let _: Value = client.post("/hosts", &Value::Object(body)).await?;
-    let parents = parents.map_or_else(|| json!({}), |parents| json!({ "parents": parents }));
-    of_its_host(client, &step.name, parents).await
+    of_its_host(client, &step.name, Value::Object(later)).await
 }
 
 #[cfg(test)]

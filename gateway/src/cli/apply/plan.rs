@@ -20,7 +20,11 @@ pub enum Kind {
     Host,
     /// A difference of one service of one host; its name is `host/service`.
     Service,
+    Downtime,
 }
+
+/// The field of a downtime that was ended before its time.
+pub const CANCELLED: &str = "cancelled";
 
 impl Kind {
     pub const fn name(self) -> &'static str {
@@ -32,6 +36,7 @@ impl Kind {
             Kind::Device => "device",
             Kind::Host => "host",
             Kind::Service => "service",
+            Kind::Downtime => "downtime",
         }
     }
 
@@ -48,6 +53,9 @@ impl Kind {
 
 /// Fields that count only when something is made.
 const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
+
+/// Parts that are said all or not at all; of the rest each field is by itself.
+const SAID_WHOLE: [&str; 3] = ["labels", "flapping", "notify"];
 
 /// Something that the file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,6 +75,8 @@ pub struct Found {
     pub managed_by: String,
     pub edited_by: Option<String>,
     pub version: Option<i64>,
+    /// Of a kind that has no path by its name.
+    pub id: Option<String>,
 }
 
 /// Who applies, and how far it may go.
@@ -109,6 +119,8 @@ pub struct Step {
     pub line: usize,
     #[serde(skip)]
     pub version: Option<i64>,
+    #[serde(skip)]
+    pub id: Option<String>,
 }
 
 /// From what is there to what the file says; absent is absent.
@@ -150,6 +162,7 @@ fn step(of: (Kind, &str), act: Act) -> Step {
         fields,
         line: 0,
         version: None,
+        id: None,
     }
 }
 
@@ -176,8 +189,8 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
         _ => (Act::Change, String::new()),
     };
     let fields = w.fields.clone();
-    let (line, version) = (w.line, found.version);
-    Some(Step { differences, why, fields, line, version, ..step((w.kind, &w.name), act) })
+    let (line, version, id) = (w.line, found.version, found.id.clone());
+    Some(Step { differences, why, fields, line, version, id, ..step((w.kind, &w.name), act) })
 }
 
 /// What the file does not name (any more).
@@ -186,7 +199,7 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     let host = found.name.split('/').next().unwrap_or_default();
     let by_hand = found.kind == Kind::Service && hosts.contains(host);
     let (act, why) = match &found.edited_by {
-        _ if !is_own && !by_hand => return None,
+        _ if !is_own && !by_hand || found.fields.contains_key(CANCELLED) => return None,
         _ if found.kind == Kind::ProfileRules && found.fields.get("rules").is_none_or(is_empty) => {
             return None;
         }
@@ -205,7 +218,8 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     if act == Act::Keep && found.kind == Kind::Service {
         differences = diff(&flat(&Value::Object(found.fields.clone())), &BTreeMap::new());
     }
-    Some(Step { differences, why, version: found.version, ..step((found.kind, &found.name), act) })
+    let (version, id) = (found.version, found.id.clone());
+    Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
 fn is_empty(list: &Value) -> bool {
@@ -234,9 +248,9 @@ fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
     let wanted = flat(&Value::Object(w.fields.clone()));
     let mut there = flat(&Value::Object(now.clone()));
     if w.kind.is_partial() {
-        // Labels are said all or none; of the rest each field is by itself.
         let said = |field: &str| {
-            wanted.contains_key(field) || field.starts_with("labels.") && w.fields.contains_key("labels")
+            let whole = field.split('.').next().filter(|part| SAID_WHOLE.contains(part));
+            wanted.contains_key(field) || whole.is_some_and(|part| w.fields.contains_key(part))
         };
         there.retain(|field, _| said(field));
     }
@@ -359,7 +373,7 @@ mod tests {
     fn found(kind: Kind, name: &str, fields: Value) -> Found {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let (managed_by, edited_by) = ("apply".to_owned(), None);
-        Found { kind, name: name.into(), fields, managed_by, edited_by, version: Some(2) }
+        Found { kind, name: name.into(), fields, managed_by, edited_by, version: Some(2), id: None }
     }
 
     fn acts(steps: &[Step]) -> Vec<(Act, &str)> {

@@ -25,8 +25,17 @@ contact = "ops"
 labels = { uplink = "*" }
 period = "mon-fri 08:00-18:00"
 
+[sites.hill]
+router = "hill-router"
+labels = { uplink = "lte" }
+
+[devices.hill-router]
+site = "hill"
+tunnel = false
+direct_address = "router.example.com"
 [devices.cam-07]
-labels = { uplink = "lte", site = "hill" }
+site = "hill"
+notify = { interval_s = 3600, states = ["down"] }
 networks = ["192.168.1.0/24"]
 interval_s = 120
 [devices.cam-07.services.ping]
@@ -36,6 +45,24 @@ thresholds = [{ metric = "pl", warn = 50 }]
 via = "cam-07"
 address = "192.168.1.5"
 profile = "nas"
+max_check_attempts = 5
+flapping = { enabled = false }
+[hosts.nas-07.services.ping]
+notify = { delay_s = 300 }
+
+[downtimes.patches]
+labels = { site = "hill" }
+every = "sunday"
+from = "02:00"
+to = "4:00"
+time_zone = "Europe/Vienna"
+last_date = 2099-01-01
+comment = "updates"
+
+[downtimes.long-ago]
+host = "cam-07"
+start = 2020-01-01T00:00:00Z
+end = "2020-01-02T00:00:00Z"
 "#;
 
 struct Fleet {
@@ -81,7 +108,8 @@ impl Fleet {
 
     /// What another run would do.
     async fn left(&self, text: &str, policy: Policy) -> String {
-        let wanted = file::read("fleet.toml", text).unwrap();
+        let mut wanted = file::read("fleet.toml", text).unwrap();
+        wanted.retain(|w| !downtime::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
         let found = look(&self.connect(), &wanted, &policy).await.unwrap();
         plan::render(&plan::plan(&wanted, &found, &policy))
@@ -106,7 +134,16 @@ async fn a_fleet_becomes_what_the_file_says_and_a_second_run_does_nothing() {
         json!([{ "metric": "rta", "warn": "500", "crit": "1500" }, { "metric": "pl", "warn": "50" }]);
     assert_eq!(ping["thresholds"], limits);
     assert_eq!(fleet.get("/hosts/cam-07/settings").await["interval_s"], 120.0);
-    assert_eq!(fleet.get("/hosts/nas-07/settings").await["managed_by"], "apply");
+    let nas = fleet.get("/hosts/nas-07/settings").await;
+    assert_eq!((&nas["managed_by"], &nas["flapping"]["enabled"]), (&json!("apply"), &json!(false)));
+    assert_eq!((&nas["labels"]["site"], &nas["max_check_attempts"]), (&json!("hill"), &json!(5)));
+    let cam = fleet.get("/hosts/cam-07/settings").await;
+    assert_eq!((&cam["parents"], &cam["notify"]["interval_s"]), (&json!(["hill-router"]), &json!(3600.0)));
+    let planned = fleet.get("/downtimes").await;
+    assert_eq!(
+        (planned["items"].as_array().unwrap().len(), &planned["items"][0]["name"]),
+        (1, &json!("patches"))
+    );
     let conf = std::fs::read_to_string(fleet.dir.path().join("conf/cam-07.conf")).unwrap();
     assert!(conf.contains("PresharedKey"));
     assert!(fleet.dir.path().join("conf/ops.webhook-secret").exists());
@@ -128,6 +165,35 @@ async fn a_limit_changed_at_night_is_told_and_kept_until_it_is_overwritten() {
     assert_eq!(fleet.get("/hosts/cam-07/overrides").await["items"][0]["thresholds"][0]["warn"], "90");
     fleet.apply(FLEET, |args| args.overwrite = true).await.unwrap();
     assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn a_downtime_is_replaced_when_it_changes_and_left_cancelled_when_a_person_did_that() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    let later = FLEET.replace("to = \"4:00\"", "to = \"05:00\"");
+    let told = fleet.left(&later, Policy::default()).await;
+    assert_eq!(told, "~ downtime patches\n      recurrence.to: \"04:00\" -> \"05:00\"\n");
+    fleet.apply(&later, |_| {}).await.unwrap();
+    let open = fleet.get("/downtimes").await;
+    assert_eq!(
+        (open["items"].as_array().unwrap().len(), &open["items"][0]["recurrence"]["to"]),
+        (1, &json!("05:00"))
+    );
+    let id = open["items"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.api.operator().delete(&format!("/api/v1/downtimes/{id}")).await.status, 204);
+    let told = fleet.left(&later, Policy::default()).await;
+    assert!(told.starts_with("! downtime patches: kept, changed by token:"), "{told}");
+    fleet.apply(&later, |_| {}).await.unwrap();
+    assert_eq!(fleet.get("/downtimes").await["items"], json!([]));
+    fleet.apply(&later, |args| args.overwrite = true).await.unwrap();
+    assert_eq!(fleet.left(&later, Policy::default()).await, "");
+    let gone = later.split("[downtimes.patches]").next().unwrap();
+    assert_eq!(fleet.left(gone, Policy::default()).await, "- downtime patches\n");
+    fleet.apply(gone, |_| {}).await.unwrap();
+    assert_eq!(fleet.get("/downtimes").await["items"], json!([]));
+    fleet.apply(&later, |_| {}).await.unwrap();
+    assert_eq!(fleet.get("/downtimes").await["items"].as_array().unwrap().len(), 1, "it is back in the file");
 }
 
 #[tokio::test]
@@ -168,7 +234,7 @@ async fn what_was_made_by_hand_is_taken_over_only_when_that_is_said() {
 async fn what_cannot_be_done_is_refused_before_anything_is() {
     let fleet = Fleet::new().await;
     let refused = fleet.apply(FLEET, |args| args.out = None).await.unwrap_err().to_string();
-    assert!(refused.contains("fleet.toml:22: device cam-07 is new"), "{refused}");
+    assert!(refused.contains("fleet.toml:30: device cam-07 is new"), "{refused}");
     assert_eq!(fleet.api.viewer().get("/api/v1/profiles/lte").await.status, 404);
     let refused = fleet.apply("[devices.x]\nlables = {}\n", |_| {}).await.unwrap_err().to_string();
     assert!(refused.contains("fleet.toml:2: unknown field `lables`"), "{refused}");

@@ -1,0 +1,199 @@
+//! Downtimes of a file: what they say, what there is of them, and how they are written.
+//!
+//! A downtime never changes: another takes its place, and only then the former one ends. One that is over
+//! is neither made nor missed; one that a person has cancelled stays so, and is told.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::time::Wall;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use toml::Spanned;
+
+use super::super::client::Client;
+use super::super::device::present;
+use super::super::host::pages;
+use super::file::{BadFile, Source};
+use super::plan::{CANCELLED, Found, Kind, Policy, Step, Wanted};
+use crate::api::model;
+use crate::clock;
+use crate::store::recurrence::{self, Text};
+
+/// Once, from `start` to `end`; or again and again, `every`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Downtime {
+    host: Option<String>,
+    labels: Option<Spanned<BTreeMap<String, String>>>,
+    service: Option<String>,
+    start: Option<Spanned<toml::Value>>,
+    end: Option<Spanned<toml::Value>>,
+    /// Flexible.
+    duration_s: Option<f64>,
+    every: Option<Spanned<String>>,
+    from: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+    time_zone: Option<Spanned<String>>,
+    first_date: Option<Spanned<toml::Value>>,
+    last_date: Option<Spanned<toml::Value>>,
+    comment: Option<String>,
+}
+
+impl Source<'_> {
+    /// As the gateway writes it.
+    pub(super) fn downtime(&self, name: &Spanned<String>, d: Downtime) -> Result<Wanted, BadFile> {
+        self.name(name)?;
+        let at = name.span().start;
+        let when = match d.every {
+            Some(_) => self.repeated(at, &d)?,
+            None => self.once(at, &d)?,
+        };
+        if d.host.is_some() == d.labels.is_some() {
+            return Err(self.bad(at, "either host or labels are expected"));
+        }
+        let mut fields = json!({
+            "host": d.host,
+            "labels": self.labels(d.labels)?,
+            "service": d.service,
+            "comment": d.comment,
+        });
+        fields.as_object_mut().into_iter().for_each(|fields| fields.extend(when.clone()));
+        Ok(self.wanted(Kind::Downtime, name, fields))
+    }
+
+    fn once(&self, at: usize, d: &Downtime) -> Result<Map<String, Value>, BadFile> {
+        let strays = [&d.from, &d.to, &d.time_zone].into_iter().flatten().map(|s| s.span().start);
+        let dates = [&d.first_date, &d.last_date].into_iter().flatten().map(|s| s.span().start);
+        if let Some(stray) = strays.chain(dates).next() {
+            return Err(self.bad(stray, "this goes with every"));
+        }
+        let moment = |given: &Spanned<toml::Value>| {
+            let parsed = text(given.get_ref()).and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let expected = "a time such as 2026-03-10T13:03:22Z is expected";
+            parsed.map(|at| at.to_string()).ok_or_else(|| self.bad(given.span().start, expected))
+        };
+        let start = d.start.as_ref().map(moment).transpose()?;
+        let end = d.end.as_ref().map(moment).transpose()?;
+        if start.is_none() || end.is_none() {
+            return Err(self.bad(at, "start and end are expected, or every, from, to and time_zone"));
+        }
+        let fixed = d.duration_s.is_none();
+        Ok(object(json!({ "start": start, "end": end, "fixed": fixed, "duration_s": d.duration_s })))
+    }
+
+    fn repeated(&self, at: usize, d: &Downtime) -> Result<Map<String, Value>, BadFile> {
+        let (Some(every), Some(from), Some(to), Some(zone)) = (&d.every, &d.from, &d.to, &d.time_zone) else {
+            return Err(self.bad(at, "every goes with from, to and time_zone"));
+        };
+        if let Some(stray) = d.start.as_ref().or(d.end.as_ref()) {
+            return Err(self.bad(stray.span().start, "every says when: no start and end beside it"));
+        }
+        let date = |given: &Option<Spanned<toml::Value>>| given.as_ref().and_then(|d| text(d.get_ref()));
+        let wanted = Text {
+            every: every.get_ref().clone(),
+            from: from.get_ref().clone(),
+            to: to.get_ref().clone(),
+            time_zone: zone.get_ref().clone(),
+            first_date: date(&d.first_date),
+            last_date: date(&d.last_date),
+        };
+        let read = recurrence::parse(&wanted).map_err(|error| {
+            let place = match error.field.as_str() {
+                "every" => every.span(),
+                "from" => from.span(),
+                "to" => to.span(),
+                "time_zone" => zone.span(),
+                "first_date" => d.first_date.as_ref().map_or(at..at, Spanned::span),
+                _ => d.last_date.as_ref().map_or(at..at, Spanned::span),
+            };
+            self.bad(place.start, error.detail)
+        })?;
+        Ok(object(json!({ "recurrence": recurrence::text(&read) })))
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    present(value).as_object().cloned().unwrap_or_default()
+}
+
+/// Of a text, or of a time or date as TOML writes it.
+fn text(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Datetime(at) => Some(at.to_string()),
+        _ => None,
+    }
+}
+
+/// Whether no window of it is to come.
+pub(super) fn is_over(wanted: &Wanted) -> bool {
+    let ends = match wanted.fields.get("recurrence") {
+        Some(again) => serde_json::from_value(again.clone())
+            .ok()
+            .and_then(|text: Text| recurrence::parse(&text).ok())
+            .and_then(|again| again.over_at()),
+        None => {
+            let end = wanted.fields.get("end").and_then(Value::as_str).and_then(|end| end.parse().ok());
+            end.map(|end: jiff::Timestamp| Wall::from_millis(end.as_millisecond()))
+        }
+    };
+    wanted.kind == Kind::Downtime && ends.is_some_and(|end| end <= clock::wall())
+}
+
+/// Of each name the newest, as long as it is not over.
+pub(super) async fn look(client: &Client, policy: &Policy) -> anyhow::Result<Vec<Found>> {
+    let query = [("all", "true".to_owned()), ("managed_by", policy.manager.clone())];
+    let all: Vec<model::Downtime> = pages(client, "/downtimes", &query).await?;
+    let mut newest: BTreeMap<String, model::Downtime> = BTreeMap::new();
+    for downtime in all {
+        let name = downtime.name.clone().unwrap_or_default();
+        newest.entry(name).or_insert(downtime);
+    }
+    let now = clock::wall();
+    let is_known = |d: &model::Downtime| match (&d.cancelled_at, d.end.parse::<jiff::Timestamp>()) {
+        (Some(_), _) => d.managed.edited_by.is_some(),
+        (None, Ok(end)) => end.as_millisecond() > now.as_millis(),
+        (None, Err(_)) => true,
+    };
+    Ok(newest.into_iter().filter(|(_, d)| is_known(d)).map(|(name, d)| found(name, d)).collect())
+}
+
+fn found(name: String, d: model::Downtime) -> Found {
+    let once = d.recurrence.is_none();
+    let fields = object(json!({
+        "host": d.host_name,
+        "labels": d.labels,
+        "service": d.service,
+        "comment": d.comment,
+        "recurrence": d.recurrence,
+        "start": once.then_some(d.start),
+        "end": once.then_some(d.end),
+        "fixed": once.then_some(d.fixed),
+        "duration_s": d.duration_s,
+        CANCELLED: d.cancelled_at.is_some().then_some(true),
+    }));
+    let (managed_by, edited_by) = (d.managed.managed_by, d.managed.edited_by);
+    Found { kind: Kind::Downtime, name, fields, managed_by, edited_by, version: None, id: Some(d.id) }
+}
+
+/// First the new one, then the end of the former: nothing is told in between.
+pub(super) async fn write(client: &Client, step: &Step) -> anyhow::Result<()> {
+    let mut body = step.fields.clone();
+    body.insert("name".to_owned(), json!(step.name));
+    let host = body.remove("host");
+    let path = match (host.as_ref().and_then(Value::as_str), body.get("service").and_then(Value::as_str)) {
+        (Some(host), Some(service)) => format!("/hosts/{host}/services/{service}/downtimes"),
+        (Some(host), None) => format!("/hosts/{host}/downtimes"),
+        (None, _) => "/downtimes".to_owned(),
+    };
+    let _: Value = client.post(&path, &Value::Object(body)).await?;
+    cancel(client, step).await
+}
+
+pub(super) async fn cancel(client: &Client, step: &Step) -> anyhow::Result<()> {
+    match &step.id {
+        Some(id) => client.call(Method::DELETE, &format!("/downtimes/{id}"), None).await,
+        None => Ok(()),
+    }
+}
