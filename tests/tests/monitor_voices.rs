@@ -178,7 +178,7 @@ impl Desk {
         }
         let memory = HostMemory {
             spec: self.spec.clone(),
-            state: self.host.clone().filter(|s| s.last_check.is_some()),
+            state: self.host.clone().filter(|s| s.status != HostStatus::Pending),
             services: self.services.values().filter(|s| s.status.is_some()).cloned().collect(),
             acknowledged: self.acks.clone(),
         };

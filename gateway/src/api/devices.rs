@@ -359,8 +359,8 @@ pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
     match error {
         NotMade::NameTaken(_) => Problem::conflict("name_taken", format!("{error}: choose another")),
         NotMade::Key(taken) => {
-            let owner = taken.owner.filter(|_| who.is_some_and(|w| w.role >= Role::Operator));
-            let owner = owner.map(|id| format!(" (by {})", Kind::Host.text(id)));
+            let owner = taken.owner.as_ref().filter(|_| who.is_some_and(|w| w.role >= Role::Operator));
+            let owner = owner.map(|(id, name)| format!(" (by {name}, {})", Kind::Host.text(*id)));
             Problem::conflict("key_in_use", format!("{taken}{}", owner.unwrap_or_default()))
         }
         NotMade::Address(NoAddress::Full(_)) => Problem::conflict("pool_full", error.to_string()),

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::store::SqliteConnection;
 use fleetgate_engine::id::{HostId, Id, PeerId};
-use fleetgate_engine::monitor::profile::Catalogue;
+use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
 use super::AppState;
@@ -15,6 +15,7 @@ use crate::live::Change;
 use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
 use crate::store::resettle::{self, NotSettled};
+use crate::store::{profiles, snapshot};
 
 /// A transaction on the one writing connection. Dropped, it changes nothing.
 pub struct Write<'a> {
@@ -134,9 +135,27 @@ impl<'a> Write<'a> {
         self.enrolments.push(id);
     }
 
+    /// Labels choose profiles: a change of them can bring more services than the monitor takes.
+    async fn must_fit(&mut self, host: HostId) -> Result<(), Problem> {
+        let spec = snapshot::host_spec(&mut self.tx, host, &self.app.config.timing).await;
+        let spec = spec.map_err(Problem::internal)?.filter(|spec| spec.services.len() > MAX_SERVICES);
+        let Some(spec) = spec else { return Ok(()) };
+        let catalogue = profiles::catalogue(&mut self.tx).await?;
+        let rules = catalogue.rules().iter().zip(1..).filter(|(rule, _)| rule.selector.matches(&spec.labels));
+        let given: Vec<String> =
+            rules.map(|(rule, n)| format!("rule {n} gives it {}", rule.profile)).collect();
+        let by = if given.is_empty() { "of its profile and its own".to_owned() } else { given.join(", ") };
+        let (name, count) = (&spec.name, spec.services.len());
+        let detail = format!("{name} would have {count} services, at most {MAX_SERVICES} are possible: {by}");
+        Err(Problem::invalid("labels", detail))
+    }
+
     /// # Errors
-    /// When the commit fails (then nothing happened), or when the engine cannot be told.
-    pub async fn commit(self) -> Result<(), Problem> {
+    /// When a host would have too many services; when the commit fails (then nothing happened), or when the engine cannot be told.
+    pub async fn commit(mut self) -> Result<(), Problem> {
+        for host in self.hosts.clone() {
+            self.must_fit(host).await?;
+        }
         self.tx.commit().await?;
         let (handle, live) = (&self.app.handle, &self.app.live);
         for id in self.peers {

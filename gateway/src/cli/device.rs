@@ -1,5 +1,8 @@
 //! `fleetgate device`: identity and tunnel.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -8,6 +11,7 @@ use super::client::Client;
 use super::host::pages;
 use super::table;
 use crate::api::model::Device;
+use crate::secret_file;
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
@@ -17,6 +21,8 @@ pub(crate) enum DeviceCommand {
     List,
     /// Identity, keys and addresses of one device
     Show { device: String },
+    /// Change what is given; the rest stays as it is. Intervals and what is told: fleetgate host set
+    Set(SetArgs),
     /// Give it another name; everything else stays
     Rename { device: String, name: String },
     /// End its tunnel at once; its history stays
@@ -35,8 +41,11 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         public_key: Option<String>,
         /// Print a QR code instead of the text
-        #[arg(long)]
+        #[arg(long, conflicts_with = "out")]
         qr: bool,
+        /// A file for it that only you can read; one that is there already stays as it is
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Insist on this SSH host key from now on
     Trust {
@@ -77,8 +86,33 @@ pub(crate) struct AddArgs {
     #[arg(long)]
     host_key: Option<String>,
     /// Print a QR code instead of the text
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     qr: bool,
+    /// A file for its configuration that only you can read; one that is there already stays as it is
+    #[arg(long, value_name = "FILE", conflicts_with = "no_tunnel")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct SetArgs {
+    device: String,
+    /// A network that stands behind it, in place of those it has; may be repeated
+    #[arg(long = "network", value_name = "PREFIX")]
+    networks: Vec<String>,
+    /// No network stands behind it
+    #[arg(long, conflicts_with = "networks")]
+    no_networks: bool,
+    /// tunnel, direct or auto
+    #[arg(long)]
+    route: Option<String>,
+    /// Its name or address on the Internet
+    #[arg(long, value_name = "HOST")]
+    direct: Option<String>,
+    /// The account that checks log in to
+    #[arg(long)]
+    ssh_user: Option<String>,
+    #[arg(long)]
+    ssh_port: Option<u16>,
 }
 
 /// `key=value` of the command line.
@@ -116,10 +150,12 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             said(client, &format!("{device} is removed; its tunnel has ended, its history stays"))
         }
         DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
-        DeviceCommand::Reissue { device, public_key, qr } => {
+        DeviceCommand::Set(args) => set(client, args).await,
+        DeviceCommand::Reissue { device, public_key, qr, out } => {
+            is_free(out.as_deref())?;
             let body = present(json!({ "public_key": public_key }));
             let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
-            credentials(client, &made, qr)
+            credentials(client, &made, qr, out.as_deref())
         }
         DeviceCommand::Trust { device, host_key } => {
             let body = json!({ "host_key": host_key });
@@ -148,7 +184,33 @@ pub(crate) fn present(body: Value) -> Value {
     Value::Object(given.collect::<Map<_, _>>())
 }
 
+async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
+    let networks = (!args.networks.is_empty() || args.no_networks).then_some(args.networks);
+    let mut body = present(json!({
+        "networks": networks,
+        "route": args.route,
+        "direct_address": args.direct,
+        "ssh": { "user": args.ssh_user, "port": args.ssh_port },
+    }));
+    body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
+    anyhow::ensure!(body != json!({}), "nothing is given that could be set: fleetgate device set --help");
+    let made = client.patch(&format!("/devices/{}", args.device), &body).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+    }
+    said(client, &format!("{} is set", args.device))
+}
+
+/// Before a key is made that could not be kept.
+fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
+    match out.filter(|file| file.symlink_metadata().is_ok()) {
+        Some(file) => anyhow::bail!("--out {}: it is there already: choose another name", file.display()),
+        None => Ok(()),
+    }
+}
+
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
+    is_free(args.out.as_deref())?;
     let body = present(json!({
         "name": args.name,
         "labels": labels(args.labels)?,
@@ -160,16 +222,25 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "ssh": { "user": args.ssh_user, "port": args.ssh_port, "host_key": args.host_key },
     }));
     let made: Value = client.post("/devices", &body).await?;
-    credentials(client, &made, args.qr)
+    credentials(client, &made, args.qr, args.out.as_deref())
 }
 
-/// The configuration goes to stdout, alone: `device add cam-1 > cam-1.conf`.
-fn credentials(client: &Client, made: &Value, qr: bool) -> anyhow::Result<()> {
+/// The configuration goes to the file, or to stdout, alone.
+fn credentials(client: &Client, made: &Value, qr: bool, out: Option<&Path>) -> anyhow::Result<()> {
+    let conf = made["credentials"]["conf"].as_str();
+    let name = made["device"]["name"].as_str().unwrap_or_default();
+    if let (Some(conf), Some(out)) = (conf, out) {
+        secret_file::write_new(out, conf)
+            .with_context(|| format!("{name} is made; `fleetgate device reissue {name}` shows it again"))?;
+        return said(
+            client,
+            &format!("{name}: its configuration is in {}; it is not stored here", out.display()),
+        );
+    }
     if client.json {
         println!("{}", serde_json::to_string_pretty(made)?);
         return Ok(());
     }
-    let name = made["device"]["name"].as_str().unwrap_or_default();
     let Some(shown) = made.get("credentials").filter(|c| !c.is_null()) else {
         return said(client, &format!("{name} is added; it has no tunnel, checks begin now"));
     };

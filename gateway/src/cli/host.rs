@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::client::Client;
+use super::host_change;
 use super::table;
 use crate::api::model::{Host, HostSettings, Metric, Page, Service, Tunnel, Verdict};
 
@@ -25,6 +26,12 @@ pub(crate) enum HostCommand {
     },
     /// Everything about one host
     Show { host: String },
+    /// Change what is given; the rest stays as it is
+    Set(Box<host_change::SetArgs>),
+    /// Add a host behind a device, such as a NAS
+    Add(host_change::AddArgs),
+    /// Remove a host behind a device; its history stays
+    Remove { host: String },
 }
 
 #[derive(Subcommand)]
@@ -41,6 +48,9 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
             list(client, &filters).await
         }
         HostCommand::Show { host } => show(client, &host).await,
+        HostCommand::Set(args) => host_change::set(client, *args).await,
+        HostCommand::Add(args) => host_change::add(client, args).await,
+        HostCommand::Remove { host } => host_change::remove(client, &host).await,
     }
 }
 
@@ -119,7 +129,8 @@ fn shown_state(h: &Host) -> String {
     } else {
         ""
     };
-    format!("{}{mark}", table::state(word))
+    let beside = table::marks(h.state.acknowledged, h.state.in_downtime, h.state.flapping);
+    format!("{}{mark}{beside}", table::state(word))
 }
 
 fn services(h: &Host) -> String {
@@ -176,6 +187,8 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     if !h.labels.is_empty() {
         anstream::println!("  labels      {}", labels(h));
     }
+    let set = settings.map(host_change::lines).unwrap_or_default();
+    set.iter().for_each(|line| anstream::println!("{line}"));
     let (since, last) =
         (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
     let by = if matches!(h.state.source.as_str(), "none" | "") {
@@ -225,8 +238,9 @@ fn service_row(s: &Service) -> Vec<String> {
     let stale = if s.stale { " ?" } else { "" };
     let metric =
         |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);
+    let beside = table::marks(s.acknowledged, s.in_downtime, s.flapping);
     vec![
-        format!("{}{stale}", table::state(&s.state)),
+        format!("{}{stale}{beside}", table::state(&s.state)),
         table::safe(&s.name),
         table::ago(s.last_check.as_deref(), now),
         table::ago(s.since.as_deref(), now),

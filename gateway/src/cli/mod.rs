@@ -12,11 +12,13 @@ mod enrolment;
 mod events;
 mod gateway;
 mod host;
+mod host_change;
 mod incident;
 mod limits;
 mod profile;
 mod serve;
 mod service;
+mod settings;
 mod status;
 mod table;
 mod token;
@@ -71,10 +73,10 @@ enum Command {
     /// Devices: identity and tunnel
     #[command(subcommand)]
     Device(device::DeviceCommand),
-    /// Hosts: state and services
+    /// Hosts: state, services and settings
     #[command(subcommand)]
     Host(host::HostCommand),
-    /// Make the fleet what a file says: devices, hosts, profiles, contacts, rules
+    /// Make the fleet what a file says: sites, devices, hosts, profiles, contacts, rules, downtimes
     Apply(apply::ApplyArgs),
     /// Services of one host: limits and other differences from its profile
     #[command(subcommand)]

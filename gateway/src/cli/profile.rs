@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::client::Client;
 use super::device::{pair, said};
 use super::limits::Limits;
+use super::settings::Settings;
 use super::table;
 use crate::api::model::{Page, Profile, ProfileRules, ProfileService};
 
@@ -43,11 +44,13 @@ pub(crate) struct SetArgs {
     /// name=JSON: a whole service, such as 'web={"check": {"type": "tcp", "port": 443}}'
     #[arg(long = "service-json", value_name = "NAME=JSON", value_parser = pair)]
     services: Vec<(String, String)>,
-    /// The service that --warn and --crit are for
+    /// The service that limits and settings are for
     #[arg(long)]
     service: Option<String>,
     #[command(flatten)]
     limits: Limits,
+    #[command(flatten)]
+    settings: Settings,
     /// Leave a service as the extended profiles have it
     #[arg(long, value_name = "SERVICE")]
     drop: Vec<String>,
@@ -177,13 +180,17 @@ impl SetArgs {
     }
 
     fn limit(&self, services: &mut Map<String, Value>, before: Option<&Profile>) -> anyhow::Result<()> {
-        if self.limits.is_empty() {
+        if self.limits.is_empty() && self.settings.is_empty() {
             return Ok(());
         }
-        let name = self.service.as_ref().context("--warn and --crit need --service")?;
+        let name = self.service.as_ref().context("limits and settings need --service")?;
         let known = before.and_then(|p| p.effective.iter().find(|s| s.name == *name));
         let effective = known.map(|s| serde_json::to_value(&s.thresholds)).transpose()?.unwrap_or_default();
         let service = services.entry(name.clone()).or_insert_with(|| json!({}));
+        self.settings.merge(service);
+        if self.limits.is_empty() {
+            return Ok(());
+        }
         let mut own = service["thresholds"].as_array().cloned().unwrap_or_default();
         self.limits.merge(&mut own, effective.as_array().map_or(&[], Vec::as_slice));
         service["thresholds"] = json!(own);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::device::said;
 use super::limits::Limits;
+use super::settings::Settings;
 use super::table;
 use crate::api::model::{Page, Service, ServiceOverride};
 
@@ -17,7 +18,7 @@ pub(crate) enum ServiceCommand {
     /// Every difference of a host from its profile
     Differences { host: String },
     /// Change what is given, add a service with --check; the rest stays as it is
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Back to the profile
     Reset { host: String, service: String },
 }
@@ -28,18 +29,8 @@ pub(crate) struct SetArgs {
     service: String,
     #[command(flatten)]
     limits: Limits,
-    /// Seconds between checks
-    #[arg(long, value_name = "SECONDS")]
-    interval: Option<f64>,
-    /// Seconds between the failures of a soft state
-    #[arg(long, value_name = "SECONDS")]
-    retry: Option<f64>,
-    /// Seconds
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<f64>,
-    /// Failures in a row that make a problem
-    #[arg(long)]
-    attempts: Option<u32>,
+    #[command(flatten)]
+    settings: Settings,
     /// What is asked, as JSON: {"type": "tcp", "port": 443}
     #[arg(long, value_name = "JSON")]
     check: Option<String>,
@@ -55,7 +46,7 @@ pub(crate) async fn run(client: &Client, command: ServiceCommand) -> anyhow::Res
     match command {
         ServiceCommand::Show { host, service } => show(client, &host, &service).await,
         ServiceCommand::Differences { host } => differences(client, &host).await,
-        ServiceCommand::Set(args) => set(client, args).await,
+        ServiceCommand::Set(args) => set(client, *args).await,
         ServiceCommand::Reset { host, service } => {
             client.call(Method::DELETE, &format!("/hosts/{host}/services/{service}"), None).await?;
             said(client, &format!("{service} of {host} is as its profile has it"))
@@ -103,11 +94,8 @@ pub(crate) fn settings(stored: Option<Value>) -> Value {
 
 impl SetArgs {
     fn write(&self, body: &mut Value) -> anyhow::Result<()> {
+        self.settings.merge(body);
         let given = [
-            ("interval_s", self.interval.map(|s| json!(s))),
-            ("retry_s", self.retry.map(|s| json!(s))),
-            ("timeout_s", self.timeout.map(|s| json!(s))),
-            ("max_check_attempts", self.attempts.map(|n| json!(n))),
             ("check", self.check.as_deref().map(check).transpose()?),
             ("disabled", (self.off || self.on).then_some(json!(self.off))),
         ];
@@ -133,8 +121,9 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
         return Ok(());
     }
     anstream::println!(
-        "{}  {} of {}",
+        "{}{}  {} of {}",
         table::state(&s.state),
+        table::marks(s.acknowledged, s.in_downtime, s.flapping),
         table::safe(&s.name),
         table::safe(&s.host_name)
     );
@@ -149,6 +138,9 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
     for m in &s.metrics {
         let value = m.value.map_or("U".to_owned(), table::number);
         anstream::println!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
+    }
+    if let Some(ack) = &s.acknowledgement {
+        anstream::println!("  known to  {}: {}", table::safe(&ack.author), table::safe(&ack.comment));
     }
     s.parse_warnings.iter().for_each(|w| anstream::println!("  skipped   {}", table::safe(w)));
     s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));

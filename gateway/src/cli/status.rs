@@ -96,7 +96,7 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
     let now = table::now();
     let row = |p: &Problem| {
         vec![
-            table::state(&p.state),
+            format!("{}{}", table::state(&p.state), table::marks(p.acknowledged, p.in_downtime, false)),
             table::safe(&p.host_name),
             table::safe(p.service.as_deref().unwrap_or("")),
             table::ago(p.since.as_deref(), now),

@@ -31,6 +31,13 @@ pub(crate) fn state(word: &str) -> String {
     coloured(&word.replace('_', " ").to_uppercase(), word)
 }
 
+/// What stands beside a state, in words.
+pub(crate) fn marks(acknowledged: bool, in_downtime: bool, flapping: bool) -> String {
+    let all = [(acknowledged, "acknowledged"), (in_downtime, "in downtime"), (flapping, "flapping")];
+    let words: Vec<&str> = all.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")).dimmed().to_string() }
+}
+
 /// `anstream` takes the colour away where there is no terminal.
 pub(crate) fn coloured(shown: &str, state: &str) -> String {
     match state {
@@ -90,6 +97,12 @@ mod tests {
         assert_eq!(of("2026-01-01T11:00:00Z"), "1d 1h ago");
         assert_eq!(of("2026-01-02T12:00:05Z"), "now");
         assert_eq!(ago(None, now), "-");
+    }
+
+    #[test]
+    fn what_stands_beside_a_state_is_said_in_words() {
+        assert_eq!(marks(false, false, false), "");
+        assert!(marks(true, false, true).contains("(acknowledged, flapping)"));
     }
 
     #[test]

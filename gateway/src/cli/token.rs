@@ -18,7 +18,11 @@ pub(crate) enum TokenCommand {
     /// Both kinds
     List,
     /// End a token now
-    Revoke { token: String },
+    Revoke {
+        /// Its id, t_ and 13 characters: `fleetgate token list`
+        #[arg(value_name = "ID")]
+        token: String,
+    },
 }
 
 #[derive(Args)]
@@ -172,6 +176,10 @@ fn enrolment_row(t: &EnrolmentToken, now: jiff::Timestamp) -> Vec<String> {
 
 /// Both kinds share one space of ids.
 async fn revoke(client: &Client, token: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        token.starts_with("t_"),
+        "{token:?} is no id such as t_...: `fleetgate token list` has them"
+    );
     let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
     let area = if api.iter().any(|t| t.id == token) { "tokens" } else { "enrolment-tokens" };
     client.call(Method::DELETE, &format!("/{area}/{token}"), None).await?;

@@ -214,7 +214,7 @@ pub enum NotMade {
 #[error("this public key is in use already, or was: make a new pair on the device")]
 pub struct KeyTaken {
     /// Whose; for those who may know.
-    pub owner: Option<Id>,
+    pub owner: Option<(Id, String)>,
 }
 
 /// Inserts the host; its tunnel, if it gets one, is made by [`set_key`].
@@ -346,9 +346,9 @@ async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sq
 /// # Errors
 /// When the database cannot be read.
 pub async fn key_taken(tx: &mut SqliteConnection, key: &PublicKey) -> sqlx::Result<Option<KeyTaken>> {
-    let sql = "select peer from peer_keys where public_key = $1";
-    let owner: Option<i64> = sqlx::query_scalar(sql).bind(key.to_string()).fetch_optional(tx).await?;
-    Ok(owner.map(|id| KeyTaken { owner: Some(Id::from_i64(id)) }))
+    let sql = "select k.peer, h.name from peer_keys k join hosts h on h.id = k.peer where k.public_key = $1";
+    let owner: Option<(i64, String)> = sqlx::query_as(sql).bind(key.to_string()).fetch_optional(tx).await?;
+    Ok(owner.map(|(id, name)| KeyTaken { owner: Some((Id::from_i64(id), name)) }))
 }
 
 /// Hosts behind a device.

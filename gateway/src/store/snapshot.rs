@@ -14,8 +14,8 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Acknowledgement, Alerting, HostMemory, HostSpec, PeerKey, PeerKind, PeerMemory, PeerSpec, RoutePolicy,
-    SshSpec, Tai64n, Timing,
+    Acknowledgement, Alerting, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory, PeerSpec,
+    RoutePolicy, SshSpec, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -559,7 +559,7 @@ impl States {
 
     /// What is pending has nothing to be remembered.
     fn memory(&mut self, spec: HostSpec) -> HostMemory {
-        let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.last_check.is_some());
+        let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.status != HostStatus::Pending);
         let rows = self.services.remove(&spec.id).unwrap_or_default();
         let wanted = |row: &ServiceRow| spec.services.iter().any(|s| s.name == row.state.name);
         let services = rows

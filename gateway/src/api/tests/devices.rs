@@ -97,6 +97,7 @@ async fn names_and_keys_are_unique_and_a_key_stays_its_owners_for_ever() {
     assert_eq!((name.status, name.code()), (409, "name_taken"));
     let taken = add(&api, json!({ "name": "cam2", "public_key": key(1) })).await;
     assert_eq!((taken.status, taken.code()), (409, "key_in_use"));
+    assert!(taken.text.contains("by cam1, h_"), "{}", taken.text);
     assert_eq!(api.operator().delete("/api/v1/devices/cam1").await.status, 204);
     let again = add(&api, json!({ "name": "cam1", "public_key": key(1) })).await;
     assert_eq!(again.code(), "key_in_use");

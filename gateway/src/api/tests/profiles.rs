@@ -148,6 +148,27 @@ async fn labels_choose_a_profile_at_once_and_an_own_one_wins() {
 }
 
 #[tokio::test]
+async fn labels_that_would_bring_too_many_services_are_refused_by_their_rules() {
+    let api = TestApi::with_endpoint().await;
+    for name in ["a", "b"] {
+        let service = |n: u32| (format!("{name}-{n}"), json!({ "check": { "type": "tcp", "port": 443 } }));
+        let services: serde_json::Map<String, Value> = (0..40).map(service).collect();
+        assert_eq!(put(&api, name, json!({ "services": services })).await.status, 200);
+    }
+    let rule = |key: &str| json!({ "labels": { key: "*" }, "profile": key });
+    let rules = json!({ "rules": [rule("a"), rule("b")] });
+    assert_eq!(api.operator().put("/api/v1/profile-rules", rules).await.status, 200);
+    device(&api, "cam", json!({ "a": "1" })).await;
+    let labels = json!({ "labels": { "a": "1", "b": "1" } });
+    for path in ["/api/v1/hosts/cam", "/api/v1/devices/cam"] {
+        let refused = api.operator().patch(path, labels.clone()).await;
+        assert_eq!((refused.status, &refused.json["errors"][0]["field"]), (422, &json!("labels")), "{path}");
+        assert!(refused.text.contains("rule 1 gives it a, rule 2 gives it b"), "{}", refused.text);
+    }
+    assert_eq!(services(&api, "cam").await.len(), 40);
+}
+
+#[tokio::test]
 async fn a_change_by_hand_of_what_a_program_manages_leaves_a_mark() {
     let api = TestApi::with_endpoint().await;
     let program = api.operator().header("fleetgate-manager", "apply");

@@ -1,0 +1,188 @@
+//! `fleetgate host set`, `add` and `remove`: what an operator sets of hosts, and hosts behind devices.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::client::Client;
+use super::device::{labels, pair, present, said};
+use super::settings::Settings;
+use super::table;
+use crate::api::model::{Host, HostSettings};
+
+#[derive(Args)]
+pub(crate) struct SetArgs {
+    host: String,
+    #[command(flatten)]
+    settings: Settings,
+    /// Seconds of silence that are expected: asleep within them, not down
+    #[arg(long, value_name = "SECONDS")]
+    max_silence: Option<f64>,
+    /// A host that stands before it, in place of those it has; may be repeated
+    #[arg(long = "parent", value_name = "HOST")]
+    parents: Vec<String>,
+    /// No host stands before it, beside the device it is behind
+    #[arg(long, conflicts_with = "parents")]
+    no_parents: bool,
+    /// The profile that it keeps to
+    #[arg(long, conflicts_with = "by_rules")]
+    profile: Option<String>,
+    /// Profiles by its labels, as the rules say
+    #[arg(long)]
+    by_rules: bool,
+    /// key=value, beside the labels it has; may be repeated
+    #[arg(long = "label", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    /// Take this label away; may be repeated
+    #[arg(long, value_name = "KEY")]
+    drop_label: Vec<String>,
+    /// Its address behind its device
+    #[arg(long)]
+    address: Option<String>,
+    #[arg(long)]
+    notes: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct AddArgs {
+    name: String,
+    /// The device it stands behind
+    #[arg(long, value_name = "DEVICE")]
+    via: String,
+    /// Its address there, in one of the networks behind the device
+    #[arg(long)]
+    address: String,
+    /// key=value; may be repeated
+    #[arg(long = "label", value_parser = pair)]
+    labels: Vec<(String, String)>,
+    #[arg(long)]
+    profile: Option<String>,
+    /// The account that checks log in to
+    #[arg(long)]
+    ssh_user: Option<String>,
+    #[arg(long)]
+    ssh_port: Option<u16>,
+    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
+    #[arg(long)]
+    host_key: Option<String>,
+}
+
+pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
+    let path = format!("/hosts/{}", args.host);
+    let before: Value = client.get(&format!("{path}/settings"), &[]).await?;
+    let body = args.body(&before)?;
+    anyhow::ensure!(!body.is_empty(), "nothing is given that could be set: fleetgate host set --help");
+    let made = client.patch(&path, &Value::Object(body)).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+        return Ok(());
+    }
+    let settings: HostSettings = serde_json::from_value(made)?;
+    lines(&settings).iter().for_each(|line| anstream::println!("{line}"));
+    said(client, &format!("{} is set", args.host))
+}
+
+impl SetArgs {
+    fn body(&self, before: &Value) -> anyhow::Result<Map<String, Value>> {
+        let mut body = self.settings.changes(before);
+        let own = present(json!({
+            "max_silence_s": self.max_silence,
+            "profile": self.profile,
+            "address": self.address,
+            "notes": self.notes,
+        }));
+        body.extend(own.as_object().cloned().unwrap_or_default());
+        if !self.parents.is_empty() || self.no_parents {
+            body.insert("parents".to_owned(), json!(self.parents));
+        }
+        if self.by_rules {
+            body.insert("profile".to_owned(), Value::Null);
+        }
+        if !self.labels.is_empty() || !self.drop_label.is_empty() {
+            body.insert("labels".to_owned(), json!(self.labelled(before)?));
+        }
+        Ok(body)
+    }
+
+    fn labelled(&self, before: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
+        let kept = before["labels"].as_object().cloned().unwrap_or_default();
+        let mut all: BTreeMap<String, Value> = kept.into_iter().collect();
+        for key in &self.drop_label {
+            anyhow::ensure!(all.remove(key).is_some(), "--drop-label {key}: {} has no such label", self.host);
+        }
+        all.extend(labels(self.labels.clone())?);
+        Ok(all)
+    }
+}
+
+pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
+    let body = present(json!({
+        "name": args.name,
+        "via": args.via,
+        "address": args.address,
+        "labels": labels(args.labels)?,
+        "profile": args.profile,
+        "ssh": { "user": args.ssh_user, "port": args.ssh_port, "host_key": args.host_key },
+    }));
+    let made: Host = client.post("/hosts", &body).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&made)?);
+    }
+    said(client, &format!("{} is added; checks begin now, through {}", made.name, args.via))
+}
+
+pub(crate) async fn remove(client: &Client, host: &str) -> anyhow::Result<()> {
+    client.call(Method::DELETE, &format!("/hosts/{host}"), None).await?;
+    said(client, &format!("{host} is removed; its history stays"))
+}
+
+/// How a host differs from what is usual, a line each.
+pub(crate) fn lines(settings: &HostSettings) -> Vec<String> {
+    let seconds = |s: Option<f64>| s.map(|s| format!("{} s", table::number(s)));
+    let alerting = &settings.alerting;
+    let part = |part: Option<Value>| part.map(|value| table::safe(&words(&value)));
+    let known = [
+        ("behind", settings.via.as_deref().map(table::safe)),
+        ("parents", (!settings.parents.is_empty()).then(|| table::safe(&settings.parents.join(", ")))),
+        ("interval", seconds(settings.interval_s)),
+        ("retry", seconds(settings.retry_s)),
+        ("timeout", seconds(settings.timeout_s)),
+        ("attempts", settings.max_check_attempts.map(|n| n.to_string())),
+        ("freshness", seconds(settings.freshness_s)),
+        ("may sleep", seconds(settings.max_silence_s)),
+        ("volatile", alerting.volatile.map(|v| v.to_string())),
+        ("flapping", part(alerting.flapping.as_ref().map(|f| json!(f)))),
+        ("notify", part(alerting.notify.as_ref().map(|n| json!(n)))),
+        ("notes", (!settings.notes.is_empty()).then(|| table::safe(&settings.notes))),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some(format!("  {name:<11} {}", value?))).collect()
+}
+
+/// `delay 60 s, states critical unknown`.
+fn words(part: &Value) -> String {
+    let fields = part.as_object().into_iter().flatten();
+    let word = |(name, value): (&String, &Value)| {
+        let value = match value {
+            Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            other => other.to_string(),
+        };
+        match name.strip_suffix("_s") {
+            Some(name) => format!("{name} {value} s"),
+            None => format!("{name} {value}"),
+        }
+    };
+    fields.map(word).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_what_is_told_read_well() {
+        let notify = json!({ "delay_s": 60.0, "states": ["critical", "unknown"] });
+        assert_eq!(words(&notify), "delay 60.0 s, states critical unknown");
+    }
+}
