@@ -37,7 +37,7 @@ impl Kept {
             Record::Incident(record) => self.incidents.push(record),
             Record::Pinned { host, fingerprint } => self.pins.push((host, fingerprint)),
             Record::AckEnded(..) => {}
-            Record::Reply(..) => unreachable!("nobody asked for it"),
+            Record::Reply(..) => {}
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::id::Id;
 use crate::time::{Mono, Now};
-use crate::wire::{AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, Occasion, VoiceState};
+use crate::wire::{
+    AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, Occasion, VoiceState,
+};
 
 use super::alert::{self, Notice, Told};
 use super::downtime::{Begun, Window};
