@@ -20,7 +20,7 @@ mod sites;
 mod tests;
 mod words;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id};
@@ -79,6 +79,8 @@ struct Incident {
     opened: Wall,
     matter: Matter,
     members: BTreeMap<Object, Member>,
+    /// When the youngest trouble in it began.
+    newest: Wall,
     /// How many of them are ill.
     ill: usize,
     /// Since when none is.
@@ -98,11 +100,6 @@ impl Incident {
     fn known(&self, now: Wall) -> Option<IncidentAck> {
         self.ack.clone().filter(|ack| ack.expires.is_none_or(|at| at > now))
     }
-
-    /// The youngest trouble in it.
-    fn newest(&self) -> Wall {
-        self.members.values().map(|m| m.began).max().unwrap_or(self.opened)
-    }
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +108,10 @@ pub struct Incidents {
     open: BTreeMap<IncidentId, Incident>,
     /// Where each object belongs, also while it is well again.
     places: BTreeMap<Object, IncidentId>,
+    /// Those of which nothing is ill: what time looks at.
+    quiet: BTreeSet<IncidentId>,
+    /// Where the last loss of each site was put; it may be over.
+    lost: BTreeMap<String, IncidentId>,
     newest: Option<IncidentId>,
     out: VecDeque<IncidentRecord>,
     covers: VecDeque<Cover>,
@@ -126,7 +127,14 @@ impl Incidents {
             let ill = members.values().filter(|m| m.ill).count();
             let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
             let quiet = (ill == 0).then_some(now);
-            self.open.insert(memory.id, Incident { opened, matter, members, ill, quiet, ack });
+            if quiet.is_some() {
+                self.quiet.insert(memory.id);
+            }
+            if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
+                self.lost.insert(site.clone(), memory.id);
+            }
+            let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
+            self.open.insert(memory.id, Incident { opened, matter, members, newest, ill, quiet, ack });
             self.newest = self.newest.max(Some(memory.id));
         }
     }
@@ -187,19 +195,18 @@ impl Incidents {
     }
 
     pub fn due(&self) -> Option<Mono> {
-        self.open.values().filter_map(|i| i.quiet).map(|since| since.mono + LINGER).min()
+        self.quiet.iter().filter_map(|id| self.over_at(*id)).min()
+    }
+
+    fn over_at(&self, id: IncidentId) -> Option<Mono> {
+        Some(self.open.get(&id)?.quiet?.mono + LINGER)
     }
 
     /// Time has passed.
     pub fn look(&mut self, now: Now) {
-        if self.due().is_none_or(|at| at > now.mono) {
-            return;
-        }
-        let over = |i: &Incident| i.quiet.is_some_and(|since| since.mono + LINGER <= now.mono);
-        let over: Vec<IncidentId> = self.open.iter().filter(|(_, i)| over(i)).map(|(id, _)| *id).collect();
-        for id in over {
-            self.close(id);
-        }
+        let over = |id: &IncidentId| self.over_at(*id).is_some_and(|at| at <= now.mono);
+        let over: Vec<IncidentId> = self.quiet.iter().copied().filter(over).collect();
+        over.into_iter().for_each(|id| self.close(id));
     }
 
     // ------------------------------------------------------------------ findings
@@ -343,12 +350,10 @@ impl Incidents {
     /// The incident of the site, while that is lost or has just been.
     fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
         let site = self.fleet.site(host)?;
-        let of_site = |i: &Incident| {
-            i.matter.cause == CauseKind::SiteLost && i.matter.site.as_deref() == Some(site) && i.ill > 0
-        };
-        let (id, incident) = self.open.iter().rev().find(|(_, i)| of_site(i))?;
-        let fresh = apart(incident.newest(), began) <= TOGETHER;
-        (fresh || self.fleet.is_mostly_down(host)).then_some(*id)
+        let id = *self.lost.get(site)?;
+        let incident = self.open.get(&id).filter(|i| i.ill > 0)?;
+        let fresh = apart(incident.newest, began) <= TOGETHER;
+        (fresh || self.fleet.is_mostly_down(host)).then_some(id)
     }
 
     /// What else fails on the same host at the same time. Nobody's knowledge of a service is taken
@@ -387,7 +392,15 @@ impl Incidents {
         let id = self.draw_id(at);
         let opened = at.now.wall;
         self.record(id, opened, IncidentChange::Opened(matter.clone()));
-        let incident = Incident { opened, matter, members: BTreeMap::new(), ill: 0, quiet: None, ack: None };
+        let incident = Incident {
+            opened,
+            matter,
+            members: BTreeMap::new(),
+            newest: opened,
+            ill: 0,
+            quiet: None,
+            ack: None,
+        };
         self.open.insert(id, incident);
         id
     }
@@ -395,8 +408,10 @@ impl Incidents {
     fn join(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         incident.members.insert(object.clone(), Member { began, ill: true });
+        incident.newest = incident.newest.max(began);
         incident.ill += 1;
         incident.quiet = None;
+        self.quiet.remove(&id);
         self.places.insert(object.clone(), id);
         self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
     }
@@ -410,6 +425,9 @@ impl Incidents {
         let all_well = incident.ill == 0;
         let knew = if all_well { incident.ack.take() } else { None };
         incident.quiet = all_well.then_some(now);
+        if all_well {
+            self.quiet.insert(id);
+        }
         self.record(id, now.wall, IncidentChange::Left(object.clone()));
         if knew.is_some() {
             self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Well));
@@ -431,17 +449,22 @@ impl Incidents {
     /// All of one belongs to another now; what is ill of it is covered by who knows of that.
     fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
         let Some(gone) = self.open.remove(&from) else { return };
+        self.quiet.remove(&from);
         let Some(incident) = self.open.get_mut(&into) else { return };
         let known = incident.known(now.wall);
         for (object, member) in gone.members {
             self.places.insert(object.clone(), into);
             incident.ill += usize::from(member.ill);
+            incident.newest = incident.newest.max(member.began);
             incident.members.insert(object.clone(), member);
             if let Some(ack) = known.clone().filter(|_| member.ill) {
                 self.covers.push_back(Cover { object, ack });
             }
         }
-        incident.quiet = incident.quiet.filter(|_| incident.ill == 0);
+        if incident.ill > 0 {
+            incident.quiet = None;
+            self.quiet.remove(&into);
+        }
         self.record(from, now.wall, IncidentChange::Merged(into));
     }
 
@@ -495,12 +518,17 @@ impl Incidents {
             incident.ack = None;
         }
         self.widen(into, matter, now);
+        self.lost.insert(site, into);
         rest.iter().for_each(|from| self.merge(*from, into, now));
     }
 
     fn close(&mut self, id: IncidentId) {
         let Some(incident) = self.open.remove(&id) else { return };
-        self.places.retain(|_, place| *place != id);
+        self.quiet.remove(&id);
+        for object in incident.members.keys() {
+            self.places.remove(object);
+        }
+        self.lost.retain(|_, lost| *lost != id);
         let at = incident.quiet.map_or(incident.opened, |since| since.wall);
         self.record(id, at, IncidentChange::Closed);
     }

@@ -1,6 +1,9 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::Item;
-use fleetgate_engine::wire::{Message, MessageKind};
+use fleetgate_engine::wire::{
+    CauseKind, Extent, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, Matter, Message,
+    MessageKind,
+};
 use tokio::task::JoinHandle;
 
 use super::super::sink::{self, HookSink};
@@ -10,7 +13,7 @@ use crate::mail::sink::{Manner, Sink};
 use crate::store::contacts::{self, Contact};
 use crate::store::managed::Managed;
 use crate::store::outbox::NewMessage;
-use crate::store::{fixture, notices};
+use crate::store::{fixture, incidents, notices, states};
 
 /// Everything as usual, only faster.
 const PACE: Pace = Pace {
@@ -381,4 +384,34 @@ async fn one_dead_receiver_delays_nobody() {
     well.wait_for(1).await;
     office.sink.wait_for(1).await;
     office.until(|rows| rows.iter().map(|r| r.1).eq([false, true, true])).await;
+}
+
+#[tokio::test]
+async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_what_is_wrong() {
+    let office = Office::open(&[Manner::Take]).await;
+    let host = fixture::device(&office.store, 7, "cam-07").await;
+    office.store.all_hosts(&fixture::TIMING).await.unwrap();
+    let (status, hard) = (HostStatus::Down, HostStatus::Down);
+    let state = HostState { status, hard, output: "no answer".into(), ..fixture::up(host) };
+    let mut tx = office.store.begin().await.unwrap();
+    states::write_hosts(&mut tx, &[&state]).await.unwrap();
+    let (id, at) = (IncidentId(Id::from_i64(1)), clock::wall());
+    let matter = Matter {
+        extent: Extent::Host,
+        cause: CauseKind::HostDown,
+        words: "cam-07 is down".into(),
+        site: None,
+        head: Some(host),
+    };
+    let opened = IncidentRecord { id, at, change: IncidentChange::Opened(matter) };
+    incidents::write(&mut tx, &opened).await.unwrap();
+    tx.commit().await.unwrap();
+    office.mail(OPS, &Message { incident: Some(id), ..fixture::down(host) }).await;
+    let letter = office.sink.wait_for(1).await.remove(0);
+    assert_eq!(header(&letter, "Subject"), format!("Subject: DOWN cam-07 [{id}]"));
+    assert!(header(&letter, "References").starts_with(&format!("References: <{id}.")), "{letter}");
+    assert!(
+        letter.contains("What is wrong") && letter.contains(&format!("{id}: cam-07 is down")),
+        "{letter}"
+    );
 }

@@ -1,0 +1,252 @@
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::NoticeId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::IncidentId;
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::incidents::{IncidentRow, MemberRow};
+use crate::store::outbox::{Channel, Concern, Count};
+
+fn down() -> NoticeRow {
+    NoticeRow {
+        id: NoticeId(1),
+        at: Wall::from_millis(1_773_147_810_000),
+        event: None,
+        host: Id::from_i64(7),
+        host_name: "cam-07".into(),
+        service: None,
+        labels: std::collections::BTreeMap::new(),
+        kind: "problem".into(),
+        problem: true,
+        from: "up".into(),
+        to: "down".into(),
+        output: "no tunnel for 95 s; tcp 22: timed out".into(),
+        since: Wall::from_millis(1_773_147_802_000),
+        incident: None,
+        note: String::new(),
+    }
+}
+
+fn message(kind: Kind) -> MessageRow {
+    MessageRow {
+        id: 1,
+        contact: Id::from_i64(1),
+        contact_name: "ops".into(),
+        channel: Channel::Email,
+        address: "ops@example.org".into(),
+        kind,
+        site: "north".into(),
+        folded: 1,
+        created_at: Wall::from_millis(0),
+        attempts: 0,
+        next_attempt: Wall::from_millis(0),
+        last_error: None,
+        sent_at: None,
+        given_up_at: None,
+    }
+}
+
+fn contents(notices: Vec<NoticeRow>) -> Contents {
+    let mut counts: Vec<Count> = Vec::new();
+    for n in &notices {
+        let one = Count {
+            kind: n.kind.clone(),
+            problem: n.problem,
+            to: n.to.clone(),
+            services: n.service.is_some(),
+            count: 0,
+        };
+        let at = counts.iter().position(|c| Count { count: 0, ..c.clone() } == one);
+        let at = at.unwrap_or_else(|| {
+            counts.push(one);
+            counts.len() - 1
+        });
+        counts[at].count += 1;
+    }
+    Contents { notices, counts, ..Contents::default() }
+}
+
+fn shown(letter: &Letter) -> String {
+    format!("Subject: {}\n\n{}", letter.subject, letter.text)
+}
+
+fn write(kind: Kind, notices: Vec<NoticeRow>) -> Letter {
+    let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    Letter::write(&message(kind), &contents(notices), None, &place)
+}
+
+fn one(notice: NoticeRow) -> Letter {
+    write(Kind::Notices, vec![notice])
+}
+
+#[test]
+fn a_host_that_is_down() {
+    insta::assert_snapshot!(shown(&one(down())));
+}
+
+#[test]
+fn a_host_that_is_down_in_html() {
+    insta::assert_snapshot!(one(down()).html);
+}
+
+#[test]
+fn a_service_that_recovered() {
+    let recovered = NoticeRow {
+        service: Some("disk".into()),
+        kind: "recovery".into(),
+        problem: false,
+        from: "critical".into(),
+        to: "ok".into(),
+        output: "/ 61% used, 5.2 GB free".into(),
+        ..down()
+    };
+    insta::assert_snapshot!(shown(&one(recovered)));
+}
+
+#[test]
+fn without_an_address_the_letter_names_the_command() {
+    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let letter = Letter::write(&message(Kind::Notices), &contents(vec![down()]), None, &place);
+    insta::assert_snapshot!(letter.text);
+}
+
+fn lost_site() -> Vec<NoticeRow> {
+    let host = |n: i64| NoticeRow { host_name: format!("cam-{n:02}"), ..down() };
+    let up = NoticeRow { kind: "recovery".into(), problem: false, to: "up".into(), ..host(9) };
+    vec![host(1), host(2), host(3), up]
+}
+
+#[test]
+fn a_site_that_is_lost() {
+    insta::assert_snapshot!(shown(&write(Kind::Notices, lost_site())));
+}
+
+#[test]
+fn a_site_that_is_lost_in_html() {
+    insta::assert_snapshot!(write(Kind::Notices, lost_site()).html);
+}
+
+#[test]
+fn a_thousand_hosts_are_counted_and_not_all_named() {
+    let mut all = contents(vec![down(); 100]);
+    all.counts[0].count = 1_000;
+    let place = Place { zone: &TimeZone::UTC, public_url: None };
+    let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
+    assert_eq!(letter.subject, "DOWN: 1000 hosts at north");
+    assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
+}
+
+fn incident(words: &str, extent: &str, ill: i64) -> IncidentRow {
+    IncidentRow {
+        id: IncidentId(Id::from_i64(3_700_000_000_000_000_000)),
+        extent: extent.into(),
+        cause: "parent_down".into(),
+        words: words.into(),
+        site: Some("north".into()),
+        head: None,
+        opened_at: Wall::from_millis(1_773_147_802_000),
+        closed_at: None,
+        merged_into: None,
+        ack: None,
+        ill,
+        members: 1_000,
+    }
+}
+
+fn member(name: &str) -> MemberRow {
+    let at = Wall::from_millis(0);
+    let (host_name, site) = (Some(name.to_owned()), None);
+    MemberRow {
+        host: Id::from_i64(9),
+        host_name,
+        site,
+        service: None,
+        began_at: at,
+        joined_at: at,
+        left_at: None,
+    }
+}
+
+#[test]
+fn a_host_with_its_incident_and_what_is_wrong() {
+    let zone = TimeZone::UTC;
+    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    let concern = Concern { incident: incident("cam-07 is down", "host", 1), ill: vec![member("cam-07")] };
+    let all = Contents { incidents: vec![concern], ..contents(vec![down()]) };
+    let verdict = Verdict {
+        kind: fleetgate_engine::verdict::Kind::Undetermined,
+        text: "cannot be told: the device is gone, or its uplink".into(),
+        candidates: Vec::new(),
+        evidence: vec!["no packet for 95 s".into(), "6 others at north answer".into()],
+    };
+    let letter = Letter::write(&message(Kind::Notices), &all, Some(&verdict), &place);
+    insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
+}
+
+#[test]
+fn an_acknowledgement_says_who_and_why() {
+    let known = NoticeRow { kind: "acknowledged".into(), note: "user:ada: on my way".into(), ..down() };
+    insta::assert_snapshot!(shown(&one(known)));
+}
+
+#[test]
+fn a_thousand_hosts_of_one_incident() {
+    let zone = TimeZone::UTC;
+    let place = Place { zone: &zone, public_url: Some("https://watch.example.com") };
+    let mut all = contents(vec![down(), down()]);
+    all.counts[0].count = 1_000;
+    all.sites = vec![("north".into(), 999), (String::new(), 1)];
+    all.incidents = vec![Concern { incident: incident("r1 is down", "site", 1_000), ill: Vec::new() }];
+    let many = MessageRow { site: String::new(), folded: 4, ..message(Kind::Notices) };
+    insta::assert_snapshot!(shown(&Letter::write(&many, &all, None, &place)));
+}
+
+#[test]
+fn who_outlives_a_lost_site_is_named_among_the_good_news() {
+    let zone = TimeZone::UTC;
+    let place = Place { zone: &zone, public_url: None };
+    let up =
+        NoticeRow { kind: "recovery".into(), problem: false, from: "down".into(), to: "up".into(), ..down() };
+    let mut all = contents(vec![up.clone(), up]);
+    let words = "most of north fell silent together: 16 of 30 hosts so far";
+    all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
+    insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, &place)));
+}
+
+#[test]
+fn a_digest_says_what_is_still_so() {
+    let disk = NoticeRow { service: Some("disk".into()), to: "warning".into(), ..down() };
+    insta::assert_snapshot!(shown(&write(Kind::Digest, vec![down(), disk])));
+}
+
+#[test]
+fn a_test_says_that_it_is_one() {
+    insta::assert_snapshot!(shown(&write(Kind::Test, vec![])));
+}
+
+#[test]
+fn hostile_text_stays_in_its_place() {
+    let hostile = NoticeRow {
+        service: Some("disk\r\nBcc: everybody@example.org".into()),
+        output: "\u{202e}drow\u{7}\r\n.\r\nSince   yesterday\nhttps://evil.example/\n<img src=x>".into(),
+        ..down()
+    };
+    insta::assert_snapshot!(shown(&one(hostile.clone())));
+    let html = one(hostile).html;
+    assert!(html.contains("&lt;img src=x&gt;") && !html.contains("<img"), "{html}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_breaks_out(host in ".{0,300}", output in "(?s).{0,300}") {
+        let letter = one(NoticeRow { host_name: host, output, ..down() });
+        prop_assert!(!letter.subject.contains(char::is_control));
+        prop_assert!(letter.subject.chars().count() <= MAX_SUBJECT);
+        prop_assert!(!letter.text.chars().any(|c| c.is_control() && c != '\n'));
+        let ours = letter.text.lines().filter(|l| !l.starts_with("    ") && !l.is_empty());
+        prop_assert_eq!(ours.count(), 4);
+        prop_assert_eq!(letter.html.matches('<').count(), 18);
+    }
+}
