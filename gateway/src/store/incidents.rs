@@ -105,8 +105,8 @@ async fn merge(conn: &mut SqliteConnection, record: &IncidentRecord, into: Incid
     for sql in [
         "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
          select $2, host, service, began_at, $3, left_at from incident_members where incident = $1
-         on conflict (incident, host, service) do update set began_at = excluded.began_at,
-             left_at = excluded.left_at",
+         on conflict (incident, host, service) do update set began_at = excluded.began_at, left_at = null
+             where excluded.left_at is null",
         "update incident_members set left_at = $3 where incident = $1 and left_at is null and $2 is not null",
         "update incidents set merged_into = $2, closed_at = $3 where id = $1",
         "update incidents set merged_into = $2 where merged_into = $1 and $3 is not null",

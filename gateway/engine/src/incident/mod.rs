@@ -123,7 +123,12 @@ impl Incidents {
         for memory in memories {
             let member = |m: crate::wire::MemberMemory| (m.object, Member { began: m.began, ill: !m.left });
             let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
-            self.places.extend(members.keys().map(|object| (object.clone(), memory.id)));
+            for (object, member) in &members {
+                // What it has left says nothing where it belongs to another now.
+                if member.ill || !self.places.contains_key(object) {
+                    self.places.insert(object.clone(), memory.id);
+                }
+            }
             let ill = members.values().filter(|m| m.ill).count();
             let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
             let quiet = (ill == 0).then_some(now);
@@ -252,7 +257,7 @@ impl Incidents {
         if self.place_of_ill(&gateway).is_some() {
             return;
         }
-        let id = self.open(words::uplink(), at);
+        let id = self.former(&gateway).unwrap_or_else(|| self.open(words::uplink(), at));
         self.join(id, &gateway, at.now.wall, at.now);
         let since = at.now.wall - EXPLAINED;
         let explained = |(other, i): (&IncidentId, &Incident)| {
@@ -452,7 +457,9 @@ impl Incidents {
         self.quiet.remove(&from);
         let Some(incident) = self.open.get_mut(&into) else { return };
         let known = incident.known(now.wall);
-        for (object, member) in gone.members {
+        let here = |(object, _): &(Object, Member)| self.places.get(object) == Some(&from);
+        let members: Vec<(Object, Member)> = gone.members.into_iter().filter(here).collect();
+        for (object, member) in members {
             self.places.insert(object.clone(), into);
             incident.ill += usize::from(member.ill);
             incident.newest = incident.newest.max(member.began);
@@ -525,8 +532,11 @@ impl Incidents {
     fn close(&mut self, id: IncidentId) {
         let Some(incident) = self.open.remove(&id) else { return };
         self.quiet.remove(&id);
+        // Some belong to another meanwhile.
         for object in incident.members.keys() {
-            self.places.remove(object);
+            if self.places.get(object) == Some(&id) {
+                self.places.remove(object);
+            }
         }
         self.lost.retain(|_, lost| *lost != id);
         let at = incident.quiet.map_or(incident.opened, |since| since.wall);

@@ -286,6 +286,32 @@ fn merged_members_are_covered_by_who_knows_of_the_cause() {
 }
 
 #[test]
+fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
+    let mut watch = behind_a_router(2);
+    watch.ill(&host(1));
+    watch.ill(&service(1, "disk"));
+    let own = watch.of(&host(1));
+    watch.well(&host(1));
+    watch.wait(30).ill(&host(0));
+    watch.found(&host(1), false);
+    let router = watch.of(&host(0));
+    assert_eq!(watch.of(&host(1)), router);
+    let now = watch.now();
+    watch.incidents.merge(own, router, now);
+    assert_eq!(watch.incidents.place_of_ill(&host(1)), Some(router));
+    let member = |object, left| MemberMemory { object, began: now.wall, left };
+    let memory = |id, members| {
+        let matter = words::host("cam-1", host(1).host, None);
+        IncidentMemory { id, opened: now.wall, matter, members, ack: None }
+    };
+    let mut again = behind_a_router(2);
+    let newest_first =
+        vec![memory(router, vec![member(host(1), false)]), memory(own, vec![member(host(1), true)])];
+    again.incidents.restore(newest_first, now);
+    assert_eq!(again.incidents.place_of_ill(&host(1)), Some(router));
+}
+
+#[test]
 fn what_is_removed_leaves_and_a_restart_goes_on() {
     let mut watch = Watch::of_site("north", 3);
     watch.ill(&host(0));
