@@ -6,14 +6,16 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
+use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Command, MonitorInput};
+use fleetgate_engine::wire::{Command, MonitorInput, MonitorOutput};
 use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -22,10 +24,14 @@ use crate::config::Config;
 use crate::handle::{Handle, QUEUE};
 use crate::listener::{self, House};
 use crate::live::Live;
-use crate::notify::Office;
+use crate::notify::{Bell, Office};
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
+use crate::writer::Writer;
+
+/// Longer than a test.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 pub struct TestApi {
     pub state: AppState,
@@ -76,6 +82,16 @@ impl TestApi {
         TestApi::with(|config| config.endpoint = "vpn.example.net:51820".parse().ok()).await
     }
 
+    /// A real monitor and the real writer, for as long as the tasks are kept.
+    pub fn start_monitor(&mut self) -> JoinSet<()> {
+        let inputs = std::mem::replace(&mut self.monitor, mpsc::channel(1).1);
+        let mut tasks = JoinSet::new();
+        let (store, live) = (self.state.store.clone(), self.state.live.clone());
+        let writer = Writer::start(&mut tasks, store, live, Bell::default(), KEEP);
+        tasks.spawn(watch(inputs, writer));
+        tasks
+    }
+
     pub fn router(&self) -> axum::Router {
         self.router.clone()
     }
@@ -116,6 +132,22 @@ impl TestApi {
 
     pub fn admin(&self) -> Caller<'_> {
         self.anonymous().bearer(self.bearers[2].reveal())
+    }
+}
+
+async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
+    let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), 1);
+    while let Some(input) = inputs.recv().await {
+        monitor.handle(input, crate::clock::now());
+        let mut records = Vec::new();
+        loop {
+            match monitor.poll_output() {
+                MonitorOutput::Record(record) => records.push(record),
+                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => {}
+                MonitorOutput::Wait(..) => break,
+            }
+        }
+        writer.append(records).await;
     }
 }
 

@@ -1,19 +1,10 @@
 //! Results that are sent, acknowledgements, downtimes and settings, before a real monitor and the
 //! real writer.
 
-use fleetgate_engine::monitor::{Config, Monitor};
-use fleetgate_engine::wire::{MonitorInput, MonitorOutput};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::api::testing::{Answer, TestApi};
-use crate::clock;
-use crate::notify::Bell;
-use crate::writer::Writer;
-
-/// Longer than a test.
-const KEEP: std::time::Duration = std::time::Duration::from_secs(86_400);
 
 /// An API whose monitor runs, with a device that sends the results of its `backup`.
 pub(super) struct Ward {
@@ -21,30 +12,10 @@ pub(super) struct Ward {
     _tasks: JoinSet<()>,
 }
 
-async fn run(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
-    let mut monitor = Monitor::new(Config::default(), 1);
-    while let Some(input) = inputs.recv().await {
-        monitor.handle(input, clock::now());
-        let mut records = Vec::new();
-        loop {
-            match monitor.poll_output() {
-                MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => {}
-                MonitorOutput::Wait(..) => break,
-            }
-        }
-        writer.append(records).await;
-    }
-}
-
 impl Ward {
     pub(super) async fn new(settings: Value) -> Ward {
         let mut api = TestApi::with_endpoint().await;
-        let inputs = std::mem::replace(&mut api.monitor, mpsc::channel(1).1);
-        let mut tasks = JoinSet::new();
-        let (store, live) = (api.state.store.clone(), api.state.live.clone());
-        let writer = Writer::start(&mut tasks, store, live, Bell::default(), KEEP);
-        tasks.spawn(run(inputs, writer));
+        let tasks = api.start_monitor();
         let ward = Ward { api, _tasks: tasks };
         let body = json!({ "name": "nas", "labels": { "site": "north" } });
         assert_eq!(ward.api.operator().post("/api/v1/devices", body).await.status, 201);

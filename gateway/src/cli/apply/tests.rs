@@ -69,6 +69,8 @@ struct Fleet {
     api: TestApi,
     url: String,
     dir: tempfile::TempDir,
+    /// Planned work is answered when the monitor has it.
+    _monitor: tokio::task::JoinSet<()>,
 }
 
 fn client(url: &str, token: &str) -> Client {
@@ -80,9 +82,10 @@ impl Fleet {
     async fn new() -> Fleet {
         // Another test may have been first.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let api = TestApi::with_endpoint().await;
+        let mut api = TestApi::with_endpoint().await;
+        let monitor = api.start_monitor();
         let url = format!("http://{}", api.serve(api.router()).await);
-        Fleet { api, url, dir: tempfile::tempdir().unwrap() }
+        Fleet { api, url, dir: tempfile::tempdir().unwrap(), _monitor: monitor }
     }
 
     fn connect(&self) -> Client {
