@@ -104,7 +104,7 @@ fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
         Check::Tunnel => return None,
         Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh => Asked::Presence,
         Check::Sensor(_) | Check::Command { .. } => Asked::Value,
-        Check::Passive => Asked::Nothing,
+        Check::Passive | Check::Heartbeat(_) => Asked::Nothing,
     };
     Some(ServiceFacts {
         name: state.name.clone(),

@@ -3,6 +3,7 @@
 //! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
 
 pub mod echo;
+pub mod job;
 pub mod packet;
 pub mod perfdata;
 pub mod plugin;

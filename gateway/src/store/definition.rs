@@ -4,6 +4,7 @@
 //! Strict: what is unknown, of another type or out of bounds is refused with the field's name, so
 //! that a typo is never silence. Says nothing about whether a host can run the check.
 
+mod heartbeat;
 mod sensor;
 
 use std::time::Duration;
@@ -136,6 +137,7 @@ pub fn check_kind(check: &Check) -> &'static str {
         Check::Sensor(_) => "sensor",
         Check::Command { .. } => "command",
         Check::Passive => "passive",
+        Check::Heartbeat(_) => "heartbeat",
     }
 }
 
@@ -156,8 +158,9 @@ fn check(value: &Value) -> Result<Check, FieldError> {
         "sensor" => Check::Sensor(sensor::take(&mut fields)?),
         "command" => Check::Command { line: fields.required_text("line", MAX_LINE)? },
         "passive" => Check::Passive,
+        "heartbeat" => Check::Heartbeat(heartbeat::take(&mut fields)?),
         _ => {
-            let expected = "one of tunnel, ping, tcp, ssh, sensor, command, passive is expected";
+            let expected = "one of tunnel, ping, tcp, ssh, sensor, command, passive, heartbeat is expected";
             return Err(wrong("check.type", expected));
         }
     };
@@ -171,6 +174,7 @@ fn check_json(check: &Check) -> Value {
         Check::Ping { count } => json!({ "count": count }),
         Check::Tcp { port } => json!({ "port": port }),
         Check::Sensor(sensor) => sensor::to_json(sensor),
+        Check::Heartbeat(job) => heartbeat::to_json(job),
         Check::Command { line } => json!({ "line": line }),
     };
     json["type"] = json!(check_kind(check));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::wire::{Check, ServiceSpec};
+use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::sensors::{Capture, Plan, Schedule, Sensor};
 use jiff::tz::TimeZone;
 
@@ -18,12 +19,17 @@ pub fn of(labels: &BTreeMap<String, String>) -> Option<TimeZone> {
 pub fn settle(services: &mut [ServiceSpec], labels: &BTreeMap<String, String>) {
     let Some(zone) = of(labels) else { return };
     for service in services {
-        if let Check::Sensor(Sensor::Capture(Capture {
-            plan: Plan::Schedule(Schedule { zone: unset @ None, .. }),
-            ..
-        })) = &mut service.check
-        {
+        if let Some(unset @ None) = zone_of(&mut service.check) {
             *unset = Some(zone.clone());
         }
+    }
+}
+
+/// Of a check that goes by the time of day.
+fn zone_of(check: &mut Check) -> Option<&mut Option<TimeZone>> {
+    match check {
+        Check::Sensor(Sensor::Capture(Capture { plan: Plan::Schedule(Schedule { zone, .. }), .. }))
+        | Check::Heartbeat(Job { due: Due::By(Deadline { zone, .. }), .. }) => Some(zone),
+        _ => None,
     }
 }

@@ -20,7 +20,7 @@ pub fn nearest(check: &Check, way: Way, services: &[&Check]) -> On {
     let position = |wanted: fn(&Check) -> bool| services.iter().position(|c| wanted(c));
     let tunnel = || position(|c| *c == Check::Tunnel).filter(|_| way == Way::Tunnel);
     let found = match check {
-        Check::Tunnel | Check::Passive => None,
+        Check::Tunnel | Check::Passive | Check::Heartbeat(_) => None,
         Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh => tunnel(),
         Check::Sensor(_) | Check::Command { .. } => position(|c| *c == Check::Ssh).or_else(tunnel),
     };

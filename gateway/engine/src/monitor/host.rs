@@ -279,8 +279,9 @@ impl Host {
 
     /// When something is to be started or said next. While the host's own check runs, no other is
     /// started.
-    pub fn wake_at(&self) -> Option<Mono> {
-        let voices = self.voices_due().into_iter().chain(self.next_silence()).chain(self.doubt_ends()).min();
+    pub fn wake_at(&self, now: Now) -> Option<Mono> {
+        let silence = self.next_silence(now);
+        let voices = self.voices_due().into_iter().chain(silence).chain(self.doubt_ends()).min();
         if self.check.is_some() {
             return voices;
         }
@@ -334,7 +335,7 @@ impl Host {
     pub(super) fn can_start(&self, i: usize) -> bool {
         let check = &self.services[i].spec.check;
         match self.paths.refusal(check) {
-            _ if *check == Check::Passive => false,
+            _ if check.is_sent() => false,
             _ if Paths::lacks_login(check, self.spec.ssh.user.as_deref()) => false,
             Some(_) => true,
             None => self.came || !self.paths.needs_tunnel(check),

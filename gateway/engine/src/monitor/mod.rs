@@ -21,6 +21,7 @@ mod chaos;
 mod depend;
 mod downtime;
 pub mod flapping;
+mod heartbeat;
 mod host;
 mod liveness;
 mod news;
@@ -122,7 +123,7 @@ impl Monitor {
             let long_away = away > memory.spec.timing.interval;
             let windows = self.windows(&memory.spec);
             let host = Host::restored(memory, long_away, windows, &mut self.desk.turn(now));
-            self.adopt(host);
+            self.adopt(host, now);
         }
         self.review_incidents(now);
         for id in self.ids() {
@@ -197,17 +198,17 @@ impl Monitor {
         if let Some(host) = self.hosts.get_mut(&id) {
             let before = host.stands();
             act(host, &mut self.desk.turn(now));
-            self.agenda.set(id, host.wake_at());
+            self.agenda.set(id, host.wake_at(now));
             self.spread(id, before, now);
         }
     }
 
-    fn adopt(&mut self, host: Host) {
+    fn adopt(&mut self, host: Host, now: Now) {
         let id = host.id();
         self.link(id, host.peer());
         self.family.add(id, &host.spec.parents);
         self.population.note(id, Some(host.stands().member), Mono::ZERO);
-        self.agenda.set(id, host.wake_at());
+        self.agenda.set(id, host.wake_at(now));
         self.hosts.insert(id, host);
         self.introduce(id);
     }
@@ -263,7 +264,7 @@ impl Monitor {
             self.forget_lost_services(id, now);
         } else {
             let windows = self.windows(&spec);
-            self.adopt(Host::new(spec, windows, now));
+            self.adopt(Host::new(spec, windows, now), now);
         }
         self.refresh(id, now);
     }

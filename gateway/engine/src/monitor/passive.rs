@@ -66,11 +66,11 @@ impl Host {
     }
 
     /// When it, or one of its services, will have been silent for too long.
-    pub(super) fn next_silence(&self) -> Option<Mono> {
+    pub(super) fn next_silence(&self, now: Now) -> Option<Mono> {
         if !self.expects_results() {
             return None;
         }
-        let services = self.services.iter().filter_map(super::service::Service::silent_at);
+        let services = self.services.iter().filter_map(|service| service.silent_at(now));
         services.chain(self.silent_at()).min()
     }
 
@@ -82,18 +82,18 @@ impl Host {
 
     /// Its own comes first: a host that is down speaks for its services.
     pub(super) fn find_silence(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
-        if self.next_silence().is_none_or(|at| at > now) {
+        let now = turn.now;
+        if self.next_silence(now).is_none_or(|at| at > now.mono) {
             return;
         }
         if turn.is_cut_off() {
-            return self.excuse_silence(now);
+            return self.excuse_silence(now.mono);
         }
-        if self.silent_at().is_some_and(|at| at <= now) {
+        if self.silent_at().is_some_and(|at| at <= now.mono) {
             return self.found_silent(no_result(self.spec.freshness.unwrap_or_default()), turn);
         }
         for i in 0..self.services.len() {
-            if self.services[i].silent_at().is_some_and(|at| at <= now) {
+            if self.services[i].silent_at(now).is_some_and(|at| at <= now.mono) {
                 self.record_silence(i, turn);
             }
         }
@@ -149,5 +149,5 @@ fn no_result(threshold: std::time::Duration) -> String {
 /// Whether silence of this service means something: one that is asked and waits for what it depends
 /// on is not current, and that is all.
 pub fn listens(check: &Check, stale: bool) -> bool {
-    *check == Check::Passive || !stale
+    check.is_sent() || !stale
 }

@@ -50,7 +50,7 @@ impl Facts {
             // A login, or no other way to a host than SSH: then its host key is there to be confirmed.
             Check::Ssh => self.login || self.direct && !self.tunnel,
             Check::Sensor(_) | Check::Command { .. } => self.login,
-            Check::Passive => true,
+            Check::Passive | Check::Heartbeat(_) => true,
         }
     }
 }

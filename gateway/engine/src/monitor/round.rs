@@ -78,7 +78,11 @@ impl Host {
                 Question::Echo { peer, address, count }
             }
             Check::Tcp { port } => Question::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
-            Check::Ssh | Check::Sensor(_) | Check::Command { .. } | Check::Passive => return None,
+            Check::Ssh
+            | Check::Sensor(_)
+            | Check::Command { .. }
+            | Check::Passive
+            | Check::Heartbeat(_) => return None,
         })
     }
 

@@ -14,6 +14,7 @@ use crate::wire::{
 
 use super::depend::On;
 use super::downtime::Window;
+use super::heartbeat::Runs;
 use super::host::is_outdated;
 use super::passive;
 use super::reach::Way;
@@ -158,7 +159,7 @@ impl Service {
     }
 
     pub fn mark_outdated(&mut self, timing: &Timing, now: Now) -> bool {
-        let asked = self.spec.check != Check::Passive;
+        let asked = !self.spec.check.is_sent();
         asked && is_outdated(self.last_check, timing, now) && self.mark_stale()
     }
 
@@ -184,7 +185,7 @@ impl Service {
         let before = self.track.status;
         let change = self.track.apply(Some(result.status), self.spec.timing.attempts);
         let planned = if self.track.is_soft() { next.retry } else { next.regular };
-        self.planned = Some(planned).filter(|_| self.spec.check != Check::Passive);
+        self.planned = Some(planned).filter(|_| !self.spec.check.is_sent());
         self.run = Run::Idle;
         self.last_check = Some(at);
         self.heard_at = turn.now.mono;
@@ -195,16 +196,33 @@ impl Service {
     /// Nothing came for too long: known to be unknown, without attempts.
     pub fn expire(&mut self, of: Of<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
-        let change = self.track.settle(Some(Status::Unknown), self.spec.timing.attempts);
+        let result = match &self.spec.check {
+            Check::Heartbeat(job) => self.past_runs(turn.now).finding(job),
+            _ => passive::silence(self.spec.freshness.unwrap_or_default()),
+        };
+        let change = self.track.settle(Some(result.status), self.spec.timing.attempts);
         self.route = passive::SILENCE.to_owned();
-        let result = passive::silence(self.spec.freshness.unwrap_or_default());
         self.tell(before, change, result, of, turn);
     }
 
     /// When it will have been silent for too long; `None`: that is known, or nothing is expected.
-    pub fn silent_at(&self) -> Option<Mono> {
+    pub fn silent_at(&self, now: Now) -> Option<Mono> {
+        if let Check::Heartbeat(job) = &self.spec.check {
+            return self.past_runs(now).overdue_at(job);
+        }
         let listens = passive::listens(&self.spec.check, self.stale) && self.route != passive::SILENCE;
         self.spec.freshness.filter(|_| listens).map(|threshold| self.heard_at + threshold)
+    }
+
+    fn past_runs(&self, now: Now) -> Runs {
+        Runs {
+            last: self.last_check,
+            known_since: self.since,
+            heard: self.heard_at,
+            status: self.track.status,
+            complained: self.route == passive::SILENCE,
+            now,
+        }
     }
 
     pub fn excuse(&mut self, from: Mono) {

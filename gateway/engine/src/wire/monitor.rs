@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use fleetgate_probes::job::Job;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::{Metric, Status};
@@ -127,6 +128,15 @@ pub enum Check {
     },
     /// Nothing is asked: somebody sends the results.
     Passive,
+    /// The same, of a job that should have run by now.
+    Heartbeat(Job),
+}
+
+impl Check {
+    /// Whether its results are sent, and never asked for.
+    pub fn is_sent(&self) -> bool {
+        matches!(self, Check::Passive | Check::Heartbeat(_))
+    }
 }
 
 #[derive(Debug)]

@@ -149,7 +149,8 @@ pub struct ServiceSettings {
 /// What is asked. Which fields belong to it depends on `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CheckSettings {
-    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command`, or `passive`: results are sent.
+    /// `tunnel`, `ping`, `tcp`, `ssh`, `sensor`, `command`, or `passive` and
+    /// `heartbeat`: results are sent.
     #[serde(rename = "type")]
     pub kind: String,
     /// `ping`: echo requests, 1 to 20.
@@ -169,14 +170,24 @@ pub struct CheckSettings {
     /// `usb`: `vendor:product`, `class:HH` or a part of the device's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `capture`: a picture is due so long after the one before; or by `schedule`.
+    /// `capture`, `heartbeat`: a picture or run is due so long after the one before; or by `schedule`, or
+    /// `by`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every_s: Option<f64>,
-    /// `capture`: what is due is late (WARNING) for so long, and missed (CRITICAL) from then on.
+    /// `capture`, `heartbeat`: what is due is late (WARNING) for so long, and missed (CRITICAL) from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace_s: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule: Option<CaptureSchedule>,
+    /// `heartbeat`: the job should have run by this time of day, such as `03:00`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// With `by`: `mon` to `sun`; every day when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<Vec<String>>,
+    /// With `by`: when absent, the host's label `timezone`, or UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// `command`: runs on the device, by the plugin conventions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<String>,

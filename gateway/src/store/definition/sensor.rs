@@ -67,12 +67,11 @@ fn capture(fields: &mut Fields) -> Result<Capture, FieldError> {
 
 fn schedule(value: &Value) -> Result<Schedule, FieldError> {
     let mut fields = Fields::of("check.schedule", value)?;
-    let known = |name: &str| DAYS.iter().find(|(word, _)| *word == name).map(|(_, day)| *day);
-    let days = fields.words("days", DAYS.len(), known)?.unwrap_or_default();
+    let days = days(&mut fields)?;
     let from = time(&mut fields, "from")?.ok_or_else(|| fields.missing("from"))?;
     let until = time(&mut fields, "until")?.unwrap_or(from);
     let every = fields.seconds_from("every_s", SHORTEST_SLOT_S, DAY_S)?;
-    let zone = fields.text("zone", MAX_LABEL)?.map(|name| zone(&name)).transpose()?;
+    let zone = zone(&mut fields)?;
     if until < from {
         return Err(wrong("check.schedule.until", "must not be before from; a night is two schedules"));
     }
@@ -83,15 +82,35 @@ fn schedule(value: &Value) -> Result<Schedule, FieldError> {
     Ok(Schedule { days, from, until, every: every.unwrap_or(Duration::from_secs(DAY_S as u64)), zone })
 }
 
-fn time(fields: &mut Fields, name: &str) -> Result<Option<Time>, FieldError> {
+/// None at all: every day.
+pub(super) fn days(fields: &mut Fields) -> Result<Vec<Weekday>, FieldError> {
+    let known = |name: &str| DAYS.iter().find(|(word, _)| *word == name).map(|(_, day)| *day);
+    Ok(fields.words("days", DAYS.len(), known)?.unwrap_or_default())
+}
+
+pub(super) fn days_json(days: &[Weekday]) -> Option<Value> {
+    let word = |day: &Weekday| DAYS.iter().find(|(_, d)| d == day).map(|(word, _)| *word);
+    (!days.is_empty()).then(|| days.iter().filter_map(word).collect())
+}
+
+pub(super) fn time(fields: &mut Fields, name: &str) -> Result<Option<Time>, FieldError> {
     let Some(text) = fields.text(name, MAX_LABEL)? else { return Ok(None) };
     let time = Time::strptime("%H:%M", &text);
     time.map(Some).map_err(|_| wrong(fields.path_of(name), "a time of day such as 06:30 is expected"))
 }
 
-fn zone(name: &str) -> Result<TimeZone, FieldError> {
-    TimeZone::get(name)
-        .map_err(|_| wrong("check.schedule.zone", "a time zone such as Europe/Berlin is expected"))
+pub(super) fn time_json(time: Time) -> Value {
+    json!(time.strftime("%H:%M").to_string())
+}
+
+pub(super) fn zone(fields: &mut Fields) -> Result<Option<TimeZone>, FieldError> {
+    let Some(name) = fields.text("zone", MAX_LABEL)? else { return Ok(None) };
+    let zone = TimeZone::get(&name);
+    zone.map(Some).map_err(|_| wrong(fields.path_of("zone"), "a time zone such as Europe/Berlin is expected"))
+}
+
+pub(super) fn zone_json(zone: Option<&TimeZone>) -> Option<Value> {
+    zone.and_then(|zone| Some(json!(zone.iana_name()?)))
 }
 
 pub fn to_json(sensor: &Sensor) -> Value {
@@ -117,14 +136,12 @@ fn capture_json(capture: &Capture) -> Value {
 }
 
 fn schedule_json(schedule: &Schedule) -> Value {
-    let word = |day: &Weekday| DAYS.iter().find(|(_, d)| d == day).map(|(word, _)| *word);
-    let time = |t: Time| json!(t.strftime("%H:%M").to_string());
     let fields = [
-        ("days", (!schedule.days.is_empty()).then(|| schedule.days.iter().filter_map(word).collect())),
-        ("from", Some(time(schedule.from))),
-        ("until", (schedule.until != schedule.from).then(|| time(schedule.until))),
+        ("days", days_json(&schedule.days)),
+        ("from", Some(time_json(schedule.from))),
+        ("until", (schedule.until != schedule.from).then(|| time_json(schedule.until))),
         ("every_s", (schedule.until != schedule.from).then(|| json!(schedule.every.as_secs_f64()))),
-        ("zone", schedule.zone.as_ref().and_then(|zone| Some(json!(zone.iana_name()?)))),
+        ("zone", zone_json(schedule.zone.as_ref())),
     ];
     Value::Object(fields.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect::<Map<_, _>>())
 }

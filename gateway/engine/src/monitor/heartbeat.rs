@@ -1,0 +1,171 @@
+//! Jobs that say that they ran: when the lack of a run is late, and when it is missed.
+//!
+//! A run has a result of its own, which stands until the next. A job that is due makes an OK a WARNING,
+//! and whatever stands CRITICAL once its grace is over. After a time in which the gateway could not hear
+//! it, the job has its grace, or an interval, once more. Knows nothing of hosts and messages.
+
+use std::time::Duration;
+
+use fleetgate_probes::job::{Due, Job};
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::Status;
+use jiff::Timestamp;
+
+use crate::time::{Mono, Now, Wall};
+
+/// However short its grace is, a job whose hour came while the gateway could not hear it has this long
+/// to say so: a script that repeats what failed does that every minute or so.
+const LEAST_EXCUSE: Duration = Duration::from_secs(300);
+
+/// What is known of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Runs {
+    /// When it ran, by its own account.
+    pub last: Option<Wall>,
+    /// Since when it is watched, if it never ran.
+    pub known_since: Wall,
+    /// When it was heard, or could have been heard again.
+    pub heard: Mono,
+    pub status: Option<Status>,
+    /// The last that was said is that it did not run.
+    pub complained: bool,
+    pub now: Now,
+}
+
+/// When the next run is late, and when it is missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Term {
+    late: Mono,
+    missed: Mono,
+}
+
+impl Runs {
+    /// When something new is to be said of its silence; `None`: all has been said.
+    pub fn overdue_at(&self, job: &Job) -> Option<Mono> {
+        if self.complained && self.status == Some(Status::Critical) {
+            return None;
+        }
+        let term = self.term(job)?;
+        Some(if self.can_be_late() { term.late } else { term.missed })
+    }
+
+    /// What is to be said at that time.
+    pub fn finding(&self, job: &Job) -> PluginResult {
+        let missed = self.term(job).is_none_or(|term| term.missed <= self.now.mono);
+        let last = self.last.and_then(|at| Timestamp::from_millisecond(at.as_millis()).ok());
+        let status = if missed { Status::Critical } else { Status::Warning };
+        PluginResult::new(status, job.complaint(!missed, last), Vec::new())
+    }
+
+    /// What is worse than late is not made better by it.
+    fn can_be_late(&self) -> bool {
+        matches!(self.status, None | Some(Status::Ok))
+    }
+
+    fn term(&self, job: &Job) -> Option<Term> {
+        let by = match &job.due {
+            Due::Every(every) => {
+                let late = self.heard + *every;
+                return Some(Term { late, missed: late + job.grace });
+            }
+            Due::By(by) => by,
+        };
+        let stamp = |at: Wall| Timestamp::from_millisecond(at.as_millis()).ok();
+        let deadline = match self.last {
+            Some(last) => by.after_run(stamp(last)?)?,
+            None => by.next(stamp(self.known_since)?)?,
+        };
+        let late = self.mono(Wall::from_millis(deadline.as_millisecond()));
+        if self.heard <= late {
+            return Some(Term { late, missed: late + job.grace });
+        }
+        let missed = self.heard + job.grace.max(LEAST_EXCUSE);
+        Some(Term { late: missed, missed })
+    }
+
+    fn mono(&self, at: Wall) -> Mono {
+        if at > self.now.wall { self.now.mono + at.since(self.now.wall) } else { self.now.mono_at(at) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_probes::job::Deadline;
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    /// Midnight of 2026-01-10, UTC, an hour after the machine was started.
+    const MIDNIGHT: Wall = Wall::from_millis(1_768_003_200_000);
+    const BOOT: Duration = Duration::from_secs(3_600);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn at(minutes: u64) -> Now {
+        let since = MINUTE * minutes as u32;
+        Now { mono: Mono::ZERO + BOOT + since, wall: MIDNIGHT + since }
+    }
+
+    fn nightly() -> Job {
+        let by = Deadline { time: jiff::civil::time(3, 0, 0, 0), days: vec![], zone: Some(TimeZone::UTC) };
+        Job { due: Due::By(by), grace: 30 * MINUTE }
+    }
+
+    /// Heard at this minute of the day, and well.
+    fn ran(heard: u64, now: u64) -> Runs {
+        let (heard, now) = (at(heard), at(now));
+        Runs {
+            last: Some(heard.wall),
+            known_since: heard.wall,
+            heard: heard.mono,
+            status: Some(Status::Ok),
+            complained: false,
+            now,
+        }
+    }
+
+    const DAY: u64 = 24 * 60;
+
+    #[test]
+    fn a_job_that_ran_is_late_at_the_next_deadline_and_missed_after_its_grace() {
+        let ran = ran(150, 200);
+        assert_eq!(ran.overdue_at(&nightly()), Some(at(DAY + 180).mono));
+        let late = Runs { now: at(DAY + 180), ..ran }.finding(&nightly());
+        assert_eq!(late.status, Status::Warning);
+        assert_eq!(late.text, "late: should have run by 03:00 UTC, last ran 2026-01-10 02:30 UTC");
+        let told = Runs { status: Some(Status::Warning), complained: true, now: at(DAY + 190), ..ran };
+        assert_eq!(told.overdue_at(&nightly()), Some(at(DAY + 210).mono));
+        assert_eq!(Runs { now: at(DAY + 210), ..told }.finding(&nightly()).status, Status::Critical);
+        let missed = Runs { status: Some(Status::Critical), ..told };
+        assert_eq!(missed.overdue_at(&nightly()), None);
+    }
+
+    #[test]
+    fn a_failure_of_its_own_stays_until_the_next_run_is_missed() {
+        let failed = Runs { status: Some(Status::Critical), ..ran(150, 200) };
+        assert_eq!(failed.overdue_at(&nightly()), Some(at(DAY + 210).mono));
+    }
+
+    #[test]
+    fn a_job_that_never_ran_is_waited_for_from_its_beginning_on() {
+        let new = Runs { last: None, status: None, ..ran(600, 700) };
+        assert_eq!(new.overdue_at(&nightly()), Some(at(DAY + 180).mono));
+    }
+
+    #[test]
+    fn an_hour_that_came_while_nobody_listened_has_its_grace_again() {
+        let deaf = Runs { heard: at(DAY + 200).mono, ..ran(150, DAY + 200) };
+        assert_eq!(deaf.overdue_at(&nightly()), Some(at(DAY + 230).mono));
+        assert_eq!(Runs { now: at(DAY + 230), ..deaf }.finding(&nightly()).status, Status::Critical);
+        let hasty = Job { grace: Duration::ZERO, ..nightly() };
+        assert_eq!(deaf.overdue_at(&hasty), Some(at(DAY + 205).mono));
+    }
+
+    #[test]
+    fn by_interval_it_is_counted_from_when_it_was_heard() {
+        let hourly = Job { due: Due::Every(60 * MINUTE), grace: 10 * MINUTE };
+        let ran = ran(100, 110);
+        assert_eq!(ran.overdue_at(&hourly), Some(at(160).mono));
+        let warned = Runs { status: Some(Status::Warning), complained: true, ..ran };
+        assert_eq!(warned.overdue_at(&hourly), Some(at(170).mono));
+    }
+}
