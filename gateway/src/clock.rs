@@ -23,3 +23,8 @@ fn boot_time() -> Mono {
     assert_eq!(rc, 0, "CLOCK_BOOTTIME exists on every Linux we run on");
     Mono::from_nanos(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
 }
+
+/// Days of UTC since 1970.
+pub fn day() -> i64 {
+    wall().as_millis().div_euclid(86_400_000)
+}

@@ -1,4 +1,5 @@
-//! What comes due by itself, without anybody asking: enrolments that nobody approved.
+//! What comes due by itself, without anybody asking: enrolments that nobody approved, days of bytes that
+//! nobody wants any more.
 //!
 //! A late turn harms nothing: whoever reads an enrolment ends those that are over first.
 
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::live::{Change, Live};
-use crate::store::Store;
+use crate::store::{Store, wire_days};
 
 /// People approve in hours; the log may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
@@ -20,12 +21,21 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: Cancellati
             if let Err(error) = end_enrolments(&store, &live).await {
                 tracing::warn!("enrolments that are over stay open: {error}");
             }
+            if let Err(error) = forget_days(&store).await {
+                tracing::warn!("old days of bytes on the wire stay: {error}");
+            }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
                 () = stop.cancelled() => {}
             }
         }
     });
+}
+
+async fn forget_days(store: &Store) -> crate::store::Result<()> {
+    let mut tx = store.begin().await?;
+    wire_days::prune(&mut tx, clock::day()).await?;
+    tx.commit().await
 }
 
 /// Whoever ends them first tells the dashboards.

@@ -18,6 +18,16 @@ timeout = 2
 ping_interval = 3
 "#;
 
+/// As they are by default: a minute's resolution, keepalives every 25 s.
+const IDLE: &str = r#"
+endpoint = "10.77.0.2:51820"
+api_listen = "10.77.0.2:8080"
+api_cleartext = true
+"#;
+
+/// One `ping` falls into it, and two or three handshakes.
+const WATCHED: Duration = Duration::from_secs(300);
+
 const DOOR: &str = "http://172.24.0.1/results/backup";
 
 fn with_backup<'a>(lab: &'a Lab, gateway: &Gateway<'_>, ns: &'static str, name: &str) -> WireGuard<'a> {
@@ -81,4 +91,52 @@ fn a_device_that_holds_every_connection_costs_its_own_share_alone() {
     eventually("the idle connections are closed, and it finds room again", Duration::from_secs(90), || {
         code(&lab, "d1", &post) == "202"
     });
+}
+
+/// Counts what IP carries of the tunnel, headers included, as a provider does.
+fn count_datagrams(lab: &Lab, ns: &str) {
+    lab.sh(
+        ns,
+        "nft add table inet cost; nft add counter inet cost datagrams; \
+         nft add chain inet cost in '{ type filter hook input priority 0; }'; \
+         nft add chain inet cost out '{ type filter hook output priority 0; }'; \
+         nft add rule inet cost in udp sport 51820 counter name datagrams; \
+         nft add rule inet cost out udp dport 51820 counter name datagrams",
+    );
+}
+
+fn counted(lab: &Lab, ns: &str) -> u64 {
+    let shown = lab.sh(ns, "nft list counter inet cost datagrams");
+    let bytes = shown.split("bytes ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    bytes.expect("a count").parse().expect("a number")
+}
+
+fn told(gateway: &Gateway<'_>, host: &str) -> u64 {
+    let days = gateway.json(&["host", "traffic", host])["days"].clone();
+    days.as_array().into_iter().flatten().filter_map(|day| day["bytes"].as_u64()).sum()
+}
+
+#[test]
+#[ignore = "takes six minutes; docs/performance.md has the command"]
+fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
+    let lab = Lab::new();
+    let gateway = Gateway::start(&lab, IDLE);
+    let conf = gateway.cli(&["device", "add", "cam-1"]);
+    let _tunnel = WireGuard::up(&lab, "d1", &conf);
+    gateway.becomes("cam-1", None, "up");
+    count_datagrams(&lab, "d1");
+    // The first checks are over, and what the gateway counted of them is told.
+    std::thread::sleep(Duration::from_secs(10));
+    let (before, told_before) = (counted(&lab, "d1"), told(&gateway, "cam-1"));
+    std::thread::sleep(WATCHED);
+    let cost = counted(&lab, "d1") - before;
+    std::thread::sleep(Duration::from_secs(2));
+    let told = told(&gateway, "cam-1") - told_before;
+    let day = cost * 86_400 / WATCHED.as_secs();
+    println!(
+        "on the wire in {} s: {cost} bytes ({told} by the gateway's count), {day} a day",
+        WATCHED.as_secs()
+    );
+    assert!(day < 1_000_000, "{day} bytes a day");
+    assert!(told.abs_diff(cost) * 20 <= cost, "the gateway counted {told} of {cost} bytes");
 }

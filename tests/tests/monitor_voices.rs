@@ -95,6 +95,7 @@ fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
         route: RoutePolicy::Tunnel,
         max_silence: None,
         freshness: (host.freshness > 0).then(|| Duration::from_secs(host.freshness)),
+        budget: None,
         timing: timing(host),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),

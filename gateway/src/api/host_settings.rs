@@ -45,6 +45,9 @@ const LONGEST_S: f64 = 7.0 * 86_400.0;
 /// A device that reports once a week is the rarest.
 const LONGEST_SILENCE_S: f64 = 31.0 * 86_400.0;
 const MAX_ATTEMPTS: u32 = 100;
+/// Bytes of a day: a device that only answers a handshake now and then, and a gigabit line.
+const LEAST_BUDGET: u64 = 10_000;
+const MOST_BUDGET: u64 = 10_000_000_000_000;
 /// Ways that lead to one host: two routers and their switches.
 const MAX_PARENTS: usize = 8;
 
@@ -110,6 +113,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         timeout_s: seconds(timing.timeout),
         max_silence_s: seconds(timing.max_silence),
         freshness_s: seconds(timing.freshness),
+        budget_bytes_per_day: settings.budget,
         parents,
         alerting,
         notes: settings.notes.clone(),
@@ -205,6 +209,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
         direct_address: None,
         ssh: Ssh { port: port.unwrap_or(SSH_PORT), user: user.flatten(), pin },
         timing,
+        budget: None,
         parents: Vec::new(),
         alerting: AlertingChange::default(),
         notes: notes.unwrap_or_default(),
@@ -250,6 +255,11 @@ fn seconds(s: f64, longest: f64) -> Result<Duration, String> {
 
 fn attempts(n: u32) -> Result<u32, String> {
     if (1..=MAX_ATTEMPTS).contains(&n) { Ok(n) } else { Err(format!("1 to {MAX_ATTEMPTS} are expected")) }
+}
+
+fn budget(bytes: u64) -> Result<u64, String> {
+    let expected = format!("bytes from {LEAST_BUDGET} to {MOST_BUDGET} are expected");
+    if (LEAST_BUDGET..=MOST_BUDGET).contains(&bytes) { Ok(bytes) } else { Err(expected) }
 }
 
 /// A check must have ended before the next one begins.
@@ -331,6 +341,13 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
         None => Err("a device has the address that the gateway gave it"),
     });
     set.to(&mut settings.address, "address", address);
+    let budget = change.budget_bytes_per_day.map(|bytes| match before.via {
+        Some(_) => {
+            Err("it is the device that has a budget, with all that goes through its tunnel".to_owned())
+        }
+        None => bytes.map(budget).transpose(),
+    });
+    set.to(&mut settings.budget, "budget_bytes_per_day", budget);
     if let Some(ssh) = change.ssh {
         set.to(&mut settings.ssh.port, "ssh.port", ssh.port.map(parse::ssh_port));
         let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
@@ -393,6 +410,7 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("address", before.address != after.address),
         ("ssh", before.ssh != after.ssh),
         ("timing", before.timing != after.timing),
+        ("budget", before.budget != after.budget),
         ("parents", before.parents != after.parents),
         ("alerting", before.alerting != after.alerting),
         ("notes", before.notes != after.notes),

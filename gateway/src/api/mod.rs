@@ -50,6 +50,7 @@ pub(crate) mod testing;
 mod tests;
 mod throttle;
 mod tokens;
+mod traffic;
 mod users;
 mod write;
 
@@ -232,5 +233,6 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(session::routes())
         .merge(stream::routes())
         .merge(tokens::routes())
+        .merge(traffic::routes())
         .merge(users::routes())
 }

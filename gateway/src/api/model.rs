@@ -154,9 +154,28 @@ pub struct Tunnel {
     pub last_refusal_at: Option<String>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// Bytes on the wire, both ways with all headers, since midnight UTC; absent while nothing is known
+    /// of this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub today_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yesterday_bytes: Option<u64>,
+    /// Only of a device with a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     pub handshakes: u64,
     /// Packets and datagrams dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What the checks of a device keep to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Budget {
+    pub bytes_per_day: u64,
+    /// The checks that send are so many times rarer than their intervals say: 1, 2, 4 to 64.
+    pub stretch: u32,
+    /// The same in words.
+    pub text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

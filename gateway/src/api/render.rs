@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleetgate_engine::monitor::pace;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
-    DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
+    DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold, WireDay,
 };
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
 
 use super::ids::{self, Kind};
 use super::model;
+use crate::clock;
 use crate::store::acknowledgements::Acknowledgement;
 use crate::store::definition::check_kind;
 use crate::store::events::EventRow;
@@ -81,7 +83,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         address: row.address,
         via: row.via,
         direct_address: row.direct_address,
-        tunnel: row.tunnel.map(|remembered| tunnel(remembered, live)),
+        tunnel: row.tunnel.map(|remembered| tunnel(remembered, live, row.budget)),
         services: tally(row.services),
         verdict: None,
         created_at: ids::time(row.created_at),
@@ -145,7 +147,10 @@ fn new_host(max_attempts: i64) -> model::HostState {
 }
 
 /// Memory is newer than the store, but knows nothing from before the start.
-fn tunnel(remembered: Remembered, live: Option<PeerStatus>) -> model::Tunnel {
+fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>) -> model::Tunnel {
+    let now = clock::wall();
+    let wire = live.as_ref().map(|status| status.wire);
+    let today = on_day(wire, clock::day());
     let live = live.unwrap_or_default();
     let (refused_at, refusal) = live.last_refusal.unzip();
     let skew_ms = live.clock_skew_ms.or(remembered.clock_skew_ms);
@@ -160,9 +165,26 @@ fn tunnel(remembered: Remembered, live: Option<PeerStatus>) -> model::Tunnel {
         last_refusal_at: time(refused_at),
         rx_bytes: live.rx_bytes.max(remembered.rx_bytes),
         tx_bytes: live.tx_bytes.max(remembered.tx_bytes),
+        today_bytes: today,
+        yesterday_bytes: on_day(wire, clock::day() - 1).filter(|bytes| *bytes > 0),
+        budget: budget.map(|bytes| paced(bytes, today.unwrap_or_default(), now)),
         handshakes: live.handshakes,
         drops: drops(&live.drops),
     }
+}
+
+fn on_day(wire: Option<[WireDay; 2]>, day: i64) -> Option<u64> {
+    wire.map(|days| days.iter().find(|d| d.day == day).map_or(0, WireDay::total))
+}
+
+/// How a device keeps to its budget just now.
+fn paced(bytes_per_day: u64, used: u64, now: Wall) -> model::Budget {
+    let stretch = pace::stretch(bytes_per_day, used, now);
+    let text = match stretch {
+        1 => "within its budget".to_owned(),
+        n => format!("paced by its budget: its checks are {n} times as rare"),
+    };
+    model::Budget { bytes_per_day, stretch, text }
 }
 
 fn refusal_words(refusal: Refusal) -> String {
@@ -304,7 +326,7 @@ mod tests {
             clock_skew_ms: Some(1_500),
             ..Remembered::default()
         };
-        let shown = tunnel(remembered.clone(), None);
+        let shown = tunnel(remembered.clone(), None, None);
         assert_eq!(shown.endpoint.as_deref(), Some("192.0.2.1:1"));
         assert_eq!((shown.rx_bytes, shown.clock_skew_s, shown.established), (7, Some(1.5), false));
         let live = PeerStatus {
@@ -318,7 +340,7 @@ mod tests {
             drops: BTreeMap::from([(DropReason::SpoofedSource, 3)]),
             ..PeerStatus::default()
         };
-        let shown = tunnel(remembered, Some(live));
+        let shown = tunnel(remembered, Some(live), None);
         assert_eq!((shown.endpoint.as_deref(), shown.rx_bytes), (Some("192.0.2.9:9"), 9));
         assert_eq!(shown.last_packet.as_deref(), Some("1970-01-01T00:00:05Z"));
         assert!(shown.last_refusal.unwrap().contains("went back by 2 h"));

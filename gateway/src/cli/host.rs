@@ -4,9 +4,10 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::client::Client;
+use super::device::said;
 use super::host_change;
 use super::table;
-use crate::api::model::{Host, HostSettings, Metric, Page, Service, Tunnel, Verdict};
+use crate::api::model::{Host, HostSettings, Metric, Page, Service, Traffic, TrafficDay, Tunnel, Verdict};
 
 /// Rows asked for at a time; the listing goes on until the last page.
 const PAGE: usize = 500;
@@ -32,6 +33,18 @@ pub(crate) enum HostCommand {
     Add(host_change::AddArgs),
     /// Remove a host behind a device; its history stays
     Remove { host: String },
+    /// What a device cost on the wire, day by day
+    Traffic { host: String },
+    /// What its checks may cost on the wire: fleetgate host budget cam-07 1000000
+    Budget {
+        host: String,
+        /// Bytes per day of UTC, all headers included
+        #[arg(required_unless_present = "none")]
+        bytes_per_day: Option<u64>,
+        /// Without a limit again
+        #[arg(long, conflicts_with = "bytes_per_day")]
+        none: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -51,6 +64,8 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
         HostCommand::Set(args) => host_change::set(client, *args).await,
         HostCommand::Add(args) => host_change::add(client, args).await,
         HostCommand::Remove { host } => host_change::remove(client, &host).await,
+        HostCommand::Traffic { host } => traffic(client, &host).await,
+        HostCommand::Budget { host, bytes_per_day, .. } => budget(client, &host, bytes_per_day).await,
     }
 }
 
@@ -63,6 +78,31 @@ pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Res
     client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
     anstream::eprintln!("asked; see: fleetgate host show {host}");
     Ok(())
+}
+
+async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
+    let traffic: Traffic = client.get(&format!("/hosts/{host}/traffic"), &[]).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&traffic)?);
+        return Ok(());
+    }
+    let row = |d: &TrafficDay| {
+        vec![d.day.clone(), table::bytes(d.bytes), table::bytes(d.rx_bytes), table::bytes(d.tx_bytes)]
+    };
+    table::print(&["DAY (UTC)", "ON THE WIRE", "FROM IT", "TO IT"], traffic.days.iter().map(row).collect());
+    Ok(())
+}
+
+async fn budget(client: &Client, host: &str, bytes: Option<u64>) -> anyhow::Result<()> {
+    let change = serde_json::json!({ "budget_bytes_per_day": bytes });
+    client.call(reqwest::Method::PATCH, &format!("/hosts/{host}"), Some(&change)).await?;
+    said(
+        client,
+        &bytes.map_or_else(
+            || format!("{host} has no budget any more"),
+            |bytes| format!("the checks of {host} keep to {} a day", table::bytes(bytes)),
+        ),
+    )
 }
 
 /// All pages of a list.
@@ -221,6 +261,14 @@ fn tunnel_lines(t: &Tunnel) {
         (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
     anstream::println!("  last packet {packet}, last handshake {handshake}");
     anstream::println!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
+    if let Some(today) = t.today_bytes {
+        let yesterday =
+            t.yesterday_bytes.map(|b| format!(", yesterday {}", table::bytes(b))).unwrap_or_default();
+        anstream::println!("  on the wire today {}{yesterday}", table::bytes(today));
+    }
+    if let Some(budget) = &t.budget {
+        anstream::println!("  budget      {} a day; {}", table::bytes(budget.bytes_per_day), budget.text);
+    }
     if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
         anstream::println!("  clock       {skew:+.0} s off");
     }

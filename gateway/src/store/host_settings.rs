@@ -32,6 +32,8 @@ pub struct Settings {
     pub direct_address: Option<String>,
     pub ssh: Ssh,
     pub timing: Timing,
+    /// Bytes on the wire per UTC day that its checks keep to.
+    pub budget: Option<u64>,
     /// Beside the device it stands behind.
     pub parents: Vec<HostId>,
     pub alerting: AlertingChange,
@@ -109,6 +111,7 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
             pin: pin.map(|fingerprint| Pin { fingerprint, source: source.unwrap_or_default() }),
         },
         timing: timing(row)?,
+        budget: row.try_get::<Option<i64>, _>("budget_bytes_per_day")?.map(i64::cast_unsigned),
         parents: parents(row)?,
         alerting: snapshot::stored_alerting(row.try_get("alerting")?)
             .map_err(|e| sqlx::Error::Decode(e.into()))?,
@@ -217,7 +220,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
                 direct_address = $7, ssh_port = $8, ssh_user = $9, ssh_pin = $10, ssh_pin_source = $11,
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
                 max_silence_ms = $16, notes = $17, parents = $18, alerting = $19,
-                freshness_ms = $20
+                freshness_ms = $20, budget_bytes_per_day = $21
          where id = $1",
     )
     .bind(host.as_i64())
@@ -240,6 +243,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .bind(Json(settings.parents.iter().map(|id| id.as_i64()).collect::<Vec<_>>()))
     .bind(Value::Object(alerting::to_json(&settings.alerting)).to_string())
     .bind(ms(timing.freshness))
+    .bind(settings.budget.map(u64::cast_signed))
     .execute(tx)
     .await
     .map_err(|e| devices::name_taken(e, &settings.name))?;

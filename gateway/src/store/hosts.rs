@@ -28,6 +28,8 @@ pub struct Listed {
     pub via: Option<String>,
     pub direct_address: Option<String>,
     pub attempts: Option<u32>,
+    /// Bytes on the wire per UTC day that its checks keep to.
+    pub budget: Option<u64>,
     pub version: i64,
     pub created_at: Wall,
     /// Its history is all that is left.
@@ -106,7 +108,8 @@ macro_rules! select {
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null
                                          order by instr(a.address, ':') limit 1)) as shown_address,
-                    v.name as via_name, h.direct_address, h.attempts, h.version, h.created_at, h.removed_at,
+                    v.name as via_name, h.direct_address, h.attempts,
+                    h.budget_bytes_per_day, h.version, h.created_at, h.removed_at,
                     k.public_key, m.endpoint, m.last_packet, m.last_handshake, m.clock_skew_ms,
                     coalesce(m.rx_bytes, 0) as rx_bytes, coalesce(m.tx_bytes, 0) as tx_bytes,
                     (select string_agg(coalesce(c.hard, 'pending') || case c.stale when 1 then '!' else '' end, ' ')
@@ -153,6 +156,7 @@ impl FromRow<'_, SqliteRow> for Listed {
             via: row.try_get("via_name")?,
             direct_address: row.try_get("direct_address")?,
             attempts: row.try_get("attempts")?,
+            budget: row.try_get::<Option<i64>, _>("budget_bytes_per_day")?.map(i64::cast_unsigned),
             version: row.try_get("version")?,
             created_at: Wall::from_millis(row.try_get("created_at")?),
             removed_at: row.try_get::<Option<i64>, _>("removed_at")?.map(Wall::from_millis),

@@ -40,6 +40,7 @@ pub mod snapshot;
 pub mod states;
 pub mod tokens;
 mod voice;
+pub mod wire_days;
 pub mod zones;
 
 use std::path::Path;
@@ -211,7 +212,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 7] = [
+const MAIN: [Step; 8] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -226,6 +227,7 @@ const MAIN: [Step; 7] = [
         name: "incidents",
         sql: include_str!("../../../migrations/sqlite/0006_incidents.sql"),
     },
+    Step { version: 7, name: "wire", sql: include_str!("../../../migrations/sqlite/0007_wire.sql") },
     Step {
         version: 8,
         name: "planned_and_silent",

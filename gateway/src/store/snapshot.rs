@@ -23,6 +23,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::states::{self, HostRow, ServiceRow};
+use super::wire_days::wire_day;
 use super::{Store, acknowledgements, alerting, definition, profiles, zones};
 use crate::config::TimingDefaults;
 
@@ -215,12 +216,29 @@ impl PeerRows {
              where peer = $1",
         )
         .await?;
+        let days: Vec<(i64, i64, i64, i64)> = fetch(
+            conn,
+            one,
+            "select peer, day, rx_bytes, tx_bytes from wire_days
+             where day >= (select max(day) from wire_days) - 1 order by day desc",
+            "select peer, day, rx_bytes, tx_bytes from wire_days
+             where peer = $1 and day >= (select max(day) from wire_days) - 1 order by day desc",
+        )
+        .await?;
+        let mut days =
+            group(days.into_iter().map(|(peer, d, rx, tx)| (peer, wire_day((d, rx, tx)))).collect());
+        let remembered = |m: MemoryRow| {
+            let mut wire = days.remove(&m.peer).unwrap_or_default().into_iter();
+            let wire = std::array::from_fn(|_| wire.next().unwrap_or_default());
+            (m.peer, PeerMemory { wire, ..m.memory })
+        };
+        let memories = memories.into_iter().map(remembered).collect();
         let row = |(id, kind, networks)| PeerRow { id: Id::from_i64(id), kind, networks };
         Ok(PeerRows {
             peers: peers.into_iter().map(row).collect(),
             keys: group(keys.into_iter().map(|(peer, public, psk)| (peer, KeyRow { public, psk })).collect()),
             addresses: group(addresses(conn, one).await?),
-            memories: memories.into_iter().map(|m| (m.peer, m.memory)).collect(),
+            memories,
         })
     }
 
@@ -319,6 +337,7 @@ impl FromRow<'_, SqliteRow> for MemoryRow {
             last_handshake: wall(4)?,
             rx_bytes: bytes(5)?,
             tx_bytes: bytes(6)?,
+            wire: Default::default(),
         };
         Ok(MemoryRow { peer: row.try_get(0)?, memory })
     }
@@ -338,6 +357,7 @@ pub(super) struct HostBase {
     timing: TimingRow,
     max_silence: Option<Duration>,
     freshness: Option<Duration>,
+    budget: Option<u64>,
     labels: BTreeMap<String, String>,
     parents: Vec<i64>,
     alerting: String,
@@ -370,7 +390,8 @@ macro_rules! host_base {
         concat!(
             "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
-                    h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms
+                    h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
+                    h.budget_bytes_per_day
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -413,6 +434,7 @@ impl FromRow<'_, SqliteRow> for HostBase {
             parents: row.try_get::<Json<_>, _>(17)?.0,
             alerting: row.try_get(18)?,
             freshness: time(19)?,
+            budget: row.try_get::<Option<i64>, _>(20)?.map(i64::cast_unsigned),
         })
     }
 }
@@ -483,6 +505,7 @@ impl HostRows {
             route,
             max_silence: host.max_silence,
             freshness: host.freshness,
+            budget: host.budget,
             timing,
             services,
         })

@@ -4,7 +4,7 @@ use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::store::{
     self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings,
-    incidents, memory, notices, settings, states,
+    incidents, memory, notices, settings, states, wire_days,
 };
 
 /// The setting that a commit writes which has nothing else to write.
@@ -53,6 +53,7 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
         memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
     }
     memory::write_statuses(&mut tx, &batch.statuses).await?;
+    wire_days::write(&mut tx, &batch.statuses).await?;
     if batch.proof {
         settings::put(&mut tx, PROVED_AT, &clock::wall().as_millis().to_string()).await?;
     }

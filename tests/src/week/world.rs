@@ -105,6 +105,7 @@ impl World {
             route: RoutePolicy::Auto,
             max_silence: self.fleet.sleeps(n),
             freshness: None,
+            budget: None,
             timing: Timing { interval: INTERVAL, retry: RETRY, attempts: ATTEMPTS, ..Timing::DEFAULT },
             alerting: Alerting::default(),
             services: Vec::new(),

@@ -50,6 +50,8 @@ pub struct Truth {
     pub temperature: f64,
     pub plugin_exit: u32,
     pub tcp: bool,
+    /// Bytes that its link carried today.
+    pub wire_today: u64,
 }
 
 impl Truth {
@@ -65,6 +67,7 @@ impl Truth {
             temperature: 30.0,
             plugin_exit: 0,
             tcp: true,
+            wire_today: 0,
         }
     }
 
@@ -450,6 +453,7 @@ impl Device {
                 last_handshake: self.last_handshake,
                 established: self.established(now),
                 clock_skew_ms: Some(12),
+                wire_today: self.truth.wire_today,
             }),
             Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
             Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
@@ -583,6 +587,7 @@ pub fn device(raw: i64) -> HostSpec {
         route: RoutePolicy::Auto,
         max_silence: None,
         freshness: None,
+        budget: None,
         timing: Timing::DEFAULT,
         alerting: Alerting::default(),
         services: Vec::new(),

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec,
+    AskId, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec,
     ServiceState, Timing,
 };
 
 use super::downtime::Window;
 use super::liveness::Liveness;
+use super::pace;
 use super::parents::Reach;
 use super::passive;
 use super::reach::Paths;
@@ -185,8 +186,12 @@ impl Host {
         for i in 0..self.services.len() {
             let startable = self.can_start(i);
             let service = &mut self.services[i];
-            let timing = service.spec.timing;
-            let resumed = resumed(service.planned, service.track.is_soft(), id, &timing, turn);
+            // How far it was stretched the first evidence will say again.
+            let could_be =
+                self.spec.budget.filter(|_| pace::sends(&service.spec.check)).map(|_| pace::UNKNOWN);
+            let timing = pace::slowed(&service.spec.timing, could_be.unwrap_or(1));
+            let kept = if service.planned.is_some() { timing } else { service.spec.timing };
+            let resumed = resumed(service.planned, service.track.is_soft(), id, &kept, turn);
             service.planned = (up && startable).then_some(resumed);
             if service.mark_outdated(&timing, turn.now) {
                 outdated = true;
@@ -290,6 +295,18 @@ impl Host {
         checks.chain(voices).min()
     }
 
+    /// What its device has cost today says how often it can be asked.
+    pub(super) fn keep_pace(&mut self, used: u64, turn: &Turn<'_>) {
+        let stretch = self.spec.budget.map_or(1, |budget| pace::stretch(budget, used, turn.now.wall));
+        let id = self.spec.id;
+        for service in &mut self.services {
+            let waits = service.is_idle() && !service.track.is_soft() && service.newer_than.is_none();
+            if service.pace(stretch) && waits && service.planned.is_some() {
+                service.planned = Some(turn.next(id, &service.timing()).regular);
+            }
+        }
+    }
+
     /// After a gap in our own time: what was missed is skipped, and silence in it was ours.
     pub fn skip_missed(&mut self, gap: Duration, turn: &Turn<'_>) {
         let (id, now) = (self.spec.id, turn.now.mono);
@@ -301,7 +318,7 @@ impl Host {
             self.planned = Some(turn.next(id, &self.spec.timing).regular);
         }
         for service in self.services.iter_mut().filter(|s| s.is_due(now)) {
-            service.planned = Some(turn.next(id, &service.spec.timing).regular);
+            service.planned = Some(turn.next(id, &service.timing()).regular);
         }
     }
 

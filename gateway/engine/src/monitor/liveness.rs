@@ -345,7 +345,7 @@ mod tests {
 
     fn evidence(last_packet: u64, established: bool) -> Answer {
         let at = Some(Mono::from_secs(last_packet));
-        Answer::Evidence(Evidence { last_packet: at, last_handshake: at, established, clock_skew_ms: None })
+        Answer::Evidence(Evidence { last_packet: at, last_handshake: at, established, ..Evidence::default() })
     }
 
     fn echo(answered: bool) -> Answer {

@@ -25,6 +25,7 @@ mod heartbeat;
 mod host;
 mod liveness;
 mod news;
+pub mod pace;
 mod parents;
 mod passive;
 mod population;

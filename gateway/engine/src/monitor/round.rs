@@ -78,11 +78,9 @@ impl Host {
                 Question::Echo { peer, address, count }
             }
             Check::Tcp { port } => Question::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
-            Check::Ssh
-            | Check::Sensor(_)
-            | Check::Command { .. }
-            | Check::Passive
-            | Check::Heartbeat(_) => return None,
+            Check::Ssh | Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) => {
+                return None;
+            }
         })
     }
 
@@ -114,6 +112,7 @@ impl Host {
     /// The `tunnel` check takes evidence, else it forces a handshake, unless the host's own check
     /// has just tried that.
     fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, turn: &mut Turn<'_>) {
+        self.keep_pace(evidence.wire_today, turn);
         let now = turn.now.mono;
         let service = &self.services[i];
         let limit = service.newer_than.unwrap_or_else(|| evidence_limit(service, now));
@@ -252,7 +251,7 @@ impl Host {
         (at, shown): (Mono, Wall),
         turn: &mut Turn<'_>,
     ) {
-        let next = turn.next(self.spec.id, &self.services[i].spec.timing);
+        let next = turn.next(self.spec.id, &self.services[i].timing());
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
         let held_before = service.holds();
@@ -279,7 +278,7 @@ impl Host {
 
     /// No result. What was known stays, not current, until the next slot.
     pub(super) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
-        let next = turn.next(self.spec.id, &self.services[i].spec.timing);
+        let next = turn.next(self.spec.id, &self.services[i].timing());
         let service = &mut self.services[i];
         service.run = Run::Idle;
         service.newer_than = None;

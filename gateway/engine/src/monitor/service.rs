@@ -16,6 +16,7 @@ use super::depend::On;
 use super::downtime::Window;
 use super::heartbeat::Runs;
 use super::host::is_outdated;
+use super::pace;
 use super::passive;
 use super::reach::Way;
 use super::speech::Subject;
@@ -43,6 +44,8 @@ pub struct Service {
     pub failed_at: Option<Mono>,
     /// From when on silence counts.
     heard_at: Mono,
+    /// How many times its interval passes between two checks.
+    pub stretch: u32,
 }
 
 /// What is under way. Never two runs of one check.
@@ -106,6 +109,7 @@ impl Service {
             good_at: None,
             failed_at: None,
             heard_at: now.mono,
+            stretch: 1,
         }
     }
 
@@ -125,6 +129,17 @@ impl Service {
             planned: ahead(state.next_check, now),
             ..Service::new(spec, now)
         }
+    }
+
+    /// At the pace that its device can afford.
+    pub fn timing(&self) -> Timing {
+        pace::slowed(&self.spec.timing, self.stretch)
+    }
+
+    /// Whether that is another pace than before.
+    pub fn pace(&mut self, stretch: u32) -> bool {
+        let stretch = if pace::sends(&self.spec.check) { stretch } else { 1 };
+        std::mem::replace(&mut self.stretch, stretch) != stretch
     }
 
     pub fn is_idle(&self) -> bool {
@@ -198,7 +213,7 @@ impl Service {
         let before = self.track.status;
         let result = match &self.spec.check {
             Check::Heartbeat(job) => self.past_runs(turn.now).finding(job),
-            _ => passive::silence(self.spec.freshness.unwrap_or_default()),
+            _ => passive::silence(self.spec.freshness.unwrap_or_default().saturating_mul(self.stretch)),
         };
         let change = self.track.settle(Some(result.status), self.spec.timing.attempts);
         self.route = passive::SILENCE.to_owned();
@@ -211,7 +226,8 @@ impl Service {
             return self.past_runs(now).overdue_at(job);
         }
         let listens = passive::listens(&self.spec.check, self.stale) && self.route != passive::SILENCE;
-        self.spec.freshness.filter(|_| listens).map(|threshold| self.heard_at + threshold)
+        let threshold = self.spec.freshness.filter(|_| listens)?;
+        Some(self.heard_at + threshold.saturating_mul(self.stretch))
     }
 
     fn past_runs(&self, now: Now) -> Runs {

@@ -22,6 +22,7 @@ pub fn host(raw: i64) -> HostSpec {
         route: RoutePolicy::Auto,
         max_silence: None,
         freshness: None,
+        budget: None,
         timing: Timing::DEFAULT,
         alerting: Alerting::default(),
         services: Vec::new(),

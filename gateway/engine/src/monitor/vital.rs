@@ -36,6 +36,9 @@ impl Host {
 
     pub(super) fn answer_check(&mut self, answer: Answer, turn: &mut Turn<'_>) {
         self.question = None;
+        if let Answer::Evidence(evidence) = &answer {
+            self.keep_pace(evidence.wire_today, turn);
+        }
         if let Some(check) = &mut self.check {
             let next = check.answer(answer, turn.now.mono);
             self.step(next, turn);

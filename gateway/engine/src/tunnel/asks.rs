@@ -49,8 +49,9 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn evidence(&mut self, id: AskId, peer: PeerId) {
+        let now = self.now.wall;
         match self.peers.find(peer).and_then(|slot| self.peers.get(slot)) {
-            Some(peer) => self.out.push_back(Output::Answer(id, Answer::Evidence(peer.evidence()))),
+            Some(peer) => self.out.push_back(Output::Answer(id, Answer::Evidence(peer.evidence(now)))),
             None => self.refuse_ask(id, "no such peer"),
         }
     }

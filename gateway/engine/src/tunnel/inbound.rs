@@ -11,6 +11,7 @@ use fleetgate_probes::packet::{Parsed, parse};
 
 use super::Tunnel;
 use super::access::{Verdict, verdict};
+use super::ledger::on_the_wire;
 use super::peers::{Endpoint, Link, Seen, Slot, Unproved};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
@@ -62,6 +63,7 @@ impl<N: Noise> Tunnel<N> {
         let Some(slot) = self.peers.find_key(&key) else {
             return self.count_global(DropReason::UnknownKey);
         };
+        self.cost(slot, from, bytes.len());
         if !self.is_newer(slot, stamp) || !self.may_handshake(slot) {
             return;
         }
@@ -189,7 +191,19 @@ impl<N: Noise> Tunnel<N> {
         self.settle(slot);
     }
 
+    /// What came of this peer, whatever becomes of it.
+    fn cost(&mut self, slot: Slot, from: Endpoint, bytes: usize) {
+        let now = self.now.wall;
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.wire.note_rx(on_the_wire(from.remote, bytes), now);
+        }
+    }
+
     fn opened(&mut self, slot: Slot, opened: Opened<'_>, from: Endpoint, datagram: &[u8]) {
+        // What did not open may be anybody's.
+        if !matches!(opened, Opened::Dropped(_)) {
+            self.cost(slot, from, datagram.len());
+        }
         match opened {
             Opened::Packet(packet) => {
                 self.authenticated(slot, from, datagram.len());

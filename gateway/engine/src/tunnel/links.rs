@@ -6,6 +6,7 @@ use fleetgate_keys::PublicKey;
 
 use super::Tunnel;
 use super::dial::{Dial, MAX_INITIATIONS, Step, may_dial};
+use super::ledger::on_the_wire;
 use super::peers::{Endpoint, Link, Peer, Seen, Slot};
 use super::session::{Noise, Session};
 use super::wheel::{TICK, round_up};
@@ -59,6 +60,7 @@ impl<N: Noise> Tunnel<N> {
                 continue;
             }
             peer.traffic.tx_bytes += bytes.len() as u64;
+            peer.wire.note_tx(on_the_wire(to.remote, bytes.len()), self.now.wall);
             self.out.push_back(Output::Transmit(Transmit { to: to.remote, from: to.local, bytes }));
         }
         self.mark_changed(slot);

@@ -18,6 +18,7 @@ pub mod front;
 mod inbound;
 mod index;
 mod initiation;
+mod ledger;
 mod links;
 mod news;
 pub mod noise;

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::dial::Dial;
 use super::flows::{Echo, MAX_IN_FLIGHT, Want};
+use super::ledger::Ledger;
 use super::stack::Stack;
 use super::wheel::Filed;
 use crate::id::PeerId;
@@ -126,6 +127,7 @@ pub struct Peer<S> {
     pub refusal: Option<(Wall, Refusal)>,
     pub refusal_told: Option<Mono>,
     pub traffic: Traffic,
+    pub wire: Ledger,
     pub handshakes: u64,
     pub drops: BTreeMap<DropReason, u64>,
     pub dial_failed: Option<Mono>,
@@ -158,6 +160,7 @@ impl<S> Peer<S> {
             refusal: None,
             refusal_told: None,
             traffic: Traffic { rx_bytes: memory.rx_bytes, tx_bytes: memory.tx_bytes, ..Traffic::default() },
+            wire: Ledger::restored(memory.wire),
             handshakes: 0,
             drops: BTreeMap::new(),
             dial_failed: None,
@@ -224,12 +227,13 @@ impl<S> Peer<S> {
         self.link().is_some_and(|link| link.up)
     }
 
-    pub fn evidence(&self) -> Evidence {
+    pub fn evidence(&self, now: Wall) -> Evidence {
         Evidence {
             last_packet: self.last_packet.map(|seen| seen.mono),
             last_handshake: self.last_handshake.map(|seen| seen.mono),
             established: self.is_up(),
             clock_skew_ms: self.skew_ms,
+            wire_today: self.wire.today(now),
         }
     }
 
@@ -246,6 +250,7 @@ impl<S> Peer<S> {
             rx_packets: self.traffic.rx_packets,
             tx_packets: self.traffic.tx_packets,
             handshakes: self.handshakes,
+            wire: self.wire.days(),
             drops: self.drops.clone(),
         }
     }

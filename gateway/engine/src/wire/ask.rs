@@ -100,6 +100,8 @@ pub struct Evidence {
     pub last_handshake: Option<Mono>,
     pub established: bool,
     pub clock_skew_ms: Option<i64>,
+    /// Bytes of the peer on the wire, both ways, since midnight UTC.
+    pub wire_today: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

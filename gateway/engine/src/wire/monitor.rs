@@ -49,6 +49,8 @@ pub struct HostSpec {
     /// Silence of this length is a finding, where nobody can ask and somebody sends its results.
     pub freshness: Option<Duration>,
     pub timing: Timing,
+    /// Bytes on the wire per day of UTC that its checks keep to.
+    pub budget: Option<u64>,
     pub alerting: Alerting,
     pub services: Vec<ServiceSpec>,
 }

@@ -55,6 +55,24 @@ pub struct PeerMemory {
     pub last_handshake: Option<Wall>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
+    /// As [`PeerStatus::wire`].
+    pub wire: [WireDay; 2],
+}
+
+/// What a peer cost on the wire on one day of UTC: every datagram of it that the gateway took or sent,
+/// handshakes and keepalives included, with its UDP and IP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireDay {
+    /// Days since 1970.
+    pub day: i64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+impl WireDay {
+    pub fn total(&self) -> u64 {
+        self.rx_bytes.saturating_add(self.tx_bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -199,6 +217,8 @@ pub struct PeerStatus {
     pub rx_packets: u64,
     pub tx_packets: u64,
     pub handshakes: u64,
+    /// The day of the last datagram, and the one counted before it.
+    pub wire: [WireDay; 2],
     pub drops: BTreeMap<DropReason, u64>,
 }
 

@@ -35,6 +35,8 @@ pub struct HostSettings {
     /// Of a host that nobody can ask and somebody sends the results of: silence of this length means
     /// that it is down.
     pub freshness_s: Option<f64>,
+    /// Of a device: bytes on the wire per UTC day that its checks keep to.
+    pub budget_bytes_per_day: Option<u64>,
     /// Names of hosts before this one, beside the device it stands behind: while none of them is
     /// there, it is unreachable.
     pub parents: Vec<String>,
@@ -104,6 +106,10 @@ pub struct HostChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub freshness_s: Option<Option<f64>>,
+    /// Of a device.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub budget_bytes_per_day: Option<Option<u64>>,
     /// Ids or names.
     pub parents: Option<Vec<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
@@ -240,4 +246,24 @@ pub struct SeriesInfo {
     pub service: Option<String>,
     pub label: String,
     pub uom: String,
+}
+
+/// What a device cost on the wire: datagrams of both directions with their UDP and IP headers,
+/// handshakes and keepalives included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Traffic {
+    /// The newest first; a day without a datagram is absent.
+    pub days: Vec<TrafficDay>,
+}
+
+/// One day of UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrafficDay {
+    /// `2026-03-01`.
+    pub day: String,
+    /// From the device.
+    pub rx_bytes: u64,
+    /// To the device.
+    pub tx_bytes: u64,
+    pub bytes: u64,
 }

@@ -120,3 +120,16 @@ async fn the_first_page_says_who_one_is_and_what_to_do() {
     let nobody = Request::get("/").body(Body::empty()).unwrap();
     assert_eq!(site.send(nobody).await.0, 403);
 }
+
+#[tokio::test]
+async fn a_job_that_is_set_up_takes_its_runs_from_its_device() {
+    let site = Site::new().await;
+    let job = json!({ "type": "heartbeat", "by": "03:00", "zone": "Europe/Vienna", "grace_s": 600.0 });
+    let put = site.ward.api.operator().put("/api/v1/hosts/nas/services/sync", json!({ "check": job })).await;
+    assert_eq!(put.status, 200, "{}", put.text);
+    let (status, answer) = site.post("/results/sync?exit_status=2", "no space").await;
+    assert_eq!((status, &answer["service"]["check"]), (202, &json!("heartbeat")));
+    let shown = site.ward.api.viewer().get("/api/v1/hosts/nas/overrides").await.json;
+    let stored = shown["items"].as_array().unwrap().iter().find(|o| o["service"] == "sync").unwrap();
+    assert_eq!(stored["check"]["by"], "03:00");
+}

@@ -141,6 +141,7 @@ watched! {
         /// For a device that is made.
         public_key: Option<String>,
         tunnel: Option<bool>,
+        budget_bytes_per_day: Option<u64>,
     }
 }
 
@@ -320,6 +321,7 @@ impl Source<'_> {
             "networks": d.networks.map(|n| self.networks(n)).transpose()?,
             "public_key": d.public_key,
             "tunnel": d.tunnel,
+            "budget_bytes_per_day": d.budget_bytes_per_day,
             "labels": self.labels_at(place.as_ref(), d.labels)?,
             "parents": d.parents.or(router.map(|router| vec![router])),
         });

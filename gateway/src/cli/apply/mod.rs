@@ -258,13 +258,14 @@ async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> 
 // ------------------------------------------------------------------ what is done
 
 /// Fields of a device that are its host's, but its parents.
-const OF_HOST: [&str; 9] = [
+const OF_HOST: [&str; 10] = [
     "interval_s",
     "retry_s",
     "max_check_attempts",
     "timeout_s",
     "max_silence_s",
     "freshness_s",
+    "budget_bytes_per_day",
     "volatile",
     "flapping",
     "notify",

@@ -107,6 +107,18 @@ fn a_fragment_for_the_gateway_ends_at_its_door() {
 }
 
 #[test]
+fn every_datagram_is_counted_as_the_wire_carries_it() {
+    let mut world = connected(1);
+    let before = world.tunnel.status(id(2)).expect("a peer").wire[0];
+    world.answer(Question::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
+    let after = world.tunnel.status(id(2)).expect("a peer").wire[0];
+    let request = 20 + 8 + 16 + 32 + 8 + 20;
+    assert_eq!((after.day, after.tx_bytes - before.tx_bytes), (before.day, 5 * request));
+    assert!(after.rx_bytes - before.rx_bytes >= 5 * request);
+    assert!(before.rx_bytes >= 148 + 28 && before.tx_bytes >= 92 + 28, "the handshake: {before:?}");
+}
+
+#[test]
 fn counters_add_up() {
     let mut world = connected(1);
     let before = world.tunnel.status(id(2)).expect("a peer");

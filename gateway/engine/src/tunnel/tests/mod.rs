@@ -1,5 +1,6 @@
 //! Tunnels between a gateway and simulated devices, as stories.
 
+mod day;
 mod door;
 mod handshakes;
 mod inside;

@@ -1,0 +1,95 @@
+//! How far the checks of a device are stretched so that it stays within its bytes of the day.
+//!
+//! A pure function of what the device has cost since midnight UTC: the nearer that is to the budget's
+//! share of the day so far, the rarer the checks that send. Evidence costs nothing and is never
+//! stretched, nor is a result that somebody sends, nor the repetition of a failure. What keepalives and
+//! handshakes alone cost cannot be saved here.
+
+use std::time::Duration;
+
+use crate::time::Wall;
+use crate::wire::{Check, Timing};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// The budget of so long is there at midnight already: an hour's checks may come together.
+const AHEAD: Duration = Duration::from_secs(3_600);
+/// Below this part of its share nothing is stretched.
+const FREE: f64 = 0.75;
+/// Checks of every minute become one an hour. A power of two, as all factors are: then the slots of a
+/// host's checks still fall together, and one SSH session feeds them.
+const MOST: u32 = 64;
+
+/// By which factor intervals are stretched: 1, 2, 4 and so on. `used`: bytes of the day, both ways.
+pub fn stretch(budget: u64, used: u64, now: Wall) -> u32 {
+    let since_midnight = Duration::from_millis(now.as_millis().rem_euclid(DAY.as_millis() as i64) as u64);
+    let part = (since_midnight + AHEAD).as_secs_f64() / DAY.as_secs_f64();
+    let share = budget as f64 * part.min(1.0);
+    let load = used as f64 / share.max(1.0);
+    let steps = (load - FREE) / (1.0 - FREE) * f64::from(MOST.ilog2());
+    1 << steps.ceil().clamp(0.0, f64::from(MOST.ilog2())) as u32
+}
+
+/// Whether a check costs bytes of its own.
+pub(super) fn sends(check: &Check) -> bool {
+    match check {
+        Check::Tunnel | Check::Passive | Check::Heartbeat(_) => false,
+        Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh | Check::Sensor(_) | Check::Command { .. } => {
+            true
+        }
+    }
+}
+
+/// The same at another pace; the repetition of a failure keeps its own.
+pub(super) fn slowed(timing: &Timing, stretch: u32) -> Timing {
+    Timing { interval: timing.interval.saturating_mul(stretch), ..*timing }
+}
+
+/// How far a check may have been stretched before a restart, when nobody knows any more.
+pub(super) const UNKNOWN: u32 = MOST;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    fn at(hour: f64) -> Wall {
+        Wall::from_millis(1_768_003_200_000 + (hour * 3_600_000.0) as i64)
+    }
+
+    #[test]
+    fn nothing_is_stretched_while_there_is_room() {
+        for (used, hour) in [(0, 0.0), (30_000, 0.0), (360_000, 11.0), (740_000, 23.5)] {
+            assert_eq!(stretch(MB, used, at(hour)), 1, "{used} bytes at {hour} h");
+        }
+    }
+
+    #[test]
+    fn the_nearer_the_limit_the_rarer_the_checks() {
+        let factors = [0.7, 0.76, 0.8, 0.85, 0.9, 0.95, 0.99, 2.0]
+            .map(|load| stretch(MB, (load * 500_000.0) as u64, at(11.0)));
+        assert_eq!(factors, [1, 2, 4, 8, 16, 32, 64, 64]);
+    }
+
+    #[test]
+    fn no_budget_is_too_small_or_too_large() {
+        assert_eq!(stretch(0, 1, at(1.0)), MOST);
+        assert_eq!(stretch(u64::MAX, u64::MAX / 2, at(23.0)), 1);
+    }
+
+    /// A device whose keepalives cost 0.35 MB a day and whose checks would cost 4 MB unpaced.
+    #[test]
+    fn a_device_with_room_for_some_checks_ends_its_day_within_its_budget() {
+        let (mut used, mut due, mut checks) = (0.0, 0, 0);
+        for minute in 0..24 * 60 {
+            used += 350_000.0 / 1_440.0;
+            if minute >= due {
+                used += 4_000_000.0 / 1_440.0;
+                checks += 1;
+                due = minute + stretch(MB, used as u64, at(f64::from(minute) / 60.0)) as i32;
+            }
+        }
+        assert!(used < MB as f64, "{used} bytes");
+        assert!((100..300).contains(&checks), "{checks} checks: the rest of the budget is used");
+    }
+}

@@ -1,0 +1,133 @@
+//! What a device costs on the wire, by day.
+
+use axum::Json;
+use axum::extract::State;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::WireDay;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::RequireViewer;
+use super::extract::{Path, Query};
+use super::hosts::load;
+use super::ids::{self, Kind};
+use super::model::{Traffic, TrafficDay};
+use super::problem::Problem;
+use crate::clock;
+use crate::store::wire_days::KEEP_DAYS;
+
+/// What is shown when nothing is said: a month.
+const DEFAULT_DAYS: i64 = 31;
+const DAY_MS: i64 = 86_400_000;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(traffic))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// So many days back from today, 1 to 62; 31 when absent.
+    days: Option<i64>,
+}
+
+#[utoipa::path(get, path = "/hosts/{host}/traffic", operation_id = "host_traffic", tag = "monitoring",
+    security(("token" = ["viewer"])),
+    params(("host" = String, Path, description = "id or name"), Wanted),
+    responses((status = 200, body = Traffic)))]
+async fn traffic(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Path(host): Path<String>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Traffic>, Problem> {
+    let most = wanted.days.unwrap_or(DEFAULT_DAYS);
+    if !(1..=KEEP_DAYS).contains(&most) {
+        return Err(Problem::bad_request("bad_query", format!("days: 1 to {KEEP_DAYS} is expected")));
+    }
+    let mut conn = app.store.reader().await?;
+    let peer = load(&mut conn, Kind::Host.named(&host)).await?.id;
+    drop(conn);
+    let today = clock::day();
+    let stored = app.store.wire_days(peer, today, most).await?;
+    let live = app.live.peer(peer).map(|status| status.wire).unwrap_or_default();
+    let known = live.into_iter().filter(|day| day.total() > 0 && day.day > today - most);
+    Ok(Json(Traffic { days: newest(stored, known).into_iter().map(wire).collect() }))
+}
+
+/// Memory knows the last two days better than the store.
+fn newest(stored: Vec<WireDay>, live: impl Iterator<Item = WireDay>) -> Vec<WireDay> {
+    let mut days = stored;
+    for day in live {
+        days.retain(|other| other.day != day.day);
+        days.push(day);
+    }
+    days.sort_by_key(|day| std::cmp::Reverse(day.day));
+    days
+}
+
+fn wire(day: WireDay) -> TrafficDay {
+    let midnight = ids::time(Wall::from_millis(day.day * DAY_MS));
+    TrafficDay {
+        day: midnight.split('T').next().unwrap_or_default().to_owned(),
+        rx_bytes: day.rx_bytes,
+        tx_bytes: day.tx_bytes,
+        bytes: day.total(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::wire::PeerStatus;
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    #[tokio::test]
+    async fn days_are_shown_newest_first_and_memory_comes_before_the_store() {
+        let api = TestApi::with_endpoint().await;
+        assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await.status, 201);
+        let shown = api.viewer().get("/api/v1/hosts/cam").await.json;
+        let peer: Id = Kind::Host.parse(shown["id"].as_str().unwrap()).unwrap();
+        let today = clock::day();
+        let day = |day, rx_bytes| WireDay { day, rx_bytes, tx_bytes: 10 };
+        let status = |wire| Box::new(PeerStatus { wire, ..PeerStatus::default() });
+        let mut tx = api.state.store.begin().await.unwrap();
+        let old = status([day(today - 2, 7), day(today - 1, 20)]);
+        crate::store::wire_days::write(&mut tx, &[(peer, old)]).await.unwrap();
+        tx.commit().await.unwrap();
+        api.state.live.set_peer(peer, *status([day(today, 5), day(today - 1, 30)]));
+        let answer = api.viewer().get("/api/v1/hosts/cam/traffic").await.json;
+        let bytes: Vec<i64> =
+            answer["days"].as_array().unwrap().iter().map(|d| d["bytes"].as_i64().unwrap()).collect();
+        assert_eq!(bytes, [15, 40, 17]);
+        let one = api.viewer().get("/api/v1/hosts/cam/traffic?days=1").await.json;
+        assert_eq!(one["days"].as_array().unwrap().len(), 1);
+        assert_eq!(api.viewer().get("/api/v1/hosts/cam/traffic?days=0").await.status, 400);
+        let host = api.viewer().get("/api/v1/hosts/cam").await.json;
+        assert_eq!(
+            (&host["tunnel"]["today_bytes"], &host["tunnel"]["yesterday_bytes"]),
+            (&json!(15), &json!(40))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_budget_is_set_shown_and_taken_back() {
+        let api = TestApi::with_endpoint().await;
+        assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await.status, 201);
+        let path = "/api/v1/hosts/cam";
+        let set = api.operator().patch(path, json!({ "budget_bytes_per_day": 1_000_000 })).await;
+        assert_eq!((set.status, &set.json["budget_bytes_per_day"]), (200, &json!(1_000_000)), "{}", set.text);
+        let shown = api.viewer().get(path).await.json;
+        assert_eq!(shown["tunnel"]["budget"]["stretch"], 1);
+        let small = api.operator().patch(path, json!({ "budget_bytes_per_day": 5 })).await;
+        assert_eq!(small.status, 422);
+        let back = api.operator().patch(path, json!({ "budget_bytes_per_day": null })).await;
+        assert_eq!(back.json["budget_bytes_per_day"], json!(null));
+    }
+}

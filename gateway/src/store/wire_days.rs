@@ -1,0 +1,125 @@
+//! What each device cost on the wire, by UTC day.
+//!
+//! A row only grows: the count of a day is the highest that was ever written for it, so that nothing
+//! that comes late or twice takes anything away.
+
+use std::sync::LazyLock;
+
+use fleetgate_engine::id::PeerId;
+use fleetgate_engine::wire::{PeerStatus, WireDay};
+use sqlx::sqlite::SqliteConnection;
+
+use super::Store;
+use super::rows::{Batched, NARROW};
+
+/// Days that are kept: two bills of a mobile provider.
+pub const KEEP_DAYS: i64 = 62;
+/// Rows that go in one step: some 20 ms, while which others wait.
+const PRUNED: i64 = 5_000;
+
+static DAYS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 4, |values| {
+        format!(
+            "with v (day, peer, rx_bytes, tx_bytes) as (values {values})
+             insert into wire_days (day, peer, rx_bytes, tx_bytes)
+             select v.day, v.peer, v.rx_bytes, v.tx_bytes from v
+             where exists (select 1 from peers where id = v.peer)
+             on conflict (day, peer) do update set rx_bytes = max(rx_bytes, excluded.rx_bytes),
+                    tx_bytes = max(tx_bytes, excluded.tx_bytes)"
+        )
+    })
+});
+
+/// # Errors
+/// When the database refuses the write.
+pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerStatus>)]) -> sqlx::Result<()> {
+    let all = statuses.iter().flat_map(|(peer, status)| status.wire.map(|day| (*peer, day)));
+    let rows: Vec<(PeerId, WireDay)> = all.filter(|(_, day)| day.total() > 0).collect();
+    DAYS.run(conn, &rows, |(peer, day), arguments| {
+        arguments
+            .add(day.day)
+            .add(peer.as_i64())
+            .add(day.rx_bytes.cast_signed())
+            .add(day.tx_bytes.cast_signed());
+    })
+    .await
+}
+
+/// Takes away some of what is older than is kept; says how many rows.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64> {
+    let sql = "delete from wire_days where (day, peer) in
+               (select day, peer from wire_days where day < $1 order by day limit $2)";
+    let gone = sqlx::query(sql).bind(today - KEEP_DAYS + 1).bind(PRUNED).execute(conn).await?;
+    Ok(gone.rows_affected())
+}
+
+impl Store {
+    /// The days that are known of a device, the newest first, `most` at most.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn wire_days(&self, peer: PeerId, today: i64, most: i64) -> sqlx::Result<Vec<WireDay>> {
+        let sql = "with recursive d (day) as
+                       (select $2 union all select day - 1 from d where day > $2 - $3 + 1)
+                   select w.day, w.rx_bytes, w.tx_bytes from d
+                   join wire_days w on w.day = d.day and w.peer = $1 order by w.day desc";
+        let rows: Vec<(i64, i64, i64)> =
+            sqlx::query_as(sql).bind(peer.as_i64()).bind(today).bind(most).fetch_all(&self.read).await?;
+        Ok(rows.into_iter().map(wire_day).collect())
+    }
+}
+
+pub(super) fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
+    WireDay { day, rx_bytes: rx.cast_unsigned(), tx_bytes: tx.cast_unsigned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{fixture, memory};
+
+    fn status(days: [(i64, u64); 2]) -> Box<PeerStatus> {
+        let wire = days.map(|(day, rx_bytes)| WireDay { day, rx_bytes, tx_bytes: 1 });
+        Box::new(PeerStatus { wire, ..PeerStatus::default() })
+    }
+
+    async fn put(store: &Store, statuses: &[(PeerId, Box<PeerStatus>)]) {
+        let mut conn = store.write.acquire().await.unwrap();
+        memory::write_statuses(&mut conn, statuses).await.unwrap();
+        write(&mut conn, statuses).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn days_are_remembered_over_a_restart_and_only_grow() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        put(&store, &[(peer, status([(100, 50), (99, 40)]))]).await;
+        put(&store, &[(peer, status([(100, 30), (101, 5)]))]).await;
+        let days = store.wire_days(peer, 101, 31).await.unwrap();
+        assert_eq!(
+            days.iter().map(|d| (d.day, d.rx_bytes)).collect::<Vec<_>>(),
+            [(101, 5), (100, 50), (99, 40)]
+        );
+        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        assert_eq!(memory.wire.map(|d| (d.day, d.rx_bytes)), [(101, 5), (100, 50)]);
+    }
+
+    #[tokio::test]
+    async fn old_days_go_and_strangers_leave_no_row() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        let stranger = PeerId::from_i64(99);
+        put(
+            &store,
+            &[(peer, status([(100, 1), (100 + KEEP_DAYS, 2)])), (stranger, status([(100, 1), (99, 1)]))],
+        )
+        .await;
+        let mut conn = store.write.acquire().await.unwrap();
+        assert_eq!(prune(&mut conn, 100 + KEEP_DAYS - 1).await.unwrap(), 0);
+        assert_eq!(prune(&mut conn, 100 + KEEP_DAYS).await.unwrap(), 1);
+        assert_eq!(store.wire_days(peer, 100 + KEEP_DAYS, 99).await.unwrap().len(), 1);
+    }
+}
