@@ -347,7 +347,7 @@ proptest! {
             let router_down = ill.contains_key(&host(0));
             let reachable = !((1..=5).contains(&n) && router_down) || what == 0;
             match what {
-                0 | 1 | 2 => { watch.found(&object, reachable); ill.insert(object, ()); }
+                0..=2 => { watch.found(&object, reachable); ill.insert(object, ()); }
                 3 | 4 => { watch.well(&object); ill.remove(&object); }
                 _ => { let at = watch.at(); watch.incidents.uplink(secs % 2 == 0, at); }
             }
