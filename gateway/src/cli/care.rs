@@ -32,7 +32,7 @@ pub(crate) struct AckArgs {
 #[derive(Subcommand)]
 pub(crate) enum DowntimeCommand {
     /// For a host and its services, one service, or all hosts with some labels
-    Add(AddArgs),
+    Add(Box<AddArgs>),
     /// Those that are planned or in effect, or all
     List {
         #[arg(long)]
@@ -123,7 +123,7 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
 
 pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
     match command {
-        DowntimeCommand::Add(args) => add(client, args).await,
+        DowntimeCommand::Add(args) => add(client, *args).await,
         DowntimeCommand::List { all } => list(client, all).await,
         DowntimeCommand::Cancel { downtime } => {
             client.call(Method::DELETE, &format!("/downtimes/{downtime}"), None).await?;

@@ -22,7 +22,7 @@ pub(crate) enum ProfileCommand {
     /// What a profile has and what comes out of it
     Show { profile: String },
     /// Make a profile, or change what is given of one
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Remove a profile that nothing uses
     Remove { profile: String },
     /// Which profiles hosts have by their labels
@@ -78,7 +78,7 @@ pub(crate) async fn run(client: &Client, command: ProfileCommand) -> anyhow::Res
     match command {
         ProfileCommand::List => list(client).await,
         ProfileCommand::Show { profile } => show(client, &profile).await,
-        ProfileCommand::Set(args) => set(client, args).await,
+        ProfileCommand::Set(args) => set(client, *args).await,
         ProfileCommand::Remove { profile } => {
             client.call(Method::DELETE, &format!("/profiles/{profile}"), None).await?;
             said(client, &format!("{profile} is removed"))
