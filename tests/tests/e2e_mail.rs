@@ -40,13 +40,6 @@ fn login(password: &str) -> String {
     format!("user = \"gate\"\npassword = \"{password}\"\n")
 }
 
-fn subjects(mail: &MailSink<'_>) -> Vec<String> {
-    let messages = mail.messages();
-    let subject =
-        |m: &String| m.lines().find(|l| l.starts_with("Subject: ")).unwrap_or_default().trim().to_owned();
-    messages.iter().map(subject).collect()
-}
-
 /// Starts again with other settings; the message that waits is tried at once.
 fn with(gateway: &mut Gateway<'_>, mail: &str) {
     gateway.stop();
@@ -78,14 +71,14 @@ fn a_message_waits_until_tls_and_login_are_right_and_leaves_once() {
     says("if it speaks TLS from the start, set mail.security to tls");
 
     mail.moves_to(MailDoor::Starttls, LOGIN);
-    eventually("the message leaves", PATIENCE, || subjects(&mail) == ["Subject: DOWN nas-1"]);
+    eventually("the message leaves", PATIENCE, || mail.subjects() == ["DOWN nas-1"]);
 
     mail.moves_to(MailDoor::Tls, LOGIN);
     with(&mut gateway, &format!("{ca}{right}security = \"tls\"\n"));
     let _sshd = SshServer::start(&lab, "d1", Make::OpenSsh, "");
     gateway.becomes("nas-1", None, "up");
-    let both = ["Subject: DOWN nas-1", "Subject: RECOVERED nas-1"];
-    eventually("the next one leaves through the other door", PATIENCE, || subjects(&mail) == both);
+    let both = ["DOWN nas-1", "RECOVERED nas-1"];
+    eventually("the next one leaves through the other door", PATIENCE, || mail.subjects() == both);
     let log = lab.log("gateway.log") + &gateway.cli(&["events", "-n", "40"]);
     assert!(!log.contains("sesame"), "the password stays out of the logs");
     gateway.stop();

@@ -117,11 +117,6 @@ fn restore_link(lab: &Lab) {
     );
 }
 
-fn subjects(mail: &MailSink<'_>) -> Vec<String> {
-    let subject = |m: &String| m.lines().find(|l| l.starts_with("Subject: ")).unwrap_or_default().to_owned();
-    mail.messages().iter().map(subject).collect()
-}
-
 #[test]
 fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down() {
     let lab = Lab::new();
@@ -129,7 +124,7 @@ fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down()
     let mut gateway = Gateway::start(&lab, SETTINGS);
     let mut fleet = Fleet::start(&lab);
     eventually("all are up", PATIENCE, || count(&gateway, "up") == DEVICES as u64);
-    assert_eq!(subjects(&mail), [""; 0], "all is well");
+    assert_eq!(mail.subjects(), [""; 0], "all is well");
 
     lab.sh("gw", "ip link set e0 down");
     let cut = Instant::now();
@@ -149,7 +144,7 @@ fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down()
     eventually("it is told of", PATIENCE, || mail.messages().iter().any(|m| m.contains(&name(DIES))));
     sleep(QUIET);
     assert_eq!(ever_down(&gateway), [name(DIES)]);
-    let told = subjects(&mail);
+    let told = mail.subjects();
     assert!(told.len() <= 3, "{told:?}");
     let others = |m: &String| (0..DEVICES).any(|n| n != DIES && m.contains(&name(n)));
     assert_eq!(mail.messages().iter().filter(|m| others(m)).count(), 0, "{told:?}");

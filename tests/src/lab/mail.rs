@@ -77,6 +77,13 @@ impl<'a> MailSink<'a> {
         self.process = None;
     }
 
+    /// What they are about, in the order of arrival, without the incident that each names.
+    pub fn subjects(&self) -> Vec<String> {
+        let messages = self.messages();
+        let found = messages.iter().filter_map(|m| m.lines().find_map(|l| l.strip_prefix("Subject: ")));
+        found.map(|s| s.split(" [i_").next().unwrap_or_default().trim().to_owned()).collect()
+    }
+
     /// All messages so far, in the order of arrival.
     pub fn messages(&self) -> Vec<String> {
         let mut files: Vec<PathBuf> =
