@@ -3,6 +3,7 @@
 #[path = "monitor/stories.rs"]
 mod stories;
 #[path = "monitor/world.rs"]
+#[allow(dead_code, reason = "other simulations use more of it")]
 mod world;
 
 use std::time::Duration;

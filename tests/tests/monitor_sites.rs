@@ -208,7 +208,9 @@ fn large_site() -> (World, HostId) {
     for raw in 2..=1_000 {
         world.add(HostSpec { parents: vec![router], ..device(raw) }, Truth::well());
     }
-    (1_001..=1_300).for_each(|raw| drop(world.add(device(raw), Truth::well())));
+    for raw in 1_001..=1_300 {
+        world.add(device(raw), Truth::well());
+    }
     world.run(5 * MINUTE);
     (world, router)
 }
@@ -239,7 +241,9 @@ fn who_joins_an_acknowledged_incident_is_told_to_nobody_and_who_outlives_it_is()
     let router = world.add(device(1), Truth::well());
     let spec = HostSpec { parents: vec![router], ..device(2) };
     let dead = world.add(spec, Truth::well());
-    (31..=60).for_each(|raw| drop(world.add(device(raw), Truth::well())));
+    for raw in 31..=60 {
+        world.add(device(raw), Truth::well());
+    }
     world.run(10 * MINUTE);
     lose(&mut world, 1, 1);
     world.run(5 * MINUTE);
@@ -266,8 +270,12 @@ fn most_of_a_site_without_a_router_is_one_incident() {
         spec.labels.insert("site".into(), name.into());
         spec
     };
-    (1..=30).for_each(|raw| drop(world.add(site(raw, "north"), Truth::well())));
-    (31..=230).for_each(|raw| drop(world.add(site(raw, "south"), Truth::well())));
+    for raw in 1..=30 {
+        world.add(site(raw, "north"), Truth::well());
+    }
+    for raw in 31..=230 {
+        world.add(site(raw, "south"), Truth::well());
+    }
     world.run(10 * MINUTE);
     lose(&mut world, 1, 28);
     world.run(10 * MINUTE);

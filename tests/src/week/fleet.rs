@@ -119,7 +119,7 @@ impl Fate {
 
 /// Every other twenty have a router, the first of them.
 fn router_of(n: usize) -> Option<usize> {
-    (n / SITE % 2 == 0).then_some(n / SITE * SITE)
+    (n / SITE).is_multiple_of(2).then_some(n / SITE * SITE)
 }
 
 impl Fleet {
