@@ -131,3 +131,30 @@ fn a_restart_while_the_way_is_lost_repeats_nothing() {
     world.run(10 * MINUTE);
     assert_eq!(told(&world), ["gateway up down", "gateway down up"]);
 }
+
+#[test]
+fn a_fleet_that_dies_under_a_clear_sky_is_one_message_and_judged_a_little_later() {
+    let mut world = World::new(1);
+    let ids: Vec<HostId> =
+        (1..=8).map(|n| world.add(with(device(n), tunnel_and_ping()), Truth::well())).collect();
+    world.look_outside();
+    world.run(10 * MINUTE);
+    ids.iter().for_each(|id| world.set(*id, Truth::off()));
+    world.run(6 * MINUTE);
+    assert_eq!(told(&world), ["gateway up down"]);
+    world.run(20 * MINUTE);
+    assert_eq!(told(&world)[1], "gateway down up");
+    assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Down));
+    assert_eq!(told(&world).len(), 10, "each once: {:?}", told(&world));
+}
+
+#[test]
+fn a_restart_before_the_way_is_back_does_not_hide_a_small_fleet_for_ever() {
+    let (mut world, ids) = pair();
+    cut(&mut world, &ids);
+    world.run(HOUR);
+    world.outside = Some(true);
+    world.restart(MINUTE);
+    world.run(30 * MINUTE);
+    assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Down));
+}

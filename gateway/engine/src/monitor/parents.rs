@@ -112,7 +112,9 @@ impl Monitor {
         let there: Vec<&Host> = parents.filter(|parent| !parent.stands().blocks).collect();
         let since = host.failing_since.filter(|since| now.mono.since(*since) < MAX_DOUBT);
         let outlived = |since: Mono| there.iter().any(|parent| parent.was_there_at(since));
-        let in_doubt = uplink || since.is_some_and(|since| !outlived(since));
+        // Where nobody is there, that is no question any more.
+        let asked = !there.is_empty() && since.is_some_and(|since| !outlived(since));
+        let in_doubt = uplink || asked;
         Reach { reachable: !there.is_empty(), in_doubt }
     }
 

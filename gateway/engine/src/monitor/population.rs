@@ -18,6 +18,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const FEWEST: usize = 5;
 /// Of those that were up, one in so many.
 const SHARE: usize = 5;
+/// Under a clear sky a crowd that stays silent is the gateway's for so long: time enough for whoever
+/// got the message to look at it, and for a router that starts again.
+const CLEAR_SKY: Duration = Duration::from_secs(300);
 /// Others have so long to be heard: the cap of SEMANTICS 8, more than one question takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -39,6 +42,8 @@ pub enum Step {
     Lost { lost: usize, of: usize },
     /// Somebody is heard again.
     Back,
+    /// Nothing speaks against the gateway any more: who is silent is judged.
+    Seen,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +106,18 @@ impl Population {
             }
             _ => None,
         }
+    }
+
+    /// The sentinel sees the way out; `proved`: somebody outside answers. What is silent for long enough
+    /// under such a sky is silent by itself. Few were never a crowd: it was the sentinel's word.
+    pub fn clear_sky(&mut self, proved: bool, now: Mono) -> Option<Step> {
+        let Phase::Lost { since, .. } = self.phase else { return None };
+        let believed = proved || self.count() < FEWEST;
+        if !believed || now.since(since) < CLEAR_SKY {
+            return None;
+        }
+        self.phase = Phase::Asking { since: now, crowd: false, told: true };
+        Some(Step::Ask)
     }
 
     /// Silence proves nothing now.
@@ -172,7 +189,7 @@ impl Population {
         }
         if !crowd && !dark {
             self.acquit();
-            return told.then_some(Step::Back);
+            return told.then_some(Step::Seen);
         }
         let (lost, of) = (self.failing.len(), self.count());
         self.phase = Phase::Lost { since: now, crowd: crowd && !dark };
@@ -283,18 +300,25 @@ mod tests {
         all.accuse(at(20));
         assert_eq!(all.look(true, at(50)), Some(Step::Lost { lost: 0, of: 2 }));
         assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::Ask), true));
-        assert_eq!((all.look(false, at(119)), all.look(false, at(120))), (None, Some(Step::Back)));
+        assert_eq!((all.look(false, at(119)), all.look(false, at(120))), (None, Some(Step::Seen)));
         assert!(!all.is_doubtful());
     }
 
     #[test]
-    fn a_crowd_that_falls_silent_under_a_clear_sky_is_the_gateways_until_one_is_heard() {
+    fn a_crowd_that_falls_silent_is_the_gateways_until_one_is_heard_or_the_sky_was_clear_for_long() {
         let mut all = population(10);
         for n in 0..5 {
             all.note(Id::from_i64(n), fails(10), at(10));
         }
         assert_eq!(all.look(false, at(40)), Some(Step::Lost { lost: 5, of: 10 }));
         assert_eq!((all.excuse(at(50)), all.is_doubtful()), (None, true));
+        assert_eq!(all.clear_sky(false, at(9_999)), None, "a default route proves nothing");
+        assert_eq!(all.clear_sky(true, at(339)), None);
+        let mut judged = population(10);
+        (0..5).for_each(|n| assert!(judged.note(Id::from_i64(n), fails(10), at(10)) != Some(Step::Back)));
+        judged.look(false, at(40));
+        assert_eq!(judged.clear_sky(true, at(340)), Some(Step::Ask));
+        assert_eq!(judged.look(false, at(370)), Some(Step::Seen));
         all.explain();
         assert_eq!(all.excuse(at(60)), Some(Step::Ask), "it was dark in between");
         assert_eq!(all.note(Id::from_i64(7), well(61), at(61)), Some(Step::Back));

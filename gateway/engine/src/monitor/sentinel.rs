@@ -54,6 +54,11 @@ impl Sentinel {
         }
     }
 
+    /// Nothing is wrong; whether somebody outside says so.
+    pub fn is_clear(&self, reading: &UplinkReading) -> Option<bool> {
+        (self.failures == 0).then_some(!reading.anchors.is_empty())
+    }
+
     /// What is wrong, while it is.
     pub fn fault(&self) -> Option<&str> {
         (self.failures >= ATTEMPTS).then_some(&self.words)

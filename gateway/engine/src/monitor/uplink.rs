@@ -46,7 +46,13 @@ impl Monitor {
             }
             Some(Step::Back) => {
                 self.see_again(now);
-                self.tell_of_gateway(HostStatus::Up, "the way out is there again", now);
+                self.tell_of_gateway(HostStatus::Up, "a host is heard again", now);
+            }
+            Some(Step::Seen) => {
+                self.see_again(now);
+                let text = "nothing speaks against the gateway's uplink, and nobody was heard: who stays \
+                            silent is told for itself";
+                self.tell_of_gateway(HostStatus::Up, text, now);
             }
         }
     }
@@ -55,7 +61,9 @@ impl Monitor {
     pub(super) fn see_outside(&mut self, reading: &UplinkReading, now: Now) {
         self.desk.is_watched = true;
         let step = match self.sentinel.see(reading, now.mono) {
-            Sight::Same => None,
+            Sight::Same => {
+                self.sentinel.is_clear(reading).and_then(|proved| self.population.clear_sky(proved, now.mono))
+            }
             Sight::Dim => self.population.accuse(now.mono),
             Sight::Dark => {
                 self.population.explain();
