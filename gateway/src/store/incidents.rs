@@ -432,7 +432,7 @@ fn memory(row: IncidentRow, members: Vec<MemberRow>) -> sqlx::Result<IncidentMem
     let member = |m: MemberRow| MemberMemory {
         object: Object { host: m.host, service: m.service },
         began: m.began_at,
-        left: m.left_at.is_some(),
+        left: m.left_at,
     };
     Ok(IncidentMemory {
         id: row.id,
@@ -494,8 +494,11 @@ mod tests {
         assert_eq!(first.merged_into, Some(IncidentId(Id::from_i64(3))), "one step is enough");
         let memory = memories(&mut conn).await.unwrap();
         assert_eq!(memory.len(), 1);
-        let members: Vec<_> =
-            memory[0].members.iter().map(|m| (m.object.host.as_i64(), m.left, m.began.as_millis())).collect();
+        let members: Vec<_> = memory[0]
+            .members
+            .iter()
+            .map(|m| (m.object.host.as_i64(), m.left.is_some(), m.began.as_millis()))
+            .collect();
         assert_eq!(members, [(7, false, 7), (9, false, 9), (8, true, 8)]);
         assert_eq!(
             (memory[0].matter.extent, list(&mut conn, None, i64::MAX, 9).await.unwrap().len()),

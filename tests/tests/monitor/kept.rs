@@ -56,7 +56,8 @@ impl Kept {
 
     /// The open incident of a host.
     pub fn incident_of(&self, host: HostId) -> Option<IncidentMemory> {
-        let has = |i: &IncidentMemory| i.members.iter().any(|m| m.object == Object::host(host) && !m.left);
+        let has =
+            |i: &IncidentMemory| i.members.iter().any(|m| m.object == Object::host(host) && m.left.is_none());
         self.open_incidents().into_iter().find(has)
     }
 }
@@ -74,17 +75,21 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecor
         }
         IncidentChange::Closed => {
             let gone = open.remove(&record.id).expect("it is open");
-            assert!(gone.members.iter().all(|m| m.left), "{} closes with something wrong", record.id);
+            assert!(
+                gone.members.iter().all(|m| m.left.is_some()),
+                "{} closes with something wrong",
+                record.id
+            );
         }
         IncidentChange::Widened(matter) => of(open, record.id).matter = matter.clone(),
         IncidentChange::Joined { object, began } => {
             let members = &mut of(open, record.id).members;
             members.retain(|m| m.object != *object);
-            members.push(MemberMemory { object: object.clone(), began: *began, left: false });
+            members.push(MemberMemory { object: object.clone(), began: *began, left: None });
         }
         IncidentChange::Left(object) => {
             let members = of(open, record.id).members.iter_mut();
-            members.filter(|m| m.object == *object).for_each(|m| m.left = true);
+            members.filter(|m| m.object == *object).for_each(|m| m.left = Some(record.at));
         }
         IncidentChange::Covered { .. } | IncidentChange::AckEnded(_) => {}
     }

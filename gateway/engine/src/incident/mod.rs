@@ -71,7 +71,14 @@ pub struct Cover {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     began: Wall,
-    ill: bool,
+    /// When it was well again.
+    left: Option<Wall>,
+}
+
+impl Member {
+    fn is_ill(&self) -> bool {
+        self.left.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -94,7 +101,7 @@ impl Incident {
     }
 
     fn is_ill(&self, object: &Object) -> bool {
-        self.members.get(object).is_some_and(|m| m.ill)
+        self.members.get(object).is_some_and(Member::is_ill)
     }
 
     fn known(&self, now: Wall) -> Option<IncidentAck> {
@@ -121,15 +128,15 @@ impl Incidents {
     /// Continues with what an earlier run left open. Before anything else.
     pub fn restore(&mut self, memories: Vec<IncidentMemory>, now: Now) {
         for memory in memories {
-            let member = |m: crate::wire::MemberMemory| (m.object, Member { began: m.began, ill: !m.left });
+            let member = |m: crate::wire::MemberMemory| (m.object, Member { began: m.began, left: m.left });
             let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
                 // What it has left says nothing where it belongs to another now.
-                if member.ill || !self.places.contains_key(object) {
+                if member.is_ill() || !self.places.contains_key(object) {
                     self.places.insert(object.clone(), memory.id);
                 }
             }
-            let ill = members.values().filter(|m| m.ill).count();
+            let ill = members.values().filter(|m| m.is_ill()).count();
             let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
             let quiet = (ill == 0).then_some(now);
             if quiet.is_some() {
@@ -257,11 +264,11 @@ impl Incidents {
         if self.place_of_ill(&gateway).is_some() {
             return;
         }
-        let id = self.former(&gateway).unwrap_or_else(|| self.open(words::uplink(), at));
+        let id = self.former(&gateway, at.now.wall).unwrap_or_else(|| self.open(words::uplink(), at));
         self.join(id, &gateway, at.now.wall, at.now);
         let since = at.now.wall - EXPLAINED;
         let explained = |(other, i): (&IncidentId, &Incident)| {
-            let hosts = i.members.iter().any(|(o, m)| o.service.is_none() && m.ill && m.began >= since);
+            let hosts = i.members.iter().any(|(o, m)| o.service.is_none() && m.is_ill() && m.began >= since);
             (*other != id && hosts && i.opened >= since).then_some(*other)
         };
         let all: Vec<IncidentId> = self.open.iter().filter_map(explained).collect();
@@ -324,7 +331,7 @@ impl Incidents {
     }
 
     fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
-        let home = cause.or_else(|| self.former(object)).or_else(|| match object.service {
+        let home = cause.or_else(|| self.former(object, began)).or_else(|| match object.service {
             None => self.lost_site(object.host, began),
             Some(_) => None,
         });
@@ -345,20 +352,21 @@ impl Incidents {
         Placed { left: None, known }
     }
 
-    /// The one that it has left a moment ago, if its cause may still be the same.
-    fn former(&self, object: &Object) -> Option<IncidentId> {
+    /// The one that it has left a moment ago, if its cause may still be the same. Others may keep an
+    /// incident open for days: who fails again then has failed anew.
+    fn former(&self, object: &Object, began: Wall) -> Option<IncidentId> {
         let id = self.of(object)?;
-        let open = self.open.contains_key(&id);
-        (open && !self.has_outlived(id, object)).then_some(id)
+        let left = self.open.get(&id)?.members.get(object)?.left?;
+        (began.since(left) <= LINGER && !self.has_outlived(id, object)).then_some(id)
     }
 
-    /// The incident of the site, while that is lost or has just been.
+    /// The incident of the site, if that was lost at the same time. One that never comes back keeps it
+    /// open for ever: what fails later is another trouble.
     fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
         let site = self.fleet.site(host)?;
         let id = *self.lost.get(site)?;
         let incident = self.open.get(&id).filter(|i| i.ill > 0)?;
-        let fresh = apart(incident.newest, began) <= TOGETHER;
-        (fresh || self.fleet.is_mostly_down(host)).then_some(id)
+        (apart(incident.newest, began) <= TOGETHER).then_some(id)
     }
 
     /// What else fails on the same host at the same time. Nobody's knowledge of a service is taken
@@ -412,7 +420,7 @@ impl Incidents {
 
     fn join(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
         let Some(incident) = self.open.get_mut(&id) else { return };
-        incident.members.insert(object.clone(), Member { began, ill: true });
+        incident.members.insert(object.clone(), Member { began, left: None });
         incident.newest = incident.newest.max(began);
         incident.ill += 1;
         incident.quiet = None;
@@ -424,7 +432,7 @@ impl Incidents {
     fn mark_well(&mut self, id: IncidentId, object: &Object, now: Now) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         if let Some(member) = incident.members.get_mut(object) {
-            member.ill = false;
+            member.left = Some(now.wall);
             incident.ill -= 1;
         }
         let all_well = incident.ill == 0;
@@ -461,10 +469,10 @@ impl Incidents {
         let members: Vec<(Object, Member)> = gone.members.into_iter().filter(here).collect();
         for (object, member) in members {
             self.places.insert(object.clone(), into);
-            incident.ill += usize::from(member.ill);
+            incident.ill += usize::from(member.is_ill());
             incident.newest = incident.newest.max(member.began);
             incident.members.insert(object.clone(), member);
-            if let Some(ack) = known.clone().filter(|_| member.ill) {
+            if let Some(ack) = known.clone().filter(|_| member.is_ill()) {
                 self.covers.push_back(Cover { object, ack });
             }
         }
@@ -558,7 +566,7 @@ impl Incidents {
 }
 
 fn ill_members(incident: &Incident) -> Vec<Object> {
-    incident.members.iter().filter(|(_, m)| m.ill).map(|(object, _)| object.clone()).collect()
+    incident.members.iter().filter(|(_, m)| m.is_ill()).map(|(object, _)| object.clone()).collect()
 }
 
 fn apart(a: Wall, b: Wall) -> Duration {

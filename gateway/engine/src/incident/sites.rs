@@ -99,11 +99,6 @@ impl Fleet {
         self.hosts.get(&id).map_or(&[], |known| &known.parents)
     }
 
-    pub fn is_mostly_down(&self, id: HostId) -> bool {
-        let site = self.site(id).and_then(|site| self.sites.get(site));
-        site.is_some_and(|site| site.down.len() * 2 > site.seen)
-    }
-
     /// Whether most of a host's site that was there failed at about the same time as the host.
     pub fn site_loss(&self, id: HostId, began: Wall) -> Option<SiteLoss> {
         let name = self.site(id)?;

@@ -175,6 +175,21 @@ fn most_of_a_site_that_falls_silent_together_is_one_incident() {
 }
 
 #[test]
+fn who_fails_long_after_a_site_was_lost_is_not_hidden_by_who_knows_of_that() {
+    let mut watch = Watch::of_site("north", 5);
+    (0..4).for_each(|n| drop(watch.ill(&host(n))));
+    let site = watch.of(&host(0));
+    watch.incidents.acknowledge(site, ack());
+    watch.well(&host(0));
+    watch.wait(3_600);
+    for later in [4, 0] {
+        assert_eq!(watch.ill(&host(later)).known, None, "most of it is still down");
+        assert_ne!(watch.of(&host(later)), site);
+    }
+    assert_eq!(watch.of(&host(1)), site);
+}
+
+#[test]
 fn two_hosts_and_hosts_that_fail_one_by_one_are_no_lost_site() {
     let mut watch = Watch::of_site("pair", 2);
     watch.ill(&host(0));
@@ -306,7 +321,7 @@ fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
     };
     let mut again = behind_a_router(2);
     let newest_first =
-        vec![memory(router, vec![member(host(1), false)]), memory(own, vec![member(host(1), true)])];
+        vec![memory(router, vec![member(host(1), None)]), memory(own, vec![member(host(1), Some(now.wall))])];
     again.incidents.restore(newest_first, now);
     assert_eq!(again.incidents.place_of_ill(&host(1)), Some(router));
 }
@@ -320,7 +335,7 @@ fn what_is_removed_leaves_and_a_restart_goes_on() {
         id: before,
         opened: watch.now().wall,
         matter: watch.matter(),
-        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: false }],
+        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: None }],
         ack: Some(ack()),
     };
     let mut again = Watch::of_site("north", 3);
@@ -357,7 +372,7 @@ proptest! {
                 prop_assert!(place.is_some(), "{object:?}");
             }
             for (id, incident) in &watch.incidents.open {
-                let count = incident.members.values().filter(|m| m.ill).count();
+                let count = incident.members.values().filter(|m| m.is_ill()).count();
                 prop_assert_eq!(count, incident.ill, "{:?}", id);
                 prop_assert_eq!(incident.quiet.is_some(), count == 0);
             }

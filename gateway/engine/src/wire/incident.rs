@@ -172,6 +172,6 @@ pub struct IncidentMemory {
 pub struct MemberMemory {
     pub object: Object,
     pub began: Wall,
-    /// It is well again.
-    pub left: bool,
+    /// When it was well again, or belonged to this no more.
+    pub left: Option<Wall>,
 }
