@@ -370,17 +370,16 @@ impl Incidents {
     }
 
     /// What else fails on the same host at the same time. Nobody's knowledge of a service is taken
-    /// for knowledge of its host.
+    /// for knowledge of its host, or of another service.
     fn beside(&self, object: &Object, began: Wall) -> Option<IncidentId> {
         let others = self.objects_of(object.host);
         let fits = |other: &Object| {
             let id = self.place_of_ill(other)?;
             let incident = self.open.get(&id)?;
-            let of_service = object.service.is_some();
-            let on_lost_host = of_service && other.service.is_none();
+            let on_lost_host = object.service.is_some() && other.service.is_none();
             let fresh = apart(incident.members[other].began, began) <= TOGETHER;
-            let own = incident.is_of(object.host) && (of_service || incident.ack.is_none());
-            (on_lost_host || fresh && own).then_some(id)
+            let unknown = incident.is_of(object.host) && incident.ack.is_none();
+            (on_lost_host || fresh && unknown).then_some(id)
         };
         others.iter().find_map(fits)
     }

@@ -158,6 +158,21 @@ fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_thei
 }
 
 #[test]
+fn nobody_who_knows_of_a_service_is_taken_to_know_of_another_unless_their_host_is_down() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&service(1, "disk"));
+    let disk = watch.of(&service(1, "disk"));
+    watch.incidents.acknowledge(disk, ack());
+    assert_eq!(watch.wait(20).ill(&service(1, "backup")), Placed::default());
+    assert_ne!(watch.of(&service(1, "backup")), disk);
+    watch.ill(&host(1));
+    let down = watch.of(&host(1));
+    watch.incidents.acknowledge(down, ack());
+    assert!(watch.wait(600).ill(&service(1, "load")).known.is_some(), "the host speaks for it");
+}
+
+#[test]
 fn most_of_a_site_that_falls_silent_together_is_one_incident() {
     let mut watch = Watch::of_site("north", 10);
     for n in 0..5 {

@@ -25,7 +25,11 @@ async fn with_sync(settings: Value) -> Ward {
 }
 
 async fn sync_fails(ward: &Ward) {
-    let sent = ward.post("/hosts/nas/services/sync/results", json!({ "exit_status": 2 })).await;
+    sync_sends(ward, 2).await;
+}
+
+async fn sync_sends(ward: &Ward, exit_status: u32) {
+    let sent = ward.post("/hosts/nas/services/sync/results", json!({ "exit_status": exit_status })).await;
     assert_eq!(sent.status, 202, "{}", sent.text);
 }
 
@@ -55,10 +59,13 @@ async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
     let types = json!({ "notify": { "types": ["problem", "recovery", "acknowledged"] } });
     let ward = with_sync(types).await;
     ward.sends(2).await;
+    sync_fails(&ward).await;
     let id = the_incident(&ward).await;
     let path = format!("/incidents/{id}/acknowledgement");
     let known = ward.post(&path, json!({ "comment": "on it", "sticky": true })).await;
     assert_eq!((known.status, &known.json["acknowledged_by"]["comment"]), (201, &json!("on it")));
+    // It joins once more.
+    sync_sends(&ward, 0).await;
     sync_fails(&ward).await;
     let services = ward.get("/hosts/nas/services").await;
     let of = |name: &str| {
@@ -70,10 +77,10 @@ async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
     }
     let told = ward.get(&format!("/notifications?object={id}")).await;
     let said: Vec<_> = told["items"].as_array().unwrap().iter().map(|n| n["type"].clone()).collect();
-    assert_eq!(said, ["problem", "acknowledged", "problem"]);
+    assert_eq!(said, ["problem", "recovery", "acknowledged", "acknowledged", "problem", "problem"]);
     let held = told["items"][0]["outcomes"][0]["text"].as_str().unwrap();
     assert!(held.contains(&id) && held.contains("on it"), "{held}");
-    let note = told["items"][1]["note"].as_str().unwrap();
+    let note = told["items"][2]["note"].as_str().unwrap();
     assert!(note.ends_with("on it"), "{note}");
 
     assert_eq!(ward.delete(&path).await, 204);
@@ -84,6 +91,17 @@ async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
         (&json!("sync"), &json!("problem"))
     );
     assert_eq!(ward.get("/hosts/nas/services/backup").await["acknowledged"], json!(false));
+}
+
+#[tokio::test]
+async fn another_service_that_fails_is_told_to_somebody() {
+    let ward = with_sync(json!({})).await;
+    ward.sends(2).await;
+    let id = the_incident(&ward).await;
+    ward.post(&format!("/incidents/{id}/acknowledgement"), json!({ "comment": "on it" })).await;
+    sync_fails(&ward).await;
+    assert_eq!(ward.get("/hosts/nas/services/sync").await["acknowledged"], json!(false));
+    assert_eq!(open(&ward).await.len(), 2);
 }
 
 #[tokio::test]
