@@ -109,16 +109,16 @@ impl Host {
 
     /// Whoever knows of the incident knows of this.
     fn cover(&mut self, service: Option<&str>, ack: IncidentAck, turn: &mut Turn<'_>) {
-        let position = service.map(|name| self.position(name));
-        let free = match position {
-            None => self.track.status.is_problem() && !self.voice.is_acknowledged(),
+        let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
+        let incident = turn.desk.incidents.of(&object);
+        let free = match service.map(|name| self.position(name)) {
+            None => self.track.status.is_problem() && self.voice.is_free_for(incident),
             Some(Some(i)) => {
                 let service = &self.services[i];
-                service.track.status.is_problem() && !service.voice.is_acknowledged()
+                service.track.status.is_problem() && service.voice.is_free_for(incident)
             }
             Some(None) => false,
         };
-        let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
         if free && let Some(ack) = turn.cover(&object, ack) {
             self.acknowledge(service, ack, turn);
         }
@@ -217,5 +217,105 @@ impl Turn<'_> {
     /// The draw of the turn, for ids: they differ anyhow.
     fn moment(&self) -> Moment {
         Moment { now: self.now, draw: self.draw() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, testing};
+    use super::*;
+    use crate::id::Id;
+    use crate::time::{Mono, Wall};
+    use crate::wire::{
+        CauseKind, Extent, HostMemory, HostState, HostStatus, IncidentChange, Matter, MemberMemory,
+        MonitorInput, StateType, VoiceState,
+    };
+
+    const INCIDENT: IncidentId = IncidentId(Id::from_i64(9));
+
+    fn at(secs: u64) -> Now {
+        Now { mono: Mono::from_secs(secs), wall: Wall::from_millis(secs as i64 * 1_000) }
+    }
+
+    fn ack(words: &str) -> IncidentAck {
+        IncidentAck { sticky: true, expires: None, words: words.to_owned() }
+    }
+
+    /// A host that is down, of which somebody was told.
+    fn lost(acknowledged: Option<Acknowledgement>) -> HostMemory {
+        let spec = testing::host(1);
+        let state = HostState {
+            host: spec.id,
+            status: HostStatus::Down,
+            kind: StateType::Hard,
+            attempt: 3,
+            hard: HostStatus::Down,
+            reachable: true,
+            stale: false,
+            asleep: false,
+            since: at(900).wall,
+            last_check: Some(at(995).wall),
+            next_check: None,
+            source: "none".to_owned(),
+            direct: Default::default(),
+            output: String::new(),
+            notified: Some(HostStatus::Down),
+            voice: VoiceState::default(),
+        };
+        let acknowledged = acknowledged.into_iter().map(|ack| (None, ack)).collect();
+        HostMemory { spec, state: Some(state), services: Vec::new(), acknowledged }
+    }
+
+    /// Its incident.
+    fn open(member: MemberMemory, ack: Option<IncidentAck>) -> IncidentMemory {
+        let words = "cam-1 is down".to_owned();
+        let (extent, cause, head) = (Extent::Host, CauseKind::HostDown, Some(member.object.host));
+        let matter = Matter { extent, cause, words, site: None, head };
+        IncidentMemory { id: INCIDENT, opened: at(900).wall, matter, members: vec![member], ack }
+    }
+
+    fn ill() -> MemberMemory {
+        MemberMemory { object: Object::host(testing::host(1).id), began: at(900).wall, left: None }
+    }
+
+    /// At second 1000.
+    fn restarted(incident: IncidentMemory, host: HostMemory) -> Monitor {
+        let mut monitor = Monitor::new(Config::default(), 1);
+        monitor.recall_incidents(vec![incident], at(1_000));
+        monitor.restore([host], at(1_000));
+        monitor
+    }
+
+    /// What was said of who knows.
+    fn heard(monitor: &mut Monitor) -> Vec<String> {
+        let mut heard = Vec::new();
+        loop {
+            match monitor.poll_output() {
+                MonitorOutput::Wait(..) => return heard,
+                MonitorOutput::Record(Record::Incident(record)) => match record.change {
+                    IncidentChange::Covered { .. } => heard.push("covered".to_owned()),
+                    IncidentChange::Closed => {
+                        heard.push(format!("closed at {}", record.at.as_millis() / 1_000))
+                    }
+                    _ => {}
+                },
+                MonitorOutput::Record(Record::AckEnded(id, _)) => {
+                    heard.push(format!("ended {}", id.as_i64()))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_acknowledgement_of_an_incident_takes_the_place_of_the_first() {
+        let mut monitor = restarted(open(ill(), None), lost(None));
+        let until = IncidentAck { expires: Some(at(1_060).wall), ..ack("user:ada: for a minute") };
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, ack("user:jo: on it")), at(1_002));
+        assert_eq!(heard(&mut monitor), ["covered", "covered"]);
+        monitor.handle(MonitorInput::Timeout, at(1_061));
+        assert_eq!(heard(&mut monitor), [""; 0], "the end of the first is none");
+        assert!(monitor.hosts[&testing::host(1).id].voice.covered_by(INCIDENT).is_some());
     }
 }

@@ -182,6 +182,11 @@ impl<S: Level> Voice<S> {
         self.ack.is_some()
     }
 
+    /// Nobody knows of it, or somebody because of that incident: another of that takes its place.
+    pub fn is_free_for(&self, incident: Option<IncidentId>) -> bool {
+        self.ack.as_ref().is_none_or(|ack| ack.incident.is_some() && ack.incident == incident)
+    }
+
     /// The acknowledgement that it has from an incident.
     pub fn covered_by(&self, incident: IncidentId) -> Option<Id> {
         self.ack.as_ref().filter(|ack| ack.incident == Some(incident)).map(|ack| ack.id)
