@@ -285,16 +285,32 @@ impl Service {
         of: Of<'_>,
         turn: &mut Turn<'_>,
     ) -> Option<Said<Option<Status>>> {
-        let object = |name: &str| Object { host: of.host, service: Some(name.to_owned()) };
-        if self.track.hard.is_problem() && !(self.voice.in_downtime() || of.covered) {
-            let object = object(&self.spec.name);
-            let placed = turn.ill(&object, self.since, true);
-            return turn.settle(&object, placed, &mut self.voice);
+        let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, turn.now));
+        if self.track.hard.is_problem() && !planned {
+            return self.find_place(of, turn);
         }
         if change.is_some_and(|c| c.hard) && !self.track.hard.is_problem() {
-            turn.well(&object(&self.spec.name));
+            turn.well(&self.object(of));
         }
         None
+    }
+
+    fn find_place(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Option<Said<Option<Status>>> {
+        let object = self.object(of);
+        let placed = turn.ill(&object, self.since, true);
+        turn.settle(&object, placed, &mut self.voice)
+    }
+
+    /// Before it is told that a downtime is over and it still fails.
+    pub fn place_after_downtime(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Vec<Record> {
+        let scene = scene(&self.spec, self.stale, of, turn.now);
+        let outlives = self.voice.outlives_downtime(&self.track, &scene);
+        let said = if outlives { self.find_place(of, turn) } else { None };
+        self.subject(of, turn.now).records(said.into_iter().collect())
+    }
+
+    fn object(&self, of: Of<'_>) -> Object {
+        Object { host: of.host, service: Some(self.spec.name.clone()) }
     }
 
     /// Lets it speak for another reason than a result; the row first, if anything changed.

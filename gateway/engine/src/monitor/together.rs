@@ -13,6 +13,7 @@ use crate::wire::{
 
 use super::Monitor;
 use super::host::Host;
+use super::speech::host_scene;
 use super::status::Level;
 use super::turn::{Desk, Turn};
 use super::voice::{Said, Voice};
@@ -97,14 +98,27 @@ impl Turn<'_> {
 impl Host {
     /// While nobody knows yet which of them is down, it is put nowhere; planned work is no incident.
     pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
-        let object = Object::host(self.spec.id);
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
         if !self.track.hard.is_problem() {
-            turn.well(&object);
-        } else if !self.reach.in_doubt && !self.voice.in_downtime() {
-            let placed = turn.ill(&object, self.since, self.reach.reachable);
-            let said = turn.settle(&object, placed, &mut self.voice);
-            self.utter(said.into_iter().collect(), turn);
+            turn.well(&Object::host(self.spec.id));
+        } else if !self.reach.in_doubt && !self.voice.is_planned(&self.track, &scene) {
+            self.find_place(turn);
         }
+    }
+
+    /// Before it is told that a downtime is over and it still fails.
+    pub(super) fn place_after_downtime(&mut self, turn: &mut Turn<'_>) {
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+        if self.voice.outlives_downtime(&self.track, &scene) {
+            self.find_place(turn);
+        }
+    }
+
+    fn find_place(&mut self, turn: &mut Turn<'_>) {
+        let object = Object::host(self.spec.id);
+        let placed = turn.ill(&object, self.since, self.reach.reachable);
+        let said = turn.settle(&object, placed, &mut self.voice);
+        self.utter(said.into_iter().collect(), turn);
     }
 
     /// Whoever knows of the incident knows of this.

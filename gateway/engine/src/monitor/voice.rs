@@ -125,6 +125,19 @@ impl<S: Level> Voice<S> {
         self.in_downtime
     }
 
+    /// Whether a downtime covers it from this moment on, whatever was before.
+    pub fn is_planned(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+        let failing = track.status.is_problem() && scene.current;
+        let own = || Begun(self.begun.0.clone()).see(scene.own(), failing, scene.now.wall).is_some();
+        scene.covered || !scene.windows.is_empty() && own()
+    }
+
+    /// What was planned work until now is told from this moment on, if nothing else stands against it.
+    pub fn outlives_downtime(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+        let told = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
+        told && self.in_downtime && !self.is_planned(track, scene)
+    }
+
     pub fn due(&self) -> Option<Mono> {
         self.due
     }

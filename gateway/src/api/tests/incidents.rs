@@ -94,6 +94,29 @@ async fn an_acknowledgement_covers_all_that_is_in_it_and_what_joins_it() {
 }
 
 #[tokio::test]
+async fn who_joins_it_when_a_downtime_ends_is_covered_before_anything_is_told() {
+    let ward = with_sync(json!({})).await;
+    ward.sends(2).await;
+    sync_fails(&ward).await;
+    let id = the_incident(&ward).await;
+    let known = json!({ "comment": "on it", "sticky": true });
+    assert_eq!(ward.post(&format!("/incidents/{id}/acknowledgement"), known).await.status, 201);
+    sync_sends(&ward, 0).await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(2);
+    let plan = json!({ "end": soon.to_string(), "comment": "moving" });
+    let plan = ward.post("/hosts/nas/services/sync/downtimes", plan).await;
+    assert_eq!(plan.status, 201, "{}", plan.text);
+    sync_fails(&ward).await;
+    let ended = format!("/downtimes/{}", plan.json["id"].as_str().unwrap());
+    assert_eq!(ward.delete(&ended).await, 204);
+    let sync = ward.get("/hosts/nas/services/sync").await;
+    assert_eq!((&sync["in_downtime"], &sync["acknowledgement"]["incident"]), (&json!(false), &json!(id)));
+    let held = ward.get(&format!("/notifications?object={id}")).await["items"][0].clone();
+    assert_eq!((&held["service"], &held["type"]), (&json!("sync"), &json!("problem")));
+    assert_eq!(held["outcomes"][0]["outcome"], "held", "{held}");
+}
+
+#[tokio::test]
 async fn another_service_that_fails_is_told_to_somebody() {
     let ward = with_sync(json!({})).await;
     ward.sends(2).await;
