@@ -3,6 +3,8 @@
 //! A copy of what the engine decides, written in the transaction of the states it follows from, with
 //! the events that say so; the acknowledgement alone is written by whoever gives it. Decides nothing.
 
+use std::collections::BTreeSet;
+
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
@@ -422,17 +424,35 @@ pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentM
     let mut memories = Vec::with_capacity(rows.len());
     for row in rows {
         let members = members(conn, row.id, i64::MAX).await?;
-        memories.push(memory(row, members)?);
+        let covered = covered(conn, &row).await?;
+        memories.push(memory(row, members, &covered)?);
     }
     Ok(memories)
 }
 
-fn memory(row: IncidentRow, members: Vec<MemberRow>) -> sqlx::Result<IncidentMemory> {
+/// What has had the acknowledgement that an incident has.
+async fn covered(conn: &mut SqliteConnection, row: &IncidentRow) -> sqlx::Result<BTreeSet<Object>> {
+    let Some(ack) = &row.ack else { return Ok(BTreeSet::new()) };
+    let sql = "select host, service from acknowledgements where incident = $1 and created_at >= $2";
+    let query = sqlx::query_as(sql).bind(row.id.0.as_i64()).bind(ack.at.as_millis());
+    let rows: Vec<(i64, String)> = query.fetch_all(conn).await?;
+    let object = |(host, service): (i64, String)| Object {
+        host: Id::from_i64(host),
+        service: Some(service).filter(|s| !s.is_empty()),
+    };
+    Ok(rows.into_iter().map(object).collect())
+}
+
+fn memory(
+    row: IncidentRow,
+    members: Vec<MemberRow>,
+    covered: &BTreeSet<Object>,
+) -> sqlx::Result<IncidentMemory> {
     let unknown = |what: &str| sqlx::Error::Decode(format!("incident {}: unknown {what}", row.id).into());
-    let member = |m: MemberRow| MemberMemory {
-        object: Object { host: m.host, service: m.service },
-        began: m.began_at,
-        left: m.left_at,
+    let member = |m: MemberRow| {
+        let object = Object { host: m.host, service: m.service };
+        let covered = covered.contains(&object);
+        MemberMemory { object, began: m.began_at, left: m.left_at, covered }
     };
     Ok(IncidentMemory {
         id: row.id,
@@ -522,9 +542,12 @@ mod tests {
         let mut tx = store.begin().await.unwrap();
         acknowledge(&mut tx, id, &ack).await.unwrap();
         tx.commit().await.unwrap();
+        let left_over = memories(&mut store.reader().await.unwrap()).await.unwrap();
+        assert!(!left_over[0].members[0].covered, "the monitor has not heard of it");
         let cover = IncidentChange::Covered { object: host(7), ack: Id::from_i64(77) };
         run(&store, &[record(1, 10, cover)]).await;
         let mut conn = store.reader().await.unwrap();
+        assert!(memories(&mut conn).await.unwrap()[0].members[0].covered);
         let of_host = crate::store::acknowledgements::of_host(&mut conn, host_id).await.unwrap();
         assert_eq!((of_host[0].author.as_str(), of_host[0].incident), ("user:ada", Some(id)));
         assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, Some(ack));

@@ -71,7 +71,11 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecor
         }
         IncidentChange::Merged(into) => {
             let gone = open.remove(&record.id).expect("it is open");
-            of(open, *into).members.extend(gone.members);
+            let members = &mut of(open, *into).members;
+            members.retain(|m| m.left.is_none() || !gone.members.iter().any(|g| g.object == m.object));
+            let new = |g: &MemberMemory| !members.iter().any(|m| m.object == g.object);
+            let new: Vec<MemberMemory> = gone.members.into_iter().filter(new).collect();
+            members.extend(new);
         }
         IncidentChange::Closed => {
             let gone = open.remove(&record.id).expect("it is open");
@@ -85,13 +89,17 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecor
         IncidentChange::Joined { object, began } => {
             let members = &mut of(open, record.id).members;
             members.retain(|m| m.object != *object);
-            members.push(MemberMemory { object: object.clone(), began: *began, left: None });
+            members.push(MemberMemory { object: object.clone(), began: *began, left: None, covered: false });
         }
         IncidentChange::Left(object) => {
             let members = of(open, record.id).members.iter_mut();
             members.filter(|m| m.object == *object).for_each(|m| m.left = Some(record.at));
         }
-        IncidentChange::Covered { .. } | IncidentChange::AckEnded(_) => {}
+        IncidentChange::Covered { object, .. } => {
+            let members = of(open, record.id).members.iter_mut();
+            members.filter(|m| m.object == *object).for_each(|m| m.covered = true);
+        }
+        IncidentChange::AckEnded(_) => {}
     }
 }
 

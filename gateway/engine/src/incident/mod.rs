@@ -27,7 +27,7 @@ use crate::id::{HostId, Id};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
-    IncidentRecord, Matter, Object,
+    IncidentRecord, Matter, MemberMemory, Object,
 };
 
 use sites::{Fleet, SiteLoss};
@@ -105,7 +105,7 @@ impl Incident {
     }
 
     fn known(&self, now: Wall) -> Option<IncidentAck> {
-        self.ack.clone().filter(|ack| ack.expires.is_none_or(|at| at > now))
+        self.ack.clone().filter(|ack| ack.holds(now))
     }
 }
 
@@ -128,7 +128,8 @@ impl Incidents {
     /// Continues with what an earlier run left open. Before anything else.
     pub fn restore(&mut self, memories: Vec<IncidentMemory>, now: Now) {
         for memory in memories {
-            let member = |m: crate::wire::MemberMemory| (m.object, Member { began: m.began, left: m.left });
+            self.owe_covers(&memory, now);
+            let member = |m: MemberMemory| (m.object, Member { began: m.began, left: m.left });
             let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
                 // What it has left says nothing where it belongs to another now.
@@ -149,6 +150,19 @@ impl Incidents {
             self.open.insert(memory.id, Incident { opened, matter, members, newest, ill, quiet, ack });
             self.newest = self.newest.max(Some(memory.id));
         }
+    }
+
+    /// The earlier run ended between an acknowledgement and what it covers.
+    fn owe_covers(&mut self, memory: &IncidentMemory, now: Now) {
+        let Some(ack) = memory.ack.as_ref().filter(|ack| ack.holds(now.wall)) else { return };
+        let uncovered = memory.members.iter().filter(|m| m.left.is_none() && !m.covered);
+        self.covers.extend(uncovered.map(|m| Cover { object: m.object.clone(), ack: ack.clone() }));
+    }
+
+    /// What is ill, and whose incident nobody knows of.
+    pub fn unknown(&self) -> Vec<(IncidentId, Object)> {
+        let unknown = self.open.iter().filter(|(_, i)| i.ack.is_none());
+        unknown.flat_map(|(id, i)| ill_members(i).into_iter().map(|object| (*id, object))).collect()
     }
 
     /// A host is there, or has changed. `state`: `None` as long as it has none; since when it is

@@ -329,7 +329,7 @@ fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
     let now = watch.now();
     watch.incidents.merge(own, router, now);
     assert_eq!(watch.incidents.place_of_ill(&host(1)), Some(router));
-    let member = |object, left| MemberMemory { object, began: now.wall, left };
+    let member = |object, left| MemberMemory { object, began: now.wall, left, covered: false };
     let memory = |id, members| {
         let matter = words::host("cam-1", host(1).host, None);
         IncidentMemory { id, opened: now.wall, matter, members, ack: None }
@@ -350,7 +350,7 @@ fn what_is_removed_leaves_and_a_restart_goes_on() {
         id: before,
         opened: watch.now().wall,
         matter: watch.matter(),
-        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: None }],
+        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: None, covered: true }],
         ack: Some(ack()),
     };
     let mut again = Watch::of_site("north", 3);

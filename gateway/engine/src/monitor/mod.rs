@@ -130,6 +130,7 @@ impl Monitor {
         for id in self.ids() {
             self.refresh(id, now);
         }
+        self.mend_acknowledgements(now);
     }
 
     pub fn handle(&mut self, input: MonitorInput, now: Now) {

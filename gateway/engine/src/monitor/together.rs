@@ -210,14 +210,27 @@ impl Monitor {
         }
     }
 
+    /// An acknowledgement, or its end, is stored before its members' are: the earlier run may have
+    /// ended between.
+    pub(super) fn mend_acknowledgements(&mut self, now: Now) {
+        self.cover_members(now);
+        for (id, object) in self.desk.incidents.unknown() {
+            self.with(object.host, now, |host, turn| host.uncover(object.service.as_deref(), id, turn));
+        }
+    }
+
     /// What time alone decides about incidents, and what merging them brought about.
     pub(super) fn look_after_incidents(&mut self, now: Now) {
+        self.cover_members(now);
+        self.desk.incidents.look(now);
+        self.desk.publish_incidents();
+    }
+
+    fn cover_members(&mut self, now: Now) {
         while let Some(cover) = self.desk.incidents.poll_cover() {
             let service = cover.object.service.as_deref();
             self.with(cover.object.host, now, |host, turn| host.cover(service, cover.ack, turn));
         }
-        self.desk.incidents.look(now);
-        self.desk.publish_incidents();
     }
 
     pub(super) fn note_uplink(&mut self, lost: bool, now: Now) {
@@ -289,7 +302,12 @@ mod tests {
     }
 
     fn ill() -> MemberMemory {
-        MemberMemory { object: Object::host(testing::host(1).id), began: at(900).wall, left: None }
+        MemberMemory {
+            object: Object::host(testing::host(1).id),
+            began: at(900).wall,
+            left: None,
+            covered: false,
+        }
     }
 
     /// At second 1000.
@@ -319,6 +337,30 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_what_is_in_it() {
+        let mut monitor = restarted(open(ill(), Some(ack("user:ada: on it"))), lost(None));
+        assert_eq!(heard(&mut monitor), ["covered"]);
+        let had = MemberMemory { covered: true, ..ill() };
+        let mut monitor = restarted(open(had, Some(ack("user:ada: on it"))), lost(None));
+        assert_eq!(heard(&mut monitor), [""; 0], "its own has ended since");
+    }
+
+    #[test]
+    fn one_that_was_taken_back_before_an_earlier_run_ended_covers_nothing() {
+        let given = |incident| Acknowledgement {
+            id: Id::from_i64(5),
+            sticky: true,
+            expires: None,
+            words: String::new(),
+            incident,
+        };
+        let mut monitor = restarted(open(ill(), None), lost(Some(given(Some(INCIDENT)))));
+        assert_eq!(heard(&mut monitor), ["ended 5"]);
+        let mut monitor = restarted(open(ill(), None), lost(Some(given(None))));
+        assert_eq!(heard(&mut monitor), [""; 0], "that is its own");
     }
 
     #[test]

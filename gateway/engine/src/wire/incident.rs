@@ -158,6 +158,12 @@ pub struct IncidentAck {
     pub words: String,
 }
 
+impl IncidentAck {
+    pub fn holds(&self, now: Wall) -> bool {
+        self.expires.is_none_or(|at| at > now)
+    }
+}
+
 /// An open incident of an earlier run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncidentMemory {
@@ -174,4 +180,6 @@ pub struct MemberMemory {
     pub began: Wall,
     /// When it was well again, or belonged to this no more.
     pub left: Option<Wall>,
+    /// It has had the acknowledgement that its incident has; maybe not any more.
+    pub covered: bool,
 }
