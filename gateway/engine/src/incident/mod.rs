@@ -139,7 +139,8 @@ impl Incidents {
             }
             let ill = members.values().filter(|m| m.is_ill()).count();
             let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
-            let quiet = (ill == 0).then_some(now);
+            let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
+            let quiet = (ill == 0).then(|| Now { mono: now.mono_at(since), wall: since });
             if quiet.is_some() {
                 self.quiet.insert(memory.id);
             }

@@ -349,6 +349,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_well_before_a_restart_closes_as_of_then() {
+        let well = MemberMemory { left: Some(at(950).wall), ..ill() };
+        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        monitor.handle(MonitorInput::Timeout, at(1_069));
+        assert_eq!(heard(&mut monitor), [""; 0]);
+        monitor.handle(MonitorInput::Timeout, at(1_070));
+        assert_eq!(heard(&mut monitor), ["closed at 950"]);
+    }
+
+    #[test]
     fn one_that_was_taken_back_before_an_earlier_run_ended_covers_nothing() {
         let given = |incident| Acknowledgement {
             id: Id::from_i64(5),
