@@ -111,11 +111,7 @@ async fn acknowledge(
     let mut write = Write::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;
     if row.closed_at.is_some() || row.ill == 0 {
-        let detail = match row.merged_into {
-            Some(into) => format!("{} was merged into {into}: acknowledge that", row.id),
-            None => format!("nothing of {} is wrong any more", row.id),
-        };
-        return Err(Problem::conflict("not_open", detail));
+        return Err(not_open(&row, "acknowledge that"));
     }
     let (at, author) = (write.now, write.by.clone());
     let ack = Ack { at, author, comment, sticky: new.sticky, expires_at };
@@ -129,7 +125,8 @@ async fn acknowledge(
     Ok((StatusCode::CREATED, Json(wire(&IncidentRow { ack: Some(ack), ..row }, at))))
 }
 
-/// Takes it back: what is wrong is told again, as far as it was not, and reminded of.
+/// Takes it back: what is wrong is told again, as far as it was not, and reminded of. 409 when it is
+/// closed, or was merged into another.
 #[utoipa::path(delete, path = "/incidents/{incident}/acknowledgement",
     operation_id = "withdraw_incident_acknowledgement", tag = "monitoring",
     security(("token" = ["operator"])), params(("incident" = String, Path)), responses((status = 204)))]
@@ -140,6 +137,9 @@ async fn withdraw(
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;
+    if row.closed_at.is_some() {
+        return Err(not_open(&row, "take its acknowledgement back, or those of the members"));
+    }
     let now = write.now;
     if !stored::unacknowledge(write.tx(), row.id, now).await? {
         return Err(Problem::not_found(format!("{} is not acknowledged", row.id)));
@@ -150,6 +150,14 @@ async fn withdraw(
     app.handle.settle(MonitorInput::UnacknowledgeIncident(row.id)).await;
     app.office.bell.notices();
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn not_open(row: &IncidentRow, advice: &str) -> Problem {
+    let detail = match row.merged_into {
+        Some(into) => format!("{} was merged into {into}: {advice}", row.id),
+        None => format!("nothing of {} is wrong any more", row.id),
+    };
+    Problem::conflict("not_open", detail)
 }
 
 /// # Errors

@@ -103,6 +103,7 @@ async fn leave(conn: &mut SqliteConnection, record: &IncidentRecord, object: &Ob
         .map(drop)
 }
 
+/// Its acknowledgement ends with it; what it covered keeps that as its own.
 async fn merge(conn: &mut SqliteConnection, record: &IncidentRecord, into: IncidentId) -> sqlx::Result<()> {
     for sql in [
         "insert into incident_members (incident, host, service, began_at, joined_at, left_at)
@@ -110,7 +111,10 @@ async fn merge(conn: &mut SqliteConnection, record: &IncidentRecord, into: Incid
          on conflict (incident, host, service) do update set began_at = excluded.began_at, left_at = null
              where excluded.left_at is null",
         "update incident_members set left_at = $3 where incident = $1 and left_at is null and $2 is not null",
-        "update incidents set merged_into = $2, closed_at = $3 where id = $1",
+        "update incidents set merged_into = $2, closed_at = $3,
+             ack_ended_at = iif(acked_at is null, null, coalesce(ack_ended_at, $3)) where id = $1",
+        "update acknowledgements set incident = null
+         where incident = $1 and ended_at is null and $2 is not null and $3 is not null",
         "update incidents set merged_into = $2 where merged_into = $1 and $3 is not null",
     ] {
         let query = sqlx::query(sql).bind(record.id.0.as_i64()).bind(into.0.as_i64());
@@ -527,18 +531,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
+    async fn what_is_merged_is_acknowledged_no_more_and_its_members_are_by_themselves() {
         let (store, _dir) = fixture::store().await;
         let host_id = fixture::device(&store, 7, "cam-07").await;
-        run(&store, &[record(1, 1, IncidentChange::Opened(matter(Extent::Host))), joined(1, 7)]).await;
-        let id = IncidentId(Id::from_i64(1));
-        let ack = Ack {
+        let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+        run(&store, &[opened(1), joined(1, 7), opened(2), joined(2, 8)]).await;
+        let (first, second) = (IncidentId(Id::from_i64(1)), IncidentId(Id::from_i64(2)));
+        let mut tx = store.begin().await.unwrap();
+        acknowledge(&mut tx, first, &on_it()).await.unwrap();
+        tx.commit().await.unwrap();
+        let cover = IncidentChange::Covered { object: host(7), ack: Id::from_i64(77) };
+        run(&store, &[record(1, 10, cover), record(1, 11, IncidentChange::Merged(second))]).await;
+        let mut conn = store.reader().await.unwrap();
+        assert_eq!(find(&mut conn, first).await.unwrap().unwrap().ack, None);
+        let of_host = crate::store::acknowledgements::of_host(&mut conn, host_id).await.unwrap();
+        assert_eq!((of_host.len(), of_host[0].incident), (1, None));
+    }
+
+    fn on_it() -> Ack {
+        Ack {
             at: Wall::from_millis(9),
             author: "user:ada".into(),
             comment: "on it".into(),
             sticky: true,
             expires_at: None,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
+        let (store, _dir) = fixture::store().await;
+        let host_id = fixture::device(&store, 7, "cam-07").await;
+        run(&store, &[record(1, 1, IncidentChange::Opened(matter(Extent::Host))), joined(1, 7)]).await;
+        let id = IncidentId(Id::from_i64(1));
+        let ack = on_it();
         let mut tx = store.begin().await.unwrap();
         acknowledge(&mut tx, id, &ack).await.unwrap();
         tx.commit().await.unwrap();

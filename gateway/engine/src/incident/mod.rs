@@ -362,7 +362,7 @@ impl Incidents {
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);
         if object.service.is_none() && cause.is_none() {
-            self.gather_site(object.host, began, at.now);
+            self.gather_site(object.host, began, at);
         }
         Placed { left: None, known }
     }
@@ -473,7 +473,8 @@ impl Incidents {
         self.places.remove(object);
     }
 
-    /// All of one belongs to another now; what is ill of it is covered by who knows of that.
+    /// All of one belongs to another now; what is ill of it is covered by who knows of that. Who knew
+    /// of the one knows of its members as before, and of nothing else.
     fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
         let Some(gone) = self.open.remove(&from) else { return };
         self.quiet.remove(&from);
@@ -527,7 +528,7 @@ impl Incidents {
     }
 
     /// Most of a site may have been lost together.
-    fn gather_site(&mut self, host: HostId, began: Wall, now: Now) {
+    fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
         let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
         let Some(SiteLoss { site, hosts, of }) = self.fleet.site_loss(host, began) else { return };
         let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
@@ -535,20 +536,19 @@ impl Incidents {
         if alone.len() < sites::FEWEST {
             return;
         }
-        // Nobody's knowledge of one host is taken for knowledge of the site.
-        let known = |id: &IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_some());
-        alone.sort_by_key(|id| (known(id), *id));
-        let (into, rest) = (alone[0], &alone[1..]);
+        alone.sort();
         let matter = words::site(&site, alone.len(), of);
-        if known(&into) {
-            self.record(into, now.wall, IncidentChange::AckEnded(AckEnd::StateChanged));
-        }
-        if let Some(incident) = self.open.get_mut(&into) {
-            incident.ack = None;
-        }
-        self.widen(into, matter, now);
+        // Nobody's knowledge of one host is taken for knowledge of the site.
+        let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
+        let into = match alone.iter().find(unknown).copied() {
+            Some(first) => {
+                self.widen(first, matter, at.now);
+                first
+            }
+            None => self.open(matter, at),
+        };
         self.lost.insert(site, into);
-        rest.iter().for_each(|from| self.merge(*from, into, now));
+        alone.into_iter().filter(|from| *from != into).for_each(|from| self.merge(from, into, at.now));
     }
 
     fn close(&mut self, id: IncidentId) {

@@ -231,6 +231,27 @@ fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
     assert_eq!(watch.ill(&host(3)).known, None);
 }
 
+#[test]
+fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
+    let mut watch = Watch::of_site("north", 4);
+    watch.ill(&host(2));
+    watch.ill(&service(2, "disk"));
+    let mut known = vec![watch.of(&host(2))];
+    watch.well(&host(2));
+    for n in 0..2 {
+        watch.ill(&host(n));
+        known.push(watch.of(&host(n)));
+    }
+    known.iter().for_each(|id| drop(watch.incidents.acknowledge(*id, ack())));
+    watch.wait(30).ill(&host(2));
+    let site = watch.of(&host(2));
+    assert!(!known.contains(&site) && (0..3).all(|n| watch.of(&host(n)) == site));
+    assert_eq!(watch.ill(&host(3)).known, None);
+    let merged = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Merged(_));
+    watch.heard();
+    assert_eq!(watch.said.iter().filter(merged).count(), 3, "who knew of a host knows of that");
+}
+
 /// A router (0) before cameras (1..=count).
 fn behind_a_router(count: i64) -> Watch {
     let mut watch = Watch::new();

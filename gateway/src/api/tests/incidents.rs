@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::care::Ward;
+use crate::store::fixture;
 
 async fn open(ward: &Ward) -> Vec<Value> {
     ward.get("/incidents?state=open").await["items"].as_array().unwrap().clone()
@@ -114,6 +115,25 @@ async fn who_joins_it_when_a_downtime_ends_is_covered_before_anything_is_told() 
     let held = ward.get(&format!("/notifications?object={id}")).await["items"][0].clone();
     assert_eq!((&held["service"], &held["type"]), (&json!("sync"), &json!("problem")));
     assert_eq!(held["outcomes"][0]["outcome"], "held", "{held}");
+}
+
+#[tokio::test]
+async fn what_was_merged_names_what_it_belongs_to_and_its_acknowledgement_cannot_be_taken_back() {
+    let ward = with_sync(json!({})).await;
+    ward.sends(2).await;
+    let first = the_incident(&ward).await;
+    let path = format!("/incidents/{first}/acknowledgement");
+    ward.post(&path, json!({ "comment": "on it" })).await;
+    sync_fails(&ward).await;
+    let open = open(&ward).await;
+    let ids: Vec<&str> = open.iter().map(|i| i["id"].as_str().unwrap()).collect();
+    let second = *ids.iter().find(|id| **id != first).unwrap();
+    let sql = "update incidents set closed_at = 1, merged_into = (select max(id) from incidents)
+               where id = (select min(id) from incidents)";
+    fixture::run(&ward.api.state.store, sql, &[]).await;
+    let refused = ward.api.operator().delete(&format!("/api/v1{path}")).await;
+    assert_eq!((refused.status, refused.code()), (409, "not_open"));
+    assert!(refused.text.contains(second), "{}", refused.text);
 }
 
 #[tokio::test]
