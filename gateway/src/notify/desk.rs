@@ -51,8 +51,8 @@ struct Turn {
     outputs: Vec<Output>,
     /// The notices that were handed in, for the events about them.
     routed: Vec<Notice>,
-    /// What acknowledgements had stopped was handed in.
-    resumed: bool,
+    /// What was handed in that acknowledgements had stopped.
+    resumed: Vec<(ContactId, NoticeId)>,
     wait: Option<Mono>,
 }
 
@@ -79,7 +79,7 @@ impl Desk {
         let mut turn = shift.drain(Vec::new());
         loop {
             let wait = turn.wait;
-            if !turn.outputs.is_empty() || !turn.routed.is_empty() || turn.resumed {
+            if !turn.outputs.is_empty() || !turn.routed.is_empty() || !turn.resumed.is_empty() {
                 self.write(&shift, turn).await?;
             }
             let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
@@ -115,9 +115,9 @@ impl Desk {
         Ok(shift)
     }
 
-    /// What people did meanwhile to that which waits, and what it turned out to belong to. Whether
-    /// something was taken up that an acknowledgement had stopped.
-    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<bool> {
+    /// What people did meanwhile to that which waits, and what it turned out to belong to. Gives what
+    /// was taken up that an acknowledgement had stopped.
+    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
         for object in notices::cared_for(&mut conn).await? {
             shift.router.handle(Input::Acknowledged(object), clock::now());
@@ -125,7 +125,7 @@ impl Desk {
         let wide = incidents::wide_waiting(&mut conn).await?;
         shift.router.handle(Input::Wide(wide.into_iter().collect()), clock::now());
         let ended = notices::care_ended(&mut conn).await?;
-        let resumed = !ended.is_empty();
+        let resumed = ended.iter().map(|(contact, notice)| (*contact, notice.id)).collect();
         for (contact, notice) in ended {
             shift.router.handle(Input::CareEnded { contact, notice }, clock::now());
         }
@@ -151,8 +151,8 @@ impl Desk {
         for output in &turn.outputs {
             page.write(&mut tx, output).await?;
         }
-        if turn.resumed {
-            notices::care_ended_is_known(&mut tx).await?;
+        if !turn.resumed.is_empty() {
+            notices::care_ended_is_known(&mut tx, &turn.resumed).await?;
         }
         notices::hold(&mut tx, &page.held).await?;
         tx.commit().await?;

@@ -370,15 +370,22 @@ pub async fn care_ended(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Contac
         .collect()
 }
 
-/// What was stopped goes on, or is over.
+/// These go on; so is over what something newer has taken the place of. Nothing else: what ends while
+/// they are handed over is found the next time.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn care_ended_is_known(tx: &mut SqliteConnection) -> sqlx::Result<()> {
+pub async fn care_ended_is_known(
+    tx: &mut SqliteConnection,
+    known: &[(ContactId, NoticeId)],
+) -> sqlx::Result<()> {
+    for (contact, notice) in known {
+        let sql = "update notices_held set stopped = 0 where stopped = 1 and contact = $1 and notice = $2";
+        sqlx::query(sql).bind(contact.as_i64()).bind(notice.0).execute(&mut *tx).await?;
+    }
     let sql = "update notices_held set stopped = 0 where stopped = 1 and notice in
-                 (select n.id from notices n where not exists
-                    (select 1 from acknowledgements a where a.host = n.host
-                     and a.service = coalesce(n.service, '') and a.ended_at is null))";
+                 (select n.id from notices n join notices x on x.host = n.host and x.service is n.service
+                  where x.id > n.id and x.kind in ('problem', 'recovery', 'flapping_start', 'flapping_end'))";
     sqlx::query(sql).execute(tx).await.map(drop)
 }
 

@@ -341,3 +341,36 @@ async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!((room.messages().await.len(), room.held().await.len()), (1, 1));
 }
+
+#[tokio::test]
+async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
+    let (store, _dir) = fixture::store().await;
+    for raw in [7u8, 8] {
+        let host = fixture::device(&store, raw, &format!("cam-0{raw}")).await;
+        let mut tx = store.begin().await.unwrap();
+        let notice = notices::insert(&mut tx, &down(i64::from(raw)), None).await.unwrap();
+        let about = events::about(host, false);
+        let event = NewEvent::new(Wall::from_millis(1), "notification_held", about, "on it", SYSTEM);
+        let event = events::append(&mut tx, &event).await.unwrap();
+        let held = HeldRow { notice, contact: Some(OPS), event, stopped: true };
+        notices::hold(&mut tx, &[held]).await.unwrap();
+        tx.commit().await.unwrap();
+        let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
+                   values ($1, $1, 0, 'user:ada', 'on it', 0)";
+        fixture::run(&store, ack, &[&raw.to_string()]).await;
+    }
+    let mut found = Vec::new();
+    for ends in ["7", "8"] {
+        fixture::run(&store, "update acknowledgements set ended_at = 9 where id = $1", &[ends]).await;
+        let ended = notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap();
+        found.push(ended.iter().map(|(_, n)| n.object.host.as_i64()).collect::<Vec<_>>());
+        // The other one ends while this is written down.
+        fixture::run(&store, "update acknowledgements set ended_at = 9", &[]).await;
+        let known: Vec<_> = ended.iter().map(|(contact, n)| (*contact, n.id)).collect();
+        let mut tx = store.begin().await.unwrap();
+        notices::care_ended_is_known(&mut tx, &known).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    assert_eq!(found, [vec![7], vec![8]]);
+    assert!(notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap().is_empty());
+}
