@@ -100,7 +100,6 @@ impl Server {
             outside: &outside,
         };
         let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
-
         sentinel::start(&mut tasks, config.uplink.clone(), handle.clone(), outside, stop_api.clone());
         let state = AppState::new(api::Parts {
             store: store.clone(),
@@ -108,22 +107,13 @@ impl Server {
             live,
             office,
             config,
-            identity: api::Identity {
-                public_key: identity.wireguard.public(),
-                ssh_public_key: identity.ssh.public(),
-            },
+            identity: api::Identity::from(&*identity),
             udp_port,
             api,
             metrics: telemetry::metrics(),
             shutdown: stop_api.clone(),
         });
-        let organs = Organs {
-            pulse: state.live.pulse().clone(),
-            handle: state.handle.clone(),
-            writer: writer.clone(),
-            bell: state.office.bell.clone(),
-        };
-        heartbeat::start(&mut tasks, organs, state.office.listen(), stop_api.clone())?;
+        heartbeat::start(&mut tasks, organs(&state, &writer), state.office.listen(), stop_api.clone())?;
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
         let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
         // Last: a login that is made by a start which then fails would never be shown.
@@ -302,6 +292,16 @@ impl Engine<'_> {
             }),
             streams,
         }
+    }
+}
+
+/// What the watcher's own pulse goes through.
+fn organs(state: &AppState, writer: &Writer) -> Organs {
+    Organs {
+        pulse: state.live.pulse().clone(),
+        handle: state.handle.clone(),
+        writer: writer.clone(),
+        bell: state.office.bell.clone(),
     }
 }
 

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::auth::{RequireOperator, RequireViewer};
 use super::extract::{Body, Path, Query};
 use super::ids::{self, Kind};
-use super::model::{self, IncidentDetails, NewIncidentAcknowledgement, Page};
+use super::model::{self, IncidentDetails, NewAcknowledgement, Page};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
@@ -94,19 +94,19 @@ async fn show(
 /// told of them until it ends, and no rule's delay runs out. A second one takes the place of the
 /// first.
 #[utoipa::path(post, path = "/incidents/{incident}/acknowledgement", operation_id = "acknowledge_incident",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = NewIncidentAcknowledgement,
+    tag = "monitoring", security(("token" = ["operator"])), request_body = NewAcknowledgement,
     params(("incident" = String, Path)), responses((status = 201, body = model::Incident)))]
 async fn acknowledge(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     Path(incident): Path<String>,
-    Body(new): Body<NewIncidentAcknowledgement>,
+    Body(new): Body<NewAcknowledgement>,
 ) -> Result<(StatusCode, Json<model::Incident>), Problem> {
     let now = crate::clock::wall();
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment)).unwrap_or_default();
-    let expires_at =
-        fields.take("expires_s", new.expires_s.map(|s| parse::expiry(s, now)).transpose()).flatten();
+    let expires = new.expires.as_deref().map(|text| parse::future(text, now)).transpose();
+    let expires_at = fields.take("expires", expires).flatten();
     fields.finish()?;
     let mut write = Write::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;

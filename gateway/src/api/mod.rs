@@ -114,6 +114,12 @@ pub struct Identity {
     pub ssh_public_key: SshPublicKey,
 }
 
+impl From<&crate::identity::Identity> for Identity {
+    fn from(keys: &crate::identity::Identity) -> Self {
+        Self { public_key: keys.wireguard.public(), ssh_public_key: keys.ssh.public() }
+    }
+}
+
 impl std::ops::Deref for AppState {
     type Target = Parts;
 

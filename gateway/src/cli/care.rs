@@ -16,7 +16,17 @@ use crate::api::model::{Acknowledgement, Downtime};
 pub(crate) struct AckArgs {
     host: String,
     service: Option<String>,
-    /// Until it is well; else until the state changes
+    #[command(flatten)]
+    word: Word,
+    /// Take it back
+    #[arg(long)]
+    remove: bool,
+}
+
+/// What is said with an acknowledgement, of whatever.
+#[derive(Args)]
+pub(crate) struct Word {
+    /// Until it is well (of an incident: each of its members); else until the state changes
     #[arg(long)]
     sticky: bool,
     /// Ends after so long, such as 2h or 3d
@@ -24,9 +34,15 @@ pub(crate) struct AckArgs {
     lasts: Option<String>,
     #[arg(long, short = 'm', default_value = "")]
     comment: String,
-    /// Take it back
-    #[arg(long)]
-    remove: bool,
+}
+
+impl Word {
+    pub(crate) fn body(&self) -> anyhow::Result<Value> {
+        let lasts = self.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
+        let expires = lasts.map(|lasts| table::now().saturating_add(lasts)).transpose()?;
+        let expires = expires.map(|at| at.to_string());
+        Ok(present(json!({ "sticky": self.sticky, "expires": expires, "comment": self.comment })))
+    }
 }
 
 #[derive(Subcommand)]
@@ -106,18 +122,11 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
         client.call(Method::DELETE, &path, None).await?;
         return said(client, "taken back: it is told again");
     }
-    let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-    let expires = lasts.map(|lasts| table::now().saturating_add(lasts)).transpose()?;
-    let body = present(json!({
-        "sticky": args.sticky,
-        "expires": expires.map(|at| at.to_string()),
-        "comment": args.comment,
-    }));
-    let made: Acknowledgement = client.post(&path, &body).await?;
+    let made: Acknowledgement = client.post(&path, &args.word.body()?).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&made)?);
     }
-    let until = if args.sticky { "until it is well" } else { "until its state changes" };
+    let until = if args.word.sticky { "until it is well" } else { "until its state changes" };
     said(client, &format!("acknowledged {until}"))
 }
 

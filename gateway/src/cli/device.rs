@@ -77,20 +77,40 @@ pub(crate) struct AddArgs {
     /// tunnel, direct or auto
     #[arg(long)]
     route: Option<String>,
-    /// The account that checks log in to
-    #[arg(long)]
-    ssh_user: Option<String>,
-    #[arg(long)]
-    ssh_port: Option<u16>,
-    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
-    #[arg(long)]
-    host_key: Option<String>,
+    #[command(flatten)]
+    ssh: Ssh,
     /// Print a QR code instead of the text
     #[arg(long, conflicts_with = "out")]
     qr: bool,
     /// A file for its configuration that only you can read; one that is there already stays as it is
     #[arg(long, value_name = "FILE", conflicts_with = "no_tunnel")]
     out: Option<PathBuf>,
+}
+
+/// How checks log in to something new.
+#[derive(Args)]
+pub(crate) struct Ssh {
+    #[command(flatten)]
+    login: Login,
+    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
+    #[arg(long)]
+    host_key: Option<String>,
+}
+
+#[derive(Args)]
+struct Login {
+    /// The account that checks log in to
+    #[arg(long)]
+    ssh_user: Option<String>,
+    #[arg(long)]
+    ssh_port: Option<u16>,
+}
+
+impl Ssh {
+    pub(crate) fn body(&self) -> Value {
+        let Login { ssh_user, ssh_port } = &self.login;
+        json!({ "user": ssh_user, "port": ssh_port, "host_key": self.host_key })
+    }
 }
 
 #[derive(Args)]
@@ -108,11 +128,8 @@ pub(crate) struct SetArgs {
     /// Its name or address on the Internet
     #[arg(long, value_name = "HOST")]
     direct: Option<String>,
-    /// The account that checks log in to
-    #[arg(long)]
-    ssh_user: Option<String>,
-    #[arg(long)]
-    ssh_port: Option<u16>,
+    #[command(flatten)]
+    login: Login,
 }
 
 /// `key=value` of the command line.
@@ -190,7 +207,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
         "networks": networks,
         "route": args.route,
         "direct_address": args.direct,
-        "ssh": { "user": args.ssh_user, "port": args.ssh_port },
+        "ssh": { "user": args.login.ssh_user, "port": args.login.ssh_port },
     }));
     body.as_object_mut().into_iter().for_each(|fields| fields.retain(|_, value| *value != json!({})));
     anyhow::ensure!(body != json!({}), "nothing is given that could be set: fleetgate device set --help");
@@ -219,7 +236,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "tunnel": args.no_tunnel.then_some(false),
         "route": args.route,
         "direct_address": args.direct,
-        "ssh": { "user": args.ssh_user, "port": args.ssh_port, "host_key": args.host_key },
+        "ssh": args.ssh.body(),
     }));
     let made: Value = client.post("/devices", &body).await?;
     credentials(client, &made, args.qr, args.out.as_deref())

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
-use super::device::{labels, pair, present, said};
+use super::device::{Ssh, labels, pair, present, said};
 use super::settings::Settings;
 use super::table;
 use crate::api::model::{Host, HostSettings};
@@ -59,14 +59,8 @@ pub(crate) struct AddArgs {
     labels: Vec<(String, String)>,
     #[arg(long)]
     profile: Option<String>,
-    /// The account that checks log in to
-    #[arg(long)]
-    ssh_user: Option<String>,
-    #[arg(long)]
-    ssh_port: Option<u16>,
-    /// The host key to insist on: SHA256:..., a public key, or a line of known_hosts
-    #[arg(long)]
-    host_key: Option<String>,
+    #[command(flatten)]
+    ssh: Ssh,
 }
 
 pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
@@ -124,7 +118,7 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "address": args.address,
         "labels": labels(args.labels)?,
         "profile": args.profile,
-        "ssh": { "user": args.ssh_user, "port": args.ssh_port, "host_key": args.host_key },
+        "ssh": args.ssh.body(),
     }));
     let made: Host = client.post("/hosts", &body).await?;
     if client.json {

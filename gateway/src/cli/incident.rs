@@ -2,13 +2,12 @@
 
 use clap::{Args, Subcommand};
 use reqwest::Method;
-use serde_json::json;
 
+use super::care::Word;
 use super::client::Client;
-use super::device::{present, said};
+use super::device::said;
 use super::host::pages;
 use super::table;
-use super::token::span;
 use crate::api::model::{Incident, IncidentDetails, IncidentMember};
 
 /// Members that are printed; `--json` has more, and the page.
@@ -33,14 +32,8 @@ pub(crate) enum IncidentCommand {
 #[derive(Args)]
 pub(crate) struct AckArgs {
     incident: String,
-    /// Of each member until that is well; else until its state changes
-    #[arg(long)]
-    sticky: bool,
-    /// Ends after so long, such as 2h or 3d
-    #[arg(long = "for", value_name = "TIME")]
-    lasts: Option<String>,
-    #[arg(long, short = 'm', default_value = "")]
-    comment: String,
+    #[command(flatten)]
+    word: Word,
 }
 
 pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Result<()> {
@@ -56,14 +49,8 @@ pub(crate) async fn run(client: &Client, command: IncidentCommand) -> anyhow::Re
 }
 
 async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
-    let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-    let body = present(json!({
-        "sticky": args.sticky,
-        "expires_s": lasts.map(|lasts| lasts.as_secs()),
-        "comment": args.comment,
-    }));
     let path = format!("/incidents/{}/acknowledgement", args.incident);
-    let known: Incident = client.post(&path, &body).await?;
+    let known: Incident = client.post(&path, &args.word.body()?).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&known)?);
     }

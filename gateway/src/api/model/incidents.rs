@@ -43,16 +43,6 @@ pub struct IncidentAcknowledgement {
     pub expires: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct NewIncidentAcknowledgement {
-    pub comment: String,
-    /// Of each member until that is well; else until its state changes.
-    pub sticky: bool,
-    /// Ends after so many seconds; absent: with the incident.
-    pub expires_s: Option<i64>,
-}
-
 /// An incident with what is known of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IncidentDetails {

@@ -52,7 +52,7 @@ pub struct NotifySettings {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewAcknowledgement {
-    /// Until it is well; else until the state changes.
+    /// Until it is well (of an incident: each member); else until the state changes.
     pub sticky: bool,
     /// RFC 3339; absent: does not expire.
     pub expires: Option<String>,

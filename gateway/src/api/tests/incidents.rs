@@ -160,7 +160,7 @@ async fn what_is_over_or_unknown_cannot_be_acknowledged() {
     assert_eq!((&shown["state"], &shown["open_members"]), (&json!("open"), &json!(0)), "it lingers");
     let unknown = ward.post("/incidents/i_0000000000000/acknowledgement", json!({})).await;
     assert_eq!(unknown.status, 404);
-    let bad = ward.post(&path, json!({ "expires_s": 0 })).await;
+    let bad = ward.post(&path, json!({ "expires": "2020-01-01T00:00:00Z" })).await;
     assert_eq!(bad.status, 422);
     assert_eq!(ward.api.viewer().get("/api/v1/incidents?state=x").await.status, 400);
 }
