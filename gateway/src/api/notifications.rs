@@ -163,7 +163,8 @@ async fn show_message(
     Ok(Json(message_wire(&row, count)))
 }
 
-/// Tries a message again that was given up.
+/// Tries a message again that was given up. 409 `superseded`: all that it was to tell is over, or was told
+/// by a newer one.
 #[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
     tag = "notifications", security(("token" = ["operator"])), params(("message" = String, Path)),
     responses((status = 202, body = model::Message)))]
@@ -180,6 +181,11 @@ async fn resend(
     if row.given_up_at.is_none() {
         let state = if row.sent_at.is_some() { "was sent" } else { "is still on its way" };
         return Err(Problem::conflict("not_given_up", format!("this message {state}")));
+    }
+    if outbox::is_superseded(write.tx(), id.as_i64()).await? {
+        let why =
+            "what this message was to tell is over, or a newer one has told it: there is nothing to send";
+        return Err(Problem::conflict("superseded", why));
     }
     outbox::resend(write.tx(), id.as_i64(), now).await?;
     let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bell, Settings, webhook};
+use super::{Bell, Settings, routing, webhook};
 use crate::clock;
 use crate::config::TimingDefaults;
 use crate::live::{Change, Live};
@@ -324,8 +324,9 @@ impl Round {
             Channel::Email => {
                 let thread = self.thread(&mut conn, message).await.map_err(unread)?;
                 let verdict = self.verdict(&mut conn, &contents).await;
+                let zone = routing::zone_of(&mut conn, message.contact).await.map_err(unread)?;
                 drop(conn);
-                self.mail(message, &contents, verdict.as_ref(), &thread).await
+                self.mail(message, &contents, verdict.as_ref(), &thread, zone.as_ref()).await
             }
             Channel::Webhook => {
                 let secret = webhook::secret(&self.store, &mut conn, message.contact).await;
@@ -367,13 +368,14 @@ impl Round {
         contents: &Contents,
         verdict: Option<&Verdict>,
         thread: &[i64],
+        zone: Option<&TimeZone>,
     ) -> Result<(), Failure> {
         let Some(smtp) = &self.smtp else {
             return Err(Failure::Refused("no [mail] section in fleetgate.toml".to_owned()));
         };
         let installation = self.store.installation().await;
         let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
-        let place = Place { zone: &self.zone, public_url: self.public_url.as_deref() };
+        let place = Place { zone: zone.unwrap_or(&self.zone), public_url: self.public_url.as_deref() };
         let letter = Letter::write(message, contents, verdict, &place);
         let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
         let envelope = Envelope {

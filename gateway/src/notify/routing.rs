@@ -53,14 +53,28 @@ fn reach(contact: &contacts::Contact) -> Reach {
     Reach { name: contact.name.clone(), addresses: emails.chain(hook).collect() }
 }
 
-fn receiver(contact: &contacts::Contact, settings: &Settings) -> notify::Contact {
-    let zone = TimeZone::get(&contact.time_zone).unwrap_or_else(|error| {
+fn zone(contact: &contacts::Contact) -> TimeZone {
+    TimeZone::get(&contact.time_zone).unwrap_or_else(|error| {
         tracing::warn!(contact = contact.name, "its time zone is not known here, UTC is taken: {error}");
         TimeZone::UTC
-    });
+    })
+}
+
+/// In which a contact reads times; `None`: the machine's, for the built-in one and for one that is gone.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(super) async fn zone_of(
+    conn: &mut SqliteConnection,
+    contact: ContactId,
+) -> crate::store::Result<Option<TimeZone>> {
+    Ok(contacts::find(conn, contact).await?.as_ref().map(zone))
+}
+
+fn receiver(contact: &contacts::Contact, settings: &Settings) -> notify::Contact {
     notify::Contact {
         id: contact.id,
-        zone,
+        zone: zone(contact),
         group_wait: contact.group_wait.unwrap_or(settings.group_wait),
         digest: contact.digest_at,
         digested: contact.digested_at,

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::notify::{ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, IncidentId, Message, MessageKind};
+use fleetgate_engine::wire::{Event, EventKind, GATEWAY, IncidentId, Message, MessageKind};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -243,7 +243,8 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
     Ok(rows.into_iter().map(|(host, service)| Object { host: Id::from_i64(host), service }).collect())
 }
 
-/// Hosts that are gone, and that somebody was told of or waits to be told of.
+/// Hosts that are gone, and that somebody was told of or waits to be told of. The gateway, which is no
+/// row of `hosts`, is never gone.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -251,8 +252,9 @@ pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Host
     let hosts: Vec<i64> = sqlx::query_scalar(
         "select host from (select host from notices_told union select n.host from notices_waiting w
                            join notices n on n.id = w.notice)
-         where not exists (select 1 from hosts h where h.id = host and h.removed_at is null)",
+         where host != $1 and not exists (select 1 from hosts h where h.id = host and h.removed_at is null)",
     )
+    .bind(GATEWAY.as_i64())
     .fetch_all(conn)
     .await?;
     Ok(hosts.into_iter().map(Id::from_i64).collect())

@@ -202,15 +202,12 @@ pub async fn given_up(conn: &mut SqliteConnection, id: i64, why: &str, at: Wall)
         .map(drop)
 }
 
-/// What was given up is tried again, as if it were new; all that it was to tell is told.
+/// What was given up is tried again, as if it were new. What was superseded stays so: it is over, or
+/// something newer has told it.
 ///
 /// # Errors
 /// When the database refuses the write.
 pub async fn resend(tx: &mut SqliteConnection, id: i64, now: Wall) -> sqlx::Result<()> {
-    sqlx::query("update outbox_notices set dropped = null where message = $1")
-        .bind(id)
-        .execute(&mut *tx)
-        .await?;
     sqlx::query(
         "update outbox set given_up_at = null, attempts = 0, created_at = $2, next_attempt = $2 where id = $1",
     )
@@ -225,6 +222,20 @@ pub async fn resend(tx: &mut SqliteConnection, id: i64, now: Wall) -> sqlx::Resu
 /// When the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Option<MessageRow>> {
     sqlx::query_as("select * from outbox where id = $1").bind(id).fetch_optional(conn).await
+}
+
+/// Whether nothing is left of what a message was to tell.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn is_superseded(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "select exists (select 1 from outbox_notices where message = $1)
+            and not exists (select 1 from outbox_notices where message = $1 and dropped is null)",
+    )
+    .bind(id)
+    .fetch_one(conn)
+    .await
 }
 
 /// Which messages are wanted.

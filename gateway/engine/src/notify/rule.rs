@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::wire::MessageKind;
+use crate::wire::{GATEWAY, MessageKind};
 
 use super::{ContactId, Notice, Period, RuleId};
 
@@ -63,8 +63,9 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The gateway has no labels and is above them: whoever is told of any host is told of it.
     pub fn selects(&self, notice: &Notice) -> bool {
-        self.selector.matches(&notice.labels)
+        notice.object.host == GATEWAY || self.selector.matches(&notice.labels)
     }
 
     /// What tells no state of its own passes.

@@ -221,3 +221,16 @@ async fn what_was_given_up_can_be_sent_again() {
     let twice = api.operator().post(&format!("/api/v1/messages/{id}/resend"), json!({})).await;
     assert_eq!((twice.status, twice.code()), (409, "not_given_up"));
 }
+
+#[tokio::test]
+async fn what_is_over_is_not_sent_again() {
+    let api = TestApi::new().await;
+    let number = told(&api).await;
+    let superseded = "update outbox_notices set dropped = 'superseded' where message = $1";
+    fixture::run(&api.state.store, superseded, &[&number.to_string()]).await;
+    let path = format!("/api/v1/messages/m_{}/resend", Id::from_i64(number));
+    let refused = api.operator().post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (409, "superseded"));
+    let kept = api.operator().get("/api/v1/messages?outcome=given_up").await;
+    assert_eq!(kept.json["items"].as_array().map(Vec::len), Some(1));
+}

@@ -61,6 +61,11 @@ impl Office {
 
     /// Gives the contact a secret, so that its webhooks can be signed.
     async fn with_secret(self) -> Office {
+        self.with_contact("UTC").await
+    }
+
+    /// The same, who reads times in this zone.
+    async fn with_contact(self, zone: &str) -> Office {
         let place = contacts::secret_place(Id::from_i64(1));
         let contact = Contact {
             id: Id::from_i64(1),
@@ -68,7 +73,7 @@ impl Office {
             emails: vec![],
             webhook_url: None,
             webhook_secret: Some(self.store.seal(&place, b"secret")),
-            time_zone: "UTC".into(),
+            time_zone: zone.into(),
             digest_at: None,
             group_wait: None,
             managed: Managed { by: "api".into(), edited_by: None },
@@ -256,6 +261,14 @@ async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
     office.mail(OPS, &down(7)).await;
     let letters = office.sink.wait_for(3).await;
     assert_ne!(header(&letters[0], "Message-ID"), header(&letters[2], "Message-ID"));
+}
+
+#[tokio::test]
+async fn a_letter_tells_times_in_the_zone_of_its_contact() {
+    let office = Office::open(&[Manner::Take]).await.with_contact("Asia/Kolkata").await;
+    office.mail(OPS, &down(7)).await;
+    let letter = office.sink.wait_for(1).await.remove(0);
+    assert!(letter.contains("IST (UTC+05:30)"), "{letter}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::Severity;
-use fleetgate_engine::wire::{Message, MessageKind};
+use fleetgate_engine::wire::{GATEWAY, Message, MessageKind};
 use jiff::civil::Time;
 use tokio::task::JoinHandle;
 
@@ -196,6 +196,33 @@ async fn a_recovery_after_a_restart_goes_to_whoever_was_told() {
     assert_eq!(room.until_held(1).await, ["ops never_told"]);
 }
 
+/// What the monitor says of the gateway itself.
+fn of_gateway(message: Message) -> Message {
+    Message { host: GATEWAY, host_name: "gateway".into(), ..message }
+}
+
+#[tokio::test]
+async fn the_loss_of_the_uplink_is_told_and_its_end_too_also_over_a_restart() {
+    let room = Room::open().await;
+    room.change(async |tx| {
+        let north = Rule { labels: [("site".into(), "north".into())].into(), ..everything() };
+        contacts::put_rule(tx, &north).await.unwrap();
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[of_gateway(down(0))]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.bell.notices();
+    let first = room.until_messages(1).await[0].id;
+    let room = room.restart().await;
+    room.bell.notices();
+    room.say(&[of_gateway(up(0))]).await;
+    let messages = room.until_messages(2).await;
+    assert_eq!(told(&room, &messages[0]).await, [GATEWAY.as_i64()]);
+    let thread = outbox::thread(&mut room.store.reader().await.unwrap(), &messages[0]).await.unwrap();
+    assert_eq!((thread, room.held().await), (vec![first], vec![]));
+}
+
 #[tokio::test]
 async fn rules_change_while_the_desk_works() {
     let room = Room::open().await;
@@ -249,7 +276,10 @@ async fn mail_to_is_told_of_everything_while_there_is_no_rule() {
 #[tokio::test]
 async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
     let room = Room::open().await;
-    room.say(&[down(7)]).await;
+    let opened = "insert into incidents (id, extent, cause, words, opened_at)
+                  values (1, 'host', 'host_down', 'cam-07 is down', 0)";
+    fixture::run(&room.store, opened, &[]).await;
+    room.say(&[Message { incident: Some(incident_id(1)), ..down(7) }]).await;
     room.until_messages(1).await;
     room.write(async |tx| {
         let digest_at = Some(Time::midnight());
@@ -264,6 +294,9 @@ async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
     let room = room.restart().await;
     let messages = room.until_messages(2).await;
     assert_eq!((messages[0].kind, told(&room, &messages[0]).await), (Kind::Digest, vec![7]));
+    let digest = outbox::contents(&mut room.store.reader().await.unwrap(), messages[0].id, 9).await.unwrap();
+    let cited: Vec<_> = digest.incidents.iter().map(|c| c.incident.id).collect();
+    assert_eq!(cited, [incident_id(1)], "it cites the incident");
     let room = room.restart().await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(room.messages().await.len(), 2);

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::super::{MESSAGES_AN_HOUR, Selector, Severity};
 use super::*;
 use crate::id::Id;
-use crate::wire::{IncidentId, MessageKind};
+use crate::wire::{GATEWAY, IncidentId, MessageKind};
 
 const OPS: ContactId = Id::from_i64(1);
 const BOSS: ContactId = Id::from_i64(2);
@@ -198,6 +198,17 @@ fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_b
     assert_eq!(desk.warn(7), ["1 not 4: BelowSeverity(Critical)"]);
     desk.up(7);
     assert_eq!(desk.pass(10), ["20: 1 <- 5/3"]);
+}
+
+#[test]
+fn whoever_is_told_of_any_host_is_told_of_the_gateway() {
+    let south = Selector([("site".to_owned(), "south".to_owned())].into());
+    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
+    desk.down(GATEWAY.as_i64());
+    assert_eq!(desk.pass(10), ["10: 1 <- 2"]);
+    desk.up(GATEWAY.as_i64());
+    assert_eq!(desk.pass(10), ["20: 1 <- 3/2"]);
 }
 
 fn escalating() -> Routing {
