@@ -1,5 +1,7 @@
 //! `fleetgate ack` and `fleetgate downtime`: what people do about problems and work.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
@@ -10,7 +12,7 @@ use super::device::{pair, present, said};
 use super::host::pages;
 use super::table;
 use super::token::span;
-use crate::api::model::{Acknowledgement, Downtime};
+use crate::api::model::{Acknowledgement, Downtime, Host};
 
 #[derive(Args)]
 pub(crate) struct AckArgs {
@@ -74,7 +76,7 @@ pub(crate) struct AddArgs {
     from: Option<String>,
     /// RFC 3339
     #[arg(long, value_name = "TIME", required_unless_present_any = ["lasts", "every"])]
-    until: Option<Timestamp>,
+    until: Option<String>,
     /// In place of --until: so long, such as 90m or 2h
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
     lasts: Option<String>,
@@ -107,11 +109,12 @@ struct Again {
     last: Option<String>,
 }
 
-/// The path of a host or one of its services.
-fn place(host: &str, service: Option<&str>) -> String {
-    match service {
-        Some(service) => format!("/hosts/{host}/services/{service}"),
-        None => format!("/hosts/{host}"),
+/// The path of a host or one of its services; `cam-07/disk` is a service too, as the log writes it.
+pub(super) fn place(host: &str, service: Option<&str>) -> String {
+    match (service, host.split_once('/')) {
+        (Some(service), _) => format!("/hosts/{host}/services/{service}"),
+        (None, Some((host, service))) => format!("/hosts/{host}/services/{service}"),
+        (None, None) => format!("/hosts/{host}"),
     }
 }
 
@@ -150,17 +153,32 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     if client.json {
         println!("{}", serde_json::to_string_pretty(&made)?);
     }
-    said(client, &format!("{} from {} to {}", made.id, made.start, made.end))
+    let whom = match &made.labels {
+        Some(labels) => format!(", for {}", concerned(client, labels).await?),
+        None => String::new(),
+    };
+    said(client, &format!("{} from {} to {}{whom}", made.id, made.start, made.end))
+}
+
+/// How many hosts a selection has now: a slip in a label is work that nobody is spared.
+async fn concerned(client: &Client, labels: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
+    let meant = |host: &&Host| labels.iter().all(|(k, v)| host.labels.get(k) == Some(v));
+    Ok(match hosts.iter().filter(meant).count() {
+        0 => "no host so far: none has these labels".to_owned(),
+        1 => "1 host so far".to_owned(),
+        n => format!("{n} hosts so far"),
+    })
 }
 
 fn body(args: AddArgs) -> anyhow::Result<Value> {
     if args.again.every.is_some() {
         return Ok(repeated(args));
     }
-    let from = args.from.as_deref().map(moment).transpose()?;
+    let from = args.from.as_deref().map(|text| moment("--from", text)).transpose()?;
     let start = from.unwrap_or_else(table::now);
     let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-    let end = match args.until {
+    let end = match args.until.as_deref().map(|text| moment("--until", text)).transpose()? {
         Some(end) => end,
         None => start.checked_add(lasts.unwrap_or(SignedDuration::ZERO))?,
     };
@@ -181,9 +199,9 @@ fn selection(labels: Vec<(String, String)>) -> Option<Map<String, Value>> {
     (!labels.is_empty()).then_some(labels)
 }
 
-fn moment(text: &str) -> anyhow::Result<Timestamp> {
+fn moment(option: &str, text: &str) -> anyhow::Result<Timestamp> {
     let expected = "a time such as 2026-03-10T13:03:22Z is expected; a time of day goes with --every";
-    text.parse().map_err(|_| anyhow::anyhow!("--from {text:?}: {expected}"))
+    text.parse().map_err(|_| anyhow::anyhow!("{option} {text:?}: {expected}"))
 }
 
 fn repeated(args: AddArgs) -> Value {

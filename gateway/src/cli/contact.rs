@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::device::{labels, pair, present, said};
+use super::settings::number;
 use super::table;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
 
@@ -70,7 +71,7 @@ pub(crate) struct ContactFields {
     #[arg(long)]
     digest: Option<String>,
     /// Seconds that a message waits for others that belong to it
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     group_wait: Option<f64>,
 }
 

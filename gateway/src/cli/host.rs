@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::Value;
 
+use super::care::place;
 use super::client::Client;
 use super::device::said;
 use super::host_change;
@@ -71,10 +72,8 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
 
 pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Result<()> {
     let CheckCommand::Now { host, service } = command;
-    let path = match &service {
-        Some(service) => format!("/hosts/{host}/services/{service}/check"),
-        None => format!("/hosts/{host}/check"),
-    };
+    let path = format!("{}/check", place(&host, service.as_deref()));
+    let host = host.split('/').next().unwrap_or_default();
     client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
     anstream::eprintln!("asked; see: fleetgate host show {host}");
     Ok(())

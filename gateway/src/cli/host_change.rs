@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::device::{Ssh, labels, pair, present, said};
-use super::settings::Settings;
+use super::settings::{Settings, number};
 use super::table;
 use crate::api::model::{Host, HostSettings};
 
@@ -18,7 +18,7 @@ pub(crate) struct SetArgs {
     #[command(flatten)]
     settings: Settings,
     /// Seconds of silence that are expected: asleep within them, not down
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     max_silence: Option<f64>,
     /// A host that stands before it, in place of those it has; may be repeated
     #[arg(long = "parent", value_name = "HOST")]

@@ -9,19 +9,19 @@ use serde_json::{Map, Value, json};
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Settings {
     /// Seconds between checks
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     interval: Option<f64>,
     /// Seconds between the failures of a soft state
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     retry: Option<f64>,
     /// Seconds that an answer may take
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     timeout: Option<f64>,
     /// Failures in a row that make a problem
     #[arg(long)]
     attempts: Option<u32>,
     /// Seconds: silence of this length is a finding, where results are sent
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     freshness: Option<f64>,
     /// Whether every hard failure is told anew
     #[arg(long, value_name = "true|false")]
@@ -30,16 +30,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "true|false")]
     flapping: Option<bool>,
     /// Percent of changes at which it has calmed down
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = number)]
     flapping_low: Option<f64>,
     /// Percent of changes above which it flaps
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = number)]
     flapping_high: Option<f64>,
     /// Seconds between reminders; 0: a problem is told once
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     notify_interval: Option<f64>,
     /// Seconds: a problem that is over sooner is told to nobody
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
     notify_delay: Option<f64>,
     /// Problems that are told: warning,critical,unknown; of a host down
     #[arg(long, value_name = "STATES", value_delimiter = ',')]
@@ -51,6 +51,11 @@ pub(crate) struct Settings {
     /// Back to what is usual for these
     #[arg(long, value_name = "SETTINGS", value_delimiter = ',')]
     usual: Vec<Usual>,
+}
+
+/// What has no value in JSON would go back to what is usual.
+pub(crate) fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().ok().filter(|n: &f64| n.is_finite()).ok_or("a number is expected, such as 60 or 0.5")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,8 +1,9 @@
 //! `fleetgate why`: what was told of something, to whom, and why not. And the messages on their way.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::care::place;
 use super::client::Client;
 use super::device::said;
 use super::host::pages;
@@ -31,6 +32,9 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     if notifications.is_empty() {
+        if let Some((host, service)) = args.what.split_once('/') {
+            let _: Value = client.get(&place(host, Some(service)), &[]).await?;
+        }
         return said(client, &format!("nothing was to be told of {}", args.what));
     }
     // The newest last, where the eye is.

@@ -12,6 +12,7 @@ use super::definition::{FieldError, Fields, wrong};
 const LONGEST_S: f64 = 31.0 * 86_400.0;
 /// One list names each state or kind once.
 const MAX_WORDS: usize = 16;
+const STATES: &str = "warning, critical, unknown or down";
 
 /// Reads a host's column or the part of a request that has this form.
 ///
@@ -53,8 +54,9 @@ fn notify(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
     let mut fields = Fields::of("notify", value)?;
     found.notify_interval = fields.seconds_from("interval_s", 0.0, LONGEST_S)?;
     found.notify_delay = fields.seconds_from("delay_s", 0.0, LONGEST_S)?;
-    found.notify_states = fields.words("states", MAX_WORDS, state_code)?.map(States::of);
-    found.notify_kinds = fields.words("types", MAX_WORDS, MessageKind::named)?.map(Kinds::of);
+    found.notify_states = fields.words("states", (MAX_WORDS, STATES), state_code)?.map(States::of);
+    let kinds = MessageKind::ALL.map(MessageKind::name).join(", ");
+    found.notify_kinds = fields.words("types", (MAX_WORDS, &kinds), MessageKind::named)?.map(Kinds::of);
     fields.end()
 }
 
@@ -135,7 +137,10 @@ mod tests {
             (json!({ "flapping": { "high": 101 } }), "flapping.high: percent from 0 to 100 are expected"),
             (json!({ "flapping": { "hihg": 1 } }), "flapping.hihg: is unknown here"),
             (json!({ "volatile": 1 }), "volatile: true or false is expected"),
-            (json!({ "notify": { "states": ["sad"] } }), "notify.states: \"sad\" is unknown here"),
+            (
+                json!({ "notify": { "states": ["sad"] } }),
+                "notify.states: \"sad\" is unknown here: warning, critical, unknown or down are expected",
+            ),
             (
                 json!({ "notify": { "interval_s": -1 } }),
                 "notify.interval_s: seconds from 0 to 2678400 are expected",

@@ -303,11 +303,11 @@ impl Fields {
         value.as_bool().map(Some).ok_or_else(|| wrong(self.path_of(name), "true or false is expected"))
     }
 
-    /// A list of known words.
+    /// A list of known words, `most` at a time.
     pub(super) fn words<T>(
         &mut self,
         name: &str,
-        most: usize,
+        (most, expected): (usize, &str),
         known: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<Vec<T>>, FieldError> {
         let Some(value) = self.take(name) else { return Ok(None) };
@@ -315,9 +315,9 @@ impl Fields {
         let list = list
             .ok_or_else(|| wrong(self.path_of(name), format!("a list of up to {most} words is expected")))?;
         let word = |v: &Value| {
-            v.as_str()
-                .and_then(&known)
-                .ok_or_else(|| wrong(self.path_of(name), format!("{v} is unknown here")))
+            v.as_str().and_then(&known).ok_or_else(|| {
+                wrong(self.path_of(name), format!("{v} is unknown here: {expected} are expected"))
+            })
         };
         list.iter().map(word).collect::<Result<_, _>>().map(Some)
     }

@@ -6,11 +6,12 @@
 mod downtime;
 mod file;
 mod plan;
+mod refusals;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use clap::Args;
 use owo_colors::OwoColorize as _;
 use reqwest::Method;
@@ -24,6 +25,7 @@ use super::table;
 use crate::api::model::{Device, Host, HostSettings, Managed, Page, Profile, ProfileRules};
 use crate::secret_file;
 use plan::{Act, Found, Kind, Policy, Step, Wanted};
+use refusals::Names;
 
 #[derive(Args)]
 pub(crate) struct ApplyArgs {
@@ -62,16 +64,21 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
         adopt: args.adopt,
         prune: args.prune,
     };
-    let found = look(&client, &wanted, &policy).await?;
+    let (found, names) = look(&client, &wanted, &policy).await?;
     let steps = plan::plan(&wanted, &found, &policy);
-    can_be_done(&args, &steps, &found)?;
     show(&client, &steps)?;
+    refusals::check(&args.file, &steps, &found, names, args.out.is_some() || args.dry_run)?;
     if !steps.iter().any(|s| s.act != Act::Keep) || !agreed(&args)? {
         return Ok(());
     }
     let client = client.managed_by(&args.manager);
-    for step in &steps {
-        act(&client, step, args.out.as_deref()).await.with_context(|| at(&args, step))?;
+    let to_do: Vec<&Step> = steps.iter().filter(|s| s.act != Act::Keep).collect();
+    for (done, step) in to_do.iter().enumerate() {
+        let result = act(&client, step, args.out.as_deref()).await.with_context(|| at(&args, step));
+        if result.is_err() {
+            anstream::eprintln!("{done} of {} are done; another run does what is left", to_do.len());
+        }
+        result?;
     }
     for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change | Act::Adopt)) {
         place(&client, step).await.with_context(|| at(&args, step))?;
@@ -123,57 +130,31 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// What is known to fail is refused before anything is done.
-fn can_be_done(args: &ApplyArgs, steps: &[Step], found: &[Found]) -> anyhow::Result<()> {
-    for step in steps {
-        let at = format!("{}:{}", args.file.display(), step.line);
-        let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
-        if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && args.out.is_none() {
-            bail!(
-                "{at}: device {} is new, and its configuration is shown once: --out DIR takes it; or let the \
-                 device enrol itself and take it over with --adopt",
-                step.name
-            );
-        }
-        let via = |d: &&plan::Difference| d.field == "via" && step.act == Act::Change;
-        if let Some(moved) = step.differences.iter().find(via) {
-            let now = moved.now.as_deref().unwrap_or_default();
-            bail!("{at}: host {} stands behind {now}: remove it first, it becomes another host", step.name);
-        }
-        let host = step.name.split('/').next().unwrap_or_default();
-        let other = match step.kind {
-            Kind::Device => Kind::Host,
-            Kind::Host => Kind::Device,
-            _ => continue,
-        };
-        let taken = found.iter().any(|f| f.kind == other && f.name == host);
-        ensure!(step.act != Act::Make || !taken, "{at}: {host} is there already, as a {}", other.name());
-    }
-    Ok(())
-}
-
 // ---------------------------------------------------------------- what is there
 
-/// What the file names, and what this manager has.
-async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<Vec<Found>> {
-    let mut found = Vec::new();
+/// What the file names, and what this manager has; and the names of all that can be referred to.
+async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
+    let (mut found, mut names) = (Vec::new(), Names::default());
     let profiles: Page<Profile> = client.get("/profiles", &[]).await?;
     for profile in profiles.items {
+        names.profiles.insert(profile.name.clone());
         found.push(of_profile(profile)?);
     }
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
-    found.extend(people(client).await?);
+    found.extend(people(client, &mut names).await?);
     found.extend(downtime::look(client, policy).await?);
     let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
+        names.hosts.insert(device.name.clone());
         let is_own = device.managed.managed_by == policy.manager;
         if is_own || concerns(Kind::Device, &device.name) || concerns(Kind::Host, &device.name) {
             found.push(of_device(client, device).await?);
         }
     }
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
+    names.hosts.extend(hosts.iter().map(|host| host.name.clone()));
     for host in hosts.into_iter().filter(|h| h.via.is_some()) {
         let settings: HostSettings = client.get(&format!("/hosts/{}/settings", host.name), &[]).await?;
         let is_own = settings.managed.managed_by == policy.manager;
@@ -184,14 +165,18 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     for name in with_services(&found) {
         found.extend(of_services(client, &name).await?);
     }
-    Ok(found)
+    Ok((found, names))
 }
 
 /// Contacts and notification rules; the contact of the settings is no object of the API.
-async fn people(client: &Client) -> anyhow::Result<Vec<Found>> {
+async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
     for (kind, list) in [(Kind::Contact, "/contacts"), (Kind::NotificationRule, "/rules")] {
         let page: Page<Value> = client.get(list, &[]).await?;
+        if kind == Kind::Contact {
+            let all = page.items.iter().filter_map(|item| item["name"].as_str());
+            names.contacts.extend(all.map(str::to_owned));
+        }
         for item in page.items.into_iter().filter(|item| item["built_in"] != json!(true)) {
             let name = item["name"].as_str().unwrap_or_default().to_owned();
             let managed: Managed = serde_json::from_value(item.clone())?;

@@ -114,7 +114,7 @@ impl Fleet {
         let mut wanted = file::read("fleet.toml", text).unwrap();
         wanted.retain(|w| !downtime::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
-        let found = look(&self.connect(), &wanted, &policy).await.unwrap();
+        let (found, _) = look(&self.connect(), &wanted, &policy).await.unwrap();
         plan::render(&plan::plan(&wanted, &found, &policy))
     }
 
@@ -231,6 +231,40 @@ async fn what_was_made_by_hand_is_taken_over_only_when_that_is_said() {
     fleet.apply(FLEET, |args| args.adopt = true).await.unwrap();
     assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
     assert_eq!(fleet.get("/devices/cam-07").await["managed_by"], "apply");
+}
+
+#[tokio::test]
+async fn what_is_named_and_nowhere_is_refused_before_anything_is_done() {
+    let fleet = Fleet::new().await;
+    let table = [
+        (
+            "[hosts.nas]\nvia = \"gone\"\naddress = \"10.0.0.1\"",
+            "host nas: via: no device is called \"gone\"",
+        ),
+        ("[sites.s]\nrouter = \"gone\"\n[devices.d]\nsite = \"s\"", "device d: parents: no host or device"),
+        ("[devices.d]\nprofile = \"gone\"", "device d: profile: no profile is called \"gone\""),
+        ("[[profile_rules]]\nprofile = \"gone\"", "profile rules: profile: no profile is called \"gone\""),
+        ("[profiles.p]\nextends = [\"gone\"]", "profile p: extends: no profile is called \"gone\""),
+        ("[notification_rules.r]\ncontact = \"gone\"", "rule r: contact: no contact is called \"gone\""),
+        (
+            "[downtimes.t]\nhost = \"gone\"\nstart = 2099-01-01T00:00:00Z\nend = 2099-01-02T00:00:00Z",
+            "downtime t: host: no host or device is called \"gone\"",
+        ),
+    ];
+    for (text, expected) in table {
+        let text = format!("[profiles.first]\n{text}\n");
+        let refused = fleet.apply(&text, |_| {}).await.unwrap_err().to_string();
+        assert!(refused.contains(expected) && refused.contains("fleet.toml:"), "{refused}");
+        assert!(fleet.apply(&text, |args| (args.yes, args.dry_run) = (false, true)).await.is_err());
+    }
+    assert_eq!(fleet.api.viewer().get("/api/v1/profiles/first").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_dry_run_needs_no_place_for_configurations() {
+    let fleet = Fleet::new().await;
+    let dry = fleet.apply(FLEET, |args| (args.yes, args.dry_run, args.out) = (false, true, None)).await;
+    assert!(dry.is_ok(), "{dry:?}");
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ fn schedule(value: &Value) -> Result<Schedule, FieldError> {
 /// None at all: every day.
 pub(super) fn days(fields: &mut Fields) -> Result<Vec<Weekday>, FieldError> {
     let known = |name: &str| DAYS.iter().find(|(word, _)| *word == name).map(|(_, day)| *day);
-    Ok(fields.words("days", DAYS.len(), known)?.unwrap_or_default())
+    Ok(fields.words("days", (DAYS.len(), "mon, tue, wed, thu, fri, sat, sun"), known)?.unwrap_or_default())
 }
 
 pub(super) fn days_json(days: &[Weekday]) -> Option<Value> {

@@ -1,0 +1,137 @@
+//! What is known to fail, said before anything is done.
+//!
+//! Pure: of what is to be done and what is there. Does not know all that the gateway refuses.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{bail, ensure};
+use serde_json::{Value, json};
+
+use super::plan::{Act, Difference, Found, Kind, Step};
+
+/// Names that things can refer to, whoever manages them.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub hosts: BTreeSet<String>,
+    pub contacts: BTreeSet<String>,
+    pub profiles: BTreeSet<String>,
+}
+
+/// `takes_conf`: there is a place for configurations that are shown once.
+///
+/// # Errors
+/// The first step that cannot be done, with its line.
+pub fn check(
+    file: &Path,
+    steps: &[Step],
+    found: &[Found],
+    names: Names,
+    takes_conf: bool,
+) -> anyhow::Result<()> {
+    let names = names.after(steps);
+    for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change | Act::Adopt)) {
+        let at = format!("{}:{}", file.display(), step.line);
+        shown_once(&at, step, takes_conf)?;
+        stays_what_it_is(&at, step, found)?;
+        names.known(&at, step)?;
+    }
+    Ok(())
+}
+
+fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
+    let tunnel = step.fields.get("tunnel").is_none_or(|t| *t == json!(true));
+    if (step.kind, step.act) == (Kind::Device, Act::Make) && tunnel && !takes_conf {
+        bail!(
+            "{at}: device {} is new, and its configuration is shown once: --out DIR takes it; or let the \
+             device enrol itself and take it over with --adopt",
+            step.name
+        );
+    }
+    Ok(())
+}
+
+/// A host behind one device never becomes one behind another, nor a device.
+fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()> {
+    let via = |d: &&Difference| d.field == "via" && step.act == Act::Change;
+    if let Some(moved) = step.differences.iter().find(via) {
+        let now = moved.now.as_deref().unwrap_or_default();
+        bail!("{at}: host {} stands behind {now}: remove it first, it becomes another host", step.name);
+    }
+    let other = match step.kind {
+        Kind::Device => Kind::Host,
+        Kind::Host => Kind::Device,
+        _ => return Ok(()),
+    };
+    let taken = found.iter().any(|f| f.kind == other && f.name == step.name);
+    ensure!(step.act != Act::Make || !taken, "{at}: {} is there already, as a {}", step.name, other.name());
+    Ok(())
+}
+
+impl Names {
+    /// Those that there will be.
+    fn after(mut self, steps: &[Step]) -> Names {
+        for step in steps {
+            let names = match step.kind {
+                Kind::Device | Kind::Host => &mut self.hosts,
+                Kind::Contact => &mut self.contacts,
+                Kind::Profile => &mut self.profiles,
+                Kind::ProfileRules | Kind::NotificationRule | Kind::Service | Kind::Downtime => continue,
+            };
+            match step.act {
+                Act::Make => drop(names.insert(step.name.clone())),
+                Act::Remove => drop(names.remove(&step.name)),
+                Act::Change | Act::Adopt | Act::Keep => {}
+            }
+        }
+        self
+    }
+
+    fn known(&self, at: &str, step: &Step) -> anyhow::Result<()> {
+        let (kind, name) = (step.kind.name(), &step.name);
+        for (field, noun, wanted) in references(step) {
+            let names = match noun {
+                "contact" => &self.contacts,
+                "profile" => &self.profiles,
+                _ => &self.hosts,
+            };
+            // An id is for the gateway to know; no name has its line below.
+            let fine = wanted.contains('_') || names.contains(wanted);
+            let of = format!("{kind} {name}");
+            ensure!(
+                fine,
+                "{at}: {}: {field}: no {noun} is called {wanted:?}, in this file or at the gateway",
+                of.trim_end()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// In which field, what it is, its name.
+type Reference<'a> = (&'static str, &'static str, &'a str);
+
+/// What a step refers to.
+fn references(step: &Step) -> Vec<Reference<'_>> {
+    let one = |field: &str| step.fields.get(field).and_then(Value::as_str);
+    let list = |field: &str| step.fields.get(field).and_then(Value::as_array).into_iter().flatten();
+    let names = |field: &str| list(field).filter_map(Value::as_str);
+    match step.kind {
+        Kind::Profile => names("extends").map(|name| ("extends", "profile", name)).collect(),
+        Kind::ProfileRules => {
+            let given = list("rules").filter_map(|rule| rule["profile"].as_str());
+            given.map(|name| ("profile", "profile", name)).collect()
+        }
+        Kind::NotificationRule => {
+            one("contact").map(|name| ("contact", "contact", name)).into_iter().collect()
+        }
+        Kind::Downtime => one("host").map(|name| ("host", "host or device", name)).into_iter().collect(),
+        Kind::Device | Kind::Host => {
+            let device = one("via").map(|via| ("via", "device", via));
+            let profile = one("profile").filter(|p| !p.is_empty()).map(|p| ("profile", "profile", p));
+            let parents = names("parents").map(|parent| ("parents", "host or device", parent));
+            device.into_iter().chain(profile).chain(parents).collect()
+        }
+        Kind::Contact | Kind::Service => Vec::new(),
+    }
+}
