@@ -3,6 +3,7 @@
 //! A run that is due is late until the grace is over, and missed from then on. Knows nothing of what
 //! the job does, nor how its runs become known.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::civil::{Date, Time, Weekday};
@@ -14,8 +15,8 @@ use crate::words;
 /// A run so long before its deadline still counts for it, and no longer: half a day, so that one that
 /// came late yesterday is not taken for today's.
 const EARLY: SignedDuration = SignedDuration::from_hours(12);
-/// Days that the next deadline is looked for in: a weekly one, with a day on each side.
-const LOOK_AHEAD_DAYS: i32 = 9;
+/// Days that a deadline is looked for in: a weekly one, with a day on each side.
+const LOOK_DAYS: i32 = 9;
 
 /// A job that says when it ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +56,21 @@ impl Deadline {
 
     /// The first one after this time.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
+        self.around(after, -1..=LOOK_DAYS).find(|at| *at > after)
+    }
+
+    /// The last one up to this time.
+    pub fn latest(&self, until: Timestamp) -> Option<Timestamp> {
+        self.around(until, -LOOK_DAYS..=1).take_while(|at| *at <= until).last()
+    }
+
+    /// Those of the days around a time, in their order.
+    fn around(&self, at: Timestamp, days: RangeInclusive<i32>) -> impl Iterator<Item = Timestamp> {
         let zone = self.zone();
-        let first = after.to_zoned(zone.clone()).date().yesterday().ok()?;
-        let days = (0..=LOOK_AHEAD_DAYS).filter_map(|n| first.checked_add(n.days()).ok());
+        let today = at.to_zoned(zone.clone()).date();
+        let days = days.filter_map(move |n| today.checked_add(n.days()).ok());
         let wanted = days.filter(|day| self.days.is_empty() || self.days.contains(&day.weekday()));
-        wanted.filter_map(|day| self.on(day, &zone)).find(|at| *at > after)
+        wanted.filter_map(move |day| self.on(day, &zone))
     }
 
     fn on(&self, day: Date, zone: &TimeZone) -> Option<Timestamp> {
@@ -172,6 +183,8 @@ mod tests {
             ],
         );
         assert_eq!(weekly.next(at("2026-01-12T02:00:00Z")), Some(at("2026-01-19T02:00:00Z")));
+        assert_eq!(weekly.latest(at("2026-01-12T02:00:00Z")), Some(at("2026-01-12T02:00:00Z")));
+        assert_eq!(weekly.latest(at("2026-01-12T01:59:59Z")), Some(at("2026-01-05T02:00:00Z")));
     }
 
     #[test]

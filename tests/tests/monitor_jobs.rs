@@ -10,8 +10,8 @@ mod world;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, HostSpec, MonitorInput, Submission, Ticket};
-use fleetgate_probes::job::{Due, Job};
+use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus, MonitorInput, Submission, Ticket};
+use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use stories::*;
@@ -29,7 +29,8 @@ fn with_job() -> (World, HostId) {
 fn runs(world: &mut World, host: HostId, status: Status) {
     let result = PluginResult::new(status, "copied", Vec::new());
     let (service, at) = (Some("backup".to_owned()), world.now.wall);
-    let sent = Submission { host, service, result, at, ticket: Ticket(1) };
+    let by = "token:t_1".to_owned();
+    let sent = Submission { host, service, result, at, by, ticket: Ticket(1) };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 
@@ -85,6 +86,48 @@ fn a_job_that_the_gateway_could_not_hear_has_its_time_once_more() {
 }
 
 #[test]
+fn a_job_that_never_ran_is_missed_in_the_night_that_it_was_late() {
+    let by = Deadline { time: jiff::civil::time(3, 0, 0, 0), days: vec![], zone: None };
+    let nightly = Check::Heartbeat(Job { due: Due::By(by), grace: 30 * MINUTE });
+    // The world begins at 08:00 UTC.
+    let (mut world, id) =
+        settled(with(device(1), vec![service("tunnel", Check::Tunnel), service("backup", nightly)]));
+    world.run(19 * HOUR);
+    assert_eq!(hard(&world, id, "backup"), Some(Status::Warning));
+    world.restart(SECOND);
+    world.run(25 * MINUTE);
+    assert_eq!(hard(&world, id, "backup"), Some(Status::Warning));
+    world.run(10 * MINUTE);
+    assert_eq!(hard(&world, id, "backup"), Some(Status::Critical), "{}", text(&world, id));
+}
+
+#[test]
+fn a_host_that_is_gone_for_a_while_excuses_no_job_that_is_due_later() {
+    let daily = Check::Heartbeat(Job { due: Due::Every(24 * HOUR), grace: HOUR });
+    let (mut world, id) =
+        settled(with(device(1), vec![service("tunnel", Check::Tunnel), service("backup", daily)]));
+    runs(&mut world, id, Status::Ok);
+    world.run(12 * HOUR);
+    world.set(id, Truth::off());
+    world.run(HOUR);
+    world.set(id, Truth::well());
+    world.run(11 * HOUR + MINUTE);
+    assert_eq!(hard(&world, id, "backup"), Some(Status::Warning));
+}
+
+#[test]
+fn a_change_of_state_names_who_sent_the_result() {
+    let (mut world, id) = with_job();
+    runs(&mut world, id, Status::Ok);
+    world.run(2 * HOUR);
+    let changes = world.kept.events.iter().filter(|e| e.service.as_deref() == Some("backup"));
+    let changes = changes.filter(|e| matches!(e.kind, EventKind::StateChanged { .. }));
+    let shown: Vec<_> = changes.map(|e| (e.by.as_deref(), e.cause.as_str())).collect();
+    let nothing = (None, "nothing came in time");
+    assert_eq!(shown, [(Some("token:t_1"), "first result"), nothing, nothing]);
+}
+
+#[test]
 fn a_host_that_is_down_owes_nothing() {
     let (mut world, id) = with_job();
     runs(&mut world, id, Status::Ok);
@@ -116,6 +159,34 @@ fn a_device_over_its_budget_is_asked_rarely_and_stays_current() {
     world.asked.clear();
     world.run(HOUR);
     assert_eq!(count(&world, "echo"), usual);
+}
+
+#[test]
+fn what_stands_behind_a_device_keeps_to_its_budget_too() {
+    let budget = Some(1_000_000);
+    let (mut world, router) = settled(HostSpec { budget, ..with(device(1), tunnel_and_ping()) });
+    let ping = vec![service("ping", Check::Ping { count: 3 })];
+    let spec = HostSpec { id: HostId::from_i64(2), name: "nas".into(), budget, ..with(device(1), ping) };
+    let nas = world.add(HostSpec { own_tunnel: false, parents: vec![router], ..spec }, Truth::well());
+    world.run(HOUR);
+    world.asked.clear();
+    world.run(HOUR);
+    let echoes =
+        |world: &World| world.asked.iter().filter(|(_, ask)| ask.host == nas && kind(ask) == "echo").count();
+    assert_eq!(echoes(&world), 120, "its own check and its service, each minute");
+    world.set(router, Truth { wire_today: 2_000_000, ..Truth::well() });
+    world.run(2 * MINUTE);
+    world.asked.clear();
+    world.run(8 * HOUR);
+    assert!((14..=16).contains(&echoes(&world)), "{}", echoes(&world));
+    world.restart(30 * SECOND);
+    assert!(world.host(nas).is_some_and(|s| !s.stale));
+    // Whoever asks is answered.
+    world.run(2 * MINUTE);
+    world.set(nas, Truth { wire_today: 2_000_000, ..Truth::off() });
+    world.check_now(nas, None);
+    world.run(2 * MINUTE);
+    assert_eq!(status(&world, nas), HostStatus::Down);
 }
 
 #[test]

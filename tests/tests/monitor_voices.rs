@@ -262,7 +262,8 @@ impl Sim {
         };
         let result = PluginResult::new(Status::ALL[code as usize], "said", Vec::new());
         let wall = at(stamp).wall;
-        let sent = Submission { host: HOST, service: service.clone(), result, at: wall, ticket: Ticket(1) };
+        let (service_name, by) = (service.clone(), String::new());
+        let sent = Submission { host: HOST, service: service_name, result, at: wall, by, ticket: Ticket(1) };
         self.desk.input(MonitorInput::Submit(Box::new(sent)), self.t);
         let taken = self.clerk.submit(service.as_deref(), code, stamp, self.t);
         assert_eq!(self.desk.outcome.take() == Some(Outcome::Done), taken, "{}", self.context());

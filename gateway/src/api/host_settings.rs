@@ -307,6 +307,10 @@ async fn change(
         let data = json!({ "changed": differences(&before.settings, &settings) });
         write.event("host.changed", (Object::Host, before.id), "changed", data).await?;
         write.host(before.id);
+        if settings.budget != before.settings.budget {
+            let behind = crate::store::devices::hosts_behind(write.tx(), before.id).await?;
+            behind.into_iter().for_each(|host| write.host(host));
+        }
     }
     let after = load(write.tx(), Named::Id(before.id)).await?;
     let value = wire(write.tx(), &after).await?;

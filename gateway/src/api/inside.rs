@@ -104,7 +104,7 @@ impl Sender {
     ) -> Answer {
         app.guards().result(self.0.id, clock::now().mono)?;
         let host = self.host(app, host).await?;
-        results::take(app, host, service, new).await
+        results::take(app, &self.principal(), (host, service), new).await
     }
 }
 

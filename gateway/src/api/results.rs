@@ -31,14 +31,14 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         (status = 200, body = Submitted, description = "ignored")))]
 async fn of_host(
     State(app): State<AppState>,
-    _: RequireOperator,
+    RequireOperator(who): RequireOperator,
     Path(host): Path<String>,
     Body(new): Body<NewResult>,
 ) -> Result<(StatusCode, Json<Submitted>), Problem> {
     let mut conn = app.store.reader().await?;
     let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
     drop(conn);
-    take(&app, id, None, new).await
+    take(&app, &who.to_string(), (id, None), new).await
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/results",
@@ -49,29 +49,34 @@ async fn of_host(
         (status = 200, body = Submitted, description = "ignored")))]
 async fn of_service(
     State(app): State<AppState>,
-    _: RequireOperator,
+    RequireOperator(who): RequireOperator,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewResult>,
 ) -> Result<(StatusCode, Json<Submitted>), Problem> {
     let mut conn = app.store.reader().await?;
     let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
     drop(conn);
-    take(&app, id, Some(service), new).await
+    take(&app, &who.to_string(), (id, Some(service)), new).await
 }
 
 /// What a result is answered with.
 pub(super) type Answer = Result<(StatusCode, Json<Submitted>), Problem>;
 
-/// A result of a host (`None`) or of a service of it, whoever is allowed to send it.
-pub(super) async fn take(app: &AppState, host: HostId, service: Option<String>, new: NewResult) -> Answer {
+/// A result of a host (`None`) or of a service of it. `by`: a principal that may send it.
+pub(super) async fn take(
+    app: &AppState,
+    by: &str,
+    (host, service): (HostId, Option<String>),
+    new: NewResult,
+) -> Answer {
     match service {
-        None => take_of_host(app, host, new).await,
-        Some(service) => take_of_service(app, host, service, new).await,
+        None => take_of_host(app, by, host, new).await,
+        Some(service) => take_of_service(app, by, (host, service), new).await,
     }
 }
 
-async fn take_of_host(app: &AppState, id: HostId, new: NewResult) -> Answer {
-    if let Some(ignored) = submit(app, id, None, new).await? {
+async fn take_of_host(app: &AppState, by: &str, id: HostId, new: NewResult) -> Answer {
+    if let Some(ignored) = submit(app, by, (id, None), new).await? {
         return Ok(ignored);
     }
     let mut conn = app.store.reader().await?;
@@ -79,14 +84,19 @@ async fn take_of_host(app: &AppState, id: HostId, new: NewResult) -> Answer {
     Ok((StatusCode::ACCEPTED, Json(Submitted { host: Some(state), ..Submitted::default() })))
 }
 
-async fn take_of_service(app: &AppState, id: HostId, service: String, new: NewResult) -> Answer {
+async fn take_of_service(
+    app: &AppState,
+    by: &str,
+    (id, service): (HostId, String),
+    new: NewResult,
+) -> Answer {
     let mut conn = app.store.reader().await?;
     let spec = load_spec(app, &mut conn, Named::Id(id)).await?;
     drop(conn);
     if !spec.services.iter().any(|s| s.name == service) {
         return Err(unknown_service(&spec, &service));
     }
-    if let Some(ignored) = submit(app, id, Some(service.clone()), new).await? {
+    if let Some(ignored) = submit(app, by, (id, Some(service.clone())), new).await? {
         return Ok(ignored);
     }
     let mut conn = app.store.reader().await?;
@@ -98,8 +108,8 @@ async fn take_of_service(app: &AppState, id: HostId, service: String, new: NewRe
 /// `None`: taken, and on disk.
 async fn submit(
     app: &AppState,
-    host: HostId,
-    service: Option<String>,
+    by: &str,
+    (host, service): (HostId, Option<String>),
     new: NewResult,
 ) -> Result<Option<(StatusCode, Json<Submitted>)>, Problem> {
     let at = match new.timestamp {
@@ -108,7 +118,8 @@ async fn submit(
         Some(Timestamp::Seconds(seconds)) => Wall::from_millis((seconds * 1_000.0) as i64),
     };
     let result = PluginResult::from_run(&Ending::Exit(new.exit_status), new.output.as_bytes(), b"", false);
-    let outcome = app.handle.submit(|ticket| Submission { host, service, result, at, ticket }).await;
+    let by = by.to_owned();
+    let outcome = app.handle.submit(|ticket| Submission { host, service, result, at, by, ticket }).await;
     match outcome {
         Some(Outcome::Done) => Ok(None),
         Some(Outcome::Older) => {

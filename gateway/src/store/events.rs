@@ -13,7 +13,8 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 
-/// The principal of what the gateway does by itself; such rows are not part of the audit view.
+/// The principal of what the gateway does by itself; such rows are not part of the audit view, nor are
+/// changes of state by results that somebody sent.
 pub const SYSTEM: &str = "system";
 
 const UPLINK_LOST: &str = "uplink.lost";
@@ -173,7 +174,7 @@ pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx
         cause: &event.cause,
         evidence: &event.evidence,
         data,
-        principal: SYSTEM,
+        principal: event.by.as_deref().unwrap_or(SYSTEM),
     };
     append(conn, &row).await
 }
@@ -206,7 +207,7 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
         EventKind::DowntimeStarted(of) => ("downtime.started", occasion(of)),
         EventKind::DowntimeEnded(of) => ("downtime.ended", occasion(of)),
         EventKind::AcknowledgementEnded(id, end) => {
-            ("acknowledgement.ended", serde_json::json!({ "id": id.to_string(), "why": end.name() }))
+            ("acknowledgement.ended", serde_json::json!({ "id": format!("a_{id}"), "why": end.name() }))
         }
     }
 }
@@ -288,7 +289,7 @@ macro_rules! select {
              where ",
             $object,
             " and ($3 is null or e.kind = $3 or substr(e.kind, 1, length($3) + 1) = $3 || '.')
-               and ($4 = 0 or e.principal != 'system') and ",
+               and ($4 = 0 or e.principal != 'system' and e.kind != 'state') and ",
             $range,
             " limit $5"
         )
@@ -342,6 +343,8 @@ impl fmt::Display for Object {
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_engine::wire::AckEnd;
+
     use super::*;
     use crate::store::fixture;
 
@@ -357,6 +360,7 @@ mod tests {
             ("state", SYSTEM),
             ("device.removed", "token:x"),
             ("devices", SYSTEM),
+            ("state", "device:h_x"),
         ] {
             let event =
                 NewEvent::new(Wall::from_millis(5), kind, (Object::Device, host), "because", principal);
@@ -369,10 +373,10 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         log(&store).await;
         let all = EventFilter::default();
-        assert_eq!(seqs(&store.events(Span::Before(i64::MAX), &all, 2).await.unwrap()), [4, 3]);
+        assert_eq!(seqs(&store.events(Span::Before(i64::MAX), &all, 2).await.unwrap()), [5, 4]);
         assert_eq!(seqs(&store.events(Span::Before(3), &all, 9).await.unwrap()), [2, 1]);
-        assert_eq!(seqs(&store.events(Span::Since(2), &all, 9).await.unwrap()), [3, 4]);
-        assert_eq!(store.last_event().await.unwrap(), 4);
+        assert_eq!(seqs(&store.events(Span::Since(2), &all, 9).await.unwrap()), [3, 4, 5]);
+        assert_eq!(store.last_event().await.unwrap(), 5);
     }
 
     #[tokio::test]
@@ -398,11 +402,17 @@ mod tests {
             kind: EventKind::StateChanged { from: "ok", to: "critical", hard: true },
             cause: "three in a row".into(),
             evidence: "100% loss".into(),
+            by: Some("device:h_x".into()),
         };
+        let end = EventKind::AcknowledgementEnded(Id::from_i64(9), AckEnd::Expired);
         let mut conn = store.write.acquire().await.unwrap();
         append_observed(&mut conn, &event).await.unwrap();
+        append_observed(&mut conn, &Event { kind: end, by: None, ..event }).await.unwrap();
         drop(conn);
         let rows = store.events(Span::Since(0), &EventFilter::default(), 9).await.unwrap();
+        assert_eq!((rows[0].principal.as_str(), rows[1].principal.as_str()), ("device:h_x", SYSTEM));
+        let ended: serde_json::Value = serde_json::from_str(&rows[1].data).unwrap();
+        assert_eq!(ended["id"], format!("a_{}", Id::from_i64(9)));
         assert_eq!((rows[0].kind.as_str(), rows[0].object.as_str()), ("state", "service"));
         assert_eq!(rows[0].data, r#"{"from":"ok","state_type":"hard","to":"critical"}"#);
     }

@@ -566,6 +566,7 @@ mod tests {
             },
             cause: "a downtime is in effect".into(),
             evidence: "97% used".into(),
+            by: None,
         };
         let mut tx = store.begin().await.unwrap();
         let seq = crate::store::events::append_observed(&mut tx, &event).await.unwrap();

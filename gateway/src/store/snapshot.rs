@@ -14,8 +14,8 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Acknowledgement, Alerting, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory, PeerSpec,
-    RoutePolicy, SshSpec, Tai64n, Timing,
+    Acknowledgement, Alerting, Check, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory,
+    PeerSpec, RoutePolicy, SshSpec, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -391,7 +391,8 @@ macro_rules! host_base {
             "select h.id, h.name, h.profile, h.route, h.via, h.address, h.direct_address, h.ssh_port,
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
                     h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
-                    h.budget_bytes_per_day
+                    coalesce(h.budget_bytes_per_day,
+                             (select d.budget_bytes_per_day from hosts d where d.id = h.via))
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -580,16 +581,14 @@ impl States {
         self.hosts.contains_key(&spec.id) && has == spec.services.iter().map(|s| s.name.as_str()).collect()
     }
 
-    /// What is pending has nothing to be remembered.
+    /// What is pending has nothing to be remembered, but since when results that are sent are waited for.
     fn memory(&mut self, spec: HostSpec) -> HostMemory {
         let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.status != HostStatus::Pending);
         let rows = self.services.remove(&spec.id).unwrap_or_default();
-        let wanted = |row: &ServiceRow| spec.services.iter().any(|s| s.name == row.state.name);
-        let services = rows
-            .into_iter()
-            .filter(|row| row.state.status.is_some() && wanted(row))
-            .map(|row| row.state)
-            .collect();
+        let waits = |row: &ServiceRow, check: &Check| row.state.status.is_some() || check.is_sent();
+        let wanted =
+            |row: &ServiceRow| spec.services.iter().any(|s| s.name == row.state.name && waits(row, &s.check));
+        let services = rows.into_iter().filter(wanted).map(|row| row.state).collect();
         HostMemory { spec, state, services, acknowledged: Vec::new() }
     }
 }

@@ -258,6 +258,7 @@ mod tests {
             kind: EventKind::FirstHandshake,
             cause: String::new(),
             evidence: String::new(),
+            by: None,
         })
     }
 

@@ -45,6 +45,7 @@ fn event(host: HostId, n: i64) -> Record {
         kind: EventKind::StateChanged { from: "up", to: "down", hard: true },
         cause: n.to_string(),
         evidence: String::new(),
+        by: None,
     })
 }
 

@@ -221,9 +221,11 @@ impl Sender {
         let code = exit_status(service, round);
         let output = said(code, service, round);
         let result = PluginResult::from_run(&Ending::Exit(code), output.as_bytes(), b"", false);
-        let at: Wall = fleetgate::clock::wall();
-        let outcome =
-            self.handle.submit(|ticket| Submission { host, service: Some(name), result, at, ticket }).await;
+        let (at, by): (Wall, String) = (fleetgate::clock::wall(), "token:bench".to_owned());
+        let outcome = self
+            .handle
+            .submit(|ticket| Submission { host, service: Some(name), result, at, by, ticket })
+            .await;
         ensure!(outcome == Some(Outcome::Done), "a result came to nothing: {outcome:?}");
         Ok(())
     }

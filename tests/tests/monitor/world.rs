@@ -430,7 +430,9 @@ impl World {
         let dialled = matches!(ask.question, Question::Handshake { .. });
         let news = if dialled { device.handshake(now) } else { None };
         let tunnel = (device.flow, device.believed, device.last_packet, device.last_handshake);
+        let used = device.truth.wire_today;
         let behind = self.device(ask.host);
+        behind.truth.wire_today = used;
         (behind.flow, behind.believed, behind.last_packet, behind.last_handshake) = tunnel;
         news
     }

@@ -22,8 +22,8 @@ const LEAST_EXCUSE: Duration = Duration::from_secs(300);
 pub struct Runs {
     /// When it ran, by its own account.
     pub last: Option<Wall>,
-    /// Since when it is watched, if it never ran.
-    pub known_since: Wall,
+    /// Since when it is watched, if it never ran; since when that has been said, if it has.
+    pub since: Wall,
     /// When it was heard, or could have been heard again.
     pub heard: Mono,
     pub status: Option<Status>,
@@ -72,8 +72,9 @@ impl Runs {
         };
         let stamp = |at: Wall| Timestamp::from_millisecond(at.as_millis()).ok();
         let deadline = match self.last {
-            Some(last) => by.after_run(stamp(last)?)?,
-            None => by.next(stamp(self.known_since)?)?,
+            Some(last) => by.after_run(stamp(self.credible(last))?)?,
+            None if self.complained => by.latest(stamp(self.since)?)?,
+            None => by.next(stamp(self.credible(self.since))?)?,
         };
         let late = self.mono(Wall::from_millis(deadline.as_millisecond()));
         if self.heard <= late {
@@ -83,8 +84,23 @@ impl Runs {
         Some(Term { late: missed, missed })
     }
 
+    /// A time to come is of a clock that was wrong then: it was when it was heard.
+    fn credible(&self, at: Wall) -> Wall {
+        if at > self.now.wall { self.now.wall - self.now.mono.since(self.heard) } else { at }
+    }
+
     fn mono(&self, at: Wall) -> Mono {
         if at > self.now.wall { self.now.mono + at.since(self.now.wall) } else { self.now.mono_at(at) }
+    }
+}
+
+/// Whether a job that was heard at `heard` may have run unheard while its host was away until `back`.
+/// One whose run is due only later has lost nothing: else a host that is gone for a minute a day would
+/// excuse a daily job for ever.
+pub fn may_have_run(job: &Job, heard: Mono, back: Mono) -> bool {
+    match &job.due {
+        Due::Every(every) => heard + *every <= back + job.grace.max(LEAST_EXCUSE),
+        Due::By(_) => true,
     }
 }
 
@@ -115,7 +131,7 @@ mod tests {
         let (heard, now) = (at(heard), at(now));
         Runs {
             last: Some(heard.wall),
-            known_since: heard.wall,
+            since: heard.wall,
             heard: heard.mono,
             status: Some(Status::Ok),
             complained: false,
@@ -149,6 +165,31 @@ mod tests {
     fn a_job_that_never_ran_is_waited_for_from_its_beginning_on() {
         let new = Runs { last: None, status: None, ..ran(600, 700) };
         assert_eq!(new.overdue_at(&nightly()), Some(at(DAY + 180).mono));
+        let told = Runs {
+            status: Some(Status::Warning),
+            complained: true,
+            since: at(DAY + 180).wall,
+            now: at(DAY + 185),
+            ..new
+        };
+        assert_eq!(told.overdue_at(&nightly()), Some(at(DAY + 210).mono), "of the same night");
+    }
+
+    #[test]
+    fn a_run_that_a_wrong_clock_put_into_the_future_was_when_it_was_heard() {
+        let ran = Runs { last: Some(at(900 * DAY).wall), ..ran(150, 200) };
+        assert_eq!(ran.overdue_at(&nightly()), Some(at(DAY + 180).mono));
+    }
+
+    #[test]
+    fn only_a_run_that_was_due_can_have_been_missed_with_its_host() {
+        let daily = Job { due: Due::Every(24 * 60 * MINUTE), grace: 10 * MINUTE };
+        let excused = |job, back| may_have_run(job, at(0).mono, at(back).mono);
+        assert_eq!(
+            [60, DAY - 11, DAY - 10, 2 * DAY].map(|back| excused(&daily, back)),
+            [false, false, true, true]
+        );
+        assert!(excused(&nightly(), 60), "a time of day looks at whether it has passed");
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Host {
     pub(super) watched_from: Mono,
     /// From when on the silence of whoever sends its results counts.
     pub(super) heard_at: Mono,
+    /// How many times its interval it is believed for, behind a device.
+    pub(super) stretch: u32,
     pub(super) dialled: Option<Mono>,
     pub(super) dial_failed: Option<Mono>,
 
@@ -127,6 +129,7 @@ impl Host {
             failed_at: None,
             watched_from: now.mono,
             heard_at: now.mono,
+            stretch: 1,
             dialled: None,
             dial_failed: None,
             services: services.into_iter().map(|s| Service::new(s, now)).collect(),
@@ -180,16 +183,17 @@ impl Host {
     fn resume_plans(&mut self, turn: &mut Turn<'_>) {
         let (id, timing) = (self.spec.id, self.spec.timing);
         self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, turn));
-        self.stale |= !self.is_only_told_of() && is_outdated(self.last_check, &timing, turn.now);
+        // How far it was stretched the first evidence will say again.
+        let paced = pace::slowed(&timing, self.spec.budget.map_or(1, |_| pace::UNKNOWN));
+        let own = if self.paths.own { timing } else { paced };
+        self.stale |= !self.is_only_told_of() && is_outdated(self.last_check, &own, turn.now);
         let mut outdated = self.stale;
         let up = self.is_watched();
         for i in 0..self.services.len() {
             let startable = self.can_start(i);
             let service = &mut self.services[i];
-            // How far it was stretched the first evidence will say again.
-            let could_be =
-                self.spec.budget.filter(|_| pace::sends(&service.spec.check)).map(|_| pace::UNKNOWN);
-            let timing = pace::slowed(&service.spec.timing, could_be.unwrap_or(1));
+            let could_be = self.spec.budget.filter(|_| pace::sends(&service.spec.check));
+            let timing = pace::slowed(&service.spec.timing, could_be.map_or(1, |_| pace::UNKNOWN));
             let kept = if service.planned.is_some() { timing } else { service.spec.timing };
             let resumed = resumed(service.planned, service.track.is_soft(), id, &kept, turn);
             service.planned = (up && startable).then_some(resumed);
@@ -295,10 +299,12 @@ impl Host {
         checks.chain(voices).min()
     }
 
-    /// What its device has cost today says how often it can be asked.
+    /// What its device has cost today, with all that goes through its tunnel, says how often it can be
+    /// asked.
     pub(super) fn keep_pace(&mut self, used: u64, turn: &Turn<'_>) {
         let stretch = self.spec.budget.map_or(1, |budget| pace::stretch(budget, used, turn.now.wall));
         let id = self.spec.id;
+        self.stretch = stretch;
         for service in &mut self.services {
             let waits = service.is_idle() && !service.track.is_soft() && service.newer_than.is_none();
             if service.pace(stretch) && waits && service.planned.is_some() {

@@ -22,6 +22,8 @@ const ECHOES: u8 = 1;
 pub struct Rules {
     /// Only what came after this proves anything.
     pub newer_than: Mono,
+    /// Somebody waits for it.
+    pub demanded: bool,
     /// Whether the peer may be dialled now.
     pub may_dial: bool,
     /// Whether its tunnel has ever carried anything; before that nobody can be dialled.
@@ -100,6 +102,10 @@ impl Liveness {
             None => check.direct(),
         };
         (check, next)
+    }
+
+    pub fn is_demanded(&self) -> bool {
+        self.rules.demanded
     }
 
     pub fn answer(&mut self, answer: Answer, now: Mono) -> Next {
@@ -334,6 +340,7 @@ mod tests {
     fn rules(spec: &HostSpec) -> Rules {
         Rules {
             newer_than: Mono::from_secs(940),
+            demanded: false,
             may_dial: true,
             came: true,
             port: 22,

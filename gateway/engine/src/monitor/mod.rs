@@ -277,9 +277,10 @@ impl Monitor {
 
     /// The reply follows all that the result causes.
     fn submit(&mut self, sent: Submission, now: Now) {
-        let (ticket, host) = (sent.ticket, sent.host);
-        let mut outcome = Outcome::Unknown;
+        let (ticket, host, service, by) = (sent.ticket, sent.host, sent.service.clone(), sent.by.clone());
+        let (mut outcome, before) = (Outcome::Unknown, self.desk.out.len());
         self.with(host, now, |host, turn| outcome = host.submit(sent, turn));
+        self.desk.sign(before, (host, service.as_deref()), &by);
         self.desk.turn(now).record(Record::Reply(ticket, outcome));
     }
 

@@ -136,6 +136,7 @@ impl Host {
             kind,
             cause: cause.to_owned(),
             evidence,
+            by: None,
         }));
     }
 }

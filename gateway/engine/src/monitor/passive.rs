@@ -26,6 +26,8 @@ pub const SENT: &str = "passive";
 pub const SILENCE: &str = "none";
 /// The source of the same finding about a host; there `none` says that all was asked and failed.
 pub const SILENT: &str = "silence";
+/// Why a state changed without a result.
+pub const NOTHING_CAME: &str = "nothing came in time";
 
 impl Host {
     pub fn submit(&mut self, sent: Submission, turn: &mut Turn<'_>) -> Outcome {
@@ -118,6 +120,12 @@ impl Host {
     fn can_be_asked(&self) -> bool {
         let tunnel = self.paths.peer.is_some() || self.paths.inner.is_some();
         self.paths.direct.is_some() || tunnel && self.came
+    }
+
+    /// It is there again: what it could not send before it may send now.
+    pub(super) fn end_excuse(&mut self, now: Mono) {
+        self.services.iter_mut().for_each(|service| service.host_is_back(now));
+        self.heard_at = self.heard_at.max(now);
     }
 
     /// Silence so far could not be helped.

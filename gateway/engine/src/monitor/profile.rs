@@ -368,12 +368,17 @@ fn limits_upon(own: &[Threshold], below: &[Threshold]) -> Vec<Threshold> {
 fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {
     ServiceSpec {
         name: name.to_owned(),
+        timing: Timing { attempts: usual_attempts(&check).unwrap_or(timing.attempts), ..timing },
         check,
-        timing,
         thresholds: Vec::new(),
         freshness: None,
         alerting: Alerting::default(),
     }
+}
+
+/// A job that failed says so once, and runs again tomorrow: the first failure counts.
+fn usual_attempts(check: &Check) -> Option<u32> {
+    matches!(check, Check::Heartbeat(_)).then_some(1)
 }
 
 fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>) {
@@ -392,10 +397,11 @@ fn apply(change: &ServiceOverride, host: Timing, services: &mut Vec<ServiceSpec>
 
 fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
     let timing = service.timing;
+    let usual = change.check.as_ref().and_then(usual_attempts);
     service.timing = Timing {
         interval: change.interval.unwrap_or(timing.interval),
         retry: change.retry.unwrap_or(timing.retry),
-        attempts: change.attempts.unwrap_or(timing.attempts),
+        attempts: change.attempts.or(usual).unwrap_or(timing.attempts),
         timeout: change.timeout.unwrap_or(timing.timeout),
     };
     if let Some(check) = &change.check {

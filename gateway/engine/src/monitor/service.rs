@@ -14,7 +14,7 @@ use crate::wire::{
 
 use super::depend::On;
 use super::downtime::Window;
-use super::heartbeat::Runs;
+use super::heartbeat::{self, Runs};
 use super::host::is_outdated;
 use super::pace;
 use super::passive;
@@ -233,7 +233,7 @@ impl Service {
     fn past_runs(&self, now: Now) -> Runs {
         Runs {
             last: self.last_check,
-            known_since: self.since,
+            since: self.since,
             heard: self.heard_at,
             status: self.track.status,
             complained: self.route == passive::SILENCE,
@@ -243,6 +243,14 @@ impl Service {
 
     pub fn excuse(&mut self, from: Mono) {
         self.heard_at = self.heard_at.max(from);
+    }
+
+    /// Its host is there again, and could not send before.
+    pub fn host_is_back(&mut self, at: Mono) {
+        match &self.spec.check {
+            Check::Heartbeat(job) if !heartbeat::may_have_run(job, self.heard_at, at) => {}
+            _ => self.excuse(at),
+        }
     }
 
     pub fn last_check(&self) -> Option<Wall> {
@@ -364,7 +372,10 @@ impl Service {
     fn event(&self, change: Change<Option<Status>>, of: Of<'_>, now: Now) -> Record {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
-        let cause = cause(&self.track, &change, self.spec.timing.attempts);
+        let cause = match self.route.as_str() {
+            passive::SILENCE => passive::NOTHING_CAME.to_owned(),
+            _ => cause(&self.track, &change, self.spec.timing.attempts),
+        };
         self.subject(of, now).event(kind, cause, &self.result.text)
     }
 

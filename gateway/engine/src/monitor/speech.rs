@@ -77,6 +77,7 @@ impl Subject<'_> {
             kind,
             cause,
             evidence: evidence.to_owned(),
+            by: None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::id::HostId;
 use crate::incident::Incidents;
 use crate::time::{Mono, Now};
-use crate::wire::{Ask, AskId, MonitorOutput, Question, Timing};
+use crate::wire::{Ask, AskId, EventKind, MonitorOutput, Question, Record, Timing};
 
 use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
@@ -75,6 +75,18 @@ impl Desk {
             is_watched: false,
             jitter: Jitter::new(seed),
             slots: None,
+        }
+    }
+
+    /// A change of this object's state since there were `before` outputs is of a result that `by` sent.
+    pub fn sign(&mut self, before: usize, (host, service): (HostId, Option<&str>), by: &str) {
+        for output in self.out.iter_mut().skip(before) {
+            if let MonitorOutput::Record(Record::Event(event)) = output
+                && (event.host, event.service.as_deref()) == (host, service)
+                && matches!(event.kind, EventKind::StateChanged { .. })
+            {
+                event.by = Some(by.to_owned());
+            }
         }
     }
 

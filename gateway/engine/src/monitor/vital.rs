@@ -11,7 +11,7 @@ use crate::wire::{Answer, Check, EventKind, HostStatus, Record, Sample};
 
 use super::host::Host;
 use super::liveness::{Liveness, Next, Rules, Verdict};
-use super::passive::SILENT;
+use super::passive::{NOTHING_CAME, SILENT};
 use super::speech::host_scene;
 use super::status::{Change, Level};
 use super::turn::{Asker, Turn, cause};
@@ -38,11 +38,30 @@ impl Host {
         self.question = None;
         if let Answer::Evidence(evidence) = &answer {
             self.keep_pace(evidence.wire_today, turn);
+            if self.can_rest(turn.now.mono) {
+                return self.rest(turn);
+            }
         }
         if let Some(check) = &mut self.check {
             let next = check.answer(answer, turn.now.mono);
             self.step(next, turn);
         }
+    }
+
+    /// No packet of its device proves a host behind it alive, so that each look sends: over budget it is
+    /// believed for longer. A failure, and whoever asks, is answered at once.
+    fn can_rest(&self, now: Mono) -> bool {
+        let sends = !self.paths.own && self.stretch > 1;
+        let demanded = self.check.as_ref().is_none_or(|check| check.is_demanded());
+        let believed = self.spec.timing.interval.saturating_mul(self.stretch);
+        let settled = self.is_watched() && !self.stale && !self.track.is_soft();
+        sends && settled && !demanded && self.good_at.is_some_and(|at| now.since(at) < believed)
+    }
+
+    fn rest(&mut self, turn: &mut Turn<'_>) {
+        self.check = None;
+        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+        self.settle_held(turn);
     }
 
     fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
@@ -68,6 +87,7 @@ impl Host {
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
         Rules {
             newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            demanded: self.newer_than.is_some(),
             may_dial: self.newer_than.is_some() || self.may_dial(now),
             came: self.came,
             port,
@@ -160,7 +180,7 @@ impl Host {
     ) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         if !self.expects_results() {
-            self.excuse_silence(turn.now.mono);
+            self.end_excuse(turn.now.mono);
         }
         self.good_at = self.good_at.max(Some(proof));
         if std::mem::take(&mut self.asleep) {
@@ -236,7 +256,10 @@ impl Host {
     fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
-        let cause = cause(&self.track, change, self.spec.timing.attempts);
+        let cause = match self.source.as_str() {
+            SILENT => NOTHING_CAME.to_owned(),
+            _ => cause(&self.track, change, self.spec.timing.attempts),
+        };
         turn.record(self.subject(turn.now).event(kind, cause, &self.output));
     }
 

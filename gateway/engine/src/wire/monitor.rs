@@ -49,7 +49,8 @@ pub struct HostSpec {
     /// Silence of this length is a finding, where nobody can ask and somebody sends its results.
     pub freshness: Option<Duration>,
     pub timing: Timing,
-    /// Bytes on the wire per day of UTC that its checks keep to.
+    /// Bytes on the wire per day of UTC that its checks keep to: of the device that they go through, with
+    /// those of all hosts behind it.
     pub budget: Option<u64>,
     pub alerting: Alerting,
     pub services: Vec<ServiceSpec>,
@@ -352,6 +353,8 @@ pub struct Event {
     pub cause: String,
     /// The text of the result that decided.
     pub evidence: String,
+    /// The principal that sent that result; `None`: nobody did.
+    pub by: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

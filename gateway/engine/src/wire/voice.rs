@@ -346,6 +346,8 @@ pub struct Submission {
     pub result: PluginResult,
     /// When it was so, by whoever sent it.
     pub at: Wall,
+    /// The principal that sent it.
+    pub by: String,
     pub ticket: Ticket,
 }
 

@@ -63,6 +63,18 @@ async fn a_device_sends_its_results_without_a_token() {
 }
 
 #[tokio::test]
+async fn a_change_of_state_says_which_device_sent_it() {
+    let site = Site::new().await;
+    site.post("/results/backup?exit_status=2", "no disk").await;
+    let viewer = site.ward.api.viewer();
+    let changes = viewer.get("/api/v1/events?since=0&kind=state").await.json;
+    let backup = changes["items"].as_array().unwrap().iter().find(|e| e["service"] == "backup").unwrap();
+    assert_eq!(backup["principal"], json!(format!("device:{}", Kind::Host.text(site.peer))));
+    let audit = site.ward.api.admin().get("/api/v1/audit?kind=state").await.json;
+    assert_eq!(audit["items"], json!([]), "{audit}");
+}
+
+#[tokio::test]
 async fn a_device_speaks_for_hosts_behind_it_and_for_no_others() {
     let site = Site::new().await;
     assert_eq!(site.post("/results/clip?exit_status=0&host=camera", "ok").await.0, 202);

@@ -105,6 +105,39 @@ async fn a_host_behind_a_device_is_reached_through_it() {
 }
 
 #[tokio::test]
+async fn what_stands_behind_a_device_has_its_budget() {
+    let (store, _dir) = fixture::store().await;
+    fixture::device(&store, 7, "site-1").await;
+    run(&store, "update hosts set budget_bytes_per_day = 50000", &[]).await;
+    run(
+        &store,
+        "insert into hosts (id, name, profile, via, address, created_at)
+         values (8, 'nas', 'default', 7, '192.168.1.5', 0)",
+        &[],
+    )
+    .await;
+    let spec = store.host_spec(Id::from_i64(8), &TIMING).await.unwrap().unwrap();
+    assert_eq!(spec.budget, Some(50_000));
+}
+
+#[tokio::test]
+async fn since_when_a_job_is_waited_for_survives_a_restart() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    run(
+        &store,
+        "insert into service_overrides (host, service, disabled, definition)
+         values (7, 'backup', 0, '{\"check\":{\"type\":\"heartbeat\",\"by\":\"03:00\"}}')",
+        &[],
+    )
+    .await;
+    store.settle(&store.host_spec(id, &TIMING).await.unwrap().unwrap()).await.unwrap();
+    let services = store.all_hosts(&TIMING).await.unwrap().remove(0).services;
+    let waited: Vec<_> = services.iter().map(|s| (s.name.as_str(), s.status)).collect();
+    assert_eq!(waited, [("backup", None)]);
+}
+
+#[tokio::test]
 async fn states_survive_a_restart_and_those_of_gone_services_do_not() {
     let (store, _dir) = fixture::store().await;
     let id = fixture::device(&store, 7, "cam-07").await;

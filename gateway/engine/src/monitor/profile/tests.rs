@@ -187,3 +187,20 @@ fn the_built_in_profiles_fit_together() {
     assert_eq!(names, [DEFAULT, "linux", "nas", "router", "timelapse-camera"]);
     assert!(names.iter().all(|name| catalogue.descends(name, DEFAULT)));
 }
+
+#[test]
+fn the_first_failure_of_a_job_counts_unless_somebody_says_otherwise() {
+    use fleetgate_probes::job::{Due, Job};
+    let job = Check::Heartbeat(Job { due: Due::Every(Duration::from_secs(60)), grace: Duration::ZERO });
+    let backup = ServiceOverride { check: Some(job), ..change("backup") };
+    let patient = ServiceOverride { attempts: Some(4), ..backup.clone() };
+    let attempts = |profile: ServiceOverride, host: ServiceOverride| {
+        let own = catalogue(&[super::tests::profile("jobs", &[], vec![profile])]);
+        own.fold(&["jobs"], VPN, PACE, &[host]).unwrap()[0].timing.attempts
+    };
+    assert_eq!(attempts(backup.clone(), change("backup")), 1);
+    assert_eq!(attempts(backup.clone(), patient.clone()), 4);
+    assert_eq!(attempts(patient, change("backup")), 4);
+    let passive = ServiceOverride { check: Some(Check::Passive), ..change("backup") };
+    assert_eq!((attempts(passive.clone(), change("backup")), attempts(passive, backup)), (3, 1));
+}
