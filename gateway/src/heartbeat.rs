@@ -58,7 +58,7 @@ pub fn start(
 ) -> anyhow::Result<()> {
     let http = webhook::http(PING_PATIENCE)?;
     let watchdog = sd_notify::watchdog_enabled();
-    tasks.spawn(Heart { organs, settings, http, watchdog }.run(stop));
+    tasks.spawn(Heart { organs, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
     Ok(())
 }
 
@@ -67,6 +67,8 @@ struct Heart {
     settings: watch::Receiver<Settings>,
     http: reqwest::Client,
     watchdog: Option<Duration>,
+    /// At most one: whoever takes no ping must not keep the watchdog from being fed.
+    pings: JoinSet<()>,
 }
 
 impl Heart {
@@ -77,7 +79,7 @@ impl Heart {
             let every = self.every(target.as_ref());
             let begin = clock::now().mono;
             if self.examine(every).await {
-                self.beat(target.as_ref(), &mut pinged).await;
+                self.beat(target.as_ref(), &mut pinged);
             }
             let rest = every.saturating_sub(clock::now().mono.since(begin));
             tokio::select! {
@@ -134,7 +136,7 @@ impl Heart {
         }
     }
 
-    async fn beat(&self, target: Option<&Target>, pinged: &mut Option<Mono>) {
+    fn beat(&mut self, target: Option<&Target>, pinged: &mut Option<Mono>) {
         if self.watchdog.is_some() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
@@ -142,10 +144,11 @@ impl Heart {
         let now = clock::now().mono;
         // A little early is better than a whole round late.
         let due = pinged.is_none_or(|last| now.since(last) + GLANCE * 10 >= target.interval);
-        if due {
+        while self.pings.try_join_next().is_some() {}
+        if due && self.pings.is_empty() {
             *pinged = Some(now);
-            let answer = self.http.get(&target.url).send().await;
-            note(answer.and_then(reqwest::Response::error_for_status));
+            let asked = self.http.get(&target.url).send();
+            self.pings.spawn(async { note(asked.await.and_then(reqwest::Response::error_for_status)) });
         }
     }
 }
@@ -164,41 +167,53 @@ fn note(answer: reqwest::Result<reqwest::Response>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::live::Live;
     use crate::notify::sink::{HookSink, Manner};
-    use crate::store::fixture;
+    use crate::store::{Store, fixture};
 
     /// A heart with a real writer, and the other organs in the test's hand.
     struct Body {
         pulse: Pulse,
+        store: Store,
         sink: HookSink,
-        stop: CancellationToken,
-        _commands: (mpsc::Receiver<fleetgate_engine::wire::Command>, tempfile::TempDir),
+        /// The one that stands still.
+        still: Arc<Mutex<Option<Organ>>>,
+        _dir: tempfile::TempDir,
+        _tunnel: mpsc::Receiver<fleetgate_engine::wire::Command>,
         _settings: watch::Sender<Settings>,
         _tasks: JoinSet<()>,
     }
 
     const INTERVAL: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_millis(800);
 
-    async fn body() -> Body {
+    async fn body(manners: &[Manner]) -> Body {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, dir) = fixture::store().await;
-        let (mut tasks, live, stop) = (JoinSet::new(), Live::default(), CancellationToken::new());
+        let (mut tasks, live) = (JoinSet::new(), Live::default());
         let (to_tunnel, tunnel) = mpsc::channel(4);
         let (to_monitor, mut monitor) = mpsc::channel(4);
         let handle = Handle::new(store.clone(), live.clone(), fixture::TIMING, to_tunnel, to_monitor);
         let (pulse, bell) = (live.pulse().clone(), Bell::default());
-        let writer = Writer::start(&mut tasks, store, live, bell.clone(), Duration::from_secs(86_400));
-        let scheduler = pulse.clone();
+        let writer =
+            Writer::start(&mut tasks, store.clone(), live, bell.clone(), Duration::from_secs(86_400));
+        let still = Arc::new(Mutex::new(None));
+        let (beats, stands) = (pulse.clone(), still.clone());
         tasks.spawn(async move {
-            while monitor.recv().await.is_some() {
-                scheduler.beat(Organ::Scheduler);
+            loop {
+                while monitor.try_recv().is_ok() {}
+                let goes = |organ: &Organ| Some(*organ) != *stands.lock().unwrap();
+                let by_hand = [Organ::Scheduler, Organ::Router, Organ::Outbox];
+                by_hand.into_iter().filter(goes).for_each(|organ| beats.beat(organ));
+                tokio::time::sleep(INTERVAL / 10).await;
             }
         });
-        let sink = HookSink::start(&[Manner::Answer(200)]).await;
+        let sink = HookSink::start(manners).await;
         let target = Target { url: sink.url(), interval: INTERVAL };
         let quiet = Settings {
             mail: None,
@@ -206,48 +221,65 @@ mod tests {
             group_wait: Duration::ZERO,
             digest: None,
             heartbeat: Some(target),
-            timing: crate::store::fixture::TIMING,
+            timing: fixture::TIMING,
         };
         let (settings, listener) = watch::channel(quiet);
         let organs = Organs { pulse: pulse.clone(), handle, writer, bell };
-        start(&mut tasks, organs, listener, stop.clone()).unwrap();
-        Body { pulse, sink, stop, _commands: (tunnel, dir), _settings: settings, _tasks: tasks }
+        let http = webhook::http(PING_PATIENCE).unwrap();
+        let heart = Heart { organs, settings: listener, http, watchdog: None, pings: JoinSet::new() };
+        tasks.spawn(heart.run(CancellationToken::new()));
+        Body { pulse, store, sink, still, _dir: dir, _tunnel: tunnel, _settings: settings, _tasks: tasks }
     }
 
-    impl Body {
-        /// Lets router and outbox go round for a while.
-        async fn live(&self, rounds: usize) {
-            for _ in 0..rounds {
-                self.pulse.beat(Organ::Router);
-                self.pulse.beat(Organ::Outbox);
-                tokio::time::sleep(INTERVAL / 10).await;
-            }
-        }
+    /// Pings come while all is well, not one more once `organ` stands still, and again afterwards.
+    async fn stops_with(organ: Organ) {
+        let body = body(&[Manner::Answer(200)]).await;
+        body.sink.wait_for(2).await;
+        assert!(Organ::ALL.iter().all(|o| !body.pulse.hangs(*o)));
+
+        *body.still.lock().unwrap() = Some(organ);
+        // The store stands still when nobody else can write.
+        let tx = if organ == Organ::Store { Some(body.store.begin().await.unwrap()) } else { None };
+        tokio::time::sleep(LONG).await;
+        let silent = body.sink.calls().len();
+        let hung: Vec<Organ> = Organ::ALL.into_iter().filter(|o| body.pulse.hangs(*o)).collect();
+        assert_eq!(hung, [organ]);
+        tokio::time::sleep(LONG).await;
+        assert_eq!(body.sink.calls().len(), silent, "nothing is heard any more");
+
+        drop(tx);
+        *body.still.lock().unwrap() = None;
+        body.sink.wait_for(silent + 2).await;
+        assert!(!body.pulse.hangs(organ));
     }
 
     #[tokio::test]
-    async fn the_heart_beats_while_everything_goes_round_and_stops_with_any_part() {
-        let body = body().await;
-        body.live(40).await;
-        let beats = body.sink.calls().len();
-        assert!(beats >= 2, "{beats} pings");
-        assert!(Organ::ALL.iter().all(|o| !body.pulse.hangs(*o)));
+    async fn the_heart_stops_with_the_scheduler() {
+        stops_with(Organ::Scheduler).await;
+    }
 
-        // The outbox stands still: after two intervals nothing is heard any more.
-        for _ in 0..30 {
-            body.pulse.beat(Organ::Router);
-            tokio::time::sleep(INTERVAL / 10).await;
-        }
-        let silent = body.sink.calls().len();
-        assert!(body.pulse.hangs(Organ::Outbox) && !body.pulse.hangs(Organ::Router));
-        for _ in 0..30 {
-            body.pulse.beat(Organ::Router);
-            tokio::time::sleep(INTERVAL / 10).await;
-        }
-        assert_eq!(body.sink.calls().len(), silent);
+    #[tokio::test]
+    async fn the_heart_stops_with_the_store() {
+        stops_with(Organ::Store).await;
+    }
 
-        body.live(40).await;
-        assert!(body.sink.calls().len() > silent, "it goes on");
-        body.stop.cancel();
+    #[tokio::test]
+    async fn the_heart_stops_with_the_router() {
+        stops_with(Organ::Router).await;
+    }
+
+    #[tokio::test]
+    async fn the_heart_stops_with_the_outbox() {
+        stops_with(Organ::Outbox).await;
+    }
+
+    #[tokio::test]
+    async fn a_ping_that_nobody_takes_holds_up_nothing() {
+        let body = body(&[Manner::Hang]).await;
+        body.sink.wait_for(1).await;
+        let before = body.pulse.last(Organ::Store);
+        tokio::time::sleep(LONG).await;
+        assert!(body.pulse.last(Organ::Store) > before, "it looks after the organs meanwhile");
+        assert_eq!(body.sink.calls().len(), 1, "one ping at a time");
     }
 }

@@ -1,6 +1,9 @@
 """An SMTP server that keeps each message as a file.
 
 mail_sink.py DIRECTORY PORT [--tls starttls|implicit --cert FILE --key FILE] [--login USER:PASSWORD]
+
+Some receivers are treated badly, each in its own way: of `refused@` it knows nothing, of `hangs@` it never
+says a word, and the first message to `drops@` is kept, and its connection closed without an answer.
 """
 import argparse
 import asyncio
@@ -15,6 +18,15 @@ class Keep:
     def __init__(self, directory):
         self.directory = directory
         self.count = len(os.listdir(directory))
+        self.dropped = False
+
+    async def handle_RCPT(self, server, session, envelope, address, options):
+        if address.startswith("refused@"):
+            return "550 5.1.1 no such user"
+        if address.startswith("hangs@"):
+            await asyncio.sleep(86_400)
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
         self.count += 1
@@ -24,6 +36,9 @@ class Keep:
             out.flush()
             os.fsync(out.fileno())
         os.rename(name + ".part", name)
+        if envelope.rcpt_tos[0].startswith("drops@") and not self.dropped:
+            self.dropped = True
+            server.transport.close()
         return "250 kept"
 
 

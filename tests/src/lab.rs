@@ -26,6 +26,9 @@ pub use mail::{MailDoor, MailSink};
 /// The unprivileged user that the gateway runs as.
 const NOBODY: u32 = 65_534;
 
+/// For what a program does at its start: takes a moment, and long where a build and a browser run beside it.
+const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
+
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// Runs a command to its end; panics with what it printed if it fails.
@@ -69,13 +72,15 @@ impl Running {
     /// Waits for the end that was asked for.
     pub fn ended(&mut self, patience: Duration) -> bool {
         let begin = Instant::now();
-        while begin.elapsed() < patience {
+        loop {
             if matches!(self.0.try_wait(), Ok(Some(_))) {
                 return true;
             }
+            if begin.elapsed() >= patience {
+                return false;
+            }
             sleep(Duration::from_millis(50));
         }
-        false
     }
 }
 
@@ -391,12 +396,13 @@ impl<'a> WireGuard<'a> {
         let file = self.lab.path(&format!("{}.conf", self.interface));
         fs::write(&file, plain_conf(&self.conf)).expect("a configuration");
         let log = format!("{}.log", self.interface);
-        let process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", &self.interface], &[]);
-        self.process = Some(process);
+        let mut process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", &self.interface], &[]);
         let dev = &self.interface;
-        eventually("wireguard-go made its interface", Duration::from_secs(20), || {
+        eventually("wireguard-go made its interface", MACHINE_PATIENCE, || {
+            assert!(!process.ended(Duration::ZERO), "wireguard-go ended: {}", self.lab.log(&log));
             self.lab.try_sh(self.ns, &format!("wg show {dev}")).0
         });
+        self.process = Some(process);
         self.lab.sh(self.ns, &format!("wg setconf {dev} {}", file.display()));
         for address in addresses(&self.conf) {
             let family = if address.contains(':') { "-6" } else { "-4" };
@@ -532,9 +538,7 @@ impl<'a> SshServer<'a> {
         };
         self.process = Some(process);
         let listening = format!("ss -ltn | grep -q ':{port} '");
-        eventually("the SSH server listens", Duration::from_secs(20), || {
-            self.lab.try_sh(self.ns, &listening).0
-        });
+        eventually("the SSH server listens", MACHINE_PATIENCE, || self.lab.try_sh(self.ns, &listening).0);
     }
 
     /// Ends the listener and every session: a session outlives the listener that let it in.

@@ -1,15 +1,22 @@
-//! Mail over TLS, with a real server and a real login: what stands in the way is said in words, the
-//! message waits, and it leaves as soon as the way is clear.
+//! Mail with a real server. Over TLS and with a login: what stands in the way is said in words, the
+//! message waits, and it leaves as soon as the way is clear. A server that refuses, hangs, or drops the
+//! connection after DATA, and a gateway that is killed: nothing is lost, and nobody waits for another.
 
 use std::time::Duration;
 
 use fleetgate_tests::lab::{Gateway, Lab, MailDoor, MailSink, Make, SshServer, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(90);
+const CLEAR: &str = "security = \"none\"\n";
 const LOGIN: Option<&str> = Some("gate:open sesame");
 
 /// A gateway that mails as it is told.
 fn settings(mail: &str) -> String {
+    with_wait(0, mail)
+}
+
+/// `wait`: how long a first message waits for others.
+fn with_wait(wait: u32, mail: &str) -> String {
     format!(
         r#"
 endpoint = "10.77.0.2:51820"
@@ -23,7 +30,7 @@ attempts = 2
 timeout = 1
 
 [notifications]
-group_wait = 0
+group_wait = {wait}
 
 [mail]
 host = "{}"
@@ -86,4 +93,73 @@ fn a_message_waits_until_tls_and_login_are_right_and_leaves_once() {
 
 fn mail_is_empty(lab: &Lab) -> bool {
     std::fs::read_dir(lab.path("mail")).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// What the sink has for one address.
+fn letters_to(mail: &MailSink<'_>, address: &str) -> Vec<String> {
+    let to = format!("To: {address}");
+    mail.messages().into_iter().filter(|m| m.lines().any(|line| line.trim_end() == to)).collect()
+}
+
+#[test]
+fn a_server_that_refuses_hangs_or_drops_one_receiver_keeps_no_message_from_the_others() {
+    let lab = Lab::new();
+    let mail = MailSink::start(&lab);
+    let mut gateway = Gateway::start(&lab, &settings(CLEAR));
+    for name in ["refused", "hangs", "drops", "ops"] {
+        gateway.cli(&["contact", "add", name, "--email", &format!("{name}@fleet.test")]);
+        gateway.cli(&["rule", "add", &format!("all-to-{name}"), "--contact", name]);
+    }
+    gateway.cli(&["device", "add", "nas-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    gateway.becomes("nas-1", None, "down");
+    eventually("who is well is told", PATIENCE, || letters_to(&mail, "ops@fleet.test").len() == 1);
+    eventually("the lost answer repeats it", PATIENCE, || letters_to(&mail, "drops@fleet.test").len() == 2);
+    let ids: Vec<String> = letters_to(&mail, "drops@fleet.test").iter().map(|m| message_id(m)).collect();
+    assert_eq!(ids[0], ids[1], "under the same id");
+    let waits = |gateway: &Gateway<'_>, address: &str, words: &str| {
+        let log = gateway.cli(&["events", "-n", "60"]);
+        log.contains(&format!("mail to {address} failed")) && lab.log("gateway.log").contains(words)
+    };
+    eventually("the refusal is told", PATIENCE, || waits(&gateway, "refused@fleet.test", "no such user"));
+    eventually("the silence is told", PATIENCE, || waits(&gateway, "hangs@fleet.test", "in time"));
+
+    // Who comes later does not wait for those that fail.
+    let _sshd = SshServer::start(&lab, "d1", Make::OpenSsh, "");
+    gateway.becomes("nas-1", None, "up");
+    for name in ["ops@fleet.test", "drops@fleet.test"] {
+        eventually("the recovery", PATIENCE, || {
+            letters_to(&mail, name).last().is_some_and(|m| m.contains("Subject: RECOVERED nas-1"))
+        });
+    }
+    assert!(letters_to(&mail, "hangs@fleet.test").is_empty());
+    gateway.stop();
+}
+
+fn message_id(letter: &str) -> String {
+    letter.lines().find(|line| line.starts_with("Message-ID:")).expect("a letter has an id").to_owned()
+}
+
+fn killed(gateway: &mut Gateway<'_>) {
+    gateway.process.as_mut().expect("running").kill();
+}
+
+#[test]
+fn what_waits_when_the_gateway_is_killed_is_told_once_after_the_next_start() {
+    let lab = Lab::new();
+    let mail = MailSink::start(&lab);
+    let mut gateway = Gateway::start(&lab, &with_wait(20, CLEAR));
+    gateway.cli(&["device", "add", "nas-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    gateway.becomes("nas-1", None, "down");
+    assert!(mail.subjects().is_empty(), "it waits for others");
+    killed(&mut gateway);
+    gateway.again();
+    eventually("it is told", PATIENCE, || mail.subjects() == ["DOWN nas-1"]);
+    killed(&mut gateway);
+    gateway.again();
+    let _sshd = SshServer::start(&lab, "d1", Make::OpenSsh, "");
+    gateway.becomes("nas-1", None, "up");
+    killed(&mut gateway);
+    gateway.again();
+    eventually("and its end", PATIENCE, || mail.subjects() == ["DOWN nas-1", "RECOVERED nas-1"]);
+    gateway.stop();
 }

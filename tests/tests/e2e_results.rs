@@ -117,7 +117,6 @@ fn told(gateway: &Gateway<'_>, host: &str) -> u64 {
 }
 
 #[test]
-#[ignore = "takes six minutes; docs/performance.md has the command"]
 fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, IDLE);

@@ -44,20 +44,23 @@ struct Cli {
     command: Command,
 }
 
+/// The heading of what every command takes, apart from what one command takes.
+const EVERYWHERE: &str = "For every command";
+
 /// Where the gateway is, for every command that talks to one.
 #[derive(Args, Clone)]
 pub(crate) struct Connection {
     /// Data directory [default: $STATE_DIRECTORY or ~/.local/share/fleetgate]
-    #[arg(long, global = true, env = "FLEETGATE_DATA", value_name = "DIR")]
+    #[arg(long, global = true, env = "FLEETGATE_DATA", value_name = "DIR", help_heading = EVERYWHERE)]
     data: Option<PathBuf>,
     /// A gateway elsewhere; needs a token. Without it: the one on this machine, by its socket
-    #[arg(long, global = true, env = "FLEETGATE_URL", value_parser = gateway_url)]
+    #[arg(long, global = true, env = "FLEETGATE_URL", value_parser = gateway_url, help_heading = EVERYWHERE)]
     url: Option<String>,
     /// API token for --url; better in the environment than on the command line
-    #[arg(long, global = true, env = "FLEETGATE_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "FLEETGATE_TOKEN", hide_env_values = true, help_heading = EVERYWHERE)]
     token: Option<String>,
     /// Print JSON as the API gives it
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     json: bool,
 }
 

@@ -17,6 +17,8 @@ pub enum Manner {
     RefuseRecipient(&'static str),
     /// Never greets.
     Hang,
+    /// Says nothing to `RCPT TO` of this address.
+    HangFor(&'static str),
     /// Takes the letter and closes without a word.
     DropAfterData,
 }
@@ -72,6 +74,7 @@ async fn converse(stream: TcpStream, manner: Manner, letters: Arc<Mutex<Vec<Stri
         let answer = match (verb.as_str(), manner) {
             ("EHLO", _) => "250-sink\r\n250 8BITMIME",
             ("RCPT", Manner::RefuseRecipient(answer)) => answer,
+            ("RCPT", Manner::HangFor(address)) if line.contains(address) => std::future::pending().await,
             ("DATA", _) => {
                 out.write_all(b"354 go on\r\n").await.ok()?;
                 let mut letter = String::new();

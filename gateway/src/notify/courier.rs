@@ -2,9 +2,11 @@
 //!
 //! A row is marked after the other side took it; a crash between the two sends it again under the
 //! same id. What is wrong with one message holds up that host for that address; what is wrong with a
-//! server holds up all that goes through it, and nobody else.
+//! server holds up each address that it failed (`traffic.rs`), and nobody else.
 
-use std::collections::{BTreeMap, HashMap};
+mod traffic;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::traffic::{Line, Traffic};
 use super::{Bell, Settings, routing, webhook};
 use crate::clock;
 use crate::config::TimingDefaults;
@@ -28,8 +31,6 @@ use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
 use crate::store::{SqliteConnection, Store, hosts, snapshot};
 use crate::verdict;
 
-/// Addresses that are served at the same time, of each channel: so many may hang before others wait.
-const AT_ONCE: usize = 8;
 /// Characters of an error that are kept: a server's answer may be a page.
 const MAX_ERROR: usize = 500;
 
@@ -102,25 +103,12 @@ struct Round {
     pace: Pace,
 }
 
-type Line = (Channel, String);
-
-/// What fails together: all e-mail, or one webhook.
-fn road(line: &Line) -> Line {
-    match line.0 {
-        Channel::Email => (Channel::Email, String::new()),
-        Channel::Webhook => line.clone(),
-    }
-}
-
-/// Who is being served, and who has to wait.
+/// The deliveries that are under way, and to whom.
 #[derive(Default)]
-struct Traffic {
+struct Rounds {
     tasks: JoinSet<Served>,
-    busy: HashMap<TaskId, Line>,
-    /// A road that failed: not before, and how often in a row.
-    failed: BTreeMap<Line, (Mono, u32)>,
-    /// Nothing is due on these before.
-    later: BTreeMap<Line, Mono>,
+    lines: HashMap<TaskId, Line>,
+    traffic: Traffic,
 }
 
 /// How it went with one address.
@@ -156,21 +144,21 @@ impl Courier {
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut traffic = Traffic::default();
+        let mut rounds = Rounds::default();
         while !stop.is_cancelled() {
-            let wait = self.dispatch(&mut traffic, &stop).await;
+            let wait = self.dispatch(&mut rounds, &stop).await;
             tokio::select! {
-                Some(ended) = traffic.tasks.join_next_with_id() => self.round.welcome(&mut traffic, ended),
+                Some(ended) = rounds.tasks.join_next_with_id() => self.round.welcome(&mut rounds, ended),
                 () = tokio::time::sleep(wait) => {}
-                () = self.bell.0.courier.notified() => traffic.later.clear(),
+                () = self.bell.0.courier.notified() => rounds.traffic.look_again(),
                 changed = self.settings.changed() => match changed {
-                    Ok(()) => self.reconfigure(&mut traffic),
+                    Ok(()) => self.reconfigure(&mut rounds.traffic),
                     Err(_) => stop.cancelled().await,
                 },
                 () = stop.cancelled() => {}
             }
         }
-        while traffic.tasks.join_next().await.is_some() {}
+        while rounds.tasks.join_next().await.is_some() {}
     }
 
     fn reconfigure(&mut self, traffic: &mut Traffic) {
@@ -182,14 +170,14 @@ impl Courier {
                 let (zone, pace) = (old.zone.clone(), old.pace);
                 let (public_url, timing) = (now.public_url, now.timing);
                 self.round = Arc::new(Round { store, live, smtp, hooks, zone, public_url, timing, pace });
-                traffic.failed.clear();
+                traffic.forgive();
             }
             Err(error) => tracing::error!("mail goes on as before: {error:#}"),
         }
     }
 
     /// Starts what may start; says how long nothing else is due.
-    async fn dispatch(&self, traffic: &mut Traffic, stop: &CancellationToken) -> Duration {
+    async fn dispatch(&self, rounds: &mut Rounds, stop: &CancellationToken) -> Duration {
         let pace = self.round.pace;
         let lines = async {
             self.round.collapse().await?;
@@ -206,55 +194,43 @@ impl Courier {
         let now = clock::now().mono;
         let mut wait = pace.longest_pause;
         for line in lines {
-            if traffic.busy.values().any(|busy| *busy == line) || traffic.is_full(line.0) {
+            if !rounds.traffic.may_start(&line) {
                 continue;
             }
-            let not_before = traffic.not_before(&line);
+            let not_before = rounds.traffic.not_before(&line);
             if not_before > now {
                 wait = wait.min(not_before.since(now));
                 continue;
             }
-            let task = traffic.tasks.spawn(self.round.clone().serve(line.clone(), stop.clone()));
-            traffic.busy.insert(task.id(), line);
+            let task = rounds.tasks.spawn(self.round.clone().serve(line.clone(), stop.clone()));
+            rounds.traffic.begin(line.clone());
+            rounds.lines.insert(task.id(), line);
         }
         wait
     }
 }
 
-impl Traffic {
-    fn is_full(&self, channel: Channel) -> bool {
-        self.busy.values().filter(|line| line.0 == channel).count() >= AT_ONCE
-    }
-
-    fn not_before(&self, line: &Line) -> Mono {
-        let failed = self.failed.get(&road(line)).map(|(until, _)| *until);
-        failed.max(self.later.get(line).copied()).unwrap_or_default()
-    }
-}
-
 impl Round {
-    fn welcome(&self, traffic: &mut Traffic, ended: Result<(TaskId, Served), JoinError>) {
+    fn welcome(&self, rounds: &mut Rounds, ended: Result<(TaskId, Served), JoinError>) {
         let (task, served) = match ended {
-            Ok(ended) => ended,
+            Ok((task, served)) => (task, Some(served)),
             Err(error) => {
                 tracing::error!("a delivery has ended: {error}");
-                traffic.busy.remove(&error.id());
-                return;
+                (error.id(), None)
             }
         };
-        traffic.busy.remove(&task);
-        let now = clock::now().mono;
-        let road = road(&served.line);
+        let Some(line) = rounds.lines.remove(&task) else { return };
+        let (traffic, now) = (&mut rounds.traffic, clock::now().mono);
+        traffic.end(&line);
+        let served = served.unwrap_or(Served { line, failed: true, sent: false, next: None });
         if served.sent {
-            traffic.failed.remove(&road);
+            traffic.sent(&served.line, now);
         }
         if served.failed {
-            let times = traffic.failed.get(&road).map_or(0, |(_, times)| *times);
-            let pause = doubled(self.pace.first_pause, times, self.pace.longest_pause);
-            traffic.failed.insert(road, (now + pause, times + 1));
+            let (first, longest) = (self.pace.first_pause, self.pace.longest_pause);
+            traffic.failed(served.line, now, |times| doubled(first, times, longest));
         } else {
-            let next = served.next.unwrap_or(now + self.pace.longest_pause);
-            traffic.later.insert(served.line, next);
+            traffic.idle_until(served.line, served.next.unwrap_or(now + self.pace.longest_pause));
         }
     }
 
@@ -286,7 +262,7 @@ impl Round {
         served
     }
 
-    /// Whether it left. `Err`: the road or the database fails, try again later.
+    /// Whether it left. `Err`: the server or the database fails, try again later.
     async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, ()> {
         let pace = self.pace;
         match self.send(message, stop).await {
@@ -296,7 +272,7 @@ impl Round {
                 self.record_failure(message, &error, pause).await.map(|()| false)
             }
             Err(Failure::Server(error)) => {
-                // What has to wait is the road; the message goes first as soon as that is open.
+                // What has to wait is the address; the message goes first as soon as that is open.
                 let _ = self.record_failure(message, &error, Duration::ZERO).await;
                 Err(())
             }
@@ -442,7 +418,7 @@ impl Round {
         recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
     }
 
-    /// The first failure and the last are events; those between are in the row.
+    /// The first failure, another than before, and the last are events; the row counts all.
     async fn try_record_failure(
         &self,
         message: &MessageRow,
@@ -456,7 +432,7 @@ impl Round {
         let seq = if over {
             outbox::given_up(&mut tx, message.id, error, now).await?;
             Some(note(&mut tx, message, "message.given_up", " failed, given up", error, now).await?)
-        } else if message.attempts == 0 {
+        } else if message.last_error.as_deref() != Some(error) {
             let outlook = " failed, it will be tried again";
             Some(note(&mut tx, message, "message.failed", outlook, error, now).await?)
         } else {

@@ -400,6 +400,28 @@ async fn one_dead_receiver_delays_nobody() {
 }
 
 #[tokio::test]
+async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
+    let pace = Pace { longest_pause: Duration::from_secs(60), first_pause: Duration::from_secs(60), ..PACE };
+    let office = Office::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
+    office.mail("hangs@example.org", &down(7)).await;
+    office.until(|rows| rows[0].0 > 0).await;
+    office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows[1].1).await;
+    assert_eq!(office.rows().await[0], (1, false, false));
+}
+
+#[tokio::test]
+async fn a_failure_is_in_the_log_whenever_it_is_another_than_before() {
+    let manners = [Manner::Busy, Manner::Busy, Manner::RefuseRecipient("450 later"), Manner::Take];
+    let office = Office::open(&manners).await;
+    office.mail(OPS, &down(7)).await;
+    assert_eq!(office.until(|rows| rows[0].1).await, [(4, true, false)]);
+    let kinds: Vec<String> =
+        office.events().await.iter().map(|e| e.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(kinds, ["message.failed", "message.failed", "message.sent"]);
+}
+
+#[tokio::test]
 async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_what_is_wrong() {
     let office = Office::open(&[Manner::Take]).await;
     let host = fixture::device(&office.store, 7, "cam-07").await;
