@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::MemberMemory;
+use crate::wire::{Extent, MemberMemory};
 
 /// A fleet in which things fail, and what its incidents said.
 struct Watch {

@@ -1,0 +1,178 @@
+//! What becomes of an incident: it opens, takes in, widens, is merged, and closes; each is recorded.
+//!
+//! Decides when much is one (most of a site was lost). Where one thing belongs stands in the module
+//! above.
+
+use std::collections::BTreeMap;
+
+use crate::id::{HostId, Id};
+use crate::time::{Now, Wall};
+use crate::wire::{AckEnd, Extent, IncidentChange, IncidentId, IncidentRecord, Matter, Object};
+
+use super::sites::{self, SiteLoss};
+use super::{Cover, Incident, Incidents, Member, Moment, words};
+
+impl Incidents {
+    pub(super) fn open(&mut self, matter: Matter, at: Moment) -> IncidentId {
+        let id = self.draw_id(at);
+        let opened = at.now.wall;
+        self.record(id, opened, IncidentChange::Opened(matter.clone()));
+        let incident = Incident {
+            opened,
+            matter,
+            members: BTreeMap::new(),
+            newest: opened,
+            ill: 0,
+            quiet: None,
+            ack: None,
+        };
+        self.open.insert(id, incident);
+        id
+    }
+
+    pub(super) fn join(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        incident.members.insert(object.clone(), Member { began, left: None });
+        incident.newest = incident.newest.max(began);
+        incident.ill += 1;
+        incident.quiet = None;
+        self.quiet.remove(&id);
+        self.places.insert(object.clone(), id);
+        self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
+    }
+
+    pub(super) fn mark_well(&mut self, id: IncidentId, object: &Object, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        if let Some(member) = incident.members.get_mut(object) {
+            member.left = Some(now.wall);
+            incident.ill -= 1;
+        }
+        let all_well = incident.ill == 0;
+        let knew = if all_well { incident.ack.take() } else { None };
+        incident.quiet = all_well.then_some(now);
+        if all_well {
+            self.quiet.insert(id);
+        }
+        self.record(id, now.wall, IncidentChange::Left(object.clone()));
+        if knew.is_some() {
+            self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Well));
+        }
+    }
+
+    /// It belongs to nothing any more.
+    pub(super) fn leave(&mut self, object: &Object, now: Now) {
+        let Some(id) = self.of(object) else { return };
+        if self.place_of_ill(object).is_some() {
+            self.mark_well(id, object, now);
+        }
+        if let Some(incident) = self.open.get_mut(&id) {
+            incident.members.remove(object);
+        }
+        self.places.remove(object);
+    }
+
+    /// All of one belongs to another now; what is ill of it is covered by who knows of that. Who knew
+    /// of the one knows of its members as before, and of nothing else.
+    pub(super) fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
+        let Some(gone) = self.open.remove(&from) else { return };
+        self.quiet.remove(&from);
+        let Some(incident) = self.open.get_mut(&into) else { return };
+        let known = incident.known(now.wall);
+        let here = |(object, _): &(Object, Member)| self.places.get(object) == Some(&from);
+        let members: Vec<(Object, Member)> = gone.members.into_iter().filter(here).collect();
+        for (object, member) in members {
+            self.places.insert(object.clone(), into);
+            incident.ill += usize::from(member.is_ill());
+            incident.newest = incident.newest.max(member.began);
+            incident.members.insert(object.clone(), member);
+            if let Some(ack) = known.clone().filter(|_| member.is_ill()) {
+                self.covers.push_back(Cover { object, ack });
+            }
+        }
+        if incident.ill > 0 {
+            incident.quiet = None;
+            self.quiet.remove(&into);
+        }
+        self.record(from, now.wall, IncidentChange::Merged(into));
+    }
+
+    fn widen(&mut self, id: IncidentId, matter: Matter, now: Now) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        incident.matter = matter.clone();
+        self.record(id, now.wall, IncidentChange::Widened(matter));
+    }
+
+    /// More than one thing of a host fails.
+    pub(super) fn widen_to_host(&mut self, id: IncidentId, host: HostId, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let down = incident.is_ill(&Object::host(host));
+        let several = incident.members.len() > 1;
+        if incident.matter.extent != Extent::Service || !(down || several) {
+            return;
+        }
+        let (name, site) = (self.fleet.name(host), incident.matter.site.clone());
+        let matter = if down { words::host(name, host, site) } else { words::services(name, site) };
+        self.widen(id, matter, now);
+    }
+
+    /// Others stand behind the host whose incident it is.
+    pub(super) fn widen_behind(&mut self, id: IncidentId, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let (extent, head) = (incident.matter.extent, incident.matter.head);
+        if let Some(head) = head.filter(|_| !extent.is_wide()) {
+            let matter = words::behind(self.fleet.name(head), head, incident.matter.site.clone());
+            self.widen(id, matter, now);
+        }
+    }
+
+    /// Most of a site may have been lost together.
+    pub(super) fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
+        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
+        let Some(SiteLoss { site, hosts, of }) = self.fleet.site_loss(host, began) else { return };
+        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
+        let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
+        if alone.len() < sites::FEWEST {
+            return;
+        }
+        alone.sort();
+        let matter = words::site(&site, alone.len(), of);
+        // Nobody's knowledge of one host is taken for knowledge of the site.
+        let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
+        let into = match alone.iter().find(unknown).copied() {
+            Some(first) => {
+                self.widen(first, matter, at.now);
+                first
+            }
+            None => self.open(matter, at),
+        };
+        self.lost.insert(site, into);
+        alone.into_iter().filter(|from| *from != into).for_each(|from| self.merge(from, into, at.now));
+    }
+
+    pub(super) fn close(&mut self, id: IncidentId) {
+        let Some(incident) = self.open.remove(&id) else { return };
+        self.quiet.remove(&id);
+        // Some belong to another meanwhile.
+        for object in incident.members.keys() {
+            if self.places.get(object) == Some(&id) {
+                self.places.remove(object);
+            }
+        }
+        self.lost.retain(|_, lost| *lost != id);
+        let at = incident.quiet.map_or(incident.opened, |since| since.wall);
+        self.record(id, at, IncidentChange::Closed);
+    }
+
+    pub(super) fn record(&mut self, id: IncidentId, at: Wall, change: IncidentChange) {
+        self.out.push_back(IncidentRecord { id, at, change });
+    }
+
+    /// Later than all before, so that many in one moment differ.
+    pub(super) fn draw_id(&mut self, at: Moment) -> IncidentId {
+        let drawn = IncidentId(Id::new(at.now.wall.as_millis(), at.draw));
+        let after = self.newest.map(|last| IncidentId(Id::from_i64(last.0.as_i64() + 1)));
+        let id = after.map_or(drawn, |after| after.max(drawn));
+        self.newest = Some(id);
+        id
+    }
+}
