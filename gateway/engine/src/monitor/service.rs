@@ -309,11 +309,11 @@ impl Service {
         turn.settle(&object, placed, &mut self.voice)
     }
 
-    /// Before it is told that a downtime is over and it still fails.
-    pub fn place_after_downtime(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Vec<Record> {
+    /// What fails belongs somewhere before it is told, whatever kept it silent until now.
+    pub fn place_before_speech(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Vec<Record> {
         let scene = scene(&self.spec, self.stale, of, turn.now);
-        let outlives = self.voice.outlives_downtime(&self.track, &scene);
-        let said = if outlives { self.find_place(of, turn) } else { None };
+        let owed = self.voice.may_complain(&self.track, &scene);
+        let said = if owed { self.find_place(of, turn) } else { None };
         self.subject(of, turn.now).records(said.into_iter().collect())
     }
 

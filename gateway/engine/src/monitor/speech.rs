@@ -180,7 +180,7 @@ impl Host {
         act: impl FnOnce(&mut Voice<HostStatus>, &Track<HostStatus>, &Scene<'_>) -> Vec<Said<HostStatus>>,
     ) {
         let (before, covered) = (self.voice.state(turn.now), self.voice.in_downtime());
-        self.place_after_downtime(turn);
+        self.place_before_speech(turn);
         let silence = self.silence();
         let scene = Scene { cancelled, ..host_scene(&self.spec, &self.windows, silence, turn.now) };
         let said = act(&mut self.voice, &self.track, &scene);
@@ -219,7 +219,7 @@ impl Host {
     ) {
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let of = Of { cancelled, ..of };
-        let mut records = self.services[i].place_after_downtime(of, turn);
+        let mut records = self.services[i].place_before_speech(of, turn);
         records.extend(self.services[i].speak(of, turn.now, act));
         records.into_iter().for_each(|record| turn.record(record));
     }

@@ -48,13 +48,15 @@ impl Turn<'_> {
         self.desk.out.push_back(crate::wire::MonitorOutput::Record(record));
     }
 
-    /// A problem that is told belongs somewhere, however it came to be told.
-    fn cite(&mut self, message: &mut Message) {
+    /// A problem that is told was put somewhere before.
+    fn cite(&self, message: &mut Message) {
         let object = Object { host: message.host, service: message.service.clone() };
-        if message.kind == MessageKind::Problem && message.problem {
-            self.ill(&object, message.since, true);
-        }
         message.incident = self.desk.incidents.of(&object);
+        let problem = message.kind == MessageKind::Problem && message.problem;
+        debug_assert!(
+            !problem || message.incident.is_some(),
+            "{object:?} is told of, and belongs to nothing"
+        );
     }
 
     /// A hard problem was found once more.
@@ -106,10 +108,10 @@ impl Host {
         }
     }
 
-    /// Before it is told that a downtime is over and it still fails.
-    pub(super) fn place_after_downtime(&mut self, turn: &mut Turn<'_>) {
+    /// What fails belongs somewhere before it is told, whatever kept it silent until now.
+    pub(super) fn place_before_speech(&mut self, turn: &mut Turn<'_>) {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
-        if self.voice.outlives_downtime(&self.track, &scene) {
+        if self.voice.may_complain(&self.track, &scene) {
             self.find_place(turn);
         }
     }
@@ -186,6 +188,7 @@ impl Monitor {
         let state =
             (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
         self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
+        self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
     }
 
     /// Services that a host has no more belong to nothing.

@@ -132,10 +132,10 @@ impl<S: Level> Voice<S> {
         scene.covered || !scene.windows.is_empty() && own()
     }
 
-    /// What was planned work until now is told from this moment on, if nothing else stands against it.
-    pub fn outlives_downtime(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
-        let told = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
-        told && self.in_downtime && !self.is_planned(track, scene)
+    /// It may be told from this moment on that it fails, whether or not it could be before.
+    pub fn may_complain(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+        let current = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
+        current && !self.is_planned(track, scene)
     }
 
     pub fn due(&self) -> Option<Mono> {
