@@ -286,6 +286,58 @@ fn most_of_a_site_without_a_router_is_one_incident() {
     assert_eq!(world.kept.incidents.iter().filter(merged).count(), 15, "the sixteenth is most of them");
 }
 
+/// Two in five of a fleet of 100 on ten sites get an update that breaks their checks, within a minute or
+/// two of each other.
+#[test]
+fn an_update_that_breaks_a_service_on_many_hosts_is_one_incident_also_over_a_restart() {
+    let mut world = World::new(1);
+    for raw in 1..=100 {
+        let services =
+            vec![service("ssh", Check::Ssh), service("disk", Check::Command { line: "disk".into() })];
+        let mut spec = with(device(raw), services);
+        spec.labels.insert("site".into(), format!("site-{}", raw % 10));
+        spec.ssh.user = Some("fleet".into());
+        spec.ssh.pin = Some("SHA256:own".into());
+        world.add(spec, Truth::well());
+    }
+    world.run(10 * MINUTE);
+    let update = |world: &mut World, hosts: std::ops::RangeInclusive<i64>, truth: Truth| {
+        hosts.for_each(|raw| world.set(HostId::from_i64(raw), truth.clone()));
+        world.run(MINUTE);
+    };
+    update(&mut world, 1..=20, Truth { sshd: false, ..Truth::well() });
+    world.restart(MINUTE / 6);
+    update(&mut world, 21..=40, Truth { sshd: false, ..Truth::well() });
+    world.run(10 * MINUTE);
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, Extent::Fleet, 40));
+    assert_eq!(open[0].matter.words, "ssh is not well on many hosts at once");
+    assert_eq!(told(&world).len(), 40, "each is told, as part of it");
+    update(&mut world, 1..=40, Truth { plugin_exit: 2, ..Truth::well() });
+    world.run(10 * MINUTE);
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), open[0].members.len()), (1, 40), "another service is another");
+    assert_eq!(open[0].matter.words, "disk is not well on many hosts at once");
+    update(&mut world, 1..=40, Truth::well());
+    world.run(10 * MINUTE);
+    assert_eq!(world.kept.open_incidents().len(), 0);
+}
+
+#[test]
+fn a_lost_site_is_no_failure_of_its_services() {
+    let mut world = World::new(1);
+    for raw in 1..=30 {
+        let mut spec = with(device(raw), vec![service("tunnel", Check::Tunnel), service("ssh", Check::Ssh)]);
+        spec.labels.insert("site".into(), if raw <= 15 { "north" } else { "south" }.into());
+        world.add(spec, Truth::well());
+    }
+    world.run(10 * MINUTE);
+    lose(&mut world, 1, 14);
+    world.run(30 * MINUTE);
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), open[0].matter.extent), (1, Extent::Site));
+}
+
 fn told(world: &World) -> Vec<String> {
     world.kept.messages.iter().map(|m| format!("{} {}", m.host_name, m.to)).collect()
 }

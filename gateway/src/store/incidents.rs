@@ -12,6 +12,7 @@ use fleetgate_engine::wire::{
     MemberMemory, Object,
 };
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::{id, maybe_wall, wall};
@@ -407,11 +408,13 @@ pub async fn members(
 /// # Errors
 /// When the database cannot be read.
 pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(IncidentId, IncidentId)>> {
+    let wide: Vec<&str> = Extent::ALL.into_iter().filter(|e| e.is_wide()).map(Extent::name).collect();
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "select distinct i.id, r.id from notices_waiting w join notices n on n.id = w.notice
          join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
-         where r.extent in ('site', 'gateway')",
+         where r.extent in (select value from json_each($1))",
     )
+    .bind(Json(wide))
     .fetch_all(conn)
     .await?;
     let incident = |id| IncidentId(Id::from_i64(id));

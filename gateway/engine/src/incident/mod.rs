@@ -8,13 +8,14 @@
 //!
 //! A host that is down belongs to the incident of what it stands behind, if that explains it; to its
 //! site's, if most of the site fell silent together; else it has one of its own, with what fails on
-//! it at the same time. The loss of the gateway's uplink takes in what it explains. An incident
+//! it at the same time. A service that fails on many hosts together is one of those. The loss of the gateway's uplink takes in what it explains. An incident
 //! closes when nothing of it is wrong for [`LINGER`], so that a bounce does not make two; a closed
 //! one is never opened again. Who outlives the cause of an incident leaves it and is told by itself.
 //!
 //! Pure: told the time, in order. Knows no states, no messages and no receiver. It holds what is
 //! open, one name per host, and nothing of what is over.
 
+mod alike;
 mod changes;
 mod sites;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::wire::{
     MemberMemory, Object,
 };
 
+use alike::Alike;
 use sites::Fleet;
 
 /// What begins within this time of each other may have one cause: hosts lost together are found
@@ -113,6 +115,7 @@ impl Incident {
 #[derive(Debug, Default)]
 pub struct Incidents {
     fleet: Fleet,
+    alike: Alike,
     open: BTreeMap<IncidentId, Incident>,
     /// Where each object belongs, also while it is well again.
     places: BTreeMap<Object, IncidentId>,
@@ -133,6 +136,9 @@ impl Incidents {
             let member = |m: MemberMemory| (m.object, Member { began: m.began, left: m.left });
             let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
+                if let (true, Some(service)) = (member.is_ill(), &object.service) {
+                    self.alike.ill(service, object.host, member.began);
+                }
                 // What it has left says nothing where it belongs to another now.
                 if member.is_ill() || !self.places.contains_key(object) {
                     self.places.insert(object.clone(), memory.id);
@@ -147,6 +153,9 @@ impl Incidents {
             }
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
                 self.lost.insert(site.clone(), memory.id);
+            }
+            if matter.extent.is_wide() {
+                self.alike.recall(memory.id, members.iter().filter(|(_, m)| m.is_ill()).map(|(o, _)| o));
             }
             let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
             self.open.insert(memory.id, Incident { opened, matter, members, newest, ill, quiet, ack });
@@ -185,6 +194,11 @@ impl Incidents {
         }
     }
 
+    /// These are the services of a host from now on.
+    pub fn know_services<'a>(&mut self, host: HostId, services: impl Iterator<Item = &'a str>) {
+        self.alike.know(host, services);
+    }
+
     /// A host, or some of its services, are no more.
     pub fn forget(&mut self, gone: impl Fn(&Object) -> bool, host: HostId, now: Now) {
         for object in self.objects_of(host).into_iter().filter(|o| gone(o)) {
@@ -192,6 +206,7 @@ impl Incidents {
         }
         if gone(&Object::host(host)) {
             self.fleet.forget(host);
+            self.alike.forget(host);
         }
     }
 
@@ -347,11 +362,9 @@ impl Incidents {
     }
 
     fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
-        let home = cause.or_else(|| self.former(object, began)).or_else(|| match object.service {
-            None => self.lost_site(object.host, began),
-            Some(_) => None,
-        });
-        let home = home.or_else(|| self.beside(object, began));
+        let home = cause.or_else(|| self.former(object, began));
+        let with_others = home.is_none().then(|| self.with_others(object, began)).flatten();
+        let home = home.or(with_others).or_else(|| self.beside(object, began));
         let id = match home {
             Some(id) => id,
             None => self.open(self.matter(object), at),
@@ -362,10 +375,25 @@ impl Incidents {
         let known = self.open.get(&id).and_then(|i| i.known(at.now.wall));
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);
-        if object.service.is_none() && cause.is_none() {
-            self.gather_site(object.host, began, at);
+        match &object.service {
+            None if cause.is_none() => self.gather_site(object.host, began, at),
+            Some(service) => {
+                self.widen_alike(id, service, at.now);
+                if with_others.is_none() {
+                    self.gather_alike(service, began, at);
+                }
+            }
+            None => {}
         }
         Placed { left: None, known }
+    }
+
+    /// The incident of several hosts that was found at the same time.
+    fn with_others(&self, object: &Object, began: Wall) -> Option<IncidentId> {
+        match &object.service {
+            None => self.lost_site(object.host, began),
+            Some(service) => self.common(service, began),
+        }
     }
 
     /// The one that it has left a moment ago, if its cause may still be the same. Others may keep an
@@ -376,11 +404,23 @@ impl Incidents {
         (began.since(left) <= LINGER && !self.has_outlived(id, object)).then_some(id)
     }
 
-    /// The incident of the site, if that was lost at the same time. One that never comes back keeps it
-    /// open for ever: what fails later is another trouble.
+    /// The incident of the site, if that was lost at the same time.
     fn lost_site(&self, host: HostId, began: Wall) -> Option<IncidentId> {
-        let site = self.fleet.site(host)?;
-        let id = *self.lost.get(site)?;
+        self.recent(*self.lost.get(self.fleet.site(host)?)?, began)
+    }
+
+    /// The incident of the service, if it fails on many hosts at this time, and they are in that: an old
+    /// one that goes on does not explain what fails anew.
+    fn common(&self, service: &str, began: Wall) -> Option<IncidentId> {
+        let id = self.recent(self.alike.last(service)?, began)?;
+        let together = || self.alike.together(service, began);
+        let of_it = |host| self.place_of_ill(&Object { host, service: Some(service.to_owned()) }) == Some(id);
+        let joined = together().filter(|host| of_it(*host)).take(alike::FEWEST).count();
+        (joined == alike::FEWEST && self.alike.is_common(service, together().count() + 1)).then_some(id)
+    }
+
+    /// One that never comes back keeps its incident open for ever: what fails later is another trouble.
+    fn recent(&self, id: IncidentId, began: Wall) -> Option<IncidentId> {
         let incident = self.open.get(&id).filter(|i| i.ill > 0)?;
         (apart(incident.newest, began) <= TOGETHER).then_some(id)
     }
@@ -394,7 +434,8 @@ impl Incidents {
             let incident = self.open.get(&id)?;
             let on_lost_host = object.service.is_some() && other.service.is_none();
             let fresh = apart(incident.members[other].began, began) <= TOGETHER;
-            let unknown = incident.is_of(object.host) && incident.ack.is_none();
+            let of_many = object.service.is_some() && self.is_of_many(id);
+            let unknown = incident.ack.is_none() && (of_many || incident.is_of(object.host));
             (on_lost_host || fresh && unknown).then_some(id)
         };
         others.iter().find_map(fits)

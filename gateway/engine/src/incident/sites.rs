@@ -33,8 +33,6 @@ struct Site {
 pub struct SiteLoss {
     pub site: String,
     pub hosts: Vec<HostId>,
-    /// So many were there before.
-    pub of: usize,
 }
 
 #[derive(Debug, Default)]
@@ -109,8 +107,8 @@ impl Fleet {
         }
         let together = |since: &Wall| apart(*since, began) <= TOGETHER;
         let hosts: Vec<HostId> = site.down.iter().filter(|(_, b)| together(b)).map(|(id, _)| *id).collect();
-        let of = site.seen - (site.down.len() - hosts.len());
-        let lost = hosts.len() >= FEWEST && hosts.len() * 2 > of;
-        lost.then(|| SiteLoss { site: name.to_owned(), hosts, of })
+        let there = site.seen - (site.down.len() - hosts.len());
+        let lost = hosts.len() >= FEWEST && hosts.len() * 2 > there;
+        lost.then(|| SiteLoss { site: name.to_owned(), hosts })
     }
 }

@@ -38,6 +38,7 @@ impl Watch {
     fn know(&mut self, n: i64, site: Option<&str>, parents: &[i64]) {
         let parents: Vec<HostId> = parents.iter().map(|p| id(*p)).collect();
         self.incidents.know(id(n), &format!("cam-{n}"), site, &parents, Some(None));
+        self.incidents.know_services(id(n), ["disk", "load", "ssh"].into_iter());
     }
 
     fn now(&self) -> Now {
@@ -184,7 +185,7 @@ fn most_of_a_site_that_falls_silent_together_is_one_incident() {
     assert!((0..6).all(|n| watch.of(&host(n)) == first));
     let matter = watch.matter();
     assert_eq!((matter.extent, matter.cause), (Extent::Site, CauseKind::SiteLost));
-    assert_eq!(matter.words, "most of north fell silent together: 6 of 10 hosts so far");
+    assert_eq!(matter.words, "most of north fell silent together");
     watch.wait(60).ill(&host(9));
     assert_eq!(watch.of(&host(9)), first, "later ones join");
 }
@@ -250,6 +251,112 @@ fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
     let merged = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Merged(_));
     watch.heard();
     assert_eq!(watch.said.iter().filter(merged).count(), 3, "who knew of a host knows of that");
+}
+
+/// Hosts `0..count` of which none stands near another.
+fn scattered(count: i64) -> Watch {
+    let mut watch = Watch::new();
+    (0..count).for_each(|n| watch.know(n, Some(&format!("site-{n}")), &[]));
+    watch
+}
+
+#[test]
+fn a_service_that_fails_on_many_hosts_together_is_one_incident() {
+    let mut watch = scattered(40);
+    for n in 0..4 {
+        watch.wait(10).ill(&service(n, "ssh"));
+    }
+    assert_ne!(watch.of(&service(0, "ssh")), watch.of(&service(3, "ssh")), "four may be a coincidence");
+    for n in 4..40 {
+        watch.wait(5).ill(&service(n, "ssh"));
+    }
+    let first = watch.of(&service(0, "ssh"));
+    assert!((0..40).all(|n| watch.of(&service(n, "ssh")) == first));
+    let matter = watch.matter();
+    assert_eq!((matter.extent, matter.cause), (Extent::Fleet, CauseKind::ServiceFailed));
+    assert_eq!(matter.words, "ssh is not well on many hosts at once");
+    let opened = watch.said.iter().filter(|r| matches!(r.change, IncidentChange::Opened(_))).count();
+    assert_eq!(opened, 5, "who fails later joins at once");
+    (0..40).for_each(|n| watch.well(&service(n, "ssh")));
+    watch.wait(120);
+    assert!(watch.heard().ends_with(&["closed"]));
+}
+
+#[test]
+fn a_few_of_a_large_fleet_and_hosts_that_fail_one_by_one_are_no_common_failure() {
+    let mut watch = scattered(100);
+    for n in 0..9 {
+        watch.wait(1).ill(&service(n, "ssh"));
+    }
+    assert!((1..9).all(|n| watch.of(&service(n, "ssh")) != watch.of(&service(0, "ssh"))), "a tenth is ten");
+    watch.wait(1).ill(&service(9, "ssh"));
+    assert!((1..10).all(|n| watch.of(&service(n, "ssh")) == watch.of(&service(0, "ssh"))));
+
+    let mut watch = scattered(10);
+    for n in 0..10 {
+        watch.wait(90).ill(&service(n, "ssh"));
+    }
+    assert!(
+        (1..10).all(|n| watch.of(&service(n, "ssh")) != watch.of(&service(0, "ssh"))),
+        "four in a window"
+    );
+}
+
+#[test]
+fn what_else_such_an_update_breaks_belongs_to_it_and_a_host_that_falls_does_not() {
+    let mut watch = scattered(40);
+    for n in 0..8 {
+        watch.wait(2).ill(&service(n, "disk"));
+        watch.ill(&service(n, "load"));
+    }
+    let first = watch.of(&service(0, "disk"));
+    assert!((0..8).all(|n| watch.of(&service(n, "disk")) == first && watch.of(&service(n, "load")) == first));
+    assert_eq!(watch.matter().words, "several services are not well on many hosts at once");
+    watch.ill(&service(20, "load"));
+    assert_eq!(watch.of(&service(20, "load")), first);
+    watch.ill(&host(3));
+    assert_ne!(watch.of(&host(3)), first, "a host that is gone has another cause");
+    let rest = watch.incidents.acknowledge(first, ack()).len();
+    assert_eq!(rest, 17);
+}
+
+#[test]
+fn who_knows_of_a_common_failure_knows_of_who_joins_it_and_of_no_later_one() {
+    let mut watch = scattered(30);
+    watch.ill(&service(0, "ssh"));
+    let known = watch.of(&service(0, "ssh"));
+    watch.incidents.acknowledge(known, ack());
+    for n in 1..6 {
+        assert_eq!(watch.wait(1).ill(&service(n, "ssh")).known, None, "who knows of one knows of one");
+    }
+    let first = watch.of(&service(5, "ssh"));
+    assert!(first != known && (0..6).all(|n| watch.of(&service(n, "ssh")) == first));
+    watch.incidents.acknowledge(first, ack());
+    assert_eq!(watch.wait(60).ill(&service(6, "ssh")).known, Some(ack()));
+    assert_eq!(watch.ill(&service(6, "disk")).known, None, "of another service nobody knows");
+    watch.wait(3_600);
+    for n in 10..20 {
+        assert_eq!(watch.ill(&service(n, "ssh")).known, None, "the old one goes on");
+    }
+    let second = watch.of(&service(10, "ssh"));
+    assert!(second != first && (10..20).all(|n| watch.of(&service(n, "ssh")) == second));
+    let memory = IncidentMemory {
+        id: first,
+        opened: watch.now().wall,
+        matter: words::alike("ssh"),
+        members: (0..6)
+            .map(|n| MemberMemory {
+                object: service(n, "ssh"),
+                began: watch.now().wall,
+                left: None,
+                covered: true,
+            })
+            .collect(),
+        ack: Some(ack()),
+    };
+    let mut again = scattered(30);
+    (again.secs, _) = (watch.secs, again.incidents.restore(vec![memory], watch.now()));
+    assert_eq!(again.ill(&service(7, "ssh")).known, Some(ack()), "also after a restart");
 }
 
 /// A router (0) before cameras (1..=count).
@@ -388,18 +495,29 @@ proptest! {
     /// Whatever fails and recovers: an ill object belongs to exactly one open incident, what is said
     /// adds up to it, and when all is well everything closes.
     #[test]
-    fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..6, 1u64..400), 1..120)) {
+    fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..8, 1u64..400), 1..120)) {
         let mut watch = behind_a_router(5);
         (6..12).for_each(|n| watch.know(n, Some("south"), &[]));
         let mut ill: BTreeMap<Object, ()> = BTreeMap::new();
         for (n, what, secs) in steps {
             watch.wait(secs);
-            let object = if what == 0 { service(n, "disk") } else { host(n) };
+            let object = match what {
+                0 | 6 => service(n, "disk"),
+                7 => service(n, "load"),
+                _ => host(n),
+            };
+            let is_host = object.service.is_none();
             let router_down = ill.contains_key(&host(0));
-            let reachable = !((1..=5).contains(&n) && router_down) || what == 0;
+            let reachable = !((1..=5).contains(&n) && router_down) || !is_host;
             match what {
-                0..=2 => { watch.found(&object, reachable); ill.insert(object, ()); }
-                3 | 4 => { watch.well(&object); ill.remove(&object); }
+                0..=2 | 6 | 7 if secs % 4 > 0 || is_host => {
+                    let fresh = ill.insert(object.clone(), ()).is_none();
+                    watch.found(&object, reachable);
+                    if fresh && !is_host {
+                        prop_assert!(naive_common(&watch, &object).is_none_or(|common| common));
+                    }
+                }
+                0..=4 | 6 | 7 => { watch.well(&object); ill.remove(&object); }
                 _ => { let at = watch.at(); watch.incidents.uplink(secs % 2 == 0, at); }
             }
             prop_assert!(watch.incidents.places.values().all(|id| watch.incidents.open.contains_key(id)));
@@ -411,6 +529,7 @@ proptest! {
                 let count = incident.members.values().filter(|m| m.is_ill()).count();
                 prop_assert_eq!(count, incident.ill, "{:?}", id);
                 prop_assert_eq!(incident.quiet.is_some(), count == 0);
+                prop_assert!(is_of_one_host_or_explained(incident), "{:?}", incident);
             }
         }
         let at = watch.at();
@@ -419,6 +538,34 @@ proptest! {
         watch.wait(120);
         prop_assert!(watch.incidents.open.is_empty() && watch.incidents.places.is_empty());
         prop_assert_eq!(replay(&mut watch), 0);
+    }
+}
+
+/// Whether a service that has just failed, if the same fails on enough hosts at that time and that has
+/// no other explanation, stands with them; counted one by one.
+fn naive_common(watch: &Watch, object: &Object) -> Option<bool> {
+    let open = &watch.incidents.open;
+    let place = |o: &Object| watch.incidents.place_of_ill(o).and_then(|id| Some((id, open.get(&id)?)));
+    let began = place(object)?.1.members[object].began;
+    let same = (0..12).map(|n| Object { host: id(n), ..object.clone() }).filter(|o| {
+        let Some((_, i)) = place(o) else { return false };
+        let of_hosts = i.members.keys().any(|m| m.service.is_none());
+        !of_hosts && apart(i.members[o].began, began) <= TOGETHER
+    });
+    let (own, hosts) = (place(object)?.0, same.clone().count());
+    let with_it = same.filter(|o| place(o).is_some_and(|(id, _)| id == own)).count();
+    (hosts >= alike::FEWEST).then(|| {
+        with_it >= alike::FEWEST || place(object).unwrap().1.members.contains_key(&Object::host(object.host))
+    })
+}
+
+/// What is of several hosts has a host at its head, is a site's, or had enough hosts.
+fn is_of_one_host_or_explained(incident: &Incident) -> bool {
+    let hosts: BTreeSet<HostId> = incident.members.keys().map(|o| o.host).collect();
+    match incident.matter.extent {
+        Extent::Service | Extent::Host => hosts.len() == 1,
+        Extent::Fleet => hosts.len() >= alike::FEWEST,
+        Extent::Site | Extent::Gateway => true,
     }
 }
 

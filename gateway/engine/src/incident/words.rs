@@ -13,6 +13,19 @@ pub fn services(host: &str, site: Option<String>) -> Matter {
     Matter { extent: Extent::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
+/// Of many hosts; how many is what its members say.
+pub fn alike(service: &str) -> Matter {
+    everywhere(format!("{service} is not well on many hosts at once"))
+}
+
+pub fn several_alike() -> Matter {
+    everywhere("several services are not well on many hosts at once".to_owned())
+}
+
+fn everywhere(words: String) -> Matter {
+    Matter { extent: Extent::Fleet, cause: CauseKind::ServiceFailed, words, site: None, head: None }
+}
+
 pub fn host(name: &str, id: HostId, site: Option<String>) -> Matter {
     let words = format!("{name} is down");
     Matter { extent: Extent::Host, cause: CauseKind::HostDown, words, site, head: Some(id) }
@@ -23,8 +36,9 @@ pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
-pub fn site(site: &str, lost: usize, of: usize) -> Matter {
-    let words = format!("most of {site} fell silent together: {lost} of {of} hosts so far");
+/// How many of them is what its members say.
+pub fn site(site: &str) -> Matter {
+    let words = format!("most of {site} fell silent together");
     Matter {
         extent: Extent::Site,
         cause: CauseKind::SiteLost,

@@ -42,11 +42,14 @@ pub enum Extent {
     Host,
     /// Several hosts, of one site or behind one host.
     Site,
+    /// One service of many hosts, wherever they stand.
+    Fleet,
     Gateway,
 }
 
 impl Extent {
-    pub const ALL: [Extent; 4] = [Extent::Service, Extent::Host, Extent::Site, Extent::Gateway];
+    pub const ALL: [Extent; 5] =
+        [Extent::Service, Extent::Host, Extent::Site, Extent::Fleet, Extent::Gateway];
 
     /// The lower-case name used in the API and the store.
     pub const fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Extent {
             Extent::Service => "service",
             Extent::Host => "host",
             Extent::Site => "site",
+            Extent::Fleet => "fleet",
             Extent::Gateway => "gateway",
         }
     }
@@ -64,7 +68,7 @@ impl Extent {
 
     /// Of several hosts: what is told of it belongs into one message, wherever they stand.
     pub const fn is_wide(self) -> bool {
-        matches!(self, Extent::Site | Extent::Gateway)
+        matches!(self, Extent::Site | Extent::Fleet | Extent::Gateway)
     }
 }
 

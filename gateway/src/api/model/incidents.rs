@@ -10,7 +10,8 @@ use super::{Event, Notification};
 pub struct Incident {
     /// `i_...`
     pub id: String,
-    /// `service`, `host`, `site` (several hosts of one site, or behind one host) or `gateway`.
+    /// `service`, `host`, `site` (several hosts of one site, or behind one host), `fleet` (a service of many
+    /// hosts, wherever they stand) or `gateway`.
     pub scope: String,
     /// `service_failed`, `host_down`, `parent_down`, `site_lost` or `gateway_uplink_lost`.
     pub cause: String,
