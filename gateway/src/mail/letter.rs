@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::concerns;
 use crate::store::notices::NoticeRow;
-use crate::store::outbox::{Contents, Kind, MessageRow};
+use crate::store::outbox::{Contents, Count, Kind, MessageRow};
 use crate::text::harmless;
 
 /// Notices in one letter: what a person scrolls through; the page has the rest.
@@ -188,19 +188,33 @@ fn summary(contents: &Contents) -> String {
     headlines.iter().map(part).collect::<Vec<_>>().join("; ")
 }
 
-/// `3 hosts, 1 service` of those that are wanted.
+/// `3 hosts, 2 services` of those that are wanted, or `3 hosts, ssh on 2 hosts`.
 fn things(contents: &Contents, wanted: impl Fn((&str, bool, &str)) -> bool) -> String {
-    let count = |services: bool| -> i64 {
-        let of = contents.counts.iter().filter(|c| c.services == services);
-        of.filter(|c| wanted((&c.kind, c.problem, &c.to))).map(|c| c.count).sum()
-    };
-    let named = |count: i64, one: &str| match count {
+    let wanted: Vec<&Count> =
+        contents.counts.iter().filter(|c| wanted((&c.kind, c.problem, &c.to))).collect();
+    let (services, hosts): (Vec<&Count>, Vec<&Count>) = wanted.into_iter().partition(|c| c.services);
+    let parts = [named(hosts.iter().map(|c| c.count).sum(), "host"), of_services(&services)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn of_services(counts: &[&Count]) -> Option<String> {
+    let service = counts.first().and_then(|c| c.service.as_deref());
+    let shared = service.filter(|_| counts.iter().all(|c| c.service.as_deref() == service));
+    match shared {
+        Some(service) => {
+            let hosts = named(counts.iter().map(|c| c.hosts).sum(), "host")?;
+            Some(format!("{} on {hosts}", one_line(service, MAX_SUBJECT)))
+        }
+        None => named(counts.iter().map(|c| c.count).sum(), "service"),
+    }
+}
+
+fn named(count: i64, one: &str) -> Option<String> {
+    match count {
         0 => None,
         1 => Some(format!("1 {one}")),
         n => Some(format!("{n} {one}s")),
-    };
-    let parts = [named(count(false), "host"), named(count(true), "service")];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Why it is so much, and where it stands.

@@ -304,6 +304,10 @@ pub struct Count {
     pub problem: bool,
     pub to: String,
     pub services: bool,
+    /// The service that all of them are about.
+    pub service: Option<String>,
+    /// On so many hosts.
+    pub hosts: i64,
     pub count: i64,
 }
 
@@ -314,6 +318,8 @@ impl FromRow<'_, SqliteRow> for Count {
             problem: row.try_get("problem")?,
             to: row.try_get("to_state")?,
             services: row.try_get("services")?,
+            service: row.try_get("service")?,
+            hosts: row.try_get("hosts")?,
             count: row.try_get("count")?,
         })
     }
@@ -333,7 +339,9 @@ pub async fn contents(conn: &mut SqliteConnection, id: i64, limit: i64) -> sqlx:
          where l.message = $1 and l.dropped is null order by n.id limit $2",
     );
     let counts = sqlx::query_as(
-        "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count
+        "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count,
+             iif(count(distinct n.service) = 1, min(n.service), null) as service,
+             count(distinct n.host) as hosts
          from outbox_notices l join notices n on n.id = l.notice
          where l.message = $1 and l.dropped is null
          group by n.kind, n.problem, n.to_state, services order by min(n.id)",

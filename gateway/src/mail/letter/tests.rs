@@ -55,14 +55,17 @@ fn contents(notices: Vec<NoticeRow>) -> Contents {
             problem: n.problem,
             to: n.to.clone(),
             services: n.service.is_some(),
+            service: n.service.clone(),
+            hosts: 0,
             count: 0,
         };
-        let at = counts.iter().position(|c| Count { count: 0, ..c.clone() } == one);
+        let at = counts.iter().position(|c| Count { count: 0, hosts: 0, ..c.clone() } == one);
         let at = at.unwrap_or_else(|| {
             counts.push(one);
             counts.len() - 1
         });
         counts[at].count += 1;
+        counts[at].hosts += 1;
     }
     Contents { notices, counts, ..Contents::default() }
 }
@@ -204,13 +207,23 @@ fn a_thousand_hosts_of_one_incident() {
 }
 
 #[test]
+fn one_service_of_many_hosts_is_named_in_the_subject() {
+    let ssh = |to: &str| NoticeRow { service: Some("ssh".into()), to: to.into(), ..down() };
+    let subject = |notices| write(Kind::Notices, notices).subject;
+    assert_eq!(subject(vec![ssh("critical"), ssh("critical")]), "CRITICAL: ssh on 2 hosts at north");
+    let disk = NoticeRow { service: Some("disk".into()), ..ssh("critical") };
+    let all = vec![ssh("critical"), disk, ssh("warning"), down()];
+    assert_eq!(subject(all), "CRITICAL: 2 services; WARNING: ssh on 1 host; DOWN: 1 host at north");
+}
+
+#[test]
 fn who_outlives_a_lost_site_is_named_among_the_good_news() {
     let zone = TimeZone::UTC;
     let place = Place { zone: &zone, public_url: None };
     let up =
         NoticeRow { kind: "recovery".into(), problem: false, from: "down".into(), to: "up".into(), ..down() };
     let mut all = contents(vec![up.clone(), up]);
-    let words = "most of north fell silent together: 16 of 30 hosts so far";
+    let words = "most of north fell silent together";
     all.incidents = vec![Concern { incident: incident(words, "site", 25), ill: vec![member("cam-09")] }];
     insta::assert_snapshot!(shown(&Letter::write(&message(Kind::Notices), &all, None, &place)));
 }
