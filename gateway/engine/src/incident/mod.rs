@@ -28,8 +28,8 @@ use std::time::Duration;
 use crate::id::{HostId, Id};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    CauseKind, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord, Matter,
-    MemberMemory, Object,
+    AckEnd, CauseKind, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord,
+    Matter, MemberMemory, Object,
 };
 
 use alike::Alike;
@@ -121,6 +121,8 @@ pub struct Incidents {
     places: BTreeMap<Object, IncidentId>,
     /// Those of which nothing is ill: what time looks at.
     quiet: BTreeSet<IncidentId>,
+    /// When an acknowledgement may have expired, as far as could be told then.
+    expiring: BTreeSet<(Mono, IncidentId)>,
     /// Where the last loss of each site was put; it may be over.
     lost: BTreeMap<String, IncidentId>,
     newest: Option<IncidentId>,
@@ -158,6 +160,7 @@ impl Incidents {
                 self.alike.recall(memory.id, members.iter().filter(|(_, m)| m.is_ill()).map(|(o, _)| o));
             }
             let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
+            self.watch_expiry(memory.id, ack.as_ref(), now);
             self.open.insert(memory.id, Incident { opened, matter, members, newest, ill, quiet, ack });
             self.newest = self.newest.max(Some(memory.id));
         }
@@ -238,7 +241,8 @@ impl Incidents {
     }
 
     pub fn due(&self) -> Option<Mono> {
-        self.quiet.iter().filter_map(|id| self.over_at(*id)).min()
+        let expiry = self.expiring.first().map(|(at, _)| *at);
+        self.quiet.iter().filter_map(|id| self.over_at(*id)).chain(expiry).min()
     }
 
     fn over_at(&self, id: IncidentId) -> Option<Mono> {
@@ -250,6 +254,10 @@ impl Incidents {
         let over = |id: &IncidentId| self.over_at(*id).is_some_and(|at| at <= now.mono);
         let over: Vec<IncidentId> = self.quiet.iter().copied().filter(over).collect();
         over.into_iter().for_each(|id| self.close(id));
+        while let Some((_, id)) = self.expiring.first().filter(|(at, _)| *at <= now.mono).copied() {
+            self.expiring.pop_first();
+            self.expire(id, now);
+        }
     }
 
     // ------------------------------------------------------------------ findings
@@ -309,7 +317,8 @@ impl Incidents {
     // ------------------------------------------------------------ acknowledgement
 
     /// Gives what it covers now.
-    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck) -> Vec<Object> {
+    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck, now: Now) -> Vec<Object> {
+        self.watch_expiry(id, Some(&ack), now);
         let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
         incident.ack = Some(ack);
         ill_members(incident)
@@ -319,6 +328,25 @@ impl Incidents {
         let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
         incident.ack = None;
         ill_members(incident)
+    }
+
+    fn watch_expiry(&mut self, id: IncidentId, ack: Option<&IncidentAck>, now: Now) {
+        if let Some(at) = ack.and_then(|ack| ack.expires) {
+            self.expiring.insert((now.mono + at.since(now.wall), id));
+        }
+    }
+
+    /// Its members' expire by themselves. The wall clock may have been set, or another have taken its
+    /// place: then it is looked at again when that expires.
+    fn expire(&mut self, id: IncidentId, now: Now) {
+        let Some(ack) = self.open.get(&id).and_then(|i| i.ack.clone()) else { return };
+        if ack.holds(now.wall) {
+            return self.watch_expiry(id, Some(&ack), now);
+        }
+        if let Some(incident) = self.open.get_mut(&id) {
+            incident.ack = None;
+        }
+        self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Expired));
     }
 
     /// The incident's acknowledgement covers an object; gives the id of that.

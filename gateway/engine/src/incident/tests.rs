@@ -70,6 +70,11 @@ impl Watch {
         self.incidents.well(object, now);
     }
 
+    fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck) -> Vec<Object> {
+        let now = self.now();
+        self.incidents.acknowledge(id, ack, now)
+    }
+
     fn of(&self, object: &Object) -> IncidentId {
         self.incidents.of(object).expect("it belongs somewhere")
     }
@@ -153,7 +158,7 @@ fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_thei
     watch.know(1, None, &[]);
     watch.ill(&service(1, "disk"));
     let disk = watch.of(&service(1, "disk"));
-    assert_eq!(watch.incidents.acknowledge(disk, ack()), [service(1, "disk")]);
+    assert_eq!(watch.acknowledge(disk, ack()), [service(1, "disk")]);
     assert_eq!(watch.wait(20).ill(&host(1)), Placed::default());
     assert_ne!(watch.of(&host(1)), disk);
 }
@@ -164,12 +169,12 @@ fn nobody_who_knows_of_a_service_is_taken_to_know_of_another_unless_their_host_i
     watch.know(1, None, &[]);
     watch.ill(&service(1, "disk"));
     let disk = watch.of(&service(1, "disk"));
-    watch.incidents.acknowledge(disk, ack());
+    watch.acknowledge(disk, ack());
     assert_eq!(watch.wait(20).ill(&service(1, "backup")), Placed::default());
     assert_ne!(watch.of(&service(1, "backup")), disk);
     watch.ill(&host(1));
     let down = watch.of(&host(1));
-    watch.incidents.acknowledge(down, ack());
+    watch.acknowledge(down, ack());
     assert!(watch.wait(600).ill(&service(1, "load")).known.is_some(), "the host speaks for it");
 }
 
@@ -195,7 +200,7 @@ fn who_fails_long_after_a_site_was_lost_is_not_hidden_by_who_knows_of_that() {
     let mut watch = Watch::of_site("north", 5);
     (0..4).for_each(|n| drop(watch.ill(&host(n))));
     let site = watch.of(&host(0));
-    watch.incidents.acknowledge(site, ack());
+    watch.acknowledge(site, ack());
     watch.well(&host(0));
     watch.wait(3_600);
     for later in [4, 0] {
@@ -224,7 +229,7 @@ fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
     let mut watch = Watch::of_site("north", 4);
     watch.ill(&host(0));
     let known = watch.of(&host(0));
-    watch.incidents.acknowledge(known, ack());
+    watch.acknowledge(known, ack());
     watch.ill(&host(1));
     assert_eq!(watch.ill(&host(2)).known, None);
     let site = watch.of(&host(2));
@@ -243,7 +248,7 @@ fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
         watch.ill(&host(n));
         known.push(watch.of(&host(n)));
     }
-    known.iter().for_each(|id| drop(watch.incidents.acknowledge(*id, ack())));
+    known.iter().for_each(|id| drop(watch.acknowledge(*id, ack())));
     watch.wait(30).ill(&host(2));
     let site = watch.of(&host(2));
     assert!(!known.contains(&site) && (0..3).all(|n| watch.of(&host(n)) == site));
@@ -316,7 +321,7 @@ fn what_else_such_an_update_breaks_belongs_to_it_and_a_host_that_falls_does_not(
     assert_eq!(watch.of(&service(20, "load")), first);
     watch.ill(&host(3));
     assert_ne!(watch.of(&host(3)), first, "a host that is gone has another cause");
-    let rest = watch.incidents.acknowledge(first, ack()).len();
+    let rest = watch.acknowledge(first, ack()).len();
     assert_eq!(rest, 17);
 }
 
@@ -325,13 +330,13 @@ fn who_knows_of_a_common_failure_knows_of_who_joins_it_and_of_no_later_one() {
     let mut watch = scattered(30);
     watch.ill(&service(0, "ssh"));
     let known = watch.of(&service(0, "ssh"));
-    watch.incidents.acknowledge(known, ack());
+    watch.acknowledge(known, ack());
     for n in 1..6 {
         assert_eq!(watch.wait(1).ill(&service(n, "ssh")).known, None, "who knows of one knows of one");
     }
     let first = watch.of(&service(5, "ssh"));
     assert!(first != known && (0..6).all(|n| watch.of(&service(n, "ssh")) == first));
-    watch.incidents.acknowledge(first, ack());
+    watch.acknowledge(first, ack());
     assert_eq!(watch.wait(60).ill(&service(6, "ssh")).known, Some(ack()));
     assert_eq!(watch.ill(&service(6, "disk")).known, None, "of another service nobody knows");
     watch.wait(3_600);
@@ -391,7 +396,7 @@ fn who_died_meanwhile_leaves_and_is_told_by_itself() {
         watch.found(&host(n), false);
     }
     let router = watch.of(&host(0));
-    watch.incidents.acknowledge(router, ack());
+    watch.acknowledge(router, ack());
     watch.well(&host(0));
     watch.well(&host(1));
     watch.well(&host(2));
@@ -408,9 +413,33 @@ fn who_joins_an_acknowledged_incident_is_known_until_that_expires() {
     watch.ill(&host(0));
     let router = watch.of(&host(0));
     let until = watch.now().wall + Duration::from_secs(60);
-    watch.incidents.acknowledge(router, IncidentAck { expires: Some(until), ..ack() });
+    watch.acknowledge(router, IncidentAck { expires: Some(until), ..ack() });
     assert!(watch.found(&host(1), false).known.is_some());
     assert_eq!(watch.wait(60).found(&host(2), false), Placed::default());
+}
+
+#[test]
+fn what_has_expired_is_known_to_nobody_and_a_later_acknowledgement_takes_its_place() {
+    let mut watch = Watch::new();
+    watch.know(1, None, &[]);
+    watch.ill(&service(1, "disk"));
+    let disk = watch.of(&service(1, "disk"));
+    let until = |watch: &Watch, secs| {
+        let expires = Some(watch.now().wall + Duration::from_secs(secs));
+        IncidentAck { expires, ..ack() }
+    };
+    let (first, second) = (until(&watch, 60), until(&watch, 90));
+    watch.acknowledge(disk, first);
+    watch.acknowledge(disk, second);
+    watch.heard();
+    watch.wait(60);
+    assert_eq!(watch.heard(), [""; 0], "the second holds");
+    let due = watch.incidents.due();
+    assert_eq!(due, Some(Mono::from_secs(watch.secs + 30)));
+    watch.wait(30);
+    assert_eq!((watch.heard(), watch.incidents.due()), (vec!["ack ended"], None));
+    watch.ill(&service(1, "load"));
+    assert_eq!(watch.of(&service(1, "load")), disk, "nobody knows of it any more");
 }
 
 #[test]
@@ -436,7 +465,7 @@ fn merged_members_are_covered_by_who_knows_of_the_cause() {
     watch.ill(&host(1));
     watch.ill(&host(0));
     let router = watch.of(&host(0));
-    watch.incidents.acknowledge(router, ack());
+    watch.acknowledge(router, ack());
     watch.found(&host(1), false);
     assert_eq!(watch.incidents.poll_cover(), Some(Cover { object: host(1), ack: ack() }));
     let (_, incident) = watch.incidents.cover(&host(1), watch.at()).unwrap();
@@ -508,7 +537,7 @@ proptest! {
             };
             let is_host = object.service.is_none();
             let router_down = ill.contains_key(&host(0));
-            let reachable = !((1..=5).contains(&n) && router_down) || !is_host;
+            let reachable = !(is_host && router_down && (1..=5).contains(&n));
             match what {
                 0..=2 | 6 | 7 if secs % 4 > 0 || is_host => {
                     let fresh = ill.insert(object.clone(), ()).is_none();

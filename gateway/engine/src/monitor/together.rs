@@ -200,7 +200,7 @@ impl Monitor {
     }
 
     pub(super) fn acknowledge_incident(&mut self, id: IncidentId, ack: &IncidentAck, now: Now) {
-        for object in self.desk.incidents.acknowledge(id, ack.clone()) {
+        for object in self.desk.incidents.acknowledge(id, ack.clone(), now) {
             let service = object.service.as_deref();
             self.with(object.host, now, |host, turn| host.cover(service, ack.clone(), turn));
         }
