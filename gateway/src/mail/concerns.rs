@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use fleetgate_engine::verdict::Verdict;
 
 use super::letter::{MAX_LINE, Place, escaped, one_line};
-use crate::store::incidents::MemberRow;
+use crate::store::incidents::{IncidentRow, MemberRow};
 use crate::store::outbox::{Concern, Contents};
 
 /// Things that are said to be wrong still; the page of the incident has all.
@@ -27,11 +27,22 @@ fn link(concern: &Concern, place: &Place<'_>) -> String {
     }
 }
 
+/// What it is, and how much of it: of more than one thing.
+fn words(incident: &IncidentRow) -> String {
+    let words = one_line(&incident.words, MAX_LINE);
+    match (incident.members, incident.ill) {
+        (..=1, _) => words,
+        (all, 0) => format!("{words} (all {all} well)"),
+        (all, ill) if ill == all => format!("{words} ({ill} not well)"),
+        (all, ill) => format!("{words} ({ill} of {all} not well)"),
+    }
+}
+
 /// A paragraph, or nothing.
 pub fn text(contents: &Contents, place: &Place<'_>) -> String {
     let mut text = String::new();
     for concern in &contents.incidents {
-        let words = one_line(&concern.incident.words, MAX_LINE);
+        let words = words(&concern.incident);
         let _ = writeln!(text, "    {}: {words}\n        {}", concern.incident.id, link(concern, place));
     }
     let incidents = if text.is_empty() { text } else { format!("Incident\n{text}") };
@@ -44,7 +55,7 @@ pub fn text(contents: &Contents, place: &Place<'_>) -> String {
 pub fn html(contents: &Contents, place: &Place<'_>) -> String {
     let mut html = String::new();
     for concern in &contents.incidents {
-        let (id, words) = (concern.incident.id, one_line(&concern.incident.words, MAX_LINE));
+        let (id, words) = (concern.incident.id, words(&concern.incident));
         let shown = match place.public_url {
             Some(_) => format!("<a href=\"{}\">{id}</a>", escaped(&link(concern, place))),
             None => id.to_string(),

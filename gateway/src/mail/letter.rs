@@ -320,7 +320,7 @@ fn test(message: &MessageRow, place: &Place<'_>) -> Letter {
 
 // ---------------------------------------------------------------------- parts
 
-const PRE: &str = "background:#f3f4f6;padding:8px;white-space:pre-wrap;font-family:monospace";
+const PRE: &str = "background:#f3f4f6;color:#1f2937;padding:8px;white-space:pre-wrap;font-family:monospace";
 const TABLE: &str = "border-collapse:collapse";
 const CELL: &str = "padding:2px 12px 2px 0;vertical-align:top";
 

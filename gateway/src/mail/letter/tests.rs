@@ -154,7 +154,7 @@ fn incident(words: &str, extent: &str, ill: i64) -> IncidentRow {
         merged_into: None,
         ack: None,
         ill,
-        members: 1_000,
+        members: if extent == "host" { 1 } else { 1_000 },
     }
 }
 
