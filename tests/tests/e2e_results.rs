@@ -78,6 +78,46 @@ fn a_device_sends_results_through_its_tunnel_with_busybox_and_speaks_for_itself_
 }
 
 #[test]
+fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() {
+    let lab = Lab::new();
+    let gateway = Gateway::start(&lab, SETTINGS);
+    let _one = with_backup(&lab, &gateway, "d1", "cam-1");
+    let passive = r#"{"type": "passive"}"#;
+    gateway.cli(&["service", "set", "cam-1", "sync", "--check", passive, "--attempts", "1"]);
+    let send = |service: &str, status: u8| {
+        let door = format!("http://172.24.0.1/results/{service}?exit_status={status}");
+        lab.sh("d1", &format!("busybox wget -q -O - --post-data x '{door}'"))
+    };
+    send("backup", 2);
+    send("sync", 1);
+    let listed = gateway.json(&["incident", "list"]);
+    let id = listed[0]["id"].as_str().expect("an incident").to_owned();
+    let shows = |args: &[&str], words: &[&str]| {
+        let said = gateway.attempt(args).unwrap_or_else(|said| said);
+        words.iter().for_each(|word| assert!(said.contains(word), "{args:?} without {word:?}: {said}"));
+    };
+    shows(&["incident", "list"], &[&id, "several services on cam-1 are not well"]);
+    shows(&["incident", "show", &id], &["2 of 2 not well", "cam-1/backup, since", "cam-1/sync, since"]);
+    for command in [vec!["host", "show", "cam-1"], vec!["status"], vec!["why", &id]] {
+        shows(&command, &[&id]);
+    }
+
+    gateway.cli(&["incident", "ack", &id, "-m", "on my way", "--sticky", "--for", "4h"]);
+    shows(&["incident", "show", &id], &["known to ", " until ", "on my way"]);
+    shows(&["host", "show", "cam-1"], &["acknowledged"]);
+    gateway.cli(&["incident", "unack", &id]);
+    assert!(!gateway.cli(&["incident", "show", &id]).contains("known to"));
+    assert!(gateway.refused(&["incident", "unack", &id]).contains("is not acknowledged"));
+
+    send("backup", 0);
+    shows(&["incident", "show", &id], &["1 of 2 not well", "cam-1/backup, left"]);
+    send("sync", 0);
+    let late = gateway.refused(&["incident", "ack", &id]);
+    assert!(late.contains("nothing of") && late.contains("is wrong any more"), "{late}");
+    assert!(gateway.refused(&["incident", "show", "i_0000000000000"]).contains("i_0000000000000"));
+}
+
+#[test]
 fn a_device_that_holds_every_connection_costs_its_own_share_alone() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, SETTINGS);

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::HostSpec;
+use fleetgate_engine::wire::{HostSpec, ServiceSpec};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -28,6 +28,7 @@ use crate::clock;
 use crate::store::acknowledgements;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
+use crate::store::incidents;
 use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
 use crate::verdict;
@@ -189,7 +190,13 @@ pub(super) async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Re
     let acks = acknowledgements::of_host(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
     let ack = |name: &str| acks.iter().find(|ack| ack.service.as_deref() == Some(name));
-    Ok(spec.services.iter().map(|s| render::service(spec, s, state(&s.name), ack(&s.name))).collect())
+    let open = incidents::of_host(conn, spec.id).await?;
+    let incident = |name: &str| open.iter().find(|(of, _)| of.as_deref() == Some(name)).map(|(_, id)| *id);
+    let shown = |s: &ServiceSpec| {
+        let around = render::Around { ack: ack(&s.name), incident: incident(&s.name) };
+        render::service(spec, s, state(&s.name), &around)
+    };
+    Ok(spec.services.iter().map(shown).collect())
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",

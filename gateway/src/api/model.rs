@@ -89,6 +89,9 @@ pub struct Host {
     /// What is wrong, as far as can be told; only where one host is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// The open incident that it belongs to, or else something that fails on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
     pub created_at: String,
     /// Only of a host that was removed: what is left of it is read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +200,9 @@ pub struct Service {
     /// Somebody knows of the problem.
     pub acknowledged: bool,
     pub acknowledgement: Option<Acknowledgement>,
+    /// The open incident that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
     /// Its own, or one of its host.
     pub in_downtime: bool,
     pub flapping: bool,
@@ -245,6 +251,9 @@ pub struct Problem {
     pub acknowledged: bool,
     /// Its own, or one of its host.
     pub in_downtime: bool,
+    /// It changes too often: nothing is told of it until it is calm.
+    #[serde(default)]
+    pub flapping: bool,
     /// What it belongs to.
     pub incident: Option<String>,
     pub since: Option<String>,

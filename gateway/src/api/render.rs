@@ -7,7 +7,7 @@ use fleetgate_engine::monitor::pace;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
-    DropReason, HostSpec, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold, WireDay,
+    DropReason, HostSpec, IncidentId, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold, WireDay,
 };
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
@@ -86,6 +86,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         tunnel: row.tunnel.map(|remembered| tunnel(remembered, live, row.budget)),
         services: tally(row.services),
         verdict: None,
+        incident: row.incident.map(|id| id.to_string()),
         created_at: ids::time(row.created_at),
         removed_at: time(row.removed_at),
     }
@@ -214,12 +215,19 @@ fn about(duration: Duration) -> String {
 fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }
+
+/// Who knows of a service, and what it belongs to.
+pub struct Around<'a> {
+    pub ack: Option<&'a Acknowledgement>,
+    pub incident: Option<IncidentId>,
+}
+
 /// `state`: absent before it has a row.
 pub fn service(
     host: &HostSpec,
     spec: &ServiceSpec,
     state: Option<&ServiceState>,
-    ack: Option<&Acknowledgement>,
+    around: &Around<'_>,
 ) -> model::Service {
     let voice = state.map(|s| s.voice.clone()).unwrap_or_default();
     let name_of = |status: Option<Status>| status.map_or("pending", Status::name).to_owned();
@@ -235,8 +243,9 @@ pub fn service(
         attempt: state.map_or(1, |s| i64::from(s.attempt)),
         max_attempts: i64::from(spec.timing.attempts),
         stale: state.is_some_and(|s| s.stale),
-        acknowledged: ack.is_some(),
-        acknowledgement: ack.map(super::acknowledgements::shown),
+        acknowledged: around.ack.is_some(),
+        acknowledgement: around.ack.map(super::acknowledgements::shown),
+        incident: around.incident.map(|id| id.to_string()),
         in_downtime: voice.in_downtime,
         flapping: voice.flapping,
         flapping_percent: voice.recent.percent(),
@@ -277,6 +286,7 @@ pub fn problem(trouble: Trouble) -> model::Problem {
         state_type: "hard".into(),
         acknowledged: trouble.acknowledged,
         in_downtime: trouble.in_downtime,
+        flapping: trouble.flapping,
         incident: trouble.incident.map(|id| id.to_string()),
         last_check: time(trouble.last_check),
         text: trouble.output,

@@ -200,6 +200,9 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     headline(&host, settings.as_ref());
+    if let Some(line) = incident_line(&host, &services) {
+        anstream::println!("{line}");
+    }
     if let Some(tunnel) = &host.tunnel {
         tunnel_lines(tunnel);
     }
@@ -250,6 +253,17 @@ fn verdict_lines(verdict: &Verdict) {
             anstream::println!("              - {}", table::safe(line));
         }
     }
+}
+
+/// What it and its services belong to, the host's own first.
+fn incident_line(host: &Host, services: &[Service]) -> Option<String> {
+    let mut ids: Vec<&str> = Vec::new();
+    for id in host.incident.iter().chain(services.iter().filter_map(|s| s.incident.as_ref())) {
+        if !ids.contains(&id.as_str()) {
+            ids.push(id);
+        }
+    }
+    (!ids.is_empty()).then(|| format!("  incident    {}", ids.join(", ")))
 }
 
 fn tunnel_lines(t: &Tunnel) {

@@ -96,15 +96,17 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
     let now = table::now();
     let row = |p: &Problem| {
         vec![
-            format!("{}{}", table::state(&p.state), table::marks(p.acknowledged, p.in_downtime, false)),
+            format!("{}{}", table::state(&p.state), table::marks(p.acknowledged, p.in_downtime, p.flapping)),
             table::safe(&p.host_name),
             table::safe(p.service.as_deref().unwrap_or("")),
             table::ago(p.since.as_deref(), now),
+            p.incident.clone().unwrap_or_default(),
             table::safe(&p.text),
         ]
     };
     anstream::println!();
-    table::print(&["STATE", "HOST", "SERVICE", "SINCE", "OUTPUT"], page.items.iter().map(row).collect());
+    let headers = ["STATE", "HOST", "SERVICE", "SINCE", "INCIDENT", "OUTPUT"];
+    table::print(&headers, page.items.iter().map(row).collect());
     if page.next.is_some() {
         anstream::println!("... and more: fleetgate host list");
     }

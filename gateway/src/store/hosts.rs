@@ -37,6 +37,8 @@ pub struct Listed {
     /// `None`: it was added this moment.
     pub state: Option<HostState>,
     pub acknowledged: bool,
+    /// What it belongs to, or else something that fails on it.
+    pub incident: Option<IncidentId>,
     pub tunnel: Option<Remembered>,
     pub services: ServiceTally,
 }
@@ -115,7 +117,10 @@ macro_rules! select {
                     (select string_agg(coalesce(c.hard, 'pending') || case c.stale when 1 then '!' else '' end, ' ')
                      from service_states c where c.host = h.id) as tally,
                     exists (select 1 from acknowledgements a
-                            where a.host = h.id and a.service = '' and a.ended_at is null) as acknowledged
+                            where a.host = h.id and a.service = '' and a.ended_at is null) as acknowledged,
+                    (select m.incident from incident_members m join incidents i on i.id = m.incident
+                     where m.host = h.id and m.left_at is null and i.closed_at is null
+                     order by m.service <> '', m.incident desc limit 1) as incident
              from hosts h
              left join host_states s on s.host = h.id
              left join hosts v on v.id = h.via
@@ -162,10 +167,15 @@ impl FromRow<'_, SqliteRow> for Listed {
             removed_at: row.try_get::<Option<i64>, _>("removed_at")?.map(Wall::from_millis),
             state: settled.map(|_| HostRow::from_row(row)).transpose()?.map(|row| row.0),
             acknowledged: row.try_get("acknowledged")?,
+            incident: row.try_get::<Option<i64>, _>("incident")?.map(incident),
             tunnel: remembered(row)?,
             services: ServiceTally::of_text(tally.unwrap_or_default()),
         })
     }
+}
+
+fn incident(id: i64) -> IncidentId {
+    IncidentId(Id::from_i64(id))
 }
 
 fn remembered(row: &SqliteRow) -> sqlx::Result<Option<Remembered>> {
@@ -299,6 +309,7 @@ pub struct Trouble {
     pub output: String,
     pub acknowledged: bool,
     pub in_downtime: bool,
+    pub flapping: bool,
     /// What it belongs to.
     pub incident: Option<IncidentId>,
 }
@@ -340,7 +351,7 @@ const TROUBLES: &str =
  select rank, newest, host_name, service, host, state, last_check, output,
         exists (select 1 from acknowledgements a
                 where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
-        coalesce(voice ->> '$.in_downtime', 0) as in_downtime,
+        coalesce(voice ->> '$.in_downtime', 0) as in_downtime, coalesce(voice ->> '$.flapping', 0) as flapping,
         (select m.incident from incident_members m join incidents i on i.id = m.incident
          where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null)
  from t
@@ -363,7 +374,8 @@ impl FromRow<'_, SqliteRow> for Trouble {
             output: row.try_get(7)?,
             acknowledged: row.try_get(8)?,
             in_downtime: row.try_get(9)?,
-            incident: row.try_get::<Option<i64>, _>(10)?.map(|id| IncidentId(Id::from_i64(id))),
+            flapping: row.try_get(10)?,
+            incident: row.try_get::<Option<i64>, _>(11)?.map(incident),
         })
     }
 }

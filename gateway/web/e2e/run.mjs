@@ -174,6 +174,26 @@ async function help(page) {
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
 }
 
+/** From the first problem that belongs to something; gives the path. */
+async function openIncident(page) {
+  await page.goto(`${BASE}/`);
+  await page.locator('section[aria-labelledby=problems] a.incident').first().click();
+  await page.waitForURL(/incidents.i_/);
+  for (const part of ['Who knows', 'What belongs to it', 'What happened']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
+  await page.locator('section[aria-labelledby=members] li a').first().waitFor();
+  await page.locator('section[aria-labelledby=timeline]').getByText('Opened', { exact: true }).waitFor();
+  return new URL(page.url()).pathname;
+}
+
+/** Somebody says that he knows, and takes it back. */
+async function acknowledgeIncident(page) {
+  await page.getByPlaceholder('What is being done').fill('a ladder is on its way');
+  await page.getByRole('button', { name: 'Acknowledge', exact: true }).click();
+  await page.getByText('a ladder is on its way').first().waitFor();
+  await page.getByRole('button', { name: 'Take it back' }).click();
+  await page.getByRole('button', { name: 'Acknowledge', exact: true }).waitFor();
+}
+
 /** The stream is kept away and let through again; nothing else changes. */
 async function saysWhenDisconnected(context) {
   const page = listen(await context.newPage());
@@ -231,9 +251,21 @@ try {
   await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
   await shot(page, 'host-light');
   await promise('axe finds nothing serious on a host', () => axe(page));
+  let incident = '/';
+  await promise('an incident opens with who knows, its members and what happened', async () => {
+    incident = await openIncident(page);
+  });
+  await promise('an incident is acknowledged, and that is taken back', () => acknowledgeIncident(page));
+  await shot(page, 'incident-light');
+  await promise('axe finds nothing serious on an incident', () => axe(page));
+  await page.goto(`${BASE}/hosts/${OFF_HOST}`);
   await promise('dark is dark and stays', () => theme(page));
   await promise('axe finds nothing serious on a dark host', () => axe(page));
   await shot(page, 'host-dark');
+  await page.goto(BASE + incident);
+  await page.getByRole('heading', { name: 'Who knows', exact: true }).waitFor();
+  await promise('axe finds nothing serious on a dark incident', () => axe(page));
+  await shot(page, 'incident-dark');
 
   const dark = await open(await context({ colorScheme: 'dark' }), '/');
   await rows(dark).first().waitFor();
@@ -241,12 +273,13 @@ try {
   await shot(dark, 'now-dark');
 
   const phone = await context({ viewport: PHONE });
-  for (const path of ['/', `/hosts/${OFF_HOST}`, '/enrolments', '/login?stay']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/enrolments', '/login?stay']) {
     const small = await open(phone, path);
     await small.waitForTimeout(600);
     await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));
     if (path === '/') await shot(small, 'now-360');
     if (path.startsWith('/hosts')) await shot(small, 'host-360');
+    if (path === incident) await shot(small, 'incident-360');
     await promise(`axe finds nothing serious there at 360 pixels`, () => axe(small));
     await small.close();
   }

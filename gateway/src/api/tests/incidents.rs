@@ -50,9 +50,17 @@ async fn what_fails_together_is_one_incident_with_its_members_events_and_notific
     assert_eq!(kinds, ["incident.widened", "incident.opened"]);
     assert_eq!(shown["notifications"].as_array().unwrap().len(), 2);
     let problems = ward.get("/problems").await;
-    assert!(problems["items"].as_array().unwrap().iter().all(|p| p["incident"] == json!(id)));
+    let cited = |p: &Value| p["incident"] == json!(id) && p["flapping"] == json!(false);
+    assert!(problems["items"].as_array().unwrap().iter().all(cited));
+    assert_eq!(ward.get("/hosts/nas").await["incident"], json!(id), "of its services");
+    assert_eq!(ward.get("/hosts").await["items"][0]["incident"], json!(id));
+    let services = ward.get("/hosts/nas/services").await;
+    let of = |name: &str| services["items"].as_array().unwrap().iter().find(|s| s["name"] == name).cloned();
+    assert_eq!(of("sync").unwrap()["incident"], json!(id));
     let told = ward.get(&format!("/notifications?object={id}")).await;
     assert_eq!(told["items"].as_array().unwrap().len(), 2);
+    sync_sends(&ward, 0).await;
+    assert_eq!(ward.get("/hosts/nas/services/sync").await.get("incident"), None, "it has left");
 }
 
 #[tokio::test]
