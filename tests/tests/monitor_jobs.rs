@@ -10,7 +10,9 @@ mod world;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, EventKind, HostSpec, HostStatus, MonitorInput, Submission, Ticket};
+use fleetgate_engine::wire::{
+    Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
+};
 use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -187,6 +189,22 @@ fn what_stands_behind_a_device_keeps_to_its_budget_too() {
     world.check_now(nas, None);
     world.run(2 * MINUTE);
     assert_eq!(status(&world, nas), HostStatus::Down);
+    world.asked.clear();
+    world.run(4 * HOUR);
+    assert!(echoes(&world) <= 4, "what stays down is not asked for each minute: {}", echoes(&world));
+}
+
+#[test]
+fn silence_counts_from_when_somebody_began_to_mind_it() {
+    let (mut world, id) = settled(with(device(1), vec![service("tunnel", Check::Tunnel)]));
+    let silent = |freshness| ServiceSpec { freshness, ..service("clip", Check::Passive) };
+    world.change(id, |spec| spec.services.push(silent(None)));
+    world.run(5 * HOUR);
+    world.change(id, |spec| spec.services[1] = silent(Some(HOUR)));
+    world.run(HOUR - MINUTE);
+    assert_eq!(hard(&world, id, "clip"), None);
+    world.run(2 * MINUTE);
+    assert_eq!(hard(&world, id, "clip"), Some(Status::Unknown));
 }
 
 #[test]

@@ -299,6 +299,11 @@ async fn change(
         stands_behind(write.tx(), name, via, settings.address).await?;
     }
     profiles::must_exist(write.tx(), &settings.profile).await?;
+    let budgeted = settings.budget.is_some() && settings.budget != before.settings.budget;
+    if budgeted && stored::networks(write.tx(), before.id).await?.is_none() {
+        let detail = format!("{} has no tunnel: what it costs is not counted", settings.name);
+        return Err(Problem::invalid("budget_bytes_per_day", detail));
+    }
     if settings != before.settings || manager.is_program() {
         managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
     }

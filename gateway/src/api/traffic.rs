@@ -129,5 +129,10 @@ mod tests {
         assert_eq!(small.status, 422);
         let back = api.operator().patch(path, json!({ "budget_bytes_per_day": null })).await;
         assert_eq!(back.json["budget_bytes_per_day"], json!(null));
+        let outside = json!({ "name": "pub", "tunnel": false, "direct_address": "192.0.2.7" });
+        assert_eq!(api.operator().post("/api/v1/devices", outside).await.status, 201);
+        let refused =
+            api.operator().patch("/api/v1/hosts/pub", json!({ "budget_bytes_per_day": 1_000_000 })).await;
+        assert!(refused.status == 422 && refused.text.contains("pub has no tunnel"), "{}", refused.text);
     }
 }

@@ -85,11 +85,23 @@ async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&traffic)?);
         return Ok(());
     }
+    if traffic.days.is_empty() {
+        return said(client, &no_traffic(&client.get(&format!("/hosts/{host}"), &[]).await?));
+    }
     let row = |d: &TrafficDay| {
         vec![d.day.clone(), table::bytes(d.bytes), table::bytes(d.rx_bytes), table::bytes(d.tx_bytes)]
     };
     table::print(&["DAY (UTC)", "ON THE WIRE", "FROM IT", "TO IT"], traffic.days.iter().map(row).collect());
     Ok(())
+}
+
+fn no_traffic(host: &Host) -> String {
+    let name = &host.name;
+    match (&host.via, &host.tunnel) {
+        (Some(via), _) => format!("{name} goes through the tunnel of {via}: fleetgate host traffic {via}"),
+        (None, None) => format!("{name} has no tunnel: what it costs is not counted"),
+        (None, Some(_)) => format!("nothing has gone through the tunnel of {name} yet"),
+    }
 }
 
 async fn budget(client: &Client, host: &str, bytes: Option<u64>) -> anyhow::Result<()> {

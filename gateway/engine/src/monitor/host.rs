@@ -221,6 +221,9 @@ impl Host {
         self.paths = Paths::of(&spec);
         self.came &= spec.peer == self.spec.peer;
         self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
+        if spec.freshness.is_some() && self.spec.freshness.is_none() {
+            self.heard_at = turn.now.mono;
+        }
         self.spec = spec;
         if interrupted || own_changed || self.track.status == HostStatus::Pending {
             self.planned = Some(turn.soon(self.soon()));
@@ -234,7 +237,7 @@ impl Host {
         let soon = turn.soon(self.soon());
         for spec in specs {
             let service = match old.iter().position(|s| s.spec.name == spec.name) {
-                Some(at) => old.swap_remove(at).changed(spec, host_changed),
+                Some(at) => old.swap_remove(at).changed(spec, host_changed, turn.now.mono),
                 None => Service::new(spec, turn.now),
             };
             self.services.push(service);

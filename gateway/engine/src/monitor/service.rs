@@ -160,10 +160,14 @@ impl Service {
         matches!(self.spec.check, Check::Ssh | Check::Sensor(_) | Check::Command { .. })
     }
 
-    /// Takes another spec; only the same one on the same host keeps its plan.
-    pub fn changed(self, spec: ServiceSpec, host_changed: bool) -> Self {
+    /// Takes another spec; only the same one on the same host keeps its plan. Silence that nobody minded
+    /// before counts from now.
+    pub fn changed(self, spec: ServiceSpec, host_changed: bool, now: Mono) -> Self {
         let planned = self.planned.filter(|_| spec == self.spec && !host_changed);
-        Service { spec, planned, ..self }
+        let minds = spec.check.is_sent() && spec.check != self.spec.check
+            || spec.freshness.is_some() && self.spec.freshness.is_none();
+        let heard_at = if minds { now } else { self.heard_at };
+        Service { spec, planned, heard_at, ..self }
     }
 
     /// What is known is not current; whether that is new.

@@ -48,14 +48,16 @@ impl Host {
         }
     }
 
-    /// No packet of its device proves a host behind it alive, so that each look sends: over budget it is
-    /// believed for longer. A failure, and whoever asks, is answered at once.
+    /// No packet of its device proves a host behind it alive, so that each look sends: over budget what was
+    /// found is believed for longer. What is soft is repeated, and whoever asks is answered, at once.
     fn can_rest(&self, now: Mono) -> bool {
         let sends = !self.paths.own && self.stretch > 1;
         let demanded = self.check.as_ref().is_none_or(|check| check.is_demanded());
+        let known = self.reach.reachable && !self.asleep && !self.stale && !self.voice.awaits_result();
+        let found = if self.track.status.is_problem() { self.failed_at } else { self.good_at };
         let believed = self.spec.timing.interval.saturating_mul(self.stretch);
-        let settled = self.is_watched() && !self.stale && !self.track.is_soft();
-        sends && settled && !demanded && self.good_at.is_some_and(|at| now.since(at) < believed)
+        let recent = found.is_some_and(|at| now.since(at) < believed);
+        sends && known && recent && !demanded && !self.track.is_soft()
     }
 
     fn rest(&mut self, turn: &mut Turn<'_>) {

@@ -3,7 +3,7 @@
 //! A downtime never changes: another takes its place, and only then the former one ends. One that is over
 //! is neither made nor missed; one that a person has cancelled stays so, and is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetgate_engine::time::Wall;
 use reqwest::Method;
@@ -141,8 +141,13 @@ pub(super) fn is_over(wanted: &Wanted) -> bool {
     wanted.kind == Kind::Downtime && ends.is_some_and(|end| end <= clock::wall())
 }
 
-/// Of each name the newest, as long as it is not over.
-pub(super) async fn look(client: &Client, policy: &Policy) -> anyhow::Result<Vec<Found>> {
+/// Of each name the newest, as long as it is not over. One of a host that is no more is not of another
+/// with its name. `hosts`: the ids of those that are there.
+pub(super) async fn look(
+    client: &Client,
+    policy: &Policy,
+    hosts: &BTreeSet<&str>,
+) -> anyhow::Result<Vec<Found>> {
     let query = [("all", "true".to_owned()), ("managed_by", policy.manager.clone())];
     let all: Vec<model::Downtime> = pages(client, "/downtimes", &query).await?;
     let mut newest: BTreeMap<String, model::Downtime> = BTreeMap::new();
@@ -151,12 +156,14 @@ pub(super) async fn look(client: &Client, policy: &Policy) -> anyhow::Result<Vec
         newest.entry(name).or_insert(downtime);
     }
     let now = clock::wall();
-    let is_known = |d: &model::Downtime| match (&d.cancelled_at, d.end.parse::<jiff::Timestamp>()) {
+    let is_of_host = |d: &model::Downtime| d.host.as_deref().is_none_or(|host| hosts.contains(host));
+    let is_open = |d: &model::Downtime| match (&d.cancelled_at, d.end.parse::<jiff::Timestamp>()) {
         (Some(_), _) => d.managed.edited_by.is_some(),
         (None, Ok(end)) => end.as_millisecond() > now.as_millis(),
         (None, Err(_)) => true,
     };
-    Ok(newest.into_iter().filter(|(_, d)| is_known(d)).map(|(name, d)| found(name, d)).collect())
+    let known = newest.into_iter().filter(|(_, d)| is_of_host(d) && is_open(d));
+    Ok(known.map(|(name, d)| found(name, d)).collect())
 }
 
 fn found(name: String, d: model::Downtime) -> Found {

@@ -8,6 +8,7 @@ mod file;
 mod plan;
 mod refusals;
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -143,7 +144,6 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
     found.extend(people(client, &mut names).await?);
-    found.extend(downtime::look(client, policy).await?);
     let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
@@ -155,6 +155,8 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     }
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     names.hosts.extend(hosts.iter().map(|host| host.name.clone()));
+    let there: BTreeSet<&str> = hosts.iter().map(|host| host.id.as_str()).collect();
+    found.extend(downtime::look(client, policy, &there).await?);
     for host in hosts.into_iter().filter(|h| h.via.is_some()) {
         let settings: HostSettings = client.get(&format!("/hosts/{}/settings", host.name), &[]).await?;
         let is_own = settings.managed.managed_by == policy.manager;

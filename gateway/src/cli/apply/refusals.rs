@@ -34,6 +34,7 @@ pub fn check(
         let at = format!("{}:{}", file.display(), step.line);
         shown_once(&at, step, takes_conf)?;
         stays_what_it_is(&at, step, found)?;
+        is_one_thing(&at, step, steps)?;
         names.known(&at, step)?;
     }
     Ok(())
@@ -66,6 +67,16 @@ fn stays_what_it_is(at: &str, step: &Step, found: &[Found]) -> anyhow::Result<()
     let taken = found.iter().any(|f| f.kind == other && f.name == step.name);
     ensure!(step.act != Act::Make || !taken, "{at}: {} is there already, as a {}", step.name, other.name());
     Ok(())
+}
+
+/// A device and a host have their names in one space.
+fn is_one_thing(at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
+    let other = |s: &&Step| s.kind == Kind::Device && s.name == step.name && s.act == Act::Make;
+    let twin = steps.iter().find(other).filter(|_| (step.kind, step.act) == (Kind::Host, Act::Make));
+    match twin {
+        Some(twin) => bail!("{at}: {} is a device already, in line {}", step.name, twin.line),
+        None => Ok(()),
+    }
 }
 
 impl Names {

@@ -238,6 +238,10 @@ async fn what_is_named_and_nowhere_is_refused_before_anything_is_done() {
     let fleet = Fleet::new().await;
     let table = [
         (
+            "[devices.d]\n[hosts.d]\nvia = \"e\"\naddress = \"10.0.0.1\"\n[devices.e]",
+            "fleet.toml:3: d is a device already, in line 2",
+        ),
+        (
             "[hosts.nas]\nvia = \"gone\"\naddress = \"10.0.0.1\"",
             "host nas: via: no device is called \"gone\"",
         ),
@@ -258,6 +262,19 @@ async fn what_is_named_and_nowhere_is_refused_before_anything_is_done() {
         assert!(fleet.apply(&text, |args| (args.yes, args.dry_run) = (false, true)).await.is_err());
     }
     assert_eq!(fleet.api.viewer().get("/api/v1/profiles/first").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_device_that_is_made_anew_has_the_downtime_of_its_name() {
+    let fleet = Fleet::new().await;
+    let text = "[devices.d]\n[downtimes.move]\nhost = \"d\"\nstart = 2099-01-01T00:00:00Z\n\
+                end = 2099-01-02T00:00:00Z\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    assert_eq!(fleet.api.operator().delete("/api/v1/devices/d").await.status, 204);
+    fleet.apply(text, |args| args.out = Some(fleet.dir.path().join("anew"))).await.unwrap();
+    let (planned, device) = (fleet.get("/downtimes").await, fleet.get("/devices/d").await);
+    assert_eq!(planned["items"][0]["host"], device["id"]);
+    assert_eq!(fleet.left(text, Policy::default()).await, "");
 }
 
 #[tokio::test]
