@@ -390,7 +390,7 @@ impl Wish {
         let direct = new.direct_address.as_deref().map(crate::names::host_address);
         let settings = Settings {
             name: fields.take("name", parse::name(&new.name)).unwrap_or_default(),
-            labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
+            labels: fields.take("labels", parse::host_labels(new.labels)).unwrap_or_default(),
             profile: new.profile.unwrap_or_default(),
             route,
             direct_address: direct.and_then(|a| fields.take("direct_address", a)),
@@ -438,7 +438,7 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
     let mut settings = before.settings.clone();
     let mut set = Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
-    set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
+    set.to(&mut settings.labels, "labels", change.labels.map(parse::host_labels));
     set.to(&mut settings.route, "route", change.route.as_deref().map(parse::route));
     let direct = change.direct_address.map(|a| a.as_deref().map(crate::names::host_address).transpose());
     set.to(&mut settings.direct_address, "direct_address", direct);

@@ -151,7 +151,7 @@ fn parse_new(new: NewEnrolmentToken, by: String, now: Wall) -> Result<EnrolmentT
     let token = EnrolmentToken {
         id: ids::new_id(now),
         label: fields.take("label", parse::title(new.label)).unwrap_or_default(),
-        host_labels: fields.take("labels", parse::labels(new.labels)).unwrap_or_default(),
+        host_labels: fields.take("labels", parse::host_labels(new.labels)).unwrap_or_default(),
         profile: new.profile.unwrap_or_default(),
         ssh_user: ssh_user.and_then(|u| fields.take("ssh_user", u)),
         needs_approval: new.needs_approval,

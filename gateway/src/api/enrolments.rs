@@ -82,7 +82,7 @@ async fn approve(
 ) -> Result<Json<model::Enrolment>, Problem> {
     let mut fields = Fields::default();
     let name = approval.name.as_deref().map(parse::name).and_then(|n| fields.take("name", n));
-    let labels = fields.take("labels", parse::labels(approval.labels)).unwrap_or_default();
+    let labels = fields.take("labels", parse::host_labels(approval.labels)).unwrap_or_default();
     fields.finish()?;
     let mut write = Write::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Approved).await?;

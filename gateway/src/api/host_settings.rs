@@ -181,7 +181,7 @@ async fn stands_behind(
 fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
     let name = fields.take("name", parse::name(&new.name));
-    let labels = fields.take("labels", parse::labels(new.labels));
+    let labels = fields.take("labels", parse::host_labels(new.labels));
     let address = fields.take("address", ip(&new.address));
     let port = fields.take("ssh.port", parse::ssh_port(new.ssh.port.unwrap_or(SSH_PORT)));
     let user = fields.take("ssh.user", new.ssh.user.as_deref().map(parse::login).transpose());
@@ -343,7 +343,7 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     }
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
-    set.to(&mut settings.labels, "labels", change.labels.map(parse::labels));
+    set.to(&mut settings.labels, "labels", change.labels.map(parse::host_labels));
     set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
     let address = change.address.as_deref().map(|text| match before.via {
         Some(_) => ip(text).map(Some),

@@ -14,7 +14,7 @@ use super::model::Labels as WireLabels;
 use super::problem::{FieldError, Problem};
 use crate::names::{self, Labels, Name};
 use crate::store::addresses::Pools;
-use crate::store::devices;
+use crate::store::{devices, zones};
 
 /// Networks behind one device: a site has a few.
 const MAX_NETWORKS: usize = 16;
@@ -50,6 +50,17 @@ pub fn name(text: &str) -> Result<String, names::BadName> {
 
 pub fn labels(map: WireLabels) -> Result<WireLabels, names::BadName> {
     Labels::parse(map).map(Labels::into_map)
+}
+
+/// Of a host: where it stands is a place that is known, else its schedules would be taken for UTC's.
+pub fn host_labels(map: WireLabels) -> Result<WireLabels, String> {
+    let labels = labels(map).map_err(|e| e.to_string())?;
+    match labels.get(zones::LABEL) {
+        Some(name) if zones::of(&labels).is_none() => {
+            Err(format!("{}={name}: the name of a time zone such as Europe/Vienna is expected", zones::LABEL))
+        }
+        _ => Ok(labels),
+    }
 }
 
 pub fn route(name: &str) -> Result<RoutePolicy, &'static str> {

@@ -8,7 +8,7 @@ use fleetgate_probes::sensors::{Capture, Plan, Schedule, Sensor};
 use jiff::tz::TimeZone;
 
 /// The label that names a host's time zone, such as `Europe/Berlin`.
-const LABEL: &str = "timezone";
+pub const LABEL: &str = "timezone";
 
 /// The time zone that a host's labels name, if anybody knows it.
 pub fn of(labels: &BTreeMap<String, String>) -> Option<TimeZone> {

@@ -377,3 +377,15 @@ async fn a_key_that_comes_from_two_places_in_turn_is_named_until_it_is_replaced(
     api.state.live.forget_moves(id);
     assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "ok");
 }
+
+#[tokio::test]
+async fn a_time_zone_that_nobody_knows_is_refused_where_a_host_would_stand_in_it() {
+    let api = TestApi::with_endpoint().await;
+    let (wrong, right) = (json!({ "timezone": "Europe/Viena" }), json!({ "timezone": "Europe/Vienna" }));
+    let make = |labels: &Value| json!({ "name": "nas", "labels": labels });
+    let refused = api.operator().post("/api/v1/devices", make(&wrong)).await;
+    assert!(refused.status == 422 && refused.text.contains("timezone=Europe/Viena"), "{}", refused.text);
+    assert_eq!(api.operator().post("/api/v1/devices", make(&right)).await.status, 201);
+    let refused = api.operator().patch("/api/v1/hosts/nas", json!({ "labels": wrong })).await;
+    assert!(refused.status == 422 && refused.text.contains("Europe/Vienna is expected"), "{}", refused.text);
+}
