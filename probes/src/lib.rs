@@ -8,6 +8,7 @@ pub mod packet;
 pub mod perfdata;
 pub mod plugin;
 pub mod range;
+pub mod remote;
 pub mod sample;
 pub mod sensors;
 pub mod ssh;

@@ -280,7 +280,7 @@ mod tests {
             device.sensors.iter().for_each(|(name, value)| sensors.set(name, *value).expect("one"));
             for service in services(&device) {
                 let Check::Sensor(sensor) = &service.check else { continue };
-                let asked = script(&[("it".to_owned(), sensor.clone())]);
+                let asked = script(&[("it".to_owned(), sensor.clone())], TIMING.timeout);
                 let answer = sensors.answer(&asked).expect("a request");
                 let reading = &parse(answer.as_bytes()).expect("an answer")[0].1;
                 let limits: Vec<_> = service.thresholds.into_iter().map(|t| (t.metric, t.limits)).collect();

@@ -107,13 +107,15 @@ fn count(value: f64) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use fleetgate_probes::range::Thresholds;
     use fleetgate_probes::sample::Status;
     use fleetgate_probes::sensors::{judge, parse, script};
 
     fn status(sensors: &Sensors, sensor: &Sensor, metric: &str, crit: &str) -> Status {
-        let asked = script(&[("key".to_owned(), sensor.clone())]);
+        let asked = script(&[("key".to_owned(), sensor.clone())], Duration::from_secs(10));
         let answer = parse(sensors.answer(&asked).expect("a request").as_bytes()).expect("an answer");
         let limits = Thresholds { warn: None, crit: Some(crit.parse().expect("a range")) };
         judge(sensor, &answer[0].1, jiff::Timestamp::UNIX_EPOCH, &[(metric.to_owned(), limits)]).status

@@ -211,8 +211,8 @@ async fn enrolled(lab: &mut Lab, spec: DeviceSpec) -> DeviceHandle {
 }
 
 fn asking(sensors: &[(String, Sensor)], pin: Option<String>) -> SshRun {
-    let line = script(sensors);
-    let command = RemoteCommand { name: "sensors".to_owned(), line, timeout: PATIENCE };
+    let line = script(sensors, PATIENCE);
+    let command = RemoteCommand { name: "sensors".to_owned(), line, timeout: PATIENCE, bounded: true };
     let learn = pin.is_none();
     SshRun { pin, learn, user: Some("watch".to_owned()), commands: vec![command] }
 }

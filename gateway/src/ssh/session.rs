@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleetgate_engine::wire::{CommandAnswer, CommandEnd, RemoteCommand, SshAnswer, SshFailure, SshRun};
+use fleetgate_probes::remote;
 use russh::client::{self, AuthResult, Msg};
 use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
 use russh::{Channel, ChannelMsg, Preferred, Sig, SshId};
@@ -68,6 +69,17 @@ pub(super) struct Connection {
     stream: Stream,
     seen: SeenKey,
     user: Option<String>,
+    bounds: Bounds,
+}
+
+/// Whether the server runs a command under a `timeout` of the device. Found out by the first one on a
+/// connection, so that no other pays for the question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bounds {
+    Unknown,
+    Taken,
+    /// It has no shell, or a list of what it runs.
+    Refused,
 }
 
 /// Our end of the guarded stream.
@@ -129,7 +141,7 @@ where
         .ok_or_else(|| stream.contact_failure(None))?
         .map_err(|error| stream.contact_failure(Some(&error)))?;
     answer.connect = Some(clock::now().mono.since(started));
-    let mut connection = Connection { handle, stream, seen, user: run.user.clone() };
+    let mut connection = Connection { handle, stream, seen, user: run.user.clone(), bounds: Bounds::Unknown };
     answer.logged_in = connection.log_in(login, deadline).await?;
     Ok(connection)
 }
@@ -218,7 +230,7 @@ impl Connection {
 
     /// The commands in order, until one takes the connection with it.
     async fn perform(
-        self,
+        mut self,
         run: &SshRun,
         mut opened: Option<Channel<Msg>>,
         deadline: Deadline,
@@ -230,9 +242,9 @@ impl Connection {
                 Some(channel) => channel,
                 None => self.open_channel(deadline).await?,
             };
-            let (ended, failure) = self.command(command, channel, deadline).await;
+            let (ended, stop) = self.command(command, channel, deadline).await?;
             answer.commands.push(ended);
-            if let Some(failure) = failure {
+            if let Some(failure) = self.failure(stop, command, deadline) {
                 return Err(failure);
             }
         }
@@ -246,24 +258,64 @@ impl Connection {
             .map_err(|error| self.stream.broke(&format!("no session was opened: {error}")))
     }
 
+    /// Under the device's own `timeout`; bare, where the device turns out not to take that.
     async fn command(
-        &self,
+        &mut self,
         command: &RemoteCommand,
+        channel: Channel<Msg>,
+        deadline: Deadline,
+    ) -> Result<(CommandAnswer, Stop), SshFailure> {
+        let Some(line) = self.bounded(command) else {
+            return Ok(self
+                .execute((&command.name, &command.line), command.timeout, channel, deadline)
+                .await);
+        };
+        let (mut answer, stop) =
+            self.execute((&command.name, &line), command.timeout, channel, deadline).await;
+        if self.bounds == Bounds::Taken {
+            return Ok((answer, stop));
+        }
+        if remote::take_greeting(&mut answer.stderr) {
+            self.bounds = Bounds::Taken;
+        } else if matches!(stop, Stop::Closed | Stop::Refused) {
+            // Nothing was run so far.
+            self.bounds = Bounds::Refused;
+            let (left, channel) =
+                (command.timeout.saturating_sub(answer.took), self.open_channel(deadline).await?);
+            let (bare, stop) = self.execute((&command.name, &command.line), left, channel, deadline).await;
+            return Ok((CommandAnswer { took: answer.took + bare.took, ..bare }, stop));
+        }
+        Ok((answer, stop))
+    }
+
+    /// `None`: bare.
+    fn bounded(&self, command: &RemoteCommand) -> Option<String> {
+        match self.bounds {
+            _ if command.bounded => None,
+            Bounds::Refused => None,
+            Bounds::Unknown => remote::run(&command.line, command.timeout, true),
+            Bounds::Taken => remote::run(&command.line, command.timeout, false),
+        }
+    }
+
+    async fn execute(
+        &self,
+        (name, line): (&str, &str),
+        timeout: Duration,
         mut channel: Channel<Msg>,
         deadline: Deadline,
-    ) -> (CommandAnswer, Option<SshFailure>) {
+    ) -> (CommandAnswer, Stop) {
         let started = clock::now().mono;
-        let limit = command.timeout.min(deadline.remaining());
+        let limit = timeout.min(deadline.remaining());
         let mut capture = Capture::default();
-        let work = execute(&mut channel, &command.line, &mut capture);
+        let work = listen(&mut channel, line, &mut capture);
         let stop = tokio::time::timeout(limit, work).await.unwrap_or(Stop::TimeOver);
         if stop != Stop::Closed && stop != Stop::Gone {
             // Frees the command's slot on the server; what it still sends is thrown away. Not
             // waited for: a session that is stuck must not hold up the answer.
             let _ = deadline.limit(channel.close()).await;
         }
-        let failure = self.failure(stop, command, deadline);
-        (capture.into_answer(&command.name, stop, clock::now().mono.since(started)), failure)
+        (capture.into_answer(name, stop, clock::now().mono.since(started)), stop)
     }
 
     /// What ends the whole run, not only the command.
@@ -291,7 +343,7 @@ enum Stop {
     TimeOver,
 }
 
-async fn execute(channel: &mut Channel<Msg>, line: &str, capture: &mut Capture) -> Stop {
+async fn listen(channel: &mut Channel<Msg>, line: &str, capture: &mut Capture) -> Stop {
     // Plugins print numbers with a comma in some locales. Servers may ignore the wish.
     let locale = channel.set_env(false, "LC_ALL", "C").await;
     if locale.is_err() || channel.exec(true, line).await.is_err() || channel.eof().await.is_err() {

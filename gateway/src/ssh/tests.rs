@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::*;
 
+mod bounds;
+
 const SECOND: Duration = Duration::from_secs(1);
 /// More than any step needs on a busy machine.
 const PLENTY: Duration = Duration::from_secs(30);
@@ -48,8 +50,12 @@ fn key() -> SessionKey {
 }
 
 fn pinned(pin: &str, lines: &[&str]) -> SshRun {
-    let command =
-        |line: &&str| RemoteCommand { name: (*line).to_owned(), line: (*line).to_owned(), timeout: PLENTY };
+    let command = |line: &&str| RemoteCommand {
+        name: (*line).to_owned(),
+        line: (*line).to_owned(),
+        timeout: PLENTY,
+        bounded: false,
+    };
     SshRun {
         pin: Some(pin.to_owned()),
         learn: false,
@@ -63,13 +69,23 @@ fn pinned(pin: &str, lines: &[&str]) -> SshRun {
 struct Server {
     host_key: u8,
     accepts: u8,
+    /// Whether it has a shell that runs what it is told; else a command is a word, see `act`.
+    shell: bool,
+    heard: Arc<Mutex<Vec<String>>>,
     logins: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
 }
 
 impl Server {
     fn new() -> Self {
-        Server { host_key: 2, accepts: 1, logins: Arc::default(), connections: Arc::default() }
+        Server {
+            host_key: 2,
+            accepts: 1,
+            shell: false,
+            heard: Arc::default(),
+            logins: Arc::default(),
+            connections: Arc::default(),
+        }
     }
 
     fn pin(&self) -> String {
@@ -139,7 +155,12 @@ impl server::Handler for Server {
             return session.channel_failure(id);
         }
         session.channel_success(id)?;
-        tokio::spawn(act(session.handle(), id, String::from_utf8_lossy(line).into_owned()));
+        let line = String::from_utf8_lossy(line).into_owned();
+        self.heard.lock().expect("no panic").push(line.clone());
+        match self.shell {
+            true => drop(tokio::spawn(bounds::run(session.handle(), id, line))),
+            false => drop(tokio::spawn(act(session.handle(), id, line))),
+        }
         Ok(())
     }
 }

@@ -10,22 +10,26 @@
 //! # fleetgate-checks 1
 //! # root disk %2F
 //! # cpu load -
-//! exec sh -c '...' fleetgate root disk '/' cpu load ''
+//! exec sh -c '...' 11 '...' fleetgate sh -c '...' fleetgate root disk '/' cpu load ''
 //! ```
 //!
-//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then one `sh` with
+//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then what bounds it in
+//! time ([`crate::remote`]: `df` of a dead server never returns), and one `sh` with
 //! the functions that are needed, and no others: on a metered link each byte is paid for with every
 //! check. The functions hold no single quote and no backslash before a quote, so that the whole is
 //! one quoted word in every shell, `fish` included. Arguments travel as positional parameters and
 //! are never parsed again.
 
+use std::time::Duration;
+
 use super::Sensor;
+use crate::remote;
 
 /// The first line of every request.
 const MARK: &str = "# fleetgate-checks 1";
 
-/// Longest request. Older dropbear servers refuse a command above 9,000 bytes.
-pub const MAX_SCRIPT: usize = 8_800;
+/// Longest request.
+pub const MAX_SCRIPT: usize = remote::MAX_LINE;
 
 /// Sensors asked at once; more would not fit `MAX_SCRIPT` either.
 pub const MAX_SENSORS: usize = 64;
@@ -306,11 +310,12 @@ const KINDS: [(&str, &str); 13] = [
 ];
 
 /// The complete command to run on a device. Sensors beyond `MAX_SENSORS`, or that would make it
-/// longer than `MAX_SCRIPT`, are left out; their keys are then missing in the answer.
-pub fn script(sensors: &[(String, Sensor)]) -> String {
+/// longer than `MAX_SCRIPT`, are left out; their keys are then missing in the answer. `timeout`: how
+/// long the gateway listens.
+pub fn script(sensors: &[(String, Sensor)], timeout: Duration) -> String {
     let mut asked = &sensors[..sensors.len().min(MAX_SENSORS)];
     loop {
-        let text = assemble(asked);
+        let text = assemble(asked, timeout);
         match asked.split_last() {
             Some((_, fewer)) if text.len() > MAX_SCRIPT => asked = fewer,
             _ => return text,
@@ -326,12 +331,13 @@ pub fn parse_request(script: &str) -> Option<Vec<(String, Sensor)>> {
     comments.take(MAX_SENSORS).map(read_comment).collect()
 }
 
-fn assemble(sensors: &[(String, Sensor)]) -> String {
+fn assemble(sensors: &[(String, Sensor)], timeout: Duration) -> String {
     let comments: String = sensors.iter().map(|(key, sensor)| comment(key, sensor)).collect();
     let needed = KINDS.iter().filter(|(kind, _)| sensors.iter().any(|(_, s)| s.asked() == *kind));
     let functions: String = needed.map(|(_, function)| *function).collect();
     let arguments: String = sensors.iter().map(|(key, sensor)| arguments(key, sensor)).collect();
-    format!("{MARK}\n{comments}exec sh -c '{PROLOGUE}{functions}{EPILOGUE}' fleetgate{arguments}\n")
+    let words = format!("sh -c '{PROLOGUE}{functions}{EPILOGUE}' fleetgate{arguments}");
+    format!("{MARK}\n{comments}{}\n", remote::bounded(&words, timeout))
 }
 
 fn comment(key: &str, sensor: &Sensor) -> String {
@@ -402,6 +408,8 @@ mod tests {
     use std::io::Write;
     use std::process::{Command, Stdio};
 
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
     fn disk(key: &str, path: &str) -> (String, Sensor) {
         (key.to_owned(), Sensor::Disk { path: path.to_owned() })
     }
@@ -434,17 +442,19 @@ mod tests {
 
     #[test]
     fn a_request_says_in_comments_what_it_asks() {
-        let text = script(&[disk("root", "/"), ("cpu".into(), Sensor::Load)]);
-        assert!(text.starts_with("# fleetgate-checks 1\n# root disk %2F\n# cpu load -\nexec sh -c '"));
+        let text = script(&[disk("root", "/"), ("cpu".into(), Sensor::Load)], TIMEOUT);
+        assert!(
+            text.starts_with("# fleetgate-checks 1\n# root disk %2F\n# cpu load -\nexec sh -c 'for t in")
+        );
         assert!(text.ends_with("' fleetgate root disk '/' cpu load ''\n"));
         assert_eq!(parse_request(&text), Some(vec![disk("root", "/"), ("cpu".into(), Sensor::Load)]));
     }
 
     #[test]
     fn only_the_functions_that_are_needed_are_sent() {
-        let text = script(&[("up".into(), Sensor::Uptime)]);
+        let text = script(&[("up".into(), Sensor::Uptime)], TIMEOUT);
         assert!(text.contains("fg_uptime()") && !text.contains("fg_disk()"));
-        assert!(text.len() < 700, "{}", text.len());
+        assert!(text.len() < 1_000, "{}", text.len());
     }
 
     #[test]
@@ -456,9 +466,9 @@ mod tests {
 
     #[test]
     fn everything_asked_at_once_fits_the_strictest_server() {
-        assert!(script(&all_kinds()).len() < MAX_SCRIPT * 3 / 4);
+        assert!(script(&all_kinds(), TIMEOUT).len() < MAX_SCRIPT * 3 / 4);
         let many: Vec<_> = (0..200).map(|i| disk(&format!("d{i}"), &"/é'".repeat(40))).collect();
-        let text = script(&many);
+        let text = script(&many, TIMEOUT);
         assert!(text.len() <= MAX_SCRIPT);
         let asked = parse_request(&text).expect("a request");
         assert!(asked.len() > 5 && asked[..] == many[..asked.len()]);
@@ -507,7 +517,7 @@ mod tests {
         #[test]
         fn no_name_breaks_out_of_its_quotes(key in hostile(), path in hostile()) {
             let sensors = vec![disk(&key, &format!("/{path}")), ("b".to_owned(), Sensor::Load)];
-            let text = script(&sensors);
+            let text = script(&sensors, TIMEOUT);
             prop_assert!(shell_accepts(&text), "{}", text);
             // The shell sees the argument as it was.
             let echoed = format!("printf %s {}", quote(&path));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -11,6 +12,9 @@ use crate::sample::Status;
 
 /// Login shells of devices; those that this machine lacks are passed over, but `sh` must be there.
 const SHELLS: [&[&str]; 6] = [&["sh"], &["dash"], &["busybox", "sh"], &["bash"], &["zsh"], &["fish"]];
+
+/// More than any of them takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A folder that goes away with its test.
 struct Scratch(PathBuf);
@@ -51,7 +55,7 @@ fn run(shell: &[&str], command: &str) -> Option<Vec<u8>> {
 /// The same readings from each shell; `adapt` may redirect the script to other folders.
 fn readings(sensors: &[Sensor], adapt: impl Fn(String) -> String) -> Vec<Vec<Reading>> {
     let keyed: Vec<_> = sensors.iter().enumerate().map(|(i, s)| (format!("k{i}"), s.clone())).collect();
-    let command = adapt(script(&keyed));
+    let command = adapt(script(&keyed, TIMEOUT));
     let answers: Vec<_> = SHELLS.iter().filter_map(|shell| run(shell, &command)).collect();
     assert!(!answers.is_empty(), "this machine has no sh");
     let sections = answers.iter().map(|bytes| parse(bytes).expect("an answer"));

@@ -69,13 +69,17 @@ impl Host {
         let sensors = self.sensors(riders);
         let script = timeout.map(|timeout| RemoteCommand {
             name: SENSORS.to_owned(),
-            line: sensors::script(&sensors),
+            line: sensors::script(&sensors, timeout),
             timeout,
+            bounded: true,
         });
         let plugins = specs().filter_map(|s| match &s.check {
-            Check::Command { line } => {
-                Some(RemoteCommand { name: s.name.clone(), line: line.clone(), timeout: s.timing.timeout })
-            }
+            Check::Command { line } => Some(RemoteCommand {
+                name: s.name.clone(),
+                line: line.clone(),
+                timeout: s.timing.timeout,
+                bounded: false,
+            }),
             _ => None,
         });
         script.into_iter().chain(plugins).collect()

@@ -81,6 +81,8 @@ pub struct RemoteCommand {
     pub name: String,
     pub line: String,
     pub timeout: Duration,
+    /// Whether the line sees to its own end; else it is run under the device's `timeout`.
+    pub bounded: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
