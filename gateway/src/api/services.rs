@@ -105,7 +105,7 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
         let detail = "is missing: the profile has no service of this name for this host";
         return Err(Problem::invalid("check", detail));
     };
-    if service.timing.timeout >= service.timing.interval {
+    if change.timeout.is_some_and(|timeout| timeout >= service.timing.interval) {
         let interval = service.timing.interval.as_secs_f64();
         return Err(Problem::invalid(
             "timeout_s",

@@ -15,7 +15,7 @@ use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace,
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
     Acknowledgement, Alerting, Check, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory,
-    PeerSpec, RoutePolicy, SshSpec, Tai64n, Timing,
+    PeerSpec, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -26,9 +26,6 @@ use super::states::{self, HostRow, ServiceRow};
 use super::wire_days::wire_day;
 use super::{Store, acknowledgements, alerting, definition, profiles, zones};
 use crate::config::TimingDefaults;
-
-/// A host's timeout where only its interval is set: it must end before the next check begins.
-const TIMEOUT_SHARE: f64 = 0.8;
 
 impl Store {
     /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
@@ -382,6 +379,7 @@ impl TimingRow {
             attempts: self.attempts.unwrap_or(defaults.attempts),
             timeout: self.timeout.unwrap_or(defaults.timeout.min(interval.mul_f64(TIMEOUT_SHARE))),
         }
+        .ending_in_time()
     }
 }
 

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::notify::Selector;
-use crate::wire::{Alerting, Check, Flapping, Kinds, Notify, ServiceSpec, States, Threshold, Timing};
+use crate::wire::{
+    Alerting, Check, Flapping, Kinds, Notify, ServiceSpec, States, TIMEOUT_SHARE, Threshold, Timing,
+};
 
 pub use builtin::builtin;
 
@@ -23,9 +25,6 @@ pub const DEFAULT: &str = "default";
 pub const MAX_SERVICES: usize = 64;
 /// Profiles that one extends directly; who mixes more has lost the overview.
 pub const MAX_EXTENDS: usize = 8;
-/// A timeout that a profile sets for any host leaves this much of the shortest interval to the rest
-/// of the check.
-const TIMEOUT_SHARE: f64 = 0.8;
 
 /// What a host has; services that need more are left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -403,7 +402,8 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
         retry: change.retry.unwrap_or(timing.retry),
         attempts: change.attempts.or(usual).unwrap_or(timing.attempts),
         timeout: change.timeout.unwrap_or(timing.timeout),
-    };
+    }
+    .ending_in_time();
     if let Some(check) = &change.check {
         service.check = check.clone();
     }

@@ -72,6 +72,9 @@ pub struct SshSpec {
     pub pin: Option<String>,
 }
 
+/// Of an interval, where the timeout follows from it: the rest is for the check's other questions.
+pub const TIMEOUT_SHARE: f64 = 0.8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     pub interval: Duration,
@@ -91,6 +94,15 @@ impl Timing {
         attempts: 3,
         timeout: Duration::from_secs(10),
     };
+
+    /// A check has ended before the next one begins: a timeout that reaches the interval is cut.
+    #[must_use]
+    pub fn ending_in_time(self) -> Timing {
+        if self.timeout < self.interval {
+            return self;
+        }
+        Timing { timeout: self.interval.mul_f64(TIMEOUT_SHARE), ..self }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

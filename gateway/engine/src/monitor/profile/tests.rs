@@ -65,8 +65,32 @@ fn an_override_switches_off_and_adds() {
 fn an_override_changes_only_what_it_names() {
     let fast = ServiceOverride { interval: Some(Duration::from_secs(5)), ..change("ping") };
     let services = fold(DEFAULT, VPN, &[fast]);
-    let expected = Timing { interval: Duration::from_secs(5), ..Timing::DEFAULT };
+    let (interval, timeout) = (Duration::from_secs(5), Duration::from_secs(4));
+    let expected = Timing { interval, timeout, ..Timing::DEFAULT };
     assert_eq!((&services[1].check, services[1].timing), (&Check::Ping { count: PING_COUNT }, expected));
+}
+
+#[test]
+fn a_check_ends_before_the_next_one_begins_whoever_set_the_interval() {
+    let seconds = |s| Some(Duration::from_secs(s));
+    let table = [
+        (seconds(5), None, 4_000),
+        (seconds(10), None, 8_000),
+        (seconds(11), None, 10_000),
+        (None, seconds(300), 48_000),
+        (seconds(5), Some(Duration::from_millis(4_900)), 4_900),
+    ];
+    for (interval, timeout, expected_ms) in table {
+        let named = ServiceOverride { interval, timeout, ..change("tunnel") };
+        let added =
+            ServiceOverride { check: Some(Check::Tcp { port: 443 }), service: "web".into(), ..named.clone() };
+        let services = fold(DEFAULT, VPN, &[named, added]);
+        for name in ["tunnel", "web"] {
+            let timing = services.iter().find(|s| s.name == name).expect("a service").timing;
+            assert_eq!(timing.timeout, Duration::from_millis(expected_ms), "{name} {interval:?}");
+            assert!(timing.timeout < timing.interval);
+        }
+    }
 }
 
 #[test]
