@@ -8,7 +8,7 @@ use fleetgate_engine::verdict::{
     self, Asked, Clocks, Evidence, MAX_SKEW_MS, Others, ServiceFacts, SiteFacts, TunnelFacts, Verdict,
 };
 use fleetgate_engine::wire::{Check, HostSpec, HostStatus, RoutePolicy, ServiceSpec, ServiceState};
-use fleetgate_probes::{plugin, ssh};
+use fleetgate_probes::{plugin, ssh, tcp};
 
 use crate::live::Live;
 use crate::store::around::{self, Silent};
@@ -87,6 +87,7 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
         last_packet: status.last_packet.max(remembered.last_packet),
         last_handshake: status.last_handshake.max(remembered.last_handshake),
         refusal: status.last_refusal,
+        attempts: status.attempts,
         clock_skew_ms: status.clock_skew_ms.or(remembered.clock_skew_ms),
         in_turn: live.in_turn(row.id, now).iter().map(ToString::to_string).collect(),
     })
@@ -116,13 +117,15 @@ fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
     })
 }
 
-/// Whether anything came back: a time, a refusal of the login, a command's own end, a result.
+/// Whether anything came back: a time, a refusal of the connection or of the login, a command's own end,
+/// a result.
 fn answered(asked: Asked, state: &ServiceState) -> bool {
     let text = &state.result.text;
     match asked {
         Asked::Presence => {
             let measured = |label: &str| label == "time" || label == "rta";
-            text.starts_with(ssh::KEY_CHANGED)
+            tcp::is_answer(text)
+                || text.starts_with(ssh::KEY_CHANGED)
                 || text.starts_with(ssh::LOGIN_REFUSED)
                 || state.result.metrics.iter().any(|m| measured(&m.label) && m.value.is_some())
         }
@@ -135,6 +138,7 @@ fn answered(asked: Asked, state: &ServiceState) -> bool {
 mod tests {
     use fleetgate_probes::plugin::PluginResult;
     use fleetgate_probes::sample::{Metric, Status};
+    use fleetgate_probes::tcp::ConnectEnd;
 
     use super::*;
     use crate::store::fixture;
@@ -148,6 +152,8 @@ mod tests {
         };
         let answers = |asked, text| answered(asked, &state(text));
         assert!(!answers(Asked::Presence, "port 554: no answer within 10 s"));
+        let refused = fleetgate_probes::tcp::judge(554, &ConnectEnd::Refused).text;
+        assert!(answers(Asked::Presence, &refused), "nothing listens there, and the host says so: {refused}");
         assert!(answers(Asked::Presence, "host key changed: pinned a, seen b; nothing was authenticated"));
         let mut lossy = state("40 % lost");
         lossy.result.metrics = vec![Metric::plain("rta", 12.5, "ms")];

@@ -9,6 +9,10 @@ use crate::plugin::PluginResult;
 use crate::sample::{Metric, Status};
 use crate::words;
 
+/// How the words of a failure begin that is an answer: whoever refuses is there.
+const REFUSED: &str = "connection refused";
+const RESET: &str = "connection reset";
+
 /// How much of a foreign reason a text quotes, in characters.
 const REASON_CHARS: usize = 200;
 
@@ -34,8 +38,8 @@ impl ConnectEnd {
         Some(match self {
             ConnectEnd::Connected(_) => return None,
             ConnectEnd::Timeout(after) => format!("no answer within {}", words::age(after.as_secs_f64())),
-            ConnectEnd::Refused => "connection refused: the host answers, nothing listens there".to_owned(),
-            ConnectEnd::Reset => "connection reset while it was being made".to_owned(),
+            ConnectEnd::Refused => format!("{REFUSED}: the host answers, nothing listens there"),
+            ConnectEnd::Reset => format!("{RESET} while it was being made"),
             ConnectEnd::Unreachable(why) => format!("unreachable: {}", words::line(why, REASON_CHARS)),
             ConnectEnd::NoTunnel => "no tunnel".to_owned(),
             ConnectEnd::NotTried(why) => format!("not tried: {}", words::line(why, REASON_CHARS)),
@@ -63,6 +67,15 @@ pub fn judge(port: u16, end: &ConnectEnd) -> PluginResult {
             PluginResult::new(end.status(), text, Vec::new())
         }
     }
+}
+
+/// Whether the text of a failed check, of a port or of SSH, says that something came back.
+pub fn is_answer(text: &str) -> bool {
+    let why = match text.strip_prefix("port ").and_then(|rest| rest.split_once(": ")) {
+        Some((_, why)) => why,
+        None => text,
+    };
+    why.starts_with(REFUSED) || why.starts_with(RESET)
 }
 
 pub(crate) fn time(took: Duration) -> Metric {
@@ -94,6 +107,20 @@ mod tests {
             let r = judge(22, &end);
             assert_eq!((r.status, r.text.as_str()), (Status::Critical, text));
             assert!(r.metrics.is_empty());
+        }
+    }
+
+    #[test]
+    fn whoever_refuses_has_answered() {
+        for (end, answered) in [
+            (ConnectEnd::Refused, true),
+            (ConnectEnd::Reset, true),
+            (ConnectEnd::Timeout(Duration::from_secs(10)), false),
+            (ConnectEnd::NoTunnel, false),
+            (ConnectEnd::Unreachable("connection refused".into()), false),
+        ] {
+            assert_eq!(is_answer(&judge(22, &end).text), answered, "{end:?}");
+            assert_eq!(is_answer(&end.failure().expect("a failure")), answered, "{end:?}");
         }
     }
 

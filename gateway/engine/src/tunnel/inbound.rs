@@ -78,12 +78,16 @@ impl<N: Noise> Tunnel<N> {
 
     /// The newest stamp per peer decides; what is not newer is refused, with the reason.
     fn is_newer(&mut self, slot: Slot, stamp: Tai64n) -> bool {
-        let now = self.now.mono;
-        let Some(peer) = self.peers.get(slot) else { return false };
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(slot) else { return false };
         let Some(newest) = peer.stamp.filter(|newest| stamp <= *newest) else { return true };
-        let lately = peer.answered.is_some_and(|at| now.since(at) < DUPLICATE_WITHIN);
+        let lately = peer.answered.is_some_and(|at| now.mono.since(at) < DUPLICATE_WITHIN);
+        let is_duplicate = stamp == newest && lately;
+        if !is_duplicate {
+            peer.signs.get_or_insert_default().refused.note(stamp, now);
+        }
         self.count_drop(slot, DropReason::StaleStamp);
-        if stamp < newest || !lately {
+        if !is_duplicate {
             self.refuse(slot, Refusal::ClockWentBack { behind: behind(newest, stamp) });
         }
         false
@@ -155,6 +159,10 @@ impl<N: Noise> Tunnel<N> {
     fn answered(&mut self, pending: &Pending) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(pending.peer) else { return };
+        // What was answered before never arrived, or was of no use.
+        if peer.link().is_some_and(|link| link.unproved.is_some()) {
+            peer.signs.get_or_insert_default().unproved.note(pending.stamp, now);
+        }
         peer.stamp = Some(pending.stamp);
         peer.answered = Some(now.mono);
         let skew_ms = skew_ms(pending.stamp, now.wall.as_millis());

@@ -28,8 +28,9 @@ pub mod plain;
 mod random;
 mod routes;
 pub mod session;
+pub(crate) mod sign;
 mod stack;
-mod stamp;
+pub(crate) mod stamp;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::dial::Dial;
 use super::flows::{Echo, MAX_IN_FLIGHT, Want};
 use super::ledger::Ledger;
+use super::sign::Signs;
 use super::stack::Stack;
 use super::wheel::Filed;
 use crate::id::PeerId;
@@ -126,6 +127,8 @@ pub struct Peer<S> {
     pub skew_ms: Option<i64>,
     pub refusal: Option<(Wall, Refusal)>,
     pub refusal_told: Option<Mono>,
+    /// Of its initiations that led to nothing, if there ever was one.
+    pub signs: Option<Box<Signs>>,
     pub traffic: Traffic,
     pub wire: Ledger,
     pub handshakes: u64,
@@ -159,6 +162,7 @@ impl<S> Peer<S> {
             skew_ms: None,
             refusal: None,
             refusal_told: None,
+            signs: None,
             traffic: Traffic { rx_bytes: memory.rx_bytes, tx_bytes: memory.tx_bytes, ..Traffic::default() },
             wire: Ledger::restored(memory.wire),
             handshakes: 0,
@@ -220,6 +224,7 @@ impl<S> Peer<S> {
         self.skew_ms = None;
         self.refusal = None;
         self.refusal_told = None;
+        self.signs = None;
         self.dial_failed = None;
     }
 
@@ -245,6 +250,7 @@ impl<S> Peer<S> {
             last_handshake: self.last_handshake.map(|seen| seen.wall),
             clock_skew_ms: self.skew_ms,
             last_refusal: self.refusal,
+            attempts: self.signs.as_ref().map(|signs| signs.attempts()).unwrap_or_default(),
             rx_bytes: self.traffic.rx_bytes,
             tx_bytes: self.traffic.tx_bytes,
             rx_packets: self.traffic.rx_packets,

@@ -14,13 +14,15 @@ use std::time::Duration;
 use fleetgate_probes::sample::Status;
 
 use crate::time::Wall;
-use crate::wire::{HostState, HostStatus, Refusal};
+use crate::wire::{Attempts, HostState, HostStatus, Refusal};
 
 pub use turns::Turns;
 
 /// A device that is refused tries again every five seconds, and a keepalive starts it anew: after
 /// this much quiet it has fallen silent, or was let in.
 const FRESH_REFUSAL: Duration = Duration::from_secs(180);
+/// Another preshared key shows when the gateway dials, and who is down is dialled every five minutes.
+const DIALLED_AGAIN: Duration = Duration::from_secs(660);
 /// Beyond this, logs and pictures carry wrong times and a schedule is missed.
 pub const MAX_SKEW_MS: u64 = 60_000;
 /// So many others that fell silent together with this one did not fail each for itself.
@@ -51,6 +53,7 @@ pub struct TunnelFacts {
     pub last_handshake: Option<Wall>,
     /// The last handshake that was not answered.
     pub refusal: Option<(Wall, Refusal)>,
+    pub attempts: Attempts,
     /// Device clock minus gateway clock.
     pub clock_skew_ms: Option<i64>,
     /// Addresses that its packets come from in turn.
@@ -199,9 +202,18 @@ impl Evidence {
         tunnel.refusal.filter(|(at, _)| tunnel.last_handshake.is_none_or(|done| *at > done))
     }
 
-    /// A refusal of just now: whoever has the key is alive and its way here is open.
+    /// A refusal of just now, with a sign that what is refused is made now: whoever has the key is alive
+    /// and its way here is open. A captured handshake that is sent again is refused too, and is none.
     fn fresh_refusal(&self) -> Option<Refusal> {
-        self.refusal().filter(|(at, _)| self.now.since(*at) <= FRESH_REFUSAL).map(|(_, refusal)| refusal)
+        let within = |at: Wall, limit| self.now.since(at) <= limit;
+        let (at, refusal) = self.refusal()?;
+        let Attempts { refused, unproved } = self.tunnel.as_ref()?.attempts;
+        let (limit, attempt) = match refusal {
+            Refusal::Crypto => (DIALLED_AGAIN, unproved.max(refused)),
+            Refusal::ClockWentBack { .. } | Refusal::RateLimited => (FRESH_REFUSAL, refused),
+        };
+        let made_now = attempt.is_some_and(|attempt| within(attempt, FRESH_REFUSAL));
+        (made_now && within(at, limit)).then_some(refusal)
     }
 
     fn skew_ms(&self) -> Option<i64> {

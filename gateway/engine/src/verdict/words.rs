@@ -146,7 +146,7 @@ fn tunnel(e: &Evidence) -> Vec<String> {
 fn refused(refusal: Refusal) -> String {
     match refusal {
         Refusal::ClockWentBack { behind } => {
-            format!("{} older than the newest one, or replayed by somebody", age(behind))
+            format!("{} older than the newest one, or captured and sent again", age(behind))
         }
         Refusal::RateLimited => "too many at once".to_owned(),
         Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),

@@ -201,6 +201,16 @@ pub enum Refusal {
     Crypto,
 }
 
+/// When it was last seen that somebody with a peer's key makes handshakes that lead to nothing: their
+/// stamps go on as time does, which those of a captured one that is sent again do not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Refused for their stamps.
+    pub refused: Option<Wall>,
+    /// Answered, and no packet ever came.
+    pub unproved: Option<Wall>,
+}
+
 /// A peer as an operator wants to see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PeerStatus {
@@ -212,6 +222,7 @@ pub struct PeerStatus {
     /// Device clock minus gateway clock at the last handshake, in milliseconds.
     pub clock_skew_ms: Option<i64>,
     pub last_refusal: Option<(Wall, Refusal)>,
+    pub attempts: Attempts,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     pub rx_packets: u64,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
+    Attempts, DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
 };
 use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
@@ -351,8 +351,17 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     );
     assert!(verdict["evidence"].to_string().contains("others of north: 1 heard since then"), "{verdict}");
 
+    let problem = get(&api, "/problems").await["items"][0].clone();
+    let line = json!({ "kind": "device_gone", "text": "device gone" });
+    assert_eq!((&problem["host_name"], &problem["verdict"]), (&json!("cam-07"), &line));
+
     let refused = PeerStatus { last_refusal: Some((at, Refusal::Crypto)), ..PeerStatus::default() };
-    api.state.live.set_peer(silent, refused);
+    api.state.live.set_peer(silent, refused.clone());
+    assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "device_gone", "anybody can send that");
+    api.state.live.set_peer(
+        silent,
+        PeerStatus { attempts: Attempts { unproved: Some(at), ..Attempts::default() }, ..refused },
+    );
     assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "key_refused");
     assert_eq!(get(&api, "/hosts/cam-08").await["verdict"]["kind"], "ok");
     assert_eq!(get(&api, "/hosts").await["items"][0]["verdict"], Value::Null);

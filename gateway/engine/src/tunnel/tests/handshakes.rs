@@ -105,6 +105,27 @@ fn a_clock_that_went_back_is_named_and_can_be_reset() {
 }
 
 #[test]
+fn who_makes_handshakes_that_are_refused_is_told_from_who_repeats_one() {
+    let attempt = |world: &Plain| world.tunnel.status(id(2)).expect("a peer").attempts.refused;
+    let mut world = connected(1);
+    let (from, captured) = world.last_captured(1);
+    for _ in 0..4 {
+        world.run(3 * MINUTE);
+        world.inject(from, &captured);
+    }
+    assert!(world.tunnel.status(id(2)).expect("a peer").last_refusal.is_some());
+    assert_eq!(attempt(&world), None, "one stamp, again and again");
+    let mut wrong = world.now;
+    wrong.wall = wrong.wall - 60 * MINUTE;
+    world.end(2).device.session = plain_session(2, None, wrong);
+    for _ in 0..3 {
+        world.initiate(2);
+        world.run(6 * SECOND);
+    }
+    assert!(attempt(&world).is_some(), "a living device with a wrong clock");
+}
+
+#[test]
 fn a_stored_stamp_is_as_good_as_one_from_this_run() {
     let mut world = plain(1);
     let stamp = Some(Tai64n([0x7f; 12]));
@@ -290,6 +311,13 @@ fn another_preshared_key_on_the_device_is_named() {
     let (answer, _) = world.handshake(2);
     assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
     assert!(world.news.contains(&News::Refused(id(2), Refusal::Crypto)));
+    let attempt = |world: &Plain| world.tunnel.status(id(2)).expect("a peer").attempts.unproved;
+    assert_eq!(attempt(&world), None, "whoever saw our initiation can send an answer to it");
+    for _ in 0..4 {
+        world.initiate(2);
+        world.run(6 * SECOND);
+    }
+    assert!(attempt(&world).is_some(), "its own initiations are authentic");
 }
 
 #[test]

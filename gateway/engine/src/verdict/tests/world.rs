@@ -3,6 +3,9 @@
 
 use super::super::*;
 use super::{at, host};
+use crate::time::{Mono, Now};
+use crate::tunnel::sign::Sign;
+use crate::tunnel::stamp::from_unix_ms;
 use crate::wire::DirectAnswer;
 
 /// A device sends a keepalive so often, and a handshake.
@@ -13,12 +16,20 @@ const TRY_S: i64 = 5;
 const CHECK_S: i64 = 60;
 const RETRY_S: i64 = 10;
 const ATTEMPTS: u32 = 3;
+/// Who is down is dialled so often.
+const QUIET_DIAL_S: i64 = 300;
 const STEP_S: i64 = 5;
 /// How long all was well before.
 const BEFORE_S: i64 = 600;
 /// A second device with the key was there before the other fault: two that begin in the same second
 /// would never have been seen both.
 const CLONED_S: i64 = -300;
+/// Somebody sends a captured handshake again, so often, and captured it then.
+const REPLAY_S: i64 = 180;
+const CAPTURED_S: i64 = -3_600;
+/// The sentinel has looked in vain, and nothing counts; its witnesses were given this time.
+const DOUBT_S: i64 = 10;
+const CUT_OFF_S: i64 = 40;
 /// Failures this near to each other are one.
 const SAME_TIME_S: i64 = 600;
 
@@ -31,14 +42,16 @@ pub enum Fault {
     SiteCut,
     DeviceOff,
     ServiceHung,
+    ServiceStopped,
     SshHung,
     Cloned,
     GatewayCut,
     NeighbourOff,
+    Replayed,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 11] = [
+    pub const ALL: [Fault; 13] = [
         Fault::TunnelBlocked,
         Fault::WrongPresharedKey,
         Fault::ClockBack,
@@ -46,10 +59,12 @@ impl Fault {
         Fault::SiteCut,
         Fault::DeviceOff,
         Fault::ServiceHung,
+        Fault::ServiceStopped,
         Fault::SshHung,
         Fault::Cloned,
         Fault::GatewayCut,
         Fault::NeighbourOff,
+        Fault::Replayed,
     ];
 
     /// What it may be called; the first is its name. Who is refused has no tunnel, which is true too.
@@ -62,9 +77,10 @@ impl Fault {
             Fault::SiteCut => &[Kind::SiteUplinkLost],
             Fault::DeviceOff => &[Kind::DeviceGone],
             Fault::ServiceHung | Fault::SshHung => &[Kind::ServiceHung],
+            Fault::ServiceStopped => &[Kind::ServiceProblem],
             Fault::Cloned => &[Kind::ClonedKey],
             Fault::GatewayCut => &[Kind::GatewayUplinkLost],
-            Fault::NeighbourOff => &[],
+            Fault::NeighbourOff | Fault::Replayed => &[],
         }
     }
 }
@@ -78,19 +94,22 @@ pub struct World {
     pub neighbours: usize,
     /// Other places.
     pub elsewhere: usize,
+    /// The gateway looks at its own way out.
+    pub sentinel: bool,
 }
 
 impl World {
-    pub const FULL: World = World { direct: true, neighbours: 2, elsewhere: 2 };
+    pub const FULL: World = World { direct: true, neighbours: 2, elsewhere: 2, sentinel: true };
 
     pub fn all() -> impl Iterator<Item = World> {
         let sizes = || 0..=2usize;
-        let worlds = [false, true].into_iter().flat_map(move |direct| {
+        let flags = [(false, false), (false, true), (true, false), (true, true)];
+        let worlds = flags.into_iter().flat_map(move |(direct, sentinel)| {
             sizes().flat_map(move |neighbours| {
-                sizes().map(move |elsewhere| World { direct, neighbours, elsewhere })
+                sizes().map(move |elsewhere| World { direct, neighbours, elsewhere, sentinel })
             })
         });
-        worlds.chain([World { direct: false, neighbours: 3, elsewhere: 3 }])
+        worlds.chain([World { direct: false, neighbours: 3, elsewhere: 3, sentinel: false }])
     }
 
     /// What the gateway knows of the host every few seconds after the faults began.
@@ -117,6 +136,8 @@ struct Machine {
     up: bool,
     since: i64,
     failures: u32,
+    stale: bool,
+    last_check: i64,
     direct: DirectAnswer,
 }
 
@@ -130,6 +151,8 @@ impl Machine {
             up: true,
             since: -BEFORE_S,
             failures: 0,
+            stale: false,
+            last_check: -BEFORE_S,
             direct: DirectAnswer::NotAsked,
         }
     }
@@ -146,11 +169,18 @@ impl Machine {
         due
     }
 
-    /// The host check: a packet in the interval, else the other path.
-    fn check(&mut self, now: i64, direct: DirectAnswer) {
+    /// The host check: a packet in the interval, else the other path. `doubt`: silence may be the
+    /// gateway's own, and does not count.
+    fn check(&mut self, now: i64, direct: DirectAnswer, doubt: bool) {
         let heard = now - self.packet < CHECK_S;
         self.direct = if heard { DirectAnswer::NotAsked } else { direct };
         let up = heard || direct == DirectAnswer::Answered;
+        self.stale = !up && doubt && (self.up || self.failures < ATTEMPTS);
+        if self.stale {
+            self.next_check = now + CHECK_S;
+            return;
+        }
+        self.last_check = now;
         if up != self.up {
             (self.up, self.since, self.failures) = (up, now, 0);
         }
@@ -167,10 +197,14 @@ struct Run {
     neighbours: Vec<Machine>,
     elsewhere: Vec<Machine>,
     refusal: Option<(Wall, Refusal)>,
+    refused: Sign,
+    unproved: Sign,
+    dialled: i64,
     skew_ms: Option<i64>,
     turns: Turns,
     /// How often the port and the login were asked in vain.
     port_failures: u32,
+    port_refusals: u32,
     login_failures: u32,
 }
 
@@ -186,9 +220,13 @@ impl Run {
             neighbours: machines(world.neighbours, 25),
             elsewhere: machines(world.elsewhere, 50),
             refusal: None,
+            refused: Sign::default(),
+            unproved: Sign::default(),
+            dialled: -BEFORE_S,
             skew_ms: None,
             turns: Turns::default(),
             port_failures: 0,
+            port_refusals: 0,
             login_failures: 0,
         }
     }
@@ -200,47 +238,80 @@ impl Run {
 
     fn step(&mut self, now: i64) {
         let (gateway, site) = (!self.has(Fault::GatewayCut, now), !self.has(Fault::SiteCut, now));
+        let doubt = self.cut_off_for(now, DOUBT_S);
         self.host_sends(now, gateway, site);
         let neighbour_off = self.has(Fault::NeighbourOff, now);
         for (i, machine) in self.neighbours.iter_mut().enumerate() {
             let off = i == 0 && neighbour_off;
-            run_other(machine, now, gateway && site && !off);
+            run_other(machine, now, gateway && site && !off, doubt);
         }
         for machine in &mut self.elsewhere {
-            run_other(machine, now, gateway);
+            run_other(machine, now, gateway, doubt);
         }
         if self.host.next_check <= now {
             let direct = self.direct(now, gateway && site);
-            self.host.check(now, direct);
+            self.dial(now, gateway && site);
+            self.host.check(now, direct, doubt);
             self.ask_services(now);
         }
     }
 
-    /// Through its tunnel, as far as it comes; and the second device with its key.
+    /// The gateway is cut off for so long, and sees that by itself.
+    fn cut_off_for(&self, now: i64, seconds: i64) -> bool {
+        self.world.sentinel && now >= seconds && self.has(Fault::GatewayCut, now)
+    }
+
+    /// Through its tunnel, as far as it comes; the second device with its key; and who replays.
     fn host_sends(&mut self, now: i64, gateway: bool, site: bool) {
-        let alive = !self.has(Fault::DeviceOff, now);
-        let arrives = gateway && site && alive && !self.has(Fault::TunnelBlocked, now);
-        let refusal = self.refusal_at(now);
-        if arrives && refusal.is_none() && self.host.send(now) {
-            self.turns.note(([192, 0, 2, 7], 7).into(), at(now));
-            if self.has(Fault::ClockAhead, now) && self.host.handshake >= 0 {
-                self.skew_ms = Some(7_200_000);
-            }
-        }
-        if let Some(refusal) = refusal.filter(|_| arrives && now % TRY_S == 0) {
-            self.refusal = Some((at(now), refusal));
+        if self.arrives(now, gateway && site) {
+            self.host_initiates_or_sends(now);
         }
         if gateway && self.has(Fault::Cloned, now) && (now + 15) % KEEPALIVE_S == 0 {
             self.host.packet = now;
             self.turns.note(([198, 51, 100, 9], 9).into(), at(now));
         }
+        if gateway && self.has(Fault::Replayed, now) && now % REPLAY_S == 0 {
+            self.refuse_stamp(CAPTURED_S, now);
+        }
     }
 
-    fn refusal_at(&self, now: i64) -> Option<Refusal> {
-        if self.has(Fault::ClockBack, now) {
-            return Some(Refusal::ClockWentBack { behind: Duration::from_secs(86_400) });
+    fn host_initiates_or_sends(&mut self, now: i64) {
+        let tries = now % TRY_S == 0;
+        match () {
+            () if self.has(Fault::ClockBack, now) && tries => self.refuse_stamp(now - 86_400, now),
+            () if self.has(Fault::WrongPresharedKey, now) && tries => note(&mut self.unproved, now, now),
+            () if self.has(Fault::ClockBack, now) || self.has(Fault::WrongPresharedKey, now) => {}
+            () if self.host.send(now) => {
+                self.turns.note(([192, 0, 2, 7], 7).into(), at(now));
+                if self.has(Fault::ClockAhead, now) && self.host.handshake >= 0 {
+                    self.skew_ms = Some(7_200_000);
+                }
+            }
+            () => {}
         }
-        self.has(Fault::WrongPresharedKey, now).then_some(Refusal::Crypto)
+    }
+
+    fn arrives(&self, now: i64, open: bool) -> bool {
+        open && !self.has(Fault::DeviceOff, now) && !self.has(Fault::TunnelBlocked, now)
+    }
+
+    /// What the gateway's own initiation comes to, where there is no session.
+    fn dial(&mut self, now: i64, open: bool) {
+        let silent = now - self.host.packet >= CHECK_S;
+        let down = !self.host.up && self.host.failures >= ATTEMPTS;
+        if !silent || down && now - self.dialled < QUIET_DIAL_S {
+            return;
+        }
+        self.dialled = now;
+        if self.arrives(now, open) && self.has(Fault::WrongPresharedKey, now) {
+            self.refusal = Some((at(now), Refusal::Crypto));
+        }
+    }
+
+    fn refuse_stamp(&mut self, made: i64, now: i64) {
+        note(&mut self.refused, made, now);
+        let behind = Duration::from_secs((now - made).unsigned_abs());
+        self.refusal = Some((at(now), Refusal::ClockWentBack { behind }));
     }
 
     fn direct(&self, now: i64, open: bool) -> DirectAnswer {
@@ -256,6 +327,7 @@ impl Run {
     fn ask_services(&mut self, now: i64) {
         let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
         self.port_failures += u32::from(through && self.has(Fault::ServiceHung, now));
+        self.port_refusals += u32::from(through && self.has(Fault::ServiceStopped, now));
         self.login_failures += u32::from(self.host.up && self.has(Fault::SshHung, now));
     }
 
@@ -264,14 +336,18 @@ impl Run {
             true => (HostStatus::Up, at(self.host.since)),
             false => (HostStatus::Down, at(self.host.since)),
         };
-        let state = HostState { direct: self.host.direct, ..host(status, since) };
-        let silent = self.host.since;
+        let last_check = Some(at(self.host.last_check));
+        let (direct, stale) = (self.host.direct, self.host.stale);
+        let state = HostState { direct, stale, last_check, ..host(status, since) };
+        let is_silent = !self.host.up || stale;
+        let cut_off = Some(at(CUT_OFF_S)).filter(|_| is_silent && self.cut_off_for(now, CUT_OFF_S));
+        let silent = Evidence::since(&state, cut_off).as_millis() / 1_000;
         let others = |machines: &[Machine]| others(machines, silent);
         let clocks = Clocks { right: (self.neighbours.len() + self.elsewhere.len()) as u32, wrong: 0 };
         Evidence {
             now: at(now),
             host: state,
-            cut_off: None,
+            cut_off,
             tunnel: Some(self.tunnel(now)),
             second_path: self.world.direct,
             behind: None,
@@ -287,6 +363,7 @@ impl Run {
             last_packet: Some(at(self.host.packet)),
             last_handshake: Some(at(self.host.handshake)),
             refusal: self.refusal,
+            attempts: Attempts { refused: self.refused.seen(), unproved: self.unproved.seen() },
             clock_skew_ms: self.skew_ms,
             in_turn: self.turns.in_turn(at(now)).iter().map(ToString::to_string).collect(),
         }
@@ -294,33 +371,42 @@ impl Run {
 
     fn services(&self) -> Vec<ServiceFacts> {
         let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
-        let service = |name: &str, failures: u32, current| ServiceFacts {
+        let service = |name: &str, failures: u32, refusals: u32, current| ServiceFacts {
             name: name.into(),
             asked: Asked::Presence,
-            status: Some(if failures >= ATTEMPTS { Status::Critical } else { Status::Ok }),
+            status: Some(if failures.max(refusals) >= ATTEMPTS { Status::Critical } else { Status::Ok }),
             current,
             answered: failures == 0,
             said: "no answer".into(),
         };
-        vec![service("rtsp", self.port_failures, through), service("ssh", self.login_failures, self.host.up)]
+        vec![
+            service("rtsp", self.port_failures, self.port_refusals, through),
+            service("ssh", self.login_failures, 0, self.host.up),
+        ]
     }
 }
 
-fn run_other(machine: &mut Machine, now: i64, heard: bool) {
+fn note(sign: &mut Sign, made: i64, now: i64) {
+    let mono = Mono::from_secs((now + BEFORE_S).unsigned_abs());
+    sign.note(from_unix_ms(made * 1_000), Now { mono, wall: at(now) });
+}
+
+fn run_other(machine: &mut Machine, now: i64, heard: bool, doubt: bool) {
     if heard {
         machine.send(now);
     }
     if machine.next_check <= now {
-        machine.check(now, DirectAnswer::NotAsked);
+        machine.check(now, DirectAnswer::NotAsked, doubt);
     }
 }
 
 fn others(machines: &[Machine], silent_since: i64) -> Others {
     let mut others = Others::default();
     for machine in machines {
-        let together = (machine.since - silent_since).abs() <= SAME_TIME_S;
+        let since = if machine.up { machine.last_check } else { machine.since };
+        let together = (since - silent_since).abs() <= SAME_TIME_S && (!machine.up || machine.stale);
         others.heard += u32::from(machine.packet > silent_since);
-        others.silent += u32::from(!machine.up && machine.packet <= silent_since && together);
+        others.silent += u32::from(machine.packet <= silent_since && together);
     }
     others
 }
