@@ -112,7 +112,7 @@ async fn show(
     Ok(Tagged { version: row.version, value: Host { verdict, ..wire(&app, row) } })
 }
 
-async fn judged(
+pub(super) async fn judged(
     app: &AppState,
     conn: &mut SqliteConnection,
     row: &Listed,

@@ -259,6 +259,16 @@ pub struct Problem {
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub text: String,
+    /// What is wrong with a host that is down. Only with the first of a page: each costs a look around.
+    pub verdict: Option<VerdictLine>,
+}
+
+/// A verdict in one line; `GET /hosts/{host}` has what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VerdictLine {
+    /// As the verdict's.
+    pub kind: String,
+    pub text: String,
 }
 
 /// One line of the event log.

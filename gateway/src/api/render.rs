@@ -275,7 +275,7 @@ fn metric(m: &fleetgate_probes::sample::Metric) -> model::Metric {
     }
 }
 
-pub fn problem(trouble: Trouble) -> model::Problem {
+pub fn problem(trouble: Trouble, verdict: Option<model::VerdictLine>) -> model::Problem {
     let service = Some(trouble.place.service.clone()).filter(|s| !s.is_empty());
     model::Problem {
         host: Kind::Host.text(trouble.host),
@@ -290,6 +290,7 @@ pub fn problem(trouble: Trouble) -> model::Problem {
         incident: trouble.incident.map(|id| id.to_string()),
         last_check: time(trouble.last_check),
         text: trouble.output,
+        verdict,
     }
 }
 

@@ -76,7 +76,9 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let server = Server::start(config, data).await?;
     let local = Connection { data: Some(path.clone()), url: None, token: None, json: false };
     let client = Client::new(&local)?;
-    let fleet = Arc::new(enrol(&server, &client).await?);
+    let seed = server.identity.wireguard.as_bytes();
+    let recruits = fleet::recruit(seed).await.context("a public device of the demo finds no port")?;
+    let fleet = Arc::new(enrol(&server, &client, recruits).await?);
     let _control = Control::serve(&path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(&server, &path, to.data.is_some()).await?;
     let passes = rental::reconfigure(&fleet, plan::RENTAL, || passed(&client));
@@ -127,10 +129,9 @@ fn free(port: u16, bind: impl Fn(SocketAddr) -> std::io::Result<SocketAddr>) -> 
     bind(at(port)).or_else(|_| bind(at(0))).context("no port is free on 127.0.0.1")
 }
 
-async fn enrol(server: &Server, client: &Client) -> anyhow::Result<DemoFleet> {
-    let seed = server.identity.wireguard.as_bytes();
+async fn enrol(server: &Server, client: &Client, recruits: Vec<Recruit>) -> anyhow::Result<DemoFleet> {
     let mut members = Vec::new();
-    for recruit in fleet::recruit(seed).await.context("a public device of the demo finds no port")? {
+    for recruit in recruits {
         members.push(enrol_one(client, recruit).await?);
     }
     let gateway = Gateway {
@@ -214,5 +215,120 @@ fn program(data: Option<&Path>) -> String {
     match data {
         Some(dir) => format!("{shown} --data {}", dir.display()),
         None => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Four intervals of the demo find anything; the machine may be busy.
+    const BOUND: Duration = Duration::from_secs(90);
+    /// Three sites and a device on the Internet.
+    const DEVICES: usize = 12;
+
+    /// The real program, and devices that shake hands with it.
+    struct Scene {
+        server: Server,
+        client: Client,
+        fleet: DemoFleet,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        async fn start() -> Scene {
+            // Another test of this process may have been first.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("demo");
+            let data = fresh_directory(&path).expect("an empty one");
+            let mut config = settings(&path).expect("settings");
+            config.listen.set_port(0);
+            config.api_listen.set_port(0);
+            let server = Server::start(config, data).await.expect("a gateway");
+            let local = Connection { data: Some(path), url: None, token: None, json: false };
+            let client = Client::new(&local).expect("a client");
+            let all = fleet::recruit(server.identity.wireguard.as_bytes()).await.expect("recruits");
+            let named = |r: &Recruit| r.planned.public.is_some() || r.planned.name <= "cam-12";
+            let recruits: Vec<Recruit> = all.into_iter().filter(named).take(DEVICES + 1).collect();
+            let fleet = enrol(&server, &client, recruits).await.expect("all are enrolled");
+            Scene { server, client, fleet, _dir: dir }
+        }
+
+        async fn get(&self, path: &str) -> Value {
+            self.client.get(path, &[]).await.expect("an answer")
+        }
+
+        async fn off(&self, names: &[&str]) {
+            for name in names {
+                self.fleet.off(name).await.expect("a device");
+            }
+        }
+
+        async fn verdict(&self, host: &str) -> Value {
+            self.get(&format!("/hosts/{host}")).await["verdict"].clone()
+        }
+
+        async fn all_come_up(&self) {
+            let began = Instant::now();
+            while self.get("/overview").await["hosts"]["up"] != json!(DEVICES + 1) {
+                assert!(began.elapsed() < BOUND, "{:#}", self.get("/overview").await);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+
+        /// Until it is found hard, a host that fails is no problem.
+        async fn is_a_problem(&self, host: &str, kind: &str) {
+            let began = Instant::now();
+            loop {
+                let problems = self.get("/problems").await;
+                let mut items = problems["items"].as_array().into_iter().flatten();
+                if items.any(|p| p["host_name"] == host && p["verdict"]["kind"] == kind) {
+                    return;
+                }
+                assert!(began.elapsed() < BOUND, "{host} is not {kind}: {problems:#}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+
+        /// `candidates`: of what is undetermined.
+        async fn becomes(&self, host: &str, kind: &str, candidates: &[&str]) {
+            let began = Instant::now();
+            loop {
+                let verdict = self.verdict(host).await;
+                if verdict["kind"] == kind && verdict["candidates"] == json!(candidates) {
+                    return;
+                }
+                assert!(began.elapsed() < BOUND, "{host} is not {kind}: {verdict:#}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn faults_in_the_running_program_come_out_as_verdicts() {
+        let scene = Scene::start().await;
+        scene.all_come_up().await;
+        // One device of a site whose others are heard, without a second path.
+        scene.off(&["cam-01"]).await;
+        scene.becomes("cam-01", "undetermined", &["tunnel_down", "device_gone"]).await;
+        // A whole site, while others are heard.
+        scene.off(&["cam-05", "cam-06", "cam-07", "cam-08"]).await;
+        for name in ["cam-05", "cam-08"] {
+            scene.becomes(name, "site_uplink_lost", &[]).await;
+        }
+        scene.is_a_problem("cam-05", "site_uplink_lost").await;
+        // Everybody.
+        let rest: Vec<String> = scene.fleet.names().map(str::to_owned).collect();
+        scene.off(&rest.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        for name in ["cam-02", "cam-10"] {
+            scene.becomes(name, "gateway_uplink_lost", &[]).await;
+        }
+        // A sign of life of one takes that back.
+        scene.fleet.on("cam-10").await.expect("a device");
+        scene.becomes("cam-10", "ok", &[]).await;
+        scene.server.stop().await;
     }
 }

@@ -18,6 +18,9 @@ pub(crate) struct StatusArgs {
     quiet: bool,
 }
 
+/// The kind of a verdict that claims nothing.
+const UNDETERMINED: &str = "undetermined";
+
 /// What a plugin that cannot tell exits with, for whatever reason: 1 and 2 say something of the fleet.
 pub(crate) const UNKNOWN: u8 = 3;
 
@@ -101,7 +104,7 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
             table::safe(p.service.as_deref().unwrap_or("")),
             table::ago(p.since.as_deref(), now),
             p.incident.clone().unwrap_or_default(),
-            table::safe(&p.text),
+            table::safe(said(p)),
         ]
     };
     anstream::println!();
@@ -113,9 +116,40 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is claimed says more than what the last check got to hear; a doubt says less.
+fn said(p: &Problem) -> &str {
+    match &p.verdict {
+        Some(verdict) if verdict.kind != UNDETERMINED => &verdict.text,
+        _ => &p.text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::model::VerdictLine;
+
+    #[test]
+    fn a_claim_stands_in_the_place_of_the_output_and_a_doubt_does_not() {
+        let of = |kind: &str| Problem {
+            host: "h_1".into(),
+            host_name: "cam-07".into(),
+            service: None,
+            state: "down".into(),
+            state_type: "hard".into(),
+            acknowledged: false,
+            in_downtime: false,
+            flapping: false,
+            incident: None,
+            since: None,
+            last_check: None,
+            text: "no answer".into(),
+            verdict: Some(VerdictLine { kind: kind.into(), text: "uplink of north lost".into() }),
+        };
+        assert_eq!(said(&of("site_uplink_lost")), "uplink of north lost");
+        assert_eq!(said(&of("undetermined")), "no answer");
+        assert_eq!(said(&Problem { verdict: None, ..of("") }), "no answer");
+    }
 
     #[test]
     fn the_exit_code_is_a_plugins() {

@@ -8,7 +8,7 @@ use super::client::Client;
 use super::device::said;
 use super::host::pages;
 use super::table;
-use crate::api::model::{Message, Notification, NotificationOutcome, Page};
+use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
@@ -35,11 +35,23 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         if let Some((host, service)) = args.what.split_once('/') {
             let _: Value = client.get(&place(host, Some(service)), &[]).await?;
         }
-        return said(client, &format!("nothing was to be told of {}", args.what));
+        said(client, &format!("nothing was to be told of {}", args.what))?;
     }
     // The newest last, where the eye is.
     notifications.iter().rev().for_each(print);
+    if let Some(verdict) = verdict(client, &args.what).await {
+        anstream::println!("now: {}", table::safe(&verdict));
+    }
     Ok(())
+}
+
+/// What is wrong with a host now; nothing of what is no host, or is gone.
+async fn verdict(client: &Client, what: &str) -> Option<String> {
+    if what.contains('/') || what.starts_with("n_") || what.starts_with("i_") {
+        return None;
+    }
+    let host: Host = client.get(&place(what, None), &[]).await.ok()?;
+    host.verdict.map(|verdict| verdict.text)
 }
 
 fn print(n: &Notification) {

@@ -108,7 +108,7 @@ function overview() {
 function problems() {
   const found = [];
   for (const host of hosts) {
-    if (host.state.state === 'down') found.push({ host: host.id, host_name: host.name, service: null, state: hostKey(host), state_type: 'hard', since: host.state.since, last_check: host.state.last_check, text: host.state.text, acknowledged: host.state.acknowledged, in_downtime: host.state.in_downtime });
+    if (host.state.state === 'down') found.push({ host: host.id, host_name: host.name, service: null, state: hostKey(host), state_type: 'hard', since: host.state.since, last_check: host.state.last_check, text: host.state.text, acknowledged: host.state.acknowledged, in_downtime: host.state.in_downtime, verdict: host.verdict });
     for (const s of services.get(host.id)) if (s.state !== 'ok' && !s.stale) found.push({ host: host.id, host_name: host.name, service: s.name, state: s.state, state_type: s.state_type, since: s.since, last_check: s.last_check, text: s.text, acknowledged: s.acknowledged, in_downtime: s.in_downtime });
   }
   const rank = { down: 0, unreachable: 1, critical: 2, warning: 3, unknown: 4 };

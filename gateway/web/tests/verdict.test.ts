@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { sentence, toneOf } from '../src/lib/verdict';
+import { saidOf, sentence, toneOf } from '../src/lib/verdict';
 
 it('a verdict is as loud as it is sure', () => {
   expect(['ok', 'pending'].map((kind) => toneOf({ kind }))).toEqual(['calm', 'calm']);
@@ -10,4 +10,11 @@ it('a verdict is as loud as it is sure', () => {
 it('a verdict is written as a sentence', () => {
   expect(sentence('undetermined: device gone or uplink of north lost')).toBe('Undetermined: device gone or uplink of north lost');
   expect(sentence('')).toBe('');
+});
+
+it('the list of problems says a claim, and what the last check said where nothing is claimed', () => {
+  const of = (kind: string) => ({ text: 'no answer: echo timed out', verdict: { kind, text: 'uplink of north lost' } });
+  expect(saidOf(of('site_uplink_lost'))).toBe('Uplink of north lost');
+  expect(['undetermined', 'pending'].map((kind) => saidOf(of(kind)))).toEqual(['no answer: echo timed out', 'no answer: echo timed out']);
+  expect(saidOf({ text: 'disk full', verdict: null })).toBe('disk full');
 });
