@@ -360,6 +360,21 @@ impl<'a> Gateway<'a> {
     }
 }
 
+/// A machine that is busy, and a check's three attempts.
+const VERDICT: Duration = Duration::from_secs(60);
+
+impl Gateway<'_> {
+    /// The kind of what is said to be wrong with a host.
+    pub fn verdict(&self, host: &str) -> String {
+        let shown = self.json(&["host", "show", host]);
+        shown["host"]["verdict"]["kind"].as_str().unwrap_or("missing").to_owned()
+    }
+
+    pub fn verdict_becomes(&self, host: &str, kind: &str) {
+        eventually(&format!("the verdict on {host} is {kind}"), VERDICT, || self.verdict(host) == kind);
+    }
+}
+
 fn unprivileged(binary: &Path, args: &[&str]) -> Vec<String> {
     let fences = [
         format!("--reuid={NOBODY}"),

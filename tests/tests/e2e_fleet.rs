@@ -70,7 +70,7 @@ const PLUGINS: [(&str, &str, &str); 9] = [
         "/usr/lib/nagios/plugins/check_dummy 0 \"$(printf 'all | a=1.5ms;~:3;@5:9;0\\nsecond line\\nthird | b=7%%')\"",
         "ok",
     ),
-    ("p-slow", "sleep 60; echo never", "unknown"),
+    ("p-slow", "sleep 61.25; echo never", "unknown"),
     ("p-killed", "kill -9 $$", "unknown"),
     ("p-none", "/usr/lib/nagios/plugins/check_nothing", "unknown"),
 ];
@@ -119,6 +119,13 @@ fn plugins_of_debian_say_what_they_say_on_the_device(gateway: &Gateway<'_>, host
     gateway.cli(&["service", "set", host, "p-users", "--crit", "users=@0:400"]);
     gateway.becomes(host, Some("p-users"), "critical");
     PLUGINS.iter().for_each(|(name, ..)| drop(gateway.cli(&["service", "reset", host, name])));
+    nothing_stays_of("sleep 61.25");
+}
+
+/// A command that was given up has ended on the device too.
+fn nothing_stays_of(command: &str) {
+    let stays = || std::process::Command::new("pgrep").args(["-fx", command]).output().expect("pgrep");
+    eventually(&format!("no {command} is left on the device"), PATIENCE, || !stays().status.success());
 }
 
 fn metrics_have_units_and_limits(gateway: &Gateway<'_>) {
@@ -176,11 +183,14 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     eventually("the host is proved alive directly", PATIENCE, || {
         text_of(&gateway, "cam-1", "source") == "direct"
     });
+    gateway.verdict_becomes("cam-1", "tunnel_down");
     gateway.becomes("cam-1", Some("ssh"), "ok");
 
     // Both ways are gone.
     sshd.stop();
     gateway.becomes("cam-1", None, "down");
+    // The address refuses, so that somebody is there, and nobody else can be asked.
+    gateway.verdict_becomes("cam-1", "undetermined");
     eventually("DOWN is mailed", PATIENCE, || !about(&mail.messages(), "Subject: DOWN cam-1").is_empty());
 
     // The mail server is away when it recovers; the message comes later.
@@ -189,6 +199,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     tunnel.start();
     gateway.becomes("cam-1", None, "up");
     gateway.becomes("cam-1", Some("tunnel"), "ok");
+    gateway.verdict_becomes("cam-1", "ok");
     mail.again();
     eventually("the recovery is mailed", Duration::from_secs(180), || {
         !about(&mail.messages(), "Subject: RECOVERED cam-1").is_empty()
@@ -277,6 +288,15 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
         gateway.becomes("nas-2", Some(service), "ok");
     }
 
+    // dropbear does not kill what it started either.
+    let check = r#"{"type": "command", "line": "sleep 62.25; echo never"}"#;
+    gateway.cli(&["service", "set", "nas-2", "p-slow", "--check", check, "--timeout", "1.5"]);
+    gateway.becomes("nas-2", Some("p-slow"), "unknown");
+    gateway.cli(&["service", "reset", "nas-2", "p-slow"]);
+    nothing_stays_of("sleep 62.25");
+
+    another_preshared_key_is_named(&lab, &gateway, &interface);
+
     // Run again: the same device, nothing new.
     let (ok, said) = lab.try_sh("d2", &enrol);
     assert!(ok, "{said}");
@@ -287,4 +307,23 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
     let (ok, said) = lab.try_sh("d2", &other);
     assert!(!ok, "a spent token was taken: {said}");
     let _ = lab.try_sh("d2", &format!("ip link del {interface}"));
+}
+
+/// The device is alive, and is not let in.
+fn another_preshared_key_is_named(lab: &Lab, gateway: &Gateway<'_>, interface: &str) {
+    let (right, wrong) = (lab.path("right.conf"), lab.path("wrong.conf"));
+    let (right, wrong) = (right.display(), wrong.display());
+    let other = "eHh4".repeat(10) + "eHg=";
+    lab.sh(
+        "d2",
+        &format!(
+            "umask 077; wg showconf {interface} > {right}; \
+             sed 's|^PresharedKey.*|PresharedKey = {other}|' {right} > {wrong}; wg setconf {interface} {wrong}"
+        ),
+    );
+    gateway.becomes("nas-2", None, "down");
+    gateway.verdict_becomes("nas-2", "key_refused");
+    lab.sh("d2", &format!("wg setconf {interface} {right}"));
+    gateway.becomes("nas-2", None, "up");
+    gateway.verdict_becomes("nas-2", "ok");
 }

@@ -338,6 +338,16 @@ fn a_clock_that_went_back_is_named_and_reset_clock_mends_it_over_a_kill() {
     eventually("the host's page names the clock", PATIENCE, || refusal().contains("clock"));
     println!("last refusal: {}", refusal());
 
+    // One that is captured and sent again says nothing of today; a device tries with new ones.
+    send(&device.socket, &mended, V4.gateway());
+    gateway.becomes("cam-1", None, "down");
+    assert_eq!(gateway.verdict("cam-1"), "undetermined");
+    for n in 20..24 {
+        send(&device.socket, &device.us.initiation(stamp(0), n).bytes, V4.gateway());
+        sleep(Duration::from_secs(5));
+    }
+    assert_eq!(gateway.verdict("cam-1"), "clock_wrong");
+
     gateway.cli(&["device", "reset-clock", "cam-1"]);
     gateway.process.as_mut().expect("running").kill();
     gateway.again();

@@ -135,12 +135,15 @@ fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down()
         }
         assert_eq!(count(&gateway, "down"), 0, "after {:?}: {:?}", cut.elapsed(), ever_down(&gateway));
     }
+    gateway.verdict_becomes(&name(0), "gateway_uplink_lost");
     restore_link(&lab);
 
     let rest = DEVICES as u64 - 1;
     eventually("what died is found, and all others", PATIENCE, || {
         count(&gateway, "up") == rest && count(&gateway, "down") == 1
     });
+    // Nobody else is of its place, and it has no second path.
+    gateway.verdict_becomes(&name(DIES), "undetermined");
     eventually("it is told of", PATIENCE, || mail.messages().iter().any(|m| m.contains(&name(DIES))));
     sleep(QUIET);
     assert_eq!(ever_down(&gateway), [name(DIES)]);
