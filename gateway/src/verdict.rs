@@ -44,8 +44,8 @@ pub async fn of(
     let cut_off = if is_silent { events::cut_off_since(conn).await? } else { None };
     let (site, elsewhere) = match is_silent {
         true => {
-            others(conn, Silent { host: host.host, since: Evidence::since(&host, cut_off) }, spec, device)
-                .await?
+            let since = Evidence::since(&host, cut_off, now);
+            others(conn, Silent { host: host.host, since, now }, spec, device).await?
         }
         false => Default::default(),
     };

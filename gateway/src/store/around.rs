@@ -18,20 +18,36 @@ const ENOUGH: i64 = 100;
 /// A clock that was measured longer ago says nothing of today's.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
-/// `$1`: the host, `$2`: since when it is silent, `$3`: how far apart is together. A packet counts by
-/// its own time; of a check only an answer does, because evidence may be older than the check. What is
-/// not judged while the gateway is cut off is stale and not down.
+/// `$1`: the host, `$2`: since when it is silent, `$3`: how far apart is together, `$5`: now. A packet
+/// counts by its own time; of a check only an answer does, because evidence may be older than the check.
+/// What is not judged while the gateway is cut off is stale and not down. A time in the future is from
+/// before the clock was set back, and says nothing.
+macro_rules! packet_since {
+    () => {
+        "coalesce(m.last_packet > $2 and m.last_packet <= $5, 0)"
+    };
+}
+
 macro_rules! heard {
     () => {
-        "(coalesce(m.last_packet, 0) > $2 or s.status = 'up' and s.last_check > $2
-          and s.source in ('echo', 'tcp', 'handshake', 'direct'))"
+        concat!(
+            "(",
+            packet_since!(),
+            " or s.status = 'up' and s.last_check > $2 and s.last_check <= $5
+             and s.source in ('echo', 'tcp', 'handshake', 'direct'))"
+        )
     };
 }
 
 macro_rules! silent {
     () => {
-        "(abs(case when s.status = 'down' then s.since when s.stale = 1 then s.last_check end - $2) <= $3
-          and coalesce(m.last_packet, 0) <= $2)"
+        concat!(
+            "(abs(case when s.status = 'down' and s.since <= $5 then s.since
+                       when s.status = 'down' or s.stale = 1 then s.last_check end - $2) <= $3
+             and not ",
+            packet_since!(),
+            ")"
+        )
     };
 }
 
@@ -65,7 +81,7 @@ const BESIDE: &str = others!(
 const HEARD_ELSEWHERE: &str = concat!(
     "select count(*) from (",
     others!("1", concat!("($4 is null or instr(h.labels, $4) = 0) and $3 >= 0 and ", heard!())),
-    " limit $5)"
+    " limit $6)"
 );
 const SILENT_ELSEWHERE: &str = others!(
     "count(distinct coalesce(h.labels ->> 'site', h.id))",
@@ -77,6 +93,7 @@ const SILENT_ELSEWHERE: &str = others!(
 pub struct Silent {
     pub host: HostId,
     pub since: Wall,
+    pub now: Wall,
 }
 
 /// Its label as a piece of the column: compact JSON of sorted strings.
@@ -90,7 +107,8 @@ fn piece(site: &str) -> String {
 /// When the database cannot be read.
 pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sqlx::Result<Others> {
     let query = sqlx::query_as(SITE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let counted = query.bind(millis(TOGETHER)).bind(piece(site)).fetch_one(conn).await?;
+    let counted =
+        query.bind(millis(TOGETHER)).bind(piece(site)).bind(silent.now.as_millis()).fetch_one(conn).await?;
     Ok(others(counted))
 }
 
@@ -100,7 +118,12 @@ pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sq
 /// When the database cannot be read.
 pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId) -> sqlx::Result<Others> {
     let query = sqlx::query_as(BESIDE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let counted = query.bind(millis(TOGETHER)).bind(device.as_i64()).fetch_one(conn).await?;
+    let counted = query
+        .bind(millis(TOGETHER))
+        .bind(device.as_i64())
+        .bind(silent.now.as_millis())
+        .fetch_one(conn)
+        .await?;
     Ok(others(counted))
 }
 
@@ -114,13 +137,14 @@ pub async fn elsewhere(
     site: Option<&str>,
 ) -> sqlx::Result<Others> {
     let (host, since, site) = (silent.host.as_i64(), silent.since.as_millis(), site.map(piece));
+    let now = silent.now.as_millis();
     let query = sqlx::query_scalar(HEARD_ELSEWHERE).bind(host).bind(since).bind(millis(TOGETHER));
-    let heard: i64 = query.bind(&site).bind(ENOUGH).fetch_one(&mut *conn).await?;
+    let heard: i64 = query.bind(&site).bind(now).bind(ENOUGH).fetch_one(&mut *conn).await?;
     if heard > 0 {
         return Ok(others((heard, 0)));
     }
     let query = sqlx::query_scalar(SILENT_ELSEWHERE).bind(host).bind(since).bind(millis(TOGETHER));
-    Ok(others((0, query.bind(&site).fetch_one(conn).await?)))
+    Ok(others((0, query.bind(&site).bind(now).fetch_one(conn).await?)))
 }
 
 /// The device that a host stands behind, and whether its tunnel carries.
@@ -216,7 +240,8 @@ mod tests {
     }
 
     fn silent() -> Silent {
-        Silent { host: HostId::from_i64(1), since: Wall::from_millis(SINCE) }
+        let now = Wall::from_millis(SINCE + 3_600_000);
+        Silent { host: HostId::from_i64(1), since: Wall::from_millis(SINCE), now }
     }
 
     fn down(site: &'static str, down_at: i64) -> Other {
@@ -264,5 +289,22 @@ mod tests {
         assert_eq!(rest, Others { heard: 0, silent: 3 });
         let all = elsewhere(&mut conn, Silent { host: HostId::from_i64(5), ..silent() }, None).await.unwrap();
         assert_eq!(all.silent, 3, "north, south, and the other that names no site");
+    }
+    #[tokio::test]
+    async fn a_packet_from_before_the_clock_was_set_back_is_none_since_then() {
+        let all = [
+            down("north", SINCE),
+            well("north", SINCE + 1),
+            well("south", SINCE + 7_200_000),
+            down("north", SINCE + 7_200_000),
+        ];
+        let (store, _dir) = fleet(&all).await;
+        let checked = (SINCE + 60_000).to_string();
+        fixture::run(&store, "update host_states set last_check = $1 where host = 4", &[&checked]).await;
+        let mut conn = store.reader().await.unwrap();
+        let of_site = site(&mut conn, silent(), "north").await.unwrap();
+        assert_eq!(of_site, Others { heard: 1, silent: 1 }, "by when the other was asked last");
+        let rest = elsewhere(&mut conn, silent(), Some("north")).await.unwrap();
+        assert_eq!(rest, Others { heard: 0, silent: 0 });
     }
 }

@@ -188,12 +188,15 @@ pub fn judge(e: &Evidence) -> Verdict {
 }
 
 impl Evidence {
-    /// Since when it is silent. What others did after this says what did not fail.
-    pub fn since(host: &HostState, cut_off: Option<Wall>) -> Wall {
-        match host.status {
+    /// Since when it is silent. What others did after this says what did not fail. Where the clock was set
+    /// back meanwhile, that is when it was asked last.
+    pub fn since(host: &HostState, cut_off: Option<Wall>, now: Wall) -> Wall {
+        let found = match host.status {
             HostStatus::Down => host.since,
             _ => host.last_check.max(cut_off).unwrap_or(host.since),
-        }
+        };
+        let asked = || host.last_check.filter(|at| *at <= now).unwrap_or(now);
+        if found <= now { found } else { asked() }
     }
 
     /// A refusal after the last handshake: nobody was let in since.
