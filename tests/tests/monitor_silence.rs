@@ -1,0 +1,195 @@
+//! Silence that could not be helped, and results of what cannot be asked: what counts of it, and when.
+
+#[path = "monitor/stories.rs"]
+#[allow(dead_code, reason = "each binary tells its own stories")]
+mod stories;
+#[path = "monitor/world.rs"]
+#[allow(dead_code, reason = "each binary uses its part of the world")]
+mod world;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket};
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::Status;
+use stories::*;
+use world::{Truth, World, device, service, with};
+
+fn backup() -> ServiceSpec {
+    ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) }
+}
+
+fn sends(world: &mut World, host: HostId, status: Status) {
+    let (result, at) = (PluginResult::new(status, "sent", Vec::new()), world.now.wall);
+    let (service, by) = (Some("backup".to_owned()), String::new());
+    world.input(MonitorInput::Submit(Box::new(Submission {
+        host,
+        service,
+        result,
+        at,
+        by,
+        ticket: Ticket(1),
+    })));
+}
+
+/// A device that has just said that its backup is well, fifty minutes ago.
+fn quiet(spec: HostSpec) -> (World, HostId) {
+    let (mut world, id) = settled(with(spec, vec![service("tunnel", Check::Tunnel), backup()]));
+    sends(&mut world, id, Status::Ok);
+    world.run(50 * MINUTE);
+    (world, id)
+}
+
+/// One threshold of grace from now on, and no more.
+fn has_grace(world: &mut World, id: HostId) {
+    world.run(HOUR - 2 * SECOND);
+    assert_eq!(hard(world, id, "backup"), Some(Status::Ok), "it had no time");
+    world.run(5 * SECOND);
+    assert_eq!(hard(world, id, "backup"), Some(Status::Unknown), "it had time");
+    let backup = world.service(id, "backup").expect("a state");
+    assert_eq!((backup.result.text.as_str(), backup.stale), ("no result for 60 min", false));
+}
+
+// ---------------------------------------------------------------- freshness
+
+#[test]
+fn silence_in_which_the_gateway_slept_is_not_the_devices() {
+    let (mut world, id) = quiet(device(1));
+    world.suspend(5 * HOUR);
+    has_grace(&mut world, id);
+}
+
+#[test]
+fn silence_in_which_the_gateway_was_cut_off_is_not_the_devices() {
+    let (mut world, id) = quiet(device(1));
+    world.look_outside();
+    world.run(SECOND);
+    world.outside = Some(false);
+    world.set(id, Truth::off());
+    world.run(5 * HOUR);
+    assert_eq!(
+        (hard(&world, id, "backup"), told(&world)),
+        (Some(Status::Ok), vec!["gateway up down".into()])
+    );
+    world.set(id, Truth::well());
+    while told(&world).len() < 2 {
+        world.run(SECOND);
+    }
+    has_grace(&mut world, id);
+}
+
+#[test]
+fn silence_of_a_device_that_sleeps_or_cannot_be_reached_says_nothing() {
+    let router = |world: &mut World| world.add(device(2), Truth::well());
+    let sleeper = HostSpec { max_silence: Some(26 * HOUR), ..device(1) };
+    let behind = HostSpec { parents: vec![HostId::from_i64(2)], ..device(1) };
+    for (spec, what) in [(sleeper, "asleep"), (behind, "unreachable"), (device(1), "down")] {
+        let (mut world, id) = quiet(spec);
+        let router = router(&mut world);
+        world.run(MINUTE);
+        world.set(id, Truth::off());
+        if what == "unreachable" {
+            world.set(router, Truth::off());
+        }
+        world.run(5 * HOUR);
+        assert_eq!(hard(&world, id, "backup"), Some(Status::Ok), "{what}");
+        [id, router].into_iter().for_each(|id| world.set(id, Truth::well()));
+        let is_back = |world: &World| {
+            world.host(id).is_some_and(|s| s.reachable && !s.asleep && s.hard == HostStatus::Up)
+        };
+        while !is_back(&world) {
+            world.run(SECOND);
+        }
+        world.run(50 * MINUTE);
+        assert_eq!(hard(&world, id, "backup"), Some(Status::Ok), "{what}: it has its time again");
+        world.run(15 * MINUTE);
+        assert_eq!(hard(&world, id, "backup"), Some(Status::Unknown), "{what}");
+    }
+}
+
+// ----------------------------------------------------------- passive results
+
+#[test]
+fn what_an_unreachable_or_sleeping_device_sends_is_kept_and_told_when_it_can_be() {
+    let sleeper = HostSpec { max_silence: Some(26 * HOUR), ..device(1) };
+    let behind = HostSpec { parents: vec![HostId::from_i64(2)], ..device(1) };
+    for (spec, what) in [(sleeper, "asleep"), (behind, "unreachable")] {
+        let (mut world, id) = quiet(spec);
+        let router = world.add(device(2), Truth::well());
+        world.run(MINUTE);
+        world.set(id, Truth::off());
+        if what == "unreachable" {
+            world.set(router, Truth::off());
+        }
+        world.run(20 * MINUTE);
+        (0..3).for_each(|_| sends(&mut world, id, Status::Critical));
+        let backup = world.service(id, "backup").expect("a state");
+        assert_eq!((backup.hard, backup.stale), (Some(Status::Critical), false), "{what}: it is taken");
+        let of_backup =
+            |world: &World| told(world).into_iter().filter(|said| said.contains("backup")).count();
+        // Somebody else may know of a device that sleeps; of one that cannot be reached nothing is told.
+        assert_eq!(of_backup(&world), usize::from(what == "asleep"), "{what}");
+        [id, router].into_iter().for_each(|id| world.set(id, Truth::well()));
+        world.run(10 * MINUTE);
+        assert_eq!(of_backup(&world), usize::from(what == "asleep"), "{what}: a newer one is waited for");
+        sends(&mut world, id, Status::Critical);
+        assert_eq!(of_backup(&world), 1, "{what}");
+    }
+}
+
+// ------------------------------------------------------------------- parents
+
+#[test]
+fn what_cannot_be_reached_is_asked_more_rarely() {
+    let (mut world, router) = settled(device(2));
+    let id =
+        world.add(HostSpec { parents: vec![router], ..with(device(1), tunnel_and_ping()) }, Truth::well());
+    world.run(10 * MINUTE);
+    [id, router].into_iter().for_each(|id| world.set(id, Truth::off()));
+    world.run(20 * MINUTE);
+    assert!(world.host(id).is_some_and(|s| !s.reachable));
+    world.asked.clear();
+    world.run(HOUR);
+    let looks = |id| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == "evidence").count();
+    assert_eq!((looks(id), looks(router)), (12, 60));
+}
+
+#[test]
+fn a_parent_that_was_never_looked_at_counts_as_fine() {
+    let mut world = World::new(1);
+    let never = Truth { link: false, ..Truth::well() };
+    let router = world.add(device(2), never);
+    let id = world.add(HostSpec { parents: vec![router], ..device(1) }, Truth::well());
+    world.run(10 * MINUTE);
+    world.set(id, Truth::off());
+    world.run(5 * MINUTE);
+    assert_eq!(status(&world, router), HostStatus::Pending);
+    assert_eq!(told(&world), ["cam-1 up down"]);
+}
+
+#[test]
+fn a_site_of_hundreds_that_returns_is_asked_again_spread_out() {
+    let mut world = World::new(3);
+    let router = world.add(device(1), Truth::well());
+    // Somebody else is heard: it is the site, and not the gateway.
+    world.add(device(401), Truth::well());
+    let mut behind = Vec::new();
+    for n in 2..=400 {
+        let spec = HostSpec { parents: vec![router], ..with(device(n), tunnel_and_ping()) };
+        behind.push(world.add(spec, Truth::well()));
+    }
+    world.run(10 * MINUTE);
+    let of_router = |world: &mut World, link: bool| {
+        world.set(router, if link { Truth::well() } else { Truth::off() });
+        behind.iter().for_each(|id| world.set(*id, Truth { link, ..Truth::well() }));
+    };
+    of_router(&mut world, false);
+    world.run(30 * MINUTE);
+    assert!(behind.iter().all(|id| world.host(*id).is_some_and(|s| !s.reachable)));
+    // The hosts find their way back over some seconds, as the tunnels do.
+    world.peak = 0;
+    of_router(&mut world, true);
+    world.run(2 * MINUTE);
+    assert!(behind.iter().all(|id| status(&world, *id) == HostStatus::Up && !is_stale(&world, *id, "ping")));
+    println!("at most {} questions in a second", world.peak);
+    assert!(world.peak <= 400, "at most {} questions in a second", world.peak);
+}
