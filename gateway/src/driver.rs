@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::rest::Rest;
 use crate::stream::Streams;
-use crate::udp::Udp;
+use crate::udp::{Passage, Udp};
 
 /// Commands taken in one turn before packets have their say.
 const COMMANDS_PER_TURN: usize = 256;
@@ -30,6 +30,7 @@ pub struct Mouths {
     pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
     pub news: Box<dyn FnMut(News) + Send>,
     pub streams: Streams,
+    pub passage: Passage,
 }
 
 pub struct Inbox {
@@ -56,7 +57,7 @@ where
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let udp = {
         let _inside = runtime.enter();
-        Udp::new(socket).context("the UDP socket does not take its options")?
+        Udp::new(socket, mouths.passage.clone()).context("the UDP socket does not take its options")?
     };
     let driver =
         Driver { tunnel, udp, mouths, rest: Rest::default(), outgoing: Vec::new(), published: Mono::ZERO };

@@ -1,5 +1,5 @@
 //! Looks at the gateway's own way out, regularly and whenever the monitor wants to know: the default
-//! route, and places outside that the settings name.
+//! route, whether the tunnels' socket is rid of its packets, and places outside that the settings name.
 //!
 //! Nobody outside is asked unless the settings say whom. Reads and dials; what it means is the engine's.
 
@@ -7,13 +7,16 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::UplinkReading;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::handle::Handle;
+use crate::udp::Passage;
 
 /// At the most: two looks must be over before any device has failed three times.
 pub const INTERVAL: Duration = Duration::from_secs(10);
@@ -23,6 +26,10 @@ pub const ANCHORS: RangeInclusive<usize> = 2..=4;
 const AGAIN: Duration = Duration::from_secs(2);
 /// For a connection to a place outside: two of its first packets may be lost.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// A live device says something every 25 s. While one does, the way is there, and what has nowhere to go
+/// is the matter of whom it is for.
+const HUSH: Duration = Duration::from_secs(30);
 
 /// How it is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,10 +43,11 @@ pub fn start(
     tasks: &mut JoinSet<()>,
     uplink: Uplink,
     handle: Handle,
+    passage: Passage,
     wanted: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let sentinel = Sentinel { uplink, had_route: false };
+    let sentinel = Sentinel { uplink, had_route: false, socket: Socket::new(passage, clock::now().mono) };
     tasks.spawn(async move {
         tokio::select! {
             () = sentinel.run(handle, wanted) => {}
@@ -52,14 +60,40 @@ struct Sentinel {
     uplink: Uplink,
     /// A gateway that never had a default route has lost nothing.
     had_route: bool,
+    socket: Socket,
+}
+
+/// What has become of the packets of the tunnels.
+struct Socket {
+    passage: Passage,
+    /// At the look that found that some had passed, and how many were stuck until then.
+    passed: u64,
+    passed_at: Mono,
+    stuck: u64,
+}
+
+impl Socket {
+    fn new(passage: Passage, now: Mono) -> Socket {
+        let (passed, stuck) = (passage.passed(), passage.stuck());
+        Socket { passage, passed, passed_at: now, stuck }
+    }
+
+    fn is_stuck(&mut self, now: Mono) -> bool {
+        let (passed, stuck) = (self.passage.passed(), self.passage.stuck());
+        if passed != self.passed {
+            (self.passed, self.passed_at, self.stuck) = (passed, now, stuck);
+        }
+        stuck > self.stuck && now.since(self.passed_at) >= HUSH
+    }
 }
 
 impl Sentinel {
     async fn run(mut self, handle: Handle, wanted: Arc<Notify>) {
         loop {
             let reading = self.look(default_route()).await;
-            let is_well =
-                reading.default_route != Some(false) && reading.anchors.iter().all(|(_, answers)| *answers);
+            let is_well = reading.default_route != Some(false)
+                && !reading.socket_is_stuck
+                && reading.anchors.iter().all(|(_, answers)| *answers);
             handle.uplink(reading).await;
             let rest = if is_well { self.uplink.interval } else { AGAIN.min(self.uplink.interval) };
             tokio::select! {
@@ -81,7 +115,8 @@ impl Sentinel {
             found[at] = answers;
         }
         let anchors = self.uplink.anchors.iter().cloned().zip(found).collect();
-        UplinkReading { default_route: route.filter(|_| self.had_route), anchors }
+        let socket_is_stuck = self.socket.is_stuck(clock::now().mono);
+        UplinkReading { default_route: route.filter(|_| self.had_route), anchors, socket_is_stuck }
     }
 }
 
@@ -129,7 +164,26 @@ mod tests {
 
     fn sentinel(anchors: &[&str]) -> Sentinel {
         let anchors = anchors.iter().map(|a| (*a).to_owned()).collect();
-        Sentinel { uplink: Uplink { anchors, interval: INTERVAL }, had_route: false }
+        let socket = Socket::new(Passage::default(), Mono::ZERO);
+        Sentinel { uplink: Uplink { anchors, interval: INTERVAL }, had_route: false, socket }
+    }
+
+    #[test]
+    fn a_socket_that_nothing_leaves_and_nothing_comes_to_is_stuck_until_something_passes() {
+        let passage = Passage::default();
+        let at = |secs: u64| Mono::from_secs(1_000 + secs);
+        let mut socket = Socket::new(passage.clone(), at(0));
+        assert!(!socket.is_stuck(at(100)), "nothing was to be sent");
+        passage.note_passed();
+        passage.note_stuck();
+        assert!(!socket.is_stuck(at(110)), "one had nowhere to go, others are heard");
+        assert!(!socket.is_stuck(at(200)), "and nothing was to be sent since");
+        passage.note_stuck();
+        assert!(socket.is_stuck(at(210)) && socket.is_stuck(at(212)));
+        passage.note_passed();
+        assert!(!socket.is_stuck(at(214)));
+        passage.note_stuck();
+        assert_eq!([243, 244].map(|secs| socket.is_stuck(at(secs))), [false, true]);
     }
 
     #[test]

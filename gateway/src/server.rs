@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::monitor::Monitor;
+use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, Tunnel};
 use fleetgate_engine::wire::{Command, MonitorInput, News};
@@ -35,6 +35,7 @@ use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::stream::{Arrival, Streams};
+use crate::udp::Passage;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
 use crate::{clock, housekeeping, sentinel, telemetry, udp};
@@ -90,7 +91,7 @@ impl Server {
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
         let writer =
             Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
-        let outside = Arc::new(Notify::new());
+        let (outside, passage) = (Arc::new(Notify::new()), Passage::default());
         let engine = Engine {
             config: &config,
             identity: &identity,
@@ -98,9 +99,17 @@ impl Server {
             live: &live,
             writer: &writer,
             outside: &outside,
+            passage: &passage,
         };
         let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
-        sentinel::start(&mut tasks, config.uplink.clone(), handle.clone(), outside, stop_api.clone());
+        sentinel::start(
+            &mut tasks,
+            config.uplink.clone(),
+            handle.clone(),
+            passage,
+            outside,
+            stop_api.clone(),
+        );
         let state = AppState::new(api::Parts {
             store: store.clone(),
             handle,
@@ -214,6 +223,7 @@ struct Engine<'a> {
     live: &'a Live,
     writer: &'a Writer,
     outside: &'a Arc<Notify>,
+    passage: &'a Passage,
 }
 
 impl Engine<'_> {
@@ -249,9 +259,11 @@ impl Engine<'_> {
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
-        let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), seed);
+        let usual = monitor::Config { interval: self.config.timing.interval, ..monitor::Config::default() };
+        let mut monitor = Monitor::new(usual, seed);
         let mut conn = self.store.reader().await?;
-        for downtime in crate::store::downtimes::open(&mut conn, clock::wall()).await? {
+        let ended = clock::wall() - monitor::KEPT_DOWNTIME;
+        for downtime in crate::store::downtimes::open(&mut conn, ended).await? {
             monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), clock::now());
         }
         if crate::store::events::was_cut_off(&mut conn).await? {
@@ -291,6 +303,7 @@ impl Engine<'_> {
                 }
             }),
             streams,
+            passage: self.passage.clone(),
         }
     }
 }

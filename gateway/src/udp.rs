@@ -5,6 +5,8 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use fleetgate_engine::wire::Transmit;
@@ -22,6 +24,28 @@ const GSO_BYTES: usize = 65_000;
 /// Datagrams taken in one turn before commands and timers have their say.
 const BATCHES_PER_TURN: usize = 4;
 
+/// How many batches went through the socket, either way, and how many had nowhere to go. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Passage(Arc<[AtomicU64; 2]>);
+
+impl Passage {
+    pub fn passed(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    pub fn stuck(&self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    pub fn note_passed(&self) {
+        self.0[0].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn note_stuck(&self) {
+        self.0[1].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 pub struct Udp {
     socket: UdpSocket,
     state: UdpSocketState,
@@ -30,6 +54,7 @@ pub struct Udp {
     /// The socket is IPv6 and takes IPv4 as mapped addresses.
     dual: bool,
     gso: Vec<u8>,
+    passage: Passage,
 }
 
 /// Binds, on IPv4 alone where the machine has no IPv6.
@@ -73,7 +98,7 @@ fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
 impl Udp {
     /// # Errors
     /// When the kernel refuses the options that receiving needs.
-    pub fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+    pub fn new(socket: std::net::UdpSocket, passage: Passage) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let dual = socket.local_addr()?.is_ipv6();
         allow_fragments(&socket, dual);
@@ -84,6 +109,7 @@ impl Udp {
             meta: [RecvMeta::default(); BATCH_SIZE],
             dual,
             gso: Vec::with_capacity(BUFFER),
+            passage,
         })
     }
 
@@ -96,6 +122,7 @@ impl Udp {
     pub fn receive(&mut self, mut each: impl FnMut(SocketAddr, Option<IpAddr>, &[u8])) {
         for _ in 0..BATCHES_PER_TURN {
             let Ok(count) = self.receive_batch() else { return };
+            self.passage.note_passed();
             for (meta, buffer) in self.meta[..count].iter().zip(self.buffers.chunks(BUFFER)) {
                 let from = canonical(meta.addr);
                 let to = meta.dst_ip.map(|ip| ip.to_canonical());
@@ -149,6 +176,11 @@ impl Udp {
         // Straight to the kernel: tokio calls a new socket unwritable until its reactor has turned,
         // and the first datagrams of a start are those that bring the fleet back.
         let sent = self.state.try_send(UdpSockRef::from(&self.socket), &transmit);
+        match &sent {
+            Ok(()) => self.passage.note_passed(),
+            Err(error) if has_no_way(error, first.from) => self.passage.note_stuck(),
+            Err(_) => {}
+        }
         if let Err(error) = sent {
             metrics::counter!("fleetgate_udp_send_errors_total").increment(run.len() as u64);
             tracing::debug!(to = %first.to, %error, "datagrams were not sent");
@@ -160,6 +192,16 @@ impl Udp {
             SocketAddr::V4(v4) if self.dual => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
             other => other,
         }
+    }
+}
+
+/// No route, no link, or the address that it was to leave from is gone: of that IPv6 calls the argument
+/// invalid.
+fn has_no_way(error: &io::Error, from: Option<IpAddr>) -> bool {
+    match error.raw_os_error() {
+        Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL) => true,
+        Some(libc::EINVAL) => from.is_some(),
+        _ => false,
     }
 }
 
@@ -237,7 +279,7 @@ mod tests {
     async fn v4_and_v6_come_and_go_through_one_socket() {
         let gate = bind("[::]:0".parse().unwrap()).unwrap();
         let port = gate.local_addr().unwrap().port();
-        let mut udp = Udp::new(gate).unwrap();
+        let mut udp = Udp::new(gate, Passage::default()).unwrap();
         for (own, gate) in
             [("127.0.0.1:0", format!("127.0.0.1:{port}")), ("[::1]:0", format!("[::1]:{port}"))]
         {
@@ -260,11 +302,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_socket_sends_at_once() {
-        let mut udp = Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+        let mut udp = Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap(), Passage::default()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
         assert_eq!(peer.recv(&mut [0; 8]).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_has_nowhere_to_go_is_told_from_what_leaves() {
+        let passage = Passage::default();
+        let mut udp = Udp::new(bind("[::]:0".parse().unwrap()).unwrap(), passage.clone()).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
+        assert_eq!((passage.passed(), passage.stuck()), (1, 0));
+        // As if the gateway had lost the addresses that its peers know.
+        for (to, gone) in [("127.0.0.1:9", "198.51.100.7"), ("[::1]:9", "2001:db8::7")] {
+            let from = Some(gone.parse().unwrap());
+            udp.send(&[Transmit { to: to.parse().unwrap(), from, bytes: vec![7] }]);
+        }
+        assert_eq!((passage.passed(), passage.stuck()), (1, 2));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub struct Report {
     /// Checks that came to an end.
     pub looks: u64,
     pub restarts: u32,
+    pub clock_steps: u32,
     /// By kind; `gateway` for those that are about the gateway itself.
     pub messages: BTreeMap<String, u64>,
     /// The most hosts that were unreachable, and asleep, at the end of an hour.

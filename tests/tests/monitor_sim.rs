@@ -173,15 +173,25 @@ impl Sim {
         }
     }
 
-    /// The gateway restarts, or its machine sleeps; all get time to settle again.
+    /// The gateway restarts, or its machine sleeps, and its clock may be set; all get time to settle again.
     fn disturb(&mut self) {
         let away = if self.dice.one_in(2) { self.dice.secs(0, 30) } else { self.dice.secs(30, 4000) };
         let before = self.world.now.mono;
-        if self.dice.one_in(2) {
-            self.world.restart(away);
-        } else {
-            self.world.suspend(away);
+        let set = if self.dice.one_in(2) { self.clock_step() } else { 0 };
+        let restarts = self.dice.one_in(2);
+        match (restarts, self.dice.one_in(3)) {
+            _ if set != 0 && self.dice.one_in(3) => self.world.step_wall(set),
+            (true, noticed) => {
+                self.world.step_wall(set);
+                self.world.run(if noticed { Duration::from_secs(20) } else { Duration::ZERO });
+                self.world.restart(away);
+            }
+            (false, _) => {
+                self.world.suspend(away);
+                self.world.step_wall(set);
+            }
         }
+        let away = (self.world.now.mono.since(before)).max(Duration::from_secs(set.unsigned_abs()));
         let settled = self.world.now.mono + SETTLED;
         for life in self.lives.values_mut() {
             // What is due to change is not to change in the dark, or unseen for a moment.
@@ -192,6 +202,13 @@ impl Sim {
                 life.silent_since = Some(self.world.now.mono);
             }
         }
+    }
+
+    /// By seconds or by hours, ahead or back.
+    fn clock_step(&mut self) -> i64 {
+        let most = [10, 300, 20_000][self.dice.roll(3) as usize];
+        let far = self.dice.roll(most).cast_signed();
+        if self.dice.one_in(2) { far } else { -far }
     }
 
     fn compare(&mut self, id: HostId) {

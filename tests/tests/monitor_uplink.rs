@@ -7,6 +7,8 @@ mod stories;
 #[allow(dead_code, reason = "each binary uses its part of the world")]
 mod world;
 
+use std::time::Duration;
+
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{EventKind, HostSpec, HostStatus, Timing};
 use stories::*;
@@ -21,6 +23,22 @@ fn pair() -> (World, [HostId; 2]) {
     assert_eq!(told(&world), Vec::<String>::new());
     (world, ids)
 }
+
+/// A hundred, of which the first is in the gateway's own house.
+fn fleet(timing: Timing) -> (World, HostId, Vec<HostId>) {
+    let mut world = World::paced(1, timing.interval);
+    world.keep_asked = false;
+    let add = |n| world.add(HostSpec { timing, ..device(n) }, Truth::well());
+    let mut ids: Vec<HostId> = (1..=100).map(add).collect();
+    world.look_outside();
+    world.run(20 * MINUTE);
+    assert_eq!(told(&world), Vec::<String>::new());
+    (world, ids.remove(0), ids)
+}
+
+/// Checks in five minutes, and retries that are not over before a fifth has been asked.
+const SLOW: Timing =
+    Timing { interval: Duration::from_secs(300), retry: Duration::from_secs(60), ..Timing::DEFAULT };
 
 fn cut(world: &mut World, ids: &[HostId]) {
     world.outside = Some(false);
@@ -41,6 +59,64 @@ fn a_lost_way_out_is_one_message_and_no_device_is_down() {
     world.run(10 * MINUTE);
     assert_eq!(told(&world), ["gateway up down", "gateway down up"]);
     assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Up));
+}
+
+#[test]
+fn a_neighbour_that_is_heard_says_nothing_of_a_fleet_that_is_not() {
+    for timing in [Timing::DEFAULT, SLOW] {
+        let (mut world, neighbour, others) = fleet(timing);
+        cut(&mut world, &others);
+        world.run(HOUR);
+        let is_down =
+            |world: &World| others.iter().filter(|id| status(world, **id) == HostStatus::Down).count();
+        assert_eq!((is_down(&world), told(&world)), (0, vec!["gateway up down".to_owned()]));
+        let said = &world.kept.messages[0].output;
+        assert!(said.starts_with("nothing outside answers (anchor), and "), "{said}");
+        assert_eq!(world.host(neighbour).map(|s| (s.hard, s.stale)), Some((HostStatus::Up, false)));
+        world.restart(MINUTE);
+        world.run(HOUR);
+        assert_eq!((is_down(&world), told(&world).len()), (0, 1), "a restart repeats nothing");
+
+        world.outside = Some(true);
+        others[1..].iter().for_each(|id| world.set(*id, Truth::well()));
+        world.run(HOUR);
+        assert_eq!(told(&world), ["gateway up down", "gateway down up", "cam-2 up down"]);
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_heard_under_a_clear_sky_tells_a_lost_site_from_the_gateway() {
+    let (mut world, _, others) = fleet(Timing::DEFAULT);
+    others[..30].iter().for_each(|id| world.set(*id, Truth::off()));
+    world.run(20 * MINUTE);
+    assert!(others.iter().all(|id| (status(&world, *id) == HostStatus::Down) == (id.as_i64() <= 31)));
+    assert!(!told(&world).iter().any(|said| said.starts_with("gateway")));
+}
+
+#[test]
+fn a_fleet_that_is_asked_every_five_minutes_is_found_to_be_lost_as_one() {
+    let (mut world, neighbour, others) = fleet(SLOW);
+    world.outside = None;
+    cut(&mut world, &others);
+    world.outside = None;
+    world.set(neighbour, Truth::off());
+    world.run(HOUR);
+    assert_eq!(told(&world), ["gateway up down"]);
+    let said = &world.kept.messages[0].output;
+    assert!(said.contains(" of 100 hosts that were up fell silent within 5 min, and no other"), "{said}");
+    others.iter().for_each(|id| world.set(*id, Truth::well()));
+    world.run(HOUR);
+    assert_eq!(told(&world), ["gateway up down", "gateway down up", "cam-1 up down"]);
+}
+
+#[test]
+fn a_large_fleet_that_dies_under_a_clear_sky_is_suspected_once_and_judged_once() {
+    let (mut world, neighbour, others) = fleet(Timing::DEFAULT);
+    others.iter().chain([&neighbour]).for_each(|id| world.set(*id, Truth::off()));
+    world.run(2 * HOUR);
+    let (gateway, hosts): (Vec<String>, Vec<String>) =
+        told(&world).into_iter().partition(|said| said.starts_with("gateway"));
+    assert_eq!((gateway.len(), hosts.len()), (2, 100));
 }
 
 #[test]

@@ -27,7 +27,7 @@ use super::sensors::Sensors;
 use crate::driver::{self, Inbox, Mouths};
 use crate::ssh::{Limits, SessionKey, SshClient};
 use crate::stream::Streams;
-use crate::udp;
+use crate::udp::{self, Passage};
 
 /// More than anything here needs on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +69,7 @@ impl Lab {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),
             streams: streams.clone(),
+            passage: Passage::default(),
         };
         let stop = CancellationToken::new();
         driver::start(tunnel, socket, Inbox { commands, asks: asked }, mouths, stop.clone()).expect("starts");

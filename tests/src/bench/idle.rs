@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use fleetgate::driver::{self, Inbox, Mouths};
 use fleetgate::stream::Streams;
-use fleetgate::udp;
+use fleetgate::udp::{self, Passage};
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::wire::PeerMemory;
@@ -107,7 +107,8 @@ impl Thread {
         let (commands_in, commands) = mpsc::channel(1);
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (streams, _) = Streams::new(asks_in.clone());
-        let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams };
+        let passage = Passage::default();
+        let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams, passage };
         let stop = CancellationToken::new();
         let thread = driver::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
             .context("the tunnel's thread")?;

@@ -57,6 +57,7 @@ pub enum Happening {
     /// For so long.
     GatewayEnds(Duration),
     GatewayStarts,
+    ClockSet,
 }
 
 /// What the gateway notices of it.
@@ -64,14 +65,15 @@ pub enum Happening {
 pub enum Notice {
     SessionUp(usize),
     Ends,
-    Starts(Duration),
+    Starts,
+    /// The gateway's clock, by so many milliseconds.
+    ClockSet(i64),
 }
 
 pub struct Fleet {
     pub devices: Vec<Device>,
     uplink: bool,
     gateway: bool,
-    away: Duration,
     /// Since when the gateway runs, with an uplink.
     pub seeing: Mono,
     coming: BTreeMap<(Mono, u64), Happening>,
@@ -140,7 +142,6 @@ impl Fleet {
             devices,
             uplink: true,
             gateway: true,
-            away: Duration::ZERO,
             seeing: now,
             coming: BTreeMap::new(),
             order: 0,
@@ -154,6 +155,7 @@ impl Fleet {
         }
         fleet.plan_uplink(now);
         fleet.plan_end(now);
+        fleet.plan_clock(now);
         fleet
     }
 
@@ -184,6 +186,19 @@ impl Fleet {
         self.plan(now + in_a_while, Happening::GatewayEnds(away));
     }
 
+    fn plan_clock(&mut self, now: Mono) {
+        let in_a_while = secs(&mut self.dice, 6 * HOUR, 60 * HOUR);
+        self.plan(now + in_a_while, Happening::ClockSet);
+    }
+
+    /// By seconds or by hours, ahead or back.
+    fn step(&mut self) -> i64 {
+        let most = if self.dice.one_in(3) { MINUTE } else { 5 * HOUR };
+        let far = secs(&mut self.dice, 0, most);
+        let millis = i64::try_from(far.as_millis()).expect("hours");
+        if self.dice.one_in(2) { millis } else { -millis }
+    }
+
     pub fn next(&self) -> Option<Mono> {
         self.coming.keys().next().map(|(at, _)| *at)
     }
@@ -203,8 +218,12 @@ impl Fleet {
                 self.plan_uplink(now);
                 None
             }
+            Happening::ClockSet => {
+                self.plan_clock(now);
+                Some(Notice::ClockSet(self.step()))
+            }
             Happening::GatewayEnds(away) => {
-                (self.gateway, self.away) = (false, away);
+                self.gateway = false;
                 self.see(now);
                 self.plan(now + away, Happening::GatewayStarts);
                 Some(Notice::Ends)
@@ -216,7 +235,7 @@ impl Fleet {
                 }
                 self.see(now);
                 self.plan_end(now);
-                Some(Notice::Starts(self.away))
+                Some(Notice::Starts)
             }
         }
     }

@@ -4,21 +4,24 @@
 //!
 //! Plans nothing and asks nothing. Shares no code with the engine.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use fleetgate_engine::time::Mono;
+use fleetgate_engine::time::{Mono, Now, Wall};
 
 use super::{ATTEMPTS, INTERVAL};
 
-/// SEMANTICS 8: a fifth of those that were up, and at least five, within a minute; others have half a
+/// SEMANTICS 8: a fifth of those that were up, and at least five, within an interval; others have half a
 /// minute to be heard.
-const WINDOW: Duration = Duration::from_secs(60);
 const FEWEST: usize = 5;
 const SHARE: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A parent that says nothing of itself holds nothing back for longer.
 const MAX_DOUBT: Duration = Duration::from_secs(300);
+/// A clock is set by so much: less is a time server at its daily work.
+const JUMP: Duration = Duration::from_secs(10);
+/// Less is no step.
+const STEP: Duration = Duration::from_secs(1);
 /// SEMANTICS 7: so many results, and percents for calm and for flapping.
 const RING: usize = 21;
 const LOW: usize = 20;
@@ -71,8 +74,15 @@ struct Sheet {
     awaits: bool,
     told: Told,
     failing_since: Option<Mono>,
-    /// The last result.
+    /// The first silence of a row, whether it counted or not.
+    silent_since: Option<Mono>,
+    /// That came while it was up, and as far as is known through no fault of ours.
+    fell: Option<Mono>,
+    /// The last result, and what the calendar showed.
     counted: Mono,
+    counted_on: Wall,
+    /// What it showed when this row of failures began.
+    failing_on: Wall,
     /// The newest proof of life.
     heard: Option<Mono>,
     watched_from: Mono,
@@ -90,9 +100,6 @@ pub struct Model {
     sheets: Vec<Sheet>,
     behind: Vec<Vec<usize>>,
     sight: Sight,
-    /// Were up, and have failed since; not yet explained.
-    failing: BTreeMap<usize, Mono>,
-    up: usize,
     /// Since a start, or since we were cut off.
     sees_again: Option<Mono>,
     /// When a doubt about a parent ends by itself.
@@ -138,7 +145,7 @@ impl Sheet {
 
 impl Model {
     /// Router and allowed silence of each; all of them are well.
-    pub fn new(hosts: impl Iterator<Item = (Option<usize>, Option<Duration>)>, now: Mono) -> Model {
+    pub fn new(hosts: impl Iterator<Item = (Option<usize>, Option<Duration>)>, now: Now) -> Model {
         let sheet = |(router, max_silence)| Sheet {
             router,
             max_silence,
@@ -152,9 +159,13 @@ impl Model {
             awaits: false,
             told: Told::Well,
             failing_since: None,
-            counted: now,
+            silent_since: None,
+            fell: None,
+            counted: now.mono,
+            counted_on: now.wall,
+            failing_on: now.wall,
             heard: None,
-            watched_from: now,
+            watched_from: now.mono,
         };
         let sheets: Vec<Sheet> = hosts.map(sheet).collect();
         let mut behind = vec![Vec::new(); sheets.len()];
@@ -162,11 +173,9 @@ impl Model {
             sheet.router.into_iter().for_each(|router| behind[router].push(n));
         }
         Model {
-            up: sheets.len(),
             sheets,
             behind,
             sight: Sight::Clear,
-            failing: BTreeMap::new(),
             sees_again: None,
             doubts: BTreeSet::new(),
             said: Vec::new(),
@@ -205,20 +214,24 @@ impl Model {
         }
     }
 
-    pub fn look(&mut self, n: usize, at: Mono, look: Look) {
+    pub fn look(&mut self, n: usize, now: Now, look: Look) {
+        let at = now.mono;
         self.pass(at);
-        let may_be_us = self.may_be_us(at);
+        let (may_be_us, sees) = (self.may_be_us(at), self.sight == Sight::Clear);
         let sheet = &mut self.sheets[n];
         if sheet.is_good(look) {
             let proof = if look.answered.is_some() { Some(at) } else { look.packet };
             sheet.heard = sheet.heard.max(proof);
-            self.count(n, true, at);
+            self.count(n, true, now);
         } else if sheet.hard_up && may_be_us {
             sheet.current = false;
+            if !sees && !sheet.may_sleep(at) {
+                sheet.silent_since = sheet.silent_since.or(Some(at));
+            }
         } else if sheet.may_sleep(at) {
             sheet.asleep = true;
         } else {
-            self.count(n, false, at);
+            self.count(n, false, now);
         }
     }
 
@@ -228,13 +241,18 @@ impl Model {
     }
 
     /// SEMANTICS 4 and 7.
-    fn count(&mut self, n: usize, good: bool, at: Mono) {
+    fn count(&mut self, n: usize, good: bool, now: Now) {
+        let at = now.mono;
         let sheet = &mut self.sheets[n];
         let was_up = sheet.hard_up;
         sheet.failures = if good { 0 } else { sheet.failures + 1 };
         sheet.hard_up = good || was_up && sheet.failures < ATTEMPTS;
+        if !good && sheet.failing_since.is_none() {
+            sheet.failing_on = now.wall;
+        }
         sheet.failing_since = if good { None } else { sheet.failing_since.or(Some(at)) };
-        (sheet.counted, sheet.current, sheet.asleep) = (at, true, false);
+        (sheet.counted, sheet.counted_on) = (at, now.wall);
+        (sheet.current, sheet.asleep) = (true, false);
         sheet.awaits = !sheet.reachable;
         if sheet.reachable {
             sheet.results.push_back(good);
@@ -243,7 +261,6 @@ impl Model {
             }
             sheet.see_flapping();
         }
-        self.up = self.up + usize::from(sheet.hard_up) - usize::from(was_up);
         if let Some(since) = sheet.failing_since.filter(|_| sheet.router.is_some()) {
             self.doubts.insert((since + MAX_DOUBT, n));
         }
@@ -263,19 +280,22 @@ impl Model {
         }
     }
 
-    /// SEMANTICS 8, the breaker.
+    /// SEMANTICS 8, the breaker: so many of those that were up fall silent within an interval.
     fn weigh(&mut self, n: usize, was_up: bool, at: Mono) {
-        let sheet = &self.sheets[n];
-        match sheet.failing_since {
-            None => drop(self.failing.remove(&n)),
-            Some(since) if was_up && at.since(since) < WINDOW => {
-                self.failing.entry(n).or_insert(since);
+        let sheet = &mut self.sheets[n];
+        if sheet.is_failing() {
+            if sheet.silent_since.is_none() {
+                sheet.silent_since = Some(at);
+                sheet.fell = was_up.then_some(at);
+                if was_up && self.sight == Sight::Clear && self.is_crowd(at) {
+                    self.sight = Sight::Doubt(at);
+                }
             }
-            Some(_) => {}
+            return;
         }
-        let heard = sheet.heard.filter(|_| !sheet.is_failing());
+        (sheet.silent_since, sheet.fell) = (None, None);
+        let heard = sheet.heard;
         match self.sight {
-            Sight::Clear if self.is_suspicious(at) => self.sight = Sight::Doubt(at),
             Sight::Doubt(since) if heard > Some(since) => self.see_clearly(),
             Sight::CutOff(since) if heard > Some(since) => {
                 self.see_clearly();
@@ -286,15 +306,29 @@ impl Model {
         }
     }
 
-    fn is_suspicious(&self, at: Mono) -> bool {
-        let recent = self.failing.values().filter(|since| at.since(**since) < WINDOW).count();
-        let down = self.failing.keys().filter(|n| !self.sheets[**n].hard_up).count();
-        recent >= FEWEST && recent * SHARE >= self.up + down
+    fn is_crowd(&self, at: Mono) -> bool {
+        let fell = |sheet: &&Sheet| sheet.fell.is_some_and(|since| at.since(since) < INTERVAL);
+        let fallen = self.sheets.iter().filter(fell).count();
+        let were_up = self.sheets.iter().filter(|sheet| sheet.hard_up || fell(sheet)).count();
+        fallen >= FEWEST && fallen * SHARE >= were_up
     }
 
+    /// Whoever is silent by now was weighed, and is silent by itself.
     fn see_clearly(&mut self) {
         self.sight = Sight::Clear;
-        self.failing.clear();
+        self.sheets.iter_mut().for_each(|sheet| sheet.fell = None);
+    }
+
+    /// SEMANTICS 8: after a jump of the clock silence proves nothing for an interval. Since when somebody
+    /// sleeps is written down anew.
+    pub fn see_clock_set(&mut self, now: Now, by: Duration) {
+        if by > JUMP {
+            self.sees_again = Some(now.mono);
+        }
+        for sheet in self.sheets.iter_mut().filter(|sheet| sheet.asleep && by > STEP) {
+            let heard = sheet.heard.unwrap_or(sheet.watched_from).max(sheet.watched_from);
+            sheet.counted_on = now.wall_at(heard);
+        }
     }
 
     /// It fails, and its router is not known to have outlived that.
@@ -333,20 +367,24 @@ impl Model {
         sheet.told = told;
     }
 
-    /// The gateway was away, and knows what it had written down.
-    pub fn restart(&mut self, at: Mono, away: Duration) {
+    /// The gateway was away, and knows what it had written down, with the times of the calendar as it was.
+    pub fn restart(&mut self, now: Now) {
+        let at = now.mono;
         self.sight = match self.sight {
             Sight::CutOff(_) => Sight::CutOff(at),
             Sight::Clear | Sight::Doubt(_) => Sight::Clear,
         };
-        self.failing.clear();
         self.sees_again = Some(at);
-        let newest = self.sheets.iter().map(|sheet| sheet.counted).max();
-        let long = newest.is_none_or(|newest| at.since(newest) > INTERVAL) || away > INTERVAL;
-        for sheet in &mut self.sheets {
-            sheet.heard = (!sheet.is_failing()).then_some(sheet.counted);
-            sheet.watched_from = if long { at } else { sheet.counted };
-            sheet.current &= at.since(sheet.counted) <= INTERVAL * 2;
+        let newest = self.sheets.iter().map(|sheet| sheet.counted_on).max();
+        let long = newest.is_none_or(|newest| now.wall.since(newest) > INTERVAL);
+        for (n, sheet) in self.sheets.iter_mut().enumerate() {
+            let counted = now.mono_at(sheet.counted_on);
+            (sheet.silent_since, sheet.fell) = (None, None);
+            sheet.heard = (!sheet.is_failing()).then_some(counted);
+            sheet.watched_from = if long { at } else { counted };
+            sheet.current &= at.since(counted) <= INTERVAL * 2;
+            sheet.failing_since = sheet.failing_since.map(|_| now.mono_at(sheet.failing_on));
+            self.doubts.extend(sheet.failing_since.map(|since| (since + MAX_DOUBT, n)));
         }
         (0..self.sheets.len()).for_each(|n| self.tell(n, at));
     }

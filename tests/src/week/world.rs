@@ -40,6 +40,8 @@ pub struct World {
     seed: u64,
     starts: u64,
     now: Now,
+    /// What the calendar shows at the start, by the clock as it is set now.
+    epoch: Wall,
     /// `None`: the gateway is away.
     monitor: Option<Monitor>,
     wait: Option<Mono>,
@@ -55,6 +57,10 @@ pub struct World {
     pub report: Report,
 }
 
+fn config() -> Config {
+    Config { interval: INTERVAL, ..Config::default() }
+}
+
 fn id(n: usize) -> HostId {
     HostId::from_i64(n as i64 + 1)
 }
@@ -68,12 +74,13 @@ impl World {
         let now = Now { mono: START, wall: WALL };
         let fleet = Fleet::new(seed, hosts, now.mono);
         let sheet = |n: usize| (fleet.devices[n].router, fleet.sleeps(n));
-        let model = Model::new((0..hosts).map(sheet), now.mono);
+        let model = Model::new((0..hosts).map(sheet), now);
         let mut world = World {
             seed,
             starts: 0,
             now,
-            monitor: Some(Monitor::new(Config::default(), seed)),
+            epoch: WALL,
+            monitor: Some(Monitor::new(config(), seed)),
             wait: None,
             fleet,
             model,
@@ -133,7 +140,7 @@ impl World {
 
     fn advance_to(&mut self, at: Mono) {
         let mono = self.now.mono.max(at);
-        self.now = Now { mono, wall: WALL + mono.since(START) };
+        self.now = Now { mono, wall: self.epoch + mono.since(START) };
     }
 
     fn happen(&mut self) {
@@ -145,13 +152,24 @@ impl World {
                 self.coming.clear();
                 self.open.iter_mut().for_each(|open| *open = None);
             }
-            Some(Notice::Starts(away)) => self.start_again(away),
+            Some(Notice::Starts) => self.start_again(),
+            Some(Notice::ClockSet(millis)) => self.set_clock(millis),
         }
     }
 
-    fn start_again(&mut self, away: Duration) {
+    fn set_clock(&mut self, millis: i64) {
+        self.epoch = Wall::from_millis(self.epoch.as_millis() + millis);
+        self.advance_to(self.now.mono);
+        if self.monitor.is_some() {
+            self.model.see_clock_set(self.now, Duration::from_millis(millis.unsigned_abs()));
+        }
+        self.input(MonitorInput::Timeout);
+        self.report.clock_steps += 1;
+    }
+
+    fn start_again(&mut self) {
         self.starts += 1;
-        let mut monitor = Monitor::new(Config::default(), self.seed + self.starts * 1_000_003);
+        let mut monitor = Monitor::new(config(), self.seed + self.starts * 1_000_003);
         if self.cut_off {
             monitor.handle(MonitorInput::WasCutOff, self.now);
         }
@@ -163,7 +181,7 @@ impl World {
         };
         monitor.restore(self.kept.iter().enumerate().map(memory), self.now);
         self.monitor = Some(monitor);
-        self.model.restart(self.now.mono, away);
+        self.model.restart(self.now);
         self.drain();
         self.report.restarts += 1;
     }
@@ -219,7 +237,11 @@ impl World {
         self.input(MonitorInput::Answer(ask.id, answer));
         if let Some(open) = self.open[n].take_if(|open| open.ask == ask.id) {
             self.report.looks += 1;
-            self.model.look(n, now, Look { began: open.began, packet: open.packet, answered: open.answered });
+            self.model.look(
+                n,
+                self.now,
+                Look { began: open.began, packet: open.packet, answered: open.answered },
+            );
         }
     }
 

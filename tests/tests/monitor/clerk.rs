@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+/// Seconds; less is a time server at its daily work.
+const JUMP: i64 = 10;
+
 #[derive(Clone, Debug)]
 pub struct Rules {
     pub attempts: u32,
@@ -87,8 +90,9 @@ pub struct Clerk {
     plans: BTreeMap<i64, Plan>,
     said: Vec<String>,
     now: u64,
-    /// What the calendar shows at zero.
+    /// What the calendar showed at zero, and by how much its clock was set since.
     epoch: u64,
+    skew: i64,
 }
 
 impl Sheet {
@@ -176,6 +180,7 @@ impl Clerk {
             said: Vec::new(),
             now: 0,
             epoch,
+            skew: 0,
         }
     }
 
@@ -185,10 +190,12 @@ impl Clerk {
         self.services.values_mut().for_each(|s| s.heard = t);
     }
 
-    pub fn run_to(&mut self, t: u64) {
+    /// Up to and with `t`; looks around after each second.
+    pub fn run_to(&mut self, t: u64, mut at: impl FnMut(&Clerk, u64)) {
         while self.now < t {
             self.now += 1;
             self.look();
+            at(self, self.now);
         }
     }
 
@@ -196,6 +203,23 @@ impl Clerk {
         self.now = t;
         self.host.heard = t;
         self.services.values_mut().for_each(|s| s.heard = t);
+        self.look();
+    }
+
+    /// What the calendar shows, in seconds since its zero. Terms that people set are dates; how long
+    /// something lasts is not.
+    fn date(&self) -> u64 {
+        self.now.saturating_add_signed(self.skew)
+    }
+
+    /// After a jump silence is counted anew.
+    pub fn set_clock(&mut self, skew: i64, t: u64) {
+        self.now = t;
+        if (skew - self.skew).abs() > JUMP {
+            self.host.heard = t;
+            self.services.values_mut().for_each(|s| s.heard = t);
+        }
+        self.skew = skew;
         self.look();
     }
 
@@ -254,8 +278,9 @@ impl Clerk {
     /// Whether it is taken.
     pub fn submit(&mut self, service: Option<&str>, code: u8, stamp: u64, t: u64) -> bool {
         self.now = t;
-        let stamp = stamp.min(t);
-        if self.sheet(service).newest.is_some_and(|newest| stamp < newest) {
+        let date = self.date();
+        let stamp = stamp.min(date);
+        if self.sheet(service).newest.is_some_and(|newest| newest <= date && stamp < newest) {
             return false;
         }
         let code = match service {
@@ -338,7 +363,7 @@ impl Clerk {
 
     /// Downtimes and acknowledgements, of the host first: it covers its services.
     fn look_at_time(&mut self) {
-        let (now, epoch) = (self.now, self.epoch);
+        let (date, epoch) = (self.date(), self.epoch);
         for name in self.names() {
             let own: Vec<(i64, Plan)> = self
                 .plans
@@ -351,34 +376,56 @@ impl Clerk {
             let mut inside = covered;
             for (id, plan) in own {
                 let open = match &plan.again {
-                    Some(again) => again.holds(epoch + now),
-                    None => plan.start <= now && now < plan.end,
+                    Some(again) => again.holds(epoch + date),
+                    None => plan.start <= date && date < plan.end,
                 };
                 match plan.duration {
                     None => inside |= open,
                     Some(duration) => {
                         if open && sheet.is_bad() && !sheet.old && !sheet.begun.contains_key(&id) {
-                            sheet.begun.insert(id, now + duration);
+                            sheet.begun.insert(id, date + duration);
                         }
-                        inside |= sheet.begun.get(&id).is_some_and(|until| now < *until);
+                        inside |= sheet.begun.get(&id).is_some_and(|until| date < *until);
                     }
                 }
             }
             sheet.in_downtime = inside;
-            if sheet.ack.is_some_and(|(_, expires)| expires.is_some_and(|at| at <= now)) {
+            if sheet.ack.is_some_and(|(_, expires)| expires.is_some_and(|at| at <= date)) {
                 sheet.ack = None;
             }
         }
     }
 
-    /// SEMANTICS 6.
     fn is_held(&self, service: Option<&str>, problem: bool, code: u8) -> bool {
+        self.obstacle(service, problem, code).is_some()
+    }
+
+    /// SEMANTICS 6: the first thing that holds it back.
+    fn obstacle(&self, service: Option<&str>, problem: bool, code: u8) -> Option<&'static str> {
         let sheet = self.read(service);
         let host_speaks = service.is_some() && self.host.hard_is_bad();
         let early =
             sheet.told == Told::Well && sheet.bad_since.is_some_and(|t| self.now < t + sheet.rules.delay);
-        let unwanted = !sheet.rules.states.contains(&code) || sheet.ack.is_some() || early;
-        host_speaks || sheet.old || sheet.in_the_dark || sheet.in_downtime || problem && unwanted
+        let obstacles = [
+            (host_speaks, "host_down"),
+            (sheet.old || sheet.in_the_dark, "not_current"),
+            (sheet.in_downtime, "downtime"),
+            (problem && sheet.ack.is_some(), "acknowledged"),
+            (problem && !sheet.rules.states.contains(&code), "state_filter"),
+            (problem && early, "delay"),
+        ];
+        obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
+    }
+
+    /// Why such a notice would not be told now.
+    pub fn reason(&self, service: Option<&str>, kind: &str, to: &str) -> Option<&'static str> {
+        let sheet = self.read(service);
+        if sheet.flapping && (kind == "problem" || kind == "recovery") {
+            return Some("flapping");
+        }
+        let code =
+            (0..4).rev().find(|code| sheet.word(*code) == to && (!sheet.is_host || *code == 0 || *code == 2));
+        self.obstacle(service, kind == "problem" || kind == "reminder", code?)
     }
 
     fn tell(&mut self, service: Option<&str>) {

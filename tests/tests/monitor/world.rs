@@ -3,6 +3,8 @@
 //! The world answers the monitor's questions from the injected truth, keeps what the store would
 //! keep, and can restart the gateway or suspend its machine.
 
+#[path = "answers.rs"]
+mod answers;
 #[path = "kept.rs"]
 mod kept;
 
@@ -14,12 +16,10 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
-    Alerting, Answer, Ask, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Event,
-    EventKind, Evidence, HostMemory, HostSpec, HostState, MonitorInput, MonitorOutput, News, Question,
-    Record, RemoteCommand, Route, RoutePolicy, ServiceSpec, ServiceState, SshAnswer, SshFailure, SshRun,
-    SshSpec, Timing, UplinkReading,
+    Alerting, Answer, Ask, AskId, Check, Event, EventKind, HostMemory, HostSpec, HostState, MonitorInput,
+    MonitorOutput, News, Question, Record, RoutePolicy, ServiceSpec, ServiceState, SshSpec, Timing,
+    UplinkReading,
 };
-use fleetgate_probes::sensors::{Reading, parse_request, render};
 
 /// A round trip through the simulated network.
 pub const RTT: Duration = Duration::from_millis(30);
@@ -166,15 +166,22 @@ pub struct World {
     order: u64,
     open: BTreeMap<AskId, HostId>,
     wait: Option<Mono>,
+    config: Config,
     seed: u64,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        World::paced(seed, Timing::DEFAULT.interval)
+    }
+
+    /// Of a gateway that usually asks its hosts in that interval.
+    pub fn paced(seed: u64, interval: Duration) -> Self {
+        let config = Config { interval, ..Config::default() };
         let wall = Wall::from_millis(1_800_000_000_000);
         World {
             now: Now { mono: Mono::from_secs(100_000), wall },
-            monitor: Monitor::new(Config::default(), seed),
+            monitor: Monitor::new(config, seed),
             devices: BTreeMap::new(),
             kept: Kept::default(),
             asked: Vec::new(),
@@ -189,6 +196,7 @@ impl World {
             order: 0,
             open: BTreeMap::new(),
             wait: None,
+            config,
             seed,
         }
     }
@@ -220,7 +228,11 @@ impl World {
     fn look(&mut self) {
         let Some(answers) = self.outside else { return };
         let anchors = vec![("anchor".to_owned(), answers)];
-        self.input(MonitorInput::Uplink(UplinkReading { default_route: Some(true), anchors }));
+        self.input(MonitorInput::Uplink(UplinkReading {
+            default_route: Some(true),
+            anchors,
+            ..UplinkReading::default()
+        }));
     }
 
     pub fn change(&mut self, id: HostId, how: impl FnOnce(&mut HostSpec)) {
@@ -273,7 +285,7 @@ impl World {
     pub fn restart(&mut self, downtime: Duration) {
         self.advance_to(self.now.mono + downtime);
         self.seed += 1;
-        self.monitor = Monitor::new(Config::default(), self.seed);
+        self.monitor = Monitor::new(self.config, self.seed);
         self.coming.retain(|_, h| !matches!(h, Happening::Answer(..)));
         self.open.clear();
         self.lose_sessions(Duration::ZERO);
@@ -291,6 +303,11 @@ impl World {
     pub fn suspend(&mut self, time: Duration) {
         self.lose_sessions(Duration::ZERO);
         self.advance_to(self.now.mono + time);
+    }
+
+    /// Somebody sets the clock, by so many seconds; no time passes.
+    pub fn step_wall(&mut self, secs: i64) {
+        self.now.wall = Wall::from_millis(self.now.wall.as_millis() + secs * 1_000);
     }
 
     pub fn host(&self, id: HostId) -> Option<&HostState> {
@@ -415,7 +432,7 @@ impl World {
             Question::Ssh { connect, .. } => connect,
             _ => ask.timeout,
         };
-        let delay = delay(&answer, patience);
+        let delay = answers::delay(&answer, patience);
         if !self.deaf {
             self.plan(delay, Happening::Answer(ask.id, answer));
         }
@@ -445,132 +462,6 @@ impl World {
         }
         self.kept.keep(record);
     }
-}
-
-impl Device {
-    fn answer(&mut self, ask: &Ask, now: Mono) -> (Answer, Option<News>) {
-        let answer = match &ask.question {
-            Question::Evidence { .. } => Answer::Evidence(Evidence {
-                last_packet: self.last_packet,
-                last_handshake: self.last_handshake,
-                established: self.established(now),
-                clock_skew_ms: Some(12),
-                wire_today: self.truth.wire_today,
-            }),
-            Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
-            Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
-            Question::Handshake { .. } => {
-                let news = self.handshake(now);
-                let there = self.flow.is_some().then_some(RTT).ok_or(ConnectFailure::Timeout);
-                self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
-                return (Answer::Handshake(there), news);
-            }
-            Question::Ssh { route, port, run, .. } => Answer::Ssh(self.ssh(route, *port, run, now)),
-        };
-        (answer, None)
-    }
-
-    fn echo(&mut self, count: u8, now: Mono) -> EchoAnswer {
-        match self.inside(now) {
-            Ok(()) => EchoAnswer { sent: count, rtts: vec![RTT; count.into()], failure: None },
-            Err(ConnectFailure::Timeout) => EchoAnswer { sent: count, rtts: Vec::new(), failure: None },
-            Err(failure) => EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) },
-        }
-    }
-
-    /// Whether a packet through the tunnel comes back.
-    fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
-        match (self.flow.is_some(), self.truth.hung || !self.truth.alive) {
-            (true, false) => {
-                self.last_packet = Some(now);
-                Ok(())
-            }
-            (false, _) if !self.established(now) => Err(ConnectFailure::NoTunnel),
-            _ => Err(ConnectFailure::Timeout),
-        }
-    }
-
-    fn reach(&mut self, route: &Route, now: Mono) -> Result<(), ConnectFailure> {
-        match route {
-            Route::Tunnel { .. } => self.inside(now),
-            Route::Direct { .. } if self.truth.alive && self.truth.direct && !self.truth.hung => Ok(()),
-            Route::Direct { .. } => Err(ConnectFailure::Timeout),
-        }
-    }
-
-    fn connect(&mut self, route: &Route, port: u16, now: Mono) -> Result<Duration, ConnectFailure> {
-        self.reach(route, now)?;
-        let open = if port == self.spec.ssh.port { self.truth.sshd } else { self.truth.tcp };
-        if open { Ok(RTT) } else { Err(ConnectFailure::Refused) }
-    }
-
-    fn ssh(&mut self, route: &Route, port: u16, run: &SshRun, now: Mono) -> SshAnswer {
-        let mut answer = SshAnswer::default();
-        answer.failure = self.converse(route, port, run, now, &mut answer).err();
-        answer
-    }
-
-    fn converse(
-        &mut self,
-        route: &Route,
-        port: u16,
-        run: &SshRun,
-        now: Mono,
-        answer: &mut SshAnswer,
-    ) -> Result<(), SshFailure> {
-        let took = self.connect(route, port, now).map_err(SshFailure::Connect)?;
-        let seen = self.truth.host_key.to_owned();
-        answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
-        answer.host_key = Some(seen.clone());
-        answer.connect = Some(took);
-        match &run.pin {
-            Some(pinned) if *pinned != seen => {
-                return Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen });
-            }
-            None if !run.learn => return Err(SshFailure::HostKeyUnknown { seen }),
-            _ => {}
-        }
-        let Some(user) = run.user.clone() else {
-            assert!(run.commands.is_empty(), "commands need a login");
-            return Ok(());
-        };
-        if !self.truth.login {
-            return Err(SshFailure::LoginRefused { user });
-        }
-        answer.logged_in = true;
-        answer.commands = run.commands.iter().map(|c| self.command(c)).collect();
-        Ok(())
-    }
-
-    fn command(&self, command: &RemoteCommand) -> CommandAnswer {
-        let (stdout, exit) = match parse_request(&command.line) {
-            Some(wanted) => {
-                let reading = |(key, _)| (key, Reading::temperature(self.truth.temperature, "board"));
-                (render(&wanted.into_iter().map(reading).collect::<Vec<_>>()), 0)
-            }
-            None => ("PLUGIN said | value=1".to_owned(), self.truth.plugin_exit),
-        };
-        CommandAnswer {
-            name: command.name.clone(),
-            end: CommandEnd::Exit(exit),
-            stdout: stdout.into_bytes(),
-            stderr: Vec::new(),
-            truncated: false,
-            took: RTT,
-        }
-    }
-}
-
-/// Answers come after a round trip, silence after the timeout, what the gateway knows at once.
-fn delay(answer: &Answer, timeout: Duration) -> Duration {
-    let silent = match answer {
-        Answer::Evidence(_) | Answer::Refused(_) => return Duration::ZERO,
-        Answer::Echo(echo) if echo.failure.is_some() => return Duration::ZERO,
-        Answer::Echo(echo) => echo.rtts.is_empty(),
-        Answer::Connect(outcome) | Answer::Handshake(outcome) => *outcome == Err(ConnectFailure::Timeout),
-        Answer::Ssh(ssh) => ssh.failure == Some(SshFailure::Connect(ConnectFailure::Timeout)),
-    };
-    if silent { timeout } else { RTT }
 }
 
 /// A device with a tunnel and nothing to be checked but itself.

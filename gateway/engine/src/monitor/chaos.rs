@@ -26,6 +26,7 @@ enum Deed {
     /// Some open question gets some answer, fitting or not.
     Answer(usize, Box<Answer>),
     Pass(u64),
+    SetClock(i64),
     News(News),
     Upsert(Box<HostSpec>),
     Remove(i64),
@@ -136,6 +137,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         20 => (any::<usize>(), answer()).prop_map(|(which, answer)| Deed::Answer(which, Box::new(answer))),
         6 => (0u64..70_000).prop_map(Deed::Pass),
         1 => (0u64..9_000_000).prop_map(Deed::Pass),
+        1 => (-9_000_000i64..9_000_000).prop_map(Deed::SetClock),
         2 => peer().prop_map(|p| Deed::News(News::FirstHandshake(p))),
         2 => peer().prop_map(|p| Deed::News(News::Up(p))),
         2 => spec().prop_map(|s| Deed::Upsert(Box::new(s))),
@@ -158,7 +160,7 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let now = Now { mono: Mono::from_secs(100_000), wall: Wall::from_millis(1_800_000_000_000) };
-        let monitor = Monitor::new(Config { max_in_flight: ROOM }, 1);
+        let monitor = Monitor::new(Config { max_in_flight: ROOM, ..Config::default() }, 1);
         let (open, specs) = (BTreeMap::new(), BTreeMap::new());
         let (states, services) = (BTreeMap::new(), BTreeMap::new());
         Bench { monitor, now, open, specs, states, services, wait: None }
@@ -175,6 +177,10 @@ impl Bench {
                 }
             }
             Deed::Pass(ms) => self.pass(Duration::from_millis(ms)),
+            Deed::SetClock(ms) => {
+                self.now.wall = Wall::from_millis(self.now.wall.as_millis() + ms);
+                self.input(MonitorInput::Timeout);
+            }
             Deed::News(news) => self.input(MonitorInput::News(news)),
             Deed::Upsert(spec) => {
                 self.specs.insert(spec.id, (*spec).clone());
@@ -198,7 +204,7 @@ impl Bench {
     }
 
     fn restart(&mut self) {
-        self.monitor = Monitor::new(Config { max_in_flight: ROOM }, 2);
+        self.monitor = Monitor::new(Config { max_in_flight: ROOM, ..Config::default() }, 2);
         self.open.clear();
         let memory = |spec: &HostSpec| HostMemory {
             spec: spec.clone(),

@@ -50,6 +50,8 @@ pub struct Host {
     pub(super) reach: Reach,
     /// Since the first failure of this row of them.
     pub(super) failing_since: Option<Mono>,
+    /// Since the first silence of this row, counted or not, that this run of the gateway saw.
+    pub(super) silent_since: Option<Mono>,
     /// It failed, and its parents are to be asked.
     pub(super) wants_parents: bool,
 
@@ -119,6 +121,7 @@ impl Host {
             windows: Vec::new(),
             reach: Reach::FREE,
             failing_since: None,
+            silent_since: None,
             wants_parents: false,
             planned: None,
             newer_than: None,

@@ -11,7 +11,7 @@ use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     Answer, AskId, Downtime, HostMemory, HostSpec, MonitorInput, MonitorOutput, News, Outcome, Record,
-    Submission, Why,
+    Submission, Timing, Why,
 };
 
 mod alert;
@@ -64,6 +64,13 @@ const GAP: Duration = Duration::from_secs(10);
 /// A wall clock that is so far off what the other clock lets expect has been set: more than the
 /// slewing of a day.
 const STEP: Duration = Duration::from_secs(1);
+/// Set by so much, it is a jump, after which nothing counts for an interval as after a suspend: more than
+/// a time server sets in daily work, which must not keep the monitor from judging.
+const JUMP: Duration = Duration::from_secs(10);
+
+/// A downtime is kept for so long after its end: a clock that was ahead, by a time zone at the most, may be
+/// set back.
+pub const KEPT_DOWNTIME: Duration = Duration::from_secs(86_400);
 
 /// Settings of the whole monitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,12 +78,14 @@ pub struct Config {
     /// Questions under way at one time, over all hosts; at least 1. Checks that are running may
     /// finish over it.
     pub max_in_flight: usize,
+    /// The usual time between two checks of a host: in that, most hosts are asked once.
+    pub interval: Duration,
 }
 
 impl Default for Config {
     /// 10,000 hosts a minute whose every question times out after 10 s need 1,700; twice that.
     fn default() -> Self {
-        Config { max_in_flight: 4096 }
+        Config { max_in_flight: 4096, interval: Timing::DEFAULT.interval }
     }
 }
 
@@ -101,7 +110,7 @@ impl Monitor {
     /// `seed` feeds the jitter of retries.
     pub fn new(config: Config, seed: u64) -> Self {
         Monitor {
-            config: Config { max_in_flight: config.max_in_flight.max(1) },
+            config: Config { max_in_flight: config.max_in_flight.max(1), ..config },
             hosts: BTreeMap::new(),
             behind: BTreeMap::new(),
             agenda: Agenda::default(),
@@ -109,7 +118,7 @@ impl Monitor {
             expected: None,
             downtimes: BTreeMap::new(),
             family: Family::default(),
-            population: Population::default(),
+            population: Population::new(config.interval),
             sentinel: Sentinel::default(),
             last: None,
         }
@@ -160,7 +169,7 @@ impl Monitor {
             MonitorInput::Mark(ticket) => self.desk.turn(now).record(Record::Reply(ticket, Outcome::Done)),
             MonitorInput::Timeout => {}
         }
-        let step = self.population.look(self.sentinel.fault().is_some(), now.mono);
+        let step = self.population.look(now.mono);
         self.weigh(step, now);
         self.give_up_looking(now);
         self.give_up_questions(now);
@@ -285,7 +294,7 @@ impl Monitor {
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
-        self.downtimes.retain(|_, d| downtime::over_at(d).is_none_or(|at| at > now.wall));
+        self.downtimes.retain(|_, d| downtime::over_at(d).is_none_or(|at| at + KEPT_DOWNTIME > now.wall));
         self.downtimes.insert(downtime.id, downtime);
         self.set_windows(now);
     }
@@ -356,14 +365,20 @@ impl Monitor {
         }
     }
 
-    /// What is planned by the calendar is looked at again after a step of its clock.
+    /// What is planned by the calendar is looked at again after a step of its clock, and what is kept by
+    /// its time is written anew.
     fn notice_step(&mut self, now: Now) {
         let last = self.last.replace(now).unwrap_or(now);
         let expected = last.wall + now.mono.since(last.mono);
-        if expected.since(now.wall).max(now.wall.since(expected)) > STEP {
-            for id in self.ids() {
-                self.with(id, now, |host, turn| host.review_all(false, turn));
-            }
+        let step = expected.since(now.wall).max(now.wall.since(expected));
+        if step <= STEP {
+            return;
+        }
+        if step > JUMP {
+            self.desk.woke = Some(now.mono);
+        }
+        for id in self.ids() {
+            self.with(id, now, |host, turn| host.mind_step(step > JUMP, turn));
         }
     }
 

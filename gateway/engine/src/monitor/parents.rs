@@ -139,8 +139,8 @@ impl Host {
     pub(super) fn stands(&self) -> Standing {
         let blocks = self.track.hard == HostStatus::Down || self.asleep || !self.reach.reachable;
         let up = self.track.hard == HostStatus::Up;
-        let (failing_since, good_at) = (self.failing_since, self.good_at);
-        Standing { blocks, member: Member { up, failing_since, good_at } }
+        let (silent_since, good_at) = (self.silent_since, self.good_at);
+        Standing { blocks, member: Member { up, silent_since, good_at } }
     }
 
     /// What was never checked counts as fine.
@@ -152,6 +152,7 @@ impl Host {
     pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
         let failing = self.track.status.is_problem();
         self.wants_parents = failing && (turn.is_watched() || !self.spec.parents.is_empty());
+        self.silent_since = if failing { self.silent_since.or(Some(turn.now.mono)) } else { None };
         if !failing {
             (self.failing_since, self.reach.in_doubt) = (None, false);
         } else if self.failing_since.is_none() {

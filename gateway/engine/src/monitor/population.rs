@@ -1,25 +1,29 @@
 //! Whether it is the gateway that has lost its way, by SEMANTICS 8: many hosts that were up fall
 //! silent at once, and nobody else can be heard.
 //!
-//! Pure bookkeeping over all hosts. When a large share fails within one window, or the sentinel accuses
-//! the gateway, nothing counts until others have been asked: one that is heard acquits the gateway, and
-//! who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the first sign of
-//! life, or until the sentinel that said so takes it back. Knows no questions and no messages.
+//! Pure bookkeeping over all hosts. When a large share falls silent within one interval, or the sentinel
+//! accuses the gateway, nothing counts until others have been asked: one that is heard acquits the
+//! gateway, and who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the
+//! first sign of life, or until the sentinel that said so takes it back. Where both speak against it, one
+//! that is heard proves nothing: it may be a neighbour. Knows no questions and no messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
-use crate::time::Mono;
+use crate::time::{Mono, age};
 
-/// Failures this close together are one happening: the usual interval of checks.
+use super::sentinel::Sky;
+
+/// Silences this close together are one happening, however often the fleet is checked: three failures
+/// of one host take about as long.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer are never a sign of the gateway: a small site has as many devices.
 const FEWEST: usize = 5;
 /// Of those that were up, one in so many.
 const SHARE: usize = 5;
-/// Under a clear sky a crowd that stays silent is the gateway's for so long: time enough for whoever
-/// got the message to look at it, and for a router that starts again.
+/// Under a clear sky a crowd that stays silent is the gateway's for so long at least: time enough for
+/// whoever got the message to look at it, and for a router that starts again.
 const CLEAR_SKY: Duration = Duration::from_secs(300);
 /// Others have so long to be heard: the cap of SEMANTICS 8, more than one question takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Member {
     /// Its hard state is up.
     pub up: bool,
-    pub failing_since: Option<Mono>,
+    /// Whether that counted or not.
+    pub silent_since: Option<Mono>,
     pub good_at: Option<Mono>,
 }
 
@@ -38,42 +43,80 @@ pub struct Member {
 pub enum Step {
     /// Others are to be asked now.
     Ask,
-    /// So many, of so many that were up, and nobody else was heard.
-    Lost { lost: usize, of: usize },
+    /// The gateway is cut off.
+    Lost(Loss),
     /// Somebody is heard again.
     Back,
     /// Nothing speaks against the gateway any more: who is silent is judged.
     Seen,
 }
 
+/// What speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// So many fell silent, of so many that were up.
+    pub lost: usize,
+    pub of: usize,
+    pub within: Duration,
+    /// They are so many that it would be said without the sentinel.
+    pub crowd: bool,
+}
+
+impl Loss {
+    /// For people.
+    pub fn words(&self) -> String {
+        let Loss { lost, of, .. } = self;
+        format!("{lost} of {of} hosts that were up fell silent within {}", age(self.within))
+    }
+}
+
+/// `crowd`: so many fell silent that it would be said without the sentinel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Calm,
-    /// `crowd`: so many fail that it would be said without the sentinel. `told`: it was said.
-    Asking {
-        since: Mono,
-        crowd: bool,
-        told: bool,
-    },
-    Lost {
-        since: Mono,
-        crowd: bool,
-    },
+    /// `told`: it was said.
+    Asking { since: Mono, crowd: bool, told: bool },
+    /// `explained`: by the sentinel. When it sees again, they are judged.
+    Lost { since: Mono, crowd: bool, explained: bool },
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Population {
+    window: Duration,
     up: BTreeSet<HostId>,
-    /// Were up, and have failed since.
-    failing: BTreeMap<HostId, Mono>,
+    /// Were up, and fell silent within the window.
+    silent: BTreeMap<HostId, Mono>,
+    /// Whoever was silent by then has had its part in a verdict.
+    weighed: Mono,
+    sky: Sky,
     phase: Phase,
 }
 
 impl Population {
+    /// `interval`: in which most hosts are asked once.
+    pub fn new(interval: Duration) -> Self {
+        Population {
+            window: interval.max(WINDOW),
+            up: BTreeSet::new(),
+            silent: BTreeMap::new(),
+            weighed: Mono::ZERO,
+            sky: Sky::Clear,
+            phase: Phase::Calm,
+        }
+    }
+
     /// An earlier run ended cut off.
     pub fn restore_lost(&mut self, now: Mono) {
-        self.phase = Phase::Lost { since: now, crowd: true };
+        self.phase = Phase::Lost { since: now, crowd: true, explained: false };
+    }
+
+    /// What the sentinel sees. A way out that is lost explains how many are silent.
+    pub fn look_up(&mut self, sky: Sky) {
+        self.sky = sky;
+        if let Phase::Lost { explained, .. } = &mut self.phase {
+            *explained |= sky == Sky::Dark;
+        }
     }
 
     /// The sentinel sees no way out.
@@ -85,25 +128,16 @@ impl Population {
         Some(Step::Ask)
     }
 
-    /// That explains how many are silent: when it is over, they are judged.
-    pub fn explain(&mut self) {
-        if let Phase::Lost { crowd, .. } = &mut self.phase {
-            *crowd = false;
-        }
-    }
-
     /// The sentinel sees the way out again. Who says nothing now is silent by itself, unless they are
     /// so many that it is the gateway for all that.
     pub fn excuse(&mut self, now: Mono) -> Option<Step> {
+        let is_small = self.count(now) < FEWEST;
         match self.phase {
             Phase::Asking { crowd: false, told: false, .. } => {
-                self.acquit();
+                self.phase = Phase::Calm;
                 None
             }
-            Phase::Lost { crowd, .. } if !crowd || self.count() < FEWEST => {
-                self.phase = Phase::Asking { since: now, crowd: false, told: true };
-                Some(Step::Ask)
-            }
+            Phase::Lost { explained, .. } if explained || is_small => self.ask_again(now),
             _ => None,
         }
     }
@@ -112,10 +146,15 @@ impl Population {
     /// under such a sky is silent by itself. Few were never a crowd: it was the sentinel's word.
     pub fn clear_sky(&mut self, proved: bool, now: Mono) -> Option<Step> {
         let Phase::Lost { since, .. } = self.phase else { return None };
-        let believed = proved || self.count() < FEWEST;
-        if !believed || now.since(since) < CLEAR_SKY {
-            return None;
-        }
+        let believed = proved || self.count(now) < FEWEST;
+        let long = now.since(since) >= CLEAR_SKY.max(self.window);
+        if believed && long { self.ask_again(now) } else { None }
+    }
+
+    /// Whoever is silent so far is explained.
+    fn ask_again(&mut self, now: Mono) -> Option<Step> {
+        self.weighed = now;
+        self.silent.clear();
         self.phase = Phase::Asking { since: now, crowd: false, told: true };
         Some(Step::Ask)
     }
@@ -125,8 +164,8 @@ impl Population {
         self.phase != Phase::Calm
     }
 
-    pub fn is_failing(&self, id: HostId) -> bool {
-        self.failing.contains_key(&id)
+    pub fn is_silent(&self, id: HostId) -> bool {
+        self.silent.contains_key(&id)
     }
 
     pub fn due(&self) -> Option<Mono> {
@@ -140,75 +179,88 @@ impl Population {
     pub fn note(&mut self, id: HostId, member: Option<Member>, now: Mono) -> Option<Step> {
         let was_up = self.up.remove(&id);
         let Some(member) = member else {
-            self.failing.remove(&id);
+            self.silent.remove(&id);
             return None;
         };
         if member.up {
             self.up.insert(id);
         }
-        match member.failing_since {
-            None => drop(self.failing.remove(&id)),
-            // Counted once, by its first failure.
-            Some(since) if was_up && now.since(since) < WINDOW => {
-                self.failing.entry(id).or_insert(since);
-            }
-            Some(_) => {}
+        let Some(since) = member.silent_since else {
+            self.silent.remove(&id);
+            return self.hear(member.good_at, now);
+        };
+        let is_new = was_up && since > self.weighed && now.since(since) < self.window;
+        if is_new && self.silent.insert(id, since).is_none() && self.is_crowd(now) {
+            self.suspect(now)
+        } else {
+            None
         }
-        self.weigh(member, now)
     }
 
-    fn weigh(&mut self, member: Member, now: Mono) -> Option<Step> {
-        let heard_after =
-            |since| member.failing_since.is_none() && member.good_at.is_some_and(|at| at > since);
-        match self.phase {
-            Phase::Calm if self.is_suspicious(now) => {
+    /// So many fell silent.
+    fn suspect(&mut self, now: Mono) -> Option<Step> {
+        match &mut self.phase {
+            Phase::Calm => {
                 self.phase = Phase::Asking { since: now, crowd: true, told: false };
                 Some(Step::Ask)
             }
-            Phase::Asking { since, told, .. } if heard_after(since) => {
-                self.acquit();
-                told.then_some(Step::Back)
-            }
-            Phase::Asking { since, crowd: false, told } if self.is_suspicious(now) => {
-                self.phase = Phase::Asking { since, crowd: true, told };
+            Phase::Asking { crowd, .. } | Phase::Lost { crowd, .. } => {
+                *crowd = true;
                 None
             }
-            Phase::Lost { since, .. } if heard_after(since) => {
-                self.acquit();
-                Some(Step::Back)
-            }
-            _ => None,
         }
     }
 
-    /// Time has passed. `dark`: the sentinel sees no way out.
-    pub fn look(&mut self, dark: bool, now: Mono) -> Option<Step> {
+    /// One that is heard acquits the gateway, unless many fell silent as the sentinel saw no way out.
+    fn hear(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
+        let (since, crowd, told) = match self.phase {
+            Phase::Calm => return None,
+            Phase::Asking { since, crowd, told } => (since, crowd, told),
+            Phase::Lost { since, crowd, .. } => (since, crowd, true),
+        };
+        let is_neighbour = crowd && self.sky != Sky::Clear && self.count(now) >= FEWEST;
+        if is_neighbour || at <= Some(since) {
+            return None;
+        }
+        self.acquit(crowd || told, now);
+        told.then_some(Step::Back)
+    }
+
+    /// Time has passed.
+    pub fn look(&mut self, now: Mono) -> Option<Step> {
         let Phase::Asking { since, crowd, told } = self.phase else { return None };
         if since + PATIENCE > now {
             return None;
         }
+        let dark = self.sky == Sky::Dark;
         if !crowd && !dark {
-            self.acquit();
+            self.acquit(told, now);
             return told.then_some(Step::Seen);
         }
-        let (lost, of) = (self.failing.len(), self.count());
-        self.phase = Phase::Lost { since: now, crowd: crowd && !dark };
-        (!told).then_some(Step::Lost { lost, of })
+        let of = self.count(now);
+        self.phase = Phase::Lost { since: now, crowd, explained: dark };
+        (!told).then_some(Step::Lost(Loss { lost: self.silent.len(), of, within: self.window, crowd }))
     }
 
-    fn acquit(&mut self) {
+    /// `weighed`: there was a verdict over all that are silent.
+    fn acquit(&mut self, weighed: bool, now: Mono) {
         self.phase = Phase::Calm;
-        self.failing.clear();
+        if weighed {
+            self.weighed = now;
+            self.silent.clear();
+        }
     }
 
-    fn is_suspicious(&self, now: Mono) -> bool {
-        let recent = self.failing.values().filter(|since| now.since(**since) < WINDOW).count();
-        recent >= FEWEST && recent * SHARE >= self.count()
+    fn is_crowd(&mut self, now: Mono) -> bool {
+        let all = self.count(now);
+        self.silent.len() >= FEWEST && self.silent.len() * SHARE >= all
     }
 
-    /// All that were up when it began.
-    fn count(&self) -> usize {
-        self.up.len() + self.failing.keys().filter(|id| !self.up.contains(id)).count()
+    /// All that were up when the window began. It stands still while others are asked.
+    fn count(&mut self, now: Mono) -> usize {
+        let end = if let Phase::Asking { since, .. } = self.phase { since } else { now };
+        self.silent.retain(|_, since| end.since(*since) < self.window);
+        self.up.len() + self.silent.keys().filter(|id| !self.up.contains(id)).count()
     }
 }
 
@@ -222,116 +274,173 @@ mod tests {
     }
 
     fn well(secs: u64) -> Option<Member> {
-        Some(Member { up: true, failing_since: None, good_at: Some(at(secs)) })
+        Some(Member { up: true, silent_since: None, good_at: Some(at(secs)) })
     }
 
     fn fails(secs: u64) -> Option<Member> {
-        Some(Member { up: true, failing_since: Some(at(secs)), good_at: Some(at(0)) })
+        Some(Member { up: true, silent_since: Some(at(secs)), good_at: Some(at(0)) })
     }
 
-    fn population(count: i64) -> Population {
-        let mut all = Population::default();
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn population(count: i64, interval: Duration) -> Population {
+        let mut all = Population::new(interval);
         (0..count).for_each(|n| assert_eq!(all.note(Id::from_i64(n), well(0), at(0)), None));
         all
     }
 
-    /// One host after the other fails, each `gap` seconds after the one before; how many until others
-    /// are asked.
-    fn suspects(count: i64, gap: u64) -> Option<i64> {
-        let mut all = population(count);
+    /// These fall silent at once; what follows.
+    fn silence(all: &mut Population, who: std::ops::Range<i64>, secs: u64) -> Vec<Step> {
+        who.filter_map(|n| all.note(Id::from_i64(n), fails(secs), at(secs))).collect()
+    }
+
+    fn hear(all: &mut Population, n: i64, secs: u64) -> Option<Step> {
+        all.note(Id::from_i64(n), well(secs), at(secs))
+    }
+
+    fn dark(all: &mut Population) {
+        all.look_up(Sky::Dark);
+    }
+
+    fn lost(lost: usize, of: usize, crowd: bool) -> Option<Step> {
+        Some(Step::Lost(Loss { lost, of, within: MINUTE, crowd }))
+    }
+
+    /// One host after the other falls silent, each `gap` seconds after the one before; how many until
+    /// others are asked.
+    fn suspects(count: i64, gap: u64, interval: Duration) -> Option<i64> {
+        let mut all = population(count, interval);
         (0..count).find(|n| {
             let t = 10 + *n as u64 * gap;
-            all.note(Id::from_i64(*n), fails(t), at(t)) == Some(Step::Ask)
+            !silence(&mut all, *n..n + 1, t).is_empty()
         })
     }
 
     #[test]
-    fn a_fifth_and_at_least_five_at_once_are_suspicious() {
-        assert_eq!(suspects(4, 1), None);
-        assert_eq!(suspects(5, 1), Some(4));
-        assert_eq!(suspects(25, 1), Some(4));
-        assert_eq!(suspects(50, 1), Some(9));
-        assert_eq!(suspects(1_000, 0), Some(199));
-        assert_eq!(suspects(50, 10), None, "six in a minute are six devices");
+    fn a_fifth_and_at_least_five_within_an_interval_are_suspicious() {
+        assert_eq!(suspects(4, 1, MINUTE), None);
+        assert_eq!(suspects(5, 1, MINUTE), Some(4));
+        assert_eq!(suspects(25, 1, MINUTE), Some(4));
+        assert_eq!(suspects(50, 1, MINUTE), Some(9));
+        assert_eq!(suspects(1_000, 0, MINUTE), Some(199));
+        assert_eq!(suspects(50, 10, MINUTE), None, "six in a minute are six devices");
+        assert_eq!(suspects(50, 10, 5 * MINUTE), Some(9), "where each is asked in five");
+        assert_eq!(suspects(50, 10, MINUTE / 6), None, "a minute at least");
+    }
+
+    #[test]
+    fn who_fell_silent_long_ago_is_none_of_those_that_were_up() {
+        let mut all = population(30, MINUTE);
+        for n in 0..6 {
+            let t = 10 + n * 30;
+            assert_eq!(silence(&mut all, n as i64..n as i64 + 1, t), [], "one after the other");
+            let down = Member { up: false, silent_since: Some(at(t)), good_at: None };
+            all.note(Id::from_i64(n as i64), Some(down), at(t + 20));
+        }
+        assert_eq!(silence(&mut all, 6..10, 1_000), [], "four");
+        let down = Member { up: false, silent_since: Some(at(1_000)), good_at: None };
+        (6..10).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(down), at(1_030)), None));
+        assert_eq!(silence(&mut all, 10..11, 1_031), [Step::Ask], "five of 24");
+        assert_eq!(all.look(at(1_061)), lost(5, 24, true));
     }
 
     #[test]
     fn one_that_is_heard_acquits_the_gateway_and_nobody_heard_convicts_it() {
-        let mut all = population(10);
-        let steps: Vec<_> = (0..5).filter_map(|n| all.note(Id::from_i64(n), fails(10), at(10))).collect();
-        assert_eq!(steps, [Step::Ask]);
+        let mut all = population(10, MINUTE);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
         assert!(all.is_doubtful());
         assert_eq!(all.note(Id::from_i64(7), well(9), at(11)), None);
         assert!(all.is_doubtful(), "that packet was older");
-        assert_eq!(all.note(Id::from_i64(7), well(12), at(12)), None);
+        assert_eq!(hear(&mut all, 7, 12), None);
         assert!(!all.is_doubtful());
-        assert_eq!(all.note(Id::from_i64(1), fails(10), at(20)), None, "they were weighed");
+        assert_eq!(silence(&mut all, 0..5, 10), [], "they were weighed");
 
-        let mut all = population(10);
-        let steps: Vec<_> = (0..5).filter_map(|n| all.note(Id::from_i64(n), fails(10), at(10))).collect();
-        assert_eq!(steps, [Step::Ask]);
-        assert_eq!(all.look(false, at(39)), None);
-        assert_eq!(all.look(false, at(40)), Some(Step::Lost { lost: 5, of: 10 }));
-        assert_eq!(all.look(false, at(41)), None);
-        assert_eq!(all.note(Id::from_i64(3), well(50), at(50)), Some(Step::Back));
+        let mut all = population(10, MINUTE);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+        assert_eq!(all.look(at(39)), None);
+        assert_eq!(all.look(at(40)), lost(5, 10, true));
+        assert_eq!(all.look(at(41)), None);
+        assert_eq!(hear(&mut all, 3, 50), Some(Step::Back));
         assert!(!all.is_doubtful());
     }
 
     #[test]
     fn a_sentinel_that_sees_no_way_out_needs_no_crowd_and_one_that_is_heard_contradicts_it() {
-        let mut all = population(2);
+        let mut all = population(2, MINUTE);
+        dark(&mut all);
         assert_eq!(all.accuse(at(10)), Some(Step::Ask));
         assert!(all.is_doubtful());
-        assert_eq!(all.note(Id::from_i64(0), well(12), at(12)), None);
+        assert_eq!(hear(&mut all, 0, 12), None);
         assert!(!all.is_doubtful(), "whatever the sentinel sees");
 
         assert_eq!(all.accuse(at(20)), Some(Step::Ask));
-        assert_eq!(all.note(Id::from_i64(0), fails(25), at(25)), None);
-        assert_eq!(all.look(true, at(50)), Some(Step::Lost { lost: 1, of: 2 }));
-        assert_eq!(all.note(Id::from_i64(1), well(60), at(60)), Some(Step::Back));
+        assert_eq!(silence(&mut all, 0..1, 25), []);
+        assert_eq!(all.look(at(50)), lost(1, 2, false));
+        assert_eq!(hear(&mut all, 1, 60), Some(Step::Back));
+    }
+
+    #[test]
+    fn under_a_dark_sky_one_that_is_heard_says_nothing_of_a_crowd() {
+        let mut all = population(10, MINUTE);
+        dark(&mut all);
+        assert_eq!(all.accuse(at(10)), Some(Step::Ask));
+        assert_eq!(silence(&mut all, 0..4, 11), []);
+        assert_eq!((hear(&mut all, 9, 12), all.is_doubtful()), (None, false), "four are no crowd");
+        assert_eq!(silence(&mut all, 4..5, 20), [Step::Ask], "with those from before they are");
+        assert_eq!((hear(&mut all, 9, 21), all.is_doubtful()), (None, true));
+        assert_eq!(all.look(at(50)), lost(5, 10, true));
+        assert_eq!((hear(&mut all, 9, 60), all.is_doubtful()), (None, true));
+        assert_eq!((all.clear_sky(true, at(70)), all.is_doubtful()), (None, true));
+        all.look_up(Sky::Clear);
+        assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(Step::Ask), true));
+        assert_eq!(silence(&mut all, 4..9, 20), [], "that was explained");
+        assert_eq!(hear(&mut all, 9, 3_601), Some(Step::Back));
     }
 
     #[test]
     fn a_sentinel_that_sees_again_lets_those_be_judged_that_stay_silent() {
-        let mut all = population(2);
+        let mut all = population(2, MINUTE);
         assert_eq!((all.accuse(at(10)), all.excuse(at(12))), (Some(Step::Ask), None));
         assert!(!all.is_doubtful(), "one bad look");
 
+        dark(&mut all);
         all.accuse(at(20));
-        assert_eq!(all.look(true, at(50)), Some(Step::Lost { lost: 0, of: 2 }));
+        assert_eq!(all.look(at(50)), lost(0, 2, false));
+        all.look_up(Sky::Clear);
         assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::Ask), true));
-        assert_eq!((all.look(false, at(119)), all.look(false, at(120))), (None, Some(Step::Seen)));
+        assert_eq!((all.look(at(119)), all.look(at(120))), (None, Some(Step::Seen)));
         assert!(!all.is_doubtful());
     }
 
     #[test]
     fn a_crowd_that_falls_silent_is_the_gateways_until_one_is_heard_or_the_sky_was_clear_for_long() {
-        let mut all = population(10);
-        for n in 0..5 {
-            all.note(Id::from_i64(n), fails(10), at(10));
-        }
-        assert_eq!(all.look(false, at(40)), Some(Step::Lost { lost: 5, of: 10 }));
+        let fallen = || {
+            let mut all = population(10, MINUTE);
+            assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+            assert_eq!(all.look(at(40)), lost(5, 10, true));
+            all
+        };
+        let mut all = fallen();
         assert_eq!((all.excuse(at(50)), all.is_doubtful()), (None, true));
         assert_eq!(all.clear_sky(false, at(9_999)), None, "a default route proves nothing");
         assert_eq!(all.clear_sky(true, at(339)), None);
-        let mut judged = population(10);
-        (0..5).for_each(|n| assert!(judged.note(Id::from_i64(n), fails(10), at(10)) != Some(Step::Back)));
-        judged.look(false, at(40));
+        let mut judged = fallen();
         assert_eq!(judged.clear_sky(true, at(340)), Some(Step::Ask));
-        assert_eq!(judged.look(false, at(370)), Some(Step::Seen));
-        all.explain();
+        assert_eq!(judged.look(at(370)), Some(Step::Seen));
+        assert_eq!(silence(&mut judged, 0..5, 330), [], "whoever was silent then is judged");
+        [Sky::Dark, Sky::Clear].into_iter().for_each(|sky| all.look_up(sky));
         assert_eq!(all.excuse(at(60)), Some(Step::Ask), "it was dark in between");
-        assert_eq!(all.note(Id::from_i64(7), well(61), at(61)), Some(Step::Back));
+        assert_eq!(hear(&mut all, 7, 61), Some(Step::Back));
     }
 
     #[test]
     fn who_was_down_before_or_is_gone_does_not_count() {
-        let mut all = population(6);
-        let down = Some(Member { up: false, failing_since: Some(at(1)), good_at: None });
+        let mut all = population(6, MINUTE);
+        let down = Some(Member { up: false, silent_since: Some(at(1)), good_at: None });
         all.note(Id::from_i64(0), down, at(1));
         for n in [0, 1, 2, 3, 4] {
-            let failing = if n == 0 { down } else { fails(100) };
-            assert_eq!(all.note(Id::from_i64(n), failing, at(100)), None);
+            let silent = if n == 0 { down } else { fails(100) };
+            assert_eq!(all.note(Id::from_i64(n), silent, at(100)), None);
         }
         all.note(Id::from_i64(1), None, at(100));
         assert_eq!(all.note(Id::from_i64(5), fails(101), at(101)), None);

@@ -1,8 +1,8 @@
-//! What the gateway's own way out looks like from the inside, by SEMANTICS 8: no default route, or no
-//! place outside that answers.
+//! What the gateway's own way out looks like from the inside, by SEMANTICS 8: no default route, a socket
+//! of the tunnels that nothing leaves, or no place outside that answers.
 //!
 //! It accuses and never convicts: who is heard all the same is believed more than a place outside that
-//! answers nothing. Without a reading there is no sentinel, and nobody waits for one. Knows no hosts.
+//! answers nothing, unless many others are not. Without a reading there is no sentinel, and nobody waits for one. Knows no hosts.
 
 use std::time::Duration;
 
@@ -27,6 +27,17 @@ pub enum Sight {
     Dark,
     /// The first good one after others.
     Clear,
+}
+
+/// How it looks after the last look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sky {
+    /// Nothing is wrong, or nobody looks.
+    Clear,
+    /// The last look found nothing.
+    Dim,
+    /// So many in a row did that it is lost.
+    Dark,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +65,14 @@ impl Sentinel {
         }
     }
 
+    pub fn sky(&self) -> Sky {
+        match self.failures {
+            0 => Sky::Clear,
+            n if n < ATTEMPTS => Sky::Dim,
+            _ => Sky::Dark,
+        }
+    }
+
     /// Nothing is wrong; whether somebody outside says so.
     pub fn is_clear(&self, reading: &UplinkReading) -> Option<bool> {
         (self.failures == 0).then_some(!reading.anchors.is_empty())
@@ -61,7 +80,7 @@ impl Sentinel {
 
     /// What is wrong, while it is.
     pub fn fault(&self) -> Option<&str> {
-        (self.failures >= ATTEMPTS).then_some(&self.words)
+        (self.sky() == Sky::Dark).then_some(&self.words)
     }
 
     /// Something fails since then, and no look is newer.
@@ -92,6 +111,9 @@ impl Sentinel {
 /// What is wrong, in words.
 fn fault(reading: &UplinkReading) -> Option<String> {
     let anchors = &reading.anchors;
+    if reading.socket_is_stuck {
+        return Some("the system sends no packet of the tunnels anywhere".to_owned());
+    }
     if reading.default_route == Some(false) && !anchors.iter().any(|(_, answers)| *answers) {
         return Some("there is no default route".to_owned());
     }
@@ -112,7 +134,7 @@ mod tests {
 
     fn anchors(answers: &[bool]) -> UplinkReading {
         let anchors = answers.iter().enumerate().map(|(n, a)| (format!("anchor{n}"), *a)).collect();
-        UplinkReading { default_route: Some(true), anchors }
+        UplinkReading { default_route: Some(true), anchors, socket_is_stuck: false }
     }
 
     #[test]
@@ -129,6 +151,12 @@ mod tests {
         ] {
             assert_eq!(fault(&reading).as_deref(), expected, "{reading:?}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_nothing_leaves_is_believed_more_than_places_that_others_may_reach() {
+        let stuck = UplinkReading { socket_is_stuck: true, ..anchors(&[true, true]) };
+        assert_eq!(fault(&stuck).as_deref(), Some("the system sends no packet of the tunnels anywhere"));
     }
 
     #[test]

@@ -125,6 +125,24 @@ impl Host {
         self.review_services(cancelled, turn);
     }
 
+    /// The wall clock was set; `jump`: by much. Terms that are kept by its time are written anew: a restart
+    /// would count them by the new one.
+    pub(super) fn mind_step(&mut self, jump: bool, turn: &mut Turn<'_>) {
+        if jump {
+            self.excuse_silence(turn.now.mono);
+        }
+        if self.asleep {
+            self.last_check = Some(turn.now.wall_at(self.silent_from()));
+        }
+        if self.asleep || self.voice.has_terms() {
+            turn.record(self.row(turn.now));
+        }
+        for service in self.services.iter().filter(|service| service.voice.has_terms()) {
+            turn.record(service.row(self.spec.id, turn.now));
+        }
+        self.review_all(false, turn);
+    }
+
     pub(super) fn review_services(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
         for i in 0..self.services.len() {
             self.speak_of(i, cancelled, turn, Voice::review);

@@ -8,7 +8,7 @@ use crate::wire::{EventKind, GATEWAY, HostStatus, MessageKind, MonitorOutput, Re
 
 use super::Monitor;
 use super::alert::Notice;
-use super::population::Step;
+use super::population::{Loss, Step};
 use super::sentinel::Sight;
 use super::speech::Subject;
 use super::voice::Said;
@@ -31,17 +31,8 @@ impl Monitor {
         match step {
             None => {}
             Some(Step::Ask) => self.ask_witnesses(now),
-            Some(Step::Lost { lost, of }) => {
-                let text = match self.sentinel.fault() {
-                    Some(fault) => format!(
-                        "{fault}, and no host can be heard: the gateway's own uplink is lost. Nothing is told \
-                         of the hosts meanwhile"
-                    ),
-                    None => format!(
-                        "{lost} of {of} hosts that were up fell silent within a minute, and no other can be \
-                         heard: the gateway's own uplink is suspected. Nothing is told of the hosts meanwhile"
-                    ),
-                };
+            Some(Step::Lost(loss)) => {
+                let text = lost_words(self.sentinel.fault(), loss);
                 self.tell_of_gateway(HostStatus::Down, &text, now);
             }
             Some(Step::Back) => {
@@ -60,15 +51,14 @@ impl Monitor {
     /// The shell has looked at the gateway's own way out.
     pub(super) fn see_outside(&mut self, reading: &UplinkReading, now: Now) {
         self.desk.is_watched = true;
-        let step = match self.sentinel.see(reading, now.mono) {
+        let sight = self.sentinel.see(reading, now.mono);
+        self.population.look_up(self.sentinel.sky());
+        let step = match sight {
             Sight::Same => {
                 self.sentinel.is_clear(reading).and_then(|proved| self.population.clear_sky(proved, now.mono))
             }
             Sight::Dim => self.population.accuse(now.mono),
-            Sight::Dark => {
-                self.population.explain();
-                None
-            }
+            Sight::Dark => None,
             Sight::Clear => self.population.excuse(now.mono),
         };
         self.weigh(step, now);
@@ -104,7 +94,7 @@ impl Monitor {
     fn ask_witnesses(&mut self, now: Now) {
         let there = |id: &HostId| {
             let host = &self.hosts[id];
-            host.stands().member.up && !self.population.is_failing(*id)
+            host.stands().member.up && !self.population.is_silent(*id)
         };
         let candidates: Vec<HostId> = self.hosts.keys().copied().filter(there).collect();
         let stride = (candidates.len() / WITNESSES).max(1);
@@ -134,4 +124,18 @@ impl Monitor {
         let told: Vec<Record> = subject.records(vec![Said::Told(Notice { kind, from, to })]);
         told.into_iter().for_each(|record| turn.record(record));
     }
+}
+
+fn lost_words(fault: Option<&str>, loss: Loss) -> String {
+    let silent = loss.words();
+    let why = match (fault, loss.crowd) {
+        (Some(fault), true) => format!("{fault}, and {silent}: the gateway's own uplink is lost"),
+        (Some(fault), false) => {
+            format!("{fault}, and no host can be heard: the gateway's own uplink is lost")
+        }
+        (None, _) => {
+            format!("{silent}, and no other can be heard: the gateway's own uplink is suspected")
+        }
+    };
+    format!("{why}. Nothing is told of the hosts meanwhile")
 }

@@ -132,7 +132,7 @@ impl Host {
                 self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
             }
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
-            Verdict::Dead { .. } if self.is_our_silence(turn) => self.inconclusive(turn),
+            Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => self.found_dead("none", text, turn),
             Verdict::Unclear => self.inconclusive(turn),
@@ -166,10 +166,23 @@ impl Host {
         self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
     }
 
+    /// It does not count. How many are so is what shows whether it is ours.
+    fn excused(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        if turn.is_cut_off() && !self.may_sleep(now) {
+            self.silent_since = self.silent_since.or(Some(now));
+        }
+        self.inconclusive(turn);
+    }
+
     fn may_sleep(&self, now: Mono) -> bool {
-        let heard = self.good_at.unwrap_or(self.watched_from).max(self.watched_from);
-        let within = self.spec.max_silence.is_some_and(|limit| now.since(heard) < limit);
+        let within = self.spec.max_silence.is_some_and(|limit| now.since(self.silent_from()) < limit);
         within && !self.track.status.is_problem()
+    }
+
+    /// From when on its silence counts.
+    pub(super) fn silent_from(&self) -> Mono {
+        self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
 
     pub(super) fn proved_alive(

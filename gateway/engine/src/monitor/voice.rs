@@ -142,6 +142,11 @@ impl<S: Level> Voice<S> {
         self.due
     }
 
+    /// Whether it remembers when something began that is counted from there.
+    pub fn has_terms(&self) -> bool {
+        self.remind_from.is_some() || self.problem_since.is_some()
+    }
+
     /// What is known is from a time when it could not be told: only a newer result counts.
     pub fn await_result(&mut self) {
         self.awaits_result = true;

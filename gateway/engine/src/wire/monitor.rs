@@ -201,6 +201,9 @@ pub struct UplinkReading {
     /// Places outside that have nothing to do with each other or with the fleet, and whether each
     /// answers. May be none.
     pub anchors: Vec<(String, bool)>,
+    /// For longer than any live device is silent, no packet of the tunnels came or left, and those that
+    /// were to leave had nowhere to go.
+    pub socket_is_stuck: bool,
 }
 
 /// What the store remembers of a host from an earlier run; without states it is new.

@@ -1,0 +1,138 @@
+//! What a device of the world answers, from the injected truth.
+
+use std::time::Duration;
+
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::wire::{
+    Answer, Ask, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, News, Question,
+    RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
+};
+use fleetgate_probes::sensors::{Reading, parse_request, render};
+
+use super::{Device, RTT};
+
+impl Device {
+    pub fn answer(&mut self, ask: &Ask, now: Mono) -> (Answer, Option<News>) {
+        let answer = match &ask.question {
+            Question::Evidence { .. } => Answer::Evidence(Evidence {
+                last_packet: self.last_packet,
+                last_handshake: self.last_handshake,
+                established: self.established(now),
+                clock_skew_ms: Some(12),
+                wire_today: self.truth.wire_today,
+            }),
+            Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
+            Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
+            Question::Handshake { .. } => {
+                let news = self.handshake(now);
+                let there = self.flow.is_some().then_some(RTT).ok_or(ConnectFailure::Timeout);
+                self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
+                return (Answer::Handshake(there), news);
+            }
+            Question::Ssh { route, port, run, .. } => Answer::Ssh(self.ssh(route, *port, run, now)),
+        };
+        (answer, None)
+    }
+
+    fn echo(&mut self, count: u8, now: Mono) -> EchoAnswer {
+        match self.inside(now) {
+            Ok(()) => EchoAnswer { sent: count, rtts: vec![RTT; count.into()], failure: None },
+            Err(ConnectFailure::Timeout) => EchoAnswer { sent: count, rtts: Vec::new(), failure: None },
+            Err(failure) => EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) },
+        }
+    }
+
+    /// Whether a packet through the tunnel comes back.
+    fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
+        match (self.flow.is_some(), self.truth.hung || !self.truth.alive) {
+            (true, false) => {
+                self.last_packet = Some(now);
+                Ok(())
+            }
+            (false, _) if !self.established(now) => Err(ConnectFailure::NoTunnel),
+            _ => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    fn reach(&mut self, route: &Route, now: Mono) -> Result<(), ConnectFailure> {
+        match route {
+            Route::Tunnel { .. } => self.inside(now),
+            Route::Direct { .. } if self.truth.alive && self.truth.direct && !self.truth.hung => Ok(()),
+            Route::Direct { .. } => Err(ConnectFailure::Timeout),
+        }
+    }
+
+    fn connect(&mut self, route: &Route, port: u16, now: Mono) -> Result<Duration, ConnectFailure> {
+        self.reach(route, now)?;
+        let open = if port == self.spec.ssh.port { self.truth.sshd } else { self.truth.tcp };
+        if open { Ok(RTT) } else { Err(ConnectFailure::Refused) }
+    }
+
+    fn ssh(&mut self, route: &Route, port: u16, run: &SshRun, now: Mono) -> SshAnswer {
+        let mut answer = SshAnswer::default();
+        answer.failure = self.converse(route, port, run, now, &mut answer).err();
+        answer
+    }
+
+    fn converse(
+        &mut self,
+        route: &Route,
+        port: u16,
+        run: &SshRun,
+        now: Mono,
+        answer: &mut SshAnswer,
+    ) -> Result<(), SshFailure> {
+        let took = self.connect(route, port, now).map_err(SshFailure::Connect)?;
+        let seen = self.truth.host_key.to_owned();
+        answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
+        answer.host_key = Some(seen.clone());
+        answer.connect = Some(took);
+        match &run.pin {
+            Some(pinned) if *pinned != seen => {
+                return Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen });
+            }
+            None if !run.learn => return Err(SshFailure::HostKeyUnknown { seen }),
+            _ => {}
+        }
+        let Some(user) = run.user.clone() else {
+            assert!(run.commands.is_empty(), "commands need a login");
+            return Ok(());
+        };
+        if !self.truth.login {
+            return Err(SshFailure::LoginRefused { user });
+        }
+        answer.logged_in = true;
+        answer.commands = run.commands.iter().map(|c| self.command(c)).collect();
+        Ok(())
+    }
+
+    fn command(&self, command: &RemoteCommand) -> CommandAnswer {
+        let (stdout, exit) = match parse_request(&command.line) {
+            Some(wanted) => {
+                let reading = |(key, _)| (key, Reading::temperature(self.truth.temperature, "board"));
+                (render(&wanted.into_iter().map(reading).collect::<Vec<_>>()), 0)
+            }
+            None => ("PLUGIN said | value=1".to_owned(), self.truth.plugin_exit),
+        };
+        CommandAnswer {
+            name: command.name.clone(),
+            end: CommandEnd::Exit(exit),
+            stdout: stdout.into_bytes(),
+            stderr: Vec::new(),
+            truncated: false,
+            took: RTT,
+        }
+    }
+}
+
+/// Answers come after a round trip, silence after the timeout, what the gateway knows at once.
+pub fn delay(answer: &Answer, timeout: Duration) -> Duration {
+    let silent = match answer {
+        Answer::Evidence(_) | Answer::Refused(_) => return Duration::ZERO,
+        Answer::Echo(echo) if echo.failure.is_some() => return Duration::ZERO,
+        Answer::Echo(echo) => echo.rtts.is_empty(),
+        Answer::Connect(outcome) | Answer::Handshake(outcome) => *outcome == Err(ConnectFailure::Timeout),
+        Answer::Ssh(ssh) => ssh.failure == Some(SshFailure::Connect(ConnectFailure::Timeout)),
+    };
+    if silent { timeout } else { RTT }
+}
