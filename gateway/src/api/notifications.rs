@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::NoticeId;
+use fleetgate_engine::wire::HeldReason;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -227,6 +228,7 @@ fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
         "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
         "period" => "waits for the rule's time period",
         "cap" => "waits: this contact has had as many messages within an hour as anybody reads",
+        reason if outcome.outcome == "waiting" => HeldReason::named(reason).map_or("", HeldReason::words),
         _ => &outcome.text,
     };
     let shown = |address: &String| match outcome.channel.as_deref() {

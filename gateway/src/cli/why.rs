@@ -92,6 +92,7 @@ fn line(o: &NotificationOutcome) -> String {
     let at = o.at.as_deref().map(table::clock_time).unwrap_or_default();
     let when = match o.outcome.as_str() {
         "sent" => format!("at {at}"),
+        "waiting" if !is_planned(&o.reason) => format!("since {at}"),
         "waiting" | "sending" => format!("until {at}"),
         _ => String::new(),
     };
@@ -99,6 +100,11 @@ fn line(o: &NotificationOutcome) -> String {
     let said = [head.trim(), &table::safe(&o.text), &table::safe(&o.evidence)].map(str::to_owned);
     let said: Vec<&str> = said.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
     format!("{:<9} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
+}
+
+/// Whether the end of a wait is known.
+fn is_planned(reason: &str) -> bool {
+    matches!(reason, "group" | "delay" | "period" | "cap")
 }
 
 #[derive(Subcommand)]
@@ -177,6 +183,12 @@ mod tests {
         assert_eq!(line(&sent), "sent      ops          email to ops@example.org at 2026-01-02 12:00:00Z");
         let held =
             NotificationOutcome { contact: None, text: "a downtime\u{1b}[2J".into(), ..outcome("held") };
+        let waits = NotificationOutcome {
+            reason: "downtime".into(),
+            text: "in a downtime".into(),
+            ..outcome("waiting")
+        };
+        assert_eq!(line(&waits), "waiting   ops          since 2026-01-02 12:00:00Z: in a downtime");
         assert_eq!(line(&held), "held      nobody       a downtime\u{fffd}[2J");
     }
 }

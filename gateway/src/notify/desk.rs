@@ -20,7 +20,7 @@ use crate::pulse::Organ;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
-use crate::store::{SqliteConnection, Store, incidents, notices};
+use crate::store::{SqliteConnection, Store, incidents, notices, standing};
 
 /// Notices that are routed in one transaction: a lost fleet is done in a few, and none is long.
 const ROUND: i64 = 1_000;
@@ -76,29 +76,31 @@ impl Desk {
     /// Until the gateway stops, or the database fails.
     async fn shift(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
         let mut shift = self.open().await?;
-        let mut turn = shift.drain(Vec::new());
         loop {
+            // What stands in the states is read before the notices: none of those is missing then that
+            // were committed with what they end.
+            let resumed = self.look_around(&mut shift).await?;
+            let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
+            let new: Vec<Notice> = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
+            let (more, turn) = (!new.is_empty(), Turn { resumed, ..shift.drain(new) });
             let wait = turn.wait;
             if !turn.outputs.is_empty() || !turn.routed.is_empty() || !turn.resumed.is_empty() {
                 self.write(&shift, turn).await?;
             }
-            let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
-            if new.is_empty() {
-                tokio::select! {
-                    () = crate::driver::sleep(wait.map(|at| at.since(clock::now().mono))) => {}
-                    () = self.bell.0.desk.notified() => {}
-                    () = self.bell.0.routing.notified() => self.reconfigure(&mut shift).await?,
-                    changed = self.settings.changed() => match changed {
-                        Ok(()) => self.reconfigure(&mut shift).await?,
-                        Err(_) => return Ok(()),
-                    },
-                    () = stop.cancelled() => return Ok(()),
-                }
-            }
-            let new = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
-            let resumed = self.look_around(&mut shift).await?;
-            turn = Turn { resumed, ..shift.drain(new) };
             self.live.pulse().beat(Organ::Router);
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = crate::driver::sleep(wait.map(|at| at.since(clock::now().mono))) => {}
+                () = self.bell.0.desk.notified() => {}
+                () = self.bell.0.routing.notified() => self.reconfigure(&mut shift).await?,
+                changed = self.settings.changed() => match changed {
+                    Ok(()) => self.reconfigure(&mut shift).await?,
+                    Err(_) => return Ok(()),
+                },
+                () = stop.cancelled() => return Ok(()),
+            }
         }
     }
 
@@ -115,10 +117,12 @@ impl Desk {
         Ok(shift)
     }
 
-    /// What people did meanwhile to that which waits, and what it turned out to belong to. Gives what
+    /// How it stands with that which waits, what people did to it, and what it belongs to. Gives what
     /// was taken up that an acknowledgement had stopped.
     async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
+        let standing = standing::of_waiting(&mut conn).await?;
+        shift.router.handle(Input::Stands(standing), clock::now());
         for object in notices::cared_for(&mut conn).await? {
             shift.router.handle(Input::Acknowledged(object), clock::now());
         }
@@ -176,7 +180,10 @@ impl Shift {
         for notice in &new {
             self.router.handle(Input::Notice(notice.clone()), now);
         }
-        self.router.handle(Input::Timeout, now);
+        // While there is more to hear, nothing is due.
+        if new.len() < usize::try_from(ROUND).unwrap_or(usize::MAX) {
+            self.router.handle(Input::Timeout, now);
+        }
         let mut turn = Turn { routed: new, ..Turn::default() };
         loop {
             match self.router.poll_output() {
@@ -218,7 +225,8 @@ impl<'a> Page<'a> {
             }
             Output::Digest { contact, items } => {
                 routing::digested(tx, *contact, self.now).await?;
-                let items: Vec<Item> = items.iter().map(|n| Item { notice: *n, root: *n }).collect();
+                let items: Vec<Item> =
+                    items.iter().map(|n| Item { notice: *n, root: *n, rule: None }).collect();
                 if items.is_empty() {
                     return Ok(());
                 }

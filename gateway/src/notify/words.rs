@@ -19,8 +19,13 @@ pub(super) fn hold(why: Hold, number: impl Fn(i64) -> String) -> (&'static str, 
             "over_before",
             format!("it was over ({}) before this contact was due to hear of it", number(by.0)),
         ),
+        Hold::Over => (
+            "over",
+            "it was over before this contact was due to hear of it, and nothing is told of its end"
+                .to_owned(),
+        ),
         Hold::Acknowledged => {
-            ("acknowledged", "somebody took care of it before the rule's delay was over".to_owned())
+            ("acknowledged", "somebody took care of it before this contact was due to hear of it".to_owned())
         }
         Hold::Superseded(by) => ("superseded", format!("{} took its place", number(by.0))),
         Hold::AlreadyTold => {

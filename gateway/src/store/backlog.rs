@@ -154,7 +154,7 @@ mod tests {
                 let service = (!service.is_empty()).then_some(service);
                 let message = Message { service, kind, problem, ..fixture::down(Id::from_i64(7)) };
                 let notice = notices::insert(&mut tx, &message, None).await.unwrap();
-                items.push(Item { notice, root: notice });
+                items.push(Item { notice, root: notice, rule: None });
             }
             let new = NewMessage {
                 contact: Id::from_i64(1),

@@ -431,7 +431,9 @@ pub async fn of_host(
 pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(IncidentId, IncidentId)>> {
     let wide: Vec<&str> = Extent::ALL.into_iter().filter(|e| e.is_wide()).map(Extent::name).collect();
     let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "select distinct i.id, r.id from notices_waiting w join notices n on n.id = w.notice
+        "with n (incident) as (select n.incident from notices_waiting w join notices n on n.id = w.notice
+                               union select n.incident from notices_told t join notices n on n.id = t.last)
+         select distinct i.id, r.id from n
          join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
          where r.extent in (select value from json_each($1))",
     )

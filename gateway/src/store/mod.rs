@@ -37,6 +37,7 @@ pub mod resettle;
 mod rows;
 pub mod settings;
 pub mod snapshot;
+pub mod standing;
 pub mod states;
 pub mod tokens;
 mod voice;

@@ -57,10 +57,14 @@ impl FromRow<'_, SqliteRow> for NoticeRow {
             to: row.try_get("to_state")?,
             output: row.try_get("output")?,
             since: wall(row, "since")?,
-            incident: row.try_get::<Option<i64>, _>("incident")?.map(|id| IncidentId(Id::from_i64(id))),
+            incident: incident(row)?,
             note: row.try_get("note")?,
         })
     }
+}
+
+fn incident(row: &SqliteRow) -> sqlx::Result<Option<IncidentId>> {
+    Ok(row.try_get::<Option<i64>, _>("incident")?.map(|id| IncidentId(Id::from_i64(id))))
 }
 
 impl NoticeRow {
@@ -177,13 +181,12 @@ pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> 
     let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
-            let why: String = row.try_get("why")?;
-            let why = WaitFor::ALL.into_iter().find(|w| w.name() == why);
             Ok(Waiting {
                 contact: id(row, "contact")?,
                 notice: NoticeRow::from_row(row)?.notice()?,
-                why: why.unwrap_or(WaitFor::Group),
+                why: WaitFor::named(row.try_get("why")?).unwrap_or(WaitFor::Group),
                 until: wall(row, "until")?,
+                rule: None,
             })
         })
         .collect()
@@ -227,7 +230,7 @@ pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item
     sqlx::query(sql).bind(contact.as_i64()).bind(Json(numbers)).execute(tx).await.map(drop)
 }
 
-/// What waits for somebody to take care, and of what somebody does.
+/// What waits by the rules, and of which somebody takes care meanwhile.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -236,7 +239,7 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
         "select distinct n.host, n.service from notices_waiting w join notices n on n.id = w.notice
          join acknowledgements a on a.host = n.host and a.service = coalesce(n.service, '')
                                 and a.ended_at is null
-         where w.why = 'delay'",
+         where w.why not in ('group', 'cap')",
     )
     .fetch_all(conn)
     .await?;
@@ -265,7 +268,9 @@ pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Host
 /// # Errors
 /// When the database cannot be read.
 pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Object, Told)>> {
-    let rows = sqlx::query("select * from notices_told").fetch_all(conn).await?;
+    let sql = "select t.*, coalesce(l.incident, r.incident) as incident from notices_told t
+               left join notices l on l.id = t.last left join notices r on r.id = t.root";
+    let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
             let (service, severity): (String, Option<String>) =
@@ -276,6 +281,7 @@ pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, O
                 last: NoticeId(row.try_get("last")?),
                 at: wall(row, "at")?,
                 severity: severity.as_deref().and_then(Severity::of_state),
+                incident: incident(row)?,
             };
             Ok((id(row, "contact")?, object, told))
         })
@@ -518,17 +524,17 @@ mod tests {
         assert_eq!((notice.id, notice.severity), (id, Some(Severity::Critical)));
         let (contact, object) = (Id::from_i64(1), notice.object.clone());
         let until = Wall::from_millis(9_000);
-        let waits = Waiting { contact, notice, why: WaitFor::Delay, until };
+        let waits = Waiting { contact, notice, why: WaitFor::Delay, until, rule: None };
         wait(&mut tx, &waits).await.unwrap();
         routed(&mut tx, id, Wall::from_millis(1)).await.unwrap();
         assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
         assert_eq!(waiting(&mut tx).await.unwrap(), [waits]);
         let at = Wall::from_millis(2_000);
-        let known = Told { root: id, last: id, at, severity: Some(Severity::Critical) };
+        let known = Told { root: id, last: id, at, severity: Some(Severity::Critical), incident: None };
         tell(&mut tx, contact, &object, Some(&known)).await.unwrap();
         assert_eq!(told(&mut tx).await.unwrap(), [(contact, object.clone(), known)]);
         tell(&mut tx, contact, &object, None).await.unwrap();
-        posted(&mut tx, contact, &[Item { notice: id, root: id }]).await.unwrap();
+        posted(&mut tx, contact, &[Item { notice: id, root: id, rule: None }]).await.unwrap();
         assert!(told(&mut tx).await.unwrap().is_empty() && waiting(&mut tx).await.unwrap().is_empty());
     }
 
@@ -541,7 +547,7 @@ mod tests {
         let notice = unrouted(&mut tx, 9).await.unwrap().remove(0).notice().unwrap();
         let (contact, object) = (Id::from_i64(1), notice.object.clone());
         let until = Wall::from_millis(9_000);
-        wait(&mut tx, &Waiting { contact, notice, why: WaitFor::Delay, until }).await.unwrap();
+        wait(&mut tx, &Waiting { contact, notice, why: WaitFor::Period, until, rule: None }).await.unwrap();
         assert!(cared_for(&mut tx).await.unwrap().is_empty());
         tx.commit().await.unwrap();
         let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)

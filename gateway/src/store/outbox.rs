@@ -501,7 +501,7 @@ mod tests {
         let mut items = Vec::new();
         for host in hosts {
             let notice = notices::insert(&mut tx, &fixture::down(Id::from_i64(*host)), None).await.unwrap();
-            items.push(Item { notice, root: notice });
+            items.push(Item { notice, root: notice, rule: None });
         }
         let id = insert(&mut tx, &new(address, &items), Wall::from_millis(2_000)).await.unwrap();
         tx.commit().await.unwrap();
@@ -586,7 +586,7 @@ mod tests {
         let [root_a, root_b] = [queue(&store, "a", &[1, 2]).await, queue(&store, "b", &[1, 2]).await];
         let mut tx = store.begin().await.unwrap();
         let recovery = notices::insert(&mut tx, &fixture::down(Id::from_i64(1)), None).await.unwrap();
-        let items = [Item { notice: recovery, root: NoticeId(1) }];
+        let items = [Item { notice: recovery, root: NoticeId(1), rule: None }];
         let id = insert(&mut tx, &new("a", &items), Wall::from_millis(0)).await.unwrap();
         let message = find(&mut tx, id).await.unwrap().unwrap();
         assert_eq!(thread(&mut tx, &message).await.unwrap(), [root_a]);

@@ -108,6 +108,11 @@ impl Groups {
         group.notices.sort_by_key(|n| n.id);
     }
 
+    /// What an incident is told as.
+    pub fn whole(&self, incident: IncidentId) -> IncidentId {
+        self.wide.get(&incident).copied().unwrap_or(incident)
+    }
+
     fn root(&self, notice: &Notice) -> Option<IncidentId> {
         notice.incident.and_then(|id| self.wide.get(&id)).copied()
     }

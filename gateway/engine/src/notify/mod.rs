@@ -13,9 +13,11 @@
 
 mod cap;
 mod groups;
+mod later;
 mod period;
 mod router;
 mod rule;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,14 +28,14 @@ use jiff::tz::TimeZone;
 
 use crate::id::{HostId, Id};
 use crate::time::{Mono, Wall};
-use crate::wire::IncidentId;
-use crate::wire::MessageKind;
 pub use crate::wire::Object;
+use crate::wire::{HeldReason, IncidentId, MessageKind};
 
 pub use cap::MESSAGES_AN_HOUR;
 pub use period::{BadPeriod, Period};
 pub use router::Router;
 pub use rule::{Rule, Selector, Severity};
+pub use standing::Standing;
 
 pub type ContactId = Id;
 pub type RuleId = Id;
@@ -87,6 +89,8 @@ pub struct Told {
     pub last: NoticeId,
     pub at: Wall,
     pub severity: Option<Severity>,
+    /// What it belonged to then.
+    pub incident: Option<IncidentId>,
 }
 
 /// Why a notice waits.
@@ -100,10 +104,17 @@ pub enum WaitFor {
     Period,
     /// The contact had too many messages already.
     Cap,
+    /// The end of what began while it waited: nothing is told of the object now.
+    Silence(HeldReason),
 }
 
 impl WaitFor {
-    pub const ALL: [WaitFor; 4] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period, WaitFor::Cap];
+    const BY_RULES: [WaitFor; 4] = [WaitFor::Group, WaitFor::Delay, WaitFor::Period, WaitFor::Cap];
+
+    pub fn named(name: &str) -> Option<WaitFor> {
+        let by_rules = Self::BY_RULES.into_iter().find(|why| why.name() == name);
+        by_rules.or_else(|| HeldReason::named(name).map(WaitFor::Silence))
+    }
 
     /// The lower-case name used in the API and the store.
     pub const fn name(self) -> &'static str {
@@ -112,6 +123,7 @@ impl WaitFor {
             WaitFor::Delay => "delay",
             WaitFor::Period => "period",
             WaitFor::Cap => "cap",
+            WaitFor::Silence(why) => why.name(),
         }
     }
 }
@@ -122,8 +134,10 @@ pub struct Waiting {
     pub contact: ContactId,
     pub notice: Notice,
     pub why: WaitFor,
-    /// By today's reading of the clocks.
+    /// By today's reading of the clocks; of a silence: since when.
     pub until: Wall,
+    /// That tells of it then; `None`: it follows from what was told before.
+    pub rule: Option<RuleId>,
 }
 
 /// Why a notice was not told.
@@ -139,7 +153,9 @@ pub enum Hold {
     NeverTold,
     /// It was over before the contact was due to hear of it, by this notice.
     OverBefore(NoticeId),
-    /// Somebody took care before the rule's delay was over.
+    /// It was over before the contact was due to hear of it, and messages of that kind are not wanted.
+    Over,
+    /// Somebody took care before it was due.
     Acknowledged,
     /// A newer notice of the same object took its place.
     Superseded(NoticeId),
@@ -168,8 +184,12 @@ pub enum Input {
     /// All incidents that are of several hosts, or were merged into one that is; by which they are
     /// told.
     Wide(BTreeMap<IncidentId, IncidentId>),
+    /// How it stands with all that waits, as far as something stands against telling it; said before the
+    /// notices that were committed together with that.
+    Stands(BTreeMap<Object, Standing>),
     /// Nothing more is told of this host.
     Forget(HostId),
+    /// All that is known now was said: what is due may be told.
     Timeout,
 }
 
@@ -178,6 +198,8 @@ pub enum Input {
 pub struct Item {
     pub notice: NoticeId,
     pub root: NoticeId,
+    /// That tells of it; `None`: it follows from what was told before.
+    pub rule: Option<RuleId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

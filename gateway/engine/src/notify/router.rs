@@ -1,9 +1,9 @@
 //! The router: notices in, posts and reasons out. Mutate with [`Router::handle`], then drain
 //! [`Router::poll_output`] until `Wait`.
 //!
-//! A notice is *later* while its rule's delay or time period keeps it from a contact; of one object
-//! only the newest is kept there. Then it is *grouped* ([`super::groups`]), and then posted, unless the
-//! contact had too many messages ([`super::cap`]).
+//! A notice is *later* ([`super::later`]) while its rule's delay or time period keeps it from a contact, or
+//! a silence that began meanwhile ([`super::standing`]). Then it is *grouped* ([`super::groups`]), and then
+//! posted, unless the contact had too many messages ([`super::cap`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,62 +11,25 @@ use std::time::Duration;
 use crate::calendar::timestamp;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
+use crate::wire::{HeldReason, IncidentId};
 
 use super::cap::Caps;
 use super::groups::{Groups, shared_site};
+use super::later::{Due, Later, Shelf};
 use super::rule::Class;
+use super::standing::{Standing, Standings};
 use super::{
-    Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, Severity, Told,
-    WaitFor, Waiting,
+    Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, RuleId, Severity,
+    Told, WaitFor, Waiting,
 };
 
-/// Times of the calendar are looked at again so often: the wall clock may step meanwhile.
-const RECHECK: Duration = Duration::from_secs(60);
 /// What was told within the hour before a digest is fresh in mind.
 const DIGEST_AGE: Duration = Duration::from_secs(3_600);
-
-/// When a delay ends does not depend on the wall clock; when a period begins does.
-#[derive(Clone, Copy, Debug)]
-enum Due {
-    After(Mono),
-    On(Wall),
-}
-
-impl Due {
-    fn has_come(self, now: Now) -> bool {
-        match self {
-            Due::After(at) => at <= now.mono,
-            Due::On(at) => at <= now.wall,
-        }
-    }
-
-    /// When to look.
-    fn look(self, now: Now) -> Mono {
-        match self {
-            Due::After(at) => at,
-            Due::On(at) => now.mono + at.since(now.wall).min(RECHECK),
-        }
-    }
-
-    fn wall(self, now: Now) -> Wall {
-        match self {
-            Due::After(at) => now.wall + at.since(now.mono),
-            Due::On(at) => at,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Later {
-    notice: Notice,
-    why: WaitFor,
-    due: Due,
-}
 
 /// What a contact's rules say of a notice.
 enum Plan {
     Now,
-    Later(Due, WaitFor),
+    Later(Due, WaitFor, RuleId),
     Never(Hold),
 }
 
@@ -75,9 +38,8 @@ pub struct Router {
     contacts: BTreeMap<ContactId, Contact>,
     rules: BTreeMap<ContactId, Vec<Rule>>,
     told: BTreeMap<(ContactId, Object), Told>,
-    later: BTreeMap<(ContactId, Object), Later>,
-    /// Nothing in `later` is due before.
-    look: Option<Mono>,
+    later: Shelf,
+    standing: Standings,
     groups: Groups,
     caps: Caps,
     digests: BTreeMap<ContactId, Wall>,
@@ -123,8 +85,9 @@ impl Router {
             }
             WaitFor::Delay => Due::After(now.mono + delay),
             WaitFor::Period => Due::On(w.until),
+            WaitFor::Silence(_) => Due::After(now.mono),
         };
-        self.put_later(w.contact, Later { notice: w.notice, why: w.why, due }, now);
+        self.later.put(w.contact, Later { notice: w.notice, why: w.why, due, rule: w.rule }, now);
     }
 
     pub fn handle(&mut self, input: Input, now: Now) {
@@ -137,11 +100,14 @@ impl Router {
             }
             Input::Acknowledged(object) => self.cared_for(&object),
             Input::CareEnded { contact, notice } => self.care_ended(contact, &notice, now),
-            Input::Wide(wide) => self.groups.widen(wide),
+            Input::Wide(wide) => {
+                self.groups.widen(wide);
+                self.later.look_at(now.mono);
+            }
+            Input::Stands(standing) => self.stand(standing, now),
             Input::Forget(host) => self.forget(|_, of| of == host, Hold::HostRemoved),
-            Input::Timeout => {}
+            Input::Timeout => self.ripen(now),
         }
-        self.ripen(now);
         self.send_due(now);
         self.digest(now);
     }
@@ -153,7 +119,7 @@ impl Router {
     fn next(&self) -> Option<Mono> {
         let digest = self.digests.values().min().map(|at| Due::On(*at).look(self.now));
         let groups = self.groups.next().into_iter().map(|(id, due)| due.max(self.caps.free_at(id))).min();
-        [self.look, groups, digest].into_iter().flatten().min()
+        [self.later.next(), groups, digest].into_iter().flatten().min()
     }
 
     // ------------------------------------------------------------------ routing
@@ -177,9 +143,9 @@ impl Router {
         for (contact, notice) in self.groups.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
         }
-        let later = self.later.extract_if(.., |(contact, object), _| gone(*contact, object.host));
-        let later: Vec<_> = later.map(|((contact, _), l)| (contact, l.notice.id)).collect();
-        later.into_iter().for_each(|(contact, notice)| self.hold(Some(contact), notice, why));
+        for (contact, notice) in self.later.remove(&gone) {
+            self.hold(Some(contact), notice.id, why);
+        }
         let told = self.told.extract_if(.., |(contact, object), _| gone(*contact, object.host));
         let told: Vec<_> = told.map(|(place, _)| place).collect();
         for (contact, object) in told {
@@ -224,7 +190,10 @@ impl Router {
             Plan::Later(..) if self.groups.has(contact.id, &notice.object) => {
                 self.group(contact, notice.clone(), now);
             }
-            Plan::Later(due, why) => self.defer(contact.id, notice, due, why, now),
+            Plan::Later(due, why, rule) => {
+                let later = Later { notice: notice.clone(), why, due, rule: Some(rule) };
+                self.defer(contact.id, later, now);
+            }
         }
         true
     }
@@ -239,7 +208,8 @@ impl Router {
                 self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id));
                 self.group(contact, notice.clone(), now);
             } else {
-                self.defer(contact.id, notice, Due::On(opens), WaitFor::Period, now);
+                let (due, why) = (Due::On(opens), WaitFor::Period);
+                self.defer(contact.id, Later { notice: notice.clone(), why, due, rule: None }, now);
             }
         } else {
             let waited = self.take_later(contact.id, &notice.object, Hold::OverBefore(notice.id)).is_some();
@@ -260,7 +230,7 @@ impl Router {
                 self.hold(Some(contact.id), notice.id, Hold::BelowSeverity(least));
             }
             _ if known => self.tell_if_open(contact, notice, now),
-            _ if self.groups.has(contact.id, &notice.object) || self.later.contains_key(&place) => {
+            _ if self.groups.has(contact.id, &notice.object) || self.later.has(&place) => {
                 self.hold(Some(contact.id), notice.id, Hold::NeverTold);
             }
             _ => return self.problem(contact, notice, now),
@@ -295,7 +265,7 @@ impl Router {
     /// Nobody takes care any more: whoever was to be told later is, from now on.
     fn care_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
         let place = (contact, notice.object.clone());
-        let known = self.told.contains_key(&place) || self.later.contains_key(&place);
+        let known = self.told.contains_key(&place) || self.later.has(&place);
         let Some(contact) = self.contacts.get(&contact).cloned() else { return };
         if !known && !self.groups.has(contact.id, &notice.object) {
             self.problem(&contact, notice, now);
@@ -317,41 +287,78 @@ impl Router {
 
     // ----------------------------------------------------------------- the rules
 
-    /// The earliest that one of the contact's rules allows.
+    /// The earliest that one of the contact's rules allows, or that its incident is due.
     fn plan(&self, contact: &Contact, notice: &Notice, now: Now) -> Plan {
-        let selecting = || self.rules.get(&contact.id).into_iter().flatten().filter(|r| r.selects(notice));
         let Some(least) = self.least(contact.id, notice) else { return Plan::Never(Hold::NoRule) };
-        let known = self.told.contains_key(&(contact.id, notice.object.clone()));
-        let plans = selecting().filter(|r| r.is_severe_enough(notice)).map(|rule| {
+        let waits = self.incident_waits(contact.id, notice, now);
+        let known = self.told.contains_key(&(contact.id, notice.object.clone()))
+            || waits.is_some_and(|l| l.due.has_come(now))
+            || self.knows_incident(contact.id, notice);
+        let plans = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice)).map(|rule| {
             let gone_by = now.wall.since(notice.at);
             let delay = if known { Duration::ZERO } else { rule.delay.saturating_sub(gone_by) };
             let after = now.wall + delay;
             let opens = rule.period.as_ref().map_or(after, |p| p.next(after, &contact.zone));
-            (opens, delay, opens > after)
+            (opens, delay, opens > after, rule.id)
         });
-        match plans.min() {
-            None => Plan::Never(Hold::BelowSeverity(least)),
-            Some((opens, _, true)) => Plan::Later(Due::On(opens), WaitFor::Period),
-            Some((_, Duration::ZERO, false)) => Plan::Now,
-            Some((_, delay, false)) => Plan::Later(Due::After(now.mono + delay), WaitFor::Delay),
+        let (opens, delay, closed, rule) = match plans.min() {
+            None => return Plan::Never(Hold::BelowSeverity(least)),
+            Some((_, Duration::ZERO, false, _)) => return Plan::Now,
+            Some(plan) => plan,
+        };
+        match waits.filter(|l| !known && l.due.wall(now) < opens) {
+            Some(first) => Plan::Later(first.due, first.why, first.rule.unwrap_or(rule)),
+            None if closed => Plan::Later(Due::On(opens), WaitFor::Period, rule),
+            None => Plan::Later(Due::After(now.mono + delay), WaitFor::Delay, rule),
         }
+    }
+
+    fn selecting(&self, contact: ContactId, notice: &Notice) -> impl Iterator<Item = &Rule> {
+        self.rules.get(&contact).into_iter().flatten().filter(|r| r.selects(notice))
+    }
+
+    /// What an incident is told as, with all that was merged into it.
+    fn incident(&self, of: Option<IncidentId>) -> Option<IncidentId> {
+        of.map(|id| self.groups.whole(id))
+    }
+
+    /// What waits already of the notice's incident: it escalates as one.
+    fn incident_waits(&self, contact: ContactId, notice: &Notice, now: Now) -> Option<&Later> {
+        let incident = self.incident(notice.incident)?;
+        self.later.of_incident(contact, incident, |n| self.incident(n.incident), now)
+    }
+
+    fn knows_incident(&self, contact: ContactId, notice: &Notice) -> bool {
+        let Some(incident) = self.incident(notice.incident) else { return false };
+        let mut told = self.told.iter().filter(|((id, _), _)| *id == contact);
+        told.any(|(_, told)| self.incident(told.incident) == Some(incident))
+    }
+
+    /// Which rule tells of it now; `None`: it follows from what was told before.
+    fn rule_of(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<RuleId> {
+        if matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) {
+            return None;
+        }
+        let opens = |r: &Rule| r.period.as_ref().map_or(now.wall, |p| p.next(now.wall, &contact.zone));
+        let rules = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice));
+        rules.min_by_key(|r| (opens(r), r.delay, r.id)).map(|r| r.id)
     }
 
     /// When the contact's rules for this host let something through, at `from` or later.
     fn opens(&self, contact: &Contact, notice: &Notice, from: Wall) -> Wall {
-        let rules = self.rules.get(&contact.id).into_iter().flatten().filter(|r| r.selects(notice));
-        let opens = rules.map(|r| r.period.as_ref().map_or(from, |p| p.next(from, &contact.zone)));
+        let opens = self
+            .selecting(contact.id, notice)
+            .map(|r| r.period.as_ref().map_or(from, |p| p.next(from, &contact.zone)));
         opens.min().unwrap_or(from)
     }
 
     /// The mildest that the contact's rules for this host let through; `None`: there is no such rule.
     fn least(&self, contact: ContactId, notice: &Notice) -> Option<Severity> {
-        let rules = self.rules.get(&contact).into_iter().flatten();
-        rules.filter(|r| r.selects(notice)).map(|r| r.least).min()
+        self.selecting(contact, notice).map(|r| r.least).min()
     }
 
     fn is_selected(&self, contact: ContactId, notice: &Notice) -> bool {
-        self.rules.get(&contact).into_iter().flatten().any(|r| r.selects(notice))
+        self.selecting(contact, notice).next().is_some()
     }
 
     // ------------------------------------------------------------------- telling
@@ -374,36 +381,40 @@ impl Router {
         }
     }
 
-    fn defer(&mut self, contact: ContactId, notice: &Notice, due: Due, why: WaitFor, now: Now) {
-        let before = self.take_later(contact, &notice.object, Hold::Superseded(notice.id));
+    fn defer(&mut self, contact: ContactId, later: Later, now: Now) {
+        let before = self.take_later(contact, &later.notice.object, Hold::Superseded(later.notice.id));
         // A delay runs from the problem's begin, not from its last change.
-        let (due, why) = match before {
-            Some(l) if l.why == WaitFor::Delay && why == WaitFor::Delay => (l.due, l.why),
-            _ => (due, why),
+        let later = match before {
+            Some(Later { why: why @ (WaitFor::Delay | WaitFor::Silence(_)), due, rule, .. })
+                if later.why == WaitFor::Delay =>
+            {
+                Later { why, due, rule, ..later }
+            }
+            _ => later,
         };
-        self.wait(contact, notice.clone(), why, due.wall(now));
-        self.put_later(contact, Later { notice: notice.clone(), why, due }, now);
+        self.keep(contact, later, now);
     }
 
-    fn put_later(&mut self, contact: ContactId, later: Later, now: Now) {
-        let look = later.due.look(now);
-        self.look = Some(self.look.map_or(look, |at| at.min(look)));
-        self.later.insert((contact, later.notice.object.clone()), later);
+    fn keep(&mut self, contact: ContactId, later: Later, now: Now) {
+        let (notice, why, until) = (later.notice.clone(), later.why, later.due.wall(now));
+        self.wait(Waiting { contact, notice, why, until, rule: later.rule });
+        self.later.put(contact, later, now);
     }
 
     fn take_later(&mut self, contact: ContactId, object: &Object, why: Hold) -> Option<Later> {
-        let taken = self.later.remove(&(contact, object.clone()))?;
+        let taken = self.later.take(contact, object)?;
         self.hold(Some(contact), taken.notice.id, why);
         Some(taken)
     }
 
     fn group(&mut self, contact: &Contact, notice: Notice, now: Now) {
         let leaves = self.groups.add(contact, notice.clone(), now.mono);
-        self.wait(contact.id, notice, WaitFor::Group, now.wall + leaves.since(now.mono));
+        let (until, rule) = (now.wall + leaves.since(now.mono), self.rule_of(contact, &notice, now));
+        self.wait(Waiting { contact: contact.id, notice, why: WaitFor::Group, until, rule });
     }
 
-    fn wait(&mut self, contact: ContactId, notice: Notice, why: WaitFor, until: Wall) {
-        self.outputs.push_back(Output::Waits(Waiting { contact, notice, why, until }));
+    fn wait(&mut self, waits: Waiting) {
+        self.outputs.push_back(Output::Waits(waits));
     }
 
     fn hold(&mut self, contact: Option<ContactId>, notice: NoticeId, why: Hold) {
@@ -412,17 +423,54 @@ impl Router {
 
     // ---------------------------------------------------------------------- time
 
-    /// What was later and is due now is told.
+    fn stand(&mut self, standing: BTreeMap<Object, Standing>, now: Now) {
+        if standing != self.standing.0 {
+            self.standing = Standings(standing);
+            self.later.look_at(now.mono);
+        }
+    }
+
+    /// What was later and is due now is told, if nothing stands against it.
     fn ripen(&mut self, now: Now) {
-        if self.look.is_none_or(|at| at > now.mono) {
-            return;
+        let groups = &self.groups;
+        let ripe = self.later.ripe(now, |n| n.incident.map(|id| groups.whole(id)));
+        for (id, later) in ripe {
+            let Some(contact) = self.contacts.get(&id).cloned() else { continue };
+            match self.standing.of(&later.notice) {
+                Some(Standing::Silent(why)) => self.silence(id, later, why, now),
+                Some(Standing::Well) => self.hold(Some(id), later.notice.id, Hold::Over),
+                None => self.tell(&contact, &later.notice, true, now),
+            }
         }
-        let ripe: Vec<_> = self.later.extract_if(.., |_, l| l.due.has_come(now)).collect();
-        self.look = self.later.values().map(|l| l.due.look(now)).min();
-        for ((contact, _), later) in ripe {
-            let Some(contact) = self.contacts.get(&contact).cloned() else { continue };
-            self.tell(&contact, &later.notice, true, now);
+    }
+
+    /// It waits for the end of a silence; that it does is said once.
+    fn silence(&mut self, contact: ContactId, later: Later, why: HeldReason, now: Now) {
+        let why = WaitFor::Silence(why);
+        if later.why == why {
+            self.later.put(contact, later, now);
+        } else {
+            self.keep(contact, Later { why, due: Due::After(now.mono), ..later }, now);
         }
+    }
+
+    /// A group that is due, without what is silent.
+    fn pop_group(&mut self, contact: ContactId, now: Now) -> Option<Vec<Notice>> {
+        while let Some(notices) = self.groups.pop(contact, now.mono) {
+            let parted = self.standing.part(notices);
+            for (notice, by) in parted.overtaken {
+                self.hold(Some(contact), notice, Hold::Superseded(by));
+            }
+            for (notice, why) in parted.stays {
+                let rule = self.contacts.get(&contact).and_then(|c| self.rule_of(c, &notice, now));
+                let later = Later { notice, why: WaitFor::Group, due: Due::After(now.mono), rule };
+                self.silence(contact, later, why, now);
+            }
+            if !parted.leaves.is_empty() {
+                return Some(parted.leaves);
+            }
+        }
+        None
     }
 
     /// Group by group; or, to a contact that had too many messages, now and then all that is due in one.
@@ -432,10 +480,10 @@ impl Router {
         for contact in due {
             let mut folding = self.caps.unfold(contact);
             while self.caps.free_at(contact) <= now.mono
-                && let Some(mut notices) = self.groups.pop(contact, now.mono)
+                && let Some(mut notices) = self.pop_group(contact, now)
             {
                 let mut folded = 1;
-                while folding && let Some(more) = self.groups.pop(contact, now.mono) {
+                while folding && let Some(more) = self.pop_group(contact, now) {
                     folded += 1;
                     notices.extend(more);
                 }
@@ -454,7 +502,11 @@ impl Router {
             return;
         }
         let until = now.wall + self.caps.free_at(contact).since(now.mono);
-        kept.into_iter().for_each(|notice| self.wait(contact, notice, WaitFor::Cap, until));
+        let Some(of) = self.contacts.get(&contact).cloned() else { return };
+        for notice in kept {
+            let rule = self.rule_of(&of, &notice, now);
+            self.wait(Waiting { contact, notice, why: WaitFor::Cap, until, rule });
+        }
     }
 
     fn note_post(&mut self, contact: ContactId, at: Mono) {
@@ -469,10 +521,12 @@ impl Router {
         for notice in notices {
             let place = (contact, notice.object.clone());
             let root = self.told.get(&place).map_or(notice.id, |t| t.root);
-            items.push(Item { notice: notice.id, root });
+            let rule = self.contacts.get(&contact).and_then(|c| self.rule_of(c, &notice, now));
+            items.push(Item { notice: notice.id, root, rule });
             let told = match Class::of(&notice) {
                 Class::Problem | Class::Reminder => {
-                    Some(Told { root, last: notice.id, at: now.wall, severity: notice.severity })
+                    let (last, incident) = (notice.id, notice.incident);
+                    Some(Told { root, last, at: now.wall, severity: notice.severity, incident })
                 }
                 Class::Recovery => None,
                 Class::Acknowledged | Class::Downtime => continue,

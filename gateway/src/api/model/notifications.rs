@@ -159,9 +159,12 @@ pub struct NotificationOutcome {
     pub channel: Option<String>,
     /// Of a webhook only the server.
     pub address: Option<String>,
-    /// Of the last step, or of the next one where it is under way.
+    /// Of the last step, or of the next one where it is under way; what waits for the end of a downtime or
+    /// the like does so since then.
     pub at: Option<String>,
-    /// A stable name: why it waits (`group`, `delay`, `period`, `cap`) or was held back.
+    /// A stable name: why it waits (`group`, `delay`, `period`, `cap`, or what began meanwhile: `downtime`,
+    /// `host_down`, `unreachable`, `not_current`, `parent_in_doubt`, `flapping`, `acknowledged`) or was held
+    /// back.
     pub reason: String,
     /// The same for people.
     pub text: String,

@@ -137,7 +137,7 @@ async fn told(api: &TestApi) -> i64 {
     let mut tx = store.begin().await.unwrap();
     let first = notices::insert(&mut tx, &fixture::down(host), None).await.unwrap();
     let second = notices::insert(&mut tx, &fixture::down(host), None).await.unwrap();
-    let items = [Item { notice: first, root: first }];
+    let items = [Item { notice: first, root: first, rule: None }];
     let mut ids = Vec::new();
     for (channel, address) in
         [(Channel::Email, "ops@example.org"), (Channel::Webhook, "https://h.example/secret")]

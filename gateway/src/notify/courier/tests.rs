@@ -140,7 +140,7 @@ async fn queue_at(
     for message in messages {
         let notice = notices::insert(&mut tx, message, None).await.unwrap();
         // The first notice of all began every conversation.
-        items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1) });
+        items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1), rule: None });
     }
     let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
     let new =

@@ -375,6 +375,55 @@ async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
     assert_eq!((room.messages().await.len(), room.held().await.len()), (1, 1));
 }
 
+/// A rule whose delay is over within moments, but whose period never begins before tomorrow.
+fn tomorrow() -> Rule {
+    let today = clock::wall().as_millis().div_euclid(86_400_000);
+    // 1 January 1970 was a Thursday.
+    let day = ["fri", "sat", "sun", "mon", "tue", "wed", "thu"][today.rem_euclid(7) as usize];
+    let period = Some(format!("{day} 12:00-12:30").parse().unwrap());
+    Rule { delay: Duration::from_millis(10), period, ..everything() }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_stops_what_waits_for_a_period_too() {
+    let room = Room::open().await;
+    room.change(async |tx| contacts::put_rule(tx, &tomorrow()).await.unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
+    while notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
+               values (1, 7, 0, 'user:ada', 'on it', 0)";
+    fixture::run(&room.store, ack, &[]).await;
+    room.bell.notices();
+    assert_eq!(room.until_held(1).await, ["ops acknowledged"]);
+}
+
+#[tokio::test]
+async fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
+    let room = Room::open().await;
+    room.store.all_hosts(&fixture::TIMING).await.unwrap();
+    let late = Rule { delay: Duration::from_millis(600), ..everything() };
+    room.change(async |tx| contacts::put_rule(tx, &late).await.unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let lost = "update host_states set hard = 'down', notified = 'down' where host = 7";
+    fixture::run(&room.store, lost, &[]).await;
+    room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
+    let downtime = "update host_states set voice = json_object('in_downtime', json($1)) where host = 7";
+    fixture::run(&room.store, downtime, &["true"]).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let waiting = notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap();
+    assert_eq!(waiting.iter().map(|w| w.why.name()).collect::<Vec<_>>(), ["downtime"]);
+    let room = room.restart().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(room.messages().await.is_empty(), "also over a restart");
+    fixture::run(&room.store, downtime, &["false"]).await;
+    room.bell.notices();
+    let messages = room.until_messages(1).await;
+    assert_eq!(told(&room, &messages[0]).await, [7]);
+}
+
 #[tokio::test]
 async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
     let (store, _dir) = fixture::store().await;

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use super::super::{MESSAGES_AN_HOUR, Selector, Severity};
 use super::*;
 use crate::id::Id;
-use crate::wire::{GATEWAY, IncidentId, MessageKind};
+use crate::wire::{GATEWAY, HeldReason, IncidentId, MessageKind};
 
 const OPS: ContactId = Id::from_i64(1);
 const BOSS: ContactId = Id::from_i64(2);
@@ -363,7 +363,7 @@ fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
         incident: None,
     };
     let day_later = desk.now().wall + Duration::from_secs(86_400);
-    let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later };
+    let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later, rule: None };
     let waiting = vec![
         waits(OPS, 4, WaitFor::Group),
         waits(BOSS, 5, WaitFor::Delay),
@@ -447,4 +447,101 @@ fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
     assert_eq!(desk.pass(899), NOTHING);
     assert_eq!(desk.pass(1).len(), 1);
     assert_eq!(words(desk.put(ended)), NOTHING, "it was told");
+}
+
+fn of_host(host: i64) -> Object {
+    Object { host: Id::from_i64(host), service: None }
+}
+
+/// Hosts that something stands against, and nothing against all others.
+fn stands(standing: &[(i64, Standing)]) -> Input {
+    Input::Stands(standing.iter().map(|(host, standing)| (of_host(*host), *standing)).collect())
+}
+
+const DOWNTIME: Standing = Standing::Silent(HeldReason::Downtime);
+
+#[test]
+fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(3_000), NOTHING);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(12), ["3611: 2 <- 1"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["3622: 1 <- 2/1", "3622: 2 <- 2/1"]);
+}
+
+#[test]
+fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    desk.pass(3_000);
+    desk.put(stands(&[]));
+    assert_eq!(desk.up(7), ["2 not 1: OverBefore(NoticeId(2))", "2 not 2: NeverTold"]);
+    desk.pass(20);
+    desk.down(8);
+    desk.pass(20);
+    desk.put(stands(&[(8, Standing::Well)]));
+    assert_eq!(desk.pass(1_800), ["5420: 2 not 3: Over"]);
+}
+
+#[test]
+fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.down(8);
+    desk.pass(5);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(20), ["36: 1 <- 1"]);
+    desk.put(stands(&[(8, Standing::Silent(HeldReason::Unreachable))]));
+    desk.up(8);
+    assert_eq!(desk.pass(20), ["55: 1 <- 3/2"], "an end that was said is told");
+}
+
+#[test]
+fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
+    let period = Some("mon-sun 08:00-18:00".parse().unwrap());
+    let mut desk = Desk::new(one(contact(OPS), Rule { period, ..rule(OPS) }));
+    desk.pass(8 * 3_600);
+    desk.warn(7);
+    desk.pass(10 * 3_600);
+    desk.down(7);
+    desk.put(stands(&[(7, Standing::Silent(HeldReason::Acknowledged))]));
+    assert_eq!(desk.pass(14 * 3_600), NOTHING);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(20).len(), 1);
+}
+
+#[test]
+fn who_joins_an_incident_escalates_with_it() {
+    let mut desk = Desk::new(escalating());
+    desk.incident = Some(IncidentId(Id::from_i64(1)));
+    desk.down(7);
+    desk.pass(1_200);
+    desk.down(8);
+    assert_eq!(desk.pass(700), ["1210: 1 <- 2", "1810: 2 <- 1 2"]);
+    desk.down(9);
+    assert_eq!(desk.pass(10), ["1910: 1 <- 3", "1910: 2 <- 3"], "he knows of it already");
+    desk.incident = Some(IncidentId(Id::from_i64(2)));
+    desk.down(10);
+    assert_eq!(desk.pass(1_810), ["1920: 1 <- 4", "3720: 2 <- 4"], "another one has its own time");
+}
+
+#[test]
+fn what_turns_out_to_be_one_incident_escalates_as_one() {
+    let mut desk = Desk::new(escalating());
+    for host in [7, 8] {
+        desk.incident = Some(IncidentId(Id::from_i64(host)));
+        desk.down(host);
+        desk.pass(600);
+    }
+    let [first, second] = [7, 8].map(|n| IncidentId(Id::from_i64(n)));
+    desk.put(Input::Wide([(first, first), (second, first)].into()));
+    assert_eq!(desk.pass(700), ["1810: 2 <- 1 2"]);
 }

@@ -1,0 +1,167 @@
+//! How it stands, by the states as they were committed, with what waits to be told: a downtime, a host
+//! that is down, an acknowledgement.
+//!
+//! Says what is so; the router says what follows. Knows nothing of contacts.
+
+use std::collections::BTreeMap;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::notify::{Object, Standing};
+use fleetgate_engine::wire::{GATEWAY, HeldReason};
+use sqlx::sqlite::SqliteConnection;
+
+/// The first that applies, in the order of the monitor's own reasons. While the gateway's uplink is lost
+/// nothing is known of any host. What is well and has nothing more to say (`well`) is not told later.
+const STANDING: &str = "with waits as (select distinct n.host, n.service from notices_waiting w
+                                       join notices n on n.id = w.notice),
+         cut as (select exists (select 1 from incident_members where host = $1 and left_at is null) as off),
+         care as (select host, service from acknowledgements where ended_at is null)
+     select w.host, w.service, case
+             when cut.off then 'parent_in_doubt'
+             when h.reachable = 0 then 'unreachable'
+             when h.asleep or h.stale or h.voice ->> '$.awaits_result' then 'not_current'
+             when h.voice ->> '$.in_downtime' then 'downtime'
+             when care.host is not null then 'acknowledged'
+             when h.voice ->> '$.flapping' then 'flapping'
+             when h.hard = 'up' and h.notified is null and h.voice ->> '$.told_flapping' is null then 'well'
+         end as standing
+     from waits w join host_states h on h.host = w.host join cut
+     left join care on care.host = w.host and care.service = ''
+     where w.service is null and standing is not null
+     union all
+     select w.host, w.service, case
+             when cut.off then 'parent_in_doubt'
+             when h.hard = 'down' then 'host_down'
+             when h.reachable = 0 then 'unreachable'
+             when s.stale or s.voice ->> '$.awaits_result' then 'not_current'
+             when s.voice ->> '$.in_downtime' then 'downtime'
+             when care.host is not null then 'acknowledged'
+             when s.voice ->> '$.flapping' then 'flapping'
+             when s.hard = 'ok' and s.notified is null and s.voice ->> '$.told_flapping' is null then 'well'
+         end as standing
+     from waits w join host_states h on h.host = w.host
+     join service_states s on s.host = w.host and s.service = w.service join cut
+     left join care on care.host = w.host and care.service = w.service
+     where standing is not null
+     union all
+     select n.host, null, 'acknowledged' from notices_waiting w join notices n on n.id = w.notice
+     join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)
+     where n.host = $1 and r.acked_at is not null and r.ack_ended_at is null";
+
+/// Of what waits, what cannot simply be told.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Object, Standing>> {
+    let rows: Vec<(i64, Option<String>, String)> =
+        sqlx::query_as(STANDING).bind(GATEWAY.as_i64()).fetch_all(conn).await?;
+    let standing = |(host, service, name): (i64, Option<String>, String)| {
+        let standing = match name.as_str() {
+            "well" => Standing::Well,
+            name => Standing::Silent(HeldReason::named(name)?),
+        };
+        Some((Object { host: Id::from_i64(host), service }, standing))
+    };
+    Ok(rows.into_iter().filter_map(standing).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::notify::{WaitFor, Waiting};
+    use fleetgate_engine::time::Wall;
+    use fleetgate_engine::wire::{HostState, HostStatus, Message, ServiceState, VoiceState};
+    use fleetgate_probes::sample::Status;
+
+    use super::*;
+    use crate::store::{Store, fixture, notices, states};
+
+    /// A host and its service `ping`, of both of which something waits.
+    async fn waiting() -> (Store, tempfile::TempDir) {
+        let (store, dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        for service in [None, Some("ping".to_owned())] {
+            notices::insert(&mut tx, &Message { service, ..fixture::down(host) }, None).await.unwrap();
+        }
+        for row in notices::unrouted(&mut tx, 9).await.unwrap() {
+            let (contact, notice, until) = (Id::from_i64(1), row.notice().unwrap(), Wall::from_millis(9));
+            let waits = Waiting { contact, notice, why: WaitFor::Delay, until, rule: None };
+            notices::wait(&mut tx, &waits).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+        (store, dir)
+    }
+
+    /// How both stand while these are their states.
+    async fn with(store: &Store, host: &HostState, ping: &ServiceState) -> [Option<Standing>; 2] {
+        let mut tx = store.begin().await.unwrap();
+        states::write_hosts(&mut tx, &[host]).await.unwrap();
+        states::write_services(&mut tx, &[(host.host, ping)]).await.unwrap();
+        let standing = of_waiting(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+        [None, Some("ping".to_owned())]
+            .map(|service| standing.get(&Object { host: host.host, service }).copied())
+    }
+
+    fn voice(change: impl FnOnce(&mut VoiceState)) -> VoiceState {
+        let mut voice = VoiceState::default();
+        change(&mut voice);
+        voice
+    }
+
+    #[tokio::test]
+    async fn what_the_states_say_stands_against_what_waits() {
+        use HeldReason::{Downtime, Flapping, HostDown, NotCurrent, Unreachable};
+        let (store, _dir) = waiting().await;
+        let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
+        let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
+        let ill =
+            ServiceState { notified: Some(Status::Critical), ..fixture::service("ping", Status::Critical) };
+        let planned = voice(|v| v.in_downtime = true);
+        let silent = |host: Option<HeldReason>, ping: Option<HeldReason>| {
+            [host.map(Standing::Silent), ping.map(Standing::Silent)]
+        };
+        for (host, ping, expected) in [
+            (up.clone(), ill.clone(), silent(None, None)),
+            (down.clone(), ill.clone(), silent(None, Some(HostDown))),
+            (HostState { reachable: false, ..down }, ill.clone(), silent(Some(Unreachable), Some(HostDown))),
+            (HostState { asleep: true, ..up.clone() }, ill.clone(), silent(Some(NotCurrent), None)),
+            (
+                HostState { voice: planned.clone(), ..up.clone() },
+                ServiceState { voice: planned, ..ill.clone() },
+                silent(Some(Downtime), Some(Downtime)),
+            ),
+            (
+                HostState { voice: voice(|v| v.awaits_result = true), ..up.clone() },
+                ServiceState { voice: voice(|v| v.flapping = true), ..ill },
+                silent(Some(NotCurrent), Some(Flapping)),
+            ),
+            (
+                HostState { notified: None, ..up },
+                fixture::service("ping", Status::Ok),
+                [Some(Standing::Well), Some(Standing::Well)],
+            ),
+        ] {
+            assert_eq!(with(&store, &host, &ping).await, expected, "{host:?} {ping:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_uplink_is_lost_nothing_that_waits_is_told_of_hosts() {
+        let (store, _dir) = waiting().await;
+        for sql in [
+            "insert into incidents (id, extent, cause, words, opened_at)
+             values (1, 'gateway', 'uplink_lost', 'gateway', 0)",
+            "insert into incident_members (incident, host, service, began_at, joined_at)
+             values (1, 0, '', 0, 0)",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let doubt = Some(Standing::Silent(HeldReason::ParentInDoubt));
+        let (host, ping) = (fixture::up(Id::from_i64(7)), fixture::service("ping", Status::Ok));
+        assert_eq!(with(&store, &host, &ping).await, [doubt, doubt]);
+        fixture::run(&store, "update incident_members set left_at = 1", &[]).await;
+        assert_eq!(with(&store, &host, &ping).await, [Some(Standing::Well); 2]);
+    }
+}
