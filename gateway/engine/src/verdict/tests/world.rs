@@ -341,7 +341,7 @@ impl Run {
         let state = HostState { direct, stale, last_check, ..host(status, since) };
         let is_silent = !self.host.up || stale;
         let cut_off = Some(at(CUT_OFF_S)).filter(|_| is_silent && self.cut_off_for(now, CUT_OFF_S));
-        let silent = Evidence::since(&state, cut_off).as_millis() / 1_000;
+        let silent = Evidence::since(&state, cut_off, at(now)).as_millis() / 1_000;
         let others = |machines: &[Machine]| others(machines, silent);
         let clocks = Clocks { right: (self.neighbours.len() + self.elsewhere.len()) as u32, wrong: 0 };
         Evidence {
