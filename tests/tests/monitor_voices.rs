@@ -59,7 +59,7 @@ fn rules(dice: &mut Dice) -> Rules {
 
 fn alerting(rules: &Rules) -> Alerting {
     let flapping = match rules.flapping {
-        Some((low, high)) => Flapping { enabled: true, low: low as f64, high: high as f64 },
+        Some((low, high)) => Flapping { low: low as f64, high: high as f64, ..Flapping::default() },
         None => Flapping { enabled: false, ..Flapping::default() },
     };
     let notify = Notify {

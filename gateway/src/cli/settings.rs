@@ -35,6 +35,9 @@ pub(crate) struct Settings {
     /// Percent of changes above which it flaps
     #[arg(long, value_name = "PERCENT", value_parser = number)]
     flapping_high: Option<f64>,
+    /// States that count as no change: unknown, for one; of a host up,down
+    #[arg(long, value_name = "STATES", value_delimiter = ',')]
+    flapping_ignore: Vec<String>,
     /// Seconds between reminders; 0: a problem is told once
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     notify_interval: Option<f64>,
@@ -106,6 +109,7 @@ impl Settings {
             ("enabled", self.flapping.map(|v| json!(v))),
             ("low", self.flapping_low.map(|p| json!(p))),
             ("high", self.flapping_high.map(|p| json!(p))),
+            ("ignore", list(&self.flapping_ignore)),
         ]);
         let notify = given([
             ("interval_s", self.notify_interval.map(|s| json!(s))),
@@ -155,13 +159,14 @@ mod tests {
             attempts: Some(5),
             notify_interval: Some(3600.0),
             flapping_high: Some(50.0),
+            flapping_ignore: vec!["unknown".into()],
             usual: vec![Usual::Interval],
             ..Settings::default()
         };
         let expected = json!({
             "interval_s": null,
             "max_check_attempts": 5,
-            "flapping": { "high": 50.0 },
+            "flapping": { "high": 50.0, "ignore": ["unknown"] },
             "notify": { "delay_s": 60.0, "interval_s": 3600.0 },
         });
         assert_eq!(Value::Object(settings.changes(&before)), expected);

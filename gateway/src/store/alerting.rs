@@ -13,6 +13,7 @@ const LONGEST_S: f64 = 31.0 * 86_400.0;
 /// One list names each state or kind once.
 const MAX_WORDS: usize = 16;
 const STATES: &str = "warning, critical, unknown or down";
+const ALL_STATES: &str = "ok, warning, critical, unknown, up or down";
 
 /// Reads a host's column or the part of a request that has this form.
 ///
@@ -42,6 +43,7 @@ fn flapping(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError>
     found.flapping_enabled = fields.truth("enabled")?;
     found.flapping_low = fields.percent("low")?;
     found.flapping_high = fields.percent("high")?;
+    found.flapping_ignore = fields.words("ignore", (MAX_WORDS, ALL_STATES), state_code)?.map(States::of);
     fields.end()?;
     let rules = found.over(Alerting::default()).flapping;
     if rules.low > rules.high {
@@ -61,11 +63,10 @@ fn notify(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
 }
 
 fn state_code(word: &str) -> Option<u8> {
-    let down = HostStatus::Down.name();
-    if word == down {
-        Some(Status::Critical.exit_code())
-    } else {
-        Status::from_name(word).map(Status::exit_code)
+    match word {
+        _ if word == HostStatus::Down.name() => Some(Status::Critical.exit_code()),
+        _ if word == HostStatus::Up.name() => Some(Status::Ok.exit_code()),
+        _ => Status::from_name(word).map(Status::exit_code),
     }
 }
 
@@ -76,6 +77,7 @@ pub fn to_json(change: &AlertingChange) -> Map<String, Value> {
         ("enabled", change.flapping_enabled.map(|v| json!(v))),
         ("low", change.flapping_low.map(|v| json!(v))),
         ("high", change.flapping_high.map(|v| json!(v))),
+        ("ignore", change.flapping_ignore.map(state_names)),
     ]);
     let notify = sparse([
         ("interval_s", change.notify_interval.map(seconds)),
@@ -116,7 +118,7 @@ mod tests {
     fn a_whole_one_survives_its_json() {
         let value = json!({
             "volatile": true,
-            "flapping": { "enabled": false, "low": 5.0, "high": 20.5 },
+            "flapping": { "enabled": false, "low": 5.0, "high": 20.5, "ignore": ["ok", "unknown"] },
             "notify": { "interval_s": 3600.0, "delay_s": 90.0, "states": ["critical", "unknown"], "types": ["problem"] },
         });
         assert_eq!(Value::Object(to_json(&parse(&value).unwrap())), value);
@@ -135,6 +137,10 @@ mod tests {
         let cases = [
             (json!({ "flapping": { "low": 40 } }), "flapping.low: must not be above flapping.high"),
             (json!({ "flapping": { "high": 101 } }), "flapping.high: percent from 0 to 100 are expected"),
+            (
+                json!({ "flapping": { "ignore": ["sad"] } }),
+                "flapping.ignore: \"sad\" is unknown here: ok, warning, critical, unknown, up or down are expected",
+            ),
             (json!({ "flapping": { "hihg": 1 } }), "flapping.hihg: is unknown here"),
             (json!({ "volatile": 1 }), "volatile: true or false is expected"),
             (

@@ -32,6 +32,13 @@ impl Ring {
         self.len = (self.len + 1).min(RESULTS);
     }
 
+    /// A result that is not to count as a change.
+    pub fn repeat(&mut self) {
+        if self.len > 0 {
+            self.push(self.code(0));
+        }
+    }
+
     /// The oldest first.
     pub fn codes(&self) -> impl Iterator<Item = u8> + use<'_> {
         (0..self.len).rev().map(|age| self.code(age))
@@ -66,9 +73,10 @@ impl FromIterator<u8> for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::States;
     use proptest::prelude::*;
 
-    const RULES: Flapping = Flapping { enabled: true, low: 20.0, high: 30.0 };
+    const RULES: Flapping = Flapping { enabled: true, low: 20.0, high: 30.0, ignore: States::NONE };
 
     fn percent(codes: &[u8]) -> f64 {
         codes.iter().copied().collect::<Ring>().percent()

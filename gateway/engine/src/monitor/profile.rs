@@ -103,6 +103,7 @@ pub struct AlertingChange {
     pub flapping_enabled: Option<bool>,
     pub flapping_low: Option<f64>,
     pub flapping_high: Option<f64>,
+    pub flapping_ignore: Option<States>,
     /// Zero: a problem is told once.
     pub notify_interval: Option<Duration>,
     pub notify_delay: Option<Duration>,
@@ -119,6 +120,7 @@ impl AlertingChange {
                 enabled: self.flapping_enabled.unwrap_or(flapping.enabled),
                 low: self.flapping_low.unwrap_or(flapping.low),
                 high: self.flapping_high.unwrap_or(flapping.high),
+                ignore: self.flapping_ignore.unwrap_or(flapping.ignore),
             },
             notify: Notify {
                 interval: self.notify_interval.or(notify.interval).filter(|i| !i.is_zero()),
@@ -138,6 +140,7 @@ impl AlertingChange {
             flapping_enabled: self.flapping_enabled.or(below.flapping_enabled),
             flapping_low: self.flapping_low.or(below.flapping_low),
             flapping_high: self.flapping_high.or(below.flapping_high),
+            flapping_ignore: self.flapping_ignore.or(below.flapping_ignore),
             notify_interval: self.notify_interval.or(below.notify_interval),
             notify_delay: self.notify_delay.or(below.notify_delay),
             notify_states: self.notify_states.or(below.notify_states),

@@ -167,7 +167,10 @@ impl<S: Level> Voice<S> {
         let mut said = Vec::new();
         // What cannot be reached says nothing of how steady it is.
         if scene.silence != Some(HeldReason::Unreachable) {
-            self.recent.push(track.status.code());
+            match scene.rules.flapping.ignore.has(track.status.code()) {
+                true => self.recent.repeat(),
+                false => self.recent.push(track.status.code()),
+            }
         }
         self.awaits_result = matches!(scene.silence, Some(HeldReason::HostDown | HeldReason::Unreachable));
         self.problem_since = match self.problem_since {

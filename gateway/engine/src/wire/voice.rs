@@ -31,12 +31,14 @@ pub struct Flapping {
     pub low: f64,
     /// Above it, it flaps.
     pub high: f64,
+    /// Results in these states count as if nothing had changed.
+    pub ignore: States,
 }
 
 impl Default for Flapping {
     /// SEMANTICS 7.
     fn default() -> Self {
-        Flapping { enabled: true, low: 20.0, high: 30.0 }
+        Flapping { enabled: true, low: 20.0, high: 30.0, ignore: States::NONE }
     }
 }
 
@@ -56,12 +58,14 @@ impl Default for Notify {
     }
 }
 
-/// Problem states, by their plugin codes.
+/// States, by their plugin codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct States(u8);
 
 impl States {
+    /// Of problems.
     pub const ALL: States = States(0b1110);
+    pub const NONE: States = States(0);
 
     pub fn of(codes: impl IntoIterator<Item = u8>) -> Self {
         States(codes.into_iter().filter(|c| *c < 4).fold(0, |set, code| set | 1 << code))

@@ -340,6 +340,24 @@ fn what_comes_of_an_unreachable_object_says_nothing_of_how_steady_it_is() {
 }
 
 #[test]
+fn states_that_are_ignored_are_no_changes_and_let_it_calm_down() {
+    const UNKNOWN: State = Some(Status::Unknown);
+    let mut stage = flapping();
+    stage.rules.flapping.ignore = States::of([Status::Unknown.exit_code()]);
+    for _ in 0..21 {
+        stage.result(UNKNOWN).result(OK);
+    }
+    assert!(!stage.said().iter().any(|said| said.contains("flapping true")), "only what is ignored changes");
+    for _ in 0..21 {
+        stage.result(CRITICAL).result(OK);
+    }
+    assert!(stage.said().iter().any(|said| said.contains("flapping true")));
+    stage.results(21, UNKNOWN);
+    let said = stage.said();
+    assert!(said.iter().any(|said| said.contains("problem") && !said.contains("held")), "{said:?}");
+}
+
+#[test]
 fn what_is_still_wrong_when_flapping_ends_is_told_once() {
     let mut stage = flapping();
     flap(&mut stage, 11);
