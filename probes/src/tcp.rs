@@ -78,7 +78,7 @@ pub fn is_answer(text: &str) -> bool {
     why.starts_with(REFUSED) || why.starts_with(RESET)
 }
 
-pub(crate) fn time(took: Duration) -> Metric {
+pub fn time(took: Duration) -> Metric {
     Metric::amount("time", took.as_secs_f64(), "s")
 }
 

@@ -205,14 +205,9 @@ impl PeerRows {
              order by position",
         )
         .await?;
-        let memories: Vec<MemoryRow> = fetch(
-            conn,
-            one,
-            "select peer, stamp, endpoint, last_packet, last_handshake, rx_bytes, tx_bytes from peer_memory",
-            "select peer, stamp, endpoint, last_packet, last_handshake, rx_bytes, tx_bytes from peer_memory
-             where peer = $1",
-        )
-        .await?;
+        let memories: Vec<MemoryRow> =
+            fetch(conn, one, "select * from peer_memory", "select * from peer_memory where peer = $1")
+                .await?;
         let days: Vec<(i64, i64, i64, i64)> = fetch(
             conn,
             one,
@@ -320,23 +315,24 @@ struct MemoryRow {
 
 impl FromRow<'_, SqliteRow> for MemoryRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let stamp: Option<&[u8]> = row.try_get(1)?;
-        let endpoint: Option<&str> = row.try_get(2)?;
-        let wall = |at: usize| -> sqlx::Result<Option<Wall>> {
-            Ok(row.try_get::<Option<i64>, _>(at)?.map(Wall::from_millis))
+        let stamp: Option<&[u8]> = row.try_get("stamp")?;
+        let endpoint: Option<&str> = row.try_get("endpoint")?;
+        let wall = |name: &str| -> sqlx::Result<Option<Wall>> {
+            Ok(row.try_get::<Option<i64>, _>(name)?.map(Wall::from_millis))
         };
-        let bytes = |at: usize| -> sqlx::Result<u64> { Ok(row.try_get::<i64, _>(at)?.cast_unsigned()) };
+        let bytes = |name: &str| -> sqlx::Result<u64> { Ok(row.try_get::<i64, _>(name)?.cast_unsigned()) };
         let memory = PeerMemory {
             // Neither can be wrong unless the file was edited; without them a peer starts anew.
             stamp: stamp.and_then(|s| s.try_into().ok()).map(Tai64n),
             endpoint: endpoint.and_then(|e| e.parse().ok()),
-            last_packet: wall(3)?,
-            last_handshake: wall(4)?,
-            rx_bytes: bytes(5)?,
-            tx_bytes: bytes(6)?,
+            last_packet: wall("last_packet")?,
+            last_handshake: wall("last_handshake")?,
+            clock_skew_ms: row.try_get("clock_skew_ms")?,
+            rx_bytes: bytes("rx_bytes")?,
+            tx_bytes: bytes("tx_bytes")?,
             wire: Default::default(),
         };
-        Ok(MemoryRow { peer: row.try_get(0)?, memory })
+        Ok(MemoryRow { peer: row.try_get("peer")?, memory })
     }
 }
 

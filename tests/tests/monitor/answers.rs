@@ -18,7 +18,7 @@ impl Device {
                 last_packet: self.last_packet,
                 last_handshake: self.last_handshake,
                 established: self.established(now),
-                clock_skew_ms: Some(12),
+                clock_skew_ms: self.truth.skew_ms,
                 wire_today: self.truth.wire_today,
             }),
             Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
@@ -82,11 +82,11 @@ impl Device {
         now: Mono,
         answer: &mut SshAnswer,
     ) -> Result<(), SshFailure> {
-        let took = self.connect(route, port, now).map_err(SshFailure::Connect)?;
+        self.connect(route, port, now).map_err(SshFailure::Connect)?;
         let seen = self.truth.host_key.to_owned();
         answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
         answer.host_key = Some(seen.clone());
-        answer.connect = Some(took);
+        (answer.connect, answer.reused) = (self.truth.connect, self.truth.connect.is_none());
         match &run.pin {
             Some(pinned) if *pinned != seen => {
                 return Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen });

@@ -45,6 +45,10 @@ pub struct Truth {
     /// The public address leads to it.
     pub direct: bool,
     pub sshd: bool,
+    /// To open an SSH session; `None`: one from before is used again.
+    pub connect: Option<Duration>,
+    /// As the tunnel knows it.
+    pub skew_ms: Option<i64>,
     pub login: bool,
     pub host_key: &'static str,
     pub temperature: f64,
@@ -62,6 +66,8 @@ impl Truth {
             hung: false,
             direct: true,
             sshd: true,
+            connect: Some(RTT),
+            skew_ms: Some(12),
             login: true,
             host_key: "SHA256:own",
             temperature: 30.0,

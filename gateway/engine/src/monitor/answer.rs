@@ -39,24 +39,36 @@ pub type Meaning = Option<Finding>;
 
 /// A tunnel that carried an authenticated packet lately.
 pub fn evidence(evidence: &Evidence, packet: Mono, now: Mono) -> PluginResult {
-    let secs = |label: &str, since: Mono| Metric::amount(label, now.since(since).as_secs_f64(), "s");
-    let mut metrics = vec![secs("packet_age", packet)];
-    metrics.extend(evidence.last_handshake.map(|at| secs("handshake_age", at)));
-    metrics.extend(evidence.clock_skew_ms.map(|ms| Metric::plain("clock_skew", ms as f64 / 1000.0, "s")));
+    let mut metrics = vec![seconds("packet_age", now.since(packet))];
+    metrics.extend(evidence.last_handshake.map(|at| seconds("handshake_age", now.since(at))));
+    metrics.extend(evidence.clock_skew_ms.map(clock_skew));
     let text = format!("authenticated packet {} ago", age(now.since(packet)));
     PluginResult::new(Status::Ok, text, metrics)
 }
 
-pub fn handshake(outcome: &Result<Duration, ConnectFailure>) -> Meaning {
+/// The packet that ends a handshake is authenticated. `skew_ms`: what the device's last own handshake
+/// told of its clock, which this one does not.
+pub fn handshake(outcome: &Result<Duration, ConnectFailure>, skew_ms: Option<i64>) -> Meaning {
     Some(match outcome {
         Ok(took) => {
-            let metric = Metric::amount("handshake_time", took.as_secs_f64() * 1000.0, "ms");
+            let mut metrics = vec![seconds("packet_age", Duration::ZERO)];
+            metrics.push(seconds("handshake_age", Duration::ZERO));
+            metrics.extend(skew_ms.map(clock_skew));
+            metrics.push(Metric::amount("handshake_time", took.as_secs_f64() * 1000.0, "ms"));
             let text = format!("handshake in {}", millis(*took));
-            Finding::said(PluginResult::new(Status::Ok, text, vec![metric]))
+            Finding::said(PluginResult::new(Status::Ok, text, metrics))
         }
         Err(ConnectFailure::Busy) => return None,
         Err(failure) => no_handshake(&failure.to_string()),
     })
+}
+
+fn seconds(label: &str, time: Duration) -> Metric {
+    Metric::amount(label, time.as_secs_f64(), "s")
+}
+
+fn clock_skew(ms: i64) -> Metric {
+    Metric::plain("clock_skew", ms as f64 / 1000.0, "s")
 }
 
 pub fn no_handshake(why: &str) -> Finding {
@@ -82,8 +94,14 @@ pub fn connect(port: u16, outcome: &Result<Duration, ConnectFailure>, timeout: D
     Some(Finding { result: tcp::judge(port, &connect_end(outcome, timeout)), silence })
 }
 
-/// What the session itself is worth, whatever ran in it.
-pub fn session(answer: &SshAnswer, user: Option<&str>, timeout: Duration) -> Meaning {
+/// What the session itself is worth, whatever ran in it. `connect`: how long it took to open the one
+/// that may have been kept.
+pub fn session(
+    answer: &SshAnswer,
+    user: Option<&str>,
+    timeout: Duration,
+    connect: Option<Duration>,
+) -> Meaning {
     if answer.failure == Some(SshFailure::Connect(ConnectFailure::Busy)) {
         return None;
     }
@@ -97,7 +115,9 @@ pub fn session(answer: &SshAnswer, user: Option<&str>, timeout: Duration) -> Mea
         SshFailure::Connect(failure) => is_silence(failure),
         failure => *failure == SshFailure::Timeout,
     });
-    Some(Finding { result: ssh::judge(&seen), silence })
+    let mut result = ssh::judge(&seen);
+    result.metrics.extend(connect.filter(|_| answer.reused).map(tcp::time));
+    Some(Finding { result, silence })
 }
 
 /// Nobody answered, so that another way may lead there.

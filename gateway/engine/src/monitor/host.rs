@@ -78,6 +78,10 @@ pub struct Host {
 
     pub(super) services: Vec<Service>,
     pub(super) session: Option<Session>,
+    /// How long the last SSH session took to open.
+    pub(super) connect: Option<Duration>,
+    /// What the tunnel knew last of the device's clock.
+    pub(super) skew_ms: Option<i64>,
     /// A host key seen first through the tunnel, until the spec has it.
     pub(super) learnt: Option<String>,
     /// The key that the last event about a changed host key named.
@@ -137,6 +141,8 @@ impl Host {
             dial_failed: None,
             services: services.into_iter().map(|s| Service::new(s, now)).collect(),
             session: None,
+            connect: None,
+            skew_ms: None,
             learnt: None,
             strange_key: None,
             told: super::news::Told::default(),

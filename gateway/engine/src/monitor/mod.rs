@@ -23,6 +23,7 @@ mod downtime;
 pub mod flapping;
 mod heartbeat;
 mod host;
+mod judged;
 mod liveness;
 mod news;
 pub mod pace;

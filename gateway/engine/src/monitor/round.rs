@@ -12,6 +12,7 @@ use crate::wire::{Answer, Check, Evidence, HostStatus, Question};
 use super::answer::{self, Finding, Meaning};
 use super::depend::{self, On};
 use super::host::Host;
+use super::judged::Judged;
 use super::reach::Way;
 use super::service::{Held, Run, Service};
 use super::speech::surroundings;
@@ -67,7 +68,7 @@ impl Host {
 
     /// A check that can never be asked says why, whatever it depends on.
     pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
-        self.record_now(i, PluginResult::unknown(why), Way::Direct, turn.now.mono, turn);
+        self.record_now(i, PluginResult::unknown(why).into(), Way::Direct, turn.now.mono, turn);
     }
 
     fn first_question(&self, check: &Check) -> Option<Question> {
@@ -95,7 +96,7 @@ impl Host {
         match (&self.services[i].spec.check, answer) {
             (Check::Tunnel, Answer::Evidence(evidence)) => self.weigh_evidence(i, &evidence, turn),
             (Check::Tunnel, Answer::Handshake(outcome)) => {
-                self.conclude(i, answer::handshake(&outcome), Way::Tunnel, turn);
+                self.conclude(i, answer::handshake(&outcome, self.skew_ms), Way::Tunnel, turn);
             }
             (Check::Ping { .. }, Answer::Echo(echo)) => {
                 self.conclude(i, answer::ping(&echo), Way::Tunnel, turn);
@@ -113,6 +114,7 @@ impl Host {
     /// has just tried that.
     fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, turn: &mut Turn<'_>) {
         self.keep_pace(evidence.wire_today, turn);
+        self.skew_ms = evidence.clock_skew_ms;
         let now = turn.now.mono;
         let service = &self.services[i];
         let limit = service.newer_than.unwrap_or_else(|| evidence_limit(service, now));
@@ -149,7 +151,8 @@ impl Host {
         let service = &mut self.services[i];
         service.newer_than = None;
         let result = service.judged(finding.result);
-        if !Some(result.status).is_problem() {
+        // An answer over a limit is an answer: what it came by holds.
+        if !Some(result.own).is_problem() {
             return self.record_now(i, result, way, at, turn);
         }
         if finding.silence && turn.in_grace(self.spec.timing.interval) {
@@ -237,7 +240,7 @@ impl Host {
         }
     }
 
-    fn record_now(&mut self, i: usize, result: PluginResult, way: Way, at: Mono, turn: &mut Turn<'_>) {
+    fn record_now(&mut self, i: usize, result: Judged, way: Way, at: Mono, turn: &mut Turn<'_>) {
         self.record(i, result, way.name(), (at, turn.now.wall), turn);
     }
 
@@ -246,7 +249,7 @@ impl Host {
     pub(super) fn record(
         &mut self,
         i: usize,
-        result: PluginResult,
+        result: Judged,
         route: &str,
         (at, shown): (Mono, Wall),
         turn: &mut Turn<'_>,
@@ -295,7 +298,7 @@ impl Host {
 /// As for the host: the interval, and after a failure only what is newer.
 fn evidence_limit(service: &Service, now: Mono) -> Mono {
     let interval = now - service.spec.timing.interval;
-    match service.failed_at.filter(|_| service.track.status.is_problem()) {
+    match service.failed_at.filter(|_| !service.holds()) {
         Some(failed) => interval.max(failed),
         None => interval,
     }

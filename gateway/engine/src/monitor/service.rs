@@ -16,6 +16,7 @@ use super::depend::On;
 use super::downtime::Window;
 use super::heartbeat::{self, Runs};
 use super::host::is_outdated;
+use super::judged::{self, Judged};
 use super::pace;
 use super::passive;
 use super::reach::Way;
@@ -33,6 +34,8 @@ pub struct Service {
     last_check: Option<Wall>,
     route: String,
     result: PluginResult,
+    /// The status of the last result before the limits set here. After a restart, with them.
+    own: Option<Status>,
     pub voice: Voice<Option<Status>>,
     /// When it is due, or was when it started; `None` while nothing starts it.
     pub planned: Option<Mono>,
@@ -61,7 +64,7 @@ pub enum Run {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Held {
-    pub result: PluginResult,
+    pub result: Judged,
     pub way: Way,
     pub failed_at: Mono,
     pub on: On,
@@ -102,6 +105,7 @@ impl Service {
             last_check: None,
             route: String::new(),
             result: PluginResult::ok(""),
+            own: None,
             voice: Voice::default(),
             planned: None,
             newer_than: None,
@@ -124,6 +128,7 @@ impl Service {
             last_check: state.last_check,
             route: state.route,
             result: state.result,
+            own: state.status,
             voice: Voice::restored(state.notified.map(Some), state.voice, now),
             failed_at,
             planned: ahead(state.next_check, now),
@@ -150,9 +155,9 @@ impl Service {
         self.is_idle() && self.planned.is_some_and(|at| at <= now)
     }
 
-    /// Whether what depends on it can work. A threshold that warns breaks nothing.
+    /// Whether what depends on it can work. A limit set here breaks nothing.
     pub fn holds(&self) -> bool {
-        !matches!(self.track.status, Some(Status::Critical | Status::Unknown))
+        !matches!(self.own, Some(Status::Critical | Status::Unknown))
     }
 
     /// What needs the host's one SSH session.
@@ -195,13 +200,14 @@ impl Service {
     /// Takes a result that counts, by the way it came and from when it is.
     pub fn take(
         &mut self,
-        result: PluginResult,
+        Judged { result, own }: Judged,
         (route, at): (&str, Wall),
         of: Of<'_>,
         next: Next,
         turn: &mut Turn<'_>,
     ) {
         let before = self.track.status;
+        self.own = Some(own);
         let change = self.track.apply(Some(result.status), self.spec.timing.attempts);
         let planned = if self.track.is_soft() { next.retry } else { next.regular };
         self.planned = Some(planned).filter(|_| !self.spec.check.is_sent());
@@ -219,6 +225,7 @@ impl Service {
             Check::Heartbeat(job) => self.past_runs(turn.now).finding(job),
             _ => passive::silence(self.spec.freshness.unwrap_or_default().saturating_mul(self.stretch)),
         };
+        self.own = Some(result.status);
         let change = self.track.settle(Some(result.status), self.spec.timing.attempts);
         self.route = passive::SILENCE.to_owned();
         self.tell(before, change, result, of, turn);
@@ -262,9 +269,8 @@ impl Service {
     }
 
     /// A result under the thresholds of this service.
-    pub fn judged(&self, result: PluginResult) -> PluginResult {
-        let limits: Vec<_> = self.spec.thresholds.iter().map(|t| (t.metric.clone(), t.limits)).collect();
-        result.apply(&limits)
+    pub fn judged(&self, result: PluginResult) -> Judged {
+        judged::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
 
     fn tell(
@@ -279,7 +285,7 @@ impl Service {
         self.since = if before == self.track.status { self.since } else { now.wall };
         self.stale = false;
         self.result = result;
-        if self.track.status.is_problem() {
+        if !self.holds() {
             self.failed_at = Some(now.mono);
         }
         let mut said: Vec<_> = self.place(change.as_ref(), of, turn).into_iter().collect();

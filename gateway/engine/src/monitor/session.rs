@@ -113,7 +113,8 @@ impl Host {
         self.note_host_key(session.way, answer, turn);
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();
-        let verdict = answer::session(answer, user.as_deref(), self.spec.timing.timeout);
+        self.connect = answer.connect.filter(|_| !answer.reused).or(self.connect);
+        let verdict = answer::session(answer, user.as_deref(), self.spec.timing.timeout, self.connect);
         for i in &own {
             self.conclude(*i, verdict.clone(), session.way, turn);
         }

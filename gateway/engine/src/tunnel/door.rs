@@ -15,7 +15,8 @@ use super::session::Noise;
 use super::stack::Stack;
 use crate::wire::{DropReason, Output, PeerKind, StreamId, StreamOutput};
 
-/// Connections of all devices together, which take 8 KB each here and three times that in the shell.
+/// Connections of all devices together, which take 8 KB each here and three times that in the shell, where
+/// large bodies share room of their own.
 /// Each lasts a moment; a device that finds no room repeats its SYN a second later. They have places of
 /// their own: however many come, the gateway's own questions go out.
 const MAX_ACCEPTED: usize = 512;

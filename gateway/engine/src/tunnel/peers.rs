@@ -159,7 +159,7 @@ impl<S> Peer<S> {
             last_packet: memory.last_packet.and_then(seen),
             last_handshake: memory.last_handshake.and_then(seen),
             is_new: memory.last_handshake.is_none(),
-            skew_ms: None,
+            skew_ms: memory.clock_skew_ms,
             refusal: None,
             refusal_told: None,
             signs: None,

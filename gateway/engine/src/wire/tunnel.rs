@@ -53,6 +53,8 @@ pub struct PeerMemory {
     pub endpoint: Option<SocketAddr>,
     pub last_packet: Option<Wall>,
     pub last_handshake: Option<Wall>,
+    /// As [`PeerStatus::clock_skew_ms`].
+    pub clock_skew_ms: Option<i64>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     /// As [`PeerStatus::wire`].

@@ -66,6 +66,20 @@ fn nas() -> Profile {
 /// `name value unit` each).
 const PICTURES: &str = "/var/lib/timelapse/pictures";
 const BOARD: &str = "/run/timelapse/sensors";
+/// Of what a housing bears and weather can be, with the units that such sensors usually have: C, %, hPa,
+/// lux. A board is judged by those that it has.
+const BOARD_LIMITS: [(&str, &str, &str); 5] = [
+    // Above freezing no battery suffers; cameras are built for 40, electronics for 65.
+    ("temperature", "-20:50", "-30:65"),
+    // From 85 % on it may condense on a lens, at 95 % it does.
+    ("humidity", "0:85", "0:95"),
+    // At sea level 950 to 1050 are weather; 2,500 m up some 740 are. Below 300 and over 1100 no sensor
+    // of this kind measures.
+    ("pressure", "700:1070", "300:1100"),
+    // Direct sun is 120,000; what says more, or less than nothing, is broken.
+    ("luminosity", "0:150000", "0:200000"),
+    ("age", "300", "900"),
+];
 /// No picture for so long is late; for as long again, missed.
 const PICTURE_EVERY: Duration = Duration::from_secs(180);
 
@@ -84,7 +98,7 @@ fn camera() -> Profile {
         usb("board", "02"),
         sensor("capture", Sensor::Capture(capture)),
         sensor("pictures", Sensor::Daily { path: PICTURES.into() }),
-        limited(limited(board, "temperature", "-20:50", "-30:65"), "age", "300", "900"),
+        BOARD_LIMITS.iter().fold(board, |board, (metric, warn, crit)| limited(board, metric, warn, crit)),
     ];
     let summary =
         "a time-lapse camera: linux, camera and sensor board on USB, capture, pictures of a day, sensors";

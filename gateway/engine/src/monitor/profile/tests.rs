@@ -1,9 +1,12 @@
 use std::time::Duration;
 
+use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Thresholds;
+use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
 use super::*;
+use crate::monitor::judged::judge;
 
 const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
 const PACE: Pace = Pace { timing: Timing::DEFAULT, ping: Duration::from_secs(300) };
@@ -174,6 +177,38 @@ fn what_does_not_fit_together_is_refused_by_name() {
     let rule = ProfileRule { selector: Selector::default(), profile: "toaster".into() };
     assert!(bad(&[], vec![rule]).contains("toaster"));
     assert!(catalogue(&[]).fold(&["toaster"], VPN, PACE, &[]).is_err());
+}
+
+#[test]
+fn a_sensor_board_is_judged_by_what_it_has() {
+    let login = Facts { login: true, ..VPN };
+    let services = fold("timelapse-camera", login, &[]);
+    let board = services.iter().find(|s| s.name == "sensors").expect("a board");
+    let judged = |values: &[(&str, f64)]| {
+        let metrics = values.iter().map(|(label, value)| Metric::plain(label, *value, "")).collect();
+        let said = PluginResult::new(Status::Ok, "", metrics);
+        judge(said, &board.check, &board.thresholds, &[]).result.status
+    };
+    let usual = [("temperature", 21.5), ("humidity", 48.0), ("pressure", 1_013.0), ("luminosity", 350.0)];
+    assert_eq!(judged(&usual), Status::Ok);
+    assert_eq!(
+        judged(&[("pressure", 820.0), ("age", 10.0)]),
+        Status::Ok,
+        "in the mountains, and nothing else"
+    );
+    let table = [
+        ("temperature", 55.0, Status::Warning),
+        ("temperature", -35.0, Status::Critical),
+        ("humidity", 90.0, Status::Warning),
+        ("humidity", 99.0, Status::Critical),
+        ("pressure", 500.0, Status::Warning),
+        ("pressure", 0.0, Status::Critical),
+        ("luminosity", -1.0, Status::Critical),
+        ("age", 1_000.0, Status::Critical),
+    ];
+    for (metric, value, expected) in table {
+        assert_eq!(judged(&[(metric, value)]), expected, "{metric} {value}");
+    }
 }
 
 #[test]
