@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use super::AppState;
 use super::problem::{self, Problem};
 
-/// The largest body: a host with all its labels and notes is a tenth of it.
+/// The largest body but for results: a host with all its labels and notes is a tenth of it.
 pub const BODY_LIMIT: usize = 64 * 1024;
 /// The longest a caller waits for the head of an answer. Hashing a password takes 0.1 s, a commit
 /// on a slow card a second; streams have answered by then.
@@ -41,13 +41,14 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// The routes with everything around them. The last layer is the outermost.
-pub(super) fn wrap(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
+/// The routes with everything around them. The last layer is the outermost. `most`: bytes of the largest
+/// body that any of them takes.
+pub(super) fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> Router<AppState> {
     routes
         .layer(middleware::from_fn(finish_writes))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, PATIENCE))
-        .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
+        .layer(RequestBodyLimitLayer::new(most))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(state.clone(), edge))
 }

@@ -10,6 +10,7 @@ use fleetgate_engine::time::Mono;
 use tokio::sync::Semaphore;
 
 use super::client::throttled_as;
+use super::intake::LARGE_AT_ONCE;
 use super::problem::Problem;
 use super::refusals::Refusals;
 use super::throttle::{Rate, Throttle};
@@ -42,6 +43,8 @@ pub struct Guards {
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
     hashing: Semaphore,
+    /// Room for the large bodies that come through tunnels.
+    pub large_bodies: Semaphore,
     pub refusals: Refusals,
 }
 
@@ -55,6 +58,7 @@ impl Default for Guards {
             results_by_device: Throttle::new(RESULTS_BY_DEVICE),
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
             hashing: Semaphore::new(HASHES_AT_ONCE),
+            large_bodies: Semaphore::new(LARGE_AT_ONCE),
             refusals: Refusals::default(),
         }
     }

@@ -1,13 +1,10 @@
-//! Hosts: state, tunnel and services of each; check now; samples.
-
-use std::time::Duration;
+//! Hosts: state, tunnel and services of each; check now.
 
 use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{HostSpec, ServiceSpec};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,8 +15,8 @@ use utoipa_axum::routes;
 use super::auth::{Principal, RequireOperator, RequireViewer};
 use super::etag::Tagged;
 use super::extract::{Path, Query};
-use super::ids::{self, Kind, Named};
-use super::model::{self, Host, Page, Samples, SeriesInfo, Service};
+use super::ids::{Kind, Named};
+use super::model::{self, Host, Page, Service};
 use super::page::Paging;
 use super::problem::Problem;
 use super::write::Write;
@@ -33,12 +30,6 @@ use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
 use crate::verdict;
 
-/// Samples of one answer: a week at one a minute.
-const MAX_POINTS: i64 = 10_080;
-const DEFAULT_POINTS: i64 = 1_440;
-/// What is shown when nothing is said.
-const DEFAULT_SPAN: Duration = Duration::from_secs(24 * 3_600);
-
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list))
@@ -47,9 +38,6 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(service))
         .routes(routes!(check_host))
         .routes(routes!(check_service))
-        .routes(routes!(series))
-        .routes(routes!(host_samples))
-        .routes(routes!(service_samples))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -141,7 +129,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Li
 }
 
 /// Also a host that was removed, by its id; its name may be another's by now.
-async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
+pub(super) async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     let Named::Id(id) = named else { return load(conn, named).await };
     hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
 }
@@ -266,108 +254,4 @@ async fn check(
     write.commit().await?;
     app.handle.check_now(host, service).await;
     Ok(StatusCode::ACCEPTED)
-}
-
-// ----------------------------------------------------------------- samples
-
-/// The metrics that there are samples of.
-#[utoipa::path(get, path = "/hosts/{host}/metrics", operation_id = "list_metrics", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
-    responses((status = 200, body = Page<SeriesInfo>)))]
-async fn series(
-    State(app): State<AppState>,
-    _: RequireViewer,
-    Path(host): Path<String>,
-) -> Result<Json<Page<SeriesInfo>>, Problem> {
-    let id = host_id(&app, &host).await?;
-    let all = app.store.series(id, None).await?;
-    let info = |s: crate::store::history::Series| SeriesInfo {
-        service: Some(s.service).filter(|s| !s.is_empty()),
-        label: s.label,
-        uom: s.uom,
-    };
-    Ok(Json(Page { items: all.into_iter().map(info).collect(), next: None }))
-}
-
-async fn host_id(app: &AppState, host: &str) -> Result<HostId, Problem> {
-    let mut conn = app.store.reader().await?;
-    Ok(load_ever(&mut conn, Kind::Host.named(host)).await?.id)
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct Span {
-    /// RFC 3339; a day before `to` when absent.
-    from: Option<String>,
-    /// RFC 3339, not included; now when absent.
-    to: Option<String>,
-    /// The newest so many, 1 to 10080; 1440 when absent.
-    limit: Option<i64>,
-}
-
-impl Span {
-    fn parse(&self, now: Wall) -> Result<(Wall, Wall, i64), Problem> {
-        let to = self.to.as_deref().map(|t| ids::parse_time("to", t)).transpose()?;
-        let to = to.unwrap_or(now + Duration::from_millis(1));
-        let from = self.from.as_deref().map(|t| ids::parse_time("from", t)).transpose()?;
-        let from = from.unwrap_or(to - DEFAULT_SPAN);
-        let limit = self.limit.unwrap_or(DEFAULT_POINTS);
-        if from >= to {
-            return Err(Problem::bad_request("bad_query", "from: a time before `to` is expected"));
-        }
-        if !(1..=MAX_POINTS).contains(&limit) {
-            let expected = format!("limit: 1 to {MAX_POINTS} is expected");
-            return Err(Problem::bad_request("bad_query", expected));
-        }
-        Ok((from, to, limit))
-    }
-}
-
-/// Raw samples of the host check itself.
-#[utoipa::path(get, path = "/hosts/{host}/metrics/{label}", operation_id = "host_samples",
-    tag = "monitoring", security(("token" = ["viewer"])),
-    params(("host" = String, Path, description = "id or name"), ("label" = String, Path), Span),
-    responses((status = 200, body = Samples)))]
-async fn host_samples(
-    State(app): State<AppState>,
-    _: RequireViewer,
-    Path((host, label)): Path<(String, String)>,
-    Query(span): Query<Span>,
-) -> Result<Json<Samples>, Problem> {
-    samples(&app, &host, "", &label, &span).await
-}
-
-/// Raw samples of one metric of a service. A gap is `null`.
-#[utoipa::path(get, path = "/hosts/{host}/services/{service}/metrics/{label}",
-    operation_id = "service_samples", tag = "monitoring", security(("token" = ["viewer"])),
-    params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
-        ("label" = String, Path), Span),
-    responses((status = 200, body = Samples)))]
-async fn service_samples(
-    State(app): State<AppState>,
-    _: RequireViewer,
-    Path((host, service, label)): Path<(String, String, String)>,
-    Query(span): Query<Span>,
-) -> Result<Json<Samples>, Problem> {
-    samples(&app, &host, &service, &label, &span).await
-}
-
-async fn samples(
-    app: &AppState,
-    host: &str,
-    service: &str,
-    label: &str,
-    span: &Span,
-) -> Result<Json<Samples>, Problem> {
-    let (from, to, limit) = span.parse(clock::wall())?;
-    let id = host_id(app, host).await?;
-    let known = app.store.series(id, Some(service)).await?;
-    let series = known.into_iter().find(|s| s.label == label).ok_or_else(|| {
-        Problem::not_found(
-            "there are no samples of this metric; GET /hosts/{host}/metrics lists those there are",
-        )
-    })?;
-    let rows = app.store.samples(series.id, from, to, limit).await?;
-    let points = rows.into_iter().map(|(at, value)| model::Point { at: ids::time(at), value }).collect();
-    Ok(Json(Samples { label: series.label, uom: series.uom, points }))
 }

@@ -5,19 +5,20 @@
 //! gateway's inner addresses, never on the API's sockets; knows nothing of packets.
 
 use axum::extract::{FromRequestParts, Request};
-use axum::http::{HeaderMap, header, request::Parts};
+use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use axum::routing::{get, post};
 use axum::{Router, extract::State};
 use fleetgate_engine::id::HostId;
+use fleetgate_probes::plugin::MAX_OUTPUT;
 use serde::Deserialize;
 use serde_json::json;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use super::client::Client;
 use super::edge;
-use super::extract::{self, Body, Path, Query};
+use super::extract::{self, Path, Query};
 use super::hosts::load;
 use super::ids::{Kind, Named};
+use super::intake;
 use super::model::{NewResult, Timestamp};
 use super::problem::Problem;
 use super::results::{self, Answer};
@@ -26,18 +27,16 @@ use crate::clock;
 use crate::store::events::Object;
 use crate::store::hosts::Listed;
 
-/// The largest body: a plugin with a long output sends a quarter of it, and all connections that devices
-/// may have at once stay under 16 MB.
-const BODY_LIMIT: usize = 16 * 1024;
+/// One byte more than is kept says that there was more.
+const TEXT: usize = MAX_OUTPUT + 1;
 
 /// The routes of the published port.
 pub fn router(app: AppState) -> Router {
     let routes = Router::new()
         .route("/", get(about))
         .route("/results", post(sent_as_json))
-        .route("/results/{service}", post(sent_as_text))
-        .layer(RequestBodyLimitLayer::new(BODY_LIMIT));
-    edge::wrap(routes, &app).with_state(app)
+        .route("/results/{service}", post(sent_as_text));
+    edge::wrap(routes, &app, intake::MOST).with_state(app)
 }
 
 /// Whose tunnel the request came through.
@@ -134,8 +133,13 @@ struct Sent {
     timestamp: Option<Timestamp>,
 }
 
-async fn sent_as_json(State(app): State<AppState>, sender: Sender, Body(sent): Body<Sent>) -> Answer {
-    let Sent { host, service, exit_status, output, timestamp } = sent;
+async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Request) -> Answer {
+    extract::must_be_json(&request)?;
+    let body = intake::read(request, results::BODY_LIMIT, &app.guards().large_bodies).await?;
+    if body.cut {
+        return Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+    let Sent { host, service, exit_status, output, timestamp } = extract::parse(&body.bytes)?;
     let new = model::NewResult { exit_status, output, timestamp };
     sender.send(&app, (host.as_deref(), service), new).await
 }
@@ -156,10 +160,10 @@ async fn sent_as_text(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Answer {
-    let body = extract::read(request, &app).await?;
+    let body = intake::read(request, TEXT, &app.guards().large_bodies).await?;
     let new = model::NewResult {
         exit_status: asked.exit_status,
-        output: String::from_utf8_lossy(&body).into_owned(),
+        output: String::from_utf8_lossy(&body.bytes).into_owned(),
         timestamp: asked.timestamp.map(Timestamp::Seconds),
     };
     sender.send(&app, (asked.host.as_deref(), Some(service)), new).await

@@ -28,7 +28,9 @@ mod idempotency;
 pub(crate) mod ids;
 mod incidents;
 pub mod inside;
+mod intake;
 mod manager;
+mod metrics;
 pub mod model;
 mod notifications;
 mod overview;
@@ -65,6 +67,7 @@ use fleetgate_keys::{PublicKey, SshPublicKey};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
+use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
@@ -190,7 +193,7 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
         .fallback(elsewhere);
-    edge::wrap(routes, &state).with_state(state)
+    edge::wrap(routes, &state, results::BODY_LIMIT).with_state(state)
 }
 
 /// What is no route of the API may be the dashboard's.
@@ -214,8 +217,13 @@ fn declared() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", routes())
 }
 
-/// Everything under `/api/v1`, a file each.
+/// Everything under `/api/v1`.
 fn routes() -> OpenApiRouter<AppState> {
+    ordinary().layer(RequestBodyLimitLayer::new(edge::BODY_LIMIT)).merge(results::routes())
+}
+
+/// What has bodies of the usual size, a file each.
+fn ordinary() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())
         .merge(incidents::routes())
@@ -229,11 +237,11 @@ fn routes() -> OpenApiRouter<AppState> {
         .merge(gateway::routes())
         .merge(host_settings::routes())
         .merge(hosts::routes())
+        .merge(metrics::routes())
         .merge(notifications::routes())
         .merge(overview::routes())
         .merge(profile_rules::routes())
         .merge(profiles::routes())
-        .merge(results::routes())
         .merge(rules::routes())
         .merge(services::routes())
         .merge(session::routes())

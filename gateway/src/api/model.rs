@@ -298,12 +298,31 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// Raw samples of one metric, oldest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+/// Samples of one metric, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Samples {
     pub label: String,
     pub uom: String,
+    /// As they were measured; empty where buckets were asked for.
     pub points: Vec<Point>,
+    /// How long a bucket is. They begin at its multiples since 1970 (UTC).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket_s: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<Vec<Bucket>>,
+}
+
+/// What the samples of a stretch of time come to. One without a value is absent, never 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// When it begins.
+    pub at: String,
+    pub min: f64,
+    /// The sum of the values by their count.
+    pub avg: f64,
+    pub max: f64,
+    /// Samples with a value.
+    pub count: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Outcome, Submission};
-use fleetgate_probes::plugin::{Ending, PluginResult};
+use fleetgate_probes::plugin::{Ending, MAX_OUTPUT, PluginResult};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -18,6 +18,9 @@ use super::ids::{Kind, Named};
 use super::model::{NewResult, Submitted, Timestamp};
 use super::parse;
 use super::problem::Problem;
+
+/// The largest body: twice the output that is kept, for what JSON writes in two bytes or more.
+pub(super) const BODY_LIMIT: usize = 2 * MAX_OUTPUT;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(of_host)).routes(routes!(of_service))

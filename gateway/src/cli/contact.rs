@@ -31,6 +31,8 @@ pub(crate) enum ContactCommand {
         contact: String,
         #[command(flatten)]
         to: ContactFields,
+        #[command(flatten)]
+        without: ContactWithout,
         /// Another name
         #[arg(long)]
         name: Option<String>,
@@ -85,6 +87,36 @@ impl ContactFields {
     }
 }
 
+/// What is taken away.
+#[derive(Args)]
+pub(crate) struct ContactWithout {
+    #[arg(long, conflicts_with = "emails")]
+    no_email: bool,
+    #[arg(long, conflicts_with = "webhook")]
+    no_webhook: bool,
+    #[arg(long, conflicts_with = "digest")]
+    no_digest: bool,
+    /// The wait that the settings say
+    #[arg(long, conflicts_with = "group_wait")]
+    usual_group_wait: bool,
+}
+
+impl ContactWithout {
+    fn of(self, mut body: Value) -> Value {
+        let nothing = [
+            ("emails", self.no_email, json!([])),
+            ("webhook_url", self.no_webhook, Value::Null),
+            ("digest_at", self.no_digest, Value::Null),
+            ("group_wait_s", self.usual_group_wait, Value::Null),
+        ];
+        nothing
+            .into_iter()
+            .filter(|(_, wanted, _)| *wanted)
+            .for_each(|(field, _, value)| body[field] = value);
+        body
+    }
+}
+
 pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Result<()> {
     match command {
         ContactCommand::Add(args) => {
@@ -97,8 +129,9 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
             println!("{}", serde_json::to_string_pretty(&contact)?);
             Ok(())
         }
-        ContactCommand::Set { contact, to, name } => {
-            let changed = client.patch(&format!("/contacts/{contact}"), &to.body(name)).await?;
+        ContactCommand::Set { contact, to, without, name } => {
+            let body = without.of(to.body(name));
+            let changed = client.patch(&format!("/contacts/{contact}"), &body).await?;
             shown(client, serde_json::from_value(changed)?, "is changed")
         }
         ContactCommand::Remove { contact } => {
@@ -204,6 +237,15 @@ pub(crate) enum RuleCommand {
         contact: Option<String>,
         #[command(flatten)]
         of: RuleFields,
+        /// Whatever labels a host has
+        #[arg(long, conflicts_with = "labels")]
+        every_host: bool,
+        /// At any time
+        #[arg(long, conflicts_with = "period")]
+        always: bool,
+        /// Without a delay
+        #[arg(long, conflicts_with = "delay")]
+        at_once: bool,
         /// Another name
         #[arg(long)]
         name: Option<String>,
@@ -251,8 +293,18 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
             println!("{}", serde_json::to_string_pretty(&rule)?);
             Ok(())
         }
-        RuleCommand::Set { rule, contact, of, name } => {
-            client.patch(&format!("/rules/{rule}"), &of.body(name, contact)?).await?;
+        RuleCommand::Set { rule, contact, of, every_host, always, at_once, name } => {
+            let mut body = of.body(name, contact)?;
+            let nothing = [
+                ("labels", every_host, json!({})),
+                ("period", always, Value::Null),
+                ("delay_s", at_once, json!(0)),
+            ];
+            nothing
+                .into_iter()
+                .filter(|(_, wanted, _)| *wanted)
+                .for_each(|(field, _, value)| body[field] = value);
+            client.patch(&format!("/rules/{rule}"), &body).await?;
             said(client, &format!("{rule} is changed"))
         }
         RuleCommand::Remove { rule } => {

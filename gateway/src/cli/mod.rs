@@ -15,7 +15,9 @@ mod host;
 mod host_change;
 mod incident;
 mod limits;
+mod metrics;
 mod profile;
+mod result;
 mod serve;
 mod service;
 mod settings;
@@ -90,6 +92,10 @@ enum Command {
     /// Check now
     #[command(subcommand)]
     Check(host::CheckCommand),
+    /// Send a result of a host or service, as a plugin would have ended
+    Result(result::ResultArgs),
+    /// What was measured: the metrics of a host, or the course of one of them
+    Metrics(metrics::MetricsArgs),
     /// Say that somebody knows of a problem: no reminders until its state changes
     Ack(care::AckArgs),
     /// Incidents: what belongs together, and one thing to acknowledge
@@ -116,7 +122,7 @@ enum Command {
     /// Who is told of what, when, and after how long
     #[command(subcommand)]
     Rule(contact::RuleCommand),
-    /// What was told of a notification, incident, host or service (cam-07/disk), to whom, and why not
+    /// What was told (of a notification, incident, host or service), to whom, and why not
     Why(why::WhyArgs),
     /// Messages on their way
     #[command(subcommand)]
@@ -174,6 +180,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Service(command) => service::run(&client()?, command).await?,
         Command::Profile(command) => profile::run(&client()?, command).await?,
         Command::Check(command) => host::check(&client()?, command).await?,
+        Command::Result(args) => result::run(&client()?, args).await?,
+        Command::Metrics(args) => metrics::run(&client()?, args).await?,
         Command::Ack(args) => care::acknowledge(&client()?, args).await?,
         Command::Incident(command) => incident::run(&client()?, command).await?,
         Command::Downtime(command) => care::downtime(&client()?, command).await?,

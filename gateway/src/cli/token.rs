@@ -1,7 +1,7 @@
 //! `fleetgate token`: for programs (API) and for devices (enrolment).
 
 use clap::{Args, Subcommand};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -83,6 +83,19 @@ pub(crate) fn span(option: &str, text: &str) -> anyhow::Result<SignedDuration> {
         return Ok(SignedDuration::from_secs(days.checked_mul(24 * 3_600).ok_or_else(bad)?));
     }
     text.parse().map_err(|_| bad())
+}
+
+/// RFC 3339, or so long ago.
+pub(crate) fn when(option: &str, text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let ago = span(option, text).map_err(|_| {
+        anyhow::anyhow!(
+            "{option} {text:?}: a time such as 2026-03-10T13:00:00Z is expected, or how long ago: 2h"
+        )
+    })?;
+    Ok(now.saturating_sub(ago)?)
 }
 
 async fn create_api(client: &Client, args: CreateArgs) -> anyhow::Result<()> {

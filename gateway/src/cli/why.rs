@@ -8,41 +8,55 @@ use super::client::Client;
 use super::device::said;
 use super::host::pages;
 use super::table;
+use super::token::when;
 use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
-    /// A notification (n_...), an incident (i_...), a host (cam-07), or a service (cam-07/disk)
-    what: String,
+    /// A notification (n_...), an incident (i_...), a host (cam-07), or a service (cam-07/disk); all when
+    /// absent
+    what: Option<String>,
+    /// Only from then on: RFC 3339, or so long ago, such as 2h or 3d
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
     /// How many of the newest
     #[arg(long, short = 'n', default_value_t = 20)]
     lines: usize,
 }
 
 pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
-    let notifications = if args.what.starts_with("n_") {
-        vec![client.get(&format!("/notifications/{}", args.what), &[]).await?]
-    } else {
-        let query = [("object", args.what.clone()), ("limit", args.lines.to_string())];
-        let page: Page<Notification> = client.get("/notifications", &query).await?;
-        page.items
+    let notifications = match &args.what {
+        Some(id) if id.starts_with("n_") => vec![client.get(&format!("/notifications/{id}"), &[]).await?],
+        _ => newest(client, &args).await?,
     };
     if client.json {
         println!("{}", serde_json::to_string_pretty(&notifications)?);
         return Ok(());
     }
     if notifications.is_empty() {
-        if let Some((host, service)) = args.what.split_once('/') {
+        if let Some((host, service)) = args.what.as_deref().and_then(|what| what.split_once('/')) {
             let _: Value = client.get(&place(host, Some(service)), &[]).await?;
         }
-        said(client, &format!("nothing was to be told of {}", args.what))?;
+        let of = args.what.as_ref().map(|what| format!(" of {what}")).unwrap_or_default();
+        said(client, &format!("nothing was to be told{of}"))?;
     }
     // The newest last, where the eye is.
     notifications.iter().rev().for_each(print);
-    if let Some(verdict) = verdict(client, &args.what).await {
+    if let Some(what) = &args.what
+        && let Some(verdict) = verdict(client, what).await
+    {
         anstream::println!("now: {}", table::safe(&verdict));
     }
     Ok(())
+}
+
+async fn newest(client: &Client, args: &WhyArgs) -> anyhow::Result<Vec<Notification>> {
+    let since = args.since.as_deref().map(|text| when("--since", text, table::now())).transpose()?;
+    let mut query = vec![("limit", args.lines.to_string())];
+    query.extend(args.what.clone().map(|what| ("object", what)));
+    query.extend(since.map(|at| ("since", at.to_string())));
+    let page: Page<Notification> = client.get("/notifications", &query).await?;
+    Ok(page.items)
 }
 
 /// What is wrong with a host now; nothing of what is no host, or is gone.

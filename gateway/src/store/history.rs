@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
@@ -157,6 +158,16 @@ pub struct Series {
     pub uom: String,
 }
 
+/// What the samples of a stretch of time come to; those without a value are not counted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    pub at: Wall,
+    pub min: f64,
+    pub avg: f64,
+    pub max: f64,
+    pub count: i64,
+}
+
 impl Store {
     /// The series of a host, or of one of its services (empty: the host check).
     ///
@@ -199,6 +210,39 @@ impl Store {
         rows.reverse();
         Ok(rows.into_iter().map(|(at, value)| (Wall::from_millis(at), value)).collect())
     }
+
+    /// The samples of `[from, to)` in stretches of `width`, which begin at its multiples since 1970,
+    /// oldest first; one without a value is absent. SQLite sorts what it reads in its own cache and spills
+    /// to a file: here is a row a stretch.
+    ///
+    /// # Errors
+    /// When the history database cannot be read.
+    pub async fn buckets(
+        &self,
+        series: i64,
+        from: Wall,
+        to: Wall,
+        width: Duration,
+    ) -> sqlx::Result<Vec<Bucket>> {
+        let width = i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
+        let rows: Vec<(i64, f64, Option<f64>, f64, i64)> = sqlx::query_as(
+            "select at / $4, min(value), sum(value) / count(value), max(value), count(value) from samples
+             where series = $1 and at >= $2 and at < $3 and value is not null
+             group by at / $4 order by at / $4",
+        )
+        .bind(series)
+        .bind(from.as_millis())
+        .bind(to.as_millis())
+        .bind(width)
+        .fetch_all(&self.history_read)
+        .await?;
+        let row = |(n, min, avg, max, count): (i64, f64, Option<f64>, f64, i64)| {
+            // A sum past all that a double holds has no average.
+            let avg = avg.unwrap_or(min).clamp(min, max);
+            Bucket { at: Wall::from_millis(n.saturating_mul(width)), min, avg, max, count }
+        };
+        Ok(rows.into_iter().map(row).collect())
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +281,40 @@ mod tests {
         let expected = [(198, Some(198.0)), (199, Some(199.0)), (200, None)];
         assert_eq!(last, expected.map(|(at, value)| (Wall::from_millis(at), value)));
         assert_eq!(store.samples(series[1].id, all.0, all.1, 999).await.unwrap().len(), 201);
+    }
+
+    async fn buckets(store: &Store, from: i64, to: i64, secs: u64) -> Vec<(i64, f64, f64, f64, i64)> {
+        let series = store.series(Id::from_i64(7), Some("ping")).await.unwrap()[0].id;
+        let (from, to) = (Wall::from_millis(from), Wall::from_millis(to));
+        let found = store.buckets(series, from, to, Duration::from_secs(secs)).await.unwrap();
+        found.into_iter().map(|b| (b.at.as_millis(), b.min, b.avg, b.max, b.count)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_bucket_is_what_its_samples_say_and_a_gap_is_none() {
+        let (store, _dir) = fixture::store().await;
+        let value = |at: i64, value: Option<f64>| {
+            sample(at, vec![Metric { value, ..Metric::plain("rtt", 0.0, "ms") }])
+        };
+        let samples = [
+            value(60_000, Some(1.0)),
+            value(70_000, Some(9.0)),
+            value(80_000, Some(2.0)),
+            value(90_000, None),
+            value(120_000, None),
+            value(180_000, Some(-5.0)),
+            value(239_999, Some(5.0)),
+            value(240_000, Some(7.0)),
+        ];
+        put(&store, &mut SeriesCache::default(), &samples).await;
+        let all = [(60_000, 1.0, 4.0, 9.0, 3), (180_000, -5.0, 0.0, 5.0, 2), (240_000, 7.0, 7.0, 7.0, 1)];
+        assert_eq!(buckets(&store, 0, 1_000_000, 60).await, all);
+        assert_eq!(buckets(&store, 70_000, 240_000, 60).await[0], (60_000, 2.0, 5.5, 9.0, 2));
+        let hour = [(0, -5.0, 19.0 / 6.0, 9.0, 6)];
+        assert_eq!(buckets(&store, 0, 1_000_000, 3_600).await, hour, "not the mean of means");
+        let huge = [value(300_000, Some(f64::MAX)), value(301_000, Some(f64::MAX))];
+        put(&store, &mut SeriesCache::default(), &huge).await;
+        assert!(buckets(&store, 300_000, 400_000, 60).await[0].2.is_finite());
     }
 
     #[tokio::test]

@@ -29,6 +29,10 @@ pub struct FlappingSettings {
     /// Above it, it flaps; 30 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
+    /// Results in these states count as if nothing had changed: `ok`, `warning`, `critical`, `unknown`;
+    /// of hosts `up` and `down`. None when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -298,7 +298,19 @@ async fn samples_are_read_by_label_and_time() {
     assert_eq!(read["points"], json!([{ "at": "1970-01-01T00:00:01Z", "value": 1_000.0 }]));
     let host = get(&api, &format!("/hosts/cam-07/metrics/rtt?{span}&limit=1")).await;
     assert_eq!(host["uom"], "%");
-    for bad in ["from=yesterday", "limit=0", "from=2026-01-01T00:00:00Z&to=2025-01-01T00:00:00Z"] {
+    let wide = "from=1970-01-01T00:00:00Z&to=1970-01-02T00:00:00Z&points=24";
+    let read = get(&api, &format!("/hosts/cam-07/services/disk/metrics/%2Fvar?{wide}")).await;
+    let bucket =
+        json!({ "at": "1970-01-01T00:00:00Z", "min": 1_000.0, "avg": 1_500.0, "max": 2_000.0, "count": 2 });
+    assert_eq!((&read["bucket_s"], &read["buckets"]), (&json!(3_600.0), &json!([bucket])));
+    for bad in [
+        "points=0",
+        "points=2001",
+        "points=5&limit=5",
+        "from=yesterday",
+        "limit=0",
+        "from=2026-01-01T00:00:00Z&to=2025-01-01T00:00:00Z",
+    ] {
         let path = format!("/api/v1/hosts/cam-07/metrics/rtt?{bad}");
         assert_eq!(api.viewer().get(&path).await.code(), "bad_query", "{bad}");
     }

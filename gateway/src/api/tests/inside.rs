@@ -105,8 +105,28 @@ async fn what_is_wrong_is_said() {
     assert!(status == 404 && nope["detail"].as_str().unwrap().contains("backup"), "{nope}");
     let (status, missing) = site.post("/results/backup", "").await;
     assert!(status == 400 && missing["detail"].as_str().unwrap().contains("exit_status"), "{missing}");
-    assert_eq!(site.post("/results/backup?exit_status=0", &"x".repeat(20_000)).await.0, 413);
     assert_eq!(site.post("/api/v1/hosts", "{}").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_long_output_is_cut_and_its_result_counts() {
+    let site = Site::new().await;
+    let long = format!("all is well\n{}", "x".repeat(300_000));
+    let (status, answer) = site.post("/results/backup?exit_status=0", &long).await;
+    let service = &answer["service"];
+    assert_eq!((status, &service["state"], &service["text"]), (202, &json!("ok"), &json!("all is well")));
+    assert_eq!(service["parse_warnings"], json!(["the output is cut at 64 KiB"]));
+    assert_eq!(service["long_text"].as_str().unwrap().len(), 64 * 1024 - "all is well\n".len());
+    let sent = json!({ "service": "backup", "exit_status": 1, "output": &long[..90_000] }).to_string();
+    let (status, answer) = site.post("/results", &sent).await;
+    assert_eq!((status, &answer["service"]["state"]), (202, &json!("warning")));
+    let operator = site.ward.api.operator();
+    let path = "/api/v1/hosts/nas/services/backup/results";
+    let over = operator.post(path, json!({ "exit_status": 2, "output": &long[..90_000] })).await;
+    assert_eq!((over.status, &over.json["service"]["state"]), (202, &json!("critical")), "{}", over.text);
+    let endless = "x".repeat(2_000_000);
+    assert_eq!(site.post("/results/backup?exit_status=0", &endless).await.0, 413);
+    assert_eq!(operator.post(path, json!({ "exit_status": 0, "output": endless })).await.status, 413);
 }
 
 #[tokio::test]

@@ -1,0 +1,114 @@
+//! `fleetgate metrics`: what was measured, as a table and a line of bars.
+
+use clap::Args;
+use reqwest::Url;
+
+use super::client::Client;
+use super::device::said;
+use super::result::path;
+use super::table;
+use super::token::when;
+use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
+
+/// What fits on a screen.
+const USUAL_POINTS: u32 = 24;
+
+#[derive(Args)]
+pub(crate) struct MetricsArgs {
+    /// A host (cam-07), or a service of it (cam-07/disk)
+    object: String,
+    /// Which metric; without it all that there are samples of
+    label: Option<String>,
+    /// RFC 3339, or so long ago, such as 2h or 7d; a day when absent
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// RFC 3339, or so long ago; now when absent
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// At most so many rows
+    #[arg(long, default_value_t = USUAL_POINTS)]
+    points: u32,
+}
+
+pub(crate) async fn run(client: &Client, args: MetricsArgs) -> anyhow::Result<()> {
+    match &args.label {
+        Some(label) => course(client, &args, label).await,
+        None => list(client, &args.object).await,
+    }
+}
+
+async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
+    let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
+    let page: Page<SeriesInfo> = client.get(&format!("/hosts/{host}/metrics"), &[]).await?;
+    let wanted = |s: &&SeriesInfo| service.is_none() || s.service.as_deref() == service;
+    let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+        return Ok(());
+    }
+    let row = |s: &&SeriesInfo| {
+        let service = s.service.as_deref().map(table::safe).unwrap_or_default();
+        vec![service, table::safe(&s.label), table::safe(&s.uom)]
+    };
+    table::print(&["SERVICE", "METRIC", "UNIT"], found.iter().map(row).collect());
+    Ok(())
+}
+
+async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Result<()> {
+    let now = table::now();
+    let mut query = vec![("points", args.points.to_string())];
+    for (name, option, text) in [("from", "--from", &args.from), ("to", "--to", &args.to)] {
+        query.extend(
+            text.as_deref().map(|t| when(option, t, now)).transpose()?.map(|at| (name, at.to_string())),
+        );
+    }
+    let samples: Samples =
+        client.get(&format!("{}/metrics/{}", path(&args.object), segment(label)), &query).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&samples)?);
+        return Ok(());
+    }
+    let buckets = samples.buckets.unwrap_or_default();
+    if buckets.is_empty() {
+        return said(client, "no samples of that time");
+    }
+    let value = |v: f64| format!("{}{}", table::number(v), table::safe(&samples.uom));
+    let row = |b: &Bucket| {
+        vec![table::clock_time(&b.at), value(b.min), value(b.avg), value(b.max), b.count.to_string()]
+    };
+    table::print(&["FROM", "MIN", "AVG", "MAX", "SAMPLES"], buckets.iter().map(row).collect());
+    anstream::println!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
+    Ok(())
+}
+
+/// A label may hold anything; here it is one part of a path.
+fn segment(label: &str) -> String {
+    let mut url: Url = "http://x/".parse().expect("an address of ours");
+    url.path_segments_mut().expect("it has a path").clear().push(label);
+    url.path().trim_start_matches('/').to_owned()
+}
+
+/// From the least to the most of what is there.
+fn bars(values: &[f64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let height = |v: &f64| if most > least { (v - least) / (most - least) } else { 0.0 };
+    values.iter().map(|v| BARS[((height(v) * 7.0).round() as usize).min(7)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_one_part_of_a_path() {
+        assert_eq!([segment("/var"), segment("a b"), segment("rta")], ["%2Fvar", "a%20b", "rta"]);
+    }
+
+    #[test]
+    fn bars_rise_from_the_least_to_the_most() {
+        assert_eq!(bars(&[1.0, 8.0, 4.5]), "▁█▅");
+        assert_eq!([bars(&[3.0, 3.0]), bars(&[])], ["▁▁", ""]);
+    }
+}

@@ -1,0 +1,101 @@
+//! `fleetgate result`: somebody says how a host or service is, as a plugin would have.
+
+use std::io::Read as _;
+
+use clap::Args;
+use fleetgate_probes::plugin::MAX_OUTPUT;
+use serde_json::json;
+
+use super::client::Client;
+use super::device::{present, said};
+use super::table;
+use super::token::when;
+use crate::api::model::Submitted;
+
+#[derive(Args)]
+pub(crate) struct ResultArgs {
+    /// A host (cam-07), or a service of it (nas/backup)
+    object: String,
+    /// ok, warning, critical or unknown, or 0 to 3; of a host also up and down
+    #[arg(value_parser = exit_status)]
+    status: u32,
+    /// What a plugin would print, metrics behind a |; - reads it from standard input
+    output: Vec<String>,
+    /// When it was so: RFC 3339, or so long ago, such as 10m
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+}
+
+fn exit_status(word: &str) -> Result<u32, String> {
+    match word {
+        "0" | "ok" | "up" => Ok(0),
+        "1" | "warning" => Ok(1),
+        "2" | "critical" | "down" => Ok(2),
+        "3" | "unknown" => Ok(3),
+        _ => Err("ok, warning, critical, unknown, up, down, or 0 to 3 is expected".to_owned()),
+    }
+}
+
+pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()> {
+    let at = args.at.as_deref().map(|text| when("--at", text, table::now())).transpose()?;
+    let at = at.map(|at| at.to_string());
+    let output = output(&args.output)?;
+    let body = present(json!({ "exit_status": args.status, "output": output, "timestamp": at }));
+    let answer: Submitted = client.post(&format!("{}/results", path(&args.object)), &body).await?;
+    if client.json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+        return Ok(());
+    }
+    said(client, &format!("{}: {}", args.object, outcome(&answer)))
+}
+
+/// Of `cam-07` or `cam-07/disk`.
+pub(crate) fn path(object: &str) -> String {
+    match object.split_once('/') {
+        Some((host, service)) => format!("/hosts/{host}/services/{service}"),
+        None => format!("/hosts/{object}"),
+    }
+}
+
+/// More than the gateway keeps is not sent; one byte more says that there was more.
+fn output(words: &[String]) -> anyhow::Result<String> {
+    if words != ["-"] {
+        return Ok(words.join(" "));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().take(MAX_OUTPUT as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn outcome(answer: &Submitted) -> String {
+    if answer.ignored.is_some() {
+        return "ignored, a newer result is known".to_owned();
+    }
+    let service = answer.service.as_ref().map(|s| (&s.last_result, &s.state_type, s.attempt, s.max_attempts));
+    let host = answer.host.as_ref().map(|h| &h.state);
+    let host = host.map(|s| (&s.last_result, &s.state_type, s.attempt, s.max_attempts));
+    match service.or(host) {
+        Some((state, kind, attempt, most)) if kind == "soft" => {
+            format!("{state}, attempt {attempt} of {most}")
+        }
+        Some((state, ..)) => state.clone(),
+        None => "taken".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_is_a_host_or_a_service() {
+        assert_eq!([path("cam-07"), path("nas/backup")], ["/hosts/cam-07", "/hosts/nas/services/backup"]);
+    }
+
+    #[test]
+    fn a_status_is_a_word_or_an_exit_code() {
+        let codes = ["ok", "1", "down", "unknown"].map(exit_status);
+        assert_eq!(codes, [Ok(0), Ok(1), Ok(2), Ok(3)]);
+        assert!(exit_status("4").is_err() && exit_status("bad").is_err());
+    }
+}
