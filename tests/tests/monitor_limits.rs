@@ -11,15 +11,22 @@ mod world;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, HostSpec, ServiceSpec, Threshold};
+use fleetgate_engine::wire::{
+    Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Threshold, Ticket,
+};
+use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::Status;
 use stories::*;
-use world::{Truth, World, device, service, with, with_login};
+use world::{Truth, World, device, public, service, with, with_login};
+
+fn limit(metric: &str, warn: &str, crit: &str) -> Threshold {
+    let limits = Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() };
+    Threshold { metric: metric.into(), limits }
+}
 
 fn limited(mut service: ServiceSpec, metric: &str, warn: &str, crit: &str) -> ServiceSpec {
-    let limits = Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() };
-    service.thresholds.push(Threshold { metric: metric.into(), limits });
+    service.thresholds.push(limit(metric, warn, crit));
     service
 }
 
@@ -110,4 +117,50 @@ fn a_tunnel_over_its_limit_mutes_no_ping() {
     assert_eq!(hard(&world, id, "tunnel"), Some(Status::Critical));
     assert_eq!((hard(&world, id, "ping"), is_stale(&world, id, "ping")), (Some(Status::Critical), false));
     assert_eq!(count(&world, "handshake"), 0, "a limit is no reason to force a handshake");
+}
+
+#[test]
+fn a_host_over_a_warning_limit_is_up_and_says_so() {
+    let spec = HostSpec { thresholds: vec![limit("packet_age", "0.001", "90")], ..device(1) };
+    let (mut world, id) = settled(spec);
+    world.run(10 * MINUTE);
+    let state = world.host(id).expect("a state");
+    assert_eq!((state.hard, state.attempt), (HostStatus::Up, 1));
+    assert!(state.output.contains("packet_age") && state.output.contains("(warning)"), "{}", state.output);
+    assert_eq!(state.detail.metrics[0].label, "packet_age");
+    assert_eq!(told(&world), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_over_a_critical_limit_is_down_by_attempts_and_back_below_it() {
+    let spec = HostSpec { thresholds: vec![limit("rtt", "~:", "5000")], ..public(1) };
+    let (mut world, id) = settled(spec);
+    world.change(id, |spec| spec.thresholds = vec![limit("rtt", "~:", "10")]);
+    world.run(5 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Down);
+    assert_eq!(world.host(id).map(|s| s.attempt), Some(3));
+    world.change(id, |spec| spec.thresholds = vec![limit("no_such_metric", "1", "2")]);
+    world.run(5 * MINUTE);
+    assert_eq!(status(&world, id), HostStatus::Up, "nobody is down for a number that is missing");
+    assert_eq!(told(&world), ["cam-1 up down", "cam-1 down up"]);
+}
+
+#[test]
+fn what_is_sent_of_a_host_is_kept_whole_and_judged() {
+    let mut world = World::new(1);
+    let told_of = HostSpec { peer: None, own_tunnel: false, address: None, ..device(1) };
+    let id = world.add(HostSpec { thresholds: vec![limit("load", "4", "8")], ..told_of }, Truth::off());
+    let send = |world: &mut World, output: &str| {
+        let result = PluginResult::from_run(&Ending::Exit(0), output.as_bytes(), b"", false);
+        let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
+        let sent = Submission { host: id, service: None, result, at, by, ticket };
+        world.input(MonitorInput::Submit(Box::new(sent)));
+        world.run(SECOND);
+        world.host(id).expect("a state").clone()
+    };
+    let state = send(&mut world, "fine | load=5 x=,\nmore\nof it");
+    assert_eq!((state.status, state.output.as_str()), (HostStatus::Up, "fine; load 5 is above 4 (warning)"));
+    assert_eq!((state.detail.long_text.as_str(), state.detail.warnings.len()), ("more\nof it", 1));
+    assert_eq!(send(&mut world, "fine | load=9").status, HostStatus::Down);
+    assert_eq!(send(&mut world, "fine").status, HostStatus::Up);
 }

@@ -99,6 +99,7 @@ fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
         freshness: (host.freshness > 0).then(|| Duration::from_secs(host.freshness)),
         budget: None,
         timing: timing(host),
+        thresholds: Vec::new(),
         alerting: alerting(host),
         services: services.iter().enumerate().map(service).collect(),
     }

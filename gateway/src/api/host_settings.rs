@@ -11,7 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::monitor::profile::AlertingChange;
-use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_engine::wire::{RoutePolicy, Threshold};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use utoipa_axum::router::OpenApiRouter;
@@ -116,6 +116,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
         budget_bytes_per_day: settings.budget,
         parents,
         alerting,
+        thresholds: settings.thresholds.iter().map(render::threshold).collect(),
         notes: settings.notes.clone(),
         managed: render::managed(&host.managed),
         created_at: ids::time(host.created_at),
@@ -198,6 +199,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
     };
     wanted.apply(&mut timing, &mut fields);
     fields.take("timeout_s", ends_in_time(app, &timing));
+    let thresholds = named(&mut fields, limits(&new.thresholds)).unwrap_or_default();
     fields.finish()?;
     let pin = key.flatten().map(|fingerprint| Pin { fingerprint, source: "given".into() });
     Ok(Settings {
@@ -212,6 +214,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
         budget: None,
         parents: Vec::new(),
         alerting: AlertingChange::default(),
+        thresholds,
         notes: notes.unwrap_or_default(),
     })
 }
@@ -336,10 +339,11 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     };
     wanted.apply(&mut settings.timing, &mut fields);
     fields.take("timeout_s", ends_in_time(app, &settings.timing));
-    let alerting = alerting_change(&settings.alerting, &change);
-    let field = alerting.as_ref().err().map(|e| e.field.clone()).unwrap_or_default();
-    if let Some(alerting) = fields.take(&field, alerting.map_err(|e| e.detail)) {
+    if let Some(alerting) = named(&mut fields, alerting_change(&settings.alerting, &change)) {
         settings.alerting = alerting;
+    }
+    if let Some(wanted) = &change.thresholds {
+        settings.thresholds = named(&mut fields, limits(wanted)).unwrap_or_default();
     }
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
@@ -365,6 +369,16 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     fields.finish()?;
     settings.profile = change.profile.map_or(settings.profile, Option::unwrap_or_default);
     Ok(settings)
+}
+
+fn limits(wanted: &[model::ThresholdSettings]) -> Result<Vec<Threshold>, definition::FieldError> {
+    definition::thresholds(&json!(wanted))
+}
+
+/// What is wrong says itself which field it is.
+fn named<T>(fields: &mut Fields, found: Result<T, definition::FieldError>) -> Option<T> {
+    let field = found.as_ref().err().map(|e| e.field.clone()).unwrap_or_default();
+    fields.take(&field, found.map_err(|e| e.detail))
 }
 
 /// What is absent stays; what is there takes the place of its part.
@@ -422,6 +436,7 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("budget", before.budget != after.budget),
         ("parents", before.parents != after.parents),
         ("alerting", before.alerting != after.alerting),
+        ("thresholds", before.thresholds != after.thresholds),
         ("notes", before.notes != after.notes),
     ];
     pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -176,12 +176,13 @@ async fn services(
 pub(super) async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
     let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
     let acks = acknowledgements::of_host(conn, spec.id).await?;
+    let reachable = states::is_reachable(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
     let ack = |name: &str| acks.iter().find(|ack| ack.service.as_deref() == Some(name));
     let open = incidents::of_host(conn, spec.id).await?;
     let incident = |name: &str| open.iter().find(|(of, _)| of.as_deref() == Some(name)).map(|(_, id)| *id);
     let shown = |s: &ServiceSpec| {
-        let around = render::Around { ack: ack(&s.name), incident: incident(&s.name) };
+        let around = render::Around { ack: ack(&s.name), incident: incident(&s.name), reachable };
         render::service(spec, s, state(&s.name), &around)
     };
     Ok(spec.services.iter().map(shown).collect())

@@ -139,6 +139,12 @@ pub struct HostState {
     /// `silence`: for too long nobody did; `none`: all was asked and failed.
     pub source: String,
     pub text: String,
+    /// Empty in lists and in the stream.
+    pub long_text: String,
+    /// Of its own check `packet_age` (s) or `rtt` (ms); of a result that was sent, what is in it.
+    pub metrics: Vec<Metric>,
+    /// Performance data that was skipped, and why.
+    pub parse_warnings: Vec<String>,
 }
 
 /// What an operator wants to know of a tunnel.
@@ -197,6 +203,8 @@ pub struct Service {
     pub max_attempts: i64,
     /// Not current: the host is down, or what this depends on fails.
     pub stale: bool,
+    /// Something that stands before its host is there.
+    pub reachable: bool,
     /// Somebody knows of the problem.
     pub acknowledged: bool,
     pub acknowledgement: Option<Acknowledgement>,

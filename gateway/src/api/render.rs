@@ -121,6 +121,9 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
         next_check: time(state.next_check),
         source: state.source.clone(),
         text: state.output.clone(),
+        long_text: state.detail.long_text.clone(),
+        metrics: state.detail.metrics.iter().map(metric).collect(),
+        parse_warnings: state.detail.warnings.clone(),
     }
 }
 
@@ -144,6 +147,9 @@ fn new_host(max_attempts: i64) -> model::HostState {
         next_check: None,
         source: String::new(),
         text: String::new(),
+        long_text: String::new(),
+        metrics: Vec::new(),
+        parse_warnings: Vec::new(),
     }
 }
 
@@ -216,10 +222,11 @@ fn drops(counted: &BTreeMap<DropReason, u64>) -> BTreeMap<String, u64> {
     counted.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect()
 }
 
-/// Who knows of a service, and what it belongs to.
+/// Who knows of a service, what it belongs to, and whether its host can be reached.
 pub struct Around<'a> {
     pub ack: Option<&'a Acknowledgement>,
     pub incident: Option<IncidentId>,
+    pub reachable: bool,
 }
 
 /// `state`: absent before it has a row.
@@ -243,6 +250,7 @@ pub fn service(
         attempt: state.map_or(1, |s| i64::from(s.attempt)),
         max_attempts: i64::from(spec.timing.attempts),
         stale: state.is_some_and(|s| s.stale),
+        reachable: around.reachable,
         acknowledged: around.ack.is_some(),
         acknowledgement: around.ack.map(super::acknowledgements::shown),
         incident: around.incident.map(|id| id.to_string()),

@@ -249,7 +249,12 @@ async fn host_frame(
     id: HostId,
 ) -> crate::store::Result<Option<Frame>> {
     let row = rows::by_id(conn, id).await?;
-    Ok(row.map(|row| Frame::new("host", &hosts::wire(app, row))))
+    Ok(row.map(|row| {
+        let mut host = hosts::wire(app, row);
+        // As in lists: each reader would have it again with each result.
+        host.state.long_text.clear();
+        Frame::new("host", &host)
+    }))
 }
 
 /// Changes as they happen, as server-sent events.

@@ -228,6 +228,10 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
     anstream::println!("  {}", table::safe(&h.state.text));
+    h.state.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));
+    if !h.state.metrics.is_empty() {
+        anstream::println!("  metrics     {}", metrics(&h.state.metrics));
+    }
     h.verdict.as_ref().into_iter().for_each(verdict_lines);
     let address = h.address.as_deref().unwrap_or("no tunnel address");
     let direct =
@@ -309,8 +313,6 @@ fn tunnel_lines(t: &Tunnel) {
 fn service_row(s: &Service) -> Vec<String> {
     let now = table::now();
     let stale = if s.stale { " ?" } else { "" };
-    let metric =
-        |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);
     let beside = table::marks(s.acknowledged, s.in_downtime, s.flapping);
     vec![
         format!("{}{stale}{beside}", table::state(&s.state)),
@@ -318,6 +320,13 @@ fn service_row(s: &Service) -> Vec<String> {
         table::ago(s.last_check.as_deref(), now),
         table::ago(s.since.as_deref(), now),
         table::safe(&s.text),
-        s.metrics.iter().map(|m| table::safe(&metric(m))).collect::<Vec<_>>().join(" "),
+        metrics(&s.metrics),
     ]
+}
+
+/// `rta=12.5ms pl=0%`.
+fn metrics(all: &[Metric]) -> String {
+    let metric =
+        |m: &Metric| format!("{}={}{}", m.label, m.value.map_or("U".to_owned(), table::number), m.uom);
+    all.iter().map(|m| table::safe(&metric(m))).collect::<Vec<_>>().join(" ")
 }

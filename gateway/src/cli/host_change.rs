@@ -8,15 +8,18 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::device::{Ssh, labels, pair, present, said};
+use super::limits::Limits;
 use super::settings::{Settings, number};
 use super::table;
-use crate::api::model::{Host, HostSettings};
+use crate::api::model::{Host, HostSettings, ThresholdSettings};
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
     host: String,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    limits: Limits,
     /// Seconds of silence that are expected: asleep within them, not down
     #[arg(long, value_name = "SECONDS", value_parser = number)]
     max_silence: Option<f64>,
@@ -91,6 +94,12 @@ impl SetArgs {
         if !self.parents.is_empty() || self.no_parents {
             body.insert("parents".to_owned(), json!(self.parents));
         }
+        if !self.limits.is_empty() {
+            let mut own = before["thresholds"].as_array().cloned().unwrap_or_default();
+            self.limits.merge(&mut own, &[]);
+            own.retain(|limit| limit.get("warn").or(limit.get("crit")).is_some());
+            body.insert("thresholds".to_owned(), json!(own));
+        }
         if self.by_rules {
             body.insert("profile".to_owned(), Value::Null);
         }
@@ -149,9 +158,21 @@ pub(crate) fn lines(settings: &HostSettings) -> Vec<String> {
         ("volatile", alerting.volatile.map(|v| v.to_string())),
         ("flapping", part(alerting.flapping.as_ref().map(|f| json!(f)))),
         ("notify", part(alerting.notify.as_ref().map(|n| json!(n)))),
+        ("limits", (!settings.thresholds.is_empty()).then(|| limits(&settings.thresholds))),
         ("notes", (!settings.notes.is_empty()).then(|| table::safe(&settings.notes))),
     ];
     known.into_iter().filter_map(|(name, value)| Some(format!("  {name:<11} {}", value?))).collect()
+}
+
+/// `rtt warn 100 crit 200, packet_age crit 90`.
+fn limits(all: &[ThresholdSettings]) -> String {
+    let range = |word: &str, range: &Option<String>| {
+        range.as_ref().map(|r| format!(" {word} {r}")).unwrap_or_default()
+    };
+    let one = |t: &ThresholdSettings| {
+        table::safe(&format!("{}{}{}", t.metric, range("warn", &t.warn), range("crit", &t.crit)))
+    };
+    all.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// `delay 60 s, states critical unknown`.

@@ -3,9 +3,9 @@
 use clap::Args;
 use reqwest::Url;
 
+use super::care::place;
 use super::client::Client;
 use super::device::said;
-use super::result::path;
 use super::table;
 use super::token::when;
 use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
@@ -63,7 +63,7 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
         );
     }
     let samples: Samples =
-        client.get(&format!("{}/metrics/{}", path(&args.object), segment(label)), &query).await?;
+        client.get(&format!("{}/metrics/{}", place(&args.object, None), segment(label)), &query).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&samples)?);
         return Ok(());

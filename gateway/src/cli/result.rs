@@ -6,6 +6,7 @@ use clap::Args;
 use fleetgate_probes::plugin::MAX_OUTPUT;
 use serde_json::json;
 
+use super::care::place;
 use super::client::Client;
 use super::device::{present, said};
 use super::table;
@@ -41,20 +42,12 @@ pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()>
     let at = at.map(|at| at.to_string());
     let output = output(&args.output)?;
     let body = present(json!({ "exit_status": args.status, "output": output, "timestamp": at }));
-    let answer: Submitted = client.post(&format!("{}/results", path(&args.object)), &body).await?;
+    let answer: Submitted = client.post(&format!("{}/results", place(&args.object, None)), &body).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
     }
     said(client, &format!("{}: {}", args.object, outcome(&answer)))
-}
-
-/// Of `cam-07` or `cam-07/disk`.
-pub(crate) fn path(object: &str) -> String {
-    match object.split_once('/') {
-        Some((host, service)) => format!("/hosts/{host}/services/{service}"),
-        None => format!("/hosts/{object}"),
-    }
 }
 
 /// More than the gateway keeps is not sent; one byte more says that there was more.
@@ -86,11 +79,6 @@ fn outcome(answer: &Submitted) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_object_is_a_host_or_a_service() {
-        assert_eq!([path("cam-07"), path("nas/backup")], ["/hosts/cam-07", "/hosts/nas/services/backup"]);
-    }
 
     #[test]
     fn a_status_is_a_word_or_an_exit_code() {

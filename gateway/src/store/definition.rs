@@ -181,7 +181,11 @@ fn check_json(check: &Check) -> Value {
     json
 }
 
-fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
+/// A list of limits, in the column `hosts.thresholds` and in the API alike.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn thresholds(value: &Value) -> Result<Vec<Threshold>, FieldError> {
     let list = value.as_array().ok_or_else(|| wrong("thresholds", "a list is expected"))?;
     if list.len() > MAX_THRESHOLDS {
         return Err(wrong("thresholds", format!("at most {MAX_THRESHOLDS} are possible")));
@@ -203,6 +207,11 @@ fn threshold(at: &str, value: &Value) -> Result<Threshold, FieldError> {
     let limits = Thresholds { warn: fields.range("warn")?, crit: fields.range("crit")? };
     fields.end()?;
     Ok(Threshold { metric, limits })
+}
+
+/// What [`thresholds`] reads.
+pub fn thresholds_json(thresholds: &[Threshold]) -> Value {
+    thresholds.iter().map(threshold_json).collect()
 }
 
 fn threshold_json(threshold: &Threshold) -> Value {

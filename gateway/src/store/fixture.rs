@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    DirectAnswer, HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
+    Detail, DirectAnswer, HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
 };
 use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_probes::plugin::PluginResult;
@@ -79,6 +79,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         source: "evidence".into(),
         direct: DirectAnswer::NotAsked,
         output: "an authenticated packet 2 s ago".into(),
+        detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,
         voice: VoiceState::default(),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_engine::wire::{RoutePolicy, Threshold};
 use ipnet::IpNet;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -18,7 +18,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::devices::{self, NotMade, Pin, Ssh};
 use super::managed::Managed;
-use super::{alerting, snapshot};
+use super::{alerting, definition, snapshot};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -37,6 +37,7 @@ pub struct Settings {
     /// Beside the device it stands behind.
     pub parents: Vec<HostId>,
     pub alerting: AlertingChange,
+    pub thresholds: Vec<Threshold>,
     pub notes: String,
 }
 
@@ -114,6 +115,8 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
         budget: row.try_get::<Option<i64>, _>("budget_bytes_per_day")?.map(i64::cast_unsigned),
         parents: parents(row)?,
         alerting: snapshot::stored_alerting(row.try_get("alerting")?)
+            .map_err(|e| sqlx::Error::Decode(e.into()))?,
+        thresholds: definition::thresholds(&row.try_get::<Json<Value>, _>("thresholds")?.0)
             .map_err(|e| sqlx::Error::Decode(e.into()))?,
         notes: row.try_get("notes")?,
     })
@@ -220,7 +223,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
                 direct_address = $7, ssh_port = $8, ssh_user = $9, ssh_pin = $10, ssh_pin_source = $11,
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
                 max_silence_ms = $16, notes = $17, parents = $18, alerting = $19,
-                freshness_ms = $20, budget_bytes_per_day = $21
+                freshness_ms = $20, budget_bytes_per_day = $21, thresholds = $22
          where id = $1",
     )
     .bind(host.as_i64())
@@ -244,6 +247,7 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .bind(Value::Object(alerting::to_json(&settings.alerting)).to_string())
     .bind(ms(timing.freshness))
     .bind(settings.budget.map(u64::cast_signed))
+    .bind(definition::thresholds_json(&settings.thresholds).to_string())
     .execute(tx)
     .await
     .map_err(|e| devices::name_taken(e, &settings.name))?;

@@ -102,10 +102,13 @@ macro_rules! part {
 
 /// The columns of a state come first, so that [`HostRow`] reads them.
 macro_rules! select {
-    ($condition:expr) => {
+    ($long_output:literal, $condition:expr) => {
         concat!(
             "select s.host, s.status, s.kind, s.attempt, s.hard, s.reachable, s.stale, s.asleep, s.since,
                     s.last_check, s.next_check, s.source, s.output, s.notified, s.voice, s.direct,
+                    ",
+            $long_output,
+            ", s.metrics, s.warnings,
                     h.id, h.name, h.labels, h.profile, h.route,
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null
@@ -133,18 +136,22 @@ macro_rules! select {
     };
 }
 
-const BY_ID: &str = select!("h.removed_at is null and h.id = $1");
-const EVER_BY_ID: &str = select!("h.id = $1");
-const BY_NAME: &str = select!("h.removed_at is null and h.name = $1");
-const LIST: &str = select!(concat!(
-    "h.removed_at is null and h.name > $1
+const BY_ID: &str = select!("s.long_output", "h.removed_at is null and h.id = $1");
+const EVER_BY_ID: &str = select!("s.long_output", "h.id = $1");
+const BY_NAME: &str = select!("s.long_output", "h.removed_at is null and h.name = $1");
+/// Without the long texts: a page of them could be 30 MB.
+const LIST: &str = select!(
+    "''",
+    concat!(
+        "h.removed_at is null and h.name > $1
      and ($2 is null or instr(h.name, lower($2)) > 0 or instr(lower(h.labels), lower($2)) > 0)
      and ($3 is null or instr(h.labels, $3) > 0)
      and ($4 is null or ",
-    part!(),
-    " = $4 or ($4 = 'stale' and s.stale = 1) or ($4 = 'asleep' and s.asleep = 1))
+        part!(),
+        " = $4 or ($4 = 'stale' and s.stale = 1) or ($4 = 'asleep' and s.asleep = 1))
      order by h.name limit $5"
-));
+    )
+);
 
 impl FromRow<'_, SqliteRow> for Listed {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {

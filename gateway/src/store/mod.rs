@@ -213,7 +213,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 8] = [
+const MAIN: [Step; 9] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -233,6 +233,11 @@ const MAIN: [Step; 8] = [
         version: 8,
         name: "planned_and_silent",
         sql: include_str!("../../../migrations/sqlite/0008_planned_and_silent.sql"),
+    },
+    Step {
+        version: 9,
+        name: "host_results",
+        sql: include_str!("../../../migrations/sqlite/0009_host_results.sql"),
     },
 ];
 const HISTORY: [Step; 1] =

@@ -6,7 +6,7 @@
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-/// Rows of a statement of the state tables (17 columns and less): a round trip to the database
+/// Rows of a statement of the state tables (19 columns and less): a round trip to the database
 /// thread costs as much as the change of ten rows.
 pub const WIDE: usize = 64;
 /// Rows of a statement of narrow tables (4 columns and less).

@@ -18,10 +18,12 @@ use fleetgate_engine::wire::{
     PeerSpec, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
+use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
+use super::devices::route_named;
 use super::states::{self, HostRow, ServiceRow};
 use super::wire_days::wire_day;
 use super::{Store, acknowledgements, alerting, definition, profiles, zones};
@@ -354,6 +356,7 @@ pub(super) struct HostBase {
     labels: BTreeMap<String, String>,
     parents: Vec<i64>,
     alerting: String,
+    thresholds: Value,
     /// Its own, or that of the device it stands behind.
     peer: Option<PeerId>,
 }
@@ -386,7 +389,8 @@ macro_rules! host_base {
                     h.ssh_user, h.ssh_pin, h.interval_ms, h.retry_ms, h.attempts, h.timeout_ms,
                     h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
                     coalesce(h.budget_bytes_per_day,
-                             (select d.budget_bytes_per_day from hosts d where d.id = h.via))
+                             (select d.budget_bytes_per_day from hosts d where d.id = h.via)),
+                    h.thresholds
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -430,6 +434,7 @@ impl FromRow<'_, SqliteRow> for HostBase {
             alerting: row.try_get(18)?,
             freshness: time(19)?,
             budget: row.try_get::<Option<i64>, _>(20)?.map(i64::cast_unsigned),
+            thresholds: row.try_get::<Json<_>, _>(21)?.0,
         })
     }
 }
@@ -469,7 +474,7 @@ impl HostRows {
     pub(super) fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
         let id = host.id.as_i64();
         let timing = host.timing.over(defaults);
-        let route = route_policy(&host.route)?;
+        let route = route_named(&host.route).context("route: tunnel, direct or auto")?;
         let facts = Facts {
             tunnel: host.peer.is_some() && route != RoutePolicy::Direct,
             behind: host.via.is_some(),
@@ -501,6 +506,7 @@ impl HostRows {
             max_silence: host.max_silence,
             freshness: host.freshness,
             budget: host.budget,
+            thresholds: definition::thresholds(&host.thresholds)?,
             timing,
             services,
         })
@@ -538,15 +544,6 @@ pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Res
 /// When it was not written by us.
 pub fn stored_alerting(json: &str) -> anyhow::Result<AlertingChange> {
     alerting::parse(&serde_json::from_str(json).context("alerting")?).context("alerting")
-}
-
-fn route_policy(name: &str) -> anyhow::Result<RoutePolicy> {
-    Ok(match name {
-        "tunnel" => RoutePolicy::Tunnel,
-        "direct" => RoutePolicy::Direct,
-        "auto" => RoutePolicy::Auto,
-        other => anyhow::bail!("{other:?} is no route: tunnel, direct or auto"),
-    })
 }
 
 // ------------------------------------------------------------------ states

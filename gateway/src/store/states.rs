@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{DirectAnswer, HostSpec, HostState, HostStatus, ServiceState, StateType};
+use fleetgate_engine::wire::{
+    Detail, DirectAnswer, HostSpec, HostState, HostStatus, ServiceState, StateType,
+};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::{Metric, Status};
@@ -70,15 +72,17 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 16, |values| {
+    Batched::new(WIDE, 19, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
-                     next_check, source, output, notified, voice, direct) as (values {values})
+                     next_check, source, output, notified, voice, direct, long_output, metrics,
+                     warnings) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
                     source = v.source, output = v.output, notified = v.notified, voice = v.voice,
-                    direct = v.direct
+                    direct = v.direct, long_output = v.long_output, metrics = v.metrics,
+                    warnings = v.warnings
              from v where host_states.host = v.host"
         )
     })
@@ -106,14 +110,18 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.output.as_str())
         .add(s.notified.map(host_status_name))
         .add(voice::to_json(&s.voice))
-        .add(s.direct.name());
+        .add(s.direct.name())
+        .add(s.detail.long_text.as_str())
+        .add(metrics_json(&s.detail.metrics))
+        .add(warnings_json(&s.detail.warnings));
 }
 
 /// A host's row; `None` for a host that has no result yet.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified, voice, direct from host_states";
+    last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings
+    from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -136,6 +144,11 @@ impl FromRow<'_, SqliteRow> for HostRow {
             notified: decode(notified.map(host_status).transpose())?,
             voice: decode(voice::from_json(row.try_get(14)?))?,
             direct: decode(direct_answer(row.try_get(15)?))?,
+            detail: Detail {
+                long_text: row.try_get(16)?,
+                metrics: decode(metrics_from_json(row.try_get(17)?))?,
+                warnings: decode(warnings_from_json(row.try_get(18)?))?,
+            },
         }))
     }
 }
@@ -216,6 +229,15 @@ pub const SERVICES_OF_HOST: &str = select_services!(" where host = $1 order by s
 /// When the database cannot be read or a row makes no sense.
 pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<ServiceRow>> {
     sqlx::query_as(SERVICES_OF_HOST).bind(host.as_i64()).fetch_all(conn).await
+}
+
+/// Whether anything that stands before a host is there; also of one without a row yet.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn is_reachable(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<bool> {
+    let found = sqlx::query_scalar("select reachable from host_states where host = $1");
+    Ok(found.bind(host.as_i64()).fetch_optional(conn).await?.unwrap_or(true))
 }
 
 impl FromRow<'_, SqliteRow> for ServiceRow {

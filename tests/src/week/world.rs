@@ -113,6 +113,7 @@ impl World {
             max_silence: self.fleet.sleeps(n),
             freshness: None,
             budget: None,
+            thresholds: Vec::new(),
             timing: Timing { interval: INTERVAL, retry: RETRY, attempts: ATTEMPTS, ..Timing::DEFAULT },
             alerting: Alerting::default(),
             services: Vec::new(),

@@ -488,6 +488,7 @@ pub fn device(raw: i64) -> HostSpec {
         freshness: None,
         budget: None,
         timing: Timing::DEFAULT,
+        thresholds: Vec::new(),
         alerting: Alerting::default(),
         services: Vec::new(),
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record, ServiceSpec,
-    ServiceState, Timing,
+    AskId, Detail, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record,
+    ServiceSpec, ServiceState, Timing,
 };
 
 use super::downtime::Window;
@@ -44,6 +44,7 @@ pub struct Host {
     pub(super) source: String,
     pub(super) direct: DirectAnswer,
     pub(super) output: String,
+    pub(super) detail: Detail,
     pub(super) voice: Voice<HostStatus>,
     /// Downtimes that are for this host.
     pub(super) windows: Vec<Window>,
@@ -121,6 +122,7 @@ impl Host {
             source: String::new(),
             direct: DirectAnswer::default(),
             output: String::new(),
+            detail: Detail::default(),
             voice: Voice::default(),
             windows: Vec::new(),
             reach: Reach::FREE,
@@ -154,7 +156,8 @@ impl Host {
         self.track =
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
-        (self.source, self.direct, self.output) = (state.source, state.direct, state.output);
+        (self.source, self.direct) = (state.source, state.direct);
+        (self.output, self.detail) = (state.output, state.detail);
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
         self.voice = Voice::restored(state.notified, state.voice, now);
@@ -469,6 +472,7 @@ impl Host {
             source: self.source.clone(),
             direct: self.direct,
             output: self.output.clone(),
+            detail: self.detail.clone(),
             notified: self.voice.notified(),
             voice: self.voice.state(now),
         })

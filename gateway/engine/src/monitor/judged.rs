@@ -32,10 +32,20 @@ pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], 
         let lost = lost(&result, thresholds, before);
         result.metrics.extend(lost);
     }
-    let asked = |t: &&Threshold| has(&result.metrics, &t.metric) || !may_lack(check, &t.metric);
-    let limits: Vec<(String, Thresholds)> =
-        thresholds.iter().filter(asked).map(|t| (t.metric.clone(), t.limits)).collect();
+    let asked = |t: &Threshold| has(&result.metrics, &t.metric) || !may_lack(check, &t.metric);
+    let limits = limits(thresholds, asked);
     Judged { result: result.apply(&limits), own }
+}
+
+/// The same of a host, which has no UNKNOWN: nobody is down for a number that is missing.
+pub fn judge_host(result: PluginResult, thresholds: &[Threshold]) -> PluginResult {
+    let known = |t: &Threshold| result.metrics.iter().any(|m| m.label == t.metric && m.value.is_some());
+    let limits = limits(thresholds, known);
+    result.apply(&limits)
+}
+
+fn limits(thresholds: &[Threshold], wanted: impl Fn(&Threshold) -> bool) -> Vec<(String, Thresholds)> {
+    thresholds.iter().filter(|t| wanted(t)).map(|t| (t.metric.clone(), t.limits)).collect()
 }
 
 /// What a board measured before and does not any more, as gaps: a limit on it stays UNKNOWN until it

@@ -14,6 +14,9 @@ use crate::wire::{Answer, ConnectFailure, DirectAnswer, Evidence, Question, SshF
 
 use super::reach::{Paths, Way};
 
+/// The source of a result that nothing had to be asked for.
+pub const EVIDENCE: &str = "evidence";
+
 /// One is enough to prove life, and a lost one is followed by TCP.
 const ECHOES: u8 = 1;
 
@@ -134,7 +137,7 @@ impl Liveness {
         if let Some(packet) = evidence.last_packet.filter(|_| self.rules.paths.own) {
             let text = format!("authenticated packet {} ago", age(now.since(packet)));
             if packet > self.rules.newer_than {
-                return Next::Done(Verdict::Alive { source: "evidence", text, rtt: None, proof: packet });
+                return Next::Done(Verdict::Alive { source: EVIDENCE, text, rtt: None, proof: packet });
             }
             self.tried.push(format!("last {text}"));
         }

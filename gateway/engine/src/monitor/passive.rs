@@ -10,7 +10,6 @@
 //! tell is not current.
 
 use fleetgate_probes::plugin::PluginResult;
-use fleetgate_probes::sample::Status;
 
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{Check, HostStatus, Outcome, Submission};
@@ -19,6 +18,7 @@ use super::host::Host;
 use super::liveness::age;
 use super::speech::surroundings;
 use super::turn::Turn;
+use super::vital::Own;
 
 /// The route of a result that was sent.
 pub const SENT: &str = "passive";
@@ -39,18 +39,11 @@ impl Host {
         }
     }
 
-    /// Ends like a host check's plugin: 0 and 1 mean that it is up.
     fn submit_own(&mut self, result: PluginResult, at: Wall, turn: &mut Turn<'_>) -> Outcome {
         if is_older(self.last_check, at, turn.now) {
             return Outcome::Older;
         }
-        let text = result.text;
-        match result.status {
-            Status::Ok | Status::Warning => self.proved_alive(SENT, text, None, turn.now.mono, turn),
-            Status::Critical | Status::Unknown => self.found_dead(SENT, text, turn),
-        }
-        self.last_check = Some(at);
-        turn.record(self.row(turn.now));
+        self.take_own(Own { source: SENT, result, at }, turn.now.mono, turn);
         Outcome::Done
     }
 

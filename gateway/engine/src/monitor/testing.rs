@@ -24,6 +24,7 @@ pub fn host(raw: i64) -> HostSpec {
         freshness: None,
         budget: None,
         timing: Timing::DEFAULT,
+        thresholds: Vec::new(),
         alerting: Alerting::default(),
         services: Vec::new(),
     }

@@ -289,6 +289,7 @@ mod tests {
             source: "none".to_owned(),
             direct: Default::default(),
             output: String::new(),
+            detail: Default::default(),
             notified: Some(HostStatus::Down),
             voice: VoiceState::default(),
         };

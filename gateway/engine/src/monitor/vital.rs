@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
-use fleetgate_probes::sample::Metric;
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::{Metric, Status};
 
-use crate::time::Mono;
-use crate::wire::{Answer, Check, EventKind, HostStatus, Record, Sample};
+use crate::time::{Mono, Wall};
+use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, Sample};
 
 use super::host::Host;
-use super::liveness::{Liveness, Next, Rules, Verdict};
+use super::judged;
+use super::liveness::{EVIDENCE, Liveness, Next, Rules, Verdict};
 use super::passive::{NOTHING_CAME, SILENT};
 use super::speech::host_scene;
 use super::status::{Change, Level};
@@ -23,6 +25,13 @@ const QUIET_DIAL: Duration = Duration::from_secs(300);
 /// Questions of one check that may each run into their timeout: echo, TCP, handshake, public
 /// address. Together they end within the interval.
 const QUESTIONS: u32 = 4;
+
+/// A result of the host itself: what yielded it, and from when it is.
+pub(super) struct Own<'a> {
+    pub source: &'a str,
+    pub result: PluginResult,
+    pub at: Wall,
+}
 
 impl Host {
     pub(super) fn start_check(&mut self, turn: &mut Turn<'_>) {
@@ -127,14 +136,17 @@ impl Host {
             }
         }
         match verdict {
-            Verdict::Alive { source, text, rtt, proof } => self.proved_alive(source, text, rtt, proof, turn),
+            Verdict::Alive { source, text, rtt, proof } => self.answered(source, text, rtt, proof, turn),
             Verdict::Dead { .. } | Verdict::Unclear if self.is_only_told_of() => {
                 self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
             }
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
-            Verdict::Dead { text } => self.found_dead("none", text, turn),
+            Verdict::Dead { text } => {
+                let result = PluginResult::critical(text);
+                self.found_dead(Own { source: "none", result, at: turn.now.wall }, turn);
+            }
             Verdict::Unclear => self.inconclusive(turn),
         }
         self.settle_held(turn);
@@ -185,7 +197,7 @@ impl Host {
         self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
 
-    pub(super) fn proved_alive(
+    fn answered(
         &mut self,
         source: &str,
         text: String,
@@ -193,27 +205,50 @@ impl Host {
         proof: Mono,
         turn: &mut Turn<'_>,
     ) {
+        let metrics = match rtt {
+            Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
+            None if source == EVIDENCE => {
+                vec![Metric::amount("packet_age", turn.now.mono.since(proof).as_secs_f64(), "s")]
+            }
+            None => Vec::new(),
+        };
+        let result = PluginResult::new(Status::Ok, text, metrics);
+        self.take_own(Own { source, result, at: turn.now.wall }, proof, turn);
+    }
+
+    /// Ends like a host check's plugin: 0 and 1 mean that it is up. Over a critical limit it is down,
+    /// and there all the same.
+    pub(super) fn take_own(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
+        let is_up = |status| matches!(status, Status::Ok | Status::Warning);
+        let answered = is_up(own.result.status);
+        let own = Own { result: judged::judge_host(own.result, &self.spec.thresholds), ..own };
+        if is_up(own.result.status) {
+            return self.proved_alive(own, proof, turn);
+        }
+        self.good_at = self.good_at.max(Some(proof).filter(|_| answered));
+        self.found_dead(own, turn);
+    }
+
+    fn proved_alive(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         if !self.expects_results() {
             self.end_excuse(turn.now.mono);
         }
         self.good_at = self.good_at.max(Some(proof));
         if std::mem::take(&mut self.asleep) {
-            self.event(EventKind::Woke, "it was heard from again", text.clone(), turn);
+            self.event(EventKind::Woke, "it was heard from again", own.result.text.clone(), turn);
         }
-        self.source = source.to_owned();
-        self.take(HostStatus::Up, text, rtt, turn);
+        self.take(HostStatus::Up, own, turn);
         if !watched {
             let at = if first { turn.now.mono } else { turn.soon(self.soon()) };
             self.resume_services(at);
         }
     }
 
-    pub(super) fn found_dead(&mut self, source: &str, text: String, turn: &mut Turn<'_>) {
+    fn found_dead(&mut self, own: Own<'_>, turn: &mut Turn<'_>) {
         self.failed_at = Some(turn.now.mono);
         self.asleep = false;
-        self.source = source.to_owned();
-        self.take(HostStatus::Down, text, None, turn);
+        self.take(HostStatus::Down, own, turn);
         if self.track.hard == HostStatus::Down {
             self.suspend_all(turn);
         }
@@ -225,27 +260,30 @@ impl Host {
         let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
         self.failed_at = Some(turn.now.mono);
         self.source = SILENT.to_owned();
-        self.tell(before, change, (text, None), turn);
+        self.tell(before, change, PluginResult::unknown(text), turn);
         self.suspend_all(turn);
     }
 
     /// One result, counted and recorded.
-    fn take(&mut self, status: HostStatus, text: String, rtt: Option<Duration>, turn: &mut Turn<'_>) {
+    fn take(&mut self, status: HostStatus, own: Own<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
         let change = self.track.apply(status, self.spec.timing.attempts);
-        (self.last_check, self.heard_at) = (Some(turn.now.wall), turn.now.mono);
-        self.tell(before, change, (text, rtt), turn);
+        (self.last_check, self.heard_at) = (Some(own.at), turn.now.mono);
+        self.source = own.source.to_owned();
+        self.tell(before, change, own.result, turn);
     }
 
     fn tell(
         &mut self,
         before: HostStatus,
         change: Option<Change<HostStatus>>,
-        (text, rtt): (String, Option<Duration>),
+        result: PluginResult,
         turn: &mut Turn<'_>,
     ) {
         self.since = if before == self.track.status { self.since } else { turn.now.wall };
+        let PluginResult { text, long_text, metrics, warnings, .. } = result;
         (self.output, self.stale) = (text, false);
+        self.detail = Detail { long_text, metrics, warnings };
         self.note_failing(turn);
         self.place(turn);
         let next = turn.next(self.spec.id, &self.pace());
@@ -254,11 +292,7 @@ impl Host {
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
         let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
         turn.record(self.row(turn.now));
-        if let Some(rtt) = rtt {
-            let metrics = vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")];
-            let service = String::new();
-            turn.record(Record::Sample(Sample { host: self.spec.id, service, at: turn.now.wall, metrics }));
-        }
+        self.sample().into_iter().for_each(|sample| turn.record(sample));
         if let Some(change) = change {
             self.record_change(&change, turn);
         }
@@ -266,6 +300,13 @@ impl Host {
         if covered != self.voice.in_downtime() {
             self.review_services(false, turn);
         }
+    }
+
+    /// The age of a packet is no course of anything: what is asked for nothing is not kept.
+    fn sample(&self) -> Option<Record> {
+        let (metrics, at) = (self.detail.metrics.clone(), self.last_check?);
+        let sample = Sample { host: self.spec.id, service: String::new(), at, metrics };
+        (self.source != EVIDENCE && !sample.metrics.is_empty()).then_some(Record::Sample(sample))
     }
 
     fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {

@@ -11,6 +11,9 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
     match e.host.status {
         _ if e.host.asleep => Vec::new(),
         HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
+        HostStatus::Down if e.is_over_limit() => {
+            path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
+        }
         HostStatus::Down => vec![silence(e)],
         // Too old to go by: nobody is known to be silent, so that nothing is claimed.
         HostStatus::Up if e.host.stale && e.cut_off.is_none() => vec![Finding(all_of(e))],

@@ -199,6 +199,12 @@ impl Evidence {
         if found <= now { found } else { asked() }
     }
 
+    /// It is down because its own check answered with more than it may.
+    fn is_over_limit(&self) -> bool {
+        let answered = ["evidence", "echo", "tcp", "ssh", "handshake", "direct"];
+        self.host.status == HostStatus::Down && answered.contains(&self.host.source.as_str())
+    }
+
     /// A refusal after the last handshake: nobody was let in since.
     fn refusal(&self) -> Option<(Wall, Refusal)> {
         let tunnel = self.tunnel.as_ref()?;

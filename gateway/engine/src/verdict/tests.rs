@@ -32,9 +32,10 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         since,
         last_check: Some(since),
         next_check: None,
-        source: String::new(),
+        source: if status == HostStatus::Down { "none".into() } else { String::new() },
         direct: DirectAnswer::NotAsked,
         output: "no answer".into(),
+        detail: Default::default(),
         notified: None,
         voice: VoiceState::default(),
     }

@@ -43,6 +43,7 @@ fn claim(kind: Kind, e: &Evidence) -> String {
             "probably a cloned key: its packets come from several addresses in turn".to_owned()
         }
         Kind::ServiceHung => format!("service hung: {}", named(&e.services_that(ServiceFacts::is_hung))),
+        Kind::ServiceProblem if e.is_over_limit() => "it answers, over a limit that is set for it".to_owned(),
         Kind::ServiceProblem => {
             format!(
                 "the device is well, a service is not: {}",

@@ -49,6 +49,8 @@ pub struct HostSpec {
     /// Silence of this length is a finding, where nobody can ask and somebody sends its results.
     pub freshness: Option<Duration>,
     pub timing: Timing,
+    /// Of what its own check measures.
+    pub thresholds: Vec<Threshold>,
     /// Bytes on the wire per day of UTC that its checks keep to: of the device that they go through, with
     /// those of all hosts behind it.
     pub budget: Option<u64>,
@@ -322,9 +324,19 @@ pub struct HostState {
     pub source: String,
     pub direct: DirectAnswer,
     pub output: String,
+    pub detail: Detail,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
     pub notified: Option<HostStatus>,
     pub voice: VoiceState,
+}
+
+/// What a result of a host says beside its text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    pub long_text: String,
+    pub metrics: Vec<Metric>,
+    /// Performance data that was skipped, and why.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -42,6 +42,8 @@ pub struct HostSettings {
     pub parents: Vec<String>,
     #[serde(flatten)]
     pub alerting: AlertingSettings,
+    /// The limits that its own results are judged by: WARNING leaves it up, CRITICAL means down.
+    pub thresholds: Vec<ThresholdSettings>,
     pub notes: String,
     #[serde(flatten)]
     pub managed: Managed,
@@ -71,6 +73,8 @@ pub struct NewHost {
     pub timeout_s: Option<f64>,
     pub max_silence_s: Option<f64>,
     pub freshness_s: Option<f64>,
+    #[serde(default)]
+    pub thresholds: Vec<ThresholdSettings>,
     #[serde(default)]
     pub notes: String,
 }
@@ -123,6 +127,8 @@ pub struct HostChange {
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<NotifySettings>)]
     pub notify: Option<Option<NotifySettings>>,
+    /// Takes the place of the former limits.
+    pub thresholds: Option<Vec<ThresholdSettings>>,
     pub notes: Option<String>,
 }
 

@@ -83,6 +83,31 @@ async fn a_result_is_on_disk_with_its_answer() {
 }
 
 #[tokio::test]
+async fn a_result_of_a_host_is_shown_whole_and_judged_by_its_limits() {
+    let ward = Ward::new(json!({})).await;
+    let send = async |output: &str| {
+        let sent = ward.post("/hosts/nas/results", json!({ "exit_status": 0, "output": output })).await;
+        assert_eq!(sent.status, 202, "{}", sent.text);
+        sent.json["host"]["state"].clone()
+    };
+    let state = send("fine | load=5;;;0 x=,\nmore").await;
+    assert_eq!((&state["text"], &state["long_text"]), (&json!("fine"), &json!("more")));
+    assert_eq!((&state["metrics"][0]["label"], &state["metrics"][0]["value"]), (&json!("load"), &json!(5.0)));
+    assert_eq!(state["parse_warnings"].as_array().unwrap().len(), 1);
+    assert_eq!(ward.get("/hosts").await["items"][0]["state"]["long_text"], "", "not in lists");
+    let operator = ward.api.operator();
+    let limits = json!({ "thresholds": [{ "metric": "load", "warn": "4", "crit": "8" }] });
+    let set = operator.patch("/api/v1/hosts/nas", limits.clone()).await;
+    assert_eq!((set.status, &set.json["thresholds"]), (200, &limits["thresholds"]), "{}", set.text);
+    let bad = json!({ "thresholds": [{ "metric": "load", "warn": "-4" }] });
+    let bad = operator.patch("/api/v1/hosts/nas", bad).await;
+    assert_eq!((bad.status, &bad.json["errors"][0]["field"]), (422, &json!("thresholds[0].warn")));
+    assert_eq!(send("fine | load=5").await["text"], "fine; load 5 is above 4 (warning)");
+    assert_eq!(send("fine | load=9").await["last_result"], "down");
+    assert_eq!(ward.backup().await["reachable"], true);
+}
+
+#[tokio::test]
 async fn an_acknowledgement_names_its_author_and_ends_with_the_state() {
     let ward = Ward::new(json!({})).await;
     let path = "/hosts/nas/services/backup/acknowledgement";

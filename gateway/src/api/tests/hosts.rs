@@ -341,12 +341,24 @@ async fn the_log_is_paged_both_ways_and_the_audit_is_for_admins() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_down_by_a_limit_is_not_said_to_be_silent() {
+    let api = TestApi::with_endpoint().await;
+    let id = device(&api, "cam-07").await;
+    let slow = HostState { source: "echo".into(), output: "rtt 900 ms (critical)".into(), ..fixture::up(id) };
+    put(&api, &HostState { hard: HostStatus::Down, status: HostStatus::Down, ..slow }, &[]).await;
+    let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
+    let (kind, text) = (json!("service_problem"), json!("it answers, over a limit that is set for it"));
+    assert_eq!((&verdict["kind"], &verdict["text"]), (&kind, &text), "{verdict}");
+}
+
+#[tokio::test]
 async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let api = TestApi::with_endpoint().await;
     let (silent, other) = (device(&api, "cam-07").await, device(&api, "cam-08").await);
     let at = crate::clock::wall();
     let since = at - Duration::from_secs(120);
-    let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..fixture::up(silent) };
+    let nobody = HostState { source: "none".into(), ..fixture::up(silent) };
+    let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..nobody };
     put(&api, &down, &[]).await;
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
     let all = json!(["gateway_uplink_lost", "site_uplink_lost", "tunnel_down", "device_gone"]);
