@@ -70,12 +70,11 @@ fn nobody_is_down_and_nothing_is_told_because_a_clock_was_set() {
         let asleep = world.add(asleep, Truth::well());
         world.run(10 * MINUTE);
         world.set(asleep, Truth::off());
-        world.run(HOUR);
-        for id in &devices {
+        for minutes in [50, 20] {
             let now = world.now.wall;
-            sends(&mut world, *id, Some("backup"), Status::Ok, now);
+            devices.iter().for_each(|id| sends(&mut world, *id, Some("backup"), Status::Ok, now));
+            world.run(minutes * MINUTE);
         }
-        world.run(20 * MINUTE);
         set(&mut world);
         world.run(35 * MINUTE);
         let bad = |kind: &EventKind| matches!(kind, EventKind::StateChanged { to, .. } if !["ok", "up"].contains(to));
