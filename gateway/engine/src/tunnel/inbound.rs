@@ -172,6 +172,7 @@ impl<N: Noise> Tunnel<N> {
         }
         let id = peer.id;
         self.news(News::Stamp(id, pending.stamp));
+        self.mark_changed(pending.peer);
     }
 
     fn handshake_dropped(&mut self, slot: Slot, reason: DropReason) {

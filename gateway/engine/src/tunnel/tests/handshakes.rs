@@ -318,6 +318,8 @@ fn another_preshared_key_on_the_device_is_named() {
         world.run(6 * SECOND);
     }
     assert!(attempt(&world).is_some(), "its own initiations are authentic");
+    let told = |news: &News| matches!(news, News::Status(_, status) if status.attempts.unproved.is_some());
+    assert!(world.news.iter().any(told), "whoever judges hears of it");
 }
 
 #[test]
