@@ -1,0 +1,107 @@
+use super::*;
+use crate::store::fixture;
+
+fn matter(extent: Extent) -> Matter {
+    let (words, site) = ("cam-07 is down".to_owned(), Some("north".to_owned()));
+    Matter { extent, cause: CauseKind::HostDown, words, site, head: Some(Id::from_i64(7)) }
+}
+
+fn record(id: i64, at: i64, change: IncidentChange) -> IncidentRecord {
+    IncidentRecord { id: IncidentId(Id::from_i64(id)), at: Wall::from_millis(at), change }
+}
+
+fn host(n: i64) -> Object {
+    Object::host(Id::from_i64(n))
+}
+
+fn joined(id: i64, n: i64) -> IncidentRecord {
+    record(id, 5, IncidentChange::Joined { object: host(n), began: Wall::from_millis(n) })
+}
+
+async fn run(store: &crate::store::Store, records: &[IncidentRecord]) {
+    let mut tx = store.begin().await.unwrap();
+    for record in records {
+        write(&mut tx, record).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_all_of_it() {
+    let (store, _dir) = fixture::store().await;
+    let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+    let into = |id| IncidentChange::Merged(IncidentId(Id::from_i64(id)));
+    let records = [opened(1), joined(1, 7), opened(2), joined(2, 8), opened(3), joined(3, 9)];
+    run(&store, &records).await;
+    let left = record(2, 6, IncidentChange::Left(host(8)));
+    let wide = record(3, 7, IncidentChange::Widened(matter(Extent::Site)));
+    run(&store, &[left, record(1, 8, into(2)), record(2, 9, into(3)), wide]).await;
+    let mut conn = store.reader().await.unwrap();
+    let first = find(&mut conn, IncidentId(Id::from_i64(1))).await.unwrap().unwrap();
+    assert_eq!(first.merged_into, Some(IncidentId(Id::from_i64(3))), "one step is enough");
+    let memory = memories(&mut conn).await.unwrap();
+    assert_eq!(memory.len(), 1);
+    let members: Vec<_> = memory[0]
+        .members
+        .iter()
+        .map(|m| (m.object.host.as_i64(), m.left.is_some(), m.began.as_millis()))
+        .collect();
+    assert_eq!(members, [(7, false, 7), (9, false, 9), (8, true, 8)]);
+    assert_eq!(
+        (memory[0].matter.extent, list(&mut conn, None, i64::MAX, 9).await.unwrap().len()),
+        (Extent::Site, 1)
+    );
+}
+
+#[tokio::test]
+async fn what_is_merged_is_acknowledged_no_more_and_its_members_are_by_themselves() {
+    let (store, _dir) = fixture::store().await;
+    let host_id = fixture::device(&store, 7, "cam-07").await;
+    let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+    run(&store, &[opened(1), joined(1, 7), opened(2), joined(2, 8)]).await;
+    let (first, second) = (IncidentId(Id::from_i64(1)), IncidentId(Id::from_i64(2)));
+    let mut tx = store.begin().await.unwrap();
+    acknowledge(&mut tx, first, &on_it()).await.unwrap();
+    tx.commit().await.unwrap();
+    let cover = IncidentChange::Covered { object: host(7), ack: Id::from_i64(77) };
+    run(&store, &[record(1, 10, cover), record(1, 11, IncidentChange::Merged(second))]).await;
+    let mut conn = store.reader().await.unwrap();
+    assert_eq!(find(&mut conn, first).await.unwrap().unwrap().ack, None);
+    let of_host = crate::store::acknowledgements::of_host(&mut conn, host_id).await.unwrap();
+    assert_eq!((of_host.len(), of_host[0].incident), (1, None));
+}
+
+fn on_it() -> Ack {
+    Ack {
+        at: Wall::from_millis(9),
+        author: "user:ada".into(),
+        comment: "on it".into(),
+        sticky: true,
+        expires_at: None,
+    }
+}
+
+#[tokio::test]
+async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
+    let (store, _dir) = fixture::store().await;
+    let host_id = fixture::device(&store, 7, "cam-07").await;
+    run(&store, &[record(1, 1, IncidentChange::Opened(matter(Extent::Host))), joined(1, 7)]).await;
+    let id = IncidentId(Id::from_i64(1));
+    let ack = on_it();
+    let mut tx = store.begin().await.unwrap();
+    acknowledge(&mut tx, id, &ack).await.unwrap();
+    tx.commit().await.unwrap();
+    let left_over = memories(&mut store.reader().await.unwrap()).await.unwrap();
+    assert!(!left_over[0].members[0].covered, "the monitor has not heard of it");
+    let cover = IncidentChange::Covered { object: host(7), ack: Id::from_i64(77) };
+    run(&store, &[record(1, 10, cover)]).await;
+    let mut conn = store.reader().await.unwrap();
+    assert!(memories(&mut conn).await.unwrap()[0].members[0].covered);
+    let of_host = crate::store::acknowledgements::of_host(&mut conn, host_id).await.unwrap();
+    assert_eq!((of_host[0].author.as_str(), of_host[0].incident), ("user:ada", Some(id)));
+    assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, Some(ack));
+    drop(conn);
+    run(&store, &[record(1, 11, IncidentChange::AckEnded(fleetgate_engine::wire::AckEnd::Well))]).await;
+    let mut conn = store.reader().await.unwrap();
+    assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, None);
+}
