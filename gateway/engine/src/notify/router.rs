@@ -386,7 +386,7 @@ impl Router {
         // A delay runs from the problem's begin, not from its last change.
         let later = match before {
             Some(Later { why: why @ (WaitFor::Delay | WaitFor::Silence(_)), due, rule, .. })
-                if later.why == WaitFor::Delay =>
+                if later.why == WaitFor::Delay && due.wall(now) <= later.due.wall(now) =>
             {
                 Later { why, due, rule, ..later }
             }
