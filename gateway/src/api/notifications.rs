@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::NoticeId;
-use fleetgate_engine::wire::HeldReason;
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::notify::{NoticeId, WaitFor};
+use fleetgate_engine::wire::{GATEWAY, HeldReason};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -24,8 +24,13 @@ use super::write::Write;
 use super::{AppState, hosts, incidents};
 use crate::store::SqliteConnection;
 use crate::store::events::Object;
-use crate::store::notices::{self, NoticeFilter, NoticeRow, Outcome};
+use crate::store::excuse;
+use crate::store::notices::{self, NoticeFilter, NoticeRow};
 use crate::store::outbox::{self, Channel, MessageRow, Wanted};
+use crate::store::outcomes::{self, Outcome};
+
+/// What the gateway is called in its own messages.
+const GATEWAY_NAME: &str = "gateway";
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -40,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[into_params(parameter_in = Query)]
 struct Filter {
     /// A host (name or id), or one service of it: `cam-07`, `cam-07/disk`. The id also of a host that
-    /// was removed. Or an incident, by its id.
+    /// was removed. Or an incident, by its id. `gateway`, where no host is called that: the gateway itself.
     object: Option<String>,
     /// From this time on, such as `2026-03-10T13:03:22Z`.
     since: Option<String>,
@@ -67,11 +72,7 @@ async fn list(
         None => (None, None),
         Some(object) => {
             let (host, service) = object.split_once('/').map_or((object, None), |(h, s)| (h, Some(s)));
-            let id = match Kind::Host.named(host) {
-                Named::Id(id) => id,
-                named => hosts::load(&mut conn, named).await?.id,
-            };
-            (Some(id), service)
+            (Some(told_of(&mut conn, host).await?), service)
         }
     };
     let wanted = NoticeFilter { host, service, since, incident };
@@ -80,12 +81,37 @@ async fn list(
     Ok(Json(Page::of(rows, limit, |(n, _)| n.id.0.to_string(), |(n, of)| wire(&n, &of))))
 }
 
+/// Who is meant: a host, or the gateway.
+async fn told_of(conn: &mut SqliteConnection, host: &str) -> Result<HostId, Problem> {
+    match Kind::Host.named(host) {
+        Named::Id(id) => Ok(id),
+        named => match hosts::load(conn, named).await {
+            Err(_) if host == GATEWAY_NAME => Ok(GATEWAY),
+            loaded => Ok(loaded?.id),
+        },
+    }
+}
+
+/// With what stands behind that which waits.
+async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<Vec<Outcome>, Problem> {
+    let numbers: Vec<NoticeId> = of.iter().map(|n| n.id).collect();
+    let mut outcomes = outcomes::outcomes(conn, &numbers).await?;
+    for outcome in outcomes.iter_mut().filter(|o| o.outcome == "waiting") {
+        let Some(WaitFor::Silence(why)) = WaitFor::named(&outcome.reason) else { continue };
+        let Some(notice) = of.iter().find(|n| n.id == outcome.notice) else { continue };
+        let excuse = excuse::of(conn, notice.host, notice.service.as_deref(), why).await?;
+        if !excuse.is_empty() {
+            outcome.evidence = excuse;
+        }
+    }
+    Ok(outcomes)
+}
+
 pub(super) async fn with_outcomes(
     conn: &mut SqliteConnection,
     rows: Vec<NoticeRow>,
 ) -> Result<Vec<(NoticeRow, Vec<Outcome>)>, Problem> {
-    let numbers: Vec<NoticeId> = rows.iter().map(|n| n.id).collect();
-    let mut outcomes = by_notice(notices::outcomes(conn, &numbers).await?);
+    let mut outcomes = by_notice(outcomes_of(conn, &rows.iter().collect::<Vec<_>>()).await?);
     let mut with_outcomes = |row: NoticeRow| {
         let of = outcomes.remove(&row.id).unwrap_or_default();
         (row, of)
@@ -112,7 +138,7 @@ async fn show(
     let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
     let mut conn = app.store.reader().await?;
     let row = notices::find(&mut conn, id).await?.ok_or_else(|| Kind::Notice.unknown(&notification))?;
-    Ok(Json(wire(&row, &notices::outcomes(&mut conn, &[id]).await?)))
+    Ok(Json(wire(&row, &outcomes_of(&mut conn, &[&row]).await?)))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

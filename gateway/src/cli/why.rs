@@ -13,8 +13,8 @@ use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
-    /// A notification (n_...), an incident (i_...), a host (cam-07), or a service (cam-07/disk); all when
-    /// absent
+    /// A notification (n_...), an incident (i_...), a host (cam-07), a service (cam-07/disk), or gateway; all
+    /// when absent
     what: Option<String>,
     /// Only from then on: RFC 3339, or so long ago, such as 2h or 3d
     #[arg(long, value_name = "TIME")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::notify::{ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router};
 use fleetgate_engine::time::{Mono, Wall};
+use fleetgate_engine::wire::HeldReason;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use crate::pulse::Organ;
 use crate::store::events::{self, NewEvent, SYSTEM};
 use crate::store::notices::HeldRow;
 use crate::store::outbox::{self, Channel, Kind, NewMessage};
-use crate::store::{SqliteConnection, Store, incidents, notices, standing};
+use crate::store::{SqliteConnection, Store, excuse, incidents, notices, standing};
 
 /// Notices that are routed in one transaction: a lost fleet is done in a few, and none is long.
 const ROUND: i64 = 1_000;
@@ -280,8 +281,10 @@ impl<'a> Page<'a> {
         let (reason, cause) = words::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
         let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
         let about = events::about(host, service.is_some());
+        let evidence = self.evidence(tx, host, service.as_deref(), why).await?;
         let event = NewEvent {
             service: service.as_deref(),
+            evidence: &evidence,
             data: serde_json::json!({
                 "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
             }),
@@ -292,6 +295,24 @@ impl<'a> Page<'a> {
         self.held.push(HeldRow { notice, contact, event: seq, stopped });
         self.last_event = Some(seq);
         Ok(())
+    }
+
+    /// What shows that it is rightly held back.
+    async fn evidence(
+        &self,
+        tx: &mut SqliteConnection,
+        host: HostId,
+        service: Option<&str>,
+        why: Hold,
+    ) -> crate::store::Result<String> {
+        Ok(match why {
+            Hold::Acknowledged => excuse::of(tx, host, service, HeldReason::Acknowledged).await?,
+            Hold::Superseded(by) | Hold::OverBefore(by) => {
+                let newer = notices::find(tx, by).await?;
+                newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))
+            }
+            _ => String::new(),
+        })
     }
 
     async fn object(

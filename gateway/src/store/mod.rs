@@ -18,6 +18,7 @@ pub mod downtimes;
 pub mod enrolment_tokens;
 pub mod enrolments;
 pub mod events;
+pub mod excuse;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
@@ -29,6 +30,7 @@ pub mod managed;
 pub mod memory;
 pub mod notices;
 pub mod outbox;
+pub mod outcomes;
 pub mod overrides;
 pub mod profiles;
 pub mod prune;
@@ -213,7 +215,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 9] = [
+const MAIN: [Step; 10] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -239,6 +241,7 @@ const MAIN: [Step; 9] = [
         name: "host_results",
         sql: include_str!("../../../migrations/sqlite/0009_host_results.sql"),
     },
+    Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

@@ -176,8 +176,7 @@ pub async fn find(conn: &mut SqliteConnection, notice: NoticeId) -> sqlx::Result
 /// # Errors
 /// When the database cannot be read, or a row was written by a newer version.
 pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> {
-    let sql =
-        "select n.*, w.contact, w.why, w.until from notices_waiting w join notices n on n.id = w.notice";
+    let sql = "select n.*, w.contact, w.why, w.until, w.rule from notices_waiting w join notices n on n.id = w.notice";
     let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter()
         .map(|row| {
@@ -186,7 +185,7 @@ pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> 
                 notice: NoticeRow::from_row(row)?.notice()?,
                 why: WaitFor::named(row.try_get("why")?).unwrap_or(WaitFor::Group),
                 until: wall(row, "until")?,
-                rule: None,
+                rule: row.try_get::<Option<i64>, _>("rule")?.map(Id::from_i64),
             })
         })
         .collect()
@@ -196,13 +195,15 @@ pub async fn waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Waiting>> 
 /// When the database refuses the write.
 pub async fn wait(tx: &mut SqliteConnection, waits: &Waiting) -> sqlx::Result<()> {
     sqlx::query(
-        "insert into notices_waiting (contact, notice, why, until) values ($1, $2, $3, $4)
-         on conflict (contact, notice) do update set why = excluded.why, until = excluded.until",
+        "insert into notices_waiting (contact, notice, why, until, rule) values ($1, $2, $3, $4, $5)
+         on conflict (contact, notice) do update set why = excluded.why, until = excluded.until,
+             rule = excluded.rule",
     )
     .bind(waits.contact.as_i64())
     .bind(waits.notice.id.0)
     .bind(waits.why.name())
     .bind(waits.until.as_millis())
+    .bind(waits.rule.map(Id::as_i64))
     .execute(tx)
     .await
     .map(drop)
@@ -444,71 +445,6 @@ pub async fn list(
         .await
 }
 
-/// One end of a notice: on its way to an address, waiting, or held back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    pub notice: NoticeId,
-    /// `sent`, `sending`, `given_up`, `waiting`, `held`.
-    pub outcome: String,
-    /// The name of today or of then; `None`: nobody.
-    pub contact: Option<String>,
-    pub message: Option<i64>,
-    pub channel: Option<String>,
-    pub address: Option<String>,
-    /// Of the last step.
-    pub at: Option<Wall>,
-    /// A stable name.
-    pub reason: String,
-    pub text: String,
-    pub evidence: String,
-    pub attempts: i64,
-}
-
-impl FromRow<'_, SqliteRow> for Outcome {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(Outcome {
-            notice: NoticeId(row.try_get("notice")?),
-            outcome: row.try_get("outcome")?,
-            contact: row.try_get("contact")?,
-            message: row.try_get("message")?,
-            channel: row.try_get("channel")?,
-            address: row.try_get("address")?,
-            at: maybe_wall(row, "at")?,
-            reason: row.try_get("reason")?,
-            text: row.try_get("text")?,
-            evidence: row.try_get("evidence")?,
-            attempts: row.try_get("attempts")?,
-        })
-    }
-}
-
-/// In the order: on their way, waiting, held back.
-const OUTCOMES: &str = "select l.notice, case when l.dropped is not null then 'held' when o.sent_at is not null
-             then 'sent' when o.given_up_at is not null then 'given_up' else 'sending' end as outcome,
-         o.contact_name as contact, o.id as message, o.channel, o.address,
-         coalesce(o.sent_at, o.given_up_at, o.next_attempt) as at, iif(l.dropped is null, '', 'superseded') as reason,
-         coalesce(l.dropped, '') as text, coalesce(o.last_error, '') as evidence, o.attempts
-     from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
-     where l.notice in (select value from json_each($1))
-     union all
-     select w.notice, 'waiting', case w.contact when 0 then 'default' else c.name end, null, null, null, w.until, w.why, '', '', 0
-     from notices_waiting w left join contacts c on c.id = w.contact
-     where w.notice in (select value from json_each($1))
-     union all
-     select x.notice, 'held', case x.contact when 0 then 'default' else c.name end, null, null, null, e.at,
-         coalesce(e.data ->> '$.reason', ''), e.cause, e.evidence, 0
-     from notices_held x join events e on e.seq = x.event left join contacts c on c.id = x.contact
-     where x.notice in (select value from json_each($1))";
-
-/// What became of these, one after the other.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn outcomes(conn: &mut SqliteConnection, of: &[NoticeId]) -> sqlx::Result<Vec<Outcome>> {
-    let numbers: Vec<i64> = of.iter().map(|n| n.0).collect();
-    sqlx::query_as(OUTCOMES).bind(Json(numbers)).fetch_all(conn).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -524,7 +460,7 @@ mod tests {
         assert_eq!((notice.id, notice.severity), (id, Some(Severity::Critical)));
         let (contact, object) = (Id::from_i64(1), notice.object.clone());
         let until = Wall::from_millis(9_000);
-        let waits = Waiting { contact, notice, why: WaitFor::Delay, until, rule: None };
+        let waits = Waiting { contact, notice, why: WaitFor::Delay, until, rule: Some(Id::from_i64(3)) };
         wait(&mut tx, &waits).await.unwrap();
         routed(&mut tx, id, Wall::from_millis(1)).await.unwrap();
         assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
@@ -554,44 +490,5 @@ mod tests {
                    values (1, 7, 0, 'user:ada', 'on it', 0)";
         fixture::run(&store, ack, &[]).await;
         assert_eq!(cared_for(&mut store.reader().await.unwrap()).await.unwrap(), [object]);
-    }
-
-    #[tokio::test]
-    async fn what_the_monitor_held_back_stands_beside_the_rest() {
-        let (store, _dir) = fixture::store().await;
-        let host = fixture::device(&store, 7, "cam-07").await;
-        let event = Event {
-            at: Wall::from_millis(5_000),
-            host,
-            service: Some("disk".into()),
-            kind: EventKind::NotificationHeld {
-                kind: MessageKind::Problem,
-                from: "ok",
-                to: "critical",
-                reason: fleetgate_engine::wire::HeldReason::Downtime,
-            },
-            cause: "a downtime is in effect".into(),
-            evidence: "97% used".into(),
-            by: None,
-        };
-        let mut tx = store.begin().await.unwrap();
-        let seq = crate::store::events::append_observed(&mut tx, &event).await.unwrap();
-        insert_held(&mut tx, &event, seq).await.unwrap();
-        assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
-        let filter = NoticeFilter { host: Some(host), service: Some("disk"), ..NoticeFilter::default() };
-        let rows = list(&mut tx, &filter, i64::MAX, 9).await.unwrap();
-        assert_eq!(
-            (rows[0].host_name.as_str(), rows[0].to.as_str(), rows[0].problem),
-            ("cam-07", "critical", true)
-        );
-        let outcome = outcomes(&mut tx, &[rows[0].id]).await.unwrap().remove(0);
-        assert_eq!(
-            (outcome.outcome.as_str(), outcome.reason.as_str(), outcome.contact),
-            ("held", "downtime", None)
-        );
-        assert_eq!(
-            (outcome.text.as_str(), outcome.evidence.as_str()),
-            ("a downtime is in effect", "97% used")
-        );
     }
 }

@@ -132,8 +132,8 @@ impl FromRow<'_, SqliteRow> for MessageRow {
 }
 
 static ITEMS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(NARROW, 3, |values| {
-        format!("insert into outbox_notices (message, notice, root) values {values}")
+    Batched::new(NARROW, 4, |values| {
+        format!("insert into outbox_notices (message, notice, root, rule) values {values}")
     })
 });
 
@@ -159,7 +159,8 @@ pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) 
     .await?;
     ITEMS
         .run(tx, new.items, |item, arguments| {
-            arguments.add(number).add(item.notice.0).add(item.root.0);
+            let rule = item.rule.map(Id::as_i64);
+            arguments.add(number).add(item.notice.0).add(item.root.0).add(rule);
         })
         .await?;
     Ok(number)

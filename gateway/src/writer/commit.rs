@@ -1,9 +1,11 @@
 //! One batch, one transaction.
 
+use fleetgate_engine::wire::{Event, EventKind};
+
 use super::pending::{Batch, Entry};
 use crate::clock;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, host_settings,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, excuse, host_settings,
     incidents, memory, notices, settings, states, wire_days,
 };
 
@@ -61,6 +63,16 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     Ok(done)
 }
 
+/// What was held back says what stands behind that: its output is the notice's.
+async fn append(conn: &mut SqliteConnection, event: &Event) -> sqlx::Result<i64> {
+    let EventKind::NotificationHeld { reason, .. } = event.kind else {
+        return events::append_observed(conn, event).await;
+    };
+    let evidence = excuse::of(conn, event.host, event.service.as_deref(), reason).await?;
+    let evidence = if evidence.is_empty() { event.evidence.clone() } else { evidence };
+    events::append_observed(conn, &Event { evidence, ..event.clone() }).await
+}
+
 async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::Result<Done> {
     let mut done = Done::default();
     // What was seen last, and of what.
@@ -68,7 +80,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
     for entry in log {
         match entry {
             Entry::Event(event) => {
-                let seq = events::append_observed(conn, event).await?;
+                let seq = append(conn, event).await?;
                 seen = Some((event.host, &event.service, seq));
                 notices::insert_held(conn, event, seq).await?;
                 done.last_event = Some(seq);

@@ -168,7 +168,7 @@ pub struct NotificationOutcome {
     pub reason: String,
     /// The same for people.
     pub text: String,
-    /// What shows it: a server's answer, the acknowledgement, the downtime.
+    /// What shows it: a server's answer, the acknowledgement, the downtime; of what waits, its rule.
     pub evidence: String,
     pub attempts: i64,
 }

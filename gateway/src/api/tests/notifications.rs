@@ -1,6 +1,7 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{Item, NoticeId};
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{GATEWAY, Message};
 use serde_json::json;
 
 use crate::api::testing::{Answer, TestApi};
@@ -206,6 +207,11 @@ async fn notifications_are_filtered_by_object_and_time() {
     assert_eq!(count("object=cam-07/disk").await, 0);
     assert_eq!(count("object=cam-07&since=1970-01-01T00:00:01Z").await, 2);
     assert_eq!(count("since=1970-01-01T00:00:02Z").await, 0);
+    let lost = Message { host: GATEWAY, host_name: "gateway".into(), ..fixture::down(GATEWAY) };
+    let mut tx = api.state.store.begin().await.unwrap();
+    notices::insert(&mut tx, &lost, None).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(count("object=gateway").await, 1);
     assert_eq!(api.viewer().get("/api/v1/notifications?object=nobody").await.status, 404);
     assert_eq!(api.viewer().get("/api/v1/notifications?since=today").await.status, 400);
 }

@@ -1,0 +1,72 @@
+//! What shows that something is rightly not told, in words: who acknowledged it and why, which downtime it
+//! is in and whose that is, since when its host is down.
+//!
+//! Read only. Says nothing (an empty text) where the reason speaks for itself.
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::wire::HeldReason;
+use sqlx::sqlite::SqliteConnection;
+
+/// Who knows of it; `$2` is empty for the host itself.
+const CARE: &str = "select author || ': ' || comment from acknowledgements
+     where host = $1 and service = $2 order by ended_at is not null, created_at desc limit 1";
+/// Its own downtime, or else its host's.
+const DOWNTIME: &str = "select d.id, d.author || ': ' || d.comment from downtimes d
+     where d.id = coalesce(
+         (select voice ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
+         (select voice ->> '$.occasion[0]' from host_states where host = $1))";
+const DOWN: &str = "select output from host_states where host = $1 and hard = 'down'";
+
+/// What stands behind a reason, as it is now.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn of(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    service: Option<&str>,
+    reason: HeldReason,
+) -> sqlx::Result<String> {
+    let (host, service) = (host.as_i64(), service.unwrap_or_default());
+    let words: Option<String> = match reason {
+        HeldReason::Acknowledged => {
+            sqlx::query_scalar(CARE).bind(host).bind(service).fetch_optional(conn).await?
+        }
+        HeldReason::Downtime => {
+            let row: Option<(i64, String)> =
+                sqlx::query_as(DOWNTIME).bind(host).bind(service).fetch_optional(conn).await?;
+            row.map(|(id, words)| format!("d_{} by {words}", Id::from_i64(id)))
+        }
+        HeldReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
+        _ => None,
+    };
+    Ok(words.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixture;
+
+    #[tokio::test]
+    async fn a_downtime_and_an_acknowledgement_name_who_is_behind_them() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        for sql in [
+            "insert into acknowledgements (id, host, service, sticky, author, comment, created_at)
+             values (1, 7, 'ping', 0, 'user:ada', 'on it', 0)",
+            "insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
+             values (2, 7, 0, 9, 'user:bob', 'new disk', 0)",
+            "update host_states set voice = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
+        ] {
+            fixture::run(&store, sql, &[]).await;
+        }
+        let mut conn = store.reader().await.unwrap();
+        let mut words = async |service, reason| of(&mut conn, host, service, reason).await.unwrap();
+        assert_eq!(words(Some("ping"), HeldReason::Acknowledged).await, "user:ada: on it");
+        assert_eq!(words(None, HeldReason::Acknowledged).await, "");
+        let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
+        assert_eq!(words(Some("ping"), HeldReason::Downtime).await, downtime, "its host's");
+    }
+}
