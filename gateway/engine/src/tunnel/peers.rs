@@ -382,6 +382,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_device_told_of_its_clock_survives_a_restart() {
+        let spec = PeerSpec {
+            id: Id::from_i64(1),
+            kind: PeerKind::Device,
+            keys: vec![],
+            addresses: vec![],
+            networks: vec![],
+        };
+        let memory = PeerMemory { clock_skew_ms: Some(1_500), ..PeerMemory::default() };
+        let peer: Peer<Session> = Peer::new(spec, memory, Now::default());
+        assert_eq!(peer.evidence(Wall::from_millis(0)).clock_skew_ms, Some(1_500));
+    }
+
+    #[test]
     fn a_slot_that_was_given_away_finds_nobody() {
         let mut peers = Peers::default();
         let first = peers.insert(peer(1));
