@@ -96,8 +96,10 @@ struct Patient {
 
 impl Patient {
     fn new(n: u64) -> Patient {
-        let object =
-            Object { host: Id::from_i64(n as i64 / 3), service: (n % 3 > 0).then(|| format!("service-{n}")) };
+        let object = Object {
+            host: Id::from_i64(n as i64 / 3),
+            service: (!n.is_multiple_of(3)).then(|| format!("service-{n}")),
+        };
         let (severity, said, silent) = (None, None, None);
         Patient { object, severity, said, acknowledged: false, silent, mute: n == 5, changed: 0 }
     }

@@ -64,7 +64,7 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
 }
 
 /// What was held back says what stands behind that: its output is the notice's.
-async fn append(conn: &mut SqliteConnection, event: &Event) -> sqlx::Result<i64> {
+async fn append(conn: &mut SqliteConnection, event: &Event) -> crate::store::Result<i64> {
     let EventKind::NotificationHeld { reason, .. } = event.kind else {
         return events::append_observed(conn, event).await;
     };

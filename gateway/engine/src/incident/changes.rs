@@ -1,7 +1,7 @@
 //! What becomes of an incident: it opens, takes in, widens, is merged, and closes; each is recorded.
 //!
-//! Decides when much is one: most of a site was lost, or a service fails on many hosts. Where one thing belongs stands in the module
-//! above.
+//! Decides when much is one: most of a site was lost, or a service fails on many hosts. Where one thing
+//! belongs stands in the module above.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,9 +8,10 @@
 //!
 //! A host that is down belongs to the incident of what it stands behind, if that explains it; to its
 //! site's, if most of the site fell silent together; else it has one of its own, with what fails on
-//! it at the same time. A service that fails on many hosts together is one of those. The loss of the gateway's uplink takes in what it explains. An incident
-//! closes when nothing of it is wrong for [`LINGER`], so that a bounce does not make two; a closed
-//! one is never opened again. Who outlives the cause of an incident leaves it and is told by itself.
+//! it at the same time. A service that fails on many hosts together is one of those. The loss of the
+//! gateway's uplink takes in what it explains. An incident closes when nothing of it is wrong for
+//! [`LINGER`], so that a bounce does not make two; a closed one is never opened again. Who outlives the
+//! cause of an incident leaves it and is told by itself.
 //!
 //! Pure: told the time, in order. Knows no states, no messages and no receiver. It holds what is
 //! open, one name per host, and nothing of what is over.
