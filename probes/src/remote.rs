@@ -6,9 +6,9 @@
 //! command come through unchanged.
 //!
 //! Promises one line that every login shell takes: words in single quotes, without a single quote or a
-//! line feed in them, and with a blank after each `!`, as `csh` and `fish` need it too. What takes no shell at all (the command line of
-//! a router, a list of permitted commands) does not greet, and is then to be given the command bare.
-//! Knows no SSH.
+//! line feed in them, and with a blank after each `!`, as `csh` and `fish` need it too. What takes no
+//! shell at all (the command line of a router, a list of permitted commands) does not greet, and is then
+//! to be given the command bare. Knows no SSH.
 
 use std::time::Duration;
 
