@@ -286,6 +286,39 @@ fn most_of_a_site_without_a_router_is_one_incident() {
     assert_eq!(world.kept.incidents.iter().filter(merged).count(), 15, "the sixteenth is most of them");
 }
 
+/// 120 sites of five hosts, at which two different carriers serve two and three; those of one fail.
+#[test]
+fn a_carriers_outage_over_many_sites_is_one_incident_also_over_a_restart() {
+    let mut world = World::new(1);
+    world.keep_asked = false;
+    for raw in 1..=600 {
+        let mut spec = device(raw);
+        spec.labels.insert("site".into(), format!("site-{}", raw % 120));
+        world.add(spec, Truth::well());
+    }
+    world.run(10 * MINUTE);
+    lose(&mut world, 1, 240);
+    world.run(MINUTE + MINUTE / 6);
+    world.restart(MINUTE / 6);
+    world.run(10 * MINUTE);
+    let open = world.kept.open_incidents();
+    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, Extent::Fleet, 240));
+    assert_eq!(open[0].matter.words, "many hosts fell silent together");
+    let ack = IncidentAck { sticky: true, expires: None, words: "user:ada: it is the carrier".into() };
+    world.kept.known.insert(open[0].id, ack.clone());
+    world.input(MonitorInput::AcknowledgeIncident(open[0].id, ack));
+    let covered = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Covered { .. });
+    assert_eq!(world.kept.incidents.iter().filter(covered).count(), 240, "one acknowledgement is for all");
+    (2..=240).for_each(|raw| world.set(HostId::from_i64(raw), Truth::well()));
+    lose(&mut world, 500, 500);
+    world.run(30 * MINUTE);
+    let open = world.kept.open_incidents();
+    let ill: Vec<usize> =
+        open.iter().map(|i| i.members.iter().filter(|m| m.left.is_none()).count()).collect();
+    assert_eq!(ill, [1, 1], "who falls later, and who does not come back");
+    assert_eq!(told(&world).last().map(String::as_str), Some("cam-500 down"));
+}
+
 /// Two in five of a fleet of 100 on ten sites get an update that breaks their checks, within a minute or
 /// two of each other.
 #[test]

@@ -1,5 +1,5 @@
-//! Which service fails on which hosts, and when that is too many to be a coincidence: an update that
-//! breaks `ssh` everywhere, a mirror that is gone, a certificate that has run out.
+//! What fails on which hosts, and when that is too much to be a coincidence: an update that breaks `ssh`
+//! everywhere, a mirror that is gone, a carrier with which hosts of many sites fall silent.
 //!
 //! Counts hosts. Knows no incident's members and nobody who knows of one.
 
@@ -8,27 +8,55 @@ use std::sync::Arc;
 
 use crate::id::HostId;
 use crate::time::Wall;
-use crate::wire::{IncidentId, Object};
+use crate::wire::{GATEWAY, IncidentId, Object};
 
 use super::TOGETHER;
 
-/// Fewer hosts of which one service fails together are no more than neighbours in misfortune, however
-/// few have it: a site of four may share a cause, but four messages are soon read. The same number as
-/// of devices that let the gateway doubt itself.
+/// Fewer hosts of which one service fails together, or that fall together, are no more than neighbours in
+/// misfortune, however few have it: a site of four may share a cause, but four messages are soon read. The
+/// same number as of devices that let the gateway doubt itself.
 pub const FEWEST: usize = 5;
-/// One in so many of those that have the service. One that failed on each host once a day would fail on
-/// 1 in 288 within [`TOGETHER`]: this is thirty times as many.
+/// One in so many of those that have it. What fails on each host once a day fails on 1 in 288 within
+/// [`TOGETHER`]: this is thirty times as many.
 const SHARE: usize = 10;
+/// So many are one, however many more there are: nobody acknowledges them one by one. In a fleet of
+/// 10,000, this is still seven times as many as fail by chance around one moment, if each fails once a day.
+const CROWD: usize = 500;
+
+/// On how many of those that have it something has to fail together to have one cause.
+pub fn enough(of: usize) -> usize {
+    of.div_ceil(SHARE).clamp(FEWEST, CROWD)
+}
+
+/// What fails alike.
+#[derive(Debug, Default)]
+struct Row {
+    /// Since when it fails where, by time.
+    failing: BTreeSet<(Wall, HostId)>,
+    /// Where its last common failure was put; it may be over.
+    put: Option<IncidentId>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    /// How many have it.
+    hosts: usize,
+    row: Row,
+}
+
+impl Service {
+    fn is_idle(&self) -> bool {
+        self.hosts == 0 && self.row.failing.is_empty() && self.row.put.is_none()
+    }
+}
 
 #[derive(Debug, Default)]
 pub struct Alike {
-    /// What each host has, and how many have it: names are shared, hosts are many.
+    /// What each host has: names are shared, hosts are many.
     on: BTreeMap<HostId, Box<[Arc<str>]>>,
-    hosts: BTreeMap<Arc<str>, usize>,
-    /// Since when it fails where, by time.
-    failing: BTreeMap<String, BTreeSet<(Wall, HostId)>>,
-    /// Where the last common failure of each service was put; it may be over.
-    put: BTreeMap<String, IncidentId>,
+    services: BTreeMap<Arc<str>, Service>,
+    /// The hosts themselves.
+    hosts: Row,
 }
 
 impl Alike {
@@ -37,70 +65,92 @@ impl Alike {
         let names: Box<[Arc<str>]> = services.map(|name| self.name(name)).collect();
         self.forget(host);
         for name in &names {
-            *self.hosts.entry(name.clone()).or_default() += 1;
+            self.services.entry(name.clone()).or_default().hosts += 1;
         }
         self.on.insert(host, names);
     }
 
     fn name(&self, name: &str) -> Arc<str> {
-        self.hosts.get_key_value(name).map_or_else(|| name.into(), |(shared, _)| shared.clone())
+        self.services.get_key_value(name).map_or_else(|| name.into(), |(shared, _)| shared.clone())
     }
 
     pub fn forget(&mut self, host: HostId) {
         for name in self.on.remove(&host).iter().flatten() {
-            match self.hosts.get_mut(name) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(self.hosts.remove(name)),
+            if let Some(service) = self.services.get_mut(name) {
+                service.hosts = service.hosts.saturating_sub(1);
             }
+            self.drop_idle(name);
         }
     }
 
-    pub fn ill(&mut self, service: &str, host: HostId, began: Wall) {
-        match self.failing.get_mut(service) {
-            Some(failing) => drop(failing.insert((began, host))),
-            None => drop(self.failing.insert(service.to_owned(), BTreeSet::from([(began, host)]))),
+    /// On how many hosts a service is.
+    pub fn having(&self, service: &str) -> usize {
+        self.services.get(service).map_or(0, |service| service.hosts)
+    }
+
+    /// The gateway is no host among others.
+    pub fn ill(&mut self, object: &Object, began: Wall) {
+        if object.host != GATEWAY {
+            self.change(object.service.as_deref(), |row| {
+                row.failing.insert((began, object.host));
+            });
         }
     }
 
-    pub fn well(&mut self, service: &str, host: HostId, began: Wall) {
-        let Some(failing) = self.failing.get_mut(service) else { return };
-        failing.remove(&(began, host));
-        if failing.is_empty() {
-            self.failing.remove(service);
+    pub fn well(&mut self, object: &Object, began: Wall) {
+        self.change(object.service.as_deref(), |row| {
+            row.failing.remove(&(began, object.host));
+        });
+    }
+
+    fn change(&mut self, service: Option<&str>, change: impl FnOnce(&mut Row)) {
+        let Some(name) = service else { return change(&mut self.hosts) };
+        let shared = self.name(name);
+        change(&mut self.services.entry(shared).or_default().row);
+        self.drop_idle(name);
+    }
+
+    fn drop_idle(&mut self, name: &str) {
+        if self.services.get(name).is_some_and(Service::is_idle) {
+            self.services.remove(name);
+        }
+    }
+
+    /// `None` is the hosts themselves.
+    fn row(&self, service: Option<&str>) -> Option<&Row> {
+        match service {
+            None => Some(&self.hosts),
+            Some(name) => self.services.get(name).map(|service| &service.row),
         }
     }
 
     /// Hosts on which it began to fail at about that time.
-    pub fn together(&self, service: &str, began: Wall) -> impl Iterator<Item = HostId> {
+    pub fn together(&self, service: Option<&str>, began: Wall) -> impl Iterator<Item = HostId> {
         let (first, last) = (HostId::from_i64(0), HostId::from_i64(i64::MAX));
         let span = (began - TOGETHER, first)..=(began + TOGETHER, last);
-        let failing = self.failing.get(service).into_iter();
-        failing.flat_map(move |failing| failing.range(span.clone())).map(|(_, host)| *host)
-    }
-
-    /// Whether that it fails on so many hosts has one cause.
-    pub fn is_common(&self, service: &str, count: usize) -> bool {
-        let of = self.hosts.get(service).copied().unwrap_or_default();
-        count >= FEWEST && count * SHARE >= of
+        let rows = self.row(service).into_iter();
+        rows.flat_map(move |row| row.failing.range(span.clone())).map(|(_, host)| *host)
     }
 
     /// An earlier run had put these there.
     pub fn recall<'a>(&mut self, incident: IncidentId, ill: impl Iterator<Item = &'a Object>) {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        ill.filter_map(|o| o.service.as_deref()).for_each(|service| *counts.entry(service).or_default() += 1);
+        let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        ill.for_each(|object| *counts.entry(object.service.as_deref()).or_default() += 1);
         counts.retain(|_, count| *count >= FEWEST);
         counts.into_keys().for_each(|service| self.put(service, incident));
     }
 
-    pub fn put(&mut self, service: &str, incident: IncidentId) {
-        self.put.insert(service.to_owned(), incident);
+    pub fn put(&mut self, service: Option<&str>, incident: IncidentId) {
+        self.change(service, |row| row.put = Some(incident));
     }
 
-    pub fn last(&self, service: &str) -> Option<IncidentId> {
-        self.put.get(service).copied()
+    pub fn last(&self, service: Option<&str>) -> Option<IncidentId> {
+        self.row(service)?.put
     }
 
     pub fn close(&mut self, incident: IncidentId) {
-        self.put.retain(|_, put| *put != incident);
+        let rows = self.services.values_mut().map(|service| &mut service.row).chain([&mut self.hosts]);
+        rows.filter(|row| row.put == Some(incident)).for_each(|row| row.put = None);
+        self.services.retain(|_, service| !service.is_idle());
     }
 }

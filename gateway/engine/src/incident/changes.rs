@@ -1,15 +1,13 @@
 //! What becomes of an incident: it opens, takes in, widens, is merged, and closes; each is recorded.
 //!
-//! Decides when much is one: most of a site was lost, or a service fails on many hosts. Where one thing
-//! belongs stands in the module above.
+//! Decides nothing: where one thing belongs stands in the module above, when much is one beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::id::{HostId, Id};
 use crate::time::{Now, Wall};
 use crate::wire::{AckEnd, Extent, IncidentChange, IncidentId, IncidentRecord, Matter, Object};
 
-use super::sites::{self, SiteLoss};
 use super::{Cover, Incident, Incidents, Member, Moment, words};
 
 impl Incidents {
@@ -38,9 +36,7 @@ impl Incidents {
         incident.quiet = None;
         self.quiet.remove(&id);
         self.places.insert(object.clone(), id);
-        if let Some(service) = &object.service {
-            self.alike.ill(service, object.host, began);
-        }
+        self.alike.ill(object, began);
         self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
     }
 
@@ -49,9 +45,7 @@ impl Incidents {
         if let Some(member) = incident.members.get_mut(object) {
             member.left = Some(now.wall);
             incident.ill -= 1;
-            if let Some(service) = &object.service {
-                self.alike.well(service, object.host, member.began);
-            }
+            self.alike.well(object, member.began);
         }
         let all_well = incident.ill == 0;
         let knew = if all_well { incident.ack.take() } else { None };
@@ -102,7 +96,7 @@ impl Incidents {
         self.record(from, now.wall, IncidentChange::Merged(into));
     }
 
-    fn widen(&mut self, id: IncidentId, matter: Matter, now: Now) {
+    pub(super) fn widen(&mut self, id: IncidentId, matter: Matter, now: Now) {
         let Some(incident) = self.open.get_mut(&id).filter(|i| i.matter != matter) else { return };
         incident.matter = matter.clone();
         self.record(id, now.wall, IncidentChange::Widened(matter));
@@ -129,74 +123,6 @@ impl Incidents {
             let matter = words::behind(self.fleet.name(head), head, incident.matter.site.clone());
             self.widen(id, matter, now);
         }
-    }
-
-    /// Most of a site may have been lost together.
-    pub(super) fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
-        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
-        let Some(SiteLoss { site, hosts }) = self.fleet.site_loss(host, began) else { return };
-        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
-        let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
-        if alone.len() < sites::FEWEST {
-            return;
-        }
-        alone.sort();
-        let matter = words::site(&site);
-        let into = self.unite(&alone, matter, at);
-        self.lost.insert(site, into);
-    }
-
-    /// A service may have failed on many hosts together. What is an incident of its own on each, or of
-    /// many that nobody knows of yet, is one.
-    pub(super) fn gather_alike(&mut self, service: &str, began: Wall, at: Moment) {
-        let together = self.alike.together(service, began);
-        let places: Vec<IncidentId> = together.filter_map(|host| self.loose(host, service)).collect();
-        if !self.alike.is_common(service, places.len()) {
-            return;
-        }
-        let (wide, alone): (BTreeSet<_>, BTreeSet<_>) =
-            places.into_iter().partition(|id| self.is_of_many(*id));
-        let matter = wide.first().and_then(|id| self.open.get(id)).map(|i| i.matter.clone());
-        let all: Vec<IncidentId> = wide.into_iter().chain(alone).collect();
-        let into = self.unite(&all, matter.unwrap_or_else(|| words::alike(service)), at);
-        self.widen_alike(into, service, at.now);
-        self.alike.put(service, into);
-    }
-
-    /// Where a failing service of a host stands, if that may belong to something wider.
-    fn loose(&self, host: HostId, service: &str) -> Option<IncidentId> {
-        let id = self.place_of_ill(&Object { host, service: Some(service.to_owned()) })?;
-        let incident = self.open.get(&id)?;
-        let alone = incident.members.keys().all(|o| o.host == host && o.service.is_some());
-        (alone || self.is_of_many(id) && incident.ack.is_none()).then_some(id)
-    }
-
-    pub(super) fn is_of_many(&self, id: IncidentId) -> bool {
-        self.open.get(&id).is_some_and(|i| i.matter.extent == Extent::Fleet)
-    }
-
-    /// Another service than the one it was named after fails with it.
-    pub(super) fn widen_alike(&mut self, id: IncidentId, service: &str, now: Now) {
-        let Some(incident) = self.open.get(&id) else { return };
-        let (matter, several) = (&incident.matter, words::several_alike());
-        if matter.extent == Extent::Fleet && *matter != words::alike(service) && *matter != several {
-            self.widen(id, several, now);
-        }
-    }
-
-    /// Makes one of many: of the first that nobody knows of, because nobody's knowledge of one host is
-    /// taken for knowledge of all; else of a new one.
-    fn unite(&mut self, all: &[IncidentId], matter: Matter, at: Moment) -> IncidentId {
-        let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
-        let into = match all.iter().find(unknown).copied() {
-            Some(first) => {
-                self.widen(first, matter, at.now);
-                first
-            }
-            None => self.open(matter, at),
-        };
-        all.iter().filter(|from| **from != into).for_each(|from| self.merge(*from, into, at.now));
-        into
     }
 
     pub(super) fn close(&mut self, id: IncidentId) {

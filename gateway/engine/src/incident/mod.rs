@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A host that is down belongs to the incident of what it stands behind, if that explains it; to its
-//! site's, if most of the site fell silent together; else it has one of its own, with what fails on
-//! it at the same time. A service that fails on many hosts together is one of those. The loss of the
-//! gateway's uplink takes in what it explains. An incident closes when nothing of it is wrong for
+//! site's, if most of the site fell silent together; to that of many hosts, if so many fell together
+//! that no site explains; else it has one of its own, with what fails on it at the same time. A service
+//! that fails on many hosts together is one of those. The loss of the gateway's uplink takes in what it
+//! explains. An incident closes when nothing of it is wrong for
 //! [`LINGER`], so that a bounce does not make two; a closed one is never opened again. Who outlives the
 //! cause of an incident leaves it and is told by itself.
 //!
@@ -18,6 +19,7 @@
 
 mod alike;
 mod changes;
+mod gather;
 mod sites;
 #[cfg(test)]
 mod tests;
@@ -29,8 +31,8 @@ use std::time::Duration;
 use crate::id::{HostId, Id};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AckEnd, CauseKind, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord,
-    Matter, MemberMemory, Object,
+    AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
+    IncidentRecord, Matter, MemberMemory, Object,
 };
 
 use alike::Alike;
@@ -139,8 +141,8 @@ impl Incidents {
             let member = |m: MemberMemory| (m.object, Member { began: m.began, left: m.left });
             let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
-                if let (true, Some(service)) = (member.is_ill(), &object.service) {
-                    self.alike.ill(service, object.host, member.began);
+                if member.is_ill() {
+                    self.alike.ill(object, member.began);
                 }
                 // What it has left says nothing where it belongs to another now.
                 if member.is_ill() || !self.places.contains_key(object) {
@@ -157,7 +159,7 @@ impl Incidents {
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
                 self.lost.insert(site.clone(), memory.id);
             }
-            if matter.extent.is_wide() {
+            if matter.extent == Extent::Fleet {
                 self.alike.recall(memory.id, members.iter().filter(|(_, m)| m.is_ill()).map(|(o, _)| o));
             }
             let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
@@ -383,11 +385,19 @@ impl Incidents {
         }
     }
 
-    /// Whether the cause of an incident is over, and this one still fails.
+    /// Whether the cause of an incident is over, and this one still fails. Of many hosts, that is what
+    /// each of them stands behind.
     fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
         let Some(incident) = self.open.get(&id) else { return false };
-        let head = incident.matter.head.filter(|head| *head != object.host);
-        head.is_some_and(|head| !incident.is_ill(&Object::host(head)))
+        let is_back =
+            |host: &HostId| incident.members.get(&Object::host(*host)).is_some_and(|member| !member.is_ill());
+        match incident.matter.head.filter(|head| *head != object.host) {
+            Some(head) => !incident.is_ill(&Object::host(head)),
+            None if incident.is_of_many(CauseKind::HostDown) => {
+                self.fleet.parents(object.host).iter().any(is_back)
+            }
+            None => false,
+        }
     }
 
     fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
@@ -404,25 +414,21 @@ impl Incidents {
         let known = self.open.get(&id).and_then(|i| i.known(at.now.wall));
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);
-        match &object.service {
-            None if cause.is_none() => self.gather_site(object.host, began, at),
-            Some(service) => {
-                self.widen_alike(id, service, at.now);
-                if with_others.is_none() {
-                    self.gather_alike(service, began, at);
-                }
-            }
-            None => {}
+        if let Some(service) = &object.service {
+            self.widen_alike(id, service, at.now);
+        }
+        // Behind one host there may be thousands: that they add up is seen as often as they double.
+        let adds_up = || self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
+        if with_others.is_none() && (cause.is_none() || adds_up()) {
+            self.gather(object, began, at);
         }
         Placed { left: None, known }
     }
 
     /// The incident of several hosts that was found at the same time.
     fn with_others(&self, object: &Object, began: Wall) -> Option<IncidentId> {
-        match &object.service {
-            None => self.lost_site(object.host, began),
-            Some(service) => self.common(service, began),
-        }
+        let site = if object.service.is_none() { self.lost_site(object.host, began) } else { None };
+        site.or_else(|| self.common(object.service.as_deref(), began))
     }
 
     /// The one that it has left a moment ago, if its cause may still be the same. Others may keep an
@@ -438,14 +444,16 @@ impl Incidents {
         self.recent(*self.lost.get(self.fleet.site(host)?)?, began)
     }
 
-    /// The incident of the service, if it fails on many hosts at this time, and they are in that: an old
-    /// one that goes on does not explain what fails anew.
-    fn common(&self, service: &str, began: Wall) -> Option<IncidentId> {
+    /// The incident of what fails on many hosts at this time, if they are in that: an old one that goes
+    /// on does not explain what fails anew.
+    fn common(&self, service: Option<&str>, began: Wall) -> Option<IncidentId> {
         let id = self.recent(self.alike.last(service)?, began)?;
         let together = || self.alike.together(service, began);
-        let of_it = |host| self.place_of_ill(&Object { host, service: Some(service.to_owned()) }) == Some(id);
+        let of_it =
+            |host| self.place_of_ill(&Object { host, service: service.map(str::to_owned) }) == Some(id);
         let joined = together().filter(|host| of_it(*host)).take(alike::FEWEST).count();
-        (joined == alike::FEWEST && self.alike.is_common(service, together().count() + 1)).then_some(id)
+        let enough = self.enough(service) - 1;
+        (joined == alike::FEWEST && together().take(enough).count() == enough).then_some(id)
     }
 
     /// One that never comes back keeps its incident open for ever: what fails later is another trouble.
@@ -463,7 +471,7 @@ impl Incidents {
             let incident = self.open.get(&id)?;
             let on_lost_host = object.service.is_some() && other.service.is_none();
             let fresh = apart(incident.members[other].began, began) <= TOGETHER;
-            let of_many = object.service.is_some() && self.is_of_many(id);
+            let of_many = object.service.is_some() && incident.is_of_many(CauseKind::ServiceFailed);
             let unknown = incident.ack.is_none() && (of_many || incident.is_of(object.host));
             (on_lost_host || fresh && unknown).then_some(id)
         };

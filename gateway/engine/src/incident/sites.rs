@@ -39,6 +39,8 @@ pub struct SiteLoss {
 pub struct Fleet {
     hosts: BTreeMap<HostId, Known>,
     sites: BTreeMap<String, Site>,
+    /// Hosts that have a state.
+    seen: usize,
 }
 
 impl Fleet {
@@ -50,7 +52,9 @@ impl Fleet {
     }
 
     pub fn forget(&mut self, id: HostId) {
-        let Some(Known { site: Some(site), seen: true, .. }) = self.hosts.remove(&id) else { return };
+        let Some(Known { site, seen: true, .. }) = self.hosts.remove(&id) else { return };
+        self.seen -= 1;
+        let Some(site) = site else { return };
         if let Some(of) = self.sites.get_mut(&site) {
             of.seen -= 1;
             of.down.remove(&id);
@@ -74,6 +78,7 @@ impl Fleet {
             return;
         }
         let first = !std::mem::replace(&mut known.seen, true);
+        self.seen += usize::from(first);
         known.down = down;
         if let Some(site) = &known.site {
             let site = self.sites.entry(site.clone()).or_default();
@@ -83,6 +88,11 @@ impl Fleet {
                 None => drop(site.down.remove(&id)),
             }
         }
+    }
+
+    /// How many hosts have a state.
+    pub fn seen(&self) -> usize {
+        self.seen
     }
 
     pub fn name(&self, id: HostId) -> &str {

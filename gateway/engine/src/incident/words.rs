@@ -26,6 +26,12 @@ fn everywhere(words: String) -> Matter {
     Matter { extent: Extent::Fleet, cause: CauseKind::ServiceFailed, words, site: None, head: None }
 }
 
+/// Hosts that have nothing in common but the time.
+pub fn crowd() -> Matter {
+    let words = "many hosts fell silent together".to_owned();
+    Matter { extent: Extent::Fleet, cause: CauseKind::HostDown, words, site: None, head: None }
+}
+
 pub fn host(name: &str, id: HostId, site: Option<String>) -> Matter {
     let words = format!("{name} is down");
     Matter { extent: Extent::Host, cause: CauseKind::HostDown, words, site, head: Some(id) }

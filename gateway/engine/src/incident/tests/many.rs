@@ -1,4 +1,4 @@
-//! Services that fail on many hosts.
+//! Hosts that fall together, and services that fail on many hosts.
 
 use super::*;
 
@@ -106,4 +106,130 @@ fn who_knows_of_a_common_failure_knows_of_who_joins_it_and_of_no_later_one() {
     let mut again = scattered(30);
     (again.secs, _) = (watch.secs, again.incidents.restore(vec![memory], watch.now()));
     assert_eq!(again.ill(&service(7, "ssh")).known, Some(ack()), "also after a restart");
+}
+
+#[test]
+fn hosts_of_many_places_that_fall_together_are_one_incident_with_one_thing_to_acknowledge() {
+    let mut watch = scattered(1_000);
+    for n in 0..99 {
+        watch.ill(&host(n));
+    }
+    assert_ne!(watch.of(&host(0)), watch.of(&host(98)), "99 of 1,000 may be a coincidence");
+    for n in 99..900 {
+        watch.wait(u64::from(n % 10 == 0)).ill(&host(n));
+    }
+    let crowd = watch.of(&host(0));
+    assert!((0..900).all(|n| watch.of(&host(n)) == crowd));
+    let matter = watch.matter();
+    assert_eq!((matter.extent, matter.cause, matter.head), (Extent::Fleet, CauseKind::HostDown, None));
+    assert_eq!(watch.acknowledge(crowd, ack()).len(), 900);
+    assert_eq!(watch.wait(60).ill(&host(900)).known, Some(ack()), "who falls with them is known of");
+    assert_eq!(watch.wait(3_600).ill(&host(901)).known, None, "who falls later is not");
+    assert_ne!(watch.of(&host(901)), crowd);
+    (0..=901).for_each(|n| watch.well(&host(n)));
+    watch.wait(120);
+    assert!(watch.incidents.open.is_empty());
+}
+
+#[test]
+fn in_a_large_fleet_five_hundred_are_one_however_many_more_there_are() {
+    let mut watch = scattered(8_000);
+    (0..499).for_each(|n| drop(watch.ill(&host(n))));
+    assert_ne!(watch.of(&host(0)), watch.of(&host(498)));
+    watch.ill(&host(499));
+    assert!((0..500).all(|n| watch.of(&host(n)) == watch.of(&host(499))));
+}
+
+#[test]
+fn a_lost_site_stays_the_sites_whatever_falls_elsewhere() {
+    let mut watch = scattered(70);
+    (100..130).for_each(|n| watch.know(n, Some("north"), &[]));
+    for n in 0..15 {
+        watch.wait(1).ill(&host(100 + n));
+        assert!((0..n).all(|m| watch.of(&host(100 + m)) != watch.of(&host(100 + n))), "half of it");
+    }
+    (115..130).for_each(|n| drop(watch.ill(&host(n))));
+    (0..5).for_each(|n| drop(watch.ill(&host(n))));
+    let north = watch.of(&host(100));
+    assert!((100..130).all(|n| watch.of(&host(n)) == north));
+    assert_eq!(watch.incidents.open[&north].matter.site.as_deref(), Some("north"));
+    assert!((0..5).all(|n| watch.incidents.open[&watch.of(&host(n))].is_of(id(n))), "by chance, or not its");
+}
+
+/// Sites of ten hosts each; gives the incidents of those that are lost whole, one after the other.
+fn lost_sites(count: i64) -> BTreeSet<IncidentId> {
+    let mut watch = Watch::new();
+    (0..100).for_each(|n| watch.know(n, Some(&format!("site-{}", n / 10)), &[]));
+    (0..count * 10).for_each(|n| drop(watch.wait(1).ill(&host(n))));
+    (0..count * 10).map(|n| watch.of(&host(n))).collect()
+}
+
+#[test]
+fn four_lost_sites_are_four_incidents_and_five_are_one() {
+    assert_eq!(lost_sites(2).len(), 2);
+    assert_eq!(lost_sites(4).len(), 4);
+    assert_eq!(lost_sites(5).len(), 1);
+    assert_eq!(lost_sites(9).len(), 1);
+}
+
+/// Routers `0..8`, each before three hosts of its own site.
+fn behind_routers() -> Watch {
+    let mut watch = Watch::new();
+    for n in 0..8 {
+        let site = format!("site-{n}");
+        watch.know(n, Some(&site), &[]);
+        (0..3).for_each(|m| watch.know(10 + n * 3 + m, Some(&site), &[n]));
+    }
+    watch
+}
+
+#[test]
+fn routers_that_fall_together_take_along_what_stands_behind_them_and_who_outlives_his_leaves() {
+    let mut watch = behind_routers();
+    for n in 0..8 {
+        watch.wait(2).ill(&host(n));
+        (0..3).for_each(|m| drop(watch.found(&host(10 + n * 3 + m), false)));
+    }
+    let crowd = watch.of(&host(0));
+    assert!((0..8).chain(10..34).all(|n| watch.of(&host(n)) == crowd));
+    watch.acknowledge(crowd, ack());
+    watch.wait(600).well(&host(2));
+    assert_eq!(watch.ill(&host(16)), Placed { left: Some(crowd), known: None });
+    let own = watch.of(&host(16));
+    assert_ne!(own, crowd);
+    assert_eq!(watch.ill(&host(16)), Placed::default(), "it stays there");
+    assert_eq!(watch.found(&host(19), false), Placed::default());
+    assert_eq!(watch.of(&host(19)), crowd, "its router is still down");
+}
+
+#[test]
+fn hosts_that_fall_and_services_that_fail_are_two_things_and_a_restart_knows_both() {
+    let mut watch = scattered(20);
+    (0..6).for_each(|n| drop(watch.ill(&host(n))));
+    (0..6).for_each(|n| drop(watch.ill(&service(n, "ssh"))));
+    let crowd = watch.of(&host(0));
+    assert!((0..6).all(|n| watch.of(&service(n, "ssh")) == crowd));
+    (10..16).for_each(|n| drop(watch.ill(&service(n, "ssh"))));
+    let alike = watch.of(&service(10, "ssh"));
+    assert!(alike != crowd && (10..16).all(|n| watch.of(&service(n, "ssh")) == alike));
+    watch.acknowledge(crowd, ack());
+    let memories = [crowd, alike].map(|id| remembered(&watch, id));
+    let mut again = scattered(20);
+    (again.secs, _) = (watch.secs, again.incidents.restore(memories.into(), watch.now()));
+    assert_eq!(again.wait(60).ill(&host(7)).known, Some(ack()));
+    assert_eq!(again.of(&host(7)), crowd);
+    assert_eq!(again.ill(&service(17, "ssh")).known, None);
+    assert_eq!(again.of(&service(17, "ssh")), alike);
+}
+
+fn remembered(watch: &Watch, id: IncidentId) -> IncidentMemory {
+    let Incident { opened, matter, members, ack, .. } = &watch.incidents.open[&id];
+    let members = members.iter().map(|(object, m)| MemberMemory {
+        object: object.clone(),
+        began: m.began,
+        left: m.left,
+        covered: true,
+    });
+    let (opened, matter, ack) = (*opened, matter.clone(), ack.clone());
+    IncidentMemory { id, opened, matter, members: members.collect(), ack }
 }

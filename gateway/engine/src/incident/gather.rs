@@ -1,0 +1,167 @@
+//! When much is one: most of a site was lost, so many hosts fell together that no site explains, or a
+//! service fails on many hosts.
+//!
+//! Merges what stood alone. Where one thing belongs, and what is counted, stands elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::HostId;
+use crate::time::{Now, Wall};
+use crate::wire::{CauseKind, Extent, IncidentId, Matter, Object};
+
+use super::sites::{self, SiteLoss};
+use super::{Incident, Incidents, Moment, alike, words};
+
+/// A host that is down.
+struct Lost {
+    host: HostId,
+    /// What it belongs to.
+    with: IncidentId,
+    of_site: bool,
+}
+
+impl Incidents {
+    /// An object has been put somewhere by itself, or behind another.
+    pub(super) fn gather(&mut self, object: &Object, began: Wall, at: Moment) {
+        match &object.service {
+            None => {
+                self.gather_site(object.host, began, at);
+                self.gather_crowd(began, at);
+            }
+            Some(service) => self.gather_alike(service, began, at),
+        }
+    }
+
+    /// Most of a site may have been lost together.
+    fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
+        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
+        let Some(SiteLoss { site, hosts }) = self.fleet.site_loss(host, began) else { return };
+        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
+        let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
+        if alone.len() < sites::FEWEST {
+            return;
+        }
+        alone.sort();
+        let matter = words::site(&site);
+        let into = self.unite(&alone, matter, at);
+        self.lost.insert(site, into);
+    }
+
+    /// So many hosts may have fallen together that it has one cause, wherever they stand.
+    fn gather_crowd(&mut self, began: Wall, at: Moment) {
+        let enough = self.enough(None);
+        if self.alike.together(None, began).take(enough).count() < enough {
+            return;
+        }
+        let loose = |host| self.loose_host(host);
+        let lost: Vec<Lost> = self.alike.together(None, began).filter_map(loose).collect();
+        let (wide, others): (BTreeSet<_>, BTreeSet<_>) =
+            lost.iter().map(|lost| lost.with).partition(|id| self.is_of_many(*id, CauseKind::HostDown));
+        if lost.len() < enough || wide.is_empty() && !self.is_scattered(lost, enough) {
+            return;
+        }
+        let all: Vec<IncidentId> = wide.into_iter().chain(others).collect();
+        let into = self.unite(&all, words::crowd(), at);
+        self.alike.put(None, into);
+    }
+
+    /// Where a host that is down stands, if that may belong to something wider: alone, before or behind
+    /// others, or with its site.
+    fn loose_host(&self, host: HostId) -> Option<Lost> {
+        let id = self.place_of_ill(&Object::host(host))?;
+        let incident = self.open.get(&id)?;
+        let of_site = incident.matter.cause == CauseKind::SiteLost;
+        let of_several = of_site
+            || incident.matter.cause == CauseKind::ParentDown
+            || incident.is_of_many(CauseKind::HostDown);
+        let loose = incident.is_of(host) || of_several && incident.ack.is_none();
+        loose.then_some(Lost { host, with: id, of_site })
+    }
+
+    /// Whether no site and no router explains most of it: that is one by itself, and what falls elsewhere
+    /// at the same time is by chance. As many sites as would be many hosts are too many as well.
+    fn is_scattered(&self, lost: Vec<Lost>, enough: usize) -> bool {
+        let (of_sites, others): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(|lost| lost.of_site);
+        let sites = counts(of_sites.iter().map(|lost| lost.with));
+        let (at, with) = (
+            counts(others.iter().filter_map(|l| self.fleet.site(l.host))),
+            counts(others.iter().map(|l| l.with)),
+        );
+        let most = at.values().chain(with.values()).max().copied().unwrap_or_default();
+        let many = others.len() >= enough && with.len() >= alike::FEWEST && most * 2 <= others.len();
+        many || sites.len() >= alike::FEWEST && of_sites.len() >= enough
+    }
+
+    /// A service may have failed on many hosts together. What is an incident of its own on each, or of
+    /// many that nobody knows of yet, is one.
+    fn gather_alike(&mut self, service: &str, began: Wall, at: Moment) {
+        let together = self.alike.together(Some(service), began);
+        let places: Vec<IncidentId> = together.filter_map(|host| self.loose(host, service)).collect();
+        if places.len() < self.enough(Some(service)) {
+            return;
+        }
+        let (wide, alone): (BTreeSet<_>, BTreeSet<_>) =
+            places.into_iter().partition(|id| self.is_of_many(*id, CauseKind::ServiceFailed));
+        let matter = wide.first().and_then(|id| self.open.get(id)).map(|i| i.matter.clone());
+        let all: Vec<IncidentId> = wide.into_iter().chain(alone).collect();
+        let into = self.unite(&all, matter.unwrap_or_else(|| words::alike(service)), at);
+        self.widen_alike(into, service, at.now);
+        self.alike.put(Some(service), into);
+    }
+
+    /// Where a failing service of a host stands, if that may belong to something wider.
+    fn loose(&self, host: HostId, service: &str) -> Option<IncidentId> {
+        let id = self.place_of_ill(&Object { host, service: Some(service.to_owned()) })?;
+        let incident = self.open.get(&id)?;
+        let alone = incident.members.keys().all(|o| o.host == host && o.service.is_some());
+        let of_many = incident.is_of_many(CauseKind::ServiceFailed) && incident.ack.is_none();
+        (alone || of_many).then_some(id)
+    }
+
+    /// On how many hosts a service, or being there at all, has to fail together to be one.
+    pub(super) fn enough(&self, service: Option<&str>) -> usize {
+        alike::enough(service.map_or_else(|| self.fleet.seen(), |service| self.alike.having(service)))
+    }
+
+    fn is_of_many(&self, id: IncidentId, cause: CauseKind) -> bool {
+        self.open.get(&id).is_some_and(|i| i.is_of_many(cause))
+    }
+
+    /// Another service than the one it was named after fails with it.
+    pub(super) fn widen_alike(&mut self, id: IncidentId, service: &str, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let (matter, several) = (&incident.matter, words::several_alike());
+        let named = *matter == words::alike(service) || *matter == several;
+        if incident.is_of_many(CauseKind::ServiceFailed) && !named {
+            self.widen(id, several, now);
+        }
+    }
+
+    /// Makes one of many: of the first that nobody knows of, because nobody's knowledge of one host is
+    /// taken for knowledge of all; else of a new one.
+    fn unite(&mut self, all: &[IncidentId], matter: Matter, at: Moment) -> IncidentId {
+        let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
+        let into = match all.iter().find(unknown).copied() {
+            Some(first) => {
+                self.widen(first, matter, at.now);
+                first
+            }
+            None => self.open(matter, at),
+        };
+        all.iter().filter(|from| **from != into).for_each(|from| self.merge(*from, into, at.now));
+        into
+    }
+}
+
+fn counts<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
+    let mut counts = BTreeMap::new();
+    keys.for_each(|key| *counts.entry(key).or_default() += 1);
+    counts
+}
+
+impl Incident {
+    /// Of many hosts that share nothing but the time.
+    pub(super) fn is_of_many(&self, cause: CauseKind) -> bool {
+        self.matter.extent == Extent::Fleet && self.matter.cause == cause
+    }
+}
