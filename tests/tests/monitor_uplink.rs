@@ -154,6 +154,20 @@ fn an_anchor_that_is_gone_is_nothing_while_devices_are_heard() {
 }
 
 #[test]
+fn anchors_that_stay_gone_do_not_hide_the_fleet_once_it_is_back() {
+    let (mut world, _, others) = fleet(Timing::DEFAULT);
+    cut(&mut world, &others);
+    world.run(HOUR);
+    assert_eq!(told(&world), ["gateway up down"]);
+    others.iter().for_each(|id| world.set(*id, Truth::well()));
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["gateway up down", "gateway down up"], "the anchors are the liars");
+    world.set(others[0], Truth::off());
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world).last().map(String::as_str), Some("cam-2 up down"));
+}
+
+#[test]
 fn one_bad_look_changes_nothing() {
     let (mut world, _) = pair();
     world.outside = Some(false);

@@ -5,7 +5,8 @@
 //! accuses the gateway, nothing counts until others have been asked: one that is heard acquits the
 //! gateway, and who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the
 //! first sign of life, or until the sentinel that said so takes it back. Where both speak against it, one
-//! that is heard proves nothing: it may be a neighbour. Knows no questions and no messages.
+//! that is heard proves nothing, it may be a neighbour, until so many of the silent are heard again that the
+//! rest is no crowd. Knows no questions and no messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -211,14 +212,16 @@ impl Population {
         }
     }
 
-    /// One that is heard acquits the gateway, unless many fell silent as the sentinel saw no way out.
+    /// One that is heard acquits the gateway, unless many are silent as the sentinel sees no way out.
     fn hear(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
         let (since, crowd, told) = match self.phase {
             Phase::Calm => return None,
             Phase::Asking { since, crowd, told } => (since, crowd, told),
             Phase::Lost { since, crowd, .. } => (since, crowd, true),
         };
-        let is_neighbour = crowd && self.sky != Sky::Clear && self.count(now) >= FEWEST;
+        // So soon nobody knows how many are silent: after a restart each has yet to be asked.
+        let early = now.since(since) < self.window && self.count(now) >= FEWEST;
+        let is_neighbour = crowd && self.sky != Sky::Clear && (early || self.is_crowd(now));
         if is_neighbour || at <= Some(since) {
             return None;
         }
@@ -256,9 +259,14 @@ impl Population {
         self.silent.len() >= FEWEST && self.silent.len() * SHARE >= all
     }
 
-    /// All that were up when the window began. It stands still while others are asked.
+    /// All that were up when the window began. It stands still while others are asked, and nobody leaves it
+    /// while the gateway is cut off but by being heard.
     fn count(&mut self, now: Mono) -> usize {
-        let end = if let Phase::Asking { since, .. } = self.phase { since } else { now };
+        let end = match self.phase {
+            Phase::Calm => now,
+            Phase::Asking { since, .. } => since,
+            Phase::Lost { .. } => Mono::ZERO,
+        };
         self.silent.retain(|_, since| end.since(*since) < self.window);
         self.up.len() + self.silent.keys().filter(|id| !self.up.contains(id)).count()
     }
@@ -395,6 +403,31 @@ mod tests {
         assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(Step::Ask), true));
         assert_eq!(silence(&mut all, 4..9, 20), [], "that was explained");
         assert_eq!(hear(&mut all, 9, 3_601), Some(Step::Back));
+    }
+
+    #[test]
+    fn under_a_dark_sky_so_many_that_come_back_acquit_the_gateway_that_the_rest_is_no_crowd() {
+        let mut all = population(10, MINUTE);
+        dark(&mut all);
+        assert_eq!(silence(&mut all, 0..7, 10), [Step::Ask]);
+        assert_eq!(all.look(at(40)), lost(7, 10, true));
+        assert_eq!(
+            (hear(&mut all, 9, 3_600), hear(&mut all, 0, 3_601), hear(&mut all, 1, 3_602)),
+            (None, None, None)
+        );
+        assert_eq!(hear(&mut all, 2, 3_603), Some(Step::Back), "four are no crowd");
+        assert!(!all.is_doubtful());
+    }
+
+    #[test]
+    fn after_a_restart_a_neighbour_is_not_believed_before_the_others_were_asked() {
+        let mut all = population(10, MINUTE);
+        all.restore_lost(at(10));
+        dark(&mut all);
+        assert_eq!((hear(&mut all, 9, 20), all.is_doubtful()), (None, true));
+        assert_eq!(silence(&mut all, 0..5, 30), []);
+        assert_eq!((hear(&mut all, 9, 80), all.is_doubtful()), (None, true));
+        assert_eq!(hear(&mut all, 0, 90), Some(Step::Back));
     }
 
     #[test]
