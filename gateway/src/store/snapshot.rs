@@ -25,8 +25,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::devices::route_named;
 use super::states::{self, HostRow, ServiceRow};
-use super::wire_days::wire_day;
-use super::{Store, acknowledgements, alerting, definition, profiles, zones};
+use super::{Store, acknowledgements, alerting, definition, profiles, wire_days, zones};
 use crate::config::TimingDefaults;
 
 impl Store {
@@ -210,17 +209,7 @@ impl PeerRows {
         let memories: Vec<MemoryRow> =
             fetch(conn, one, "select * from peer_memory", "select * from peer_memory where peer = $1")
                 .await?;
-        let days: Vec<(i64, i64, i64, i64)> = fetch(
-            conn,
-            one,
-            "select peer, day, rx_bytes, tx_bytes from wire_days
-             where day >= (select max(day) from wire_days) - 1 order by day desc",
-            "select peer, day, rx_bytes, tx_bytes from wire_days
-             where peer = $1 and day >= (select max(day) from wire_days) - 1 order by day desc",
-        )
-        .await?;
-        let mut days =
-            group(days.into_iter().map(|(peer, d, rx, tx)| (peer, wire_day((d, rx, tx)))).collect());
+        let mut days = group(wire_days::newest(conn, one, crate::clock::day()).await?);
         let remembered = |m: MemoryRow| {
             let mut wire = days.remove(&m.peer).unwrap_or_default().into_iter();
             let wire = std::array::from_fn(|_| wire.next().unwrap_or_default());

@@ -45,6 +45,24 @@ pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerSta
     .await
 }
 
+/// The newest two days of each device, or of one, that are not to come: a clock that was ahead once may have
+/// left such a day. The newest day of a device first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn newest(
+    conn: &mut SqliteConnection,
+    one: Option<PeerId>,
+    today: i64,
+) -> sqlx::Result<Vec<(i64, WireDay)>> {
+    let sql = "select peer, day, rx_bytes, tx_bytes from wire_days
+               where day <= $2 and day >= (select max(day) from wire_days where day <= $2) - 1
+                     and ($1 is null or peer = $1) order by day desc";
+    let one = one.map(|peer| peer.as_i64());
+    let rows: Vec<(i64, i64, i64, i64)> = sqlx::query_as(sql).bind(one).bind(today).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(peer, day, rx, tx)| (peer, wire_day((day, rx, tx)))).collect())
+}
+
 /// Takes away some of what is older than is kept; says how many rows.
 ///
 /// # Errors
@@ -72,7 +90,7 @@ impl Store {
     }
 }
 
-pub(super) fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
+fn wire_day((day, rx, tx): (i64, i64, i64)) -> WireDay {
     WireDay { day, rx_bytes: rx.cast_unsigned(), tx_bytes: tx.cast_unsigned() }
 }
 
@@ -105,6 +123,19 @@ mod tests {
         );
         let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
         assert_eq!(memory.wire.map(|d| (d.day, d.rx_bytes)), [(101, 5), (100, 50)]);
+    }
+
+    #[tokio::test]
+    async fn a_day_to_come_that_a_wrong_clock_has_left_hides_nothing_of_today() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        let today = crate::clock::day();
+        put(&store, &[(peer, status([(today + 400, 3), (today, 50)]))]).await;
+        put(&store, &[(peer, status([(today - 1, 40), (today - 2, 30)]))]).await;
+        let (_, memory) = store.peer_spec(peer).await.unwrap().unwrap();
+        assert_eq!(memory.wire.map(|d| (d.day, d.rx_bytes)), [(today, 50), (today - 1, 40)]);
+        let all = store.all_peers().await.unwrap();
+        assert_eq!(all[0].1.wire, memory.wire);
     }
 
     #[tokio::test]
