@@ -26,8 +26,10 @@ const GREET: &str = r#"echo "@fleetgate run" >&2;"#;
 const BOUND: &str = r#"for t in "timeout -k 2 $0" "timeout $0" "timeout -t $0" "";do $t true 2>/dev/null&&break;done;exec $t sh -c "$@""#;
 
 /// busybox's `timeout` ends one process, and a plugin is often a shell and its child: the group is
-/// ended from here, before `-k` comes. Who was ended by a signal is told as that, not as a number.
-const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;[ $r -gt 128 ]&&kill -$((r-128)) $$;exit $r"#;
+/// ended from here, before `-k` comes. Who was ended by a signal is told as that, not as a number: by
+/// one of the first 15, which no system has another meaning for than to end a process. Above, a number
+/// is also how a command may end by itself, and would stop the shell or be a complaint of its.
+const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
 
 /// The command is the login shell's, as a server would start it.
 const LOGIN_SHELL: &str = r#"export LC_ALL=C;exec "${SHELL:-sh}" -c "$(printf %b "$1")""#;
@@ -190,6 +192,19 @@ mod tests {
                     "{command} {:?}",
                     device.0
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_only_looks_like_a_signal_comes_through_at_once() {
+        for device in Device::all() {
+            for status in [129 + 17, 147, 148, 150, 200, 255] {
+                let begun = Instant::now();
+                let out = device.run(&format!("exit {status}"), 5 * SECOND);
+                let got = (out.status.code(), text(&out.stderr));
+                assert_eq!(got, (Some(status), String::new()), "{:?}", device.0);
+                assert!(begun.elapsed() < 4 * SECOND, "exit {status} {:?}", device.0);
             }
         }
     }
