@@ -195,6 +195,21 @@ fn what_stands_behind_a_device_keeps_to_its_budget_too() {
 }
 
 #[test]
+fn a_host_that_has_another_address_is_asked_there_whatever_the_budget() {
+    let budget = Some(1_000_000);
+    let (mut world, router) = settled(HostSpec { budget, ..with(device(1), tunnel_and_ping()) });
+    let spec = HostSpec { id: HostId::from_i64(2), name: "nas".into(), budget, ..device(1) };
+    let nas = world.add(HostSpec { own_tunnel: false, parents: vec![router], ..spec }, Truth::well());
+    world.run(HOUR);
+    world.set(router, Truth { wire_today: 2_000_000, ..Truth::well() });
+    world.run(2 * HOUR);
+    world.set(nas, Truth { wire_today: 2_000_000, ..Truth::off() });
+    world.change(nas, |spec| spec.address = Some([192, 168, 1, 9].into()));
+    world.run(3 * MINUTE);
+    assert_eq!(status(&world, nas), HostStatus::Down);
+}
+
+#[test]
 fn silence_counts_from_when_somebody_began_to_mind_it() {
     let (mut world, id) = settled(with(device(1), vec![service("tunnel", Check::Tunnel)]));
     let silent = |freshness| ServiceSpec { freshness, ..service("clip", Check::Passive) };

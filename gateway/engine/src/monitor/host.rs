@@ -230,7 +230,11 @@ impl Host {
         self.forget_question(turn);
         self.forget_services_questions(turn);
         let own_changed = !is_same_host(&spec, &self.spec);
-        self.paths = Paths::of(&spec);
+        let before = std::mem::replace(&mut self.paths, Paths::of(&spec));
+        if !self.paths.own && self.paths != before {
+            // What answered there says nothing of what is here.
+            self.newer_than = Some(turn.now.mono);
+        }
         self.came &= spec.peer == self.spec.peer;
         self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
         if spec.freshness.is_some() && self.spec.freshness.is_none() {
