@@ -146,6 +146,84 @@ fn a_host_over_a_critical_limit_is_down_by_attempts_and_back_below_it() {
 }
 
 #[test]
+fn a_fleet_over_its_limits_has_answered_and_says_nothing_of_the_gateway() {
+    let mut world = World::new(1);
+    let ids: Vec<HostId> = (1..=8).map(|n| world.add(device(n), Truth::well())).collect();
+    world.run(10 * MINUTE);
+    for id in &ids {
+        world.change(*id, |spec| spec.thresholds = vec![limit("rtt", "~:", "10")]);
+        world.check_now(*id, None);
+    }
+    world.run(20 * MINUTE);
+    let mut told = told(&world);
+    told.sort();
+    assert_eq!(told, (1..=8).map(|n| format!("cam-{n} up down")).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_stands_behind_a_host_over_its_limit_is_watched_on() {
+    let mut world = World::new(1);
+    let router = world.add(device(1), Truth::well());
+    let child = world.add(HostSpec { parents: vec![router], ..device(2) }, Truth::well());
+    world.run(10 * MINUTE);
+    world.change(router, |spec| spec.thresholds = vec![limit("rtt", "~:", "10")]);
+    world.check_now(router, None);
+    world.run(10 * MINUTE);
+    assert_eq!(status(&world, router), HostStatus::Down);
+    assert_eq!(world.host(child).map(|s| (s.reachable, s.stale)), Some((true, false)));
+    world.set(child, Truth::off());
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 up down", "cam-2 up down"]);
+    world.set(router, Truth::off());
+    world.run(10 * MINUTE);
+    assert_eq!(world.host(child).map(|s| s.reachable), Some(false), "now it says nothing any more");
+}
+
+#[test]
+fn a_packet_takes_back_no_answer_that_took_too_long() {
+    let (mut world, id) = settled(HostSpec { thresholds: vec![limit("rtt", "~:", "10")], ..device(1) });
+    world.check_now(id, None);
+    world.run(HOUR);
+    assert_eq!(told(&world), ["cam-1 up down"]);
+    world.change(id, |spec| spec.thresholds = vec![limit("rtt", "~:", "100")]);
+    world.run(5 * MINUTE);
+    assert_eq!(told(&world), ["cam-1 up down", "cam-1 down up"]);
+}
+
+#[test]
+fn after_a_restart_a_limit_mutes_nobody_either() {
+    let mut late = limited(tunnel(), "clock_skew", "-1:1", "-2:2");
+    late.timing.interval = HOUR;
+    let web = service("web", Check::Tcp { port: 443 });
+    let (mut world, id) = settled(with(device(1), vec![late, web]));
+    world.set(id, Truth { skew_ms: Some(60_000), ..Truth::well() });
+    world.run(2 * HOUR);
+    assert_eq!(hard(&world, id, "tunnel"), Some(Status::Critical));
+    world.restart(SECOND);
+    world.set(id, Truth { skew_ms: Some(60_000), tcp: false, ..Truth::well() });
+    world.run(5 * MINUTE);
+    assert_eq!((hard(&world, id, "web"), is_stale(&world, id, "web")), (Some(Status::Critical), false));
+}
+
+#[test]
+fn what_is_sent_of_many_hosts_is_no_silence() {
+    let mut world = World::new(1);
+    let told_of = |n| HostSpec { peer: None, own_tunnel: false, address: None, ..device(n) };
+    let ids: Vec<HostId> = (1..=8).map(|n| world.add(told_of(n), Truth::off())).collect();
+    for exit in [0, 2, 2, 2] {
+        for id in &ids {
+            let result = PluginResult::from_run(&Ending::Exit(exit), b"said", b"", false);
+            let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
+            let sent = Submission { host: *id, service: None, result, at, by, ticket };
+            world.input(MonitorInput::Submit(Box::new(sent)));
+        }
+        world.run(MINUTE);
+    }
+    assert_eq!(told(&world).len(), 8, "{:?}", told(&world));
+    assert!(ids.iter().all(|id| status(&world, *id) == HostStatus::Down));
+}
+
+#[test]
 fn what_is_sent_of_a_host_is_kept_whole_and_judged() {
     let mut world = World::new(1);
     let told_of = HostSpec { peer: None, own_tunnel: false, address: None, ..device(1) };

@@ -153,7 +153,8 @@ pub async fn elsewhere(
 /// When the database cannot be read.
 pub async fn device(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Behind>> {
     let row: Option<(String, bool)> = sqlx::query_as(
-        "select h.name, coalesce(s.status = 'up' and s.source <> 'direct', 0)
+        "select h.name, coalesce(s.status = 'up' and s.source <> 'direct'
+                                 or s.source in ('evidence', 'echo', 'tcp', 'handshake'), 0)
          from hosts h left join host_states s on s.host = h.id where h.id = $1",
     )
     .bind(device.as_i64())

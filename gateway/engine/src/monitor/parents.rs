@@ -1,7 +1,7 @@
 //! Parents: what stands before a host, by SEMANTICS 8.
 //!
 //! A host is reachable while any of its parents is there, or it has none. A soft failure of a parent
-//! is ignored, and one that was never checked counts as fine. While a host is unreachable its
+//! is ignored, one that answers over a limit is there, and one that was never checked counts as fine. While a host is unreachable its
 //! results are kept, its checks are slow and nothing is told of it; after that a newer result is
 //! waited for. A host that fails has its parents asked at once, and is not told of before one of
 //! them is proved to have outlived its failure. That no host stands before itself is the store's
@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now};
-use crate::wire::{EventKind, HostStatus, Timing};
+use crate::wire::{EventKind, HostStatus, Timing, is_answer};
 
 use super::Monitor;
 use super::host::Host;
+use super::passive::SENT;
 use super::population::Member;
 use super::status::Level;
 use super::turn::Turn;
@@ -137,7 +138,8 @@ impl Reach {
 
 impl Host {
     pub(super) fn stands(&self) -> Standing {
-        let blocks = self.track.hard == HostStatus::Down || self.asleep || !self.reach.reachable;
+        let down = self.track.hard == HostStatus::Down && !is_answer(&self.source);
+        let blocks = down || self.asleep || !self.reach.reachable;
         let up = self.track.hard == HostStatus::Up;
         let (silent_since, good_at) = (self.silent_since, self.good_at);
         Standing { blocks, member: Member { up, silent_since, good_at } }
@@ -152,13 +154,18 @@ impl Host {
     pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
         let failing = self.track.status.is_problem();
         self.wants_parents = failing && (turn.is_watched() || !self.spec.parents.is_empty());
-        self.silent_since = if failing { self.silent_since.or(Some(turn.now.mono)) } else { None };
+        self.silent_since = self.silent_since.or(Some(turn.now.mono)).filter(|_| failing && self.is_silent());
         if !failing {
             (self.failing_since, self.reach.in_doubt) = (None, false);
         } else if self.failing_since.is_none() {
             // What is told in this same moment would be too early.
             (self.failing_since, self.reach.in_doubt) = (Some(turn.now.mono), self.wants_parents);
         }
+    }
+
+    /// What is known of it is that nothing was heard: neither an answer, nor what somebody sent.
+    fn is_silent(&self) -> bool {
+        !is_answer(&self.source) && self.source != SENT
     }
 
     fn take_wants_parents(&mut self) -> bool {

@@ -8,7 +8,7 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, Sample};
+use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, Sample, is_answer};
 
 use super::host::Host;
 use super::judged;
@@ -108,10 +108,12 @@ impl Host {
         }
     }
 
-    /// In its interval a packet is as good as a question; after a failure only a newer one is.
+    /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
+    /// over a limit is measured again: a packet does not tell how long an answer takes.
     fn evidence_limit(&self, now: Mono) -> Mono {
         let interval = now - self.spec.timing.interval;
         match self.failed_at.filter(|_| self.track.status.is_problem()) {
+            Some(_) if is_answer(&self.source) => now,
             Some(failed) => interval.max(failed),
             None => interval,
         }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use fleetgate_probes::sample::Status;
 
 use crate::time::Wall;
-use crate::wire::{Attempts, HostState, HostStatus, Refusal};
+use crate::wire::{Attempts, HostState, HostStatus, Refusal, is_answer};
 
 pub use turns::Turns;
 
@@ -201,8 +201,7 @@ impl Evidence {
 
     /// It is down because its own check answered with more than it may.
     fn is_over_limit(&self) -> bool {
-        let answered = ["evidence", "echo", "tcp", "ssh", "handshake", "direct"];
-        self.host.status == HostStatus::Down && answered.contains(&self.host.source.as_str())
+        self.host.status == HostStatus::Down && is_answer(&self.host.source)
     }
 
     /// A refusal after the last handshake: nobody was let in since.

@@ -330,6 +330,11 @@ pub struct HostState {
     pub voice: VoiceState,
 }
 
+/// Whether a host's last result is an answer of its own, by its source: it is there, whatever its state.
+pub fn is_answer(source: &str) -> bool {
+    matches!(source, "evidence" | "echo" | "tcp" | "handshake" | "direct")
+}
+
 /// What a result of a host says beside its text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
