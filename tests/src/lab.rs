@@ -9,6 +9,7 @@
 //! Each link has IPv6 beside it: fd77:N::/64.
 
 mod mail;
+mod settings;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -22,6 +23,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub use mail::{MailDoor, MailSink};
+pub use settings::{API, CHECKS, KEEPALIVE, MAIL, settings};
 
 /// The unprivileged user that the gateway runs as.
 const NOBODY: u32 = 65_534;

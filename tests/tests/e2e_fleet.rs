@@ -4,33 +4,13 @@
 use std::time::Duration;
 
 use fleetgate_tests::lab::{
-    ACCOUNT, Gateway, Lab, MailSink, Make, SshServer, WireGuard, ensure_account, eventually,
+    ACCOUNT, API, CHECKS, Gateway, KEEPALIVE, Lab, MAIL, MailSink, Make, SshServer, WireGuard,
+    ensure_account, eventually, settings,
 };
 use serde_json::Value;
 
-const SETTINGS: &str = r#"
-endpoint = "10.77.0.2:51820"
-api_listen = "10.77.0.2:8080"
-api_cleartext = true
-keepalive = 2
-
-[checks]
-interval = 3
-retry = 1
-attempts = 3
-timeout = 2
-ping_interval = 3
-
-[mail]
-host = "10.77.9.2"
-port = 2525
-security = "none"
-from = "fleetgate <gate@fleet.test>"
-to = ["ops@fleet.test"]
-
-[notifications]
-group_wait = 0
-"#;
+/// Nobody waits for others of an incident.
+const AT_ONCE: &str = "[notifications]\ngroup_wait = 0\n";
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -153,7 +133,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
     let lab = Lab::new();
     ensure_account();
     let mut mail = MailSink::start(&lab);
-    let mut gateway = Gateway::start(&lab, SETTINGS);
+    let mut gateway = Gateway::start(&lab, &settings(&[API, KEEPALIVE, CHECKS, MAIL, AT_ONCE]));
     let mut sshd = SshServer::start(&lab, "d1", Make::OpenSsh, &gateway_ssh_key(&gateway));
 
     let conf = gateway.cli(&[
@@ -257,7 +237,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
 fn a_device_enrols_itself_with_the_script_and_is_approved() {
     let lab = Lab::new();
     ensure_account();
-    let gateway = Gateway::start(&lab, SETTINGS);
+    let gateway = Gateway::start(&lab, &settings(&[API, KEEPALIVE, CHECKS, MAIL, AT_ONCE]));
     let sshd = SshServer::start(&lab, "d2", Make::Dropbear, "");
     let token = gateway.cli(&["token", "create", "field", "--enrol", "--approval", "--ssh-user", ACCOUNT]);
     let token = token.trim();

@@ -2,28 +2,16 @@
 
 use std::time::Duration;
 
-use fleetgate_tests::lab::{Gateway, Lab, WireGuard, eventually};
+use fleetgate_tests::lab::{API, CHECKS, Gateway, KEEPALIVE, Lab, WireGuard, eventually, settings};
 
-const SETTINGS: &str = r#"
-endpoint = "10.77.0.2:51820"
-api_listen = "10.77.0.2:8080"
-api_cleartext = true
-keepalive = 2
+fn quick() -> String {
+    settings(&[API, KEEPALIVE, CHECKS])
+}
 
-[checks]
-interval = 3
-retry = 1
-attempts = 3
-timeout = 2
-ping_interval = 3
-"#;
-
-/// As they are by default: a minute's resolution, keepalives every 25 s.
-const IDLE: &str = r#"
-endpoint = "10.77.0.2:51820"
-api_listen = "10.77.0.2:8080"
-api_cleartext = true
-"#;
+/// As it is by default: a minute's resolution, keepalives every 25 s.
+fn idle() -> String {
+    settings(&[API])
+}
 
 /// One `ping` falls into it, and two or three handshakes.
 const WATCHED: Duration = Duration::from_secs(300);
@@ -47,7 +35,7 @@ fn code(lab: &Lab, ns: &str, args: &str) -> String {
 #[test]
 fn a_device_sends_results_through_its_tunnel_with_busybox_and_speaks_for_itself_only() {
     let lab = Lab::new();
-    let gateway = Gateway::start(&lab, SETTINGS);
+    let gateway = Gateway::start(&lab, &quick());
     let _one = with_backup(&lab, &gateway, "d1", "cam-1");
     let _two = with_backup(&lab, &gateway, "d2", "cam-2");
 
@@ -80,7 +68,7 @@ fn a_device_sends_results_through_its_tunnel_with_busybox_and_speaks_for_itself_
 #[test]
 fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() {
     let lab = Lab::new();
-    let gateway = Gateway::start(&lab, SETTINGS);
+    let gateway = Gateway::start(&lab, &quick());
     let _one = with_backup(&lab, &gateway, "d1", "cam-1");
     let passive = r#"{"type": "passive"}"#;
     gateway.cli(&["service", "set", "cam-1", "sync", "--check", passive, "--attempts", "1"]);
@@ -120,7 +108,7 @@ fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() 
 #[test]
 fn a_device_that_holds_every_connection_costs_its_own_share_alone() {
     let lab = Lab::new();
-    let gateway = Gateway::start(&lab, SETTINGS);
+    let gateway = Gateway::start(&lab, &quick());
     let _one = with_backup(&lab, &gateway, "d1", "cam-1");
     let _two = with_backup(&lab, &gateway, "d2", "cam-2");
     lab.sh("d1", "for n in $(seq 40); do (sleep 60 | busybox nc 172.24.0.1 80 >/dev/null 2>&1 &) ; done");
@@ -159,7 +147,7 @@ fn told(gateway: &Gateway<'_>, host: &str) -> u64 {
 #[test]
 fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     let lab = Lab::new();
-    let gateway = Gateway::start(&lab, IDLE);
+    let gateway = Gateway::start(&lab, &idle());
     let conf = gateway.cli(&["device", "add", "cam-1"]);
     let _tunnel = WireGuard::up(&lab, "d1", &conf);
     gateway.becomes("cam-1", None, "up");

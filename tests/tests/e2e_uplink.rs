@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fleetgate_keys::conf::Conf;
 use fleetgate_tests::attacker::socket_in;
 use fleetgate_tests::device::Device;
-use fleetgate_tests::lab::{Gateway, Lab, MailSink, WireGuard, eventually};
+use fleetgate_tests::lab::{Gateway, KEEPALIVE, Lab, MAIL, MailSink, WireGuard, eventually, settings};
 use serde_json::Value;
 
 const DEVICES: usize = 200;
@@ -26,27 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Whatever would still be told has been told after it.
 const QUIET: Duration = Duration::from_secs(12);
 
-const SETTINGS: &str = r#"
-endpoint = "10.77.0.2:51820"
-keepalive = 2
-
-[checks]
-interval = 4
-retry = 1
-attempts = 3
-timeout = 2
-ping_interval = 10
-
-[mail]
-host = "10.77.9.2"
-port = 2525
-security = "none"
-from = "fleetgate <gate@fleet.test>"
-to = ["ops@fleet.test"]
-
-[notifications]
-group_wait = 2
-"#;
+/// Rarer than elsewhere: two hundred devices are checked.
+const RARE: &str = "[checks]\ninterval = 4\nretry = 1\nattempts = 3\ntimeout = 2\nping_interval = 10\n";
+const GROUPED: &str = "[notifications]\ngroup_wait = 2\n";
 
 fn name(n: usize) -> String {
     format!("dev-{n:03}")
@@ -121,7 +103,7 @@ fn restore_link(lab: &Lab) {
 fn two_hundred_devices_behind_a_cut_uplink_are_three_messages_and_none_is_down() {
     let lab = Lab::new();
     let mail = MailSink::start(&lab);
-    let mut gateway = Gateway::start(&lab, SETTINGS);
+    let mut gateway = Gateway::start(&lab, &settings(&[KEEPALIVE, RARE, MAIL, GROUPED]));
     let mut fleet = Fleet::start(&lab);
     eventually("all are up", PATIENCE, || count(&gateway, "up") == DEVICES as u64);
     assert_eq!(mail.subjects(), [""; 0], "all is well");

@@ -88,18 +88,23 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     assert_eq!(spec.services[4].timing.interval, seconds(7));
 }
 
-#[tokio::test]
-async fn a_host_behind_a_device_is_reached_through_it() {
-    let (store, _dir) = fixture::store().await;
-    let device = fixture::device(&store, 7, "site-1").await;
+/// What the engine is told of a host that stands behind device 7.
+async fn nas_behind_device_7(store: &Store) -> HostSpec {
     run(
-        &store,
+        store,
         "insert into hosts (id, name, profile, via, address, created_at)
          values (8, 'nas', 'default', 7, '192.168.1.5', 0)",
         &[],
     )
     .await;
-    let spec = store.host_spec(Id::from_i64(8), &TIMING).await.unwrap().unwrap();
+    store.host_spec(Id::from_i64(8), &TIMING).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn a_host_behind_a_device_is_reached_through_it() {
+    let (store, _dir) = fixture::store().await;
+    let device = fixture::device(&store, 7, "site-1").await;
+    let spec = nas_behind_device_7(&store).await;
     assert_eq!((spec.peer, spec.own_tunnel), (Some(device), false));
     assert_eq!(spec.address, "192.168.1.5".parse().ok());
 }
@@ -109,14 +114,7 @@ async fn what_stands_behind_a_device_has_its_budget() {
     let (store, _dir) = fixture::store().await;
     fixture::device(&store, 7, "site-1").await;
     run(&store, "update hosts set budget_bytes_per_day = 50000", &[]).await;
-    run(
-        &store,
-        "insert into hosts (id, name, profile, via, address, created_at)
-         values (8, 'nas', 'default', 7, '192.168.1.5', 0)",
-        &[],
-    )
-    .await;
-    let spec = store.host_spec(Id::from_i64(8), &TIMING).await.unwrap().unwrap();
+    let spec = nas_behind_device_7(&store).await;
     assert_eq!(spec.budget, Some(50_000));
 }
 
