@@ -137,11 +137,18 @@ pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyho
     match command {
         DowntimeCommand::Add(args) => add(client, *args).await,
         DowntimeCommand::List { all } => list(client, all).await,
-        DowntimeCommand::Cancel { downtime } => {
-            client.call(Method::DELETE, &format!("/downtimes/{downtime}"), None).await?;
-            said(client, "cancelled: what is wrong is told again")
-        }
+        DowntimeCommand::Cancel { downtime } => cancel(client, &downtime).await,
     }
+}
+
+async fn cancel(client: &Client, id: &str) -> anyhow::Result<()> {
+    let path = format!("/downtimes/{id}");
+    let found: Downtime = client.get(&path, &[]).await?;
+    if let Some(at) = found.cancelled_at {
+        return said(client, &format!("it was cancelled at {at} already"));
+    }
+    client.call(Method::DELETE, &path, None).await?;
+    said(client, "cancelled: what is wrong is told again")
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {

@@ -138,6 +138,12 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     let page: Page<Profile> = client.get("/profiles", &[]).await?;
     let before = page.items.into_iter().find(|p| p.name == args.profile);
     let version = before.as_ref().filter(|p| !p.builtin).map(|p| p.version);
+    anyhow::ensure!(
+        args.says_something(),
+        "say what of {} is to be: --extends, --summary, --service with limits or settings, --service-json, \
+         --drop, or --from FILE",
+        args.profile
+    );
     let body = match &args.from {
         Some(file) => read(file)?,
         None => args.changed(before.as_ref())?,
@@ -159,6 +165,12 @@ fn read(file: &std::path::Path) -> anyhow::Result<Value> {
 }
 
 impl SetArgs {
+    fn says_something(&self) -> bool {
+        let lists = [self.extends.is_empty(), self.services.is_empty(), self.drop.is_empty()];
+        let service = !(self.limits.is_empty() && self.settings.is_empty());
+        lists.contains(&false) || service || self.summary.is_some() || self.from.is_some()
+    }
+
     fn changed(&self, before: Option<&Profile>) -> anyhow::Result<Value> {
         let stored = before.map(serde_json::to_value).transpose()?.unwrap_or_default();
         let mut services: Map<String, Value> = stored["services"].as_object().cloned().unwrap_or_default();
