@@ -33,6 +33,7 @@ use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
 use crate::store::events::Object;
 use crate::store::managed::Managed;
 use crate::store::outbox::{self, Channel, NewMessage};
+use crate::store::removals::Kind as Removable;
 
 /// One page shows them all; a company has fewer teams.
 const MAX_CONTACTS: usize = 1_000;
@@ -81,6 +82,7 @@ async fn create(
     let mut contact = parse_new(request.value, managed, now)?;
     let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
     put(write.tx(), &contact).await?;
+    write.made((Removable::Contact, &contact.name), &manager).await?;
     let data = json!({ "name": contact.name });
     write.event("contact.created", (Object::Contact, contact.id), "made", data).await?;
     let shown = ContactWithSecret { contact: wire(&contact), webhook_secret: None };
@@ -123,12 +125,14 @@ async fn change(
     let before = load(write.tx(), &contact).await?;
     if_match.check(before.version)?;
     let now = write.now;
+    let was = (before.name.clone(), before.managed.clone());
     let mut after = parse_change(before, change, now)?;
     after.managed = after.managed.written(manager.writer(&who.to_string()));
     let fresh = after.webhook_url.is_some() && after.webhook_secret.is_none();
     let secret = fresh.then(|| seal_new_secret(&app, &mut after));
     put(write.tx(), &after).await?;
     after.version += 1;
+    write.renamed((Removable::Contact, &was.0), &after.name, &was.1, &manager).await?;
     let data = json!({ "name": after.name });
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
     write.commit().await?;
@@ -139,11 +143,13 @@ async fn change(
 
 /// Takes a contact away that no rule names. What waits for it is not told any more.
 #[utoipa::path(delete, path = "/contacts/{contact}", operation_id = "remove_contact", tag = "notifications",
-    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(contact): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -154,6 +160,7 @@ async fn remove(
         return Err(Problem::conflict("in_use", detail));
     }
     contacts::remove(write.tx(), found.id).await?;
+    write.removed((Removable::Contact, &found.name), &found.managed, &manager).await?;
     let data = json!({ "name": found.name });
     write.event("contact.removed", (Object::Contact, found.id), "removed", data).await?;
     write.commit().await?;
@@ -260,8 +267,16 @@ fn seal_new_secret(app: &AppState, contact: &mut Contact) -> String {
 
 // -------------------------------------------------------------------- parsing
 
-fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Problem> {
-    let empty = Contact {
+/// Whether this would be taken, of a contact that is as it should be or that is new.
+pub(super) fn sound(change: ContactChange, is_new: bool) -> Result<Contact, Problem> {
+    let managed = Managed { by: String::new(), edited_by: None };
+    let mut before = blank(managed, Wall::from_millis(0));
+    before.emails.extend((!is_new).then(|| "somebody@example.org".to_owned()));
+    parse_change(before, change, Wall::from_millis(0))
+}
+
+fn blank(managed: Managed, now: Wall) -> Contact {
+    Contact {
         id: ids::new_id(now),
         name: String::new(),
         emails: Vec::new(),
@@ -274,9 +289,12 @@ fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Pr
         version: 1,
         created_at: now,
         digested_at: now,
-    };
+    }
+}
+
+fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Problem> {
     parse_change(
-        empty,
+        blank(managed, now),
         ContactChange {
             name: Some(new.name),
             emails: Some(new.emails),
@@ -369,6 +387,7 @@ fn wire(contact: &Contact) -> model::Contact {
         managed: render::managed(&contact.managed),
         built_in: false,
         created_at: Some(ids::time(contact.created_at)),
+        version: contact.version,
     }
 }
 
@@ -386,5 +405,6 @@ fn built_in(settings: &Settings) -> Option<model::Contact> {
         managed: model::Managed { managed_by: "settings".to_owned(), edited_by: None },
         built_in: true,
         created_at: None,
+        version: 0,
     })
 }

@@ -31,8 +31,9 @@ use super::{conf, gateway, profiles, render};
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
+use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
-use crate::store::{managed, memory};
+use crate::store::{host_settings, managed, memory};
 
 const SSH_PORT: u16 = 22;
 
@@ -95,6 +96,7 @@ async fn create(
     let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
     inserted.map_err(|e| refusal(e, Some(&who)))?;
     managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
+    write.made((Removable::Device, &wanted.settings.name), &manager).await?;
     let credentials = match wanted.tunnel {
         Some(given) => Some(issue(&app, &mut write, id, given, &who).await?),
         None => None,
@@ -145,6 +147,8 @@ async fn change(
     profiles::must_exist(write.tx(), &settings.profile).await?;
     if settings != before.settings || manager.is_program() {
         managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
+        let was = (Removable::Device, before.settings.name.as_str());
+        write.renamed(was, &settings.name, &before.managed, &manager).await?;
     }
     if settings != before.settings {
         none_is_stranded(write.tx(), before.id, &before.settings.networks, &settings.networks).await?;
@@ -191,11 +195,13 @@ async fn none_is_stranded(
 #[utoipa::path(delete, path = "/devices/{device}", operation_id = "remove_device", tag = "devices",
     security(("token" = ["operator"])),
     params(("device" = String, Path, description = "id or name"),
-        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(device): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
@@ -205,11 +211,15 @@ async fn remove(
     let now = write.now;
     let behind = devices::hosts_behind(write.tx(), gone.id).await?;
     for host in &behind {
+        if let Some(gone) = host_settings::by_id(write.tx(), *host).await? {
+            write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;
+        }
         devices::remove(write.tx(), *host, now).await?;
         write.event("host.removed", (Object::Host, *host), "its device was removed", json!({})).await?;
         write.host(*host);
     }
     devices::remove(write.tx(), gone.id, now).await?;
+    write.removed((Removable::Device, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });
     write.event("device.removed", (Object::Device, gone.id), "removed", data).await?;
     write.peer(gone.id);
@@ -405,6 +415,25 @@ impl Wish {
         };
         Ok(Wish { settings, tunnel: tunnelled.then_some(given) })
     }
+}
+
+/// Whether this would be taken, but for what depends on this gateway's keys and addresses.
+pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
+    let tunnelled = new.tunnel.unwrap_or(true);
+    let mut fields = Fields::default();
+    let key = new.public_key.as_deref().map(|key| key.parse::<PublicKey>());
+    key.and_then(|key| fields.take("public_key", key.map_err(|e| e.to_string())));
+    let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
+    if is_new && !tunnelled {
+        fields.take("direct_address", direct_only(&new, route.unwrap_or(RoutePolicy::Direct)));
+    }
+    let direct = new.direct_address.as_deref().map(crate::names::host_address);
+    direct.and_then(|address| fields.take("direct_address", address));
+    fields.take("networks", new.networks.iter().try_for_each(|text| parse::plausible(text).map(drop)));
+    ssh(&mut fields, new.ssh);
+    fields.take("labels", parse::host_labels(new.labels));
+    fields.take("notes", parse::notes(new.notes));
+    fields.finish()
 }
 
 fn direct_only(new: &NewDevice, route: RoutePolicy) -> Result<(), &'static str> {

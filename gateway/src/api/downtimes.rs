@@ -159,6 +159,12 @@ async fn note(
     }
 }
 
+/// Whether this would be taken, of hosts that there are.
+pub(super) fn sound(hosts: HostScope, new: NewDowntime, now: Wall) -> Result<Downtime, Problem> {
+    let target = Target { hosts, name: None, service: new.service.clone(), zone: None };
+    parsed(target, new, "", now)
+}
+
 fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downtime, Problem> {
     let mut fields = Fields::default();
     let comment = fields.take("comment", parse::notes(new.comment.clone()));

@@ -35,6 +35,7 @@ use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
 use crate::store::events::Object;
 use crate::store::host_settings::{self as stored, Settings, Stored, Timing};
+use crate::store::removals::Kind as Removable;
 use crate::store::{alerting, definition};
 use crate::store::{managed, profiles as stored_profiles};
 
@@ -136,7 +137,7 @@ async fn create(
     request: Idempotent<NewHost>,
 ) -> Result<Response, Problem> {
     let via = request.value.via.clone();
-    let settings = parsed(&app, request.value)?;
+    let settings = parsed(app.config.timing.interval, request.value)?;
     let mut write = Write::begin(&app, &who).await?;
     if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
         return Ok(replay);
@@ -148,6 +149,7 @@ async fn create(
     let (id, now) = (ids::new_id(write.now), write.now);
     stored::insert(write.tx(), id, device.id, &settings, now).await.map_err(|e| refusal(e, Some(&who)))?;
     managed::host_written(write.tx(), id, manager.writer(&who.to_string())).await?;
+    write.made((Removable::Host, &settings.name), &manager).await?;
     let data = json!({ "name": settings.name, "via": device.settings.name });
     write.event("host.created", (Object::Host, id), "added", data).await?;
     let made = shown::load(write.tx(), Named::Id(id)).await?;
@@ -179,7 +181,7 @@ async fn stands_behind(
     Err(Problem::invalid("address", detail))
 }
 
-fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
+fn parsed(usual: Duration, new: NewHost) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
     let name = fields.take("name", parse::name(&new.name));
     let labels = fields.take("labels", parse::host_labels(new.labels));
@@ -198,7 +200,7 @@ fn parsed(app: &AppState, new: NewHost) -> Result<Settings, Problem> {
         freshness: Some(new.freshness_s),
     };
     wanted.apply(&mut timing, &mut fields);
-    fields.take("timeout_s", ends_in_time(app, &timing));
+    fields.take("timeout_s", ends_in_time(usual, &timing));
     let thresholds = named(&mut fields, limits(&new.thresholds)).unwrap_or_default();
     fields.finish()?;
     let pin = key.flatten().map(|fingerprint| Pin { fingerprint, source: "given".into() });
@@ -266,8 +268,8 @@ fn budget(bytes: u64) -> Result<u64, String> {
 }
 
 /// A check must have ended before the next one begins.
-fn ends_in_time(app: &AppState, timing: &Timing) -> Result<(), String> {
-    let interval = timing.interval.unwrap_or(app.config.timing.interval);
+fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
+    let interval = timing.interval.unwrap_or(usual);
     match timing.timeout {
         Some(timeout) if timeout >= interval => {
             Err(format!("must be shorter than the interval, {} s", interval.as_secs_f64()))
@@ -293,7 +295,8 @@ async fn change(
     let before = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(before.version)?;
     let parents = change.parents.clone();
-    let mut settings = changed(&app, &before, change)?;
+    let (behind, was) = (before.via.is_some(), before.settings.clone());
+    let mut settings = changed(app.config.timing.interval, behind, was, change)?;
     if let Some(parents) = parents {
         settings.parents = stands_after(write.tx(), before.id, &parents).await?;
     }
@@ -309,6 +312,8 @@ async fn change(
     }
     if settings != before.settings || manager.is_program() {
         managed::host_written(write.tx(), before.id, manager.writer(&who.to_string())).await?;
+        let kind = if before.via.is_some() { Removable::Host } else { Removable::Device };
+        write.renamed((kind, &before.settings.name), &settings.name, &before.managed, &manager).await?;
     }
     if settings != before.settings {
         stored::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
@@ -326,9 +331,19 @@ async fn change(
     Ok(Tagged { version: after.version, value })
 }
 
-fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settings, Problem> {
+/// Whether this would be taken, of a host that is as it should be. `usual`: the gateway's interval.
+pub(super) fn sound(change: HostChange, behind: bool, usual: Duration) -> Result<Settings, Problem> {
+    let blank = NewHost { name: "host".into(), address: "192.0.2.1".into(), ..NewHost::default() };
+    changed(usual, behind, parsed(usual, blank)?, change)
+}
+
+fn changed(
+    usual: Duration,
+    behind: bool,
+    mut settings: Settings,
+    change: HostChange,
+) -> Result<Settings, Problem> {
     let mut fields = Fields::default();
-    let mut settings = before.settings.clone();
     let wanted = WantedTiming {
         interval: change.interval_s,
         retry: change.retry_s,
@@ -338,7 +353,7 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
         freshness: change.freshness_s,
     };
     wanted.apply(&mut settings.timing, &mut fields);
-    fields.take("timeout_s", ends_in_time(app, &settings.timing));
+    fields.take("timeout_s", ends_in_time(usual, &settings.timing));
     if let Some(alerting) = named(&mut fields, alerting_change(&settings.alerting, &change)) {
         settings.alerting = alerting;
     }
@@ -349,16 +364,14 @@ fn changed(app: &AppState, before: &Stored, change: HostChange) -> Result<Settin
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
     set.to(&mut settings.labels, "labels", change.labels.map(parse::host_labels));
     set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
-    let address = change.address.as_deref().map(|text| match before.via {
-        Some(_) => ip(text).map(Some),
-        None => Err("a device has the address that the gateway gave it"),
+    let address = change.address.as_deref().map(|text| match behind {
+        true => ip(text).map(Some),
+        false => Err("a device has the address that the gateway gave it"),
     });
     set.to(&mut settings.address, "address", address);
-    let budget = change.budget_bytes_per_day.map(|bytes| match before.via {
-        Some(_) => {
-            Err("it is the device that has a budget, with all that goes through its tunnel".to_owned())
-        }
-        None => bytes.map(budget).transpose(),
+    let budget = change.budget_bytes_per_day.map(|bytes| match behind {
+        true => Err("it is the device that has a budget, with all that goes through its tunnel".to_owned()),
+        false => bytes.map(budget).transpose(),
     });
     set.to(&mut settings.budget, "budget_bytes_per_day", budget);
     if let Some(ssh) = change.ssh {
@@ -396,15 +409,22 @@ fn alerting_change(
     alerting::parse(&Value::Object(whole))
 }
 
+/// # Errors
+/// 422 for more parents than a host can have.
+pub(super) fn few_enough(parents: usize) -> Result<(), Problem> {
+    if parents > MAX_PARENTS {
+        return Err(Problem::invalid("parents", format!("at most {MAX_PARENTS} are possible")));
+    }
+    Ok(())
+}
+
 /// Hosts that may stand before this one: they exist, and none of them stands behind it.
 async fn stands_after(
     conn: &mut SqliteConnection,
     host: HostId,
     wanted: &[String],
 ) -> Result<Vec<HostId>, Problem> {
-    if wanted.len() > MAX_PARENTS {
-        return Err(Problem::invalid("parents", format!("at most {MAX_PARENTS} are possible")));
-    }
+    few_enough(wanted.len())?;
     let mut parents = Vec::new();
     for text in wanted {
         let parent =
@@ -446,11 +466,13 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
 #[utoipa::path(delete, path = "/hosts/{host}", operation_id = "remove_host", tag = "monitoring",
     security(("token" = ["operator"])),
     params(("host" = String, Path, description = "id or name"),
-        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(host): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
@@ -463,6 +485,7 @@ async fn remove(
     }
     let now = write.now;
     crate::store::devices::remove(write.tx(), gone.id, now).await?;
+    write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });
     write.event("host.removed", (Object::Host, gone.id), "removed", data).await?;
     write.host(gone.id);

@@ -22,6 +22,8 @@ pub enum Kind {
     /// A message to one address.
     Message,
     Incident,
+    /// What was taken from a program.
+    Removal,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Notice => "n_",
             Kind::Message => "m_",
             Kind::Incident => "i_",
+            Kind::Removal => "g_",
         }
     }
 
@@ -54,6 +57,7 @@ impl Kind {
             Kind::Notice => "notification",
             Kind::Message => "message",
             Kind::Incident => "incident",
+            Kind::Removal => "removal",
         }
     }
 

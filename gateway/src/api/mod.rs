@@ -40,11 +40,13 @@ mod problem;
 mod profile_rules;
 mod profiles;
 mod refusals;
+mod removals;
 mod render;
 mod results;
 mod rules;
 mod services;
 mod session;
+pub(crate) mod sound;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -242,6 +244,7 @@ fn ordinary() -> OpenApiRouter<AppState> {
         .merge(overview::routes())
         .merge(profile_rules::routes())
         .merge(profiles::routes())
+        .merge(removals::routes())
         .merge(rules::routes())
         .merge(services::routes())
         .merge(session::routes())

@@ -113,13 +113,19 @@ pub fn networks(texts: &[String], pools: Pools) -> Result<Vec<IpNet>, String> {
 }
 
 fn network(text: &str, pools: Pools) -> Result<IpNet, String> {
-    let net: IpNet =
-        text.parse().map_err(|_| format!("{text:?}: a prefix such as 192.168.1.0/24 is expected"))?;
-    let net = net.trunc();
+    let net = plausible(text)?;
     let overlap = |pool: IpNet| pool.contains(&net) || net.contains(&pool);
     if overlap(pools.v4.into()) || overlap(pools.v6.into()) {
         return Err(format!("{text}: this overlaps the gateway's own pool of addresses"));
     }
+    Ok(net)
+}
+
+/// Wherever the gateway's own addresses lie.
+pub fn plausible(text: &str) -> Result<IpNet, String> {
+    let net: IpNet =
+        text.parse().map_err(|_| format!("{text:?}: a prefix such as 192.168.1.0/24 is expected"))?;
+    let net = net.trunc();
     let first: IpAddr = net.network();
     if first.is_multicast() || first.is_loopback() || net.prefix_len() == 0 {
         return Err(format!("{text}: no network behind a device looks like this"));

@@ -108,6 +108,10 @@ impl Problem {
         self.code
     }
 
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     pub fn detail(&self) -> &str {
         &self.detail
     }

@@ -24,6 +24,7 @@ use crate::store::SqliteConnection;
 use crate::store::definition::{self, check_kind};
 use crate::store::events::Object;
 use crate::store::profiles::{self as stored, Stored};
+use crate::store::removals::Kind as Removable;
 use crate::store::resettle::{self, Member};
 
 /// Profiles that people make; a company has a few kinds of devices.
@@ -141,6 +142,7 @@ async fn put(
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());
     let managed = manager::after(before.map(|b| b.managed), manager.writer(&principal));
     stored::put(write.tx(), &profile, &managed).await?;
+    write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;
     write.resettle(&was, &is, Some(&name)).await?;
     let settings =
@@ -159,7 +161,7 @@ async fn put(
     shown
 }
 
-fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
+pub(super) fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {
     if is_builtin(name) {
         let detail = format!("{name} is built in: make a profile of another name that extends it");
         return Err(Problem::conflict("built_in", detail));
@@ -227,11 +229,13 @@ pub(super) async fn must_exist(conn: &mut SqliteConnection, name: &str) -> Resul
 #[utoipa::path(delete, path = "/profiles/{profile}", operation_id = "remove_profile", tag = "monitoring",
     security(("token" = ["operator"])),
     params(("profile" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(name): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
@@ -243,6 +247,9 @@ async fn remove(
     }
     if_match.check(shown.version)?;
     is_unused(&shelf, write.tx(), &name).await?;
+    if let Some(gone) = shelf.stored.iter().find(|s| s.profile.name == name) {
+        write.removed((Removable::Profile, &name), &gone.managed, &manager).await?;
+    }
     stored::remove(write.tx(), &name).await?;
     let data = json!({ "profile": name });
     write

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{Period, Severity};
+use fleetgate_engine::time::Wall;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,6 +30,7 @@ use crate::store::SqliteConnection;
 use crate::store::contacts::{self, Rule};
 use crate::store::events::Object;
 use crate::store::managed::Managed;
+use crate::store::removals::Kind as Removable;
 
 /// One page shows them all; more cannot be understood by anybody.
 const MAX_RULES: usize = 1_000;
@@ -71,18 +73,6 @@ async fn create(
     }
     let new = request.value;
     let contact = load_contact(write.tx(), &new.contact).await.map_err(unknown_contact)?.id;
-    let empty = Rule {
-        id: ids::new_id(now),
-        name: String::new(),
-        contact,
-        labels: model::Labels::new(),
-        severity: Severity::Warning,
-        period: None,
-        delay: Duration::ZERO,
-        managed: Managed::new(manager.writer(&by)),
-        version: 1,
-        created_at: now,
-    };
     let change = RuleChange {
         name: Some(new.name),
         contact: None,
@@ -91,8 +81,9 @@ async fn create(
         period: Some(new.period),
         delay_s: new.delay_s,
     };
-    let rule = parse_change(empty, contact, change)?;
+    let rule = parse_change(blank(contact, Managed::new(manager.writer(&by)), now), contact, change)?;
     put(write.tx(), &rule).await?;
+    write.made((Removable::NotificationRule, &rule.name), &manager).await?;
     let data = json!({ "name": rule.name });
     write.event("rule.created", (Object::Rule, rule.id), "made", data).await?;
     let shown = wire(write.tx(), &rule).await?;
@@ -135,10 +126,12 @@ async fn change(
         Some(name) => load_contact(write.tx(), name).await.map_err(unknown_contact)?.id,
         None => before.contact,
     };
+    let was = (before.name.clone(), before.managed.clone());
     let mut after = parse_change(before, contact, change)?;
     after.managed = after.managed.written(manager.writer(&who.to_string()));
     put(write.tx(), &after).await?;
     after.version += 1;
+    write.renamed((Removable::NotificationRule, &was.0), &after.name, &was.1, &manager).await?;
     let data = json!({ "name": after.name });
     write.event("rule.changed", (Object::Rule, after.id), "changed", data).await?;
     let value = wire(write.tx(), &after).await?;
@@ -149,16 +142,19 @@ async fn change(
 
 /// Whoever was told of a problem by it is still told when that is over.
 #[utoipa::path(delete, path = "/rules/{rule}", operation_id = "remove_rule", tag = "notifications",
-    security(("token" = ["operator"])), params(("rule" = String, Path, description = "id or name")),
+    security(("token" = ["operator"])), params(("rule" = String, Path, description = "id or name"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path(rule): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let found = load(write.tx(), &rule).await?;
     contacts::remove_rule(write.tx(), found.id).await?;
+    write.removed((Removable::NotificationRule, &found.name), &found.managed, &manager).await?;
     let data = json!({ "name": found.name });
     write.event("rule.removed", (Object::Rule, found.id), "removed", data).await?;
     write.commit().await?;
@@ -188,6 +184,28 @@ async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<(), Problem> {
         let detail = || format!("a rule is called {:?} already", rule.name);
         if taken { Problem::conflict("name_taken", detail()) } else { error.into() }
     })
+}
+
+/// Whether this would be taken, beside the name of its contact.
+pub(super) fn sound(change: RuleChange) -> Result<Rule, Problem> {
+    let managed = Managed { by: String::new(), edited_by: None };
+    let contact = Id::from_i64(0);
+    parse_change(blank(contact, managed, Wall::from_millis(0)), contact, change)
+}
+
+fn blank(contact: Id, managed: Managed, now: Wall) -> Rule {
+    Rule {
+        id: ids::new_id(now),
+        name: String::new(),
+        contact,
+        labels: model::Labels::new(),
+        severity: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+        managed,
+        version: 1,
+        created_at: now,
+    }
 }
 
 fn parse_change(before: Rule, contact: Id, change: RuleChange) -> Result<Rule, Problem> {
@@ -236,5 +254,6 @@ async fn wire(conn: &mut SqliteConnection, rule: &Rule) -> Result<model::Rule, P
         delay_s: rule.delay.as_secs_f64(),
         managed: render::managed(&rule.managed),
         created_at: ids::time(rule.created_at),
+        version: rule.version,
     })
 }

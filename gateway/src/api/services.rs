@@ -23,6 +23,7 @@ use super::write::Write;
 use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
 use crate::store::overrides::{self, Stored};
+use crate::store::removals::Kind as Removable;
 use crate::store::snapshot;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -77,6 +78,7 @@ async fn put(
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
     let managed = manager::after(before.map(|b| b.managed), manager.writer(&who.to_string()));
     let version = overrides::put(write.tx(), host.id, &change, &managed).await?;
+    write.made((Removable::Service, &format!("{}/{service}", host.name)), &manager).await?;
     let spec = snapshot::host_spec(write.tx(), host.id, &app.config.timing).await;
     let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
     sensible(&spec, &change)?;
@@ -119,11 +121,13 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
 #[utoipa::path(delete, path = "/hosts/{host}/services/{service}", operation_id = "remove_override",
     tag = "monitoring", security(("token" = ["operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
-        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for")),
+        ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
+    manager: Manager,
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
@@ -135,6 +139,8 @@ async fn remove(
     })?;
     if_match.check(before.version)?;
     overrides::remove(write.tx(), host.id, &service).await?;
+    let name = format!("{}/{service}", host.name);
+    write.removed((Removable::Service, &name), &before.managed, &manager).await?;
     let data = json!({ "service": service });
     write.event("service.reset", (Object::Host, host.id), "back to the profile", data).await?;
     write.host(host.id);

@@ -9,11 +9,14 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
-use super::AppState;
+use super::manager::Manager;
 use super::problem::Problem;
+use super::{AppState, ids};
 use crate::live::Change;
 use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
+use crate::store::managed::Managed;
+use crate::store::removals::{self, Deed, Thing};
 use crate::store::resettle::{self, NotSettled};
 use crate::store::{profiles, snapshot};
 
@@ -91,6 +94,49 @@ impl<'a> Write<'a> {
         };
         self.last_event = Some(events::append(&mut self.tx, &event).await?);
         Ok(())
+    }
+
+    /// Something is taken away: whoever manages it and did not do that is to know.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn removed(
+        &mut self,
+        thing: Thing<'_>,
+        before: &Managed,
+        manager: &Manager,
+    ) -> Result<(), Problem> {
+        let deed = Deed { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
+        Ok(removals::removed(&mut self.tx, thing, before, deed).await?)
+    }
+
+    /// The same for something that has another name now.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn renamed(
+        &mut self,
+        thing: Thing<'_>,
+        to: &str,
+        before: &Managed,
+        manager: &Manager,
+    ) -> Result<(), Problem> {
+        if thing.1 == to {
+            return self.made(thing, manager).await;
+        }
+        let deed = Deed { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
+        Ok(removals::renamed(&mut self.tx, thing, to, before, deed).await?)
+    }
+
+    /// Something is made, or changed: a program that writes it has it.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn made(&mut self, thing: Thing<'_>, manager: &Manager) -> Result<(), Problem> {
+        match manager.is_program() {
+            true => Ok(removals::made(&mut self.tx, thing, manager.writer(&self.by)).await?),
+            false => Ok(()),
+        }
     }
 
     /// The engine is to load this peer again.

@@ -35,6 +35,7 @@ pub mod overrides;
 pub mod profiles;
 pub mod prune;
 pub mod recurrence;
+pub mod removals;
 pub mod resettle;
 mod rows;
 pub mod settings;
@@ -215,7 +216,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 10] = [
+const MAIN: [Step; 11] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -242,6 +243,7 @@ const MAIN: [Step; 10] = [
         sql: include_str!("../../../migrations/sqlite/0009_host_results.sql"),
     },
     Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
+    Step { version: 11, name: "removals", sql: include_str!("../../../migrations/sqlite/0011_removals.sql") },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

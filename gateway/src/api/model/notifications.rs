@@ -25,6 +25,8 @@ pub struct Contact {
     /// Of the settings; it cannot be changed here, and is told of everything while there is no rule.
     pub built_in: bool,
     pub created_at: Option<String>,
+    /// The same number as in the `ETag`.
+    pub version: i64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -88,6 +90,8 @@ pub struct Rule {
     #[serde(flatten)]
     pub managed: Managed,
     pub created_at: String,
+    /// The same number as in the `ETag`.
+    pub version: i64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]

@@ -17,6 +17,23 @@ pub struct Managed {
     pub edited_by: Option<String>,
 }
 
+/// What a program manages and somebody else took away, or gave another name. The program keeps it so
+/// unless it is told otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Removal {
+    pub id: String,
+    /// `profile`, `contact`, `notification_rule`, `device`, `host` or `service`.
+    pub kind: String,
+    /// Of a service: its host's name, a slash, its own.
+    pub name: String,
+    /// Absent: it is no more.
+    pub renamed_to: Option<String>,
+    /// The program that manages it.
+    pub managed_by: String,
+    pub removed_by: String,
+    pub removed_at: String,
+}
+
 /// A named set of services. A host gets those that it has the means for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Profile {

@@ -1,0 +1,76 @@
+//! What was taken from a program that manages it, or renamed: so that the program keeps it so.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::AppState;
+use super::auth::{RequireOperator, RequireViewer};
+use super::extract::{Path, Query};
+use super::ids::{self, Kind};
+use super::model::{self, Page};
+use super::page::Paging;
+use super::problem::Problem;
+use super::write::Write;
+use crate::store::removals::{self as stored, Removal};
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(forget))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Only what this program manages.
+    managed_by: Option<String>,
+}
+
+/// The newest first.
+#[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
+    security(("token" = ["viewer"])), params(Paging, Wanted),
+    responses((status = 200, body = Page<model::Removal>)))]
+async fn list(
+    State(app): State<AppState>,
+    _: RequireViewer,
+    Query(paging): Query<Paging>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Page<model::Removal>>, Problem> {
+    let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
+    let mut conn = app.store.reader().await?;
+    let rows = stored::list(&mut conn, wanted.managed_by.as_deref(), before, limit + 1).await?;
+    Ok(Json(Page::of(rows, limit, |r| r.id.as_i64().to_string(), wire)))
+}
+
+fn wire(removal: Removal) -> model::Removal {
+    model::Removal {
+        id: Kind::Removal.text(removal.id),
+        kind: removal.kind.name().to_owned(),
+        name: removal.name,
+        renamed_to: removal.renamed_to,
+        managed_by: removal.manager,
+        removed_by: removal.by,
+        removed_at: ids::time(removal.at),
+    }
+}
+
+/// Forgets it: the program may make the thing again.
+#[utoipa::path(delete, path = "/removals/{removal}", operation_id = "forget_removal", tag = "monitoring",
+    security(("token" = ["operator"])), params(("removal" = String, Path)),
+    responses((status = 204)))]
+async fn forget(
+    State(app): State<AppState>,
+    RequireOperator(who): RequireOperator,
+    Path(removal): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let id = Kind::Removal.parse(&removal)?;
+    let mut write = Write::begin(&app, &who).await?;
+    if !stored::forget(write.tx(), id).await? {
+        return Err(Kind::Removal.unknown(&removal));
+    }
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

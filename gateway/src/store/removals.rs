@@ -1,0 +1,293 @@
+//! What a program manages and somebody else took away, or gave another name.
+//!
+//! A few words each, as long as the program's file may still name the thing: until the program has it
+//! again, or forgets it. Of the hosts of a removed device each is noted; of the services of a host that is
+//! gone none is. Does not know what the file says.
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
+
+use super::managed::{BY_HAND, Managed, Writer};
+
+/// More than the devices of the largest fleet (10,000) with a host behind every second of them. Beyond
+/// it the oldest are forgotten: those their program makes again.
+const MOST: i64 = 16_384;
+
+/// What can be taken away from a program, beside downtimes: those stay where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Profile,
+    Contact,
+    NotificationRule,
+    Device,
+    /// Behind a device.
+    Host,
+    /// A difference from the profile.
+    Service,
+}
+
+impl Kind {
+    const ALL: [Kind; 6] =
+        [Kind::Profile, Kind::Contact, Kind::NotificationRule, Kind::Device, Kind::Host, Kind::Service];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Profile => "profile",
+            Kind::Contact => "contact",
+            Kind::NotificationRule => "notification_rule",
+            Kind::Device => "device",
+            Kind::Host => "host",
+            Kind::Service => "service",
+        }
+    }
+
+    pub fn of_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    const fn has_services(self) -> bool {
+        matches!(self, Kind::Device | Kind::Host)
+    }
+}
+
+/// A kind, and the name in it.
+pub type Thing<'a> = (Kind, &'a str);
+
+/// Who did it, when; and the id of the note that may be made of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed<'a> {
+    pub id: Id,
+    pub by: Writer<'a>,
+    pub at: Wall,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    pub id: Id,
+    pub manager: String,
+    pub kind: Kind,
+    pub name: String,
+    pub renamed_to: Option<String>,
+    pub by: String,
+    pub at: Wall,
+}
+
+impl FromRow<'_, SqliteRow> for Removal {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let kind: String = row.try_get("kind")?;
+        let unknown = || sqlx::Error::Decode(format!("removals: kind {kind:?} is none").into());
+        Ok(Removal {
+            id: Id::from_i64(row.try_get("id")?),
+            manager: row.try_get("manager")?,
+            kind: Kind::of_name(&kind).ok_or_else(unknown)?,
+            name: row.try_get("name")?,
+            renamed_to: row.try_get("renamed_to")?,
+            by: row.try_get("removed_by")?,
+            at: Wall::from_millis(row.try_get("removed_at")?),
+        })
+    }
+}
+
+/// The thing was taken away.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn removed(
+    tx: &mut SqliteConnection,
+    thing: Thing<'_>,
+    before: &Managed,
+    deed: Deed<'_>,
+) -> sqlx::Result<()> {
+    let (kind, name) = thing;
+    if kind.has_services() {
+        let sql =
+            "delete from removals where kind = 'service' and substr(name, 1, length($1) + 1) = $1 || '/'";
+        sqlx::query(sql).bind(name).execute(&mut *tx).await?;
+    }
+    if before.by == BY_HAND {
+        return Ok(());
+    }
+    if before.by == deed.by.manager {
+        return made(tx, thing, deed.by).await;
+    }
+    if !follow(&mut *tx, thing, None, before, deed).await? {
+        note(tx, thing, None, before, deed).await?;
+    }
+    Ok(())
+}
+
+/// The thing has another name.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn renamed(
+    tx: &mut SqliteConnection,
+    thing: Thing<'_>,
+    to: &str,
+    before: &Managed,
+    deed: Deed<'_>,
+) -> sqlx::Result<()> {
+    let (kind, from) = thing;
+    if kind.has_services() {
+        let sql = "update removals set name = $2 || substr(name, length($1) + 1)
+                   where kind = 'service' and substr(name, 1, length($1) + 1) = $1 || '/'";
+        sqlx::query(sql).bind(from).bind(to).execute(&mut *tx).await?;
+    }
+    if before.by == BY_HAND {
+        return Ok(());
+    }
+    if before.by != deed.by.manager && !follow(&mut *tx, thing, Some(to), before, deed).await? {
+        note(&mut *tx, thing, Some(to), before, deed).await?;
+    }
+    // It is there, by this name.
+    let sql = "delete from removals where manager = $1 and kind = $2 and name = $3";
+    sqlx::query(sql).bind(&before.by).bind(kind.name()).bind(to).execute(tx).await.map(drop)
+}
+
+/// A program has the thing: what was noted for it is over.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn made(
+    tx: &mut SqliteConnection,
+    (kind, name): Thing<'_>,
+    writer: Writer<'_>,
+) -> sqlx::Result<()> {
+    let sql = "delete from removals where manager = $1 and kind = $2 and name = $3";
+    sqlx::query(sql).bind(writer.manager).bind(kind.name()).bind(name).execute(tx).await.map(drop)
+}
+
+/// What the program's file calls otherwise since an earlier name was given keeps that first name.
+async fn follow(
+    tx: &mut SqliteConnection,
+    (kind, name): Thing<'_>,
+    to: Option<&str>,
+    before: &Managed,
+    deed: Deed<'_>,
+) -> sqlx::Result<bool> {
+    let sql = "update removals set renamed_to = $4, removed_by = $5, removed_at = $6
+               where manager = $1 and kind = $2 and renamed_to = $3";
+    let done = sqlx::query(sql).bind(&before.by).bind(kind.name()).bind(name).bind(to);
+    let done = done.bind(deed.by.principal).bind(deed.at.as_millis()).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+async fn note(
+    tx: &mut SqliteConnection,
+    (kind, name): Thing<'_>,
+    to: Option<&str>,
+    before: &Managed,
+    deed: Deed<'_>,
+) -> sqlx::Result<()> {
+    let sql = "insert into removals (id, manager, kind, name, renamed_to, removed_by, removed_at)
+               values ($1, $2, $3, $4, $5, $6, $7)
+               on conflict (manager, kind, name) do update set renamed_to = excluded.renamed_to,
+                   removed_by = excluded.removed_by, removed_at = excluded.removed_at";
+    let new = sqlx::query(sql).bind(deed.id.as_i64()).bind(&before.by).bind(kind.name()).bind(name).bind(to);
+    new.bind(deed.by.principal).bind(deed.at.as_millis()).execute(&mut *tx).await?;
+    let sql = "delete from removals where id <=
+                   (select id from removals order by id desc limit 1 offset $1)";
+    sqlx::query(sql).bind(MOST).execute(tx).await.map(drop)
+}
+
+/// The newest first, from before `before`; of one manager or of all.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list(
+    conn: &mut SqliteConnection,
+    manager: Option<&str>,
+    before: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<Removal>> {
+    let sql = "select * from removals where id < $1 and ($2 is null or manager = $2)
+               order by id desc limit $3";
+    sqlx::query_as(sql).bind(before).bind(manager).bind(limit).fetch_all(conn).await
+}
+
+/// The program may make it again. `false`: nothing is noted by this id.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn forget(tx: &mut SqliteConnection, id: Id) -> sqlx::Result<bool> {
+    let done = sqlx::query("delete from removals where id = $1").bind(id.as_i64()).execute(tx).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Tx, fixture};
+
+    const ANN: Writer<'static> = Writer { manager: BY_HAND, principal: "user:ann" };
+    const APPLY: Writer<'static> = Writer { manager: "apply", principal: "token:t_1" };
+
+    fn deed(id: i64, by: Writer<'static>) -> Deed<'static> {
+        Deed { id: Id::from_i64(id), by, at: Wall::from_millis(id) }
+    }
+
+    async fn noted(tx: &mut Tx) -> Vec<(String, Option<String>, String)> {
+        let all = list(tx, Some("apply"), i64::MAX, 100).await.unwrap();
+        all.into_iter().map(|r| (r.name, r.renamed_to, r.by)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_a_hand_takes_from_a_program_is_noted_until_the_program_has_it_again() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let (own, theirs) = (Managed::new(ANN), Managed::new(APPLY));
+        removed(&mut tx, (Kind::Contact, "own"), &own, deed(1, ANN)).await.unwrap();
+        removed(&mut tx, (Kind::Contact, "left-the-file"), &theirs, deed(2, APPLY)).await.unwrap();
+        removed(&mut tx, (Kind::Contact, "ops"), &theirs, deed(3, ANN)).await.unwrap();
+        assert_eq!(noted(&mut tx).await, [("ops".to_owned(), None, "user:ann".to_owned())]);
+        made(&mut tx, (Kind::Contact, "ops"), ANN).await.unwrap();
+        assert_eq!(noted(&mut tx).await.len(), 1, "a hand's own is the hand's");
+        made(&mut tx, (Kind::Contact, "ops"), APPLY).await.unwrap();
+        assert_eq!(noted(&mut tx).await, []);
+    }
+
+    #[tokio::test]
+    async fn a_thing_is_known_by_the_name_that_the_file_has_for_it() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let theirs = Managed::new(APPLY);
+        removed(&mut tx, (Kind::Service, "a/disk"), &theirs, deed(1, ANN)).await.unwrap();
+        for (n, from, to) in [(2, "a", "b"), (3, "b", "c")] {
+            renamed(&mut tx, (Kind::Device, from), to, &theirs, deed(n, ANN)).await.unwrap();
+        }
+        let ann = || "user:ann".to_owned();
+        let expected = [("a".to_owned(), Some("c".to_owned()), ann()), ("c/disk".to_owned(), None, ann())];
+        assert_eq!(noted(&mut tx).await, expected);
+        removed(&mut tx, (Kind::Device, "c"), &theirs, deed(4, ANN)).await.unwrap();
+        assert_eq!(noted(&mut tx).await, [("a".to_owned(), None, ann())], "and its services with it");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_given_back_leaves_no_trace() {
+        let (store, _dir) = fixture::store().await;
+        for back in [ANN, APPLY] {
+            let mut tx = store.begin().await.unwrap();
+            let theirs = Managed::new(APPLY);
+            renamed(&mut tx, (Kind::Device, "a"), "b", &theirs, deed(1, ANN)).await.unwrap();
+            renamed(&mut tx, (Kind::Device, "b"), "a", &theirs, deed(2, back)).await.unwrap();
+            assert_eq!(noted(&mut tx).await, []);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_are_forgotten_beyond_the_bound() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let theirs = Managed::new(APPLY);
+        let fill = "with recursive n(i) as (select 1 union all select i + 1 from n where i < $1)
+                    insert into removals (id, manager, kind, name, removed_by, removed_at)
+                    select i, 'other', 'host', 'h' || i, 'x', 0 from n";
+        sqlx::query(fill).bind(MOST).execute(&mut *tx).await.unwrap();
+        removed(&mut tx, (Kind::Host, "last"), &theirs, deed(MOST + 1, ANN)).await.unwrap();
+        let left: (i64, i64) =
+            sqlx::query_as("select count(*), min(id) from removals").fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(left, (MOST, 2));
+    }
+}
