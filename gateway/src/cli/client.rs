@@ -79,7 +79,7 @@ impl Client {
     /// Changes a resource against the version that was read just before.
     pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         let current = self.send(Method::GET, path, &[], None).await?;
-        let mut request = self.request(Method::PATCH, path).json(body);
+        let mut request = self.request(Method::PATCH, path).json(body).timeout(PATIENCE);
         if let Some(etag) = current.headers().get("etag") {
             request = request.header("if-match", etag.clone());
         }
@@ -87,14 +87,28 @@ impl Client {
         response.json().await.context("the gateway's answer is not what this version expects")
     }
 
+    /// Writes a resource; with a version only as long as it is that one.
+    pub async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        version: Option<i64>,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(method, path).json(body).timeout(PATIENCE);
+        let response = self.judged(only_at(request, version)).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
     /// Replaces a resource; with a version only as long as it is that one.
     pub async fn put(&self, path: &str, body: &Value, version: Option<i64>) -> anyhow::Result<Value> {
-        let mut request = self.request(Method::PUT, path).json(body).timeout(PATIENCE);
-        if let Some(version) = version {
-            request = request.header("if-match", format!("\"{version}\""));
-        }
-        let response = self.judged(request).await?;
-        response.json().await.context("the gateway's answer is not what this version expects")
+        self.write(Method::PUT, path, body, version).await
+    }
+
+    /// Removes a resource; with a version only as long as it is that one.
+    pub async fn delete(&self, path: &str, version: Option<i64>) -> anyhow::Result<()> {
+        let request = self.request(Method::DELETE, path).timeout(PATIENCE);
+        self.judged(only_at(request, version)).await.map(drop)
     }
 
     /// Server-sent events, as they come.
@@ -145,6 +159,13 @@ impl Client {
             self.place,
             root_cause(error)
         )
+    }
+}
+
+fn only_at(request: reqwest::RequestBuilder, version: Option<i64>) -> reqwest::RequestBuilder {
+    match version {
+        Some(version) => request.header("if-match", format!("\"{version}\"")),
+        None => request,
     }
 }
 

@@ -3,7 +3,8 @@
 //! A downtime never changes: another takes its place, and only then the former one ends. One that is over
 //! is neither made nor missed; one that a person has cancelled stays so, and is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 
 use fleetgate_engine::time::Wall;
 use reqwest::Method;
@@ -14,8 +15,9 @@ use toml::Spanned;
 use super::super::client::Client;
 use super::super::device::present;
 use super::super::host::pages;
+use super::absent::Removed;
 use super::file::{BadFile, Source};
-use super::plan::{CANCELLED, Found, Kind, Policy, Step, Wanted};
+use super::plan::{Found, Kind, Policy, Step, Wanted};
 use crate::api::model;
 use crate::clock;
 use crate::store::recurrence::{self, Text};
@@ -51,6 +53,9 @@ impl Source<'_> {
         };
         if d.host.is_some() == d.labels.is_some() {
             return Err(self.bad(at, "either host or labels are expected"));
+        }
+        if let Some(labels) = d.labels.as_ref().filter(|labels| labels.get_ref().is_empty()) {
+            return Err(self.bad(labels.span().start, "at least one label is expected"));
         }
         let mut fields = json!({
             "host": d.host,
@@ -151,9 +156,13 @@ pub(super) async fn look(
     let query = [("all", "true".to_owned()), ("managed_by", policy.manager.clone())];
     let all: Vec<model::Downtime> = pages(client, "/downtimes", &query).await?;
     let mut newest: BTreeMap<String, model::Downtime> = BTreeMap::new();
+    let mut former = Vec::new();
     for downtime in all {
         let name = downtime.name.clone().unwrap_or_default();
-        newest.entry(name).or_insert(downtime);
+        match newest.entry(name) {
+            Entry::Vacant(entry) => drop(entry.insert(downtime)),
+            Entry::Occupied(entry) => former.push((entry.key().clone(), downtime)),
+        }
     }
     let now = clock::wall();
     let is_of_host = |d: &model::Downtime| d.host.as_deref().is_none_or(|host| hosts.contains(host));
@@ -162,8 +171,11 @@ pub(super) async fn look(
         (None, Ok(end)) => end.as_millisecond() > now.as_millis(),
         (None, Err(_)) => true,
     };
+    // A run that broke off before it could end them leaves such behind.
+    former.retain(|(_, d)| d.cancelled_at.is_none() && is_of_host(d) && is_open(d));
+    let former = former.into_iter().map(|(name, d)| Found { former: true, ..found(name, d) });
     let known = newest.into_iter().filter(|(_, d)| is_of_host(d) && is_open(d));
-    Ok(known.map(|(name, d)| found(name, d)).collect())
+    Ok(known.map(|(name, d)| found(name, d)).chain(former).collect())
 }
 
 fn found(name: String, d: model::Downtime) -> Found {
@@ -178,10 +190,22 @@ fn found(name: String, d: model::Downtime) -> Found {
         "end": once.then_some(d.end),
         "fixed": once.then_some(d.fixed),
         "duration_s": d.duration_s,
-        CANCELLED: d.cancelled_at.is_some().then_some(true),
     }));
     let (managed_by, edited_by) = (d.managed.managed_by, d.managed.edited_by);
-    Found { kind: Kind::Downtime, name, fields, managed_by, edited_by, version: None, id: Some(d.id) }
+    let removed =
+        d.cancelled_at.map(|at| Removed { by: edited_by.clone().unwrap_or_default(), at, renamed_to: None });
+    let id = removed.is_none().then_some(d.id);
+    Found {
+        kind: Kind::Downtime,
+        name,
+        fields,
+        managed_by,
+        edited_by,
+        version: None,
+        id,
+        former: false,
+        removed,
+    }
 }
 
 /// First the new one, then the end of the former: nothing is told in between.

@@ -3,17 +3,24 @@
 //! Promises that what is accepted can be written as it stands, as far as that can be known without the
 //! gateway. Does not know what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
+use anyhow::Context as _;
+use fleetgate_engine::monitor::profile::builtin;
 use fleetgate_engine::notify::Period;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use toml::Spanned;
+use toml::de::DeTable;
 
 use super::downtime::Downtime;
+use super::lines::{self, Begins, Lines};
 use super::plan::{Kind, Wanted};
 use crate::names::{self, Labels, Name};
 use crate::store::{alerting, definition};
@@ -106,6 +113,7 @@ macro_rules! watched {
             volatile: Option<bool>,
             flapping: Option<Spanned<toml::Value>>,
             notify: Option<Spanned<toml::Value>>,
+            thresholds: Option<Spanned<toml::Value>>,
             #[serde(default)]
             services: Table<Service>,
         }
@@ -127,6 +135,7 @@ macro_rules! watched {
                     "volatile": self.volatile,
                     "flapping": source.alerting("flapping", self.flapping.take())?,
                     "notify": source.alerting("notify", self.notify.take())?,
+                    "thresholds": source.limits(self.thresholds.take())?,
                 }))
             }
         }
@@ -172,13 +181,40 @@ struct Ssh {
     host_key: Option<String>,
 }
 
+/// Ten thousand devices with every field that they can have are some 10 MB.
+pub const MOST_BYTES: u64 = 32 * 1024 * 1024;
+
+/// The text of the file.
+///
+/// # Errors
+/// When it cannot be read, is larger than [`MOST_BYTES`], or is not UTF-8; then with the line.
+pub fn text(path: &Path) -> anyhow::Result<String> {
+    let (file, mut bytes) = (path.display(), Vec::new());
+    let open = File::open(path).with_context(|| file.to_string())?;
+    open.take(MOST_BYTES + 1).read_to_end(&mut bytes).with_context(|| file.to_string())?;
+    anyhow::ensure!(
+        bytes.len() as u64 <= MOST_BYTES,
+        "{file}: larger than {} MiB: split it, each part with a name of its own (--as)",
+        MOST_BYTES / 1024 / 1024
+    );
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        anyhow::anyhow!("{file}:{line}: this is not UTF-8 text")
+    })
+}
+
 /// Everything that the file wants, in the order in which it can be made.
 ///
 /// # Errors
 /// The first thing that is not understood, with its line.
 pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
-    let source = Source { file, text };
+    let source = Source { file, text, begins: Begins::of(text) };
     let fleet: Fleet = source.parse()?;
+    let root = DeTable::parse(text).map_err(|e| source.unread(&e))?;
+    if let Some(at) = lines::endless(root.get_ref()) {
+        return Err(source.bad(at, "a number with an end is expected"));
+    }
     let mut wanted = Vec::new();
     for (name, profile) in fleet.profiles {
         wanted.push(source.profile(&name, profile)?);
@@ -202,20 +238,25 @@ pub fn read(file: &str, text: &str) -> Result<Vec<Wanted>, BadFile> {
     }
     // Profiles come first among themselves in the order of inheritance; the sort is stable.
     wanted.sort_by_key(|w| w.kind);
+    for w in &mut wanted {
+        w.lines = Lines::of(root.get_ref(), &source.begins, w.kind, &w.name);
+    }
     Ok(wanted)
 }
 
 pub(super) struct Source<'a> {
     file: &'a str,
     text: &'a str,
+    begins: Begins,
 }
 
 impl Source<'_> {
     fn parse<T: DeserializeOwned>(&self) -> Result<T, BadFile> {
-        toml::from_str(self.text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            self.bad(at, error.message())
-        })
+        toml::from_str(self.text).map_err(|error| self.unread(&error))
+    }
+
+    fn unread(&self, error: &toml::de::Error) -> BadFile {
+        self.bad(error.span().map_or(0, |span| span.start), error.message())
     }
 
     pub(super) fn bad(&self, at: usize, what: impl Display) -> BadFile {
@@ -223,13 +264,21 @@ impl Source<'_> {
     }
 
     fn line(&self, at: usize) -> usize {
-        1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|b| **b == b'\n').count()
+        self.begins.line(at.min(self.text.len()))
     }
 
     pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
-        Wanted { kind, name: name.get_ref().clone(), fields: given, line: self.line(name.span().start) }
+        Wanted {
+            kind,
+            name: name.get_ref().clone(),
+            fields: given,
+            line: self.line(name.span().start),
+            lines: Lines::default(),
+            without: None,
+            named: None,
+        }
     }
 
     pub(super) fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
@@ -245,6 +294,10 @@ impl Source<'_> {
 
     fn profile(&self, name: &Spanned<String>, profile: Profile) -> Result<Wanted, BadFile> {
         self.name(name)?;
+        if builtin().iter().any(|own| own.name == *name.get_ref()) {
+            let what = format!("{} is built in: give yours another name, and extend it", name.get_ref());
+            return Err(self.bad(name.span().start, what));
+        }
         let mut services = Map::new();
         for (service, fields) in profile.services {
             services.insert(service.get_ref().clone(), self.service(&service, fields)?);
@@ -263,7 +316,16 @@ impl Source<'_> {
             list.push(json!({ "labels": labels.into_map(), "profile": profile }));
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
-        Ok(Wanted { kind: Kind::ProfileRules, name: String::new(), fields, line })
+        let name = String::new();
+        Ok(Wanted {
+            kind: Kind::ProfileRules,
+            name,
+            fields,
+            line,
+            lines: Lines::default(),
+            without: None,
+            named: None,
+        })
     }
 
     /// As the gateway writes it.
@@ -323,7 +385,7 @@ impl Source<'_> {
             "tunnel": d.tunnel,
             "budget_bytes_per_day": d.budget_bytes_per_day,
             "labels": self.labels_at(place.as_ref(), d.labels)?,
-            "parents": d.parents.or(router.map(|router| vec![router])),
+            "parents": parents(d.parents.or(router.map(|router| vec![router]))),
         });
         join(&mut fields, own);
         places.of_devices.extend(place.map(|place| (name.get_ref().clone(), place)));
@@ -346,7 +408,7 @@ impl Source<'_> {
         let labels = self.labels_at(place.as_ref(), h.labels)?;
         join(
             &mut fields,
-            json!({ "via": h.via, "address": h.address, "labels": labels, "parents": h.parents }),
+            json!({ "via": h.via, "address": h.address, "labels": labels, "parents": parents(h.parents) }),
         );
         into.push(self.wanted(Kind::Host, name, fields));
         self.services(name, h.services, into)
@@ -403,13 +465,23 @@ impl Source<'_> {
     }
 
     /// As the gateway writes them.
+    fn limits(&self, given: Option<Spanned<toml::Value>>) -> Result<Value, BadFile> {
+        let Some(given) = given else { return Ok(Value::Null) };
+        let at = given.span().start;
+        let json = serde_json::to_value(given.into_inner()).map_err(|e| self.bad(at, e))?;
+        let read = definition::thresholds(&json).map_err(|e| self.bad(at, e))?;
+        Ok(definition::thresholds_json(&read))
+    }
+
+    /// As the gateway writes them.
     fn networks(&self, texts: Vec<Spanned<String>>) -> Result<Vec<String>, BadFile> {
         let network = |text: Spanned<String>| {
             let net: Result<ipnet::IpNet, _> = text.get_ref().parse();
             let expected = "a prefix such as 192.168.1.0/24 is expected";
             net.map(|n| n.trunc().to_string()).map_err(|_| self.bad(text.span().start, expected))
         };
-        texts.into_iter().map(network).collect()
+        let read: Result<Vec<String>, BadFile> = texts.into_iter().map(network).collect();
+        read.map(each_once)
     }
 
     fn services(
@@ -422,7 +494,15 @@ impl Source<'_> {
             let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
             let name = format!("{}/{}", host.get_ref(), service.get_ref());
             let fields = fields.as_object().cloned().unwrap_or_default();
-            into.push(Wanted { kind: Kind::Service, name, fields, line });
+            into.push(Wanted {
+                kind: Kind::Service,
+                name,
+                fields,
+                line,
+                lines: Lines::default(),
+                without: None,
+                named: None,
+            });
         }
         Ok(())
     }
@@ -459,6 +539,16 @@ struct Place {
     labels: BTreeMap<String, String>,
 }
 
+fn parents(names: Option<Vec<String>>) -> Option<Vec<String>> {
+    names.map(each_once)
+}
+
+/// As the gateway keeps them: the first of each.
+fn each_once(texts: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    texts.into_iter().filter(|text| seen.insert(text.clone())).collect()
+}
+
 fn join(into: &mut Value, more: Value) {
     if let (Some(fields), Value::Object(more)) = (into.as_object_mut(), more) {
         fields.extend(more);
@@ -471,118 +561,4 @@ fn ssh(ssh: Ssh) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(text: &str) -> String {
-        read("fleet.toml", text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_fleet_is_read_in_the_order_in_which_it_can_be_made() {
-        let text = r#"
-[devices.cam-07]
-labels = { site = "hill" }
-networks = ["192.168.1.7/24"]
-[devices.cam-07.services.disk]
-thresholds = [{ metric = "used", warn = 80, crit = "90" }]
-
-[[profile_rules]]
-labels = { kind = "camera" }
-profile = "lte"
-
-[profiles.lte]
-extends = ["timelapse-camera"]
-"#;
-        let wanted = read("fleet.toml", text).unwrap();
-        let shown: Vec<_> = wanted.iter().map(|w| (w.kind, w.name.as_str(), w.line)).collect();
-        let expected = [
-            (Kind::Profile, "lte", 12),
-            (Kind::ProfileRules, "", 8),
-            (Kind::Device, "cam-07", 2),
-            (Kind::Service, "cam-07/disk", 5),
-        ];
-        assert_eq!(shown, expected);
-        assert_eq!(wanted[2].fields["networks"], json!(["192.168.1.0/24"]));
-        assert_eq!(wanted[3].fields["thresholds"][0]["warn"], "80");
-    }
-
-    #[test]
-    fn a_site_gives_its_devices_labels_and_a_router() {
-        let text = r#"
-[sites.hill]
-router = "hill-router"
-time_zone = "Europe/Vienna"
-labels = { uplink = "lte" }
-
-[devices.cam-07]
-site = "hill"
-labels = { uplink = "dsl" }
-[devices.hill-router]
-site = "hill"
-[devices.other]
-labels = { site = "sea" }
-[hosts.nas-07]
-via = "cam-07"
-address = "192.168.1.5"
-"#;
-        let wanted = read("fleet.toml", text).unwrap();
-        let of = |name: &str| wanted.iter().find(|w| w.name == name).unwrap().fields.clone();
-        let labels = |uplink: &str| json!({ "site": "hill", "timezone": "Europe/Vienna", "uplink": uplink });
-        assert_eq!(of("cam-07")["labels"], labels("dsl"));
-        assert_eq!(of("cam-07")["parents"], json!(["hill-router"]));
-        assert_eq!(
-            (of("hill-router")["labels"].clone(), of("hill-router").get("parents")),
-            (labels("lte"), None)
-        );
-        assert_eq!(of("nas-07")["labels"], labels("lte"));
-        assert_eq!(of("other")["labels"], json!({ "site": "sea" }));
-    }
-
-    #[test]
-    fn what_is_not_understood_is_refused_with_its_line() {
-        let table = [
-            ("\n[device.x]\n", "fleet.toml:2: unknown field `device`"),
-            ("[devices.x]\n\nlables = {}\n", "fleet.toml:3: unknown field `lables`"),
-            ("[devices.x]\nlabels = { A = \"b\" }\n", "fleet.toml:2: a label's key"),
-            ("[devices.X]\n", "fleet.toml:1: a name has"),
-            ("[devices.x]\nnetworks = [\n \"10.0.0.0/99\"]\n", "fleet.toml:3: a prefix"),
-            ("[devices.x]\ninterval_s = \"5\"\n", "fleet.toml:2: invalid type"),
-            ("[hosts.nas]\naddress = \"192.168.1.5\"\n", "fleet.toml:1: missing field `via`"),
-            (
-                "[profiles.p.services.ping]\ninterval_s = 5\nintervall = 5\n",
-                "fleet.toml:3: service ping: intervall",
-            ),
-            (
-                "[profiles.p.services.ping]\nthresholds = [{ metric = \"rta\", warn = \"-10\" }]\n",
-                "fleet.toml:2: service ping: thresholds[0].warn: range",
-            ),
-            ("[devices.x]\nlabels = \n", "fleet.toml:2: "),
-            ("[devices.x]\n[devices.x]\n", "fleet.toml:2: duplicate key"),
-            ("[devices.x]\n\nsite = \"hill\"\n", "fleet.toml:3: no [sites.hill]"),
-            ("[sites.hill]\ntime_zone = \"Mars\"\n", "fleet.toml:2: the name of a time zone"),
-            ("[sites.hill]\nrouters = []\n", "fleet.toml:2: unknown field `routers`"),
-            ("[devices.x]\nnotify = { states = [\"bad\"] }\n", "fleet.toml:2: notify.states"),
-            ("[devices.x]\nflapping = { low = 90 }\n", "fleet.toml:2: flapping.low"),
-            ("[devices.x]\nnotifyy = {}\n", "fleet.toml:2: unknown field `notifyy`"),
-            ("[downtimes.d]\nhost = \"x\"\n", "fleet.toml:1: start and end are expected"),
-            ("[downtimes.d]\nend = 5\n", "fleet.toml:2: a time such as"),
-            (
-                "[downtimes.d]\nevery = \"someday\"\nfrom = \"02:00\"\nto = \"04:00\"\ntime_zone = \"UTC\"\nhost = \"x\"\n",
-                "fleet.toml:2: \"someday\"",
-            ),
-            (
-                "[downtimes.d]\nevery = \"day\"\nfrom = \"02:00\"\nto = \"04:00\"\nhost = \"x\"\n",
-                "fleet.toml:1: every goes with from, to and time_zone",
-            ),
-            (
-                "[downtimes.d]\nstart = \"2026-12-01T08:00:00Z\"\nend = 2026-12-01T10:00:00Z\n",
-                "fleet.toml:1: either host or labels",
-            ),
-        ];
-        for (text, expected) in table {
-            let said = refused(text);
-            assert!(said.starts_with(expected), "{said}");
-        }
-    }
-}
+mod tests;

@@ -3,10 +3,14 @@
 //! Reads the file, looks at what is there, shows what differs, and writes it through the API, which
 //! decides. Not one transaction: a run that breaks off is finished by the next.
 
+mod absent;
 mod downtime;
 mod file;
+mod fits;
+mod lines;
 mod plan;
 mod refusals;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -18,13 +22,12 @@ use owo_colors::OwoColorize as _;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, Refused};
 use super::device::said;
 use super::host::pages;
 use super::service::settings;
 use super::table;
-use crate::api::model::{Device, Host, HostSettings, Managed, Page, Profile, ProfileRules};
-use crate::secret_file;
+use crate::api::model::{Device, Gateway, Host, HostSettings, Managed, Page, Profile, ProfileRules, Removal};
 use plan::{Act, Found, Kind, Policy, Step, Wanted};
 use refusals::Names;
 
@@ -38,7 +41,7 @@ pub(crate) struct ApplyArgs {
     /// Do it without asking; without a terminal nothing is done otherwise
     #[arg(long, short)]
     yes: bool,
-    /// Also over what people changed by hand
+    /// Also over what people changed by hand, and make again what they removed
     #[arg(long)]
     overwrite: bool,
     /// Also take over what is in the file and was made by hand or by another
@@ -56,7 +59,7 @@ pub(crate) struct ApplyArgs {
 }
 
 pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(&args.file).with_context(|| args.file.display().to_string())?;
+    let text = file::text(&args.file)?;
     let mut wanted = file::read(&args.file.display().to_string(), &text)?;
     wanted.retain(|w| !downtime::is_over(w));
     let policy = Policy {
@@ -66,35 +69,56 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
         prune: args.prune,
     };
     let (found, names) = look(&client, &wanted, &policy).await?;
+    let lost = secrets::unheard(&wanted, &names);
+    let wanted = absent::settle(wanted, &found, &policy);
     let steps = plan::plan(&wanted, &found, &policy);
     show(&client, &steps)?;
     refusals::check(&args.file, &steps, &found, names, args.out.is_some() || args.dry_run)?;
+    if let Some(out) = &args.out {
+        secrets::have_room(&args.file, out, &steps)?;
+        secrets::tell_lost(out, &lost);
+    }
     if !steps.iter().any(|s| s.act != Act::Keep) || !agreed(&args)? {
         return Ok(());
     }
     let client = client.managed_by(&args.manager);
     let to_do: Vec<&Step> = steps.iter().filter(|s| s.act != Act::Keep).collect();
     for (done, step) in to_do.iter().enumerate() {
-        let result = act(&client, step, args.out.as_deref()).await.with_context(|| at(&args, step));
-        if result.is_err() {
+        if let Err(error) = act(&client, step, args.out.as_deref()).await {
             anstream::eprintln!("{done} of {} are done; another run does what is left", to_do.len());
+            let place = at(&args, step, &error);
+            return Err(error.context(place));
         }
-        result?;
     }
     for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change | Act::Adopt)) {
-        place(&client, step).await.with_context(|| at(&args, step))?;
+        if let Err(error) = place(&client, step).await {
+            let place = at(&args, step, &error);
+            return Err(error.context(place));
+        }
     }
     said(&client, "done")
 }
 
-fn at(args: &ApplyArgs, step: &Step) -> String {
-    format!("{}:{}: {} {}", args.file.display(), step.line, step.kind.name(), step.name)
+/// Where in the file stands what the gateway has refused.
+fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
+    let refused = error.downcast_ref::<Refused>();
+    let field = refused.and_then(|r| r.document["errors"][0]["field"].as_str());
+    refusals::place(&args.file, step, field.unwrap_or_default())
 }
 
-/// What stands before a host may have been made after it.
+/// What stands before a host may have been made after it; and what has its name of the file again had
+/// that of today until now.
 async fn place(client: &Client, step: &Step) -> anyhow::Result<()> {
-    let Some(parents) = step.fields.get("parents") else { return Ok(()) };
-    client.patch(&format!("/hosts/{}", step.name), &json!({ "parents": parents })).await.map(drop)
+    let last = ["parents", "name"].into_iter().filter_map(|name| Some((name, step.fields.get(name)?)));
+    let last: Map<String, Value> = last.map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    if last.is_empty() {
+        return Ok(());
+    }
+    let path = match step.kind {
+        Kind::Device => format!("/hosts/{}", step.name),
+        _ => path(step),
+    };
+    client.patch(&path, &Value::Object(last)).await.map(drop)
 }
 
 fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
@@ -136,6 +160,8 @@ fn agreed(args: &ApplyArgs) -> anyhow::Result<bool> {
 /// What the file names, and what this manager has; and the names of all that can be referred to.
 async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Result<(Vec<Found>, Names)> {
     let (mut found, mut names) = (Vec::new(), Names::default());
+    let gateway: Gateway = client.get("/gateway", &[]).await?;
+    names.pools = [gateway.pool_v4, gateway.pool_v6].iter().filter_map(|pool| pool.parse().ok()).collect();
     let profiles: Page<Profile> = client.get("/profiles", &[]).await?;
     for profile in profiles.items {
         names.profiles.insert(profile.name.clone());
@@ -144,7 +170,8 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     let rules: ProfileRules = client.get("/profile-rules", &[]).await?;
     found.push(of_rules(rules)?);
     found.extend(people(client, &mut names).await?);
-    let concerns = |kind: Kind, name: &str| wanted.iter().any(|w| w.kind == kind && w.name == name);
+    let wanted: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
+    let concerns = |kind: Kind, name: &str| wanted.contains(&(kind, name));
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     for device in devices {
         names.hosts.insert(device.name.clone());
@@ -155,6 +182,8 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     }
     let hosts: Vec<Host> = pages(client, "/hosts", &[]).await?;
     names.hosts.extend(hosts.iter().map(|host| host.name.clone()));
+    let silent = |h: &&Host| h.tunnel.as_ref().is_some_and(|t| t.last_handshake.is_none());
+    names.unheard.extend(hosts.iter().filter(silent).map(|host| host.name.clone()));
     let there: BTreeSet<&str> = hosts.iter().map(|host| host.id.as_str()).collect();
     found.extend(downtime::look(client, policy, &there).await?);
     for host in hosts.into_iter().filter(|h| h.via.is_some()) {
@@ -167,6 +196,11 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     for name in with_services(&found) {
         found.extend(of_services(client, &name).await?);
     }
+    let removals: Vec<Removal> =
+        pages(client, "/removals", &[("managed_by", policy.manager.clone())]).await?;
+    let there: BTreeSet<(Kind, String)> = found.iter().map(|f| (f.kind, f.name.clone())).collect();
+    let removed = removals.into_iter().filter_map(of_removal);
+    found.extend(removed.filter(|f| !there.contains(&(f.kind, f.name.clone()))));
     Ok((found, names))
 }
 
@@ -182,10 +216,20 @@ async fn people(client: &Client, names: &mut Names) -> anyhow::Result<Vec<Found>
         for item in page.items.into_iter().filter(|item| item["built_in"] != json!(true)) {
             let name = item["name"].as_str().unwrap_or_default().to_owned();
             let managed: Managed = serde_json::from_value(item.clone())?;
-            found.push(thing(kind, name, item, managed, None));
+            let version = item["version"].as_i64();
+            found.push(thing(kind, name, item, managed, version));
         }
     }
     Ok(found)
+}
+
+/// A kind that this version does not know is left alone.
+fn of_removal(r: Removal) -> Option<Found> {
+    let kind = serde_json::from_value(json!(r.kind)).ok()?;
+    let removed = absent::Removed { by: r.removed_by, at: r.removed_at, renamed_to: r.renamed_to };
+    let managed = Managed { managed_by: r.managed_by, edited_by: None };
+    let found = thing(kind, r.name, Value::Null, managed, None);
+    Some(Found { id: Some(r.id), removed: Some(removed), ..found })
 }
 
 fn with_services(found: &[Found]) -> Vec<String> {
@@ -202,7 +246,17 @@ fn fields(value: Value) -> Map<String, Value> {
 
 fn thing(kind: Kind, name: String, value: Value, managed: Managed, version: Option<i64>) -> Found {
     let Managed { managed_by, edited_by } = managed;
-    Found { kind, name, fields: fields(value), managed_by, edited_by, version, id: None }
+    Found {
+        kind,
+        name,
+        fields: fields(value),
+        managed_by,
+        edited_by,
+        version,
+        id: None,
+        former: false,
+        removed: None,
+    }
 }
 
 fn of_profile(p: Profile) -> anyhow::Result<Found> {
@@ -223,12 +277,12 @@ async fn of_device(client: &Client, d: Device) -> anyhow::Result<Found> {
     let settings: HostSettings = client.get(&format!("/hosts/{}/settings", d.name), &[]).await?;
     let mut value = fields(serde_json::to_value(&settings)?);
     value.insert("networks".to_owned(), json!(d.networks));
-    Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, None))
+    Ok(thing(Kind::Device, d.name, Value::Object(value), d.managed, Some(d.version)))
 }
 
 fn of_host(settings: &HostSettings) -> anyhow::Result<Found> {
     let value = serde_json::to_value(settings)?;
-    Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), None))
+    Ok(thing(Kind::Host, settings.name.clone(), value, settings.managed.clone(), Some(settings.version)))
 }
 
 async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> {
@@ -245,7 +299,7 @@ async fn of_services(client: &Client, host: &str) -> anyhow::Result<Vec<Found>> 
 // ------------------------------------------------------------------ what is done
 
 /// Fields of a device that are its host's, but its parents.
-const OF_HOST: [&str; 10] = [
+const OF_HOST: [&str; 11] = [
     "interval_s",
     "retry_s",
     "max_check_attempts",
@@ -256,7 +310,10 @@ const OF_HOST: [&str; 10] = [
     "volatile",
     "flapping",
     "notify",
+    "thresholds",
 ];
+/// The version of what is not there.
+const NEW: i64 = 0;
 /// Those of them that a host cannot be made with.
 const AFTERWARDS: [&str; 3] = ["volatile", "flapping", "notify"];
 
@@ -264,31 +321,36 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
     let path = path(step);
     match (step.kind, step.act) {
         (_, Act::Keep) => Ok(()),
+        (_, Act::Forget) => match &step.id {
+            Some(id) => client.call(Method::DELETE, &format!("/removals/{id}"), None).await,
+            None => Ok(()),
+        },
         (Kind::Downtime, Act::Remove) => downtime::cancel(client, step).await,
         (Kind::Downtime, _) => downtime::write(client, step).await,
         (Kind::ProfileRules, Act::Remove) => {
             client.put(&path, &json!({ "rules": [] }), step.version).await.map(drop)
         }
-        (_, Act::Remove) => client.call(Method::DELETE, &path, None).await,
+        (_, Act::Remove) => client.delete(&path, step.version).await,
         (Kind::Profile | Kind::ProfileRules | Kind::Service, _) => {
-            client.put(&path, &Value::Object(step.fields.clone()), step.version).await.map(drop)
+            let version = step.version.unwrap_or(NEW);
+            client.put(&path, &Value::Object(step.fields.clone()), Some(version)).await.map(drop)
         }
         (Kind::Contact | Kind::NotificationRule, Act::Make) => make_named(client, step, out).await,
         (Kind::Contact | Kind::NotificationRule, _) => {
-            client.patch(&path, &Value::Object(step.fields.clone())).await.map(drop)
+            let mut fields = step.fields.clone();
+            fields.remove("name");
+            change(client, &path, Value::Object(fields), step.version).await.map(drop)
         }
         (Kind::Device, Act::Make) => make_device(client, step, out).await,
         (Kind::Host, Act::Make) => make_host(client, step).await,
         (Kind::Device, _) => {
             let (device, host) = split(step);
-            client.patch(&path, &device).await?;
-            of_its_host(client, &step.name, host).await
+            let version = change(client, &path, device, step.version).await?;
+            of_its_host(client, &step.name, host, version).await
         }
         (Kind::Host, _) => {
-            let (mut host, timing) = split(step);
-            host.as_object_mut().into_iter().for_each(|fields| drop(fields.remove("via")));
-            client.patch(&path, &host).await?;
-            of_its_host(client, &step.name, timing).await
+            let (host, timing) = split(step);
+            change(client, &path, joined(host, timing), step.version).await.map(drop)
         }
     }
 }
@@ -316,7 +378,7 @@ fn split(step: &Step) -> (Value, Value) {
     let (mut own, mut host) = (Map::new(), Map::new());
     for (name, value) in &step.fields {
         match name.as_str() {
-            "public_key" | "tunnel" | "parents" => {}
+            "public_key" | "tunnel" | "parents" | "name" => {}
             name if OF_HOST.contains(&name) => drop(host.insert(name.to_owned(), value.clone())),
             _ => drop(own.insert(name.clone(), value.clone())),
         }
@@ -327,21 +389,55 @@ fn split(step: &Step) -> (Value, Value) {
     (Value::Object(own), Value::Object(host))
 }
 
-async fn of_its_host(client: &Client, name: &str, fields: Value) -> anyhow::Result<()> {
+/// The settings of a host behind a device as one change.
+fn joined(mut host: Value, timing: Value) -> Value {
+    if let (Some(fields), Value::Object(timing)) = (host.as_object_mut(), timing) {
+        fields.remove("via");
+        fields.extend(timing);
+    }
+    host
+}
+
+fn named(step: &Step) -> Value {
+    let mut body = step.fields.clone();
+    body.insert("name".to_owned(), json!(step.name));
+    Value::Object(body)
+}
+
+/// A device as it is made; what is its host's comes afterwards.
+fn new_device(step: &Step) -> Value {
+    let mut body = named(step);
+    let fields = body.as_object_mut();
+    fields
+        .into_iter()
+        .for_each(|fields| fields.retain(|f, _| f != "parents" && !OF_HOST.contains(&f.as_str())));
+    body
+}
+
+async fn of_its_host(client: &Client, name: &str, fields: Value, version: Option<i64>) -> anyhow::Result<()> {
     if fields.as_object().is_some_and(|f| !f.is_empty()) {
-        client.patch(&format!("/hosts/{name}"), &fields).await?;
+        change(client, &format!("/hosts/{name}"), fields, version).await?;
     }
     Ok(())
 }
 
+/// What somebody else has changed since it was looked at stays as it is; gives the version that it has now.
+async fn change(
+    client: &Client,
+    path: &str,
+    fields: Value,
+    version: Option<i64>,
+) -> anyhow::Result<Option<i64>> {
+    let now = client.write(Method::PATCH, path, &fields, version).await?;
+    Ok(now["version"].as_i64())
+}
+
 /// The secret of a webhook is shown once, as a configuration is.
 async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
-    let mut body = step.fields.clone();
-    body.insert("name".to_owned(), json!(step.name));
     let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
-    let made: Value = client.post(list, &Value::Object(body)).await?;
+    let made: Value = client.post(list, &named(step)).await?;
     match (made["webhook_secret"].as_str(), out) {
-        (Some(secret), Some(out)) => keep(out, &format!("{}.webhook-secret", step.name), secret),
+        (Some(secret), Some(out)) => secrets::keep(out, &secrets::file(step), secret),
         (Some(_), None) => said(
             client,
             &format!(
@@ -353,24 +449,15 @@ async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow:
     }
 }
 
-/// For its owner alone.
-fn keep(folder: &Path, name: &str, secret: &str) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    secret_file::write_new(&folder.join(name), secret)
-}
-
 async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
-    let mut body = step.fields.clone();
-    OF_HOST.iter().chain(&["parents"]).for_each(|field| drop(body.remove(*field)));
-    body.insert("name".to_owned(), json!(step.name));
-    let made: Value = client.post("/devices", &Value::Object(body)).await?;
+    let made: Value = client.post("/devices", &new_device(step)).await?;
     if let (Some(conf), Some(out)) = (made["credentials"]["conf"].as_str(), out) {
-        keep(out, &format!("{}.conf", step.name), conf).with_context(|| {
+        secrets::keep(out, &secrets::file(step), conf).with_context(|| {
             format!("{} is made; `fleetgate device reissue {0}` gives it a configuration again", step.name)
         })?;
     }
-    of_its_host(client, &step.name, host).await
+    of_its_host(client, &step.name, host, made["device"]["version"].as_i64()).await
 }
 
 async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
@@ -380,7 +467,7 @@ async fn make_host(client: &Client, step: &Step) -> anyhow::Result<()> {
     let later: Map<String, Value> = later.collect();
     body.insert("name".to_owned(), json!(step.name));
     let _: Value = client.post("/hosts", &Value::Object(body)).await?;
-    of_its_host(client, &step.name, Value::Object(later)).await
+    of_its_host(client, &step.name, Value::Object(later), None).await
 }
 
 #[cfg(test)]

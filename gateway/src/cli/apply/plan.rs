@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::absent::Removed;
+use super::lines::Lines;
+
 /// In the order in which things are made; they are removed the other way round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Profile,
@@ -22,9 +25,6 @@ pub enum Kind {
     Service,
     Downtime,
 }
-
-/// The field of a downtime that was ended before its time.
-pub const CANCELLED: &str = "cancelled";
 
 impl Kind {
     pub const fn name(self) -> &'static str {
@@ -55,7 +55,7 @@ impl Kind {
 const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
 
 /// Parts that are said all or not at all; of the rest each field is by itself.
-const SAID_WHOLE: [&str; 3] = ["labels", "flapping", "notify"];
+const SAID_WHOLE: [&str; 4] = ["labels", "flapping", "notify", "thresholds"];
 
 /// Something that the file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,9 +64,14 @@ pub struct Wanted {
     pub name: String,
     pub fields: Map<String, Value>,
     pub line: usize,
+    pub lines: Lines,
+    /// What it needs, and that is kept away.
+    pub without: Option<String>,
+    /// Its name in the file, where a person has given it another.
+    pub named: Option<String>,
 }
 
-/// Something that is there.
+/// Something that is there, or that a person has taken away.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     pub kind: Kind,
@@ -75,15 +80,18 @@ pub struct Found {
     pub managed_by: String,
     pub edited_by: Option<String>,
     pub version: Option<i64>,
-    /// Of a kind that has no path by its name.
+    /// Of a kind that has no path by its name; of a removal its own, as long as it can be forgotten.
     pub id: Option<String>,
+    /// Another of its name has taken its place, and it was not ended yet.
+    pub former: bool,
+    pub removed: Option<Removed>,
 }
 
 /// Who applies, and how far it may go.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub manager: String,
-    /// Also over what people changed by hand.
+    /// Also over what people changed or removed by hand.
     pub overwrite: bool,
     /// Also what somebody else manages.
     pub adopt: bool,
@@ -99,6 +107,8 @@ pub enum Act {
     /// As it should be, but managed by somebody else so far.
     Adopt,
     Remove,
+    /// That a person removed it means nothing any more.
+    Forget,
     /// Differs, and is left alone.
     Keep,
 }
@@ -110,13 +120,15 @@ pub struct Step {
     pub name: String,
     pub act: Act,
     pub differences: Vec<Difference>,
-    /// Why it is kept.
+    /// Why it is kept, or what a person did about it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub why: String,
     #[serde(skip)]
     pub fields: Map<String, Value>,
     #[serde(skip)]
     pub line: usize,
+    #[serde(skip)]
+    pub lines: Lines,
     #[serde(skip)]
     pub version: Option<i64>,
     #[serde(skip)]
@@ -134,21 +146,25 @@ pub struct Difference {
 /// Steps in the order in which they can be done.
 pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
     let there: BTreeMap<(Kind, &str), &Found> =
-        found.iter().map(|f| ((f.kind, f.name.as_str()), f)).collect();
-    let named: BTreeSet<(Kind, &str)> = wanted.iter().map(|w| (w.kind, w.name.as_str())).collect();
+        found.iter().filter(|f| !f.former).map(|f| ((f.kind, f.name.as_str()), f)).collect();
+    let named: BTreeSet<(Kind, &str)> = wanted
+        .iter()
+        .flat_map(|w| w.named.iter().chain([&w.name]).map(|name| (w.kind, name.as_str())))
+        .collect();
     let hosts: BTreeSet<&str> =
         wanted.iter().filter(|w| w.kind.needs_prune()).map(|w| w.name.as_str()).collect();
     let made = wanted.iter().filter_map(|w| match there.get(&(w.kind, w.name.as_str())) {
+        Some(Found { removed: Some(removed), .. }) => Some(taken_away(w, removed, policy)),
         Some(found) => differing(w, found, policy),
-        None => Some(make(w)),
+        None => Some(w.without.as_ref().map_or_else(|| make(w), |host| absent(w, host))),
     });
     let mut gone: Vec<Step> = found
         .iter()
-        .filter(|f| !named.contains(&(f.kind, f.name.as_str())))
+        .filter(|f| f.former || !named.contains(&(f.kind, f.name.as_str())))
         .filter_map(|f| leftover(f, &hosts, policy))
         .collect();
     gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
-    inherited_first(made.collect()).into_iter().chain(gone).collect()
+    inherited_first(made.collect()).into_iter().chain(heirs_first(gone, found)).collect()
 }
 
 fn step(of: (Kind, &str), act: Act) -> Step {
@@ -161,6 +177,7 @@ fn step(of: (Kind, &str), act: Act) -> Step {
         why: String::new(),
         fields,
         line: 0,
+        lines: Lines::default(),
         version: None,
         id: None,
     }
@@ -168,7 +185,25 @@ fn step(of: (Kind, &str), act: Act) -> Step {
 
 fn make(w: &Wanted) -> Step {
     let differences = compare(w, &Map::new());
-    Step { differences, fields: w.fields.clone(), line: w.line, ..step((w.kind, &w.name), Act::Make) }
+    let (fields, lines) = (w.fields.clone(), w.lines.clone());
+    Step { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
+}
+
+fn absent(w: &Wanted, host: &str) -> Step {
+    let why = format!("{host} is not there, and kept so");
+    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
+}
+
+fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
+    let words = removed.words(w.kind);
+    if policy.overwrite {
+        return Step { why: words, ..make(w) };
+    }
+    let keys = w.kind == Kind::Device && !w.fields.contains_key("public_key");
+    let keys = keys && w.fields.get("tunnel").is_none_or(|t| *t == Value::Bool(true));
+    let again = if keys { "anew, with new keys" } else { "again" };
+    let why = format!("{words}, and kept so; --overwrite makes it {again}");
+    Step { why, line: w.line, ..step((w.kind, &w.name), Act::Keep) }
 }
 
 fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
@@ -180,37 +215,44 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
         _ if differences.is_empty() && is_own => return None,
         _ if !is_own && !is_free && !policy.adopt => {
             let by = &found.managed_by;
-            (Act::Keep, format!("managed by {by}; --adopt takes it over"))
+            (Act::Keep, format!("kept, managed by {by}; --adopt takes it over"))
         }
         Some(who) if is_own && !policy.overwrite => {
-            (Act::Keep, format!("changed by {who}; --overwrite takes the file's"))
+            (Act::Keep, format!("kept, changed by {who}; --overwrite takes the file's"))
         }
         _ if differences.is_empty() => (Act::Adopt, String::new()),
         _ => (Act::Change, String::new()),
     };
     let fields = w.fields.clone();
-    let (line, version, id) = (w.line, found.version, found.id.clone());
-    Some(Step { differences, why, fields, line, version, id, ..step((w.kind, &w.name), act) })
+    let (line, lines, version, id) = (w.line, w.lines.clone(), found.version, found.id.clone());
+    Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
 }
 
 /// What the file does not name (any more).
 fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<Step> {
+    if found.former {
+        let (why, id) = ("another has taken its place".to_owned(), found.id.clone());
+        return Some(Step { why, id, ..step((found.kind, &found.name), Act::Remove) });
+    }
+    if let Some(removed) = &found.removed {
+        return found.id.is_some().then(|| forget(found, removed));
+    }
     let is_own = found.managed_by == policy.manager;
     let host = found.name.split('/').next().unwrap_or_default();
     let by_hand = found.kind == Kind::Service && hosts.contains(host);
     let (act, why) = match &found.edited_by {
-        _ if !is_own && !by_hand || found.fields.contains_key(CANCELLED) => return None,
+        _ if !is_own && !by_hand => return None,
         _ if found.kind == Kind::ProfileRules && found.fields.get("rules").is_none_or(is_empty) => {
             return None;
         }
         _ if !is_own && !policy.overwrite => {
-            (Act::Keep, "set by hand; --overwrite goes back to the profile".to_owned())
+            (Act::Keep, "kept, set by hand; --overwrite goes back to the profile".to_owned())
         }
         Some(who) if !policy.overwrite => {
-            (Act::Keep, format!("no longer in the file, but changed by {who}; --overwrite removes it"))
+            (Act::Keep, format!("kept, no longer in the file, but changed by {who}; --overwrite removes it"))
         }
         _ if found.kind.needs_prune() && !policy.prune => {
-            (Act::Keep, "no longer in the file; --prune removes it".to_owned())
+            (Act::Keep, "kept, no longer in the file; --prune removes it".to_owned())
         }
         _ => (Act::Remove, String::new()),
     };
@@ -222,25 +264,47 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
+fn forget(found: &Found, removed: &Removed) -> Step {
+    let why = format!("{}; not in the file, and forgotten", removed.words(found.kind));
+    Step { why, id: found.id.clone(), ..step((found.kind, &found.name), Act::Forget) }
+}
+
 fn is_empty(list: &Value) -> bool {
     list.as_array().is_none_or(Vec::is_empty)
 }
 
 /// A profile after those of the file that it extends.
-fn inherited_first(mut steps: Vec<Step>) -> Vec<Step> {
-    let mut ordered: Vec<Step> = Vec::with_capacity(steps.len());
-    while !steps.is_empty() {
+fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
+    let (mut profiles, rest): (Vec<Step>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let mut ordered: Vec<Step> = Vec::with_capacity(profiles.len());
+    while !profiles.is_empty() {
         let waits = |s: &Step| {
-            let parents = s.fields.get("extends").and_then(Value::as_array);
-            let mut names = parents.into_iter().flatten().filter_map(Value::as_str);
-            s.kind == Kind::Profile
-                && names.any(|n| n != s.name && steps.iter().any(|o| o.kind == Kind::Profile && o.name == n))
+            let mut names = extended(&s.fields);
+            names.any(|n| n != s.name && profiles.iter().any(|o| o.name == n))
         };
-        // A circle has no first one: the gateway refuses it by name.
-        let next = steps.iter().position(|s| !waits(s)).unwrap_or(0);
-        ordered.push(steps.remove(next));
+        // A circle has no first one: it is refused by name.
+        let next = profiles.iter().position(|s| !waits(s)).unwrap_or(0);
+        ordered.push(profiles.remove(next));
     }
-    ordered
+    ordered.into_iter().chain(rest).collect()
+}
+
+fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    fields.get("extends").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// A profile that goes, before those that it extends; profiles are the last of what goes.
+fn heirs_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+    let (profiles, mut rest): (Vec<Step>, Vec<Step>) =
+        steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let with_heirs = profiles.into_iter().map(|step| {
+        let there = found.iter().find(|f| f.kind == Kind::Profile && f.name == step.name);
+        Step { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
+    });
+    let mut last = inherited_first(with_heirs.collect());
+    last.reverse();
+    rest.extend(last);
+    rest
 }
 
 /// Field by field; of what is partial only what the file says.
@@ -315,14 +379,14 @@ pub fn render(steps: &[Step]) -> String {
     for step in steps {
         let mark = match step.act {
             Act::Make => '+',
-            Act::Change | Act::Adopt => '~',
+            Act::Change | Act::Adopt | Act::Forget => '~',
             Act::Remove => '-',
             Act::Keep => '!',
         };
         let why = match step.act {
             Act::Adopt => ": taken over as it is".to_owned(),
             _ if step.why.is_empty() => String::new(),
-            _ => format!(": kept, {}", step.why),
+            _ => format!(": {}", step.why),
         };
         let name = format!("{} {}", step.kind.name(), step.name);
         text.push_str(&format!("{mark} {}{why}\n", name.trim_end()));
@@ -349,6 +413,7 @@ pub fn summary(steps: &[Step]) -> Option<String> {
         (count(&[Act::Make]), "to make"),
         (count(&[Act::Change, Act::Adopt]), "to change"),
         (count(&[Act::Remove]), "to remove"),
+        (count(&[Act::Forget]), "to forget"),
         (count(&[Act::Keep]), "kept"),
     ];
     let shown: Vec<String> =
@@ -356,25 +421,50 @@ pub fn summary(steps: &[Step]) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(", "))
 }
 
+/// What tests of plans are made of.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    pub fn policy() -> Policy {
+        Policy { manager: "apply".into(), ..Policy::default() }
+    }
+
+    pub fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
+        Wanted {
+            kind,
+            name: name.into(),
+            fields: fields.as_object().cloned().unwrap_or_default(),
+            line: 1,
+            lines: Lines::default(),
+            without: None,
+            named: None,
+        }
+    }
+
+    pub fn found(kind: Kind, name: &str, fields: Value) -> Found {
+        let fields = fields.as_object().cloned().unwrap_or_default();
+        let (managed_by, edited_by) = ("apply".to_owned(), None);
+        Found {
+            kind,
+            name: name.into(),
+            fields,
+            managed_by,
+            edited_by,
+            version: Some(2),
+            id: None,
+            former: false,
+            removed: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::testing::*;
     use super::*;
-
-    fn policy() -> Policy {
-        Policy { manager: "apply".into(), ..Policy::default() }
-    }
-
-    fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
-        Wanted { kind, name: name.into(), fields: fields.as_object().cloned().unwrap_or_default(), line: 1 }
-    }
-
-    fn found(kind: Kind, name: &str, fields: Value) -> Found {
-        let fields = fields.as_object().cloned().unwrap_or_default();
-        let (managed_by, edited_by) = ("apply".to_owned(), None);
-        Found { kind, name: name.into(), fields, managed_by, edited_by, version: Some(2), id: None }
-    }
 
     fn acts(steps: &[Step]) -> Vec<(Act, &str)> {
         steps.iter().map(|s| (s.act, s.name.as_str())).collect()

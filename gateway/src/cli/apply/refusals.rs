@@ -5,10 +5,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{bail, ensure};
+use anyhow::{anyhow, bail, ensure};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::fits::Future;
 use super::plan::{Act, Difference, Found, Kind, Step};
+use crate::api::sound;
+use crate::clock;
 
 /// Names that things can refer to, whoever manages them.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +20,10 @@ pub struct Names {
     pub hosts: BTreeSet<String>,
     pub contacts: BTreeSet<String>,
     pub profiles: BTreeSet<String>,
+    /// Devices whose tunnel was never up.
+    pub unheard: BTreeSet<String>,
+    /// Where the gateway's own inner addresses lie.
+    pub pools: Vec<IpNet>,
 }
 
 /// `takes_conf`: there is a place for configurations that are shown once.
@@ -35,9 +43,47 @@ pub fn check(
         shown_once(&at, step, takes_conf)?;
         stays_what_it_is(&at, step, found)?;
         is_one_thing(&at, step, steps)?;
-        names.known(&at, step)?;
+        names.known(&at, step, steps)?;
+        would_be_taken(file, step)?;
+        names.hides_no_pool(file, step)?;
     }
-    Ok(())
+    Future::of(steps, found).fits(steps).map_err(|misfit| {
+        let (kind, name) = &misfit.of;
+        let step = steps.iter().find(|s| s.kind == *kind && s.name == *name);
+        let place = step.map(|step| place(file, step, &misfit.field));
+        anyhow!("{}: {}", place.unwrap_or_else(|| file.display().to_string()), misfit.what)
+    })
+}
+
+/// The file and the line of a field of a step, and what it is of.
+pub fn place(file: &Path, step: &Step, field: &str) -> String {
+    let line = step.lines.line(field).unwrap_or(step.line);
+    let thing = format!("{} {}", step.kind.name(), step.name);
+    format!("{}:{line}: {}", file.display(), thing.trim_end())
+}
+
+fn would_be_taken(file: &Path, step: &Step) -> anyhow::Result<()> {
+    let (whole, is_new) = (Value::Object(step.fields.clone()), step.act == Act::Make);
+    let (own, of_host) = super::split(step);
+    let verdict = match step.kind {
+        Kind::Profile => sound::profile(&step.name, whole),
+        Kind::Contact => sound::contact(super::named(step), is_new),
+        Kind::NotificationRule => sound::rule(super::named(step)),
+        Kind::Device => sound::device(super::new_device(step), is_new)
+            .and_then(|()| sound::host(of_host, false))
+            .and_then(|()| sound::parents(step.fields.get("parents"))),
+        Kind::Host => sound::host(super::joined(own, of_host), true)
+            .and_then(|()| sound::parents(step.fields.get("parents"))),
+        Kind::Downtime => sound::downtime(whole, clock::wall()),
+        Kind::ProfileRules | Kind::Service => Ok(()),
+    };
+    let Err(errors) = verdict else { return Ok(()) };
+    let Some(error) = errors.first() else { return Ok(()) };
+    let at = place(file, step, &error.field);
+    match error.field.as_str() {
+        "" => bail!("{at}: {}", error.detail),
+        field => bail!("{at}: {field}: {}", error.detail),
+    }
 }
 
 fn shown_once(at: &str, step: &Step, takes_conf: bool) -> anyhow::Result<()> {
@@ -92,13 +138,23 @@ impl Names {
             match step.act {
                 Act::Make => drop(names.insert(step.name.clone())),
                 Act::Remove => drop(names.remove(&step.name)),
-                Act::Change | Act::Adopt | Act::Keep => {}
+                Act::Change | Act::Adopt | Act::Forget | Act::Keep => {}
             }
         }
         self
     }
 
-    fn known(&self, at: &str, step: &Step) -> anyhow::Result<()> {
+    fn hides_no_pool(&self, file: &Path, step: &Step) -> anyhow::Result<()> {
+        let networks = step.fields.get("networks").and_then(Value::as_array).into_iter().flatten();
+        for net in networks.filter_map(|net| net.as_str()?.parse::<IpNet>().ok()) {
+            let overlaps = self.pools.iter().any(|pool| pool.contains(&net) || net.contains(pool));
+            let at = place(file, step, "networks");
+            ensure!(!overlaps, "{at}: networks: {net}: this overlaps the gateway's own pool of addresses");
+        }
+        Ok(())
+    }
+
+    fn known(&self, at: &str, step: &Step, steps: &[Step]) -> anyhow::Result<()> {
         let (kind, name) = (step.kind.name(), &step.name);
         for (field, noun, wanted) in references(step) {
             let names = match noun {
@@ -109,11 +165,12 @@ impl Names {
             // An id is for the gateway to know; no name has its line below.
             let fine = wanted.contains('_') || names.contains(wanted);
             let of = format!("{kind} {name}");
-            ensure!(
-                fine,
-                "{at}: {}: {field}: no {noun} is called {wanted:?}, in this file or at the gateway",
-                of.trim_end()
-            );
+            let kept = |s: &&Step| s.act == Act::Keep && s.name == wanted && noun.contains(s.kind.name());
+            let so = match steps.iter().find(kept) {
+                Some(kept) => format!("{wanted} was {}", kept.why),
+                None => format!("no {noun} is called {wanted:?}, in this file or at the gateway"),
+            };
+            ensure!(fine, "{at}: {}: {field}: {so}", of.trim_end());
         }
         Ok(())
     }

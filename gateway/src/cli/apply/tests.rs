@@ -4,6 +4,8 @@ use super::*;
 use crate::api::testing::TestApi;
 use crate::cli::Connection;
 
+mod hostile;
+
 const FLEET: &str = r#"
 [profiles.lte]
 extends = ["default"]
@@ -36,6 +38,7 @@ direct_address = "router.example.com"
 [devices.cam-07]
 site = "hill"
 notify = { interval_s = 3600, states = ["down"] }
+thresholds = [{ metric = "rtt", warn = 200 }]
 networks = ["192.168.1.0/24"]
 interval_s = 120
 [devices.cam-07.services.ping]
@@ -46,6 +49,7 @@ via = "cam-07"
 address = "192.168.1.5"
 profile = "nas"
 max_check_attempts = 5
+thresholds = [{ metric = "rtt", crit = "~:900" }]
 flapping = { enabled = false }
 [hosts.nas-07.services.ping]
 notify = { delay_s = 300 }
@@ -115,6 +119,7 @@ impl Fleet {
         wanted.retain(|w| !downtime::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
         let (found, _) = look(&self.connect(), &wanted, &policy).await.unwrap();
+        let wanted = absent::settle(wanted, &found, &policy);
         plan::render(&plan::plan(&wanted, &found, &policy))
     }
 
@@ -186,7 +191,7 @@ async fn a_downtime_is_replaced_when_it_changes_and_left_cancelled_when_a_person
     let id = open["items"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(fleet.api.operator().delete(&format!("/api/v1/downtimes/{id}")).await.status, 204);
     let told = fleet.left(&later, Policy::default()).await;
-    assert!(told.starts_with("! downtime patches: kept, changed by token:"), "{told}");
+    assert!(told.starts_with("! downtime patches: cancelled by token:"), "{told}");
     fleet.apply(&later, |_| {}).await.unwrap();
     assert_eq!(fleet.get("/downtimes").await["items"], json!([]));
     fleet.apply(&later, |args| args.overwrite = true).await.unwrap();
@@ -264,6 +269,152 @@ async fn what_is_named_and_nowhere_is_refused_before_anything_is_done() {
     assert_eq!(fleet.api.viewer().get("/api/v1/profiles/first").await.status, 404);
 }
 
+/// A thing of every kind that can be removed by itself, in the order in which that is allowed.
+const REMOVALS: [(&str, &str); 6] = [
+    ("/hosts/cam-07/services/ping", "service cam-07/ping"),
+    ("/hosts/nas-07", "host nas-07"),
+    ("/rules/cameras", "notification rule cameras"),
+    ("/contacts/ops", "contact ops"),
+    ("/devices/hill-router", "device hill-router"),
+    ("/profiles/spare", "profile spare"),
+];
+
+#[tokio::test]
+async fn what_a_person_removes_stays_removed_unless_told_otherwise() {
+    let fleet = Fleet::new().await;
+    let file = format!("{FLEET}[profiles.spare]\n");
+    fleet.apply(&file, |_| {}).await.unwrap();
+    for (path, _) in REMOVALS {
+        let gone = fleet.api.operator().delete(&format!("/api/v1{path}")).await;
+        assert_eq!(gone.status, 204, "{path}: {}", gone.text);
+    }
+    for _ in 0..2 {
+        let told = fleet.left(&file, Policy::default()).await;
+        for (_, what) in REMOVALS {
+            assert!(told.contains(&format!("! {what}: removed by token:")), "{what}: {told}");
+        }
+        assert!(told.contains("! service nas-07/ping: nas-07 is not there, and kept so\n"), "{told}");
+        assert!(told.lines().all(|line| line.starts_with('!')), "its parents go without a word: {told}");
+        fleet.apply(&file, |_| {}).await.unwrap();
+    }
+    assert_eq!(fleet.get("/removals?managed_by=apply").await["items"].as_array().unwrap().len(), 6);
+    fleet
+        .apply(&file, |args| (args.overwrite, args.out) = (true, Some(fleet.dir.path().join("anew"))))
+        .await
+        .unwrap();
+    assert_eq!(fleet.left(&file, Policy::default()).await, "");
+    assert_eq!(fleet.get("/removals").await["items"], json!([]));
+    assert_eq!(fleet.get("/hosts/cam-07/settings").await["parents"], json!(["hill-router"]));
+}
+
+#[tokio::test]
+async fn a_removal_is_forgotten_with_the_file_and_a_hand_s_own_is_the_hand_s() {
+    let fleet = Fleet::new().await;
+    let text = "[profiles.a]\n[contacts.b]\nemails = [\"b@example.com\"]\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    for path in ["/profiles/a", "/contacts/b"] {
+        assert_eq!(fleet.api.operator().delete(&format!("/api/v1{path}")).await.status, 204);
+    }
+    let own = json!({ "name": "b", "emails": ["c@example.com"] });
+    assert_eq!(fleet.api.operator().post("/api/v1/contacts", own).await.status, 201);
+    let told = fleet.left(text, Policy::default()).await;
+    assert!(told.contains("! contact b: kept, managed by api; --adopt takes it over"), "{told}");
+    fleet.apply(text, |args| args.adopt = true).await.unwrap();
+    assert_eq!(fleet.get("/removals").await["items"].as_array().unwrap().len(), 1);
+    let told = fleet.left("[contacts.b]\n", Policy::default()).await;
+    assert!(told.starts_with("~ profile a: removed by ") && told.ends_with("and forgotten\n"), "{told}");
+    fleet.apply("[contacts.b]\n", |_| {}).await.unwrap();
+    assert_eq!(fleet.get("/removals").await["items"], json!([]));
+    fleet.apply(text, |_| {}).await.unwrap();
+    assert_eq!(fleet.api.viewer().get("/api/v1/profiles/a").await.status, 200, "it is back in the file");
+}
+
+#[tokio::test]
+async fn a_name_that_a_person_gave_is_told_and_kept_and_goes_back_when_that_is_said() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    for (path, name) in
+        [("/devices/hill-router", "gate"), ("/devices/cam-07", "eye"), ("/contacts/ops", "crew")]
+    {
+        let named = fleet.api.operator().patch(&format!("/api/v1{path}"), json!({ "name": name })).await;
+        assert_eq!(named.status, 200, "{}", named.text);
+    }
+    let told = fleet.left(FLEET, Policy::default()).await;
+    for (what, from) in [("device gate", "hill-router"), ("device eye", "cam-07"), ("contact crew", "ops")] {
+        let name = what.split(' ').next_back().unwrap();
+        assert!(told.contains(&format!("! {what}: kept, changed by token:")), "{told}");
+        assert!(told.contains(&format!("      name: \"{name}\" -> \"{from}\"\n")), "{told}");
+    }
+    assert_eq!(told.lines().count(), 6, "{told}");
+    fleet.apply(FLEET, |args| args.overwrite = true).await.unwrap();
+    assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
+    assert_eq!(fleet.get("/devices").await["items"].as_array().unwrap().len(), 2);
+    assert_eq!(fleet.get("/removals").await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn limits_of_a_host_that_a_person_changed_are_told_and_kept() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    let of = async |host: &str| fleet.get(&format!("/hosts/{host}/settings")).await["thresholds"].clone();
+    assert_eq!(of("cam-07").await, json!([{ "metric": "rtt", "warn": "200" }]));
+    assert_eq!(of("nas-07").await, json!([{ "metric": "rtt", "crit": "~:900" }]));
+    for host in ["cam-07", "nas-07"] {
+        let night = json!({ "thresholds": [{ "metric": "rtt", "warn": "700" }] });
+        assert_eq!(fleet.api.operator().patch(&format!("/api/v1/hosts/{host}"), night).await.status, 200);
+    }
+    let told = fleet.left(FLEET, Policy::default()).await;
+    assert!(told.contains("! device cam-07: kept, changed by token:"), "{told}");
+    assert!(told.contains("      thresholds.rtt.warn: \"700\" -> \"200\"\n"), "{told}");
+    assert!(told.contains("      thresholds.rtt.crit: \"~:900\"\n"), "{told}");
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    assert_eq!(of("cam-07").await[0]["warn"], "700");
+    fleet.apply(FLEET, |args| args.overwrite = true).await.unwrap();
+    assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
+    let none = FLEET.replace("thresholds = [{ metric = \"rtt\", warn = 200 }]", "thresholds = []");
+    fleet.apply(&none, |_| {}).await.unwrap();
+    assert_eq!(of("cam-07").await, json!([]));
+    assert_eq!(fleet.left(&none, Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn a_downtime_whose_successor_was_made_and_that_was_not_ended_is_ended_by_the_next_run() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    let again = json!({ "every": "sunday", "from": "02:00", "to": "04:00", "time_zone": "Europe/Vienna",
+                        "last_date": "2099-01-01" });
+    let body =
+        json!({ "name": "patches", "labels": { "site": "hill" }, "recurrence": again, "comment": "updates" });
+    let client = fleet.connect().managed_by("apply");
+    let _: Value = client.post("/downtimes", &body).await.unwrap();
+    let told = fleet.left(FLEET, Policy::default()).await;
+    assert_eq!(told, "- downtime patches: another has taken its place\n");
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    assert_eq!(fleet.get("/downtimes").await["items"].as_array().unwrap().len(), 1);
+    assert_eq!(fleet.left(FLEET, Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn what_somebody_changes_while_a_file_is_applied_stays_as_it_is() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    let policy = Policy { manager: "apply".into(), ..Policy::default() };
+    let text = FLEET.replace("interval_s = 120", "interval_s = 60").replace("mon-fri", "mon-sat");
+    let wanted = file::read("fleet.toml", &text).unwrap();
+    let (found, _) = look(&fleet.connect(), &wanted, &policy).await.unwrap();
+    let changes =
+        [("/devices/cam-07", json!({ "notes": "by hand" })), ("/rules/cameras", json!({ "delay_s": 60 }))];
+    for (path, change) in changes {
+        assert_eq!(fleet.api.operator().patch(&format!("/api/v1{path}"), change).await.status, 200);
+    }
+    let client = fleet.connect().managed_by("apply");
+    for step in plan::plan(&wanted, &found, &policy).iter().filter(|s| s.act == Act::Change) {
+        let refused = act(&client, step, None).await.unwrap_err().to_string();
+        assert!(refused.contains("changed this meanwhile"), "{}: {refused}", step.name);
+    }
+    assert_eq!(fleet.get("/hosts/cam-07/settings").await["interval_s"], 120.0);
+}
+
 #[tokio::test]
 async fn a_device_that_is_made_anew_has_the_downtime_of_its_name() {
     let fleet = Fleet::new().await;
@@ -271,7 +422,8 @@ async fn a_device_that_is_made_anew_has_the_downtime_of_its_name() {
                 end = 2099-01-02T00:00:00Z\n";
     fleet.apply(text, |_| {}).await.unwrap();
     assert_eq!(fleet.api.operator().delete("/api/v1/devices/d").await.status, 204);
-    fleet.apply(text, |args| args.out = Some(fleet.dir.path().join("anew"))).await.unwrap();
+    let anew = fleet.dir.path().join("anew");
+    fleet.apply(text, |args| (args.overwrite, args.out) = (true, Some(anew))).await.unwrap();
     let (planned, device) = (fleet.get("/downtimes").await, fleet.get("/devices/d").await);
     assert_eq!(planned["items"][0]["host"], device["id"]);
     assert_eq!(fleet.left(text, Policy::default()).await, "");
@@ -294,5 +446,5 @@ async fn what_cannot_be_done_is_refused_before_anything_is() {
     assert!(refused.contains("fleet.toml:2: unknown field `lables`"), "{refused}");
     let circle = "[profiles.a]\nextends = [\"b\"]\n[profiles.b]\nextends = [\"a\"]\n";
     let refused = format!("{:#}", fleet.apply(circle, |_| {}).await.unwrap_err());
-    assert!(refused.contains("fleet.toml:1: profile a") && refused.contains("extends"), "{refused}");
+    assert!(refused.contains("fleet.toml:2: profile a") && refused.contains("extends"), "{refused}");
 }

@@ -1,0 +1,202 @@
+//! What the file names and a person has taken away, or given another name, since.
+//!
+//! Pure. Gives what the file says the names that its things have now, and takes out of it what leads to
+//! something that is not to be made again; whether that is so, the plan tells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::plan::{Found, Kind, Policy, Wanted};
+
+/// Who took something away, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removed {
+    pub by: String,
+    pub at: String,
+    /// It is there, by this name.
+    pub renamed_to: Option<String>,
+}
+
+impl Removed {
+    pub fn words(&self, kind: Kind) -> String {
+        let Removed { by, at, renamed_to } = self;
+        match (renamed_to, kind) {
+            (Some(name), _) => format!("renamed to {name} by {by} at {at}"),
+            (None, Kind::Downtime) => format!("cancelled by {by} at {at}"),
+            (None, _) => format!("removed by {by} at {at}"),
+        }
+    }
+}
+
+/// What the file says, in the names of today.
+pub fn settle(wanted: Vec<Wanted>, found: &[Found], policy: &Policy) -> Vec<Wanted> {
+    let renamed = renamed(&wanted, found, policy);
+    let mut wanted: Vec<Wanted> = wanted.into_iter().map(|w| call(w, &renamed)).collect();
+    let gone = gone(&wanted, found, policy);
+    for w in &mut wanted {
+        w.without = leads_to(w).filter(|host| gone.contains(*host)).map(str::to_owned);
+        if let Some(parents) = w.fields.get_mut("parents").and_then(Value::as_array_mut) {
+            parents.retain(|parent| parent.as_str().is_none_or(|name| !gone.contains(name)));
+        }
+    }
+    wanted
+}
+
+/// Devices and hosts, or contacts: each has a space of names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Space {
+    Host,
+    Contact,
+    Rule,
+}
+
+fn space(kind: Kind) -> Option<Space> {
+    match kind {
+        Kind::Device | Kind::Host => Some(Space::Host),
+        Kind::Contact => Some(Space::Contact),
+        Kind::NotificationRule => Some(Space::Rule),
+        Kind::Profile | Kind::ProfileRules | Kind::Service | Kind::Downtime => None,
+    }
+}
+
+/// From the names of the file to those of today, where those are not something else of the file.
+fn renamed(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeMap<(Space, String), String> {
+    let is_in_file =
+        |kind: Kind, name: &str| wanted.iter().any(|w| space(w.kind) == space(kind) && w.name == name);
+    let is_there = |kind: Kind, name: &str| {
+        let own = |f: &Found| f.removed.is_none() && f.managed_by == policy.manager;
+        found.iter().any(|f| f.kind == kind && f.name == name && own(f))
+    };
+    let names = found.iter().filter_map(|f| {
+        let to = f.removed.as_ref()?.renamed_to.as_ref()?;
+        let fine = is_there(f.kind, to) && !is_in_file(f.kind, to) && is_in_file(f.kind, &f.name);
+        fine.then(|| Some(((space(f.kind)?, f.name.clone()), to.clone())))?
+    });
+    names.collect()
+}
+
+fn call(mut w: Wanted, renamed: &BTreeMap<(Space, String), String>) -> Wanted {
+    let today = |space: Space, name: &str| renamed.get(&(space, name.to_owned()));
+    let field = |w: &mut Wanted, field: &str, space: Space| {
+        let now = w.fields.get(field).and_then(Value::as_str).and_then(|name| today(space, name));
+        w.fields.extend(now.map(|now| (field.to_owned(), json!(now))));
+    };
+    field(&mut w, "via", Space::Host);
+    field(&mut w, "host", Space::Host);
+    field(&mut w, "contact", Space::Contact);
+    for parent in w.fields.get_mut("parents").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(now) = parent.as_str().and_then(|name| today(Space::Host, name)) {
+            *parent = json!(now);
+        }
+    }
+    if let (Kind::Service, Some((host, service))) = (w.kind, w.name.split_once('/')) {
+        w.name = today(Space::Host, host).map(|now| format!("{now}/{service}")).unwrap_or(w.name);
+    }
+    if let Some(now) = space(w.kind).and_then(|space| today(space, &w.name)) {
+        let before = std::mem::replace(&mut w.name, now.clone());
+        w.fields.insert("name".to_owned(), json!(before));
+        w.named = Some(before);
+    }
+    w
+}
+
+/// Devices and hosts of the file that are not there and stay so; a host goes with its device.
+fn gone(wanted: &[Wanted], found: &[Found], policy: &Policy) -> BTreeSet<String> {
+    let is_removed = |w: &Wanted| {
+        let same = |f: &&Found| f.kind == w.kind && f.name == w.name;
+        !policy.overwrite && found.iter().find(same).is_some_and(|f| f.removed.is_some())
+    };
+    let is_there = |w: &Wanted| found.iter().any(|f| f.kind == w.kind && f.name == w.name);
+    let hosts = |kind: Kind| wanted.iter().filter(move |w| w.kind == kind);
+    let devices = hosts(Kind::Device).filter(|w| is_removed(w)).map(|w| w.name.clone());
+    let mut gone: BTreeSet<String> = devices.collect();
+    let behind = hosts(Kind::Host).filter(|w| {
+        let with_it = !is_there(w) && leads_to(w).is_some_and(|via| gone.contains(via));
+        is_removed(w) || with_it
+    });
+    let behind: Vec<String> = behind.map(|w| w.name.clone()).collect();
+    gone.extend(behind);
+    gone
+}
+
+/// What it cannot be without.
+fn leads_to(w: &Wanted) -> Option<&str> {
+    match w.kind {
+        Kind::Host => w.fields.get("via").and_then(Value::as_str),
+        Kind::Downtime => w.fields.get("host").and_then(Value::as_str),
+        Kind::Service => w.name.split('/').next(),
+        Kind::Profile | Kind::ProfileRules | Kind::Contact | Kind::NotificationRule | Kind::Device => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Act, plan, render, testing::*};
+    use super::*;
+
+    fn removed(kind: Kind, name: &str, to: Option<&str>) -> Found {
+        let removed = Removed { by: "user:ann".into(), at: "T".into(), renamed_to: to.map(str::to_owned) };
+        Found { removed: Some(removed), id: Some("g_1".into()), ..found(kind, name, json!({})) }
+    }
+
+    fn site() -> Vec<Wanted> {
+        vec![
+            wanted(Kind::Device, "cam", json!({ "parents": ["router"] })),
+            wanted(Kind::Device, "router", json!({})),
+            wanted(Kind::Host, "nas", json!({ "via": "router", "address": "10.0.0.1" })),
+            wanted(Kind::Service, "nas/ping", json!({ "disabled": true })),
+            wanted(Kind::Downtime, "move", json!({ "host": "router" })),
+        ]
+    }
+
+    #[test]
+    fn what_was_removed_stays_so_with_what_needs_it() {
+        let found = [removed(Kind::Device, "router", None), found(Kind::Device, "cam", json!({}))];
+        let steps = plan(&settle(site(), &found, &policy()), &found, &policy());
+        let expected = "! device router: removed by user:ann at T, and kept so; --overwrite makes it anew, \
+                        with new keys\n\
+                        ! host nas: router is not there, and kept so\n\
+                        ! service nas/ping: nas is not there, and kept so\n\
+                        ! downtime move: router is not there, and kept so\n";
+        assert_eq!(render(&steps), expected);
+    }
+
+    #[test]
+    fn what_was_removed_is_made_again_when_that_is_said() {
+        let policy = Policy { overwrite: true, ..policy() };
+        let found = [removed(Kind::Device, "router", None), found(Kind::Device, "cam", json!({}))];
+        let steps = plan(&settle(site(), &found, &policy), &found, &policy);
+        let made: Vec<_> = steps.iter().filter(|s| s.act == Act::Make).map(|s| s.name.as_str()).collect();
+        assert_eq!(made, ["router", "nas", "nas/ping", "move"]);
+        assert_eq!(steps[0].fields["parents"], json!(["router"]));
+    }
+
+    #[test]
+    fn a_removal_that_the_file_does_not_name_is_forgotten() {
+        let found = [removed(Kind::Device, "old", None)];
+        let steps = plan(&settle(Vec::new(), &found, &policy()), &found, &policy());
+        assert_eq!(steps[0].act, Act::Forget);
+        let expected = "~ device old: removed by user:ann at T; not in the file, and forgotten\n";
+        assert_eq!(render(&steps), expected);
+    }
+
+    #[test]
+    fn another_name_is_a_change_like_others() {
+        let there = [
+            removed(Kind::Device, "router", Some("gate")),
+            found(Kind::Device, "cam", json!({ "parents": ["gate"] })),
+            Found {
+                edited_by: Some("user:ann".into()),
+                ..found(Kind::Device, "gate", json!({ "name": "gate" }))
+            },
+            found(Kind::Host, "nas", json!({ "via": "gate", "address": "10.0.0.1" })),
+            found(Kind::Service, "nas/ping", json!({ "disabled": true })),
+            found(Kind::Downtime, "move", json!({ "host": "gate" })),
+        ];
+        let steps = plan(&settle(site(), &there, &policy()), &there, &policy());
+        let expected = "! device gate: kept, changed by user:ann; --overwrite takes the file's\n      \
+                        name: \"gate\" -> \"router\"\n";
+        assert_eq!(render(&steps), expected);
+    }
+}

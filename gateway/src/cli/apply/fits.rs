@@ -1,0 +1,238 @@
+//! Whether what there will be fits together: profiles with each other, services with the profiles of their
+//! hosts, addresses with networks, what stands before what.
+//!
+//! Pure; said before anything is done, because the gateway would say it in the middle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use fleetgate_engine::monitor::profile::{BadCatalogue, Catalogue, Profile, ProfileRule, builtin};
+use fleetgate_engine::notify::Selector;
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use super::plan::{Act, Found, Kind, Step};
+use crate::store::definition;
+
+/// What does not fit, and of which step that is.
+pub struct Misfit {
+    pub of: (Kind, String),
+    pub field: String,
+    pub what: String,
+}
+
+type Fields<'a> = &'a Map<String, Value>;
+
+/// Everything as it will be, by kind and name.
+pub struct Future<'a>(BTreeMap<(Kind, &'a str), Fields<'a>>, BTreeMap<(Kind, &'a str), Fields<'a>>);
+
+impl<'a> Future<'a> {
+    pub fn of(steps: &'a [Step], found: &'a [Found]) -> Self {
+        let there = found.iter().filter(|f| f.removed.is_none() && !f.former);
+        let was: BTreeMap<_, _> = there.map(|f| ((f.kind, f.name.as_str()), &f.fields)).collect();
+        let (mut now, mut before) = (was, BTreeMap::new());
+        for step in steps {
+            let key = (step.kind, step.name.as_str());
+            match step.act {
+                Act::Make | Act::Change | Act::Adopt => {
+                    before.extend(now.insert(key, &step.fields).map(|was| (key, was)));
+                }
+                Act::Remove => drop(now.remove(&key)),
+                Act::Forget | Act::Keep => {}
+            }
+        }
+        Future(now, before)
+    }
+
+    /// What the file does not say stays as it was.
+    fn field(&self, kind: Kind, name: &str, field: &str) -> Option<&'a Value> {
+        let of =
+            |all: &BTreeMap<(Kind, &'a str), Fields<'a>>| all.get(&(kind, name)).and_then(|f| f.get(field));
+        of(&self.0).or_else(|| of(&self.1))
+    }
+
+    fn names(&self, kind: Kind) -> impl Iterator<Item = &'a str> {
+        self.0.keys().filter(move |(k, _)| *k == kind).map(|(_, name)| *name)
+    }
+
+    /// # Errors
+    /// The first thing that does not fit.
+    pub fn fits(&self, steps: &[Step]) -> Result<(), Misfit> {
+        let catalogue = self.catalogue()?;
+        self.nothing_is_before_itself()?;
+        for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change)) {
+            match step.kind {
+                Kind::Service => self.has_a_check(step, &catalogue)?,
+                Kind::Host => self.is_within_reach(step)?,
+                Kind::Downtime => self.has_its_service(step, &catalogue)?,
+                Kind::Device => has_what_its_budget_is_of(step)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn catalogue(&self) -> Result<Catalogue, Misfit> {
+        let is_own = |name: &&str| !builtin().iter().any(|p| p.name == **name);
+        let own = self.names(Kind::Profile).filter(is_own).map(|name| self.profile(name));
+        let rules = self.field(Kind::ProfileRules, "", "rules").and_then(Value::as_array);
+        let rules = rules.into_iter().flatten().map(|rule| ProfileRule {
+            selector: Selector(serde_json::from_value(rule["labels"].clone()).unwrap_or_default()),
+            profile: rule["profile"].as_str().unwrap_or_default().to_owned(),
+        });
+        Catalogue::new(own.collect(), rules.collect()).map_err(|bad| {
+            let (of, field) = match &bad {
+                BadCatalogue::Unknown(..) => ((Kind::ProfileRules, String::new()), "rules".to_owned()),
+                BadCatalogue::UnknownParent { profile, .. } | BadCatalogue::Cycle(profile, _) => {
+                    ((Kind::Profile, profile.clone()), "extends".to_owned())
+                }
+                BadCatalogue::NoCheck { profile, service } => {
+                    ((Kind::Profile, profile.clone()), format!("services.{service}"))
+                }
+                BadCatalogue::TooMany(profile) => ((Kind::Profile, profile.clone()), "services".to_owned()),
+            };
+            Misfit { of, field, what: bad.to_string() }
+        })
+    }
+
+    fn profile(&self, name: &str) -> Profile {
+        let services = self.field(Kind::Profile, name, "services").and_then(Value::as_object);
+        let services = services.into_iter().flatten();
+        let extends = self.field(Kind::Profile, name, "extends").and_then(Value::as_array);
+        Profile {
+            name: name.to_owned(),
+            summary: String::new(),
+            extends: extends.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect(),
+            services: services.filter_map(|(s, value)| definition::parse_service(s, value).ok()).collect(),
+        }
+    }
+
+    /// Either it says what it checks, or a profile of its host does.
+    fn has_a_check(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
+        let says =
+            step.fields.contains_key("check") || step.fields.get("disabled") == Some(&Value::Bool(true));
+        let Some((host, service)) = step.name.split_once('/').filter(|_| !says) else { return Ok(()) };
+        let (known, names) = self.by_profile(host, service, catalogue);
+        known.then_some(()).ok_or_else(|| {
+            let what = "check says what it does";
+            misfit(step, "", format!("the profiles of {host} ({names}) have no service {service}: {what}"))
+        })
+    }
+
+    /// Whether the profiles of a host have a service, and their names.
+    fn by_profile(&self, host: &str, service: &str, catalogue: &Catalogue) -> (bool, String) {
+        let of =
+            |field: &str| [Kind::Device, Kind::Host].into_iter().find_map(|k| self.field(k, host, field));
+        let own = of("profile").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let labels: BTreeMap<String, String> =
+            of("labels").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
+        let profiles = catalogue.of_host(own, &labels);
+        let known = catalogue.services(&profiles).iter().any(|s| s.service == service && s.check.is_some());
+        (known, profiles.join(", "))
+    }
+
+    /// What is planned for one service of one host is for one that it has.
+    fn has_its_service(&self, step: &Step, catalogue: &Catalogue) -> Result<(), Misfit> {
+        let text = |field: &str| step.fields.get(field).and_then(Value::as_str);
+        let (Some(host), Some(service)) = (text("host"), text("service")) else { return Ok(()) };
+        let (known, names) = self.by_profile(host, service, catalogue);
+        let own = self.field(Kind::Service, &format!("{host}/{service}"), "check").is_some();
+        // Of a host that is named by its id nothing is known here.
+        (known || own || host.contains('_')).then_some(()).ok_or_else(|| {
+            let what =
+                format!("service: {host} has no service {service}, by its profiles ({names}) or of its own");
+            misfit(step, "service", what)
+        })
+    }
+
+    /// The address of a host lies in a network of its device.
+    fn is_within_reach(&self, step: &Step) -> Result<(), Misfit> {
+        let text = |field: &str| self.field(Kind::Host, &step.name, field).and_then(Value::as_str);
+        let (Some(via), Some(address)) = (text("via"), text("address")) else { return Ok(()) };
+        let expected = format!("{address:?}: an IP address is expected, such as 192.168.1.5");
+        let address: IpAddr =
+            address.parse().map_err(|_| misfit(step, "address", format!("address: {expected}")))?;
+        if self.0.contains_key(&(Kind::Host, via)) {
+            return Err(misfit(step, "via", format!("via: {via} is no device, and has no tunnel")));
+        }
+        if !self.0.contains_key(&(Kind::Device, via)) {
+            return Ok(());
+        }
+        if self.field(Kind::Device, via, "tunnel") == Some(&Value::Bool(false)) {
+            let what = format!("via: {via} has no tunnel: nothing is reached through it");
+            return Err(misfit(step, "via", what));
+        }
+        let networks = self.field(Kind::Device, via, "networks").and_then(Value::as_array);
+        let mut networks = networks.into_iter().flatten().filter_map(|n| n.as_str()?.parse::<IpNet>().ok());
+        let what =
+            format!("address: {address} is in none of the networks behind {via}: add its network there");
+        networks.any(|net| net.contains(&address)).then_some(()).ok_or_else(|| misfit(step, "address", what))
+    }
+
+    fn nothing_is_before_itself(&self) -> Result<(), Misfit> {
+        let hosts = [Kind::Device, Kind::Host];
+        let all = hosts.into_iter().flat_map(|kind| self.names(kind).map(move |name| (kind, name)));
+        let mut before: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let mut kinds = BTreeMap::new();
+        for (kind, name) in all {
+            let parents = self.field(kind, name, "parents").and_then(Value::as_array);
+            let parents = parents.into_iter().flatten().filter_map(Value::as_str);
+            let via = self.field(kind, name, "via").and_then(Value::as_str);
+            before.insert(name, parents.chain(via).collect());
+            kinds.insert(name, kind);
+        }
+        let mut clear = BTreeSet::new();
+        match before.keys().find_map(|name| circle(name, &before, &mut clear)) {
+            None => Ok(()),
+            Some(names) => Err(Misfit {
+                of: (kinds[names[0]], names[0].to_owned()),
+                field: "parents".to_owned(),
+                what: format!("parents: {} stands before itself ({})", names[0], names.join(" behind ")),
+            }),
+        }
+    }
+}
+
+fn misfit(step: &Step, field: &str, what: String) -> Misfit {
+    Misfit { of: (step.kind, step.name.clone()), field: field.to_owned(), what }
+}
+
+/// What goes through no tunnel is not counted.
+fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
+    let no_tunnel = step.fields.get("tunnel") == Some(&Value::Bool(false));
+    if no_tunnel && step.fields.contains_key("budget_bytes_per_day") {
+        let what = "budget_bytes_per_day: without a tunnel nothing is counted: leave it away";
+        return Err(misfit(step, "budget_bytes_per_day", what.to_owned()));
+    }
+    Ok(())
+}
+
+/// A way from `start` back to one that is on it. `clear`: those from which there is none.
+fn circle<'a>(
+    start: &'a str,
+    before: &BTreeMap<&'a str, Vec<&'a str>>,
+    clear: &mut BTreeSet<&'a str>,
+) -> Option<Vec<&'a str>> {
+    let (mut way, mut open) = (vec![start], vec![0]);
+    while let (Some(name), Some(next)) = (way.last(), open.last_mut()) {
+        let parent = before.get(name).and_then(|parents| parents.get(*next)).copied();
+        *next += 1;
+        match parent {
+            None => {
+                clear.insert(*name);
+                way.pop();
+                open.pop();
+            }
+            Some(parent) if clear.contains(parent) => {}
+            Some(parent) => {
+                let seen = way.iter().position(|name| *name == parent);
+                way.push(parent);
+                open.push(0);
+                if let Some(first) = seen {
+                    return Some(way.split_off(first));
+                }
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,155 @@
+//! Files that cannot be, and runs that are disturbed.
+
+use super::*;
+
+/// Refused with its line, before the first profile of the file is made.
+const REFUSED: [(&str, &str); 30] = [
+    (
+        "[devices.x]\nparents = [\"y\"]\n[devices.y]\nparents = [\"x\"]",
+        ":3: device x: parents: x stands before",
+    ),
+    (
+        "[devices.x]\nnetworks = [\"10.9.0.0/24\"]\nparents = [\"n\"]\n[hosts.n]\nvia = \"x\"\naddress = \"10.9.0.1\"",
+        "stands before itself (n behind x behind n)",
+    ),
+    (
+        "[profiles.a]\nextends = [\"b\"]\n[profiles.b]\nextends = [\"a\"]",
+        ":3: profile a: profile a extends itself",
+    ),
+    ("[profiles.a]\n[profiles.a.services.new]\ninterval_s = 5", "service new of profile a has no check"),
+    (
+        "[devices.x]\n[devices.x.services.new]\ninterval_s = 5",
+        ":3: service x/new: the profiles of x (default)",
+    ),
+    ("[contacts.c]\nemails = [\"a@b.example\"]\ntime_zone = \"Mars\"", ":4: contact c: time_zone: "),
+    ("[contacts.c]\nemails = [\"a@b.example\"]\ndigest_at = \"25:00\"", ":4: contact c: digest_at: "),
+    ("[contacts.c]", ":2: contact c: emails: an e-mail address or a webhook"),
+    ("[contacts.c]\nwebhook_url = \"ftp://x\"", ":3: contact c: webhook_url: "),
+    (
+        "[contacts.c]\nemails = [\"a@b.example\"]\n[notification_rules.r]\ncontact = \"c\"\n\nseverity = \"bad\"",
+        ":7: notification rule r: severity: ",
+    ),
+    ("[devices.x]\n\ninterval_s = -5", ":4: device x: interval_s: seconds from"),
+    ("[devices.x]\n\ninterval_s = nan", ":4: a number with an end"),
+    ("[devices.x.services.web]\n\ninterval_s = inf", ":4: a number with an end"),
+    ("[devices.x]\ninterval_s = 5\ntimeout_s = 9", ":4: device x: timeout_s: must be shorter"),
+    ("[devices.x]\nssh = { user = \"-x\" }", ":3: device x: ssh.user: a login name"),
+    ("[devices.x]\nroute = \"space\"", ":3: device x: route: "),
+    ("[devices.x]\ntunnel = false", ":2: device x: direct_address: a device without a tunnel"),
+    (
+        "[devices.x]\ntunnel = false\ndirect_address = \"x.example\"\nbudget_bytes_per_day = 100000",
+        ":5: device x: budget_bytes_per_day: without a tunnel",
+    ),
+    ("[devices.x]\npublic_key = \"x\"", ":3: device x: public_key: "),
+    ("[devices.x]\nnetworks = [\"172.24.0.0/24\"]", ":3: device x: networks: 172.24.0.0/24: this overlaps"),
+    ("[devices.x]\nnetworks = [\"224.0.0.0/24\"]", ":3: device x: networks: 224.0.0.0/24: no network"),
+    (
+        "[devices.x]\nnetworks = [\"10.1.0.0/24\"]\n[hosts.n]\nvia = \"x\"\n\naddress = \"10.2.0.1\"",
+        ":7: host n: address: 10.2.0.1 is in none of the networks behind x",
+    ),
+    (
+        "[devices.x]\nnetworks = [\"10.1.0.0/24\"]\n[hosts.n]\nvia = \"x\"\naddress = \"10.1.0.1\"\n\
+         [hosts.m]\nvia = \"n\"\naddress = \"10.1.0.2\"",
+        ":8: host m: via: n is no device",
+    ),
+    (
+        "[devices.x]\ntunnel = false\ndirect_address = \"x.example\"\n[hosts.n]\nvia = \"x\"\naddress = \"10.1.0.1\"",
+        ":6: host n: via: x has no tunnel",
+    ),
+    (
+        "[devices.x]\n[downtimes.d]\nhost = \"x\"\nstart = 2099-01-02T00:00:00Z\nend = 2099-01-01T00:00:00Z",
+        ":6: downtime d: end: a time after start",
+    ),
+    (
+        "[devices.x]\n[downtimes.d]\nhost = \"x\"\nservice = \"new\"\nstart = 2099-01-02T00:00:00Z\n\
+         end = 2099-01-03T00:00:00Z",
+        ":5: downtime d: service: x has no service new",
+    ),
+    (
+        "[downtimes.d]\nlabels = {}\nstart = 2099-01-02T00:00:00Z\nend = 2099-01-03T00:00:00Z",
+        ":3: at least one label",
+    ),
+    (
+        "[devices.x]\nthresholds = [\n { metric = \"a\" },\n { metric = \"a\" }]",
+        "thresholds[1].metric: stands here twice",
+    ),
+    ("[devices.x]\nlabels = { timezone = \"Mars\" }", ":3: device x: labels: timezone=Mars"),
+    ("[devices.x]\n[devices.X]", ":3: a name has"),
+];
+
+#[tokio::test]
+async fn what_the_gateway_would_refuse_is_refused_before_anything_is_done() {
+    let fleet = Fleet::new().await;
+    for (text, expected) in REFUSED {
+        let text = format!("[profiles.first]\n{text}\n");
+        let refused = format!("{:#}", fleet.apply(&text, |_| {}).await.unwrap_err());
+        assert!(refused.contains(expected) && refused.contains("fleet.toml:"), "{expected}\n{refused}");
+        let dry = fleet.apply(&text, |args| (args.yes, args.dry_run) = (false, true)).await;
+        assert_eq!(format!("{:#}", dry.unwrap_err()), refused, "a dry run says the same");
+    }
+    assert_eq!(fleet.api.viewer().get("/api/v1/profiles/first").await.status, 404);
+    assert!(!fleet.dir.path().join("conf").exists(), "no key was made");
+}
+
+#[tokio::test]
+async fn a_file_of_another_system_is_the_same_file() {
+    let fleet = Fleet::new().await;
+    fleet.apply(FLEET, |_| {}).await.unwrap();
+    assert_eq!(fleet.left(&FLEET.replace('\n', "\r\n"), Policy::default()).await, "");
+    assert_eq!(fleet.left(&format!("\u{feff}{FLEET}"), Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn what_is_said_twice_is_said_once() {
+    let fleet = Fleet::new().await;
+    let text =
+        "[devices.y]\n[devices.x]\nparents = [\"y\", \"y\"]\nnetworks = [\"10.3.0.0/24\", \"10.3.0.7/24\"]\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    assert_eq!(fleet.left(text, Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn a_profile_goes_before_those_that_it_extends() {
+    let fleet = Fleet::new().await;
+    let text = "[profiles.a]\n[profiles.b]\nextends = [\"a\"]\n[profiles.c]\nextends = [\"b\"]\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    fleet.apply("", |_| {}).await.unwrap();
+    assert_eq!(fleet.left("", Policy::default()).await, "");
+}
+
+#[tokio::test]
+async fn a_key_has_its_place_before_it_is_made() {
+    let fleet = Fleet::new().await;
+    let out = fleet.dir.path().join("conf");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::write(out.join("x.conf"), "of another").unwrap();
+    let refused = fleet.apply("[devices.x]\n", |_| {}).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("fleet.toml:1: device x: ") && refused.contains("is there already"),
+        "{refused}"
+    );
+    assert_eq!(fleet.get("/devices").await["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_run_that_was_killed_before_it_kept_a_configuration_is_seen_by_the_next() {
+    let fleet = Fleet::new().await;
+    fleet
+        .apply("[devices.x]\n[devices.own]\ntunnel = false\ndirect_address = \"x.example\"\n", |_| {})
+        .await
+        .unwrap();
+    let wanted = file::read("fleet.toml", "[devices.x]\n[devices.own]\n").unwrap();
+    let policy = Policy { manager: "apply".into(), ..Policy::default() };
+    let (_, names) = look(&fleet.connect(), &wanted, &policy).await.unwrap();
+    assert_eq!(secrets::unheard(&wanted, &names), ["x"]);
+}
+
+#[test]
+fn what_is_no_text_or_has_no_end_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fleet.toml");
+    std::fs::write(&file, b"\n\n# \xff\n").unwrap();
+    assert!(file::text(&file).unwrap_err().to_string().ends_with("fleet.toml:3: this is not UTF-8 text"));
+    let endless = file::text(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(endless.contains("larger than 32 MiB"), "{endless}");
+}
