@@ -119,7 +119,10 @@ impl Patient {
         }
         let care = settled && !self.acknowledged;
         match (self.severity, dice.below(6)) {
-            (Some(now), 0) if care => Some((MessageKind::Reminder, Some(now))),
+            (Some(now), 0) if care => {
+                self.changed = secs;
+                Some((MessageKind::Reminder, Some(now)))
+            }
             (Some(now), 1) if care => {
                 self.acknowledged = true;
                 Some((MessageKind::Acknowledged, Some(now)))
@@ -244,6 +247,8 @@ impl Store {
 enum Heard {
     Stands(BTreeMap<Object, Standing>),
     Wide(BTreeMap<IncidentId, IncidentId>),
+    /// It is well, and that nobody wants to hear.
+    Over(Object),
     Notice(Notice),
 }
 
@@ -252,6 +257,7 @@ impl From<Heard> for Input {
         match heard {
             Heard::Stands(standing) => Input::Stands(standing),
             Heard::Wide(wide) => Input::Wide(wide),
+            Heard::Over(object) => Input::Over(object),
             Heard::Notice(notice) => Input::Notice(notice),
         }
     }
@@ -298,6 +304,9 @@ impl Office {
             self.standing = standing;
             self.hear(Heard::Stands(self.standing.clone()), secs);
         }
+        let over =
+            patients.iter().filter(|p| secs.is_multiple_of(60) && p.standing() == Some(Standing::Well));
+        over.for_each(|p| self.hear(Heard::Over(p.object.clone()), secs));
     }
 }
 
@@ -312,10 +321,11 @@ fn live(seed: u64) -> Office {
         if secs > quiet_from && secs % 60 > 0 {
             continue;
         }
+        office.put(Input::Timeout, secs);
+        // It is back at once: nothing comes due while it is away.
         if dice.below(800) == 0 {
             office.restart(secs);
         }
-        office.put(Input::Timeout, secs);
         let mut said = Vec::new();
         for patient in &mut patients {
             if secs >= quiet_from {
@@ -370,6 +380,8 @@ impl<'a> Clerk<'a> {
         match heard {
             Heard::Stands(standing) => self.standing = standing.clone(),
             Heard::Wide(wide) => self.wide = wide.clone(),
+            Heard::Over(object) if self.notes.contains_key(object) => {}
+            Heard::Over(object) => drop(self.known.remove(object)),
             Heard::Notice(notice) => self.notice(notice),
         }
     }

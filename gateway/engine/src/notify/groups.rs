@@ -8,10 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::HostId;
 use crate::time::Mono;
 use crate::wire::IncidentId;
 
+use super::rule::Class;
+use super::wide::Wide;
 use super::{Contact, ContactId, Notice, Object};
 
 /// The label that tells where a host stands.
@@ -42,6 +43,16 @@ struct Group {
     /// When it is due, if nothing is added.
     quiet: Mono,
     notices: Vec<Notice>,
+    /// Of so many, from the first on, it was said that there are too many messages.
+    kept: usize,
+}
+
+/// Where what waits of an object stands.
+#[derive(Clone, Debug)]
+struct Place {
+    key: Key,
+    /// It tells how the object is; else only what people did about it.
+    tells: bool,
 }
 
 impl Group {
@@ -54,20 +65,20 @@ impl Group {
 pub(super) struct Groups {
     groups: BTreeMap<Key, Group>,
     /// Where an object's notices wait.
-    places: BTreeMap<(ContactId, Object), Key>,
-    /// Incidents that are part of one of several hosts, or are one.
-    wide: BTreeMap<IncidentId, IncidentId>,
+    places: BTreeMap<(ContactId, Object), Place>,
+    wide: Wide,
 }
 
 impl Groups {
     /// Adds a notice; says when the group is due.
     pub fn add(&mut self, contact: &Contact, notice: Notice, now: Mono) -> Mono {
         let place = (contact.id, notice.object.clone());
-        let key = match self.places.get(&place) {
-            Some(key) => key.clone(),
-            None => Key { contact: contact.id, bundle: self.bundle(&notice) },
+        let (key, told) = match self.places.get(&place) {
+            Some(Place { key, tells }) => (key.clone(), *tells),
+            None => (Key { contact: contact.id, bundle: self.bundle(&notice) }, false),
         };
-        self.places.insert(place, key.clone());
+        let tells = told || !matches!(Class::of(&notice), Class::Acknowledged | Class::Downtime);
+        self.places.insert(place, Place { key: key.clone(), tells });
         let group = self.groups.entry(key).or_insert_with(|| Group::begun(now));
         group.quiet = now + contact.group_wait;
         group.notices.push(notice);
@@ -75,11 +86,8 @@ impl Groups {
     }
 
     /// These incidents belong to those, which are of several hosts.
-    pub fn widen(&mut self, wide: BTreeMap<IncidentId, IncidentId>) {
-        if wide == self.wide {
-            return;
-        }
-        self.wide = wide;
+    pub fn widen(&mut self, wide: &Wide) {
+        self.wide = wide.clone();
         let concerned: BTreeSet<(ContactId, Object)> = self
             .groups
             .iter()
@@ -92,29 +100,26 @@ impl Groups {
 
     /// Moves all that waits of an object to the group of its incident.
     fn shift(&mut self, place: (ContactId, Object)) {
-        let Some(from) = self.places.get(&place).cloned() else { return };
+        let Some(Place { key: from, tells }) = self.places.get(&place).cloned() else { return };
         let Some(group) = self.groups.get_mut(&from) else { return };
         let (first, quiet) = (group.first, group.quiet);
         let notices: Vec<Notice> = group.notices.extract_if(.., |n| n.object == place.1).collect();
+        group.kept = 0;
         if group.notices.is_empty() {
             self.groups.remove(&from);
         }
         let Some(root) = notices.iter().rev().find_map(|n| self.root(n)) else { return };
         let to = Key { contact: place.0, bundle: Bundle::Incident(root) };
-        self.places.insert(place, to.clone());
-        let group = self.groups.entry(to).or_insert_with(|| Group { first, quiet, notices: Vec::new() });
+        self.places.insert(place, Place { key: to.clone(), tells });
+        let group = self.groups.entry(to).or_insert_with(|| Group { quiet, ..Group::begun(first) });
         (group.first, group.quiet) = (group.first.min(first), group.quiet.max(quiet));
         group.notices.extend(notices);
         group.notices.sort_by_key(|n| n.id);
-    }
-
-    /// What an incident is told as.
-    pub fn whole(&self, incident: IncidentId) -> IncidentId {
-        self.wide.get(&incident).copied().unwrap_or(incident)
+        group.kept = 0;
     }
 
     fn root(&self, notice: &Notice) -> Option<IncidentId> {
-        notice.incident.and_then(|id| self.wide.get(&id)).copied()
+        notice.incident.and_then(|id| self.wide.root(id))
     }
 
     fn bundle(&self, notice: &Notice) -> Bundle {
@@ -124,8 +129,9 @@ impl Groups {
         }
     }
 
-    pub fn has(&self, contact: ContactId, object: &Object) -> bool {
-        self.places.contains_key(&(contact, object.clone()))
+    /// Whether something waits that tells how an object is.
+    pub fn tells(&self, contact: ContactId, object: &Object) -> bool {
+        self.places.get(&(contact, object.clone())).is_some_and(|place| place.tells)
     }
 
     /// For each contact that something waits for, when the first of it is due.
@@ -138,10 +144,15 @@ impl Groups {
         next
     }
 
-    /// Notices that are due and stay.
-    pub fn overdue(&self, contact: ContactId, now: Mono) -> impl Iterator<Item = &Notice> {
-        let due = move |(key, group): &(&Key, &Group)| key.contact == contact && group.due() <= now;
-        self.groups.iter().filter(due).flat_map(|(_, group)| &group.notices)
+    /// Notices that are due and stay, each once.
+    pub fn overdue(&mut self, contact: ContactId, now: Mono) -> Vec<Notice> {
+        let due = |(key, group): &(&Key, &mut Group)| key.contact == contact && group.due() <= now;
+        let mut kept = Vec::new();
+        for (_, group) in self.groups.iter_mut().filter(due) {
+            kept.extend_from_slice(group.notices.get(group.kept..).unwrap_or_default());
+            group.kept = group.notices.len();
+        }
+        kept
     }
 
     /// A group of a contact whose time has come.
@@ -155,22 +166,23 @@ impl Groups {
         Some(group.notices)
     }
 
-    /// Takes out what waits for a contact or of a host that is no more.
-    pub fn remove(&mut self, gone: impl Fn(ContactId, HostId) -> bool) -> Vec<(ContactId, Notice)> {
+    /// Takes out what waits for a contact or of an object that is no more.
+    pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
         let mut removed = Vec::new();
         for (key, group) in &mut self.groups {
-            let out = group.notices.extract_if(.., |n| gone(key.contact, n.object.host));
+            let out = group.notices.extract_if(.., |n| gone(key.contact, &n.object));
+            group.kept = 0;
             removed.extend(out.map(|n| (key.contact, n)));
         }
         self.groups.retain(|_, g| !g.notices.is_empty());
-        self.places.retain(|(contact, object), _| !gone(*contact, object.host));
+        self.places.retain(|(contact, object), _| !gone(*contact, object));
         removed
     }
 }
 
 impl Group {
     fn begun(now: Mono) -> Group {
-        Group { first: now, quiet: now, notices: Vec::new() }
+        Group { first: now, quiet: now, notices: Vec::new(), kept: 0 }
     }
 }
 

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::IncidentId;
 
+use super::wide::Wide;
 use super::{ContactId, Notice, Object, RuleId, WaitFor};
 
 /// Times of the calendar are looked at again so often: the wall clock may step meanwhile.
@@ -19,7 +19,7 @@ pub(super) const RECHECK: Duration = Duration::from_secs(60);
 const SILENCE_LOOK: Duration = Duration::from_secs(10);
 
 /// When a delay ends does not depend on the wall clock; when a period begins does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     After(Mono),
     On(Wall),
@@ -38,6 +38,14 @@ impl Due {
         match self {
             Due::After(at) => at,
             Due::On(at) => now.mono + at.since(now.wall).min(RECHECK),
+        }
+    }
+
+    /// How long until then.
+    pub fn rest(self, now: Now) -> Duration {
+        match self {
+            Due::After(at) => at.since(now.mono),
+            Due::On(at) => at.since(now.wall),
         }
     }
 
@@ -71,9 +79,45 @@ impl Later {
     }
 }
 
+/// Problems of one incident, by when they are due.
+#[derive(Debug, Default)]
+struct Ranks {
+    after: BTreeSet<(Mono, Object)>,
+    on: BTreeSet<(Wall, Object)>,
+}
+
+impl Ranks {
+    fn add(&mut self, due: Due, object: Object) {
+        match due {
+            Due::After(at) => self.after.insert((at, object)),
+            Due::On(at) => self.on.insert((at, object)),
+        };
+    }
+
+    fn remove(&mut self, due: Due, object: Object) {
+        match due {
+            Due::After(at) => self.after.remove(&(at, object)),
+            Due::On(at) => self.on.remove(&(at, object)),
+        };
+    }
+
+    /// The first by either clock.
+    fn first(&self) -> impl Iterator<Item = &Object> {
+        let (after, on) = (self.after.first(), self.on.first());
+        after.map(|(_, object)| object).into_iter().chain(on.map(|(_, object)| object))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.after.is_empty() && self.on.is_empty()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     by: BTreeMap<(ContactId, Object), Later>,
+    /// Each notice asks when its incident is due, of which thousands may wait.
+    ranks: BTreeMap<(ContactId, IncidentId), Ranks>,
+    wide: Wide,
     /// Nothing is due before.
     look: Option<Mono>,
 }
@@ -83,18 +127,37 @@ impl Shelf {
         self.look
     }
 
-    pub fn has(&self, place: &(ContactId, Object)) -> bool {
-        self.by.contains_key(place)
+    pub fn has(&self, contact: ContactId, object: &Object) -> bool {
+        self.by.contains_key(&(contact, object.clone()))
     }
 
     pub fn put(&mut self, contact: ContactId, later: Later, now: Now) {
         let look = later.look(now);
         self.look = Some(self.look.map_or(look, |at| at.min(look)));
+        self.take(contact, &later.notice.object);
+        if let Some(place) = self.rank(contact, &later) {
+            self.ranks.entry(place).or_default().add(later.due, later.notice.object.clone());
+        }
         self.by.insert((contact, later.notice.object.clone()), later);
     }
 
     pub fn take(&mut self, contact: ContactId, object: &Object) -> Option<Later> {
-        self.by.remove(&(contact, object.clone()))
+        let later = self.by.remove(&(contact, object.clone()))?;
+        if let Some(place) = self.rank(contact, &later)
+            && let Some(ranks) = self.ranks.get_mut(&place)
+        {
+            ranks.remove(later.due, object.clone());
+            if ranks.is_empty() {
+                self.ranks.remove(&place);
+            }
+        }
+        Some(later)
+    }
+
+    /// Where it stands among those of its incident.
+    fn rank(&self, contact: ContactId, later: &Later) -> Option<(ContactId, IncidentId)> {
+        let incident = later.notice.incident.filter(|_| later.is_problem())?;
+        Some((contact, self.wide.whole(incident)))
     }
 
     /// Something may be due for another reason than time.
@@ -102,21 +165,30 @@ impl Shelf {
         self.look = self.look.map(|look| look.min(at));
     }
 
-    /// What of an incident is due to a contact first; `of`: the incident of a notice.
-    pub fn of_incident(
-        &self,
-        contact: ContactId,
-        incident: IncidentId,
-        of: impl Fn(&Notice) -> Option<IncidentId>,
-        now: Now,
-    ) -> Option<&Later> {
-        let theirs = self.by.iter().filter(|((id, _), later)| *id == contact && later.is_problem());
-        let of_it = theirs.map(|(_, later)| later).filter(|later| of(&later.notice) == Some(incident));
-        of_it.min_by_key(|later| later.due.wall(now))
+    /// These incidents belong to those: what waits of them may be due together.
+    pub fn widen(&mut self, wide: &Wide, now: Now) {
+        self.wide = wide.clone();
+        self.ranks.clear();
+        self.drain().into_iter().for_each(|(contact, later)| self.put(contact, later, now));
+        self.look_at(now.mono);
+    }
+
+    /// Everything, to be put back.
+    pub fn drain(&mut self) -> Vec<(ContactId, Later)> {
+        self.ranks.clear();
+        let all = std::mem::take(&mut self.by);
+        all.into_iter().map(|((contact, _), later)| (contact, later)).collect()
+    }
+
+    /// What of an incident is due to a contact first.
+    pub fn of_incident(&self, contact: ContactId, incident: IncidentId, now: Now) -> Option<&Later> {
+        let ranks = self.ranks.get(&(contact, self.wide.whole(incident)))?;
+        let first = ranks.first().filter_map(|object| self.by.get(&(contact, object.clone())));
+        first.min_by_key(|later| later.due.wall(now))
     }
 
     /// Takes out what is due, with all problems of the same incident.
-    pub fn ripe(&mut self, now: Now, of: impl Fn(&Notice) -> Option<IncidentId>) -> Vec<(ContactId, Later)> {
+    pub fn ripe(&mut self, now: Now) -> Vec<(ContactId, Later)> {
         if self.look.is_none_or(|at| at > now.mono) {
             return Vec::new();
         }
@@ -124,21 +196,24 @@ impl Shelf {
         let begun: BTreeSet<(ContactId, IncidentId)> = self
             .by
             .iter()
-            .filter(|(_, later)| later.is_problem() && due(later))
-            .filter_map(|((contact, _), later)| Some((*contact, of(&later.notice)?)))
+            .filter(|(_, l)| due(l))
+            .filter_map(|((contact, _), l)| self.rank(*contact, l))
             .collect();
-        let with = |contact, later: &Later| {
-            later.is_problem() && of(&later.notice).is_some_and(|id| begun.contains(&(contact, id)))
-        };
-        let ripe = self.by.extract_if(.., |(contact, _), later| due(later) || with(*contact, later));
-        let ripe = ripe.map(|((contact, _), later)| (contact, later)).collect();
+        let with =
+            |contact, later: &Later| self.rank(contact, later).is_some_and(|place| begun.contains(&place));
+        let ripe = self.by.iter().filter(|((contact, _), later)| due(later) || with(*contact, later));
+        let ripe: Vec<(ContactId, Object)> = ripe.map(|(place, _)| place.clone()).collect();
+        let take = |(contact, object): (ContactId, Object)| Some((contact, self.take(contact, &object)?));
+        let ripe = ripe.into_iter().filter_map(take).collect();
         self.look = self.by.values().map(|later| later.look(now)).min();
         ripe
     }
 
-    /// Takes out what waits for a contact or of a host that is no more.
-    pub fn remove(&mut self, gone: impl Fn(ContactId, HostId) -> bool) -> Vec<(ContactId, Notice)> {
-        let removed = self.by.extract_if(.., |(contact, object), _| gone(*contact, object.host));
-        removed.map(|((contact, _), later)| (contact, later.notice)).collect()
+    /// Takes out what waits for a contact or of an object that is no more.
+    pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
+        let gone: Vec<_> = self.by.keys().filter(|(contact, of)| gone(*contact, of)).cloned().collect();
+        let take =
+            |(contact, object): (ContactId, Object)| Some((contact, self.take(contact, &object)?.notice));
+        gone.into_iter().filter_map(take).collect()
     }
 }

@@ -13,11 +13,13 @@
 
 mod cap;
 mod groups;
+mod known;
 mod later;
 mod period;
 mod router;
 mod rule;
 mod standing;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +28,7 @@ use std::time::Duration;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
-use crate::id::{HostId, Id};
+use crate::id::Id;
 use crate::time::{Mono, Wall};
 pub use crate::wire::Object;
 use crate::wire::{HeldReason, IncidentId, MessageKind};
@@ -34,7 +36,7 @@ use crate::wire::{HeldReason, IncidentId, MessageKind};
 pub use cap::MESSAGES_AN_HOUR;
 pub use period::{BadPeriod, Period};
 pub use router::Router;
-pub use rule::{Rule, Selector, Severity};
+pub use rule::{Refusal, Rule, Selector, Severity};
 pub use standing::Standing;
 
 pub type ContactId = Id;
@@ -89,8 +91,19 @@ pub struct Told {
     pub last: NoticeId,
     pub at: Wall,
     pub severity: Option<Severity>,
+    /// That it changes too often was told, and not yet that it does no more.
+    pub flapping: bool,
     /// What it belonged to then.
     pub incident: Option<IncidentId>,
+}
+
+impl Told {
+    /// Whether who knows this learns nothing from the notice.
+    fn says_as_much_as(&self, notice: &Notice) -> bool {
+        let flapping = notice.kind == MessageKind::FlappingStart;
+        let is_end = rule::Class::of(notice) == rule::Class::Recovery;
+        !is_end && self.severity == notice.severity && self.flapping == flapping
+    }
 }
 
 /// Why a notice waits.
@@ -163,9 +176,21 @@ pub enum Hold {
     AlreadyTold,
     /// Only of passing interest, and outside of the rule's time period.
     OutsidePeriod,
+    /// It told again what is so, and fell silent while it waited.
+    Untimely(HeldReason),
     /// The contact was taken away while the notice waited.
     ContactRemoved,
     HostRemoved,
+    ServiceRemoved,
+}
+
+impl Hold {
+    fn by(standing: Standing) -> Hold {
+        match standing {
+            Standing::Silent(why) => Hold::Untimely(why),
+            Standing::Well => Hold::Over,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -187,8 +212,10 @@ pub enum Input {
     /// How it stands with all that waits, as far as something stands against telling it; said before the
     /// notices that were committed together with that.
     Stands(BTreeMap<Object, Standing>),
-    /// Nothing more is told of this host.
-    Forget(HostId),
+    /// Nothing more is told of this service, or of this host and all its services.
+    Forget(Object),
+    /// It is well, all that was to be said of it was handed in, and that it is well was not.
+    Over(Object),
     /// All that is known now was said: what is due may be told.
     Timeout,
 }
@@ -209,7 +236,7 @@ pub enum Output {
     /// Told to nobody (`None`), or not to this contact.
     Held { contact: Option<ContactId>, notice: NoticeId, why: Hold },
     /// To one contact, in order; they wait no more. `site`: the label that they share. `folded`: so
-    /// many messages were made one, because there were too many.
+    /// many messages were kept back because there were too many, and made one; 0: it left when it was due.
     Post { contact: ContactId, site: String, folded: usize, items: Vec<Item> },
     /// To be remembered until it changes; `None`: the conversation is over.
     Told { contact: ContactId, object: Object, told: Option<Told> },

@@ -3,41 +3,41 @@
 //!
 //! A notice is *later* ([`super::later`]) while its rule's delay or time period keeps it from a contact, or
 //! a silence that began meanwhile ([`super::standing`]). Then it is *grouped* ([`super::groups`]), and then
-//! posted, unless the contact had too many messages ([`super::cap`]).
+//! posted, unless the contact had too many messages ([`super::cap`]). What the rules say stands in `plan`.
 
-use std::collections::{BTreeMap, VecDeque};
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::calendar::timestamp;
-use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{HeldReason, IncidentId};
+use crate::wire::{HeldReason, MessageKind};
 
 use super::cap::Caps;
-use super::groups::{Groups, shared_site};
+use super::groups::{Groups, LONGEST, shared_site};
+use super::known::Known;
 use super::later::{Due, Later, Shelf};
 use super::rule::Class;
 use super::standing::{Standing, Standings};
+use super::wide::Wide;
 use super::{
-    Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, RuleId, Severity,
-    Told, WaitFor, Waiting,
+    Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, Told, WaitFor,
+    Waiting,
 };
+use plan::Plan;
 
 /// What was told within the hour before a digest is fresh in mind.
 const DIGEST_AGE: Duration = Duration::from_secs(3_600);
-
-/// What a contact's rules say of a notice.
-enum Plan {
-    Now,
-    Later(Due, WaitFor, RuleId),
-    Never(Hold),
-}
+/// What came due while the gateway was away is told when hosts were looked at again.
+const AFTER_ABSENCE: Duration = LONGEST;
 
 #[derive(Debug, Default)]
 pub struct Router {
     contacts: BTreeMap<ContactId, Contact>,
     rules: BTreeMap<ContactId, Vec<Rule>>,
-    told: BTreeMap<(ContactId, Object), Told>,
+    known: Known,
+    wide: Wide,
     later: Shelf,
     standing: Standings,
     groups: Groups,
@@ -58,7 +58,7 @@ impl Router {
         now: Now,
     ) -> Router {
         let mut router = Router { now, ..Router::default() };
-        router.told = told.into_iter().map(|(contact, object, told)| ((contact, object), told)).collect();
+        router.known = Known::new(told);
         waiting.sort_by_key(|w| w.notice.id);
         router.set_routing(routing);
         for (contact, at) in posted {
@@ -68,6 +68,7 @@ impl Router {
             router.resume(w, now);
         }
         router.forget_removed_contacts();
+        router.replan(now);
         router
     }
 
@@ -80,8 +81,14 @@ impl Router {
         let delay = w.until.since(now.wall).min(longest.unwrap_or_default());
         let due = match w.why {
             WaitFor::Group | WaitFor::Cap => {
+                if w.why == WaitFor::Cap {
+                    self.caps.fold(w.contact);
+                }
                 self.groups.add(contact, w.notice, now.mono);
                 return;
+            }
+            WaitFor::Delay | WaitFor::Period if w.until <= now.wall && w.notice.severity.is_some() => {
+                Due::After(now.mono + AFTER_ABSENCE)
             }
             WaitFor::Delay => Due::After(now.mono + delay),
             WaitFor::Period => Due::On(w.until),
@@ -97,15 +104,17 @@ impl Router {
             Input::Configure(routing) => {
                 self.set_routing(routing);
                 self.forget_removed_contacts();
+                self.replan(now);
             }
             Input::Acknowledged(object) => self.cared_for(&object),
             Input::CareEnded { contact, notice } => self.care_ended(contact, &notice, now),
-            Input::Wide(wide) => {
-                self.groups.widen(wide);
-                self.later.look_at(now.mono);
-            }
+            Input::Wide(wide) => self.widen(Wide::new(wide), now),
             Input::Stands(standing) => self.stand(standing, now),
-            Input::Forget(host) => self.forget(|_, of| of == host, Hold::HostRemoved),
+            Input::Forget(Object { host, service: None }) => {
+                self.forget(|_, of| of.host == host, Hold::HostRemoved);
+            }
+            Input::Forget(service) => self.forget(|_, of| *of == service, Hold::ServiceRemoved),
+            Input::Over(object) => self.over(&object),
             Input::Timeout => self.ripen(now),
         }
         self.send_due(now);
@@ -135,22 +144,41 @@ impl Router {
     }
 
     fn forget_removed_contacts(&mut self) {
-        let known: Vec<ContactId> = self.contacts.keys().copied().collect();
+        let known: BTreeSet<ContactId> = self.contacts.keys().copied().collect();
         self.forget(|contact, _| !known.contains(&contact), Hold::ContactRemoved);
     }
 
-    fn forget(&mut self, gone: impl Fn(ContactId, HostId) -> bool, why: Hold) {
+    fn forget(&mut self, gone: impl Fn(ContactId, &Object) -> bool, why: Hold) {
         for (contact, notice) in self.groups.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
         }
         for (contact, notice) in self.later.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
         }
-        let told = self.told.extract_if(.., |(contact, object), _| gone(*contact, object.host));
-        let told: Vec<_> = told.map(|(place, _)| place).collect();
-        for (contact, object) in told {
+        for (contact, object) in self.known.forget_all(&gone) {
             self.outputs.push_back(Output::Told { contact, object, told: None });
         }
+    }
+
+    /// Whoever was told that it is ill, and waits to hear nothing of it, need not be told that it is not.
+    fn over(&mut self, object: &Object) {
+        let done = self.contacts.keys().copied().filter(|id| !self.waits_for(*id, object));
+        let done: Vec<ContactId> = done.collect();
+        for contact in done {
+            if self.known.forget(contact, object) {
+                self.outputs.push_back(Output::Told { contact, object: object.clone(), told: None });
+            }
+        }
+    }
+
+    fn widen(&mut self, wide: Wide, now: Now) {
+        if wide == self.wide {
+            return;
+        }
+        self.groups.widen(&wide);
+        self.known.widen(&wide);
+        self.later.widen(&wide, now);
+        self.wide = wide;
     }
 
     fn notice(&mut self, notice: &Notice, now: Now) {
@@ -187,7 +215,7 @@ impl Router {
                     self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id)).is_some();
                 self.tell(contact, notice, waited, now);
             }
-            Plan::Later(..) if self.groups.has(contact.id, &notice.object) => {
+            Plan::Later(..) if self.groups.tells(contact.id, &notice.object) => {
                 self.group(contact, notice.clone(), now);
             }
             Plan::Later(due, why, rule) => {
@@ -199,10 +227,9 @@ impl Router {
     }
 
     fn recovery(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
-        let place = (contact.id, notice.object.clone());
-        if self.groups.has(contact.id, &notice.object) {
+        if self.groups.tells(contact.id, &notice.object) {
             self.group(contact, notice.clone(), now);
-        } else if self.told.contains_key(&place) {
+        } else if self.known.has(contact.id, &notice.object) {
             let opens = self.opens(contact, notice, now.wall);
             if opens <= now.wall {
                 self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id));
@@ -223,14 +250,13 @@ impl Router {
 
     /// Whoever was not told so far, and by the rules should have been, is told by this.
     fn reminder(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
-        let place = (contact.id, notice.object.clone());
-        let known = self.told.contains_key(&place);
+        let known = self.known.has(contact.id, &notice.object);
         match self.least(contact.id, notice) {
             Some(least) if known && notice.severity.is_some_and(|s| s < least) => {
                 self.hold(Some(contact.id), notice.id, Hold::BelowSeverity(least));
             }
             _ if known => self.tell_if_open(contact, notice, now),
-            _ if self.groups.has(contact.id, &notice.object) || self.later.has(&place) => {
+            _ if self.waits_for(contact.id, &notice.object) => {
                 self.hold(Some(contact.id), notice.id, Hold::NeverTold);
             }
             _ => return self.problem(contact, notice, now),
@@ -239,8 +265,7 @@ impl Router {
     }
 
     fn acknowledged(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
-        let place = (contact.id, notice.object.clone());
-        if self.told.contains_key(&place) || self.groups.has(contact.id, &notice.object) {
+        if self.known.has(contact.id, &notice.object) || self.groups.tells(contact.id, &notice.object) {
             self.tell_if_open(contact, notice, now);
         } else if self.take_later(contact.id, &notice.object, Hold::Acknowledged).is_some()
             || self.is_selected(contact.id, notice)
@@ -256,7 +281,7 @@ impl Router {
     fn cared_for(&mut self, object: &Object) {
         let contacts: Vec<ContactId> = self.contacts.keys().copied().collect();
         for contact in contacts {
-            if !self.told.contains_key(&(contact, object.clone())) {
+            if !self.known.has(contact, object) {
                 self.take_later(contact, object, Hold::Acknowledged);
             }
         }
@@ -264,12 +289,13 @@ impl Router {
 
     /// Nobody takes care any more: whoever was to be told later is, from now on.
     fn care_ended(&mut self, contact: ContactId, notice: &Notice, now: Now) {
-        let place = (contact, notice.object.clone());
-        let known = self.told.contains_key(&place) || self.later.has(&place);
-        let Some(contact) = self.contacts.get(&contact).cloned() else { return };
-        if !known && !self.groups.has(contact.id, &notice.object) {
-            self.problem(&contact, notice, now);
-        }
+        let known = self.known.has(contact, &notice.object) || self.waits_for(contact, &notice.object);
+        let Some(contact) = self.contacts.get(&contact).cloned().filter(|_| !known) else { return };
+        self.problem(&contact, notice, now);
+    }
+
+    fn waits_for(&self, contact: ContactId, object: &Object) -> bool {
+        self.groups.tells(contact, object) || self.later.has(contact, object)
     }
 
     fn downtime(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
@@ -285,88 +311,12 @@ impl Router {
         true
     }
 
-    // ----------------------------------------------------------------- the rules
-
-    /// The earliest that one of the contact's rules allows, or that its incident is due.
-    fn plan(&self, contact: &Contact, notice: &Notice, now: Now) -> Plan {
-        let Some(least) = self.least(contact.id, notice) else { return Plan::Never(Hold::NoRule) };
-        let waits = self.incident_waits(contact.id, notice, now);
-        let known = self.told.contains_key(&(contact.id, notice.object.clone()))
-            || waits.is_some_and(|l| l.due.has_come(now))
-            || self.knows_incident(contact.id, notice);
-        let plans = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice)).map(|rule| {
-            let gone_by = now.wall.since(notice.at);
-            let delay = if known { Duration::ZERO } else { rule.delay.saturating_sub(gone_by) };
-            let after = now.wall + delay;
-            let opens = rule.period.as_ref().map_or(after, |p| p.next(after, &contact.zone));
-            (opens, delay, opens > after, rule.id)
-        });
-        let (opens, delay, closed, rule) = match plans.min() {
-            None => return Plan::Never(Hold::BelowSeverity(least)),
-            Some((_, Duration::ZERO, false, _)) => return Plan::Now,
-            Some(plan) => plan,
-        };
-        match waits.filter(|l| !known && l.due.wall(now) < opens) {
-            Some(first) => Plan::Later(first.due, first.why, first.rule.unwrap_or(rule)),
-            None if closed => Plan::Later(Due::On(opens), WaitFor::Period, rule),
-            None => Plan::Later(Due::After(now.mono + delay), WaitFor::Delay, rule),
-        }
-    }
-
-    fn selecting(&self, contact: ContactId, notice: &Notice) -> impl Iterator<Item = &Rule> {
-        self.rules.get(&contact).into_iter().flatten().filter(|r| r.selects(notice))
-    }
-
-    /// What an incident is told as, with all that was merged into it.
-    fn incident(&self, of: Option<IncidentId>) -> Option<IncidentId> {
-        of.map(|id| self.groups.whole(id))
-    }
-
-    /// What waits already of the notice's incident: it escalates as one.
-    fn incident_waits(&self, contact: ContactId, notice: &Notice, now: Now) -> Option<&Later> {
-        let incident = self.incident(notice.incident)?;
-        self.later.of_incident(contact, incident, |n| self.incident(n.incident), now)
-    }
-
-    fn knows_incident(&self, contact: ContactId, notice: &Notice) -> bool {
-        let Some(incident) = self.incident(notice.incident) else { return false };
-        let mut told = self.told.iter().filter(|((id, _), _)| *id == contact);
-        told.any(|(_, told)| self.incident(told.incident) == Some(incident))
-    }
-
-    /// Which rule tells of it now; `None`: it follows from what was told before.
-    fn rule_of(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<RuleId> {
-        if matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) {
-            return None;
-        }
-        let opens = |r: &Rule| r.period.as_ref().map_or(now.wall, |p| p.next(now.wall, &contact.zone));
-        let rules = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice));
-        rules.min_by_key(|r| (opens(r), r.delay, r.id)).map(|r| r.id)
-    }
-
-    /// When the contact's rules for this host let something through, at `from` or later.
-    fn opens(&self, contact: &Contact, notice: &Notice, from: Wall) -> Wall {
-        let opens = self
-            .selecting(contact.id, notice)
-            .map(|r| r.period.as_ref().map_or(from, |p| p.next(from, &contact.zone)));
-        opens.min().unwrap_or(from)
-    }
-
-    /// The mildest that the contact's rules for this host let through; `None`: there is no such rule.
-    fn least(&self, contact: ContactId, notice: &Notice) -> Option<Severity> {
-        self.selecting(contact, notice).map(|r| r.least).min()
-    }
-
-    fn is_selected(&self, contact: ContactId, notice: &Notice) -> bool {
-        self.selecting(contact, notice).next().is_some()
-    }
-
     // ------------------------------------------------------------------- telling
 
     /// `waited`: another state stood between this one and what was told last.
     fn tell(&mut self, contact: &Contact, notice: &Notice, waited: bool, now: Now) {
-        let told = self.told.get(&(contact.id, notice.object.clone()));
-        if waited && told.is_some_and(|t| t.severity == notice.severity) {
+        let told = self.known.of(contact.id, &notice.object).filter(|_| waited);
+        if told.is_some_and(|told| told.says_as_much_as(notice)) {
             self.hold(Some(contact.id), notice.id, Hold::AlreadyTold);
         } else {
             self.group(contact, notice.clone(), now);
@@ -432,9 +382,7 @@ impl Router {
 
     /// What was later and is due now is told, if nothing stands against it.
     fn ripen(&mut self, now: Now) {
-        let groups = &self.groups;
-        let ripe = self.later.ripe(now, |n| n.incident.map(|id| groups.whole(id)));
-        for (id, later) in ripe {
+        for (id, later) in self.later.ripe(now) {
             let Some(contact) = self.contacts.get(&id).cloned() else { continue };
             match self.standing.of(&later.notice) {
                 Some(Standing::Silent(why)) => self.silence(id, later, why, now),
@@ -461,6 +409,9 @@ impl Router {
             for (notice, by) in parted.overtaken {
                 self.hold(Some(contact), notice, Hold::Superseded(by));
             }
+            for (notice, standing) in parted.untimely {
+                self.hold(Some(contact), notice, Hold::by(standing));
+            }
             for (notice, why) in parted.stays {
                 let rule = self.contacts.get(&contact).and_then(|c| self.rule_of(c, &notice, now));
                 let later = Later { notice, why: WaitFor::Group, due: Due::After(now.mono), rule };
@@ -478,11 +429,11 @@ impl Router {
         let due: Vec<ContactId> =
             self.groups.next().into_iter().filter(|(_, at)| *at <= now.mono).map(|(id, _)| id).collect();
         for contact in due {
-            let mut folding = self.caps.unfold(contact);
+            let mut folding = self.caps.free_at(contact) <= now.mono && self.caps.unfold(contact);
             while self.caps.free_at(contact) <= now.mono
                 && let Some(mut notices) = self.pop_group(contact, now)
             {
-                let mut folded = 1;
+                let mut folded = usize::from(folding);
                 while folding && let Some(more) = self.pop_group(contact, now) {
                     folded += 1;
                     notices.extend(more);
@@ -497,12 +448,10 @@ impl Router {
 
     /// What is due to a contact that had too many messages.
     fn keep_back(&mut self, contact: ContactId, now: Now) {
-        let kept: Vec<Notice> = self.groups.overdue(contact, now.mono).cloned().collect();
-        if kept.is_empty() || !self.caps.fold(contact) {
-            return;
-        }
+        let kept = self.groups.overdue(contact, now.mono);
+        let Some(of) = self.contacts.get(&contact).cloned().filter(|_| !kept.is_empty()) else { return };
+        self.caps.fold(contact);
         let until = now.wall + self.caps.free_at(contact).since(now.mono);
-        let Some(of) = self.contacts.get(&contact).cloned() else { return };
         for notice in kept {
             let rule = self.rule_of(&of, &notice, now);
             self.wait(Waiting { contact, notice, why: WaitFor::Cap, until, rule });
@@ -519,21 +468,23 @@ impl Router {
         let site = shared_site(&notices);
         let mut items = Vec::with_capacity(notices.len());
         for notice in notices {
-            let place = (contact, notice.object.clone());
-            let root = self.told.get(&place).map_or(notice.id, |t| t.root);
+            let root = self.known.of(contact, &notice.object).map_or(notice.id, |t| t.root);
             let rule = self.contacts.get(&contact).and_then(|c| self.rule_of(c, &notice, now));
             items.push(Item { notice: notice.id, root, rule });
             let told = match Class::of(&notice) {
                 Class::Problem | Class::Reminder => {
-                    let (last, incident) = (notice.id, notice.incident);
-                    Some(Told { root, last, at: now.wall, severity: notice.severity, incident })
+                    let (last, severity, incident) = (notice.id, notice.severity, notice.incident);
+                    let flapping = notice.kind == MessageKind::FlappingStart;
+                    Some(Told { root, last, at: now.wall, severity, flapping, incident })
                 }
                 Class::Recovery => None,
                 Class::Acknowledged | Class::Downtime => continue,
             };
             match told {
-                Some(told) => drop(self.told.insert(place, told)),
-                None => drop(self.told.remove(&place)),
+                Some(told) => self.known.put(contact, notice.object.clone(), told),
+                None => {
+                    self.known.forget(contact, &notice.object);
+                }
             }
             self.outputs.push_back(Output::Told { contact, object: notice.object, told });
         }
@@ -545,9 +496,8 @@ impl Router {
         let due: Vec<ContactId> =
             self.digests.iter().filter(|(_, at)| **at <= now.wall).map(|(id, _)| *id).collect();
         for id in due {
-            let of = self.told.iter().filter(|((contact, _), _)| *contact == id);
-            let old = of.filter(|(_, t)| now.wall.since(t.at) >= DIGEST_AGE);
-            let items = old.map(|(_, t)| t.last).collect();
+            let old = self.known.of_contact(id).filter(|told| now.wall.since(told.at) >= DIGEST_AGE);
+            let items = old.map(|told| told.last).collect();
             self.outputs.push_back(Output::Digest { contact: id, items });
             let next = self.contacts.get(&id).and_then(|c| next_digest(c, now.wall));
             match next {

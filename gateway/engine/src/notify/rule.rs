@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
+use crate::time::Wall;
 use crate::wire::{GATEWAY, MessageKind};
 
 use super::{ContactId, Notice, Period, RuleId};
@@ -44,7 +47,14 @@ pub struct Selector(pub BTreeMap<String, String>);
 
 impl Selector {
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|(key, wanted)| labels.get(key).is_some_and(|has| wanted == "*" || has == wanted))
+        self.missing(labels).is_none()
+    }
+
+    /// The first that a host with these labels lacks: its key, and what is wanted of it.
+    fn missing(&self, labels: &BTreeMap<String, String>) -> Option<(&str, &str)> {
+        let has = |key, wanted: &str| labels.get(key).is_some_and(|has| wanted == "*" || has == wanted);
+        let missing = self.0.iter().find(|(key, wanted)| !has(key.as_str(), wanted))?;
+        Some((missing.0, missing.1))
     }
 }
 
@@ -68,10 +78,38 @@ impl Rule {
         notice.object.host == GATEWAY || self.selector.matches(&notice.labels)
     }
 
+    /// When it lets something through, at `from` or later.
+    pub fn opens(&self, from: Wall, zone: &TimeZone) -> Wall {
+        self.period.as_ref().map_or(from, |period| period.next(from, zone))
+    }
+
+    /// What keeps it from telling a notice now; `None`: nothing does, its delay aside.
+    pub fn refusal(&self, notice: &Notice, zone: &TimeZone, now: Wall) -> Option<Refusal<'_>> {
+        if !self.selects(notice) {
+            return self.selector.missing(&notice.labels).map(|(key, wanted)| Refusal::Label { key, wanted });
+        }
+        if !self.is_severe_enough(notice) {
+            return Some(Refusal::Mild(self.least));
+        }
+        let opens = self.opens(now, zone);
+        (opens > now).then_some(Refusal::Closed(opens))
+    }
+
     /// What tells no state of its own passes.
     pub fn is_severe_enough(&self, notice: &Notice) -> bool {
         notice.severity.is_none_or(|severity| severity >= self.least)
     }
+}
+
+/// Why a rule does not tell a notice now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal<'a> {
+    /// The host lacks this label, or has another value; `*` stands for any.
+    Label { key: &'a str, wanted: &'a str },
+    /// It wants this or worse.
+    Mild(Severity),
+    /// Its time period begins then.
+    Closed(Wall),
 }
 
 /// What a notice is to the router.

@@ -32,6 +32,8 @@ pub(super) struct Parted {
     pub stays: Vec<(Notice, HeldReason)>,
     /// What stood before that: the notice, and by which it is overtaken.
     pub overtaken: Vec<(NoticeId, NoticeId)>,
+    /// Reminders of what is silent, or well.
+    pub untimely: Vec<(NoticeId, Standing)>,
 }
 
 impl Standings {
@@ -46,8 +48,8 @@ impl Standings {
         concerns.then_some(standing)
     }
 
-    /// Problems of what is silent stay. What ends one leaves, and so does what people did; an
-    /// acknowledgement is told together with what it is of.
+    /// Problems of what is silent stay, and nobody is reminded of them. What ends one leaves, and so does
+    /// what people did; an acknowledgement is told together with what it is of.
     pub fn part(&self, notices: Vec<Notice>) -> Parted {
         let mut newest = BTreeMap::new();
         for notice in notices.iter().filter(|n| matches!(Class::of(n), Class::Problem | Class::Recovery)) {
@@ -61,7 +63,10 @@ impl Standings {
                 Some(last) if matches!(Class::of(&notice), Class::Problem | Class::Recovery) => {
                     parted.overtaken.push((notice.id, last.id));
                 }
-                _ => parted.leaves.push(notice),
+                _ => match self.of(&notice).filter(|_| Class::of(&notice) == Class::Reminder) {
+                    Some(standing) => parted.untimely.push((notice.id, standing)),
+                    None => parted.leaves.push(notice),
+                },
             }
         }
         let stays = newest.into_values().filter_map(|n| self.silence(&n).map(|why| (n, why)));

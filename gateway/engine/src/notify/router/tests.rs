@@ -1,3 +1,5 @@
+mod upheaval;
+
 use std::sync::Arc;
 
 use jiff::civil;
@@ -329,10 +331,10 @@ fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
     let mut desk = Desk::new(escalating());
     desk.down(7);
     desk.down(8);
-    let mut gone = words(desk.put(Input::Forget(Id::from_i64(7))));
+    let mut gone = words(desk.put(Input::Forget(of_host(7))));
     gone.sort();
     assert_eq!(gone, ["1 not 1: HostRemoved", "2 not 1: HostRemoved"]);
-    let gone = words(desk.put(Input::Configure(one(contact(BOSS), rule(BOSS)))));
+    let gone = words(desk.put(Input::Configure(Routing { contacts: vec![contact(BOSS)], ..escalating() })));
     assert_eq!(gone, ["1 not 2: ContactRemoved"]);
     assert_eq!(desk.pass(1_900), ["1810: 2 <- 2"]);
 }

@@ -1,0 +1,136 @@
+//! What a contact's rules say of a notice: whether it is told, when, and by which of them; and what they
+//! say now of that which waits, when they have changed.
+
+use std::time::Duration;
+
+use crate::time::{Now, Wall};
+
+use super::super::later::{Due, Later};
+use super::super::rule::Class;
+use super::super::{Contact, ContactId, Hold, Notice, Rule, RuleId, Severity, WaitFor};
+use super::Router;
+
+/// What a contact's rules say of a notice.
+pub(super) enum Plan {
+    Now,
+    Later(Due, WaitFor, RuleId),
+    Never(Hold),
+}
+
+impl Router {
+    /// The earliest that one of the contact's rules allows, or that its incident is due.
+    pub(super) fn plan(&self, contact: &Contact, notice: &Notice, now: Now) -> Plan {
+        let first = notice.incident.and_then(|id| self.later.of_incident(contact.id, id, now));
+        let knows_it = notice.incident.is_some_and(|id| self.known.has_incident(contact.id, id));
+        let known = knows_it
+            || self.known.has(contact.id, &notice.object)
+            || first.is_some_and(|first| first.due.has_come(now));
+        let gone_by = now.wall.since(notice.at);
+        let rest = |rule: &Rule| if known { Duration::ZERO } else { rule.delay.saturating_sub(gone_by) };
+        let plan = self.own_plan(contact, notice, rest, now);
+        let Plan::Later(due, _, rule) = plan else { return plan };
+        match first.filter(|first| !known && first.due.wall(now) < due.wall(now)) {
+            Some(first) => Plan::Later(first.due, first.why, first.rule.unwrap_or(rule)),
+            None => plan,
+        }
+    }
+
+    /// By the rules alone. `rest`: what is left of the delay of each.
+    fn own_plan(
+        &self,
+        contact: &Contact,
+        notice: &Notice,
+        rest: impl Fn(&Rule) -> Duration,
+        now: Now,
+    ) -> Plan {
+        let Some(least) = self.least(contact.id, notice) else { return Plan::Never(Hold::NoRule) };
+        let plans = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice)).map(|rule| {
+            let delay = rest(rule);
+            let after = now.wall + delay;
+            let opens = rule.opens(after, &contact.zone);
+            (opens, delay, opens > after, rule.id)
+        });
+        match plans.min() {
+            None => Plan::Never(Hold::BelowSeverity(least)),
+            Some((_, Duration::ZERO, false, _)) => Plan::Now,
+            Some((opens, _, true, rule)) => Plan::Later(Due::On(opens), WaitFor::Period, rule),
+            Some((_, delay, false, rule)) => Plan::Later(Due::After(now.mono + delay), WaitFor::Delay, rule),
+        }
+    }
+
+    /// The rules have changed: what waits for them follows.
+    pub(super) fn replan(&mut self, now: Now) {
+        for (id, later) in self.later.drain() {
+            let Some(contact) = self.contacts.get(&id) else {
+                self.hold(Some(id), later.notice.id, Hold::ContactRemoved);
+                continue;
+            };
+            match self.planned_anew(contact, &later, now) {
+                Err(why) => self.hold(Some(id), later.notice.id, why),
+                Ok((due, why, rule)) if (why, rule) == (later.why, later.rule) && due == later.due => {
+                    self.later.put(id, later, now);
+                }
+                Ok((due, why, rule)) => self.keep(id, Later { due, why, rule, ..later }, now),
+            }
+        }
+    }
+
+    /// A delay that runs gets shorter with its rule, and no longer: when it began is not known any more, and it
+    /// may be that of another problem of its incident. What waits for the end of a silence was due before that.
+    fn planned_anew(
+        &self,
+        contact: &Contact,
+        later: &Later,
+        now: Now,
+    ) -> Result<(Due, WaitFor, Option<RuleId>), Hold> {
+        let as_it_is = (later.due, later.why, later.rule);
+        let notice = &later.notice;
+        if Class::of(notice) == Class::Recovery {
+            let by_period = (Due::On(self.opens(contact, notice, now.wall)), WaitFor::Period, None);
+            return Ok(if later.why == WaitFor::Period { by_period } else { as_it_is });
+        }
+        let gone_by = now.wall.since(notice.at);
+        let whole = |rule: &Rule| match later.why {
+            WaitFor::Delay => rule.delay,
+            _ => rule.delay.saturating_sub(gone_by),
+        };
+        let rest = |rule: &Rule| whole(rule).min(later.due.rest(now));
+        match self.own_plan(contact, notice, rest, now) {
+            Plan::Never(why) => Err(why),
+            _ if matches!(later.why, WaitFor::Silence(_)) => Ok(as_it_is),
+            // It came due while the gateway was away.
+            Plan::Now if later.why == WaitFor::Period && matches!(later.due, Due::After(_)) => Ok(as_it_is),
+            Plan::Now => Ok((Due::After(now.mono), later.why, later.rule)),
+            Plan::Later(due, ..) if due.wall(now) == later.due.wall(now) => Ok(as_it_is),
+            Plan::Later(due, why, rule) => Ok((due, why, Some(rule))),
+        }
+    }
+
+    pub(super) fn selecting(&self, contact: ContactId, notice: &Notice) -> impl Iterator<Item = &Rule> {
+        self.rules.get(&contact).into_iter().flatten().filter(|r| r.selects(notice))
+    }
+
+    /// Which rule tells of it now; `None`: it follows from what was told before.
+    pub(super) fn rule_of(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<RuleId> {
+        if matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) {
+            return None;
+        }
+        let rules = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice));
+        rules.min_by_key(|r| (r.opens(now.wall, &contact.zone), r.delay, r.id)).map(|r| r.id)
+    }
+
+    /// When the contact's rules for this host let something through, at `from` or later.
+    pub(super) fn opens(&self, contact: &Contact, notice: &Notice, from: Wall) -> Wall {
+        let opens = self.selecting(contact.id, notice).map(|r| r.opens(from, &contact.zone));
+        opens.min().unwrap_or(from)
+    }
+
+    /// The mildest that the contact's rules for this host let through; `None`: there is no such rule.
+    pub(super) fn least(&self, contact: ContactId, notice: &Notice) -> Option<Severity> {
+        self.selecting(contact, notice).map(|r| r.least).min()
+    }
+
+    pub(super) fn is_selected(&self, contact: ContactId, notice: &Notice) -> bool {
+        self.selecting(contact, notice).next().is_some()
+    }
+}

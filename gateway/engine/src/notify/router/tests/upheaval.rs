@@ -1,0 +1,185 @@
+//! What changes under that which waits: rules, flapping, silences, and the cap.
+
+use super::*;
+
+fn nights(contact_of: ContactId) -> Rule {
+    Rule { period: Some("mon-sun 20:00-06:00".parse().unwrap()), ..rule(contact_of) }
+}
+
+/// It is Monday, 12:00: outside of the period.
+fn at_noon(rule_of: Rule) -> Desk {
+    let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
+    desk.secs = 12 * 3_600;
+    desk
+}
+
+#[test]
+fn the_end_of_flapping_is_told_also_when_it_waited() {
+    let mut desk = at_noon(nights(OPS));
+    desk.secs = 5 * 3_600;
+    assert_eq!(desk.say(7, MessageKind::FlappingStart, None), ["1 <- 1"]);
+    desk.pass(3_600);
+    assert_eq!(desk.say(7, MessageKind::FlappingEnd, None), NOTHING);
+    assert_eq!(desk.pass(14 * 3_600), ["72000: 1 <- 2/1"]);
+}
+
+#[test]
+fn who_was_told_of_flapping_is_told_of_the_problem_that_is_left() {
+    let mut desk = at_noon(nights(OPS));
+    desk.secs = 5 * 3_600;
+    let critical = Some(Severity::Critical);
+    assert_eq!(desk.say(7, MessageKind::FlappingStart, critical), ["1 <- 1"]);
+    desk.pass(3_600);
+    assert_eq!(desk.say(7, MessageKind::FlappingEnd, critical), NOTHING);
+    assert_eq!(desk.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
+    assert_eq!(desk.pass(14 * 3_600), ["72000: 1 <- 3/1"]);
+}
+
+#[test]
+fn a_rule_that_is_gone_tells_nothing_of_what_waited_for_it() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(20);
+    let rules = vec![rule(OPS)];
+    assert_eq!(words(desk.put(Input::Configure(Routing { rules, ..escalating() }))), ["2 not 1: NoRule"]);
+    assert_eq!(desk.pass(3_000), NOTHING);
+}
+
+#[test]
+fn a_rule_that_wants_worse_states_now_tells_nothing_milder() {
+    let mut desk = at_noon(nights(OPS));
+    desk.warn(7);
+    let worse = Rule { least: Severity::Critical, ..nights(OPS) };
+    let routing = one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, worse);
+    assert_eq!(words(desk.put(Input::Configure(routing))), ["1 not 1: BelowSeverity(Critical)"]);
+}
+
+#[test]
+fn what_waits_follows_the_rule_as_it_is_now() {
+    let by = |rule_of| Input::Configure(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, rule_of));
+    let mut desk = at_noon(nights(OPS));
+    desk.down(7);
+    desk.put(by(Rule { period: Some("mon-sun 13:00-14:00".parse().unwrap()), ..rule(OPS) }));
+    assert_eq!(desk.pass(3_600), ["46800: 1 <- 1"], "another period");
+
+    let mut desk = at_noon(nights(OPS));
+    desk.down(7);
+    let mut told = words(desk.put(by(rule(OPS))));
+    told.extend(desk.pass(1));
+    assert_eq!(told.len(), 1, "no period any more: {told:?}");
+
+    let slow = |secs| Rule { delay: Duration::from_secs(secs), ..rule(OPS) };
+    let mut desk = at_noon(slow(7_200));
+    desk.down(7);
+    desk.pass(600);
+    desk.put(by(slow(900)));
+    assert_eq!(desk.pass(900), ["44700: 1 <- 1"], "a shorter delay");
+    desk.down(8);
+    desk.put(by(slow(7_200)));
+    assert_eq!(desk.pass(900), ["45600: 1 <- 2"], "a longer one is for what begins now");
+}
+
+#[test]
+fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
+    for why in [HeldReason::Downtime, HeldReason::Acknowledged] {
+        let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+        desk.down(7);
+        desk.pass(20);
+        desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+        desk.put(stands(&[(7, Standing::Silent(why))]));
+        let said = desk.pass(30);
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("30: 1 not 2:"), "{said:?}");
+    }
+}
+
+#[test]
+fn what_people_did_tells_nobody_of_a_problem_that_is_none_of_his() {
+    let mut desk = Desk::new(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }));
+    assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
+    desk.say(7, MessageKind::DowntimeEnd, Some(Severity::Warning));
+    assert_eq!(desk.up(7), ["1 not 3: NeverTold"]);
+    assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
+}
+
+#[test]
+fn what_is_too_much_says_so_once_of_each() {
+    let mut desk =
+        Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
+    let mut waits = Vec::new();
+    for host in 0..40 {
+        desk.secs += 1;
+        desk.last += 1;
+        let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+        let severity = Some(Severity::Critical);
+        let (labels, incident) = (Arc::default(), None);
+        let object = of_host(host);
+        let notice = Notice { id, at, object, labels, kind, severity, incident };
+        waits.extend(desk.put(Input::Notice(notice)));
+    }
+    let capped = |o: &Output| match o {
+        Output::Waits(w) if w.why == WaitFor::Cap => Some(w.notice.id.0),
+        _ => None,
+    };
+    let capped: Vec<i64> = waits.iter().filter_map(capped).collect();
+    assert_eq!(capped, (31..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_again() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.down(8);
+    let waits = desk.put(Input::Timeout);
+    assert!(waits.is_empty());
+    desk.pass(20);
+    let waiting: Vec<Waiting> = (1..=2)
+        .map(|n| Waiting {
+            contact: BOSS,
+            notice: Notice {
+                id: NoticeId(n),
+                at: Wall::from_millis(MONDAY),
+                object: of_host(6 + n),
+                labels: Arc::default(),
+                kind: MessageKind::Problem,
+                severity: Some(Severity::Critical),
+                incident: None,
+            },
+            why: WaitFor::Delay,
+            until: Wall::from_millis(MONDAY) + Duration::from_secs(1_800),
+            rule: None,
+        })
+        .collect();
+    desk.secs = 10_000;
+    desk.router = Router::restore(escalating(), Vec::new(), waiting, &[], desk.now());
+    let mut said = desk.pass(60);
+    said.extend(desk.up(7));
+    assert_eq!(
+        said,
+        ["1 not 3: NeverTold", "2 not 1: OverBefore(NoticeId(3))", "2 not 3: NeverTold"],
+        "it had come back meanwhile"
+    );
+    assert_eq!(desk.pass(60), ["10100: 2 <- 2"]);
+}
+
+/// A fleet is lost at once, each host by itself, before contacts whose rules let it wait.
+#[test]
+fn ten_thousand_hosts_are_routed_in_moments() {
+    let late = Rule { delay: Duration::from_secs(1_800), ..rule(BOSS) };
+    let contacts = vec![Contact { capped: true, ..contact(OPS) }, contact(BOSS)];
+    let mut desk = Desk::new(Routing { contacts, rules: vec![rule(OPS), late] });
+    let begun = std::time::Instant::now();
+    for round in 0..3 {
+        for host in 0..10_000 {
+            desk.incident = Some(incident(if round == 2 { host + 20_000 } else { host }));
+            match round {
+                0 => desk.warn(host),
+                _ => desk.down(host),
+            };
+        }
+        desk.pass(if round == 1 { 3_600 } else { 120 });
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    println!("{took:?}");
+}
