@@ -27,6 +27,8 @@ use crate::store::notices::{self, NoticeFilter};
 
 /// Members that are listed: what a person scrolls through.
 const LISTED: i64 = 500;
+/// What is left to do when an incident was merged whose acknowledgement is to be taken back.
+const MERGED_AWAY: &str = "take its acknowledgement back, or those of the members";
 /// Events and notifications that are shown with it.
 const NEWEST: i64 = 100;
 
@@ -122,7 +124,12 @@ async fn acknowledge(
     app.handle.settle(MonitorInput::AcknowledgeIncident(row.id, IncidentAck::from(&ack))).await;
     // Whoever was to be told later need not be.
     app.office.bell.notices();
-    Ok((StatusCode::CREATED, Json(wire(&IncidentRow { ack: Some(ack), ..row }, at))))
+    // It may have been merged, or got well, before the monitor heard of this.
+    let row = load(&mut *app.store.reader().await?, &incident).await?;
+    if row.ack.is_none() {
+        return Err(not_open(&row, "acknowledge that"));
+    }
+    Ok((StatusCode::CREATED, Json(wire(&row, at))))
 }
 
 /// Takes it back: what is wrong is told again, as far as it was not, and reminded of. 409 when it is
@@ -138,7 +145,7 @@ async fn withdraw(
     let mut write = Write::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;
     if row.closed_at.is_some() {
-        return Err(not_open(&row, "take its acknowledgement back, or those of the members"));
+        return Err(not_open(&row, MERGED_AWAY));
     }
     let now = write.now;
     if !stored::unacknowledge(write.tx(), row.id, now).await? {
@@ -149,6 +156,10 @@ async fn withdraw(
     write.commit().await?;
     app.handle.settle(MonitorInput::UnacknowledgeIncident(row.id)).await;
     app.office.bell.notices();
+    let row = load(&mut *app.store.reader().await?, &incident).await?;
+    if row.merged_into.is_some() {
+        return Err(not_open(&row, MERGED_AWAY));
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,8 +7,8 @@ use crate::id::HostId;
 use crate::incident::{Moment, Placed};
 use crate::time::Now;
 use crate::wire::{
-    Acknowledgement, EventKind, HeldReason, IncidentAck, IncidentId, IncidentMemory, Message, MessageKind,
-    MonitorOutput, Object, Record,
+    AckEnd, Acknowledgement, EventKind, HeldReason, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
+    IncidentRecord, Message, MessageKind, MonitorOutput, Object, Record,
 };
 
 use super::Monitor;
@@ -200,10 +200,22 @@ impl Monitor {
     }
 
     pub(super) fn acknowledge_incident(&mut self, id: IncidentId, ack: &IncidentAck, now: Now) {
-        for object in self.desk.incidents.acknowledge(id, ack.clone(), now) {
+        let ill = self.desk.incidents.acknowledge(id, ack.clone(), now);
+        if ill.is_empty() {
+            return self.end_late_acknowledgement(id, now);
+        }
+        for object in ill {
             let service = object.service.as_deref();
             self.with(object.host, now, |host, turn| host.cover(service, ack.clone(), turn));
         }
+    }
+
+    /// Whoever gave it saw the incident before it was merged into another, or all of it was well.
+    fn end_late_acknowledgement(&mut self, id: IncidentId, now: Now) {
+        self.desk.incidents.unacknowledge(id);
+        let change = IncidentChange::AckEnded(AckEnd::Late);
+        let record = Record::Incident(IncidentRecord { id, at: now.wall, change });
+        self.desk.out.push_back(MonitorOutput::Record(record));
     }
 
     pub(super) fn unacknowledge_incident(&mut self, id: IncidentId, now: Now) {
@@ -257,8 +269,8 @@ mod tests {
     use crate::id::Id;
     use crate::time::{Mono, Wall};
     use crate::wire::{
-        CauseKind, Extent, HostMemory, HostState, HostStatus, IncidentChange, Matter, MemberMemory,
-        MonitorInput, StateType, VoiceState,
+        CauseKind, Extent, HostMemory, HostState, HostStatus, Matter, MemberMemory, MonitorInput, StateType,
+        VoiceState,
     };
 
     const INCIDENT: IncidentId = IncidentId(Id::from_i64(9));
@@ -330,6 +342,7 @@ mod tests {
                 MonitorOutput::Wait(..) => return heard,
                 MonitorOutput::Record(Record::Incident(record)) => match record.change {
                     IncidentChange::Covered { .. } => heard.push("covered".to_owned()),
+                    IncidentChange::AckEnded(end) => heard.push(end.name().to_owned()),
                     IncidentChange::Closed => {
                         heard.push(format!("closed at {}", record.at.as_millis() / 1_000))
                     }
@@ -375,6 +388,18 @@ mod tests {
         assert_eq!(heard(&mut monitor), ["ended 5"]);
         let mut monitor = restarted(open(ill(), None), lost(Some(given(None))));
         assert_eq!(heard(&mut monitor), [""; 0], "that is its own");
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_too_late_ends_and_is_of_nothing_that_fails_later() {
+        let well = MemberMemory { left: Some(at(990).wall), ..ill() };
+        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        for id in [INCIDENT, IncidentId(Id::from_i64(77))] {
+            monitor.handle(MonitorInput::AcknowledgeIncident(id, ack("user:ada: on it")), at(1_001));
+            assert_eq!(heard(&mut monitor), ["late"]);
+        }
+        let host = Object::host(testing::host(1).id);
+        assert_eq!(monitor.desk.incidents.known(&host, at(1_002).wall), None);
     }
 
     #[test]

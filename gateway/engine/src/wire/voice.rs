@@ -270,6 +270,8 @@ pub enum AckEnd {
     Expired,
     /// It was of an incident that this does not belong to any more.
     LeftIncident,
+    /// When it came, nothing was there to be acknowledged.
+    Late,
 }
 
 impl AckEnd {
@@ -280,6 +282,7 @@ impl AckEnd {
             AckEnd::StateChanged => "state_changed",
             AckEnd::Expired => "expired",
             AckEnd::LeftIncident => "left_incident",
+            AckEnd::Late => "late",
         }
     }
 
@@ -290,6 +293,7 @@ impl AckEnd {
             AckEnd::StateChanged => "the state changed, and it was not sticky",
             AckEnd::Expired => "its time is over",
             AckEnd::LeftIncident => "it does not belong to the acknowledged incident any more",
+            AckEnd::Late => "when it came all was well, or belonged to another incident",
         }
     }
 }

@@ -172,3 +172,27 @@ async fn what_is_over_or_unknown_cannot_be_acknowledged() {
     assert_eq!(bad.status, 422);
     assert_eq!(ward.api.viewer().get("/api/v1/incidents?state=x").await.status, 400);
 }
+
+/// As in the moment between a merge and its commit.
+#[tokio::test]
+async fn who_acknowledges_what_is_none_any_more_is_told_so_and_nothing_else_is_acknowledged() {
+    let ward = Ward::new(json!({})).await;
+    ward.sends(2).await;
+    let of_engine = the_incident(&ward).await;
+    for sql in [
+        "insert into incidents (id, extent, cause, words, opened_at) values (9, 'host', 'host_down', 'x', 0)",
+        "insert into incident_members (incident, host, service, began_at, joined_at)
+         select 9, host, 'backup', 0, 0 from incident_members",
+    ] {
+        fixture::run(&ward.api.state.store, sql, &[]).await;
+    }
+    let gone = format!("i_{}", fleetgate_engine::id::Id::from_i64(9));
+    let path = format!("/incidents/{gone}/acknowledgement");
+    let refused = ward.post(&path, json!({ "comment": "on it" })).await;
+    assert_eq!((refused.status, refused.code()), (409, "not_open"), "{}", refused.text);
+    let shown = ward.get(&format!("/incidents/{gone}")).await;
+    assert_eq!(shown["acknowledged_by"], json!(null));
+    assert_eq!(shown["events"][0]["kind"], "incident.acknowledgement_ended");
+    assert_eq!(ward.backup().await["acknowledged"], json!(false));
+    assert_eq!(ward.post(&format!("/incidents/{of_engine}/acknowledgement"), json!({})).await.status, 201);
+}
