@@ -9,6 +9,7 @@
 //! engine's router did not, the courier nothing but when to try again. Wording stands in `words`,
 //! `mail/letter` and `webhook`.
 
+mod asked;
 mod courier;
 mod desk;
 mod routing;

@@ -173,6 +173,8 @@ async fn withdraw(
     write.about("acknowledgement.withdrawn", (host, service.as_deref()), "taken back", data).await?;
     write.commit().await?;
     app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
+    // What it has stopped goes on.
+    app.office.bell.notices();
     app.live.tell(crate::live::Change::Host(host));
     Ok(StatusCode::NO_CONTENT)
 }

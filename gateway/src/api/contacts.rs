@@ -220,7 +220,7 @@ async fn test(
             address: &address,
             kind,
             site: "",
-            folded: 1,
+            folded: 0,
             items: &[],
         };
         let number = outbox::insert(write.tx(), &new, now).await?;

@@ -23,6 +23,7 @@ use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, hosts, incidents};
 use crate::store::SqliteConnection;
+use crate::store::backlog;
 use crate::store::events::Object;
 use crate::store::excuse;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
@@ -190,8 +191,8 @@ async fn show_message(
     Ok(Json(message_wire(&row, count)))
 }
 
-/// Tries a message again that was given up. 409 `superseded`: all that it was to tell is over, or was told
-/// by a newer one.
+/// Tries a message again that was given up, without what is well by now or was told by a newer one. 409
+/// `superseded`: then nothing is left of it.
 #[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
     tag = "notifications", security(("token" = ["operator"])), params(("message" = String, Path)),
     responses((status = 202, body = model::Message)))]
@@ -209,6 +210,7 @@ async fn resend(
         let state = if row.sent_at.is_some() { "was sent" } else { "is still on its way" };
         return Err(Problem::conflict("not_given_up", format!("this message {state}")));
     }
+    backlog::refresh(write.tx(), id.as_i64()).await?;
     if outbox::is_superseded(write.tx(), id.as_i64()).await? {
         let why =
             "what this message was to tell is over, or a newer one has told it: there is nothing to send";

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,6 +22,8 @@ pub enum Manner {
     HangFor(&'static str),
     /// Takes the letter and closes without a word.
     DropAfterData,
+    /// Takes the letter, and says so after this.
+    Slow(Duration),
 }
 
 pub struct Sink {
@@ -85,6 +88,9 @@ async fn converse(stream: TcpStream, manner: Manner, letters: Arc<Mutex<Vec<Stri
                 letters.lock().expect("no holder panics").push(letter);
                 if manner == Manner::DropAfterData {
                     return None;
+                }
+                if let Manner::Slow(pause) = manner {
+                    tokio::time::sleep(pause).await;
                 }
                 "250 taken"
             }

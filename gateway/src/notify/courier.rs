@@ -180,7 +180,7 @@ impl Courier {
     async fn dispatch(&self, rounds: &mut Rounds, stop: &CancellationToken) -> Duration {
         let pace = self.round.pace;
         let lines = async {
-            self.round.collapse().await?;
+            self.round.collapse(rounds.traffic.busy()).await?;
             self.round.store.waiting_addresses().await
         };
         let lines = match lines.await {
@@ -265,6 +265,7 @@ impl Round {
     /// Whether it left. `Err`: the server or the database fails, try again later.
     async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, ()> {
         let pace = self.pace;
+        self.begin(message).await?;
         match self.send(message, stop).await {
             Ok(()) => self.record_sent(message, stop).await.map(|()| true),
             Err(Failure::Refused(error)) => {
@@ -278,6 +279,17 @@ impl Round {
             }
             Err(Failure::Stopped) => Err(()),
         }
+    }
+
+    /// Written before anything leaves: after a kill nobody may say that it was told to nobody.
+    async fn begin(&self, message: &MessageRow) -> Result<(), ()> {
+        let begun = async {
+            let mut tx = self.store.begin().await?;
+            outbox::begun(&mut tx, message.id).await?;
+            tx.commit().await
+        };
+        let begun: crate::store::Result<()> = begun.await;
+        begun.map_err(|error| tracing::warn!("message {} waits for the database: {error}", message.id))
     }
 
     async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
@@ -366,14 +378,14 @@ impl Round {
     }
 
     /// After an outage only the final states are told.
-    async fn collapse(&self) -> crate::store::Result<()> {
+    async fn collapse(&self, busy: &[Line]) -> crate::store::Result<()> {
         let now = clock::wall();
         if !backlog::is_held_up(&mut *self.store.reader().await?, now - backlog::HELD_UP).await? {
             return Ok(());
         }
         let mut tx = self.store.begin().await?;
         let mut last = None;
-        for dropped in backlog::collapse(&mut tx, now).await? {
+        for dropped in backlog::collapse(&mut tx, busy, now).await? {
             last = Some(note_dropped(&mut tx, &dropped, now).await?);
         }
         tx.commit().await?;

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router};
 use fleetgate_engine::time::{Mono, Wall};
 use fleetgate_engine::wire::HeldReason;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::asked::{self, Asked};
 use super::routing::{self, Known, Reach};
 use super::{Bell, Settings, words};
 use crate::api::ids::Kind as Name;
@@ -39,10 +40,11 @@ pub(super) struct Desk {
     bell: Bell,
 }
 
-/// The router at work, with where its contacts are reached.
+/// The router at work, with where its contacts are reached, and which rules it asks.
 struct Shift {
     router: Router,
     reach: BTreeMap<ContactId, Reach>,
+    asked: Vec<Asked>,
     has_mail: bool,
 }
 
@@ -108,13 +110,13 @@ impl Desk {
     async fn open(&mut self) -> crate::store::Result<Shift> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
-        let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
+        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
         let (told, waiting) = (notices::told(&mut conn).await?, notices::waiting(&mut conn).await?);
         let now = clock::now();
         let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
         let router = Router::restore(routing, told, waiting, &posted, now);
-        let mut shift = Shift { router, reach, has_mail: settings.mail.is_some() };
-        shift.forget(notices::removed_hosts(&mut conn).await?);
+        let mut shift = Shift { router, reach, asked, has_mail: settings.mail.is_some() };
+        shift.forget(notices::removed(&mut conn).await?);
         Ok(shift)
     }
 
@@ -134,16 +136,19 @@ impl Desk {
         for (contact, notice) in ended {
             shift.router.handle(Input::CareEnded { contact, notice }, clock::now());
         }
-        shift.forget(notices::removed_hosts(&mut conn).await?);
+        shift.forget(notices::removed(&mut conn).await?);
+        for object in notices::over(&mut conn).await? {
+            shift.router.handle(Input::Over(object), clock::now());
+        }
         Ok(resumed)
     }
 
     async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
-        let Known { routing, reach } = routing::load(&mut conn, &settings).await?;
+        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
         shift.router.handle(Input::Configure(routing), clock::now());
-        (shift.reach, shift.has_mail) = (reach, settings.mail.is_some());
+        (shift.reach, shift.asked, shift.has_mail) = (reach, asked, settings.mail.is_some());
         Ok(())
     }
 
@@ -170,10 +175,16 @@ impl Desk {
 }
 
 impl Shift {
-    fn forget(&mut self, hosts: Vec<HostId>) {
-        for host in hosts {
-            self.router.handle(Input::Forget(host), clock::now());
+    fn forget(&mut self, removed: Vec<Object>) {
+        for object in removed {
+            self.router.handle(Input::Forget(object), clock::now());
         }
+    }
+
+    /// Whom it was not for, and why, by the rules of one contact or of all.
+    fn refusals(&self, of: Option<ContactId>, notice: &Notice, now: Wall) -> String {
+        let asked = self.asked.iter().filter(|asked| of.is_none_or(|contact| asked.rule.contact == contact));
+        asked::words(asked, notice, now)
     }
 
     fn drain(&mut self, new: Vec<Notice>) -> Turn {
@@ -231,7 +242,7 @@ impl<'a> Page<'a> {
                 if items.is_empty() {
                     return Ok(());
                 }
-                self.post(tx, *contact, Kind::Digest, ("", 1), &items).await
+                self.post(tx, *contact, Kind::Digest, ("", 0), &items).await
             }
             Output::Wait(_) => Ok(()),
         }
@@ -277,11 +288,12 @@ impl<'a> Page<'a> {
         if let Some(contact) = contact {
             notices::wait_no_more(tx, contact, notice).await?;
         }
-        let Some((host, service)) = self.object(tx, notice).await? else { return Ok(()) };
+        let Some(told) = self.notice(tx, notice).await? else { return Ok(()) };
+        let Object { host, service } = told.object.clone();
         let (reason, cause) = words::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
         let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
         let about = events::about(host, service.is_some());
-        let evidence = self.evidence(tx, host, service.as_deref(), why).await?;
+        let evidence = self.evidence(tx, &told, contact, why).await?;
         let event = NewEvent {
             service: service.as_deref(),
             evidence: &evidence,
@@ -301,30 +313,30 @@ impl<'a> Page<'a> {
     async fn evidence(
         &self,
         tx: &mut SqliteConnection,
-        host: HostId,
-        service: Option<&str>,
+        notice: &Notice,
+        contact: Option<ContactId>,
         why: Hold,
     ) -> crate::store::Result<String> {
+        let Object { host, service } = &notice.object;
         Ok(match why {
-            Hold::Acknowledged => excuse::of(tx, host, service, HeldReason::Acknowledged).await?,
+            Hold::Acknowledged => excuse::of(tx, *host, service.as_deref(), HeldReason::Acknowledged).await?,
+            Hold::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
             Hold::Superseded(by) | Hold::OverBefore(by) => {
                 let newer = notices::find(tx, by).await?;
                 newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))
+            }
+            Hold::NoRule | Hold::BelowSeverity(_) | Hold::OutsidePeriod => {
+                self.shift.refusals(contact, notice, self.now)
             }
             _ => String::new(),
         })
     }
 
-    async fn object(
-        &self,
-        tx: &mut SqliteConnection,
-        notice: NoticeId,
-    ) -> crate::store::Result<Option<(HostId, Option<String>)>> {
-        let known = self.routed.iter().find(|n| n.id == notice).map(|n| &n.object);
-        if let Some(Object { host, service }) = known {
-            return Ok(Some((*host, service.clone())));
+    async fn notice(&self, tx: &mut SqliteConnection, id: NoticeId) -> crate::store::Result<Option<Notice>> {
+        if let Ok(at) = self.routed.binary_search_by_key(&id, |n| n.id) {
+            return Ok(self.routed.get(at).cloned());
         }
-        Ok(notices::find(tx, notice).await?.map(|n| (n.host, n.service)))
+        Ok(notices::find(tx, id).await?.map(|row| row.notice()).transpose()?)
     }
 }
 

@@ -10,6 +10,7 @@ use fleetgate_engine::time::Wall;
 use jiff::tz::TimeZone;
 
 use super::Settings;
+use super::asked::Asked;
 use crate::clock;
 use crate::store::contacts::{self, BUILT_IN};
 use crate::store::outbox::Channel;
@@ -30,17 +31,29 @@ pub(super) struct Reach {
 pub(super) struct Known {
     pub routing: Routing,
     pub reach: BTreeMap<ContactId, Reach>,
+    /// The rules of the store, by name.
+    pub asked: Vec<Asked>,
+}
+
+impl Known {
+    fn asked(&self, found: contacts::Rule) -> Asked {
+        let to = self.reach.get(&found.contact).map(|reach| reach.name.clone()).unwrap_or_default();
+        let of = self.routing.contacts.iter().find(|contact| contact.id == found.contact);
+        let zone = of.map_or(TimeZone::UTC, |contact| contact.zone.clone());
+        Asked { name: found.name.clone(), to, zone, rule: rule(found) }
+    }
 }
 
 /// # Errors
 /// When the database cannot be read.
 pub(super) async fn load(conn: &mut SqliteConnection, settings: &Settings) -> crate::store::Result<Known> {
-    let mut known = Known { routing: Routing::default(), reach: BTreeMap::new() };
+    let mut known = Known { routing: Routing::default(), reach: BTreeMap::new(), asked: Vec::new() };
     for contact in contacts::all(conn).await? {
         known.reach.insert(contact.id, reach(&contact));
         known.routing.contacts.push(receiver(&contact, settings));
     }
-    known.routing.rules = contacts::rules(conn).await?.into_iter().map(rule).collect();
+    known.asked = contacts::rules(conn).await?.into_iter().map(|rule| known.asked(rule)).collect();
+    known.routing.rules = known.asked.iter().map(|asked| asked.rule.clone()).collect();
     if settings.mail.is_some() {
         built_in(conn, settings, &mut known).await?;
     }

@@ -10,7 +10,7 @@ pub(super) fn hold(why: Hold, number: impl Fn(i64) -> String) -> (&'static str, 
             "nobody is told: there is no contact; set mail.to in fleetgate.toml, or add a contact and a rule"
                 .to_owned(),
         ),
-        Hold::NoRule => ("no_rule", "nobody is told: no rule's labels select this host".to_owned()),
+        Hold::NoRule => ("no_rule", "no rule's labels select this host".to_owned()),
         Hold::BelowSeverity(least) => {
             ("below_severity", format!("this contact is told from {} on", least.name()))
         }
@@ -34,8 +34,10 @@ pub(super) fn hold(why: Hold, number: impl Fn(i64) -> String) -> (&'static str, 
         Hold::OutsidePeriod => {
             ("outside_period", "of passing interest only, and outside of the rule's time period".to_owned())
         }
+        Hold::Untimely(why) => (why.name(), why.words().to_owned()),
         Hold::ContactRemoved => ("contact_removed", "the contact was removed while it waited".to_owned()),
         Hold::HostRemoved => ("host_removed", "the host was removed while it waited".to_owned()),
+        Hold::ServiceRemoved => ("service_removed", "the service was removed while it waited".to_owned()),
     }
 }
 

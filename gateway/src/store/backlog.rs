@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::GATEWAY;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
+
+use super::outbox::Channel;
 
 /// A message that waited longer was held up by an outage: a server that is only slow takes one well
 /// within this, and whoever follows a change as it happens is to see each step.
@@ -17,6 +20,10 @@ pub const HELD_UP: Duration = Duration::from_secs(120);
 
 /// Why an older notice is not told any more.
 pub const OVERTAKEN: &str = "superseded: a newer message about the same was waiting behind it";
+/// Why a message that was given up is not sent again.
+pub const TOLD_SINCE: &str = "superseded: a newer message has told the same address since";
+/// Why a problem that nobody heard of is not told any more.
+pub const WELL: &str = "superseded: it is well by now";
 /// Why a recovery is not told.
 pub const OVER: &str = "superseded: the problem was over before anybody was told of it";
 
@@ -69,7 +76,8 @@ const DROP_OVERTAKEN: &str = concat!(
     one_object!(),
     ") as newer",
     of_states!(),
-    "where o.sent_at is null and o.given_up_at is null and l.dropped is null)
+    "where o.sent_at is null and o.given_up_at is null and l.dropped is null
+       and (o.channel, o.address) not in (select value ->> 0, value ->> 1 from json_each($3)))
      where message = m and notice = n and newer is not null and since <= $1
      returning message"
 );
@@ -84,7 +92,8 @@ const DROP_OVER: &str = concat!(
     " rows between unbounded preceding and 1 preceding) as told",
     of_states!(),
     "where x.host in (select y.host from outbox_notices d join notices y on y.id = d.notice
-                      where d.message in (select value from json_each($1)) and d.dropped is not null))
+                      where d.message in (select value from json_each($1)) and d.dropped is not null)
+       and (o.channel, o.address) not in (select value ->> 0, value ->> 1 from json_each($3)))
      where message = m and notice = n and untold and problem = 0 and dropped is null
        and not exists (select 1 from notices t where t.id = told and t.problem = 1)
      returning message"
@@ -108,21 +117,57 @@ pub async fn is_held_up(conn: &mut SqliteConnection, since: Wall) -> sqlx::Resul
 }
 
 /// Takes out what was held up and overtaken, and recoveries from what nobody was told of; gives that.
+/// `busy`: addresses that are being served, of which nothing is taken from under the hands.
 ///
 /// # Errors
 /// When the database refuses the write.
-pub async fn collapse(tx: &mut SqliteConnection, now: Wall) -> sqlx::Result<Vec<Dropped>> {
+pub async fn collapse(
+    tx: &mut SqliteConnection,
+    busy: &[(Channel, String)],
+    now: Wall,
+) -> sqlx::Result<Vec<Dropped>> {
+    let busy = Json(busy.iter().map(|(channel, address)| (channel.name(), address)).collect::<Vec<_>>());
     let overtaken = sqlx::query_scalar(DROP_OVERTAKEN).bind((now - HELD_UP).as_millis()).bind(OVERTAKEN);
+    let overtaken = overtaken.bind(&busy);
     let mut messages: Vec<i64> = overtaken.fetch_all(&mut *tx).await?;
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let over = sqlx::query_scalar(DROP_OVER).bind(Json(&messages)).bind(OVER);
+    let over = sqlx::query_scalar(DROP_OVER).bind(Json(&messages)).bind(OVER).bind(&busy);
     let over: Vec<i64> = over.fetch_all(&mut *tx).await?;
     messages.extend(over);
     let dropped = sqlx::query_as(DROPPED).bind(Json(&messages)).fetch_all(&mut *tx).await?;
     sqlx::query(GIVE_UP_EMPTY).bind(Json(&messages)).bind(now.as_millis()).execute(tx).await?;
     Ok(dropped)
+}
+
+const DROP_TOLD_SINCE: &str = "update outbox_notices as l set dropped = $2 where message = $1
+     and exists (select 1 from outbox o join outbox p on p.channel = o.channel and p.address = o.address
+                      and p.kind = 'notices' and p.given_up_at is null
+                 join outbox_notices f on f.message = p.id and f.dropped is null and f.notice > l.notice
+                 join notices n on n.id = l.notice
+                 join notices x on x.id = f.notice and x.host = n.host and x.service is n.service
+                      and x.kind in ('problem', 'reminder', 'recovery')
+                 where o.id = $1 and o.kind = 'notices' and n.kind in ('problem', 'reminder', 'recovery'))";
+
+/// The gateway's own state is its incident.
+const DROP_WELL: &str = "update outbox_notices as l set dropped = $2 where message = $1 and dropped is null
+     and exists (select 1 from notices n where n.id = l.notice and n.problem = 1
+         and not exists (select 1 from host_states h
+                         where h.host = n.host and n.service is null and h.hard = 'down')
+         and not exists (select 1 from service_states s
+                         where s.host = n.host and s.service = n.service and s.hard not in ('ok', 'pending'))
+         and not exists (select 1 from incident_members m
+                         where n.host = $3 and m.host = n.host and m.left_at is null))";
+
+/// Takes out of a message that was given up what was told since, and problems that are over.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn refresh(tx: &mut SqliteConnection, message: i64) -> sqlx::Result<()> {
+    sqlx::query(DROP_TOLD_SINCE).bind(message).bind(TOLD_SINCE).execute(&mut *tx).await?;
+    let well = sqlx::query(DROP_WELL).bind(message).bind(WELL).bind(GATEWAY.as_i64());
+    well.execute(tx).await.map(drop)
 }
 
 #[cfg(test)]
@@ -131,7 +176,7 @@ mod tests {
     use fleetgate_engine::wire::{Message, MessageKind};
 
     use super::*;
-    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::outbox::{self, Kind, NewMessage};
     use crate::store::{Store, fixture, notices};
 
     const LATER: Wall = Wall::from_millis(600_000);
@@ -163,7 +208,7 @@ mod tests {
                 address: "a@b.c",
                 kind: Kind::Notices,
                 site: "",
-                folded: 1,
+                folded: 0,
                 items: &items,
             };
             ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(at)).await.unwrap());
@@ -174,7 +219,7 @@ mod tests {
 
     async fn collapsed(store: &Store) -> Vec<(i64, String)> {
         let mut tx = store.begin().await.unwrap();
-        let dropped = collapse(&mut tx, LATER).await.unwrap();
+        let dropped = collapse(&mut tx, &[], LATER).await.unwrap();
         tx.commit().await.unwrap();
         dropped.into_iter().map(|d| (d.message, d.why)).collect()
     }
@@ -220,11 +265,23 @@ mod tests {
         let ids = queue(&store, &["+", "-", "+disk", "-disk", "+disk", "-disk"], 0).await;
         let mut tx = store.begin().await.unwrap();
         // The server may have taken it before it went away.
+        outbox::begun(&mut tx, ids[0]).await.unwrap();
         outbox::failed(&mut tx, ids[0], "connection reset", LATER).await.unwrap();
         outbox::sent(&mut tx, ids[2], Wall::from_millis(1)).await.unwrap();
         tx.commit().await.unwrap();
         collapsed(&store).await;
         assert_eq!(waiting(&store).await, [ids[1], ids[5]]);
+    }
+
+    #[tokio::test]
+    async fn of_an_address_that_is_being_served_nothing_is_taken() {
+        let (store, _dir) = fixture::store().await;
+        queue(&store, &["+", "-"], 0).await;
+        let mut tx = store.begin().await.unwrap();
+        let busy = [(Channel::Email, "a@b.c".to_owned())];
+        assert!(collapse(&mut tx, &busy, LATER).await.unwrap().is_empty());
+        let elsewhere = [(Channel::Webhook, "a@b.c".to_owned()), (Channel::Email, "x@y.z".to_owned())];
+        assert_eq!(collapse(&mut tx, &elsewhere, LATER).await.unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -424,7 +424,7 @@ pub async fn of_host(
     Ok(rows.into_iter().map(named).collect())
 }
 
-/// Incidents of several hosts that something waits to be told of, by the one it was told with.
+/// Incidents of several hosts that something is to be told of, waits or was told, by the one it is told with.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -432,6 +432,7 @@ pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Inci
     let wide: Vec<&str> = Extent::ALL.into_iter().filter(|e| e.is_wide()).map(Extent::name).collect();
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "with n (incident) as (select n.incident from notices_waiting w join notices n on n.id = w.notice
+                               union select incident from notices where routed_at is null
                                union select n.incident from notices_told t join notices n on n.id = t.last)
          select distinct i.id, r.id from n
          join incidents i on i.id = n.incident join incidents r on r.id = coalesce(i.merged_into, i.id)

@@ -247,21 +247,54 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
     Ok(rows.into_iter().map(|(host, service)| Object { host: Id::from_i64(host), service }).collect())
 }
 
-/// Hosts that are gone, and that somebody was told of or waits to be told of. The gateway, which is no
-/// row of `hosts`, is never gone.
+/// Hosts and services that are gone, and that somebody was told of or waits to be told of. The gateway,
+/// which is no row of `hosts`, is never gone.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<HostId>> {
-    let hosts: Vec<i64> = sqlx::query_scalar(
-        "select host from (select host from notices_told union select n.host from notices_waiting w
-                           join notices n on n.id = w.notice)
-         where host != $1 and not exists (select 1 from hosts h where h.id = host and h.removed_at is null)",
+pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "with of (host, service) as (select host, service from notices_told union
+                 select n.host, coalesce(n.service, '') from notices_waiting w join notices n on n.id = w.notice),
+              gone (host) as (select distinct of.host from of left join hosts h on h.id = of.host
+                              where of.host != $1 and (h.id is null or h.removed_at is not null))
+         select host, '' from gone
+         union all
+         select of.host, of.service from of join host_states h on h.host = of.host
+         left join service_states s on s.host = of.host and s.service = of.service
+         where of.service != '' and s.host is null and of.host not in (select host from gone)",
     )
     .bind(GATEWAY.as_i64())
     .fetch_all(conn)
     .await?;
-    Ok(hosts.into_iter().map(Id::from_i64).collect())
+    Ok(rows.into_iter().map(object).collect())
+}
+
+/// What somebody was told of and is well, where nothing was said of that: the recovery was not wanted, or
+/// what was known is forgotten. Not while anything of it is to be routed.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+    let rows: Vec<(i64, String)> = sqlx::query_as(
+        "with new (host, service) as (select host, coalesce(service, '') from notices where routed_at is null),
+              of (host, service) as (select host, service from notices_told)
+         select of.host, '' from of join host_states h on h.host = of.host
+         where of.service = '' and h.hard = 'up' and h.notified is null
+             and h.voice ->> '$.told_flapping' is null and (of.host, '') not in (select * from new)
+         union
+         select of.host, of.service from of
+         join service_states s on s.host = of.host and s.service = of.service
+         where s.hard = 'ok' and s.notified is null
+             and s.voice ->> '$.told_flapping' is null and (of.host, of.service) not in (select * from new)",
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(object).collect())
+}
+
+fn object((host, service): (i64, String)) -> Object {
+    Object { host: Id::from_i64(host), service: Some(service).filter(|s| !s.is_empty()) }
 }
 
 /// What contacts know.
@@ -269,7 +302,8 @@ pub async fn removed_hosts(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Host
 /// # Errors
 /// When the database cannot be read.
 pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Object, Told)>> {
-    let sql = "select t.*, coalesce(l.incident, r.incident) as incident from notices_told t
+    let sql = "select t.*, coalesce(l.incident, r.incident) as incident,
+                      coalesce(l.kind = 'flapping_start', 0) as flapping from notices_told t
                left join notices l on l.id = t.last left join notices r on r.id = t.root";
     let rows = sqlx::query(sql).fetch_all(conn).await?;
     rows.iter()
@@ -282,6 +316,7 @@ pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, O
                 last: NoticeId(row.try_get("last")?),
                 at: wall(row, "at")?,
                 severity: severity.as_deref().and_then(Severity::of_state),
+                flapping: row.try_get("flapping")?,
                 incident: incident(row)?,
             };
             Ok((id(row, "contact")?, object, told))
@@ -351,18 +386,33 @@ pub async fn hold(tx: &mut SqliteConnection, held: &[HeldRow]) -> sqlx::Result<(
     .await
 }
 
+/// `x` took the place of `n`. A problem that the monitor kept to itself did not: its event says so, and made
+/// nothing necessary.
+macro_rules! overtaken {
+    () => {
+        "x.host = n.host and x.service is n.service and x.id > n.id
+         and x.kind in ('problem', 'recovery', 'flapping_start', 'flapping_end')
+         and not (x.problem = 1 and exists (select 1 from notices_held k
+                                            where k.notice = x.id and k.event = x.event))"
+    };
+}
+
 /// Of what an acknowledgement had stopped, where that has ended: the newest of its object, as old as
 /// the end, and for whom.
-const CARE_ENDED: &str = "select n.*, h.contact as waits,
+const CARE_ENDED: &str = concat!(
+    "select n.*, h.contact as waits,
          (select max(a.ended_at) from acknowledgements a
           where a.host = n.host and a.service = coalesce(n.service, '')) as ended
      from notices_held h join notices n on n.id = h.notice
      where h.stopped = 1 and h.contact is not null and n.problem = 1
          and not exists (select 1 from acknowledgements a where a.host = n.host
                          and a.service = coalesce(n.service, '') and a.ended_at is null)
-         and not exists (select 1 from notices x where x.host = n.host and x.service is n.service
-                         and x.id > n.id and x.kind in ('problem', 'recovery', 'flapping_start', 'flapping_end'))
-     order by n.id";
+         and not exists (select 1 from notices x where ",
+    overtaken!(),
+    ")
+         and not exists (select 1 from hosts g where g.id = n.host and g.removed_at is not null)
+     order by n.id"
+);
 
 /// What an acknowledgement had stopped, and nobody takes care of any more.
 ///
@@ -392,9 +442,12 @@ pub async fn care_ended_is_known(
         let sql = "update notices_held set stopped = 0 where stopped = 1 and contact = $1 and notice = $2";
         sqlx::query(sql).bind(contact.as_i64()).bind(notice.0).execute(&mut *tx).await?;
     }
-    let sql = "update notices_held set stopped = 0 where stopped = 1 and notice in
-                 (select n.id from notices n join notices x on x.host = n.host and x.service is n.service
-                  where x.id > n.id and x.kind in ('problem', 'recovery', 'flapping_start', 'flapping_end'))";
+    let sql = concat!(
+        "update notices_held set stopped = 0 where stopped = 1 and notice in
+             (select n.id from notices_held s join notices n on n.id = s.notice join notices x on ",
+        overtaken!(),
+        " where s.stopped = 1)"
+    );
     sqlx::query(sql).execute(tx).await.map(drop)
 }
 
@@ -466,7 +519,8 @@ mod tests {
         assert!(unrouted(&mut tx, 9).await.unwrap().is_empty());
         assert_eq!(waiting(&mut tx).await.unwrap(), [waits]);
         let at = Wall::from_millis(2_000);
-        let known = Told { root: id, last: id, at, severity: Some(Severity::Critical), incident: None };
+        let severity = Some(Severity::Critical);
+        let known = Told { root: id, last: id, at, severity, flapping: false, incident: None };
         tell(&mut tx, contact, &object, Some(&known)).await.unwrap();
         assert_eq!(told(&mut tx).await.unwrap(), [(contact, object.clone(), known)]);
         tell(&mut tx, contact, &object, None).await.unwrap();

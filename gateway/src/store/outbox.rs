@@ -84,7 +84,7 @@ pub struct NewMessage<'a> {
     pub address: &'a str,
     pub kind: Kind,
     pub site: &'a str,
-    /// So many messages were made one.
+    /// So many messages were kept back and made one; 0: none was.
     pub folded: usize,
     pub items: &'a [Item],
 }
@@ -99,7 +99,7 @@ pub struct MessageRow {
     pub address: String,
     pub kind: Kind,
     pub site: String,
-    /// So many messages were made one, because there were too many; else 1 or nothing.
+    /// So many messages were kept back, because there were too many, and made one; 0: it left when it was due.
     pub folded: i64,
     pub created_at: Wall,
     /// So many were made already.
@@ -166,10 +166,19 @@ pub async fn insert(tx: &mut SqliteConnection, new: &NewMessage<'_>, now: Wall) 
     Ok(number)
 }
 
+/// It is being handed over: from now on the other side may have it, whatever becomes of us.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn begun(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<()> {
+    let sql = "update outbox set attempts = attempts + 1 where id = $1";
+    sqlx::query(sql).bind(id).execute(conn).await.map(drop)
+}
+
 /// # Errors
 /// When the database refuses the write.
 pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Result<()> {
-    sqlx::query("update outbox set sent_at = $2, attempts = attempts + 1, last_error = null where id = $1")
+    sqlx::query("update outbox set sent_at = $2, last_error = null where id = $1")
         .bind(id)
         .bind(at.as_millis())
         .execute(conn)
@@ -180,7 +189,7 @@ pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Resul
 /// # Errors
 /// When the database refuses the write.
 pub async fn failed(conn: &mut SqliteConnection, id: i64, error: &str, next: Wall) -> sqlx::Result<()> {
-    sqlx::query("update outbox set attempts = attempts + 1, last_error = $2, next_attempt = $3 where id = $1")
+    sqlx::query("update outbox set last_error = $2, next_attempt = $3 where id = $1")
         .bind(id)
         .bind(error)
         .bind(next.as_millis())
@@ -378,19 +387,24 @@ async fn concerns(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<Conc
     Ok(concerns)
 }
 
-/// Posts since then, in order, each by its time: one goes to several addresses.
+/// Posts since then, in order, each by its time: one goes to several addresses, and several may leave in
+/// one moment.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Result<Vec<(ContactId, Wall)>> {
-    let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "select distinct contact, created_at from outbox where kind = 'notices' and created_at > $1
-         order by created_at",
+    let rows: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "select contact, created_at, max(posts) from
+             (select contact, created_at, count(*) as posts from outbox
+              where kind = 'notices' and created_at > $1 group by contact, created_at, channel, address)
+         group by contact, created_at order by created_at",
     )
     .bind(since.as_millis())
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(contact, at)| (Id::from_i64(contact), Wall::from_millis(at))).collect())
+    let post = |(contact, at, _): &_| (Id::from_i64(*contact), Wall::from_millis(*at));
+    let times = |row: &(_, _, i64)| usize::try_from(row.2).unwrap_or_default();
+    Ok(rows.iter().flat_map(|row| std::iter::repeat_n(post(row), times(row))).collect())
 }
 
 /// The messages to the same address that this one continues, the oldest first: those that told of the
@@ -517,9 +531,14 @@ mod tests {
             address,
             kind: Kind::Notices,
             site: "",
-            folded: 1,
+            folded: 0,
             items,
         }
+    }
+
+    async fn fail(tx: &mut SqliteConnection, id: i64, next: i64) {
+        begun(tx, id).await.unwrap();
+        failed(tx, id, "451 later", Wall::from_millis(next)).await.unwrap();
     }
 
     async fn due(store: &Store, address: &str, now: i64) -> (Vec<i64>, Option<i64>) {
@@ -536,7 +555,7 @@ mod tests {
         let at = Wall::from_millis(2_000);
         let mut tx = store.begin().await.unwrap();
         sent(&mut tx, ids[0], at).await.unwrap();
-        failed(&mut tx, ids[1], "451 later", Wall::from_millis(9_000)).await.unwrap();
+        fail(&mut tx, ids[1], 9_000).await;
         given_up(&mut tx, ids[2], "nobody there", at).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(store.waiting_addresses().await.unwrap(), [(Channel::Email, "b".to_owned())]);
@@ -552,12 +571,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn posts_of_one_moment_are_counted_each_and_those_of_two_addresses_once() {
+        let (store, _dir) = fixture::store().await;
+        for address in ["a", "b", "a"] {
+            queue(&store, address, &[1]).await;
+        }
+        let post = (Id::from_i64(1), Wall::from_millis(2_000));
+        let mut conn = store.reader().await.unwrap();
+        assert_eq!(posted_since(&mut conn, Wall::from_millis(0)).await.unwrap(), [post; 2]);
+        assert!(posted_since(&mut conn, post.1).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_clock_that_goes_back_holds_no_message_up() {
         let (store, _dir) = fixture::store().await;
         let id = queue(&store, "a", &[1]).await;
         let day = 86_400_000;
         let mut tx = store.begin().await.unwrap();
-        failed(&mut tx, id, "451 later", Wall::from_millis(day + 60_000)).await.unwrap();
+        fail(&mut tx, id, day + 60_000).await;
         tx.commit().await.unwrap();
         assert_eq!(due(&store, "a", day).await, (vec![], Some(day + 60_000)));
         assert_eq!(due(&store, "a", 0).await, (vec![id], None), "a day back is longer than any pause");
@@ -570,7 +601,7 @@ mod tests {
         let (behind, beside) = (queue(&store, "a", &[2, 3]).await, queue(&store, "a", &[4]).await);
         let after = queue(&store, "a", &[3]).await;
         let mut tx = store.begin().await.unwrap();
-        failed(&mut tx, refused, "451 later", Wall::from_millis(60_000)).await.unwrap();
+        fail(&mut tx, refused, 60_000).await;
         tx.commit().await.unwrap();
         assert_eq!(due(&store, "a", 2_000).await, (vec![beside], Some(60_000)));
         assert_eq!(due(&store, "a", 60_000).await.0, [refused, beside]);

@@ -67,7 +67,11 @@ const OUTCOMES: &str = concat!(
          coalesce(o.sent_at, o.given_up_at, o.next_attempt) as at, iif(l.dropped is null, '', 'superseded') as reason,
          coalesce(l.dropped, ",
     by_rule!("l.rule"),
-    ", iif(l.root != l.notice, 'it was told of the problem', '')) as text,
+    ", iif(l.root != l.notice, 'it was told of the problem', ''))
+         || case when l.dropped is not null or o.folded = 0 then ''
+                 when o.folded = 1 then '; kept back for a while: this contact had too many messages'
+                 else '; kept back for a while and made one of ' || o.folded || ': this contact had too many messages'
+            end as text,
          coalesce(o.last_error, '') as evidence, o.attempts
      from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
      where l.notice in (select value from json_each($1))
@@ -143,6 +147,7 @@ mod tests {
             ("a downtime is in effect", "97% used")
         );
     }
+
     #[tokio::test]
     async fn what_was_told_and_what_waits_names_its_rule() {
         let (store, _dir) = fixture::store().await;
@@ -173,7 +178,7 @@ mod tests {
             address: "boss@example.org",
             kind,
             site: "",
-            folded: 1,
+            folded: 0,
             items: &items,
         };
         outbox::insert(&mut tx, &new, Wall::from_millis(5)).await.unwrap();
@@ -181,5 +186,9 @@ mod tests {
         let words: Vec<_> = told.iter().map(|o| (o.notice, o.text.as_str(), o.evidence.as_str())).collect();
         let late = "rule late, after 1800 s, mon-fri 08:00-18:00";
         assert_eq!(words, [(second, late, ""), (third, "it was told of the problem", ""), (first, "", late)]);
+        sqlx::query("update outbox set folded = 4").execute(&mut *tx).await.unwrap();
+        let kept = outcomes(&mut tx, &[second]).await.unwrap().remove(0).text;
+        let why = "; kept back for a while and made one of 4: this contact had too many messages";
+        assert_eq!(kept, format!("{late}{why}"));
     }
 }

@@ -145,7 +145,7 @@ async fn told(api: &TestApi) -> i64 {
     {
         let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
         let new =
-            NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 1, items: &items };
+            NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
         ids.push(outbox::insert(&mut tx, &new, Wall::from_millis(0)).await.unwrap());
     }
     outbox::sent(&mut tx, ids[0], Wall::from_millis(5_000)).await.unwrap();
@@ -220,6 +220,8 @@ async fn notifications_are_filtered_by_object_and_time() {
 async fn what_was_given_up_can_be_sent_again() {
     let api = TestApi::new().await;
     let id = format!("m_{}", Id::from_i64(told(&api).await));
+    api.state.store.all_hosts(&fixture::TIMING).await.unwrap();
+    fixture::run(&api.state.store, "update host_states set hard = 'down'", &[]).await;
     let given_up = api.operator().get("/api/v1/messages?outcome=given_up").await;
     assert_eq!(given_up.json["items"][0]["id"].as_str(), Some(id.as_str()));
     let again = api.operator().post(&format!("/api/v1/messages/{id}/resend"), json!({})).await;
@@ -239,4 +241,24 @@ async fn what_is_over_is_not_sent_again() {
     assert_eq!((refused.status, refused.code()), (409, "superseded"));
     let kept = api.operator().get("/api/v1/messages?outcome=given_up").await;
     assert_eq!(kept.json["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn what_is_well_by_now_or_was_told_since_is_not_sent_again() {
+    let api = TestApi::new().await;
+    let path = format!("/api/v1/messages/m_{}/resend", Id::from_i64(told(&api).await));
+    let store = &api.state.store;
+    store.all_hosts(&fixture::TIMING).await.unwrap();
+    let refused = api.operator().post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (409, "superseded"), "the host is up");
+    fixture::run(store, "update host_states set hard = 'down' where host = 7", &[]).await;
+    let newer = "insert into outbox (contact, contact_name, channel, address, kind, created_at, next_attempt, sent_at)
+                 select contact, contact_name, channel, address, kind, 9, 9, $1 from outbox where channel = 'webhook'";
+    fixture::run(store, newer, &["9"]).await;
+    let tells = "insert into outbox_notices (message, notice, root) select max(id), 2, 1 from outbox";
+    fixture::run(store, tells, &[]).await;
+    let refused = api.operator().post(&path, json!({})).await;
+    assert_eq!((refused.status, refused.code()), (409, "superseded"), "a newer one has told it");
+    fixture::run(store, "update outbox set sent_at = null, given_up_at = 9 where id = 3", &[]).await;
+    assert_eq!(api.operator().post(&path, json!({})).await.status, 202, "that did not arrive either");
 }

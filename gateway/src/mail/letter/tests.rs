@@ -37,7 +37,7 @@ fn message(kind: Kind) -> MessageRow {
         address: "ops@example.org".into(),
         kind,
         site: "north".into(),
-        folded: 1,
+        folded: 0,
         created_at: Wall::from_millis(0),
         attempts: 0,
         next_attempt: Wall::from_millis(0),

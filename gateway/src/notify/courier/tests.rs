@@ -144,7 +144,7 @@ async fn queue_at(
     }
     let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
     let new =
-        NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 1, items: &items };
+        NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
     let id = outbox::insert(&mut tx, &new, at).await.unwrap();
     tx.commit().await.unwrap();
     bell.messages();
@@ -321,6 +321,41 @@ async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
     assert_eq!((letters.len(), header(&letters[0], "Subject")), (1, "Subject: CRITICAL cam-07 disk"));
     let overtaken = format!("message.superseded: {}", backlog::OVERTAKEN);
     assert_eq!(office.events().await, [overtaken.as_str(), "message.sent: mail to ops@example.org"]);
+}
+
+#[tokio::test]
+async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
+    let slow = Manner::Slow(Duration::from_millis(1_500));
+    let office = Office::with_pace(&[slow], Pace { patience: Duration::from_secs(9), ..PACE }).await;
+    let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
+    let queue = |message| async {
+        let messages = [message];
+        queue_at(&office.store, Channel::Email, OPS, &messages, nearly_held_up, &office.bell).await
+    };
+    queue(down(7)).await;
+    office.sink.wait_for(1).await;
+    queue(up(7)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // Now both are held up, and the first is on its way.
+    office.bell.messages();
+    let letters = office.sink.wait_for(2).await;
+    assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07");
+    assert_eq!(office.until(|rows| rows[1].1).await, [(1, true, false); 2]);
+}
+
+#[tokio::test]
+async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
+    let slow = Manner::Slow(Duration::from_secs(60));
+    let office = Office::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
+    let long_ago = clock::wall() - 2 * backlog::HELD_UP;
+    queue_at(&office.store, Channel::Email, OPS, &[down(7)], long_ago, &office.bell).await;
+    office.sink.wait_for(1).await;
+    office.courier.abort();
+    let (store, dir) = (office.store, office._dir);
+    queue_at(&store, Channel::Email, OPS, &[up(7)], long_ago, &Bell::default()).await;
+    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    let letters = office.sink.wait_for(1).await;
+    assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07");
 }
 
 #[tokio::test]

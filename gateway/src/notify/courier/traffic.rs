@@ -44,6 +44,11 @@ impl Traffic {
         failed.max(self.later.get(line).copied()).unwrap_or_default()
     }
 
+    /// Who is being served.
+    pub fn busy(&self) -> &[Line] {
+        &self.busy
+    }
+
     pub fn begin(&mut self, line: Line) {
         self.busy.push(line);
     }

@@ -1,6 +1,6 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::Severity;
-use fleetgate_engine::wire::{GATEWAY, Message, MessageKind};
+use fleetgate_engine::wire::{Event, EventKind, GATEWAY, Message, MessageKind};
 use jiff::civil::Time;
 use tokio::task::JoinHandle;
 
@@ -139,6 +139,24 @@ impl Room {
         .collect()
     }
 
+    async fn told(&self) -> usize {
+        notices::told(&mut self.store.reader().await.unwrap()).await.unwrap().len()
+    }
+
+    async fn waiting(&self) -> usize {
+        notices::waiting(&mut self.store.reader().await.unwrap()).await.unwrap().len()
+    }
+
+    async fn until(&self, done: impl AsyncFn(&Room) -> bool) {
+        for _ in 0..500 {
+            if done(self).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} told, {} waiting, held: {:?}", self.told().await, self.waiting().await, self.held().await);
+    }
+
     async fn until_held(&self, count: usize) -> Vec<String> {
         for _ in 0..500 {
             let held = self.held().await;
@@ -238,6 +256,9 @@ async fn rules_change_while_the_desk_works() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[down(7)]).await;
     assert_eq!(room.until_held(1).await, ["- no_rule"]);
+    let said = room.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
+    let evidence = said.iter().find(|e| e.kind == "notification_held").unwrap().evidence.as_str();
+    assert_eq!(evidence, "rule everything (to ops) wants site=south, this host has no site");
 }
 
 #[tokio::test]
@@ -455,4 +476,73 @@ async fn care_that_ends_while_another_is_handed_over_is_not_forgotten() {
     }
     assert_eq!(found, [vec![7], vec![8]]);
     assert!(notices::care_ended(&mut store.reader().await.unwrap()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_service_that_is_removed_is_told_of_no_more() {
+    let room = Room::open().await;
+    room.store.all_hosts(&fixture::TIMING).await.unwrap();
+    let disk = Message { service: Some("ping".into()), ..down(7) };
+    room.say(std::slice::from_ref(&disk)).await;
+    room.until_messages(1).await;
+    room.change(async |tx| contacts::put_rule(tx, &tomorrow()).await.unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    room.say(&[Message { service: Some("ping".into()), at: clock::wall(), ..down(8) }]).await;
+    room.until(async |room| room.waiting().await == 1).await;
+    fixture::run(&room.store, "delete from service_states where service = 'ping'", &[]).await;
+    room.bell.notices();
+    room.until(async |room| room.told().await == 0 && room.waiting().await == 0).await;
+    assert_eq!(room.held().await, ["ops service_removed"]);
+}
+
+#[tokio::test]
+async fn what_ended_without_a_word_is_in_no_digest_and_begins_anew() {
+    let room = Room::open().await;
+    room.store.all_hosts(&fixture::TIMING).await.unwrap();
+    let state = "update host_states set hard = $1, notified = nullif($1, 'up') where host = 7";
+    fixture::run(&room.store, state, &["down"]).await;
+    room.say(&[down(7)]).await;
+    room.until_messages(1).await;
+    room.bell.notices();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(room.told().await, 1);
+    // Its recovery is not wanted.
+    fixture::run(&room.store, state, &["up"]).await;
+    room.bell.notices();
+    room.until(async |room| room.told().await == 0).await;
+    assert!(room.held().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile() {
+    let (store, _dir) = fixture::store().await;
+    let host = fixture::device(&store, 7, "cam-07").await;
+    let mut tx = store.begin().await.unwrap();
+    let notice = notices::insert(&mut tx, &down(7), None).await.unwrap();
+    let about = events::about(host, false);
+    let event = NewEvent::new(Wall::from_millis(1), "notification_held", about, "on it", SYSTEM);
+    let event = events::append(&mut tx, &event).await.unwrap();
+    notices::hold(&mut tx, &[HeldRow { notice, contact: Some(OPS), event, stopped: true }]).await.unwrap();
+    // It got worse and better again while somebody took care, which the monitor kept to itself.
+    let worse = Event {
+        at: Wall::from_millis(2),
+        host,
+        service: None,
+        kind: EventKind::NotificationHeld {
+            kind: MessageKind::Problem,
+            from: "down",
+            to: "down",
+            reason: HeldReason::Acknowledged,
+        },
+        cause: String::new(),
+        evidence: String::new(),
+        by: None,
+    };
+    let seq = events::append_observed(&mut tx, &worse).await.unwrap();
+    notices::insert_held(&mut tx, &worse, seq).await.unwrap();
+    notices::care_ended_is_known(&mut tx, &[]).await.unwrap();
+    assert_eq!(notices::care_ended(&mut tx).await.unwrap().len(), 1);
+    notices::insert(&mut tx, &up(7), None).await.unwrap();
+    assert!(notices::care_ended(&mut tx).await.unwrap().is_empty(), "it is over");
+    tx.commit().await.unwrap();
 }
