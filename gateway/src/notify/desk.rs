@@ -336,7 +336,7 @@ impl<'a> Page<'a> {
         if let Ok(at) = self.routed.binary_search_by_key(&id, |n| n.id) {
             return Ok(self.routed.get(at).cloned());
         }
-        Ok(notices::find(tx, id).await?.map(|row| row.notice()).transpose()?)
+        notices::find(tx, id).await?.map(|row| row.notice()).transpose()
     }
 }
 

@@ -5,6 +5,8 @@
 //! up, both with a time. What one address is told of one host comes in order: a message waits for
 //! those before it. Knows nothing of SMTP and HTTP.
 
+mod contents;
+
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,9 +20,8 @@ use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{id, maybe_wall, wall};
-use super::incidents::{self, IncidentRow, MemberRow};
-use super::notices::NoticeRow;
 use super::rows::{Batched, NARROW};
+pub use contents::{Concern, Contents, Count, contents};
 
 /// Longest pause between two attempts. A row that says more was written before the wall clock went
 /// back, and is due.
@@ -283,110 +284,6 @@ pub async fn list(
     sqlx::query_as(sql).bind(before).bind(limit).fetch_all(conn).await
 }
 
-/// What a message tells: its first notices in order, and all of them counted.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Contents {
-    pub notices: Vec<NoticeRow>,
-    pub counts: Vec<Count>,
-    /// How many of each site, the most first, where there are several.
-    pub sites: Vec<(String, i64)>,
-    /// What they belong to, the oldest first.
-    pub incidents: Vec<Concern>,
-}
-
-/// An incident that a message tells of.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Concern {
-    pub incident: IncidentRow,
-    /// The first things in it that are not well now.
-    pub ill: Vec<MemberRow>,
-}
-
-/// Incidents that one message names, and what of each is said to be wrong still.
-const CONCERNS: i64 = 20;
-/// Sites that one message counts.
-const SITES: i64 = 20;
-
-/// Notices that would stand under one heading.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Count {
-    pub kind: String,
-    pub problem: bool,
-    pub to: String,
-    pub services: bool,
-    /// The service that all of them are about.
-    pub service: Option<String>,
-    /// On so many hosts.
-    pub hosts: i64,
-    pub count: i64,
-}
-
-impl FromRow<'_, SqliteRow> for Count {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        Ok(Count {
-            kind: row.try_get("kind")?,
-            problem: row.try_get("problem")?,
-            to: row.try_get("to_state")?,
-            services: row.try_get("services")?,
-            service: row.try_get("service")?,
-            hosts: row.try_get("hosts")?,
-            count: row.try_get("count")?,
-        })
-    }
-}
-
-impl Contents {
-    pub fn total(&self) -> i64 {
-        self.counts.iter().map(|c| c.count).sum()
-    }
-}
-
-/// # Errors
-/// When the database cannot be read.
-pub async fn contents(conn: &mut SqliteConnection, id: i64, limit: i64) -> sqlx::Result<Contents> {
-    let notices = sqlx::query_as(
-        "select n.* from outbox_notices l join notices n on n.id = l.notice
-         where l.message = $1 and l.dropped is null order by n.id limit $2",
-    );
-    let counts = sqlx::query_as(
-        "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count,
-             iif(count(distinct n.service) = 1, min(n.service), null) as service,
-             count(distinct n.host) as hosts
-         from outbox_notices l join notices n on n.id = l.notice
-         where l.message = $1 and l.dropped is null
-         group by n.kind, n.problem, n.to_state, services order by min(n.id)",
-    );
-    Ok(Contents {
-        notices: notices.bind(id).bind(limit).fetch_all(&mut *conn).await?,
-        counts: counts.bind(id).fetch_all(&mut *conn).await?,
-        sites: sites(conn, id).await?,
-        incidents: concerns(conn, id).await?,
-    })
-}
-
-async fn sites(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<(String, i64)>> {
-    let sites: Vec<(String, i64)> = sqlx::query_as(
-        "select coalesce(n.labels ->> '$.site', ''), count(*) from outbox_notices l
-         join notices n on n.id = l.notice where l.message = $1 and l.dropped is null
-         group by 1 order by 2 desc, 1 limit $2",
-    )
-    .bind(id)
-    .bind(SITES)
-    .fetch_all(conn)
-    .await?;
-    Ok(if sites.len() > 1 { sites } else { Vec::new() })
-}
-
-async fn concerns(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<Vec<Concern>> {
-    let mut concerns = Vec::new();
-    for incident in incidents::of_message(conn, id, CONCERNS).await? {
-        let mut ill = incidents::members(conn, incident.id, CONCERNS).await?;
-        ill.retain(|m| m.left_at.is_none());
-        concerns.push(Concern { incident, ill });
-    }
-    Ok(concerns)
-}
-
 /// Posts since then, in order, each by its time: one goes to several addresses, and several may leave in
 /// one moment.
 ///
@@ -408,25 +305,28 @@ pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Res
 }
 
 /// The messages to the same address that this one continues, the oldest first: those that told of the
-/// same objects, and of the same incidents.
+/// same objects, and of the same incidents: found by those, however many messages there were (`cross join`
+/// keeps the database from beginning with all of them).
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::Result<Vec<i64>> {
     sqlx::query_scalar(
-        "select min(f.message) from outbox_notices l
+        "with whole (id) as (select distinct coalesce(i.merged_into, i.id) from outbox_notices l
+                  join notices n on n.id = l.notice join incidents i on i.id = n.incident where l.message = $1),
+              part (id, whole) as (select id, id from whole union all
+                  select i.id, w.id from whole w cross join incidents i on i.merged_into = w.id)
+         select min(f.message) from outbox_notices l
          join outbox_notices f on f.notice = l.root
          join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
          where l.message = $1 and f.message < $1
          group by l.root
          union
-         select min(f.message) from outbox_notices l
-         join notices n on n.id = l.notice join incidents i on i.id = n.incident
-         join incidents j on coalesce(j.merged_into, j.id) = coalesce(i.merged_into, i.id)
-         join notices m on m.incident = j.id join outbox_notices f on f.notice = m.id
+         select min(f.message) from part p
+         cross join notices m on m.incident = p.id cross join outbox_notices f on f.notice = m.id
          join outbox o on o.id = f.message and o.channel = $2 and o.address = $3 and o.kind = 'notices'
-         where l.message = $1 and f.message < $1
-         group by coalesce(i.merged_into, i.id)
+         where f.message < $1
+         group by p.whole
          order by 1 limit $4",
     )
     .bind(message.id)
