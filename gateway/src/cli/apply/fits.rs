@@ -37,7 +37,7 @@ impl<'a> Future<'a> {
                 Act::Make | Act::Change | Act::Adopt => {
                     before.extend(now.insert(key, &step.fields).map(|was| (key, was)));
                 }
-                Act::Remove => drop(now.remove(&key)),
+                Act::Remove => before.extend(now.remove(&key).map(|was| (key, was))),
                 Act::Forget | Act::Keep => {}
             }
         }
@@ -75,8 +75,7 @@ impl<'a> Future<'a> {
     fn catalogue(&self) -> Result<Catalogue, Misfit> {
         let is_own = |name: &&str| !builtin().iter().any(|p| p.name == **name);
         let own = self.names(Kind::Profile).filter(is_own).map(|name| self.profile(name));
-        let rules = self.field(Kind::ProfileRules, "", "rules").and_then(Value::as_array);
-        let rules = rules.into_iter().flatten().map(|rule| ProfileRule {
+        let rules = self.rules().iter().map(|rule| ProfileRule {
             selector: Selector(serde_json::from_value(rule["labels"].clone()).unwrap_or_default()),
             profile: rule["profile"].as_str().unwrap_or_default().to_owned(),
         });
@@ -169,6 +168,51 @@ impl<'a> Future<'a> {
         networks.any(|net| net.contains(&address)).then_some(()).ok_or_else(|| misfit(step, "address", what))
     }
 
+    /// What needs a thing that is to go, among what stays. `users`: hosts that name a profile.
+    fn needs(&self, step: &Step, users: &BTreeMap<String, String>) -> Option<String> {
+        let name = &step.name;
+        match step.kind {
+            Kind::Contact => self.rule_for(name).map(|rule| format!("notification rule {rule}")),
+            Kind::Profile => {
+                let heir = self.heir_of(name).map(|heir| format!("profile {heir}"));
+                let rules = || self.is_in_rules(name).then(|| "a profile rule".to_owned());
+                heir.or_else(rules).or_else(|| self.host_by(name, users).map(|host| format!("host {host}")))
+            }
+            _ => None,
+        }
+    }
+
+    fn heir_of(&self, profile: &str) -> Option<&'a str> {
+        let extends = |heir: &&str| self.field(Kind::Profile, heir, "extends").and_then(Value::as_array);
+        self.names(Kind::Profile)
+            .find(|heir| extends(heir).is_some_and(|list| list.iter().any(|e| e == profile)))
+    }
+
+    fn is_in_rules(&self, profile: &str) -> bool {
+        self.rules().iter().any(|rule| rule["profile"] == profile)
+    }
+
+    fn rules(&self) -> &'a [Value] {
+        let fields = self.0.get(&(Kind::ProfileRules, ""));
+        fields.and_then(|fields| fields.get("rules")?.as_array()).map_or(&[], Vec::as_slice)
+    }
+
+    fn rule_for(&self, contact: &str) -> Option<&'a str> {
+        let of = |rule: &&str| self.field(Kind::NotificationRule, rule, "contact");
+        self.names(Kind::NotificationRule).find(|rule| of(rule).and_then(Value::as_str) == Some(contact))
+    }
+
+    fn host_by<'b>(&self, profile: &str, users: &'b BTreeMap<String, String>) -> Option<&'b str> {
+        let kinds = [Kind::Device, Kind::Host];
+        let uses = |(host, now): &(&'b String, &'b String)| {
+            let will_be = kinds.into_iter().find_map(|kind| self.field(kind, host, "profile"));
+            let is_gone = !kinds.iter().any(|kind| self.0.contains_key(&(*kind, host.as_str())))
+                && kinds.iter().any(|kind| self.1.contains_key(&(*kind, host.as_str())));
+            !is_gone && will_be.map_or(now.as_str() == profile, |name| name.as_str() == Some(profile))
+        };
+        users.iter().find(uses).map(|(host, _)| host.as_str())
+    }
+
     fn nothing_is_before_itself(&self) -> Result<(), Misfit> {
         let hosts = [Kind::Device, Kind::Host];
         let all = hosts.into_iter().flat_map(|kind| self.names(kind).map(move |name| (kind, name)));
@@ -205,6 +249,30 @@ fn has_what_its_budget_is_of(step: &Step) -> Result<(), Misfit> {
         return Err(misfit(step, "budget_bytes_per_day", what.to_owned()));
     }
     Ok(())
+}
+
+/// What is no longer in the file and that something needs which stays, is kept with it.
+pub fn keep_needed(mut steps: Vec<Step>, found: &[Found], users: &BTreeMap<String, String>) -> Vec<Step> {
+    // Each turn keeps one more, so that there is an end.
+    while let Some((at, user)) = first_needed(&steps, found, users) {
+        let step = &mut steps[at];
+        (step.act, step.why) = (Act::Keep, format!("kept, no longer in the file, but {user} needs it"));
+    }
+    steps
+}
+
+fn first_needed(
+    steps: &[Step],
+    found: &[Found],
+    users: &BTreeMap<String, String>,
+) -> Option<(usize, String)> {
+    let ends = |step: &Step| step.act == Act::Remove && matches!(step.kind, Kind::Contact | Kind::Profile);
+    if !steps.iter().any(ends) {
+        return None;
+    }
+    let future = Future::of(steps, found);
+    let needed = |(at, step): (usize, &Step)| Some((at, future.needs(step, users)?));
+    steps.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
 }
 
 /// A way from `start` back to one that is on it. `clear`: those from which there is none.

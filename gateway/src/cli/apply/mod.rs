@@ -70,8 +70,7 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     };
     let (found, names) = look(&client, &wanted, &policy).await?;
     let lost = secrets::unheard(&wanted, &names);
-    let wanted = absent::settle(wanted, &found, &policy);
-    let steps = plan::plan(&wanted, &found, &policy);
+    let steps = steps(wanted, &found, &names, &policy);
     show(&client, &steps)?;
     refusals::check(&args.file, &steps, &found, names, args.out.is_some() || args.dry_run)?;
     if let Some(out) = &args.out {
@@ -97,6 +96,12 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
         }
     }
     said(&client, "done")
+}
+
+/// What is to be done, and what is told and left alone.
+fn steps(wanted: Vec<Wanted>, found: &[Found], names: &Names, policy: &Policy) -> Vec<Step> {
+    let wanted = absent::settle(wanted, found, policy);
+    fits::keep_needed(plan::plan(&wanted, found, policy), found, &names.users)
 }
 
 /// Where in the file stands what the gateway has refused.
@@ -184,16 +189,14 @@ async fn look(client: &Client, wanted: &[Wanted], policy: &Policy) -> anyhow::Re
     names.hosts.extend(hosts.iter().map(|host| host.name.clone()));
     let silent = |h: &&Host| h.tunnel.as_ref().is_some_and(|t| t.last_handshake.is_none());
     names.unheard.extend(hosts.iter().filter(silent).map(|host| host.name.clone()));
+    names.users.extend(hosts.iter().filter_map(|host| Some((host.name.clone(), host.profile.clone()?))));
     let there: BTreeSet<&str> = hosts.iter().map(|host| host.id.as_str()).collect();
     found.extend(downtime::look(client, policy, &there).await?);
     for host in hosts.into_iter().filter(|h| h.via.is_some()) {
         let settings: HostSettings = client.get(&format!("/hosts/{}/settings", host.name), &[]).await?;
-        let is_own = settings.managed.managed_by == policy.manager;
-        if is_own || concerns(Kind::Host, &host.name) || concerns(Kind::Device, &host.name) {
-            found.push(of_host(&settings)?);
-        }
+        found.push(of_host(&settings)?);
     }
-    for name in with_services(&found) {
+    for name in with_services(&found, policy, &wanted) {
         found.extend(of_services(client, &name).await?);
     }
     let removals: Vec<Removal> =
@@ -232,8 +235,9 @@ fn of_removal(r: Removal) -> Option<Found> {
     Some(Found { id: Some(r.id), removed: Some(removed), ..found })
 }
 
-fn with_services(found: &[Found]) -> Vec<String> {
-    let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host));
+fn with_services(found: &[Found], policy: &Policy, wanted: &BTreeSet<(Kind, &str)>) -> Vec<String> {
+    let concerns = |f: &&Found| f.managed_by == policy.manager || wanted.contains(&(f.kind, f.name.as_str()));
+    let hosts = found.iter().filter(|f| matches!(f.kind, Kind::Device | Kind::Host)).filter(concerns);
     hosts.map(|f| f.name.clone()).collect()
 }
 

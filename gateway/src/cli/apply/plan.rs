@@ -162,6 +162,7 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
         .iter()
         .filter(|f| f.former || !named.contains(&(f.kind, f.name.as_str())))
         .filter_map(|f| leftover(f, &hosts, policy))
+        .map(|step| with_guests(step, found, policy))
         .collect();
     gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
     inherited_first(made.collect()).into_iter().chain(heirs_first(gone, found)).collect()
@@ -262,6 +263,19 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     }
     let (version, id) = (found.version, found.id.clone());
     Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
+}
+
+/// A device is kept while somebody else's host stands behind it: that would go too.
+fn with_guests(step: Step, found: &[Found], policy: &Policy) -> Step {
+    let is_behind = |f: &&Found| {
+        let via = f.fields.get("via").and_then(Value::as_str);
+        f.kind == Kind::Host && via == Some(&step.name) && f.managed_by != policy.manager
+    };
+    let is_end = (step.kind, step.act) == (Kind::Device, Act::Remove);
+    let Some(guest) = found.iter().find(is_behind).filter(|_| is_end) else { return step };
+    let (name, by) = (&guest.name, &guest.managed_by);
+    let why = format!("kept, host {name} stands behind it and is managed by {by}: remove that first");
+    Step { act: Act::Keep, why, ..step }
 }
 
 fn forget(found: &Found, removed: &Removed) -> Step {

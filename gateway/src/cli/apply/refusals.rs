@@ -2,7 +2,7 @@
 //!
 //! Pure: of what is to be done and what is there. Does not know all that the gateway refuses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure};
@@ -20,6 +20,8 @@ pub struct Names {
     pub hosts: BTreeSet<String>,
     pub contacts: BTreeSet<String>,
     pub profiles: BTreeSet<String>,
+    /// Hosts that name a profile themselves, with its name.
+    pub users: BTreeMap<String, String>,
     /// Devices whose tunnel was never up.
     pub unheard: BTreeSet<String>,
     /// Where the gateway's own inner addresses lie.

@@ -118,9 +118,8 @@ impl Fleet {
         let mut wanted = file::read("fleet.toml", text).unwrap();
         wanted.retain(|w| !downtime::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
-        let (found, _) = look(&self.connect(), &wanted, &policy).await.unwrap();
-        let wanted = absent::settle(wanted, &found, &policy);
-        plan::render(&plan::plan(&wanted, &found, &policy))
+        let (found, names) = look(&self.connect(), &wanted, &policy).await.unwrap();
+        plan::render(&steps(wanted, &found, &names, &policy))
     }
 
     async fn get(&self, path: &str) -> Value {

@@ -118,6 +118,33 @@ async fn a_profile_goes_before_those_that_it_extends() {
 }
 
 #[tokio::test]
+async fn what_somebody_else_needs_does_not_go() {
+    let fleet = Fleet::new().await;
+    let text = "[profiles.a]\n[profiles.b]\nextends = [\"a\"]\n[contacts.c]\nemails = [\"c@example.com\"]\n\
+                [devices.d]\nnetworks = [\"10.4.0.0/24\"]\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    let made = [
+        ("/devices", json!({ "name": "own", "profile": "b" })),
+        ("/rules", json!({ "name": "own", "contact": "c" })),
+        ("/hosts", json!({ "name": "guest", "via": "d", "address": "10.4.0.1" })),
+    ];
+    for (path, body) in made {
+        assert_eq!(fleet.api.operator().post(&format!("/api/v1{path}"), body).await.status, 201, "{path}");
+    }
+    let told = fleet.left("", Policy { prune: true, ..Policy::default() }).await;
+    for line in [
+        "! device d: kept, host guest stands behind it and is managed by api: remove that first",
+        "! contact c: kept, no longer in the file, but notification rule own needs it",
+        "! profile b: kept, no longer in the file, but host own needs it",
+        "! profile a: kept, no longer in the file, but profile b needs it",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    fleet.apply("", |args| args.prune = true).await.unwrap();
+    assert_eq!(fleet.get("/hosts/guest/settings").await["via"], "d");
+}
+
+#[tokio::test]
 async fn a_key_has_its_place_before_it_is_made() {
     let fleet = Fleet::new().await;
     let out = fleet.dir.path().join("conf");
