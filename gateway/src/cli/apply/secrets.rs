@@ -11,6 +11,9 @@ use super::plan::{Act, Kind, Step, Wanted};
 use super::refusals::{self, Names};
 use crate::secret_file;
 
+/// Names in one hint: a killed run leaves one behind, a folder of another name all of them.
+const MOST_NAMED: usize = 10;
+
 /// The name of the file for what a new thing shows once.
 pub fn file(step: &Step) -> String {
     let what = if step.kind == Kind::Device { "conf" } else { "webhook-secret" };
@@ -57,11 +60,31 @@ pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
 
 /// A run that was killed between making a device and keeping its configuration leaves such behind.
 pub fn tell_lost(out: &Path, unheard: &[String]) {
-    for name in unheard.iter().filter(|name| !out.join(format!("{name}.conf")).exists()) {
-        anstream::eprintln!(
-            "{name} was never heard, and {} has no configuration of it: `fleetgate device reissue {name}` \
-             gives it one again",
-            out.display()
-        );
+    let lost = |name: &&String| !out.join(format!("{name}.conf")).exists();
+    let lost: Vec<&str> = unheard.iter().filter(lost).map(String::as_str).collect();
+    if !lost.is_empty() {
+        anstream::eprintln!("{}", lost_words(&lost, out));
+    }
+}
+
+fn lost_words(lost: &[&str], out: &Path) -> String {
+    let shown = lost[..lost.len().min(MOST_NAMED)].join(", ");
+    let more = lost.len().saturating_sub(MOST_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "never heard, and without a configuration in {}: {shown}{more}; `fleetgate device reissue NAME` gives one again",
+        out.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_of_many_are_named() {
+        let said = lost_words(&["a"; 12], Path::new("conf"));
+        assert!(said.starts_with("never heard, and without a configuration in conf: a, a, a"), "{said}");
+        assert!(said.contains(" and 2 more; "), "{said}");
     }
 }
