@@ -135,11 +135,18 @@ async fn direct(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, C
 fn failure(error: &std::io::Error) -> ConnectFailure {
     use std::io::ErrorKind;
     match error.kind() {
+        _ if is_ours(error) => ConnectFailure::Busy,
         ErrorKind::ConnectionRefused => ConnectFailure::Refused,
         ErrorKind::ConnectionReset => ConnectFailure::Reset,
         ErrorKind::TimedOut => ConnectFailure::Timeout,
         _ => ConnectFailure::Unreachable(error.to_string()),
     }
+}
+
+/// Nothing was sent: files, memory or ports of the gateway have run out, which says nothing of a host.
+fn is_ours(error: &std::io::Error) -> bool {
+    let scarce = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|code| scarce.contains(&code))
 }
 
 /// Runs until `stop`; what is recorded by then is with the writer.

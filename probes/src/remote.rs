@@ -225,7 +225,8 @@ mod tests {
         // Without a group of its own only the command itself can be found.
         let ends_groups = |device: &&Device| !device.is("bare") && !device.is("without-setsid");
         for (i, device) in Device::all().iter().filter(ends_groups).enumerate() {
-            let nap = 4_000 + i;
+            // Of no other run of this test on the machine.
+            let nap = 100_000 + 10 * std::process::id() as usize + i;
             let stubborn = format!("trap '' TERM; (sleep {nap} & wait); sleep {nap}; echo no");
             let began = Instant::now();
             let out = device.run(&stubborn, SECOND);

@@ -71,8 +71,9 @@ pub struct Metric {
 }
 
 impl Metric {
+    /// A number past all that a double holds is a gap.
     pub fn plain(label: &str, value: f64, uom: &str) -> Self {
-        Metric { value: Some(value), ..Metric::gap(label, uom) }
+        Metric { value: Some(value).filter(|v| v.is_finite()), ..Metric::gap(label, uom) }
     }
 
     /// A metric that exists but has no value this time.

@@ -148,6 +148,15 @@ pub fn moment(text: &str) -> Result<Wall, String> {
         .map_err(|_| "a time such as 2026-03-10T13:03:22Z is expected".to_owned())
 }
 
+/// Seconds since 1970. One that is to come is a clock's that is ahead, however far.
+pub fn unix_seconds(seconds: f64) -> Result<Wall, String> {
+    // What is too large for a number of milliseconds becomes the largest there is.
+    let is_time = seconds >= 0.0;
+    is_time
+        .then(|| Wall::from_millis((seconds * 1_000.0) as i64))
+        .ok_or_else(|| "seconds since 1970, or a time such as 2026-03-10T13:03:22Z, are expected".to_owned())
+}
+
 /// One that is still to come.
 pub fn future(text: &str, now: Wall) -> Result<Wall, String> {
     moment(text).and_then(|at| if at > now { Ok(at) } else { Err("a time to come is expected".to_owned()) })

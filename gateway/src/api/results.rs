@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Outcome, Submission};
 use fleetgate_probes::plugin::{Ending, MAX_OUTPUT, PluginResult};
 use utoipa_axum::router::OpenApiRouter;
@@ -118,7 +117,9 @@ async fn submit(
     let at = match new.timestamp {
         None => crate::clock::wall(),
         Some(Timestamp::Text(text)) => parse::moment(&text).map_err(|e| Problem::invalid("timestamp", e))?,
-        Some(Timestamp::Seconds(seconds)) => Wall::from_millis((seconds * 1_000.0) as i64),
+        Some(Timestamp::Seconds(seconds)) => {
+            parse::unix_seconds(seconds).map_err(|e| Problem::invalid("timestamp", e))?
+        }
     };
     let result = PluginResult::from_run(&Ending::Exit(new.exit_status), new.output.as_bytes(), b"", false);
     let by = by.to_owned();

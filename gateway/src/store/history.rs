@@ -51,13 +51,16 @@ impl SeriesCache {
         if self.count >= MAX_CACHED {
             *self = SeriesCache::default();
         }
-        self.count += 1;
-        self.hosts.entry(sample.host).or_default().push(Known {
+        let of_host = self.hosts.entry(sample.host).or_default();
+        let before = of_host.len();
+        of_host.retain(|k| *k.label != *metric.label || *k.service != *sample.service);
+        of_host.push(Known {
             service: sample.service.as_str().into(),
             label: metric.label.as_str().into(),
             uom: metric.uom.as_str().into(),
             series,
         });
+        self.count += of_host.len() - before;
     }
 
     /// What a failed transaction may have made does not exist.
@@ -94,8 +97,8 @@ pub async fn write(
             }
         }
     }
-    // In the order of the table: neighbours share a page.
-    rows.sort_unstable_by_key(|&(series, at, _)| (series, at));
+    // In the order of the table: neighbours share a page. Of equal times the one that came last counts.
+    rows.sort_by_key(|&(series, at, _)| (series, at));
     INSERT
         .run(conn, &rows, |&(series, at, value), arguments| {
             arguments.add(series).add(at).add(value);
@@ -281,6 +284,28 @@ mod tests {
         let expected = [(198, Some(198.0)), (199, Some(199.0)), (200, None)];
         assert_eq!(last, expected.map(|(at, value)| (Wall::from_millis(at), value)));
         assert_eq!(store.samples(series[1].id, all.0, all.1, 999).await.unwrap().len(), 201);
+    }
+
+    #[tokio::test]
+    async fn of_results_of_one_time_the_last_counts_as_it_does_for_the_state() {
+        let (store, _dir) = fixture::store().await;
+        let many: Vec<Sample> =
+            (0..200).map(|n| sample(60_000 + n % 2, vec![Metric::plain("rtt", n as f64, "ms")])).collect();
+        put(&store, &mut SeriesCache::default(), &many).await;
+        let found: Vec<f64> = buckets(&store, 0, 120_000, 60).await.iter().map(|b| b.1).collect();
+        assert_eq!(found, [198.0]);
+    }
+
+    #[tokio::test]
+    async fn the_unit_is_what_the_newest_sample_says_also_where_it_comes_back() {
+        let (store, _dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        for (at, uom) in [(1, "ms"), (2, "s"), (3, "ms")] {
+            put(&store, &mut cache, &[sample(at, vec![Metric::plain("time", 1.0, uom)])]).await;
+            let series = store.series(Id::from_i64(7), None).await.unwrap();
+            assert_eq!((series.len(), series[0].uom.as_str()), (1, uom));
+        }
+        assert_eq!(cache.count, 1);
     }
 
     async fn buckets(store: &Store, from: i64, to: i64, secs: u64) -> Vec<(i64, f64, f64, f64, i64)> {

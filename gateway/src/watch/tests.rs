@@ -22,6 +22,14 @@ async fn a_host_that_changed_or_went_keeps_no_connection() {
     assert_eq!(outdated(&MonitorInput::CheckNow { host, service: None }), None);
 }
 
+#[test]
+fn what_the_gateway_has_no_means_for_says_nothing_of_a_host() {
+    let ends = |code| failure(&std::io::Error::from_raw_os_error(code));
+    assert_eq!([libc::EMFILE, libc::EADDRNOTAVAIL].map(ends), [ConnectFailure::Busy, ConnectFailure::Busy]);
+    assert_eq!(ends(libc::ECONNREFUSED), ConnectFailure::Refused);
+    assert!(matches!(ends(libc::EHOSTUNREACH), ConnectFailure::Unreachable(_)));
+}
+
 /// A monitor on a store, as a start makes it; what it records is committed.
 struct Running {
     monitor: Monitor,

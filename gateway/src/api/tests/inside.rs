@@ -56,6 +56,10 @@ async fn a_device_sends_its_results_without_a_token() {
     assert_eq!(site.post("/results", &sent).await.0, 202);
     let backup = site.ward.backup().await;
     assert_eq!((&backup["state"], &backup["text"]), (&json!("critical"), &json!("no disk")));
+    for nonsense in ["nan", "-inf", "-1"] {
+        let path = format!("/results/backup?exit_status=0&timestamp={nonsense}");
+        assert_eq!(site.post(&path, "when").await.0, 422, "{nonsense}");
+    }
     let (status, answer) = site.post("/results/backup?exit_status=0&timestamp=1000", "long ago").await;
     assert_eq!((status, &answer["ignored"]), (200, &json!("older")));
     let (status, answer) = site.post("/results", r#"{"exit_status":0,"output":"here"}"#).await;
