@@ -28,14 +28,16 @@ macro_rules! packet_since {
     };
 }
 
+/// It may be over a limit, and down for that.
+macro_rules! answered {
+    () => {
+        "s.source in ('echo', 'tcp', 'handshake', 'direct')"
+    };
+}
+
 macro_rules! heard {
     () => {
-        concat!(
-            "(",
-            packet_since!(),
-            " or s.status = 'up' and s.last_check > $2 and s.last_check <= $5
-             and s.source in ('echo', 'tcp', 'handshake', 'direct'))"
-        )
+        concat!("(", packet_since!(), " or s.last_check > $2 and s.last_check <= $5 and ", answered!(), ")")
     };
 }
 
@@ -46,7 +48,9 @@ macro_rules! silent {
                        when s.status = 'down' or s.stale = 1 then s.last_check end - $2) <= $3
              and not ",
             packet_since!(),
-            ")"
+            " and not (s.status = 'down' and s.stale = 0 and ",
+            answered!(),
+            "))"
         )
     };
 }
@@ -229,7 +233,8 @@ mod tests {
             fixture::run(&store, insert, &[&name]).await;
             let state = match other.down_at {
                 Some(at) => {
-                    HostState { status: HostStatus::Down, since: Wall::from_millis(at), ..fixture::up(id) }
+                    let (since, source) = (Wall::from_millis(at), "none".to_owned());
+                    HostState { status: HostStatus::Down, since, source, ..fixture::up(id) }
                 }
                 None => fixture::up(id),
             };
@@ -291,6 +296,18 @@ mod tests {
         let all = elsewhere(&mut conn, Silent { host: HostId::from_i64(5), ..silent() }, None).await.unwrap();
         assert_eq!(all.silent, 3, "north, south, and the other that names no site");
     }
+
+    #[tokio::test]
+    async fn who_answers_over_a_limit_is_heard_and_not_silent() {
+        let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("north", SINCE)]).await;
+        let slow = "update host_states set source = 'echo', last_check = $1 where host in (2, 3)";
+        fixture::run(&store, slow, &[&(SINCE + 60_000).to_string()]).await;
+        let mut conn = store.reader().await.unwrap();
+        assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), Others { heard: 2, silent: 0 });
+        assert!(device(&mut conn, HostId::from_i64(2)).await.unwrap().is_some_and(|b| b.heard));
+        assert!(device(&mut conn, HostId::from_i64(1)).await.unwrap().is_some_and(|b| !b.heard));
+    }
+
     #[tokio::test]
     async fn a_packet_from_before_the_clock_was_set_back_is_none_since_then() {
         let all = [

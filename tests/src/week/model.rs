@@ -11,8 +11,8 @@ use fleetgate_engine::time::{Mono, Now, Wall};
 
 use super::{ATTEMPTS, INTERVAL};
 
-/// SEMANTICS 8: a fifth of those that were up, and at least five, within an interval; others have half a
-/// minute to be heard.
+/// SEMANTICS 8: a fifth of those that were up, and at least five, within an interval; who sleeps is not there
+/// to fail. Others have half a minute to be heard.
 const FEWEST: usize = 5;
 const SHARE: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -309,7 +309,8 @@ impl Model {
     fn is_crowd(&self, at: Mono) -> bool {
         let fell = |sheet: &&Sheet| sheet.fell.is_some_and(|since| at.since(since) < INTERVAL);
         let fallen = self.sheets.iter().filter(fell).count();
-        let were_up = self.sheets.iter().filter(|sheet| sheet.hard_up || fell(sheet)).count();
+        let were_up =
+            self.sheets.iter().filter(|sheet| sheet.hard_up && !sheet.asleep || fell(sheet)).count();
         fallen >= FEWEST && fallen * SHARE >= were_up
     }
 

@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now};
-use crate::wire::{EventKind, HostStatus, Timing, is_answer};
+use crate::wire::{EventKind, HostStatus, SENT, Timing, is_answer};
 
 use super::Monitor;
 use super::host::Host;
-use super::passive::SENT;
 use super::population::Member;
 use super::status::Level;
 use super::turn::Turn;
@@ -141,8 +140,8 @@ impl Host {
         let down = self.track.hard == HostStatus::Down && !is_answer(&self.source);
         let blocks = down || self.asleep || !self.reach.reachable;
         let up = self.track.hard == HostStatus::Up;
-        let (silent_since, good_at) = (self.silent_since, self.good_at);
-        Standing { blocks, member: Member { up, silent_since, good_at } }
+        let (asleep, silent_since, good_at) = (self.asleep, self.silent_since, self.good_at);
+        Standing { blocks, member: Member { up, asleep, silent_since, good_at } }
     }
 
     /// What was never checked counts as fine.

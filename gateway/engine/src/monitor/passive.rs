@@ -12,7 +12,7 @@
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Check, HostStatus, Outcome, Submission};
+use crate::wire::{Check, HostStatus, Outcome, SENT, Submission};
 
 use super::host::Host;
 use super::liveness::age;
@@ -20,8 +20,6 @@ use super::speech::surroundings;
 use super::turn::Turn;
 use super::vital::Own;
 
-/// The route of a result that was sent.
-pub const SENT: &str = "passive";
 /// The route of a finding that nothing came.
 pub const SILENCE: &str = "none";
 /// The source of the same finding about a host; there `none` says that all was asked and failed.

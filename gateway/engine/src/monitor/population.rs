@@ -5,8 +5,8 @@
 //! accuses the gateway, nothing counts until others have been asked: one that is heard acquits the
 //! gateway, and who fails is judged as ever. If nobody is, the gateway is taken to be cut off until the
 //! first sign of life, or until the sentinel that said so takes it back. Where both speak against it, one
-//! that is heard proves nothing, it may be a neighbour, until so many of the silent are heard again that the
-//! rest is no crowd. Knows no questions and no messages.
+//! that is heard proves nothing, it may be a neighbour, until most of the silent are heard again, or so many
+//! that the rest is no crowd. Knows no questions and no messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Member {
     /// Its hard state is up.
     pub up: bool,
+    /// And it is expected to be silent: nobody would notice whether it is cut off.
+    pub asleep: bool,
     /// Whether that counted or not.
     pub silent_since: Option<Mono>,
     pub good_at: Option<Mono>,
@@ -86,8 +88,12 @@ enum Phase {
 pub struct Population {
     window: Duration,
     up: BTreeSet<HostId>,
+    /// Of these.
+    asleep: BTreeSet<HostId>,
     /// Were up, and fell silent within the window.
     silent: BTreeMap<HostId, Mono>,
+    /// Of these, who was heard again since others were asked.
+    back: BTreeSet<HostId>,
     /// Whoever was silent by then has had its part in a verdict.
     weighed: Mono,
     sky: Sky,
@@ -100,7 +106,9 @@ impl Population {
         Population {
             window: interval.max(WINDOW),
             up: BTreeSet::new(),
+            asleep: BTreeSet::new(),
             silent: BTreeMap::new(),
+            back: BTreeSet::new(),
             weighed: Mono::ZERO,
             sky: Sky::Clear,
             phase: Phase::Calm,
@@ -156,6 +164,7 @@ impl Population {
     fn ask_again(&mut self, now: Mono) -> Option<Step> {
         self.weighed = now;
         self.silent.clear();
+        self.back.clear();
         self.phase = Phase::Asking { since: now, crowd: false, told: true };
         Some(Step::Ask)
     }
@@ -179,29 +188,37 @@ impl Population {
     /// A host has changed; `None`: it is gone.
     pub fn note(&mut self, id: HostId, member: Option<Member>, now: Mono) -> Option<Step> {
         let was_up = self.up.remove(&id);
+        self.asleep.remove(&id);
         let Some(member) = member else {
             self.silent.remove(&id);
+            self.back.remove(&id);
             return None;
         };
         if member.up {
             self.up.insert(id);
         }
+        if member.up && member.asleep {
+            self.asleep.insert(id);
+        }
         let Some(since) = member.silent_since else {
-            self.silent.remove(&id);
+            if self.silent.remove(&id).is_some() && self.is_doubtful() {
+                self.back.insert(id);
+            }
             return self.hear(member.good_at, now);
         };
         let is_new = was_up && since > self.weighed && now.since(since) < self.window;
-        if is_new && self.silent.insert(id, since).is_none() && self.is_crowd(now) {
-            self.suspect(now)
-        } else {
-            None
+        if !is_new || self.silent.insert(id, since).is_some() {
+            return None;
         }
+        self.back.remove(&id);
+        if self.is_crowd(now) { self.suspect(now) } else { None }
     }
 
     /// So many fell silent.
     fn suspect(&mut self, now: Mono) -> Option<Step> {
         match &mut self.phase {
             Phase::Calm => {
+                self.back.clear();
                 self.phase = Phase::Asking { since: now, crowd: true, told: false };
                 Some(Step::Ask)
             }
@@ -221,7 +238,8 @@ impl Population {
         };
         // So soon nobody knows how many are silent: after a restart each has yet to be asked.
         let early = now.since(since) < self.window && self.count(now) >= FEWEST;
-        let is_neighbour = crowd && self.sky != Sky::Clear && (early || self.is_crowd(now));
+        let most_are_silent = self.is_crowd(now) && self.back.len() < self.silent.len();
+        let is_neighbour = crowd && self.sky != Sky::Clear && (early || most_are_silent);
         if is_neighbour || at <= Some(since) {
             return None;
         }
@@ -248,6 +266,7 @@ impl Population {
     /// `weighed`: there was a verdict over all that are silent.
     fn acquit(&mut self, weighed: bool, now: Mono) {
         self.phase = Phase::Calm;
+        self.back.clear();
         if weighed {
             self.weighed = now;
             self.silent.clear();
@@ -259,7 +278,7 @@ impl Population {
         self.silent.len() >= FEWEST && self.silent.len() * SHARE >= all
     }
 
-    /// All that were up when the window began. It stands still while others are asked, and nobody leaves it
+    /// All that were up, and awake, when the window began. It stands still while others are asked, and nobody leaves it
     /// while the gateway is cut off but by being heard.
     fn count(&mut self, now: Mono) -> usize {
         let end = match self.phase {
@@ -268,7 +287,7 @@ impl Population {
             Phase::Lost { .. } => Mono::ZERO,
         };
         self.silent.retain(|_, since| end.since(*since) < self.window);
-        self.up.len() + self.silent.keys().filter(|id| !self.up.contains(id)).count()
+        self.up.len() - self.asleep.len() + self.silent.keys().filter(|id| !self.up.contains(id)).count()
     }
 }
 
@@ -282,11 +301,11 @@ mod tests {
     }
 
     fn well(secs: u64) -> Option<Member> {
-        Some(Member { up: true, silent_since: None, good_at: Some(at(secs)) })
+        Some(Member { up: true, asleep: false, silent_since: None, good_at: Some(at(secs)) })
     }
 
     fn fails(secs: u64) -> Option<Member> {
-        Some(Member { up: true, silent_since: Some(at(secs)), good_at: Some(at(0)) })
+        Some(Member { up: true, asleep: false, silent_since: Some(at(secs)), good_at: Some(at(0)) })
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -342,11 +361,11 @@ mod tests {
         for n in 0..6 {
             let t = 10 + n * 30;
             assert_eq!(silence(&mut all, n as i64..n as i64 + 1, t), [], "one after the other");
-            let down = Member { up: false, silent_since: Some(at(t)), good_at: None };
+            let down = Member { up: false, asleep: false, silent_since: Some(at(t)), good_at: None };
             all.note(Id::from_i64(n as i64), Some(down), at(t + 20));
         }
         assert_eq!(silence(&mut all, 6..10, 1_000), [], "four");
-        let down = Member { up: false, silent_since: Some(at(1_000)), good_at: None };
+        let down = Member { up: false, asleep: false, silent_since: Some(at(1_000)), good_at: None };
         (6..10).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(down), at(1_030)), None));
         assert_eq!(silence(&mut all, 10..11, 1_031), [Step::Ask], "five of 24");
         assert_eq!(all.look(at(1_061)), lost(5, 24, true));
@@ -420,6 +439,30 @@ mod tests {
     }
 
     #[test]
+    fn who_sleeps_does_not_make_a_crowd_of_those_awake_small() {
+        let mut all = population(30, MINUTE);
+        let asleep = Member { up: true, asleep: true, silent_since: None, good_at: Some(at(0)) };
+        (0..24).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
+        assert_eq!(silence(&mut all, 25..30, 10), [Step::Ask]);
+        assert_eq!(all.look(at(40)), lost(5, 6, true));
+        assert_eq!(hear(&mut all, 3, 50), Some(Step::Back), "it woke");
+
+        let mut all = population(30, MINUTE);
+        (0..30).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
+        assert_eq!(silence(&mut all, 0..6, 10), [Step::Ask], "none of those that should have woken did");
+    }
+
+    #[test]
+    fn under_a_dark_sky_those_who_died_meanwhile_do_not_hide_that_most_are_back() {
+        let mut all = population(21, MINUTE);
+        dark(&mut all);
+        assert_eq!(silence(&mut all, 0..20, 10), [Step::Ask]);
+        assert_eq!(all.look(at(40)), lost(20, 21, true));
+        let back: Vec<Option<Step>> = (0..10).map(|n| hear(&mut all, n, 3_600 + n as u64)).collect();
+        assert_eq!((back.iter().flatten().count(), back[9]), (1, Some(Step::Back)), "ten of twenty");
+    }
+
+    #[test]
     fn after_a_restart_a_neighbour_is_not_believed_before_the_others_were_asked() {
         let mut all = population(10, MINUTE);
         all.restore_lost(at(10));
@@ -469,7 +512,7 @@ mod tests {
     #[test]
     fn who_was_down_before_or_is_gone_does_not_count() {
         let mut all = population(6, MINUTE);
-        let down = Some(Member { up: false, silent_since: Some(at(1)), good_at: None });
+        let down = Some(Member { up: false, asleep: false, silent_since: Some(at(1)), good_at: None });
         all.note(Id::from_i64(0), down, at(1));
         for n in [0, 1, 2, 3, 4] {
             let silent = if n == 0 { down } else { fails(100) };

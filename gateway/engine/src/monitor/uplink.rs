@@ -91,12 +91,12 @@ impl Monitor {
         }
     }
 
+    /// Of those asleep only where nobody else is left: they hardly answer.
     fn ask_witnesses(&mut self, now: Now) {
-        let there = |id: &HostId| {
-            let host = &self.hosts[id];
-            host.stands().member.up && !self.population.is_silent(*id)
-        };
-        let candidates: Vec<HostId> = self.hosts.keys().copied().filter(there).collect();
+        let there = |id: &HostId| self.hosts[id].stands().member.up && !self.population.is_silent(*id);
+        let all = self.hosts.keys().copied().filter(there);
+        let (asleep, awake): (Vec<HostId>, Vec<HostId>) = all.partition(|id| self.hosts[id].asleep);
+        let candidates = if awake.is_empty() { asleep } else { awake };
         let stride = (candidates.len() / WITNESSES).max(1);
         for id in candidates.into_iter().step_by(stride).take(WITNESSES) {
             self.with(id, now, |host, turn| host.prove_itself(Some(turn.now.mono), turn));

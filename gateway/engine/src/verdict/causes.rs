@@ -4,7 +4,7 @@
 //! evidence never answers it.
 
 use super::{Behind, Evidence, Finding, Kind, Others, TOGETHER};
-use crate::wire::{DirectAnswer, HostStatus, Refusal};
+use crate::wire::{DirectAnswer, HostStatus, Refusal, SENT};
 
 /// Nothing: it is well.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
@@ -13,6 +13,10 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
         HostStatus::Down if e.is_over_limit() => {
             path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
+        }
+        // Somebody said so, who may have meant anything.
+        HostStatus::Down if e.host.source == SENT => {
+            vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
         }
         HostStatus::Down => vec![silence(e)],
         // Too old to go by: nobody is known to be silent, so that nothing is claimed.

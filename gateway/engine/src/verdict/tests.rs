@@ -65,6 +65,15 @@ fn open(verdict: &Verdict) -> Vec<Kind> {
     }
 }
 
+#[test]
+fn of_a_host_that_somebody_says_is_down_nothing_is_claimed() {
+    let state = HostState { source: "passive".into(), ..host(HostStatus::Down, at(900)) };
+    let elsewhere = Others { heard: 3, silent: 0 };
+    let verdict = judge(&Evidence { host: state, tunnel: None, elsewhere, ..quiet() });
+    assert_eq!(verdict.kind, Kind::Undetermined, "{verdict:?}");
+    assert!(open(&verdict).contains(&Kind::ServiceProblem), "{verdict:?}");
+}
+
 // ------------------------------------------------------------------ matrix
 
 fn pairs() -> impl Iterator<Item = Vec<Fault>> {

@@ -70,9 +70,8 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
         Kind::TunnelDown => "its tunnel alone down".to_owned(),
         Kind::DeviceGone => "device gone".to_owned(),
         Kind::ClonedKey => "a cloned key".to_owned(),
-        Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::ServiceProblem | Kind::Undetermined => {
-            kind.name().to_owned()
-        }
+        Kind::ServiceProblem => "there, and not well".to_owned(),
+        Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::Undetermined => kind.name().to_owned(),
     }
 }
 

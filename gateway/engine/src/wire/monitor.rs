@@ -330,6 +330,9 @@ pub struct HostState {
     pub voice: VoiceState,
 }
 
+/// The route of a result that was sent, and the source of one of a host.
+pub const SENT: &str = "passive";
+
 /// Whether a host's last result is an answer of its own, by its source: it is there, whatever its state.
 pub fn is_answer(source: &str) -> bool {
     matches!(source, "evidence" | "echo" | "tcp" | "handshake" | "direct")
