@@ -26,10 +26,11 @@ const GREET: &str = r#"echo "@fleetgate run" >&2;"#;
 const BOUND: &str = r#"for t in "timeout -k 2 $0" "timeout $0" "timeout -t $0" "";do $t true 2>/dev/null&&break;done;exec $t sh -c "$@""#;
 
 /// busybox's `timeout` ends one process, and a plugin is often a shell and its child: the group is
-/// ended from here, before `-k` comes. Who was ended by a signal is told as that, not as a number: by
-/// one of the first 15, which no system has another meaning for than to end a process. Above, a number
-/// is also how a command may end by itself, and would stop the shell or be a complaint of its.
-const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
+/// ended from here, before `-k` comes. coreutils sends its signal twice, and a shell that is disturbed by
+/// the second one never comes to the end of that. Who was ended by a signal is told as that, not as a
+/// number: by one of the first 15, which no system has another meaning for than to end a process. Above, a
+/// number is also how a command may end by itself, and would stop the shell or be a complaint of its.
+const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "trap : 15;exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
 
 /// The command is the login shell's, as a server would start it.
 const LOGIN_SHELL: &str = r#"export LC_ALL=C;exec "${SHELL:-sh}" -c "$(printf %b "$1")""#;
@@ -193,6 +194,24 @@ mod tests {
                     device.0
                 );
             }
+        }
+    }
+
+    #[test]
+    fn many_that_hang_at_once_are_all_ended() {
+        let naps = (0..20).map(|i| 200_000 + 20 * std::process::id() as usize + i);
+        let running: Vec<_> = naps
+            .map(|nap| {
+                let hang = format!("trap '' TERM; (sleep {nap} & wait); sleep {nap}");
+                let line = run(&hang, SECOND, false).expect("short enough");
+                let quiet = std::process::Stdio::null;
+                let child = Command::new("sh").arg("-c").arg(line).stdout(quiet()).stderr(quiet()).spawn();
+                (nap, child.expect("a shell"))
+            })
+            .collect();
+        for (nap, mut child) in running {
+            child.wait().expect("it ends");
+            assert_eq!(alive(&format!("sleep\0{nap}\0")), 0, "{nap}");
         }
     }
 
