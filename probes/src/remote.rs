@@ -23,7 +23,8 @@ const GREETING: &str = "@fleetgate run\n";
 const GREET: &str = r#"echo "@fleetgate run" >&2;"#;
 
 /// The forms of `timeout`: coreutils and newer busybox, busybox without `-k`, old busybox, none.
-const BOUND: &str = r#"for t in "timeout -k 2 $0" "timeout $0" "timeout -t $0" "";do $t true 2>/dev/null&&break;done;exec $t sh -c "$@""#;
+/// `-k` leaves the group below time to be ended, also on a device that is short of breath.
+const BOUND: &str = r#"for t in "timeout -k 5 $0" "timeout $0" "timeout -t $0" "";do $t true 2>/dev/null&&break;done;exec $t sh -c "$@""#;
 
 /// busybox's `timeout` ends one process, and a plugin is often a shell and its child: the group is
 /// ended from here, before `-k` comes. coreutils sends its signal twice, and a shell that is disturbed by
