@@ -20,11 +20,13 @@ use super::model::{self, Page, ServiceSettings};
 use super::problem::Problem;
 use super::render;
 use super::write::Write;
+use crate::store::SqliteConnection;
 use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
+use crate::store::hosts::Listed;
 use crate::store::overrides::{self, Stored};
 use crate::store::removals::Kind as Removable;
-use crate::store::snapshot;
+use crate::store::{profiles, snapshot};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(put, remove))
@@ -82,6 +84,7 @@ async fn put(
     let spec = snapshot::host_spec(write.tx(), host.id, &app.config.timing).await;
     let spec = spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))?;
     sensible(&spec, &change)?;
+    has_a_check(write.tx(), &host, &change).await?;
     let data =
         json!({ "service": service, "settings": definition::to_json(&change), "disabled": change.disabled });
     write.event("service.changed", (Object::Host, host.id), "service changed", data).await?;
@@ -100,13 +103,7 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
     if spec.services.len() > MAX_SERVICES {
         return Err(Problem::invalid("", format!("a host has at most {MAX_SERVICES} services")));
     }
-    let Some(service) = spec.services.iter().find(|s| s.name == change.service) else {
-        if change.disabled || change.check.is_some() {
-            return Ok(());
-        }
-        let detail = "is missing: the profile has no service of this name for this host";
-        return Err(Problem::invalid("check", detail));
-    };
+    let Some(service) = spec.services.iter().find(|s| s.name == change.service) else { return Ok(()) };
     if change.timeout.is_some_and(|timeout| timeout >= service.timing.interval) {
         let interval = service.timing.interval.as_secs_f64();
         return Err(Problem::invalid(
@@ -115,6 +112,26 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
         ));
     }
     Ok(())
+}
+
+/// A service that waits for what the host lacks as yet, such as a login, can differ from its profile too.
+async fn has_a_check(
+    conn: &mut SqliteConnection,
+    host: &Listed,
+    change: &ServiceOverride,
+) -> Result<(), Problem> {
+    if change.disabled || change.check.is_some() {
+        return Ok(());
+    }
+    let catalogue = profiles::catalogue(conn).await.map_err(Problem::internal)?;
+    let own = Some(host.profile.as_str()).filter(|name| !name.is_empty());
+    let names = catalogue.of_host(own, &host.labels);
+    if catalogue.offers(&names, &change.service) {
+        return Ok(());
+    }
+    let of = names.join(", ");
+    let detail = format!("is missing: the profile of this host ({of}) has no service of this name");
+    Err(Problem::invalid("check", detail))
 }
 
 /// Back to the profile.

@@ -73,10 +73,18 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if client.json {
         println!("{}", serde_json::to_string_pretty(&made)?);
     }
-    said(
-        client,
-        &format!("{} of {} is changed; back by: fleetgate service reset {1} {0}", args.service, args.host),
-    )
+    // A login is what most services wait for.
+    let waits = body["disabled"] != true && client.get::<Value>(&path, &[]).await.is_err();
+    let waits = if waits {
+        format!(
+            "; it is checked once the host has what that needs (fleetgate host set {} --ssh-user NAME)",
+            args.host
+        )
+    } else {
+        String::new()
+    };
+    let back = format!("fleetgate service reset {} {}", args.host, args.service);
+    said(client, &format!("{} of {} is changed{waits}; back by: {back}", args.service, args.host))
 }
 
 /// An override without what only the gateway writes.

@@ -236,6 +236,11 @@ impl Catalogue {
         services
     }
 
+    /// Whether profiles have a service, be it one that not every host of theirs can have.
+    pub fn offers(&self, profiles: &[&str], service: &str) -> bool {
+        self.services(profiles).iter().any(|s| s.service == service && s.check.is_some())
+    }
+
     /// The services of a host: its profiles' as far as the facts allow, changed and completed by its
     /// overrides. An override of a service that is in neither and brings no check says nothing.
     ///

@@ -168,6 +168,19 @@ async fn a_wrong_override_names_the_field_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_service_that_waits_for_a_login_has_its_limits_before_that() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let limits = json!({ "thresholds": [{ "metric": "used", "warn": "95" }] });
+    let path = "/api/v1/hosts/cam-07/services/disk";
+    let put = api.operator().put(path, limits.clone()).await;
+    assert_eq!(put.status, 200, "{}", put.text);
+    assert_eq!(api.viewer().get(path).await.status, 404, "nobody can log in");
+    api.operator().patch("/api/v1/hosts/cam-07", json!({ "ssh": { "user": "fleet" } })).await;
+    assert_eq!(get(&api, "/hosts/cam-07/services/disk").await["thresholds"], limits["thresholds"]);
+}
+
+#[tokio::test]
 async fn a_host_behind_a_device_comes_changes_and_goes() {
     let mut api = TestApi::with_endpoint().await;
     device(&api, "site-1").await;

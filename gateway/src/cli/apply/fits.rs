@@ -126,8 +126,7 @@ impl<'a> Future<'a> {
         let labels: BTreeMap<String, String> =
             of("labels").and_then(|v| serde_json::from_value(v.clone()).ok()).unwrap_or_default();
         let profiles = catalogue.of_host(own, &labels);
-        let known = catalogue.services(&profiles).iter().any(|s| s.service == service && s.check.is_some());
-        (known, profiles.join(", "))
+        (catalogue.offers(&profiles, service), profiles.join(", "))
     }
 
     /// What is planned for one service of one host is for one that it has.
