@@ -137,7 +137,12 @@ impl Alike {
         let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
         ill.for_each(|object| *counts.entry(object.service.as_deref()).or_default() += 1);
         counts.retain(|_, count| *count >= FEWEST);
-        counts.into_keys().for_each(|service| self.put(service, incident));
+        for service in counts.into_keys() {
+            // The newest comes first.
+            if self.last(service).is_none() {
+                self.put(service, incident);
+            }
+        }
     }
 
     pub fn put(&mut self, service: Option<&str>, incident: IncidentId) {

@@ -19,7 +19,8 @@ impl Incidents {
             opened,
             matter,
             members: BTreeMap::new(),
-            newest: opened,
+            // Who joins may have failed long before, behind a downtime or an outage of the gateway.
+            newest: Wall::from_millis(0),
             ill: 0,
             quiet: None,
             ack: None,

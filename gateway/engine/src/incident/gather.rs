@@ -48,13 +48,12 @@ impl Incidents {
     }
 
     /// So many hosts may have fallen together that it has one cause, wherever they stand.
-    fn gather_crowd(&mut self, began: Wall, at: Moment) {
+    pub(super) fn gather_crowd(&mut self, began: Wall, at: Moment) {
         let enough = self.enough(None);
         if self.alike.together(None, began).take(enough).count() < enough {
             return;
         }
-        let loose = |host| self.loose_host(host);
-        let lost: Vec<Lost> = self.alike.together(None, began).filter_map(loose).collect();
+        let lost = self.loose_hosts(began);
         let (wide, others): (BTreeSet<_>, BTreeSet<_>) =
             lost.iter().map(|lost| lost.with).partition(|id| self.is_of_many(*id, CauseKind::HostDown));
         if lost.len() < enough || wide.is_empty() && !self.is_scattered(lost, enough) {
@@ -63,6 +62,29 @@ impl Incidents {
         let all: Vec<IncidentId> = wide.into_iter().chain(others).collect();
         let into = self.unite(&all, words::crowd(), at);
         self.alike.put(None, into);
+    }
+
+    /// Hosts that fell at about that time and may belong to something wider. A crowd of which fewer are
+    /// left is an old one, who has outlived one is none of the next, and a site that is lost explains itself,
+    /// unless there are as many of them as would be many hosts.
+    fn loose_hosts(&self, began: Wall) -> Vec<Lost> {
+        let loose = |host| self.loose_host(host);
+        let mut lost: Vec<Lost> = self.alike.together(None, began).filter_map(loose).collect();
+        let mut crowds = counts(lost.iter().map(|lost| lost.with));
+        crowds.retain(|id, _| self.is_of_many(*id, CauseKind::HostDown));
+        let old = |id: &IncidentId| crowds.get(id).is_some_and(|count| *count < alike::FEWEST);
+        let outlived = |lost: &Lost| {
+            let host = Object::host(lost.host);
+            crowds.keys().any(|id| *id != lost.with && self.has_outlived(*id, &host))
+        };
+        let outlived: BTreeSet<IncidentId> =
+            lost.iter().filter(|lost| outlived(lost)).map(|lost| lost.with).collect();
+        let sites: BTreeSet<IncidentId> = lost.iter().filter(|l| l.of_site).map(|l| l.with).collect();
+        let many_sites = sites.len() >= alike::FEWEST;
+        lost.retain(|lost| {
+            !old(&lost.with) && !outlived.contains(&lost.with) && (many_sites || !lost.of_site)
+        });
+        lost
     }
 
     /// Where a host that is down stands, if that may belong to something wider: alone, before or behind
@@ -79,17 +101,16 @@ impl Incidents {
     }
 
     /// Whether no site and no router explains most of it: that is one by itself, and what falls elsewhere
-    /// at the same time is by chance. As many sites as would be many hosts are too many as well.
+    /// at the same time is by chance.
     fn is_scattered(&self, lost: Vec<Lost>, enough: usize) -> bool {
         let (of_sites, others): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(|lost| lost.of_site);
-        let sites = counts(of_sites.iter().map(|lost| lost.with));
         let (at, with) = (
             counts(others.iter().filter_map(|l| self.fleet.site(l.host))),
             counts(others.iter().map(|l| l.with)),
         );
         let most = at.values().chain(with.values()).max().copied().unwrap_or_default();
         let many = others.len() >= enough && with.len() >= alike::FEWEST && most * 2 <= others.len();
-        many || sites.len() >= alike::FEWEST && of_sites.len() >= enough
+        many || of_sites.len() >= enough
     }
 
     /// A service may have failed on many hosts together. What is an incident of its own on each, or of

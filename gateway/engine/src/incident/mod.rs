@@ -157,10 +157,13 @@ impl Incidents {
                 self.quiet.insert(memory.id);
             }
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
-                self.lost.insert(site.clone(), memory.id);
+                // The newest comes first.
+                self.lost.entry(site.clone()).or_insert(memory.id);
             }
             if matter.extent == Extent::Fleet {
-                self.alike.recall(memory.id, members.iter().filter(|(_, m)| m.is_ill()).map(|(o, _)| o));
+                let of_hosts = matter.cause == CauseKind::HostDown;
+                let ill = members.iter().filter(|(o, m)| m.is_ill() && o.service.is_none() == of_hosts);
+                self.alike.recall(memory.id, ill.map(|(object, _)| object));
             }
             let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
             self.watch_expiry(memory.id, ack.as_ref(), now);
@@ -278,7 +281,9 @@ impl Incidents {
                 Placed::default()
             }
             Some(id) if self.has_outlived(id, object) => {
-                self.leave(object, at.now);
+                // It stays a member that was well: who stands behind it asks.
+                self.mark_well(id, object, at.now);
+                self.places.remove(object);
                 Placed { left: Some(id), ..self.place(object, began, None, at) }
             }
             Some(_) => Placed::default(),
@@ -401,9 +406,11 @@ impl Incidents {
     }
 
     fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
-        let home = cause.or_else(|| self.former(object, began));
-        let with_others = home.is_none().then(|| self.with_others(object, began)).flatten();
-        let home = home.or(with_others).or_else(|| self.beside(object, began));
+        let former = if cause.is_none() { self.former(object, began) } else { None };
+        let home = cause.or(former);
+        let fits = |id: &IncidentId| !self.has_outlived(*id, object);
+        let with_others = home.is_none().then(|| self.with_others(object, began)).flatten().filter(fits);
+        let home = home.or(with_others).or_else(|| self.beside(object, began).filter(fits));
         let id = match home {
             Some(id) => id,
             None => self.open(self.matter(object), at),
@@ -411,18 +418,27 @@ impl Incidents {
         if cause.is_some() {
             self.widen_behind(id, at.now);
         }
-        let known = self.open.get(&id).and_then(|i| i.known(at.now.wall));
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);
         if let Some(service) = &object.service {
             self.widen_alike(id, service, at.now);
         }
+        let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
         // Behind one host there may be thousands: that they add up is seen as often as they double.
         let adds_up = || self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
-        if with_others.is_none() && (cause.is_none() || adds_up()) {
-            self.gather(object, began, at);
+        match cause {
+            _ if with_many => {}
+            None => self.gather(object, began, at),
+            Some(_) if adds_up() => self.gather_crowd(began, at),
+            Some(_) => {}
         }
-        Placed { left: None, known }
+        // Of what it is in now: that may be another.
+        Placed { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }
+    }
+
+    /// Many are in it already.
+    fn is_wide(&self, id: IncidentId) -> bool {
+        self.open.get(&id).is_some_and(|i| i.matter.extent.is_wide())
     }
 
     /// The incident of several hosts that was found at the same time.

@@ -151,9 +151,11 @@ fn a_lost_site_stays_the_sites_whatever_falls_elsewhere() {
     (115..130).for_each(|n| drop(watch.ill(&host(n))));
     (0..5).for_each(|n| drop(watch.ill(&host(n))));
     let north = watch.of(&host(100));
+    assert!((0..5).all(|n| watch.incidents.open[&watch.of(&host(n))].is_of(id(n))), "by chance, or not its");
+    (5..12).for_each(|n| drop(watch.ill(&host(n))));
+    assert!((1..12).all(|n| watch.of(&host(n)) == watch.of(&host(0))), "many elsewhere are another");
     assert!((100..130).all(|n| watch.of(&host(n)) == north));
     assert_eq!(watch.incidents.open[&north].matter.site.as_deref(), Some("north"));
-    assert!((0..5).all(|n| watch.incidents.open[&watch.of(&host(n))].is_of(id(n))), "by chance, or not its");
 }
 
 /// Sites of ten hosts each; gives the incidents of those that are lost whole, one after the other.
@@ -193,11 +195,18 @@ fn routers_that_fall_together_take_along_what_stands_behind_them_and_who_outlive
     let crowd = watch.of(&host(0));
     assert!((0..8).chain(10..34).all(|n| watch.of(&host(n)) == crowd));
     watch.acknowledge(crowd, ack());
+    let began = watch.incidents.open[&crowd].members[&host(16)].began;
     watch.wait(600).well(&host(2));
-    assert_eq!(watch.ill(&host(16)), Placed { left: Some(crowd), known: None });
+    let still = |watch: &mut Watch, n| {
+        let at = watch.at();
+        watch.incidents.ill(&host(n), began, true, at)
+    };
+    assert_eq!(still(&mut watch, 16), Placed { left: Some(crowd), known: None });
     let own = watch.of(&host(16));
     assert_ne!(own, crowd);
-    assert_eq!(watch.ill(&host(16)), Placed::default(), "it stays there");
+    watch.heard();
+    assert_eq!(still(&mut watch, 16), Placed::default(), "it stays there");
+    assert_eq!((watch.of(&host(16)), watch.heard()), (own, vec![]));
     assert_eq!(watch.found(&host(19), false), Placed::default());
     assert_eq!(watch.of(&host(19)), crowd, "its router is still down");
 }
@@ -213,7 +222,8 @@ fn hosts_that_fall_and_services_that_fail_are_two_things_and_a_restart_knows_bot
     let alike = watch.of(&service(10, "ssh"));
     assert!(alike != crowd && (10..16).all(|n| watch.of(&service(n, "ssh")) == alike));
     watch.acknowledge(crowd, ack());
-    let memories = [crowd, alike].map(|id| remembered(&watch, id));
+    // As the store gives them.
+    let memories = [alike, crowd].map(|id| remembered(&watch, id));
     let mut again = scattered(20);
     (again.secs, _) = (watch.secs, again.incidents.restore(memories.into(), watch.now()));
     assert_eq!(again.wait(60).ill(&host(7)).known, Some(ack()));
@@ -232,4 +242,62 @@ fn remembered(watch: &Watch, id: IncidentId) -> IncidentMemory {
     });
     let (opened, matter, ack) = (*opened, matter.clone(), ack.clone());
     IncidentMemory { id, opened, matter, members: members.collect(), ack }
+}
+
+#[test]
+fn who_outlives_his_router_in_a_crowd_that_nobody_knows_of_leaves_once() {
+    let mut watch = behind_routers();
+    for n in 0..8 {
+        watch.wait(2).ill(&host(n));
+        (0..3).for_each(|m| drop(watch.found(&host(10 + n * 3 + m), false)));
+    }
+    let crowd = watch.of(&host(0));
+    let began = watch.incidents.open[&crowd].members[&host(16)].began;
+    watch.wait(600).well(&host(2));
+    for left in [Some(crowd), None, None] {
+        let at = watch.at();
+        assert_eq!(watch.incidents.ill(&host(16), began, true, at).left, left);
+        assert_ne!(watch.of(&host(16)), crowd);
+    }
+}
+
+#[test]
+fn nobody_is_known_of_by_what_he_was_in_before_it_was_merged() {
+    let mut watch = scattered(20);
+    watch.ill(&host(0));
+    watch.ill(&service(0, "disk"));
+    let own = watch.of(&host(0));
+    watch.acknowledge(own, ack());
+    watch.well(&host(0));
+    (1..5).for_each(|n| drop(watch.wait(1).ill(&host(n))));
+    assert_eq!(watch.ill(&host(0)).known, None, "nobody knows of the crowd");
+    assert_eq!(watch.of(&host(0)), watch.of(&host(4)));
+}
+
+#[test]
+fn an_old_crowd_of_which_one_is_left_takes_no_lost_site() {
+    let mut watch = scattered(12);
+    (100..108).for_each(|n| watch.know(n, Some("north"), &[]));
+    (0..6).for_each(|n| drop(watch.ill(&host(n))));
+    let old = watch.of(&host(0));
+    (1..6).for_each(|n| watch.well(&host(n)));
+    watch.wait(172_800).well(&host(0));
+    watch.wait(60).ill(&host(0));
+    (100..108).for_each(|n| drop(watch.ill(&host(n))));
+    let north = watch.of(&host(100));
+    assert!(north != old && (100..108).all(|n| watch.of(&host(n)) == north));
+    assert_eq!(watch.incidents.open[&north].matter.site.as_deref(), Some("north"));
+}
+
+#[test]
+fn hosts_that_fell_together_long_before_they_are_placed_are_one() {
+    let mut watch = Watch::of_site("north", 10);
+    let began = watch.now().wall;
+    watch.wait(21_600);
+    for n in 0..10 {
+        let at = watch.wait(1).at();
+        watch.incidents.ill(&host(n), began, true, at);
+    }
+    let north = watch.of(&host(0));
+    assert!((0..10).all(|n| watch.of(&host(n)) == north));
 }
