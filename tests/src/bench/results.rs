@@ -58,8 +58,8 @@ async fn measure() -> anyhow::Result<()> {
     let steady = send(&program, &fleet, flat_out.rounds, Pace::Steady(half)).await?;
     steady.report("at half that rate");
     tokio::time::sleep(WRITTEN).await;
-    is_stored(&program, steady.rounds).await?;
     report("samples that were dropped", &format!("{}", dropped(&program)), "0");
+    is_stored(&program, steady.rounds).await?;
     program.server.stop().await;
     Ok(())
 }
