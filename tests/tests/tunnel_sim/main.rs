@@ -7,6 +7,7 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed alone.
 
+mod host;
 mod model;
 mod network;
 mod random;

@@ -7,15 +7,15 @@ use std::time::Duration;
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::device::Device;
-use fleetgate_engine::tunnel::plain::{PlainNoise, PlainSession};
-use fleetgate_engine::tunnel::session::Noise;
+use fleetgate_engine::tunnel::plain::PlainNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_engine::wire::{
-    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
-    Question, Route, StreamId, StreamInput, StreamOutput, Tai64n,
+    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerMemory, PeerSpec, Question, Route,
+    StreamId, StreamInput, StreamOutput, Tai64n,
 };
-use fleetgate_keys::{PrivateKey, PublicKey};
+use fleetgate_keys::PrivateKey;
 
+use crate::host::{Host, behind, session};
 use crate::model::{self, Model};
 use crate::network::{CALM, Datagram, Network, Weather};
 use crate::random::Random;
@@ -36,53 +36,11 @@ fn stranger() -> SocketAddr {
     "192.0.2.66:666".parse().expect("an address")
 }
 
-fn behind() -> IpAddr {
-    [192, 168, 1, 50].into()
-}
-
-fn key(n: u8, generation: u8) -> PublicKey {
-    PrivateKey::from_bytes([n.wrapping_mul(7).wrapping_add(generation.wrapping_mul(83)); 32]).public()
-}
-
 fn config() -> Config {
     Config {
         pool_v4: "172.24.0.0/14".parse().expect("a network"),
         pool_v6: "fd00:1::/64".parse().expect("a network"),
         results_port: None,
-    }
-}
-
-struct Host {
-    n: u8,
-    id: PeerId,
-    device: Device<PlainSession>,
-    at: SocketAddr,
-    online: bool,
-    /// Whether it sends keepalives; a sleeper speaks only when spoken to.
-    awake: bool,
-    /// Its wall clock is this far ahead of ours.
-    ahead_ms: i64,
-    generation: u8,
-    boots: u32,
-}
-
-impl Host {
-    fn v4(&self) -> IpAddr {
-        [172, 24, 0, self.n].into()
-    }
-
-    fn v6(&self) -> IpAddr {
-        format!("fd00:1::{:x}", self.n).parse().expect("an address")
-    }
-
-    fn spec(&self) -> PeerSpec {
-        PeerSpec {
-            id: self.id,
-            kind: PeerKind::Device,
-            keys: vec![PeerKey { public: key(self.n, self.generation), psk: None }],
-            addresses: vec![self.v4(), self.v6()],
-            networks: vec!["192.168.1.0/24".parse().expect("a network")],
-        }
     }
 }
 
@@ -593,14 +551,4 @@ impl World {
 fn gateway(random: &mut Random) -> Tunnel<PlainNoise> {
     let own = PrivateKey::from_bytes([200; 32]).public();
     Tunnel::new(config(), PlainNoise::new(own, random.seed()), random.seed())
-}
-
-fn session(n: u8, generation: u8, boots: u32, awake: bool, clock: Now) -> PlainSession {
-    let mut seed = [n; 32];
-    seed[0] = generation;
-    seed[1..5].copy_from_slice(&boots.to_le_bytes());
-    let mut noise = PlainNoise::new(key(n, generation), seed);
-    let gateway = PrivateKey::from_bytes([200; 32]).public();
-    let index = (u32::from(n) << 16 | boots) & 0x00ff_ffff;
-    noise.session(&gateway, None, index, clock).as_client(awake.then_some(Duration::from_secs(25)))
 }

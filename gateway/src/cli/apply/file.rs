@@ -270,15 +270,7 @@ impl Source<'_> {
     pub(super) fn wanted(&self, kind: Kind, name: &Spanned<String>, fields: Value) -> Wanted {
         let fields = fields.as_object().cloned().unwrap_or_default();
         let given = fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
-        Wanted {
-            kind,
-            name: name.get_ref().clone(),
-            fields: given,
-            line: self.line(name.span().start),
-            lines: Lines::default(),
-            without: None,
-            named: None,
-        }
+        Wanted::new(kind, name.get_ref().clone(), given, self.line(name.span().start))
     }
 
     pub(super) fn name(&self, name: &Spanned<String>) -> Result<(), BadFile> {
@@ -316,16 +308,7 @@ impl Source<'_> {
             list.push(json!({ "labels": labels.into_map(), "profile": profile }));
         }
         let fields = Map::from_iter([("rules".to_owned(), Value::Array(list))]);
-        let name = String::new();
-        Ok(Wanted {
-            kind: Kind::ProfileRules,
-            name,
-            fields,
-            line,
-            lines: Lines::default(),
-            without: None,
-            named: None,
-        })
+        Ok(Wanted::new(Kind::ProfileRules, String::new(), fields, line))
     }
 
     /// As the gateway writes it.
@@ -494,15 +477,7 @@ impl Source<'_> {
             let (line, fields) = (self.line(service.span().start), self.service(&service, fields)?);
             let name = format!("{}/{}", host.get_ref(), service.get_ref());
             let fields = fields.as_object().cloned().unwrap_or_default();
-            into.push(Wanted {
-                kind: Kind::Service,
-                name,
-                fields,
-                line,
-                lines: Lines::default(),
-                without: None,
-                named: None,
-            });
+            into.push(Wanted::new(Kind::Service, name, fields, line));
         }
         Ok(())
     }

@@ -71,6 +71,12 @@ pub struct Wanted {
     pub named: Option<String>,
 }
 
+impl Wanted {
+    pub fn new(kind: Kind, name: String, fields: Map<String, Value>, line: usize) -> Wanted {
+        Wanted { kind, name, fields, line, lines: Lines::default(), without: None, named: None }
+    }
+}
+
 /// Something that is there, or that a person has taken away.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -445,15 +451,7 @@ pub mod testing {
     }
 
     pub fn wanted(kind: Kind, name: &str, fields: Value) -> Wanted {
-        Wanted {
-            kind,
-            name: name.into(),
-            fields: fields.as_object().cloned().unwrap_or_default(),
-            line: 1,
-            lines: Lines::default(),
-            without: None,
-            named: None,
-        }
+        Wanted::new(kind, name.into(), fields.as_object().cloned().unwrap_or_default(), 1)
     }
 
     pub fn found(kind: Kind, name: &str, fields: Value) -> Found {
