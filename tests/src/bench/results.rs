@@ -30,6 +30,8 @@ const FLAT_OUT: Duration = Duration::from_secs(40);
 const STEADY: Duration = Duration::from_secs(20);
 /// Of every hundred results of a service, one begins a trouble.
 const CYCLE: usize = 100;
+/// The service whose results are looked for at the end, in the middle of the fleet.
+const WATCHED: usize = HOSTS / 2 * SERVICES + 3;
 /// Failures in a row, and then OK again: three troubles are over while they are soft, one turns hard.
 const TROUBLES: [usize; 4] = [1, 1, 1, 3];
 /// Longer than anything waits to be written.
@@ -47,7 +49,7 @@ async fn measure() -> anyhow::Result<()> {
     let empty = Memory::now();
     let fleet = Arc::new(enrol(&program).await?);
     let pending = Memory::now();
-    send(&program, &fleet, 0, Pace::Once).await?;
+    let once = send(&program, &fleet, 0, Pace::Once).await?;
     tokio::time::sleep(WRITTEN).await;
     Memory::now().report(&pending, &empty);
     stay_on_one_core();
@@ -59,7 +61,8 @@ async fn measure() -> anyhow::Result<()> {
     steady.report("at half that rate");
     tokio::time::sleep(WRITTEN).await;
     report("samples that were dropped", &format!("{}", dropped(&program)), "0");
-    is_stored(&program, steady.rounds).await?;
+    let watched: Vec<usize> = [once, flat_out, steady].into_iter().flat_map(|sent| sent.watched).collect();
+    is_stored(&program, &watched).await?;
     program.server.stop().await;
     Ok(())
 }
@@ -141,8 +144,10 @@ enum Pace {
 #[derive(Default)]
 struct Sent {
     count: usize,
-    /// Each service has had so many results.
+    /// The fastest sender has come so far.
     rounds: usize,
+    /// The rounds in which the watched service had a result.
+    watched: Vec<usize>,
     waited: Vec<Duration>,
     cpu: Duration,
     took: Duration,
@@ -159,6 +164,7 @@ async fn send(program: &Program, fleet: &Arc<Vec<HostId>>, round: usize, pace: P
     while let Some(sent) = senders.join_next().await {
         let sent = sent??;
         all.rounds = all.rounds.max(sent.rounds);
+        all.watched.extend(sent.watched);
         all.waited.extend(sent.waited);
     }
     all.waited.sort_unstable();
@@ -190,6 +196,9 @@ impl Sender {
                 }
                 self.submit(service, sent.rounds).await?;
                 sent.waited.push(from.elapsed());
+                if service == WATCHED {
+                    sent.watched.push(sent.rounds);
+                }
             }
             sent.rounds += 1;
             if matches!(pace, Pace::Once) {
@@ -269,18 +278,19 @@ impl Sent {
     }
 }
 
-/// What was sent last is what is shown, and its metrics are in the history.
-async fn is_stored(program: &Program, rounds: usize) -> anyhow::Result<()> {
-    let path = format!("/hosts/{}/services/{}", host_name(HOSTS / 2), service_name(3));
+/// What was sent last is what is shown, and every result's metrics are in the history.
+async fn is_stored(program: &Program, rounds: &[usize]) -> anyhow::Result<()> {
+    let path =
+        format!("/hosts/{}/services/{}", host_name(WATCHED / SERVICES), service_name(WATCHED % SERVICES));
     let shown = program.call(Method::GET, &path, &Value::Null).await?;
-    let service = HOSTS / 2 * SERVICES + 3;
-    let last = [rounds, rounds + 1].map(|round| said(exit_status(service, round - 1), service, round - 1));
+    let last = rounds.last().map(|round| said(exit_status(WATCHED, *round), WATCHED, *round));
+    let last = last.context("no result was sent")?;
     let text = shown["text"].as_str().context("a text")?;
-    ensure!(last.iter().any(|said| said.starts_with(text)), "{text:?} is shown, not one of {last:?}");
+    ensure!(last.starts_with(text), "{text:?} is shown, not {last:?}");
     let path = format!("{path}/metrics/used?limit=1000");
     let samples = program.call(Method::GET, &path, &Value::Null).await?;
     let stored = samples["points"].as_array().context("samples")?.len();
-    ensure!(stored >= rounds, "{stored} of {rounds} results are in the history");
+    ensure!(stored == rounds.len(), "{stored} of {} results are in the history", rounds.len());
     Ok(())
 }
 
