@@ -27,7 +27,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
-use super::{conf, gateway, profiles, render};
+use super::{conf, gateway, hosts, profiles, render};
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
@@ -314,11 +314,24 @@ fn no_tunnel() -> Problem {
 /// # Errors
 /// 404 when no device is called so.
 pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Device, Problem> {
-    match named {
-        Named::Id(id) => {
-            devices::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
-        }
-        Named::Name(name) => devices::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+    let found = match &named {
+        Named::Id(id) => devices::by_id(conn, *id).await?,
+        Named::Name(name) => devices::by_name(conn, name).await?,
+    };
+    match found {
+        Some(device) => Ok(device),
+        None => Err(no_device(conn, named).await),
+    }
+}
+
+/// What stands behind a device is a host, and none.
+async fn no_device(conn: &mut SqliteConnection, named: Named) -> Problem {
+    match hosts::load(conn, named).await {
+        Ok(host) => Problem::not_found(format!(
+            "{} is no device: it stands behind one, and has no tunnel of its own",
+            host.name
+        )),
+        Err(problem) => problem,
     }
 }
 

@@ -62,6 +62,7 @@ fn json_problem(rejection: JsonRejection) -> Problem {
     match rejection {
         JsonRejection::JsonDataError(_) => {
             let what = text.split_once("target type: ").map_or(text.as_str(), |(_, what)| what);
+            let what = what.rsplit_once(" at line ").map_or(what, |(what, _)| what);
             let (field, detail) = what.split_once(": ").filter(|(f, _)| is_path(f)).unwrap_or(("", what));
             Problem::invalid(field, detail)
         }
@@ -134,6 +135,7 @@ mod tests {
     #[test]
     fn a_wrong_body_is_refused_with_the_field() {
         assert_eq!(refused("{"), "broken_json: the body is not JSON; it breaks off or has a typo");
+        assert!(!refused(r#"{"name":1}"#).contains("column"), "{}", refused(r#"{"name":1}"#));
         assert!(refused(r#"{"name":1}"#).starts_with("invalid: name: invalid type: integer"));
         assert!(refused(r#"{"name":"a","labels":{"x":[]}}"#).starts_with("invalid: labels.x: invalid type"));
         assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));

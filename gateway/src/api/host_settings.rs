@@ -436,7 +436,9 @@ async fn stands_after(
     let (mut seen, mut ahead) = (BTreeSet::new(), parents.clone());
     while let Some(next) = ahead.pop() {
         if next == host {
-            return Err(Problem::invalid("parents", "a host cannot stand before itself"));
+            let detail =
+                "that would be a circle: what is named stands behind this host, or is the host itself";
+            return Err(Problem::invalid("parents", detail));
         }
         if seen.insert(next) {
             ahead.extend(stored::before(conn, next).await?);

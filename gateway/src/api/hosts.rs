@@ -97,7 +97,9 @@ async fn show(
         Some(_) => None,
         None => judged(&app, &mut conn, &row).await?,
     };
-    Ok(Tagged { version: row.version, value: Host { verdict, ..wire(&app, row) } })
+    let acks = acknowledgements::of_host(&mut conn, row.id).await?;
+    let acknowledgement = acks.iter().find(|ack| ack.service.is_none()).map(super::acknowledgements::shown);
+    Ok(Tagged { version: row.version, value: Host { verdict, acknowledgement, ..wire(&app, row) } })
 }
 
 pub(super) async fn judged(

@@ -89,6 +89,9 @@ pub struct Host {
     /// What is wrong, as far as can be told; only where one host is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// Who knows of its problem, and why; only where one host is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledgement: Option<Acknowledgement>,
     /// The open incident that it belongs to, or else something that fails on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,

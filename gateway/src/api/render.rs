@@ -86,6 +86,7 @@ pub fn host(row: Listed, live: Option<PeerStatus>, attempts: u32) -> model::Host
         tunnel: row.tunnel.map(|remembered| tunnel(remembered, live, row.budget)),
         services: tally(row.services),
         verdict: None,
+        acknowledgement: None,
         incident: row.incident.map(|id| id.to_string()),
         created_at: ids::time(row.created_at),
         removed_at: time(row.removed_at),

@@ -152,7 +152,10 @@ async fn remove(
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     let before = before.ok_or_else(|| {
-        Problem::not_found("this service is as the profile has it; PUT {\"disabled\": true} switches it off")
+        Problem::not_found(format!(
+            "{} has no settings of its own for a service {service:?}: nothing to take back",
+            host.name
+        ))
     })?;
     if_match.check(before.version)?;
     overrides::remove(write.tx(), host.id, &service).await?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -62,7 +62,6 @@ pub(crate) enum DowntimeCommand {
 
 #[derive(Args)]
 pub(crate) struct AddArgs {
-    #[arg(required_unless_present = "labels")]
     host: Option<String>,
     service: Option<String>,
     /// key=value; hosts that have all of these, in place of one host
@@ -75,7 +74,7 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
     /// RFC 3339
-    #[arg(long, value_name = "TIME", required_unless_present_any = ["lasts", "every"])]
+    #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// In place of --until: so long, such as 90m or 2h
     #[arg(long = "for", value_name = "TIME", conflicts_with = "until")]
@@ -109,6 +108,8 @@ struct Again {
     last: Option<String>,
 }
 
+const HOW_LONG: &str = "say how long: --for 2h, --until TIME, or --every DAYS with --from and --to";
+
 /// The path of a host or one of its services; `cam-07/disk` is a service too, as the log writes it.
 pub(super) fn place(host: &str, service: Option<&str>) -> String {
     match (service, host.split_once('/')) {
@@ -129,8 +130,13 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
     if client.json {
         println!("{}", serde_json::to_string_pretty(&made)?);
     }
-    let until = if args.word.sticky { "until it is well" } else { "until its state changes" };
-    said(client, &format!("acknowledged {until}"))
+    said(client, &acknowledged(args.word.sticky, made.expires.as_deref()))
+}
+
+fn acknowledged(sticky: bool, expires: Option<&str>) -> String {
+    let until = if sticky { "it is well" } else { "its state changes" };
+    let latest = expires.map(|at| format!(", {} at the latest", table::clock_time(at)));
+    format!("acknowledged until {until}{}", latest.unwrap_or_default())
 }
 
 pub(crate) async fn downtime(client: &Client, command: DowntimeCommand) -> anyhow::Result<()> {
@@ -145,13 +151,17 @@ async fn cancel(client: &Client, id: &str) -> anyhow::Result<()> {
     let path = format!("/downtimes/{id}");
     let found: Downtime = client.get(&path, &[]).await?;
     if let Some(at) = found.cancelled_at {
-        return said(client, &format!("it was cancelled at {at} already"));
+        return said(client, &format!("it was cancelled at {} already", table::clock_time(&at)));
     }
     client.call(Method::DELETE, &path, None).await?;
     said(client, "cancelled: what is wrong is told again")
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.host.is_some() || !args.labels.is_empty(),
+        "say of what: a host, or --label key=value"
+    );
     let path = match &args.host {
         Some(host) => format!("{}/downtimes", place(host, args.service.as_deref())),
         None => "/downtimes".to_owned(),
@@ -164,7 +174,8 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         Some(labels) => format!(", for {}", concerned(client, labels).await?),
         None => String::new(),
     };
-    said(client, &format!("{} from {} to {}{whom}", made.id, made.start, made.end))
+    let (start, end) = (table::clock_time(&made.start), table::clock_time(&made.end));
+    said(client, &format!("{} from {start} to {end}{whom}", made.id))
 }
 
 /// How many hosts a selection has now: a slip in a label is work that nobody is spared.
@@ -185,9 +196,11 @@ fn body(args: AddArgs) -> anyhow::Result<Value> {
     let from = args.from.as_deref().map(|text| moment("--from", text)).transpose()?;
     let start = from.unwrap_or_else(table::now);
     let lasts = args.lasts.as_deref().map(|text| span("--for", text)).transpose()?;
-    let end = match args.until.as_deref().map(|text| moment("--until", text)).transpose()? {
-        Some(end) => end,
-        None => start.checked_add(lasts.unwrap_or(SignedDuration::ZERO))?,
+    let until = args.until.as_deref().map(|text| moment("--until", text)).transpose()?;
+    let end = match (until, lasts) {
+        (Some(end), _) => end,
+        (None, Some(lasts)) => start.checked_add(lasts)?,
+        (None, None) => anyhow::bail!("{HOW_LONG}"),
     };
     let flexible = args.flexible.as_deref().map(|text| span("--flexible", text)).transpose()?;
     Ok(present(json!({
@@ -240,8 +253,8 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
         vec![
             d.id.clone(),
             table::safe(&target(d)),
-            d.start.clone(),
-            d.cancelled_at.as_ref().map_or_else(|| d.end.clone(), |at| format!("cancelled {at}")),
+            table::clock_time(&d.start),
+            ended(d),
             table::safe(&kind(d)),
             table::safe(&d.author),
             table::safe(&d.comment),
@@ -250,6 +263,13 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
     let headers = ["ID", "FOR", "START", "END", "EVERY", "BY", "COMMENT"];
     table::print(&headers, downtimes.iter().map(row).collect());
     Ok(())
+}
+
+fn ended(d: &Downtime) -> String {
+    match &d.cancelled_at {
+        Some(at) => format!("cancelled {}", table::clock_time(at)),
+        None => table::clock_time(&d.end),
+    }
 }
 
 fn target(d: &Downtime) -> String {
@@ -271,5 +291,18 @@ fn kind(d: &Downtime) -> String {
         }
         (None, Some(seconds)) => format!("flexible, {seconds} s"),
         (None, None) => "once".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledgement_says_how_long_it_holds() {
+        let at = Some("2026-03-10T13:03:22.5Z");
+        assert_eq!(acknowledged(true, None), "acknowledged until it is well");
+        let both = "acknowledged until its state changes, 2026-03-10 13:03:22Z at the latest";
+        assert_eq!(acknowledged(false, at), both);
     }
 }

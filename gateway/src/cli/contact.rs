@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use jiff::SignedDuration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -12,6 +11,7 @@ use super::client::Client;
 use super::device::{labels, pair, present, said};
 use super::settings::number;
 use super::table;
+use super::token::span;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
 
 /// How long a test is followed, and how often it is looked at.
@@ -22,10 +22,10 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) enum ContactCommand {
     /// Add somebody to be told; the secret of a webhook is printed once
     Add(ContactArgs),
+    /// One line a contact
     List,
-    Show {
-        contact: String,
-    },
+    /// One contact, as JSON
+    Show { contact: String },
     /// Change a contact; what is not named stays
     Set {
         contact: String,
@@ -38,17 +38,11 @@ pub(crate) enum ContactCommand {
         name: Option<String>,
     },
     /// Take a contact away that no rule names
-    Remove {
-        contact: String,
-    },
+    Remove { contact: String },
     /// Send a test to each of its addresses, and say what became of it
-    Test {
-        contact: String,
-    },
+    Test { contact: String },
     /// A new secret for its webhook, printed once; the old one ends
-    RenewSecret {
-        contact: String,
-    },
+    RenewSecret { contact: String },
 }
 
 #[derive(Args)]
@@ -226,10 +220,10 @@ pub(crate) enum RuleCommand {
         #[command(flatten)]
         of: RuleFields,
     },
+    /// One line a rule
     List,
-    Show {
-        rule: String,
-    },
+    /// One rule, as JSON
+    Show { rule: String },
     /// Change a rule; what is not named stays
     Set {
         rule: String,
@@ -250,9 +244,8 @@ pub(crate) enum RuleCommand {
         #[arg(long)]
         name: Option<String>,
     },
-    Remove {
-        rule: String,
-    },
+    /// Take a rule away: what waits by it alone is told to nobody
+    Remove { rule: String },
 }
 
 #[derive(Args)]
@@ -267,16 +260,17 @@ pub(crate) struct RuleFields {
     #[arg(long)]
     period: Option<String>,
     /// Only what lasts longer without an acknowledgement, such as 30m
-    #[arg(long)]
-    delay: Option<SignedDuration>,
+    #[arg(long, value_name = "TIME")]
+    delay: Option<String>,
 }
 
 impl RuleFields {
     fn body(self, name: Option<String>, contact: Option<String>) -> anyhow::Result<Value> {
         let labels = labels(self.labels)?;
+        let delay = self.delay.as_deref().map(|text| span("--delay", text)).transpose()?;
         Ok(present(json!({
             "name": name, "contact": contact, "labels": (!labels.is_empty()).then_some(labels),
-            "severity": self.severity, "period": self.period, "delay_s": self.delay.map(|d| d.as_secs_f64()),
+            "severity": self.severity, "period": self.period, "delay_s": delay.map(|d| d.as_secs_f64()),
         })))
     }
 }

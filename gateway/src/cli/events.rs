@@ -53,11 +53,11 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string(e)?);
         return Ok(());
     }
-    let name = e.object_name.as_deref().or(e.object_id.as_deref()).unwrap_or(&e.object);
+    let name = name(e);
     let service = e.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
     let by =
         if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
-    let object = format!("{}{}", table::safe(name), table::safe(&service));
+    let object = format!("{}{}", table::safe(&name), table::safe(&service));
     anstream::println!(
         "{}  {:<24} {}  {}{by}",
         table::clock_time(&e.at),
@@ -66,6 +66,13 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
         table::safe(&e.cause)
     );
     Ok(())
+}
+
+/// The host's or incident's own; of a rule or contact `rule night`, as it was called then.
+fn name(e: &Event) -> String {
+    let own = e.object_name.as_ref().or(e.object_id.as_ref()).cloned();
+    let called = || e.data["name"].as_str().map(|name| format!("{} {name}", e.object));
+    own.or_else(called).unwrap_or_else(|| e.object.clone())
 }
 
 /// A change of state as `UP -> DOWN`, everything else by its name.
@@ -112,6 +119,26 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_no_page_is_named_with_its_kind() {
+        let event = |object: &str, name: Option<&str>, data: serde_json::Value| Event {
+            seq: 1,
+            at: "2026-03-10T13:03:22Z".into(),
+            kind: "rule.changed".into(),
+            object: object.into(),
+            object_id: None,
+            object_name: name.map(str::to_owned),
+            service: None,
+            cause: "changed".into(),
+            evidence: String::new(),
+            data,
+            principal: "user:ada".into(),
+        };
+        assert_eq!(name(&event("rule", None, serde_json::json!({ "name": "night" }))), "rule night");
+        assert_eq!(name(&event("host", Some("cam-07"), serde_json::json!({ "name": "old" }))), "cam-07");
+        assert_eq!(name(&event("system", None, serde_json::json!({}))), "system");
+    }
 
     #[test]
     fn events_come_out_of_a_stream_cut_anywhere() {

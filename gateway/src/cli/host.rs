@@ -212,6 +212,10 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     headline(&host, settings.as_ref());
+    if let Some(ack) = &host.acknowledgement {
+        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
+        anstream::println!("  known to    {known}");
+    }
     if let Some(line) = incident_line(&host, &services) {
         anstream::println!("{line}");
     }
@@ -227,7 +231,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
 fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
-    anstream::println!("  {}", table::safe(&h.state.text));
+    h.state.text.lines().for_each(|line| anstream::println!("  {}", table::safe(line)));
     h.state.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));
     if !h.state.metrics.is_empty() {
         anstream::println!("  metrics     {}", metrics(&h.state.metrics));

@@ -181,6 +181,7 @@ fn words(part: &Value) -> String {
     let word = |(name, value): (&String, &Value)| {
         let value = match value {
             Value::Array(list) => list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            Value::Number(n) => n.as_f64().map_or_else(|| n.to_string(), table::number),
             other => other.to_string(),
         };
         match name.strip_suffix("_s") {
@@ -198,6 +199,6 @@ mod tests {
     #[test]
     fn parts_of_what_is_told_read_well() {
         let notify = json!({ "delay_s": 60.0, "states": ["critical", "unknown"] });
-        assert_eq!(words(&notify), "delay 60.0 s, states critical unknown");
+        assert_eq!(words(&notify), "delay 60 s, states critical unknown");
     }
 }

@@ -111,9 +111,8 @@ fn head(i: &Incident) -> Vec<String> {
     };
     lines.push(format!("opened {}{over}", table::clock_time(&i.opened_at)));
     if let Some(ack) = &i.acknowledged_by {
-        let until = ack.expires.as_deref().map(|at| format!(" until {}", table::clock_time(at)));
-        let (author, comment) = (table::safe(&ack.author), table::safe(&ack.comment));
-        lines.push(format!("known to {author}{}: {comment}", until.unwrap_or_default()));
+        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
+        lines.push(format!("known to {known}"));
     }
     lines
 }

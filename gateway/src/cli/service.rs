@@ -135,7 +135,7 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
         table::safe(&s.name),
         table::safe(&s.host_name)
     );
-    anstream::println!("  {}", table::safe(&s.text));
+    s.text.lines().for_each(|line| anstream::println!("  {}", table::safe(line)));
     let limit = |metric: &str, of: Option<&String>, word: &str| {
         of.map(|range| anstream::println!("  {word:<10}{} {}", table::safe(metric), table::safe(range)))
     };
@@ -148,7 +148,8 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
         anstream::println!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
     }
     if let Some(ack) = &s.acknowledgement {
-        anstream::println!("  known to  {}: {}", table::safe(&ack.author), table::safe(&ack.comment));
+        let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
+        anstream::println!("  known to  {known}");
     }
     s.parse_warnings.iter().for_each(|w| anstream::println!("  skipped   {}", table::safe(w)));
     s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));

@@ -28,11 +28,11 @@ pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<Exi
     let overview: Overview = client.get("/overview", &[]).await?;
     if client.json {
         println!("{}", serde_json::to_string_pretty(&overview)?);
+    } else if args.quiet {
+        anstream::println!("{}", plugin_line(&overview));
     } else {
         show(&overview);
-        if !args.quiet {
-            problems(client).await?;
-        }
+        problems(client).await?;
     }
     Ok(ExitCode::from(severity(&overview)))
 }
@@ -47,6 +47,47 @@ fn severity(o: &Overview) -> u8 {
     } else {
         0
     }
+}
+
+/// `CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | up=24 down=1 ...`: the worst first, and
+/// every count as a metric.
+fn plugin_line(o: &Overview) -> String {
+    let word = match severity(o) {
+        0 => "OK",
+        1 => "WARNING",
+        _ => "CRITICAL",
+    };
+    let (h, s) = (&o.hosts, &o.services);
+    let hosts = [
+        ("down", h.down),
+        ("unreachable", h.unreachable),
+        ("not current", h.stale),
+        ("asleep", h.asleep),
+        ("pending", h.pending),
+        ("up", h.up),
+    ];
+    let services = [
+        ("critical", s.critical),
+        ("unknown", s.unknown),
+        ("warning", s.warning),
+        ("not current", s.stale),
+        ("pending", s.pending),
+        ("ok", s.ok),
+    ];
+    let metrics = [("hosts", &hosts), ("services", &services)].map(|(of, all)| counts_as_metrics(of, all));
+    format!("{word}: hosts {}; services {} | {}", present(&hosts), present(&services), metrics.join(" "))
+}
+
+/// Those that are there; `none` where there are none at all.
+fn present(counts: &[(&str, i64)]) -> String {
+    let there: Vec<String> =
+        counts.iter().filter(|(_, n)| *n > 0).map(|(word, n)| format!("{n} {word}")).collect();
+    if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+}
+
+fn counts_as_metrics(of: &str, counts: &[(&str, i64)]) -> String {
+    let metric = |(word, n): &(&str, i64)| format!("{of}_{}={n}", word.replace(' ', "_"));
+    counts.iter().map(metric).collect::<Vec<_>>().join(" ")
 }
 
 fn show(o: &Overview) {
@@ -149,6 +190,26 @@ mod tests {
         assert_eq!(said(&of("site_uplink_lost")), "uplink of north lost");
         assert_eq!(said(&of("undetermined")), "no answer");
         assert_eq!(said(&Problem { verdict: None, ..of("") }), "no answer");
+    }
+
+    #[test]
+    fn a_plugins_line_is_one_with_the_worst_first_and_metrics() {
+        let mut o = Overview::default();
+        let metrics = |hosts: &str, services: &str| {
+            let (h, s) = (hosts.split(' ').collect::<Vec<_>>(), services.split(' ').collect::<Vec<_>>());
+            let names = ["down", "unreachable", "not_current", "asleep", "pending", "up"];
+            let hosts: Vec<_> = names.iter().zip(h).map(|(name, n)| format!("hosts_{name}={n}")).collect();
+            let names = ["critical", "unknown", "warning", "not_current", "pending", "ok"];
+            let services: Vec<_> =
+                names.iter().zip(s).map(|(name, n)| format!("services_{name}={n}")).collect();
+            format!("{} {}", hosts.join(" "), services.join(" "))
+        };
+        let none = metrics("0 0 0 0 0 0", "0 0 0 0 0 0");
+        assert_eq!(plugin_line(&o), format!("OK: hosts none; services none | {none}"));
+        (o.hosts.up, o.hosts.down, o.services.ok, o.services.warning) = (24, 1, 45, 2);
+        let some = metrics("1 0 0 0 0 24", "0 0 2 0 0 45");
+        let line = format!("CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | {some}");
+        assert_eq!(plugin_line(&o), line);
     }
 
     #[test]

@@ -38,6 +38,13 @@ pub(crate) fn marks(acknowledged: bool, in_downtime: bool, flapping: bool) -> St
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")).dimmed().to_string() }
 }
 
+/// `user:ada until 2026-01-02 12:00:00Z: on it`.
+pub(crate) fn known_to(author: &str, expires: Option<&str>, comment: &str) -> String {
+    let until = expires.map(|at| format!(" until {}", clock_time(at))).unwrap_or_default();
+    let comment = if comment.is_empty() { String::new() } else { format!(": {}", safe(comment)) };
+    format!("{}{until}{comment}", safe(author))
+}
+
 /// `anstream` takes the colour away where there is no terminal.
 pub(crate) fn coloured(shown: &str, state: &str) -> String {
     match state {
@@ -103,6 +110,13 @@ mod tests {
     fn what_stands_beside_a_state_is_said_in_words() {
         assert_eq!(marks(false, false, false), "");
         assert!(marks(true, false, true).contains("(acknowledged, flapping)"));
+    }
+
+    #[test]
+    fn who_knows_is_said_with_the_end_and_the_reason_that_were_given() {
+        assert_eq!(known_to("user:ada", None, ""), "user:ada");
+        let until = Some("2026-01-02T12:00:00.5Z");
+        assert_eq!(known_to("user:ada", until, "on it"), "user:ada until 2026-01-02 12:00:00Z: on it");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::api::model::User;
 
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
+    /// One line a user
     List,
     /// Add a user; prints a one-time login, with which a password is chosen
     Add {
@@ -21,16 +22,11 @@ pub(crate) enum UserCommand {
         role: String,
     },
     /// A login that works once
-    LoginLink {
-        name: String,
-    },
+    LoginLink { name: String },
     /// End all sessions and let nobody in under this name
-    Disable {
-        name: String,
-    },
-    Enable {
-        name: String,
-    },
+    Disable { name: String },
+    /// Let somebody in again who was disabled
+    Enable { name: String },
 }
 
 pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result<()> {

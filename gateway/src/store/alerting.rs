@@ -56,10 +56,15 @@ fn notify(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
     let mut fields = Fields::of("notify", value)?;
     found.notify_interval = fields.seconds_from("interval_s", 0.0, LONGEST_S)?;
     found.notify_delay = fields.seconds_from("delay_s", 0.0, LONGEST_S)?;
-    found.notify_states = fields.words("states", (MAX_WORDS, STATES), state_code)?.map(States::of);
+    found.notify_states = fields.words("states", (MAX_WORDS, STATES), problem_code)?.map(States::of);
     let kinds = MessageKind::ALL.map(MessageKind::name).join(", ");
     found.notify_kinds = fields.words("types", (MAX_WORDS, &kinds), MessageKind::named)?.map(Kinds::of);
     fields.end()
+}
+
+/// Who is told of what is well alone is told of nothing.
+fn problem_code(word: &str) -> Option<u8> {
+    state_code(word).filter(|code| *code != Status::Ok.exit_code())
 }
 
 fn state_code(word: &str) -> Option<u8> {
@@ -146,6 +151,10 @@ mod tests {
             (
                 json!({ "notify": { "states": ["sad"] } }),
                 "notify.states: \"sad\" is unknown here: warning, critical, unknown or down are expected",
+            ),
+            (
+                json!({ "notify": { "states": ["ok"] } }),
+                "notify.states: \"ok\" is unknown here: warning, critical, unknown or down are expected",
             ),
             (
                 json!({ "notify": { "interval_s": -1 } }),

@@ -8,10 +8,10 @@ use fleetgate_engine::wire::HeldReason;
 use sqlx::sqlite::SqliteConnection;
 
 /// Who knows of it; `$2` is empty for the host itself.
-const CARE: &str = "select author || ': ' || comment from acknowledgements
+const CARE: &str = "select author || iif(comment = '', '', ': ' || comment) from acknowledgements
      where host = $1 and service = $2 order by ended_at is not null, created_at desc limit 1";
 /// Its own downtime, or else its host's.
-const DOWNTIME: &str = "select d.id, d.author || ': ' || d.comment from downtimes d
+const DOWNTIME: &str = "select d.id, d.author || iif(d.comment = '', '', ': ' || d.comment) from downtimes d
      where d.id = coalesce(
          (select voice ->> '$.occasion[0]' from service_states where host = $1 and service = $2),
          (select voice ->> '$.occasion[0]' from host_states where host = $1))";
@@ -55,7 +55,7 @@ mod tests {
         store.all_hosts(&fixture::TIMING).await.unwrap();
         for sql in [
             "insert into acknowledgements (id, host, service, sticky, author, comment, created_at)
-             values (1, 7, 'ping', 0, 'user:ada', 'on it', 0)",
+             values (1, 7, 'ping', 0, 'user:ada', 'on it', 0), (3, 7, 'ssh', 0, 'user:ada', '', 0)",
             "insert into downtimes (id, host, start_at, end_at, author, comment, created_at)
              values (2, 7, 0, 9, 'user:bob', 'new disk', 0)",
             "update host_states set voice = '{\"in_downtime\":true,\"occasion\":[2,0]}' where host = 7",
@@ -65,6 +65,7 @@ mod tests {
         let mut conn = store.reader().await.unwrap();
         let mut words = async |service, reason| of(&mut conn, host, service, reason).await.unwrap();
         assert_eq!(words(Some("ping"), HeldReason::Acknowledged).await, "user:ada: on it");
+        assert_eq!(words(Some("ssh"), HeldReason::Acknowledged).await, "user:ada", "without a reason");
         assert_eq!(words(None, HeldReason::Acknowledged).await, "");
         let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
         assert_eq!(words(Some("ping"), HeldReason::Downtime).await, downtime, "its host's");

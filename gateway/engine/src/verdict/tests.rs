@@ -168,6 +168,7 @@ fn a_camera_behind_carrier_nat_has_no_second_path() {
         let verdict = last(fault);
         let expected = vec![Kind::SiteUplinkLost, Kind::TunnelDown, Kind::DeviceGone];
         assert_eq!((verdict.kind, verdict.candidates), (Kind::Undetermined, expected), "{fault:?}");
+        // A candidate has no comma of its own, or the list could not be read.
         let words = "undetermined: uplink of north lost, its tunnel alone down or device gone";
         assert_eq!(verdict.text, words);
         assert!(verdict.evidence.contains(&"there is no second path".to_owned()), "{:?}", verdict.evidence);
@@ -197,7 +198,7 @@ fn what_stands_behind_a_device_is_judged_by_that_device_first() {
     for (heard, others, expected) in table {
         assert_eq!(open(&judge(&nas(heard, others))), expected, "{heard} {others:?}");
     }
-    assert_eq!(judge(&nas(false, none)).text, "cam-07, which it stands behind, does not answer");
+    assert_eq!(judge(&nas(false, none)).text, "cam-07 before it does not answer");
 }
 
 #[test]

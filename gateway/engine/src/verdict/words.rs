@@ -59,7 +59,7 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
     match kind {
         Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
         Kind::ParentDown => match &e.behind {
-            Some(behind) => format!("{}, which it stands behind, does not answer", behind.device),
+            Some(behind) => format!("{} before it does not answer", behind.device),
             None => "what it stands behind does not answer".to_owned(),
         },
         Kind::SiteUplinkLost => format!("uplink{site} lost"),
@@ -70,7 +70,7 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
         Kind::TunnelDown => "its tunnel alone down".to_owned(),
         Kind::DeviceGone => "device gone".to_owned(),
         Kind::ClonedKey => "a cloned key".to_owned(),
-        Kind::ServiceProblem => "there, and not well".to_owned(),
+        Kind::ServiceProblem => "there but not well".to_owned(),
         Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::Undetermined => kind.name().to_owned(),
     }
 }

@@ -136,6 +136,19 @@ async fn an_acknowledgement_names_its_author_and_ends_with_the_state() {
 }
 
 #[tokio::test]
+async fn a_host_says_who_knows_of_its_problem() {
+    let ward = Ward::new(json!({})).await;
+    assert_eq!(ward.get("/hosts/nas").await["acknowledgement"], Value::Null);
+    for _ in 0..3 {
+        assert_eq!(ward.post("/hosts/nas/results", json!({ "exit_status": 2 })).await.status, 202);
+    }
+    let made = ward.post("/hosts/nas/acknowledgement", json!({ "comment": "on my way" })).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    assert_eq!(ward.get("/hosts/nas").await["acknowledgement"]["comment"], "on my way");
+    assert_eq!(ward.backup().await["acknowledgement"], Value::Null, "its service is another matter");
+}
+
+#[tokio::test]
 async fn a_downtime_is_in_effect_when_it_is_answered() {
     let ward = Ward::new(json!({})).await;
     ward.sends(0).await;
@@ -245,6 +258,7 @@ async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
     assert_eq!((&set.json["parents"], &set.json["flapping"]["high"]), (&json!(["router"]), &json!(50.0)));
     let circle = ward.api.operator().patch("/api/v1/hosts/router", json!({ "parents": ["nas"] })).await;
     assert_eq!(circle.status, 422);
+    assert!(circle.text.contains("a circle"), "{}", circle.text);
     let wrong = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": { "low": 60 } })).await;
     assert_eq!(wrong.status, 422, "{}", wrong.text);
     let back = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": null })).await;

@@ -284,6 +284,12 @@ async fn a_host_cannot_stand_where_nothing_is_reached() {
             answer.text
         );
     }
+    let behind = json!({ "name": "nas-1", "via": "site-1", "address": "192.168.1.5" });
+    assert_eq!(api.operator().post("/api/v1/hosts", behind).await.status, 201);
+    let twice = api.operator().post("/api/v1/hosts", new("nas-1", "192.168.1.6")).await;
+    assert!(twice.text.contains("nas-1 is no device"), "{}", twice.text);
+    let reset = api.operator().delete("/api/v1/hosts/nas-1/services/nope").await;
+    assert!(reset.status == 404 && reset.text.contains("no settings of its own"), "{}", reset.text);
     let late = json!({ "name": "nas", "via": "site-1", "address": "192.168.1.5", "timeout_s": 60 });
     assert_eq!(api.operator().post("/api/v1/hosts", late).await.json["errors"][0]["field"], "timeout_s");
 }

@@ -73,9 +73,12 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
     let steps = steps(wanted, &found, &names, &policy);
     show(&client, &steps)?;
     refusals::check(&args.file, &steps, &found, names, args.out.is_some() || args.dry_run)?;
-    if let Some(out) = &args.out {
-        secrets::have_room(&args.file, out, &steps)?;
-        secrets::tell_lost(out, &lost);
+    match &args.out {
+        Some(out) => {
+            secrets::have_room(&args.file, out, &steps)?;
+            secrets::tell_lost(out, &lost);
+        }
+        None => secrets::tell_homeless(&steps),
     }
     if !steps.iter().any(|s| s.act != Act::Keep) || !agreed(&args)? {
         return Ok(());

@@ -28,13 +28,17 @@ fn shows_once(step: &Step) -> bool {
     }
 }
 
+fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
+    steps.iter().filter(|s| s.act == Act::Make && shows_once(s))
+}
+
 /// # Errors
 /// When there is something already where a secret of these steps is to go.
 pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
         bail!("--out {}: a folder is expected", out.display());
     }
-    for step in steps.iter().filter(|s| s.act == Act::Make && shows_once(s)) {
+    for step in makes_secrets(steps) {
         let place = out.join(file(step));
         if place.symlink_metadata().is_ok() {
             let at = refusals::place(fleet, step, "");
@@ -67,13 +71,26 @@ pub fn tell_lost(out: &Path, unheard: &[String]) {
     }
 }
 
+/// What a run that is no dry one would refuse.
+pub fn tell_homeless(steps: &[Step]) {
+    let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
+    let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();
+    if !names.is_empty() {
+        anstream::eprintln!("--out DIR is needed for the configurations, shown once, of {}", few(&names));
+    }
+}
+
+fn few(names: &[&str]) -> String {
+    let shown = names[..names.len().min(MOST_NAMED)].join(", ");
+    let more = names.len().saturating_sub(MOST_NAMED);
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 fn lost_words(lost: &[&str], out: &Path) -> String {
-    let shown = lost[..lost.len().min(MOST_NAMED)].join(", ");
-    let more = lost.len().saturating_sub(MOST_NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
-        "never heard, and without a configuration in {}: {shown}{more}; `fleetgate device reissue NAME` gives one again",
-        out.display()
+        "never heard, and without a configuration in {}: {}; `fleetgate device reissue NAME` gives one again",
+        out.display(),
+        few(lost)
     )
 }
 
