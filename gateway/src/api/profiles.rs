@@ -192,7 +192,7 @@ fn read_service(service: &str, value: &Value) -> Result<engine::ServiceOverride,
         let at = format!("services.{service}.{}", e.field);
         Problem::invalid(at.trim_end_matches('.'), e.detail)
     };
-    definition::parse_service(service, value).map_err(wrong)
+    definition::parse_new_service(service, value).map_err(wrong)
 }
 
 /// The profiles as they are now, if they fit together.

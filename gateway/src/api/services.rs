@@ -73,7 +73,7 @@ async fn put(
     if_match: IfMatch,
     Body(body): Body<Map<String, Value>>,
 ) -> Result<Tagged<model::ServiceOverride>, Problem> {
-    let change = definition::parse_service(&service, &Value::Object(body)).map_err(invalid)?;
+    let change = definition::parse_new_service(&service, &Value::Object(body)).map_err(invalid)?;
     let mut write = Write::begin(&app, &who).await?;
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;

@@ -152,7 +152,9 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     if client.json {
         println!("{}", serde_json::to_string_pretty(&made)?);
     }
-    said(client, &format!("{} is set; {} hosts are checked by it from now on", args.profile, made["hosts"]))
+    let hosts =
+        if made["hosts"] == 1 { "1 host is".to_owned() } else { format!("{} hosts are", made["hosts"]) };
+    said(client, &format!("{} is set; {hosts} checked by it from now on", args.profile))
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Value> {

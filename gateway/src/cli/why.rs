@@ -107,7 +107,8 @@ fn line(o: &NotificationOutcome) -> String {
     let when = match o.outcome.as_str() {
         "sent" => format!("at {at}"),
         "waiting" if !is_planned(&o.reason) => format!("since {at}"),
-        "waiting" | "sending" => format!("until {at}"),
+        "waiting" => format!("until {at}"),
+        "sending" => format!("due {at}"),
         _ => String::new(),
     };
     let head = format!("{way} {when}");

@@ -26,6 +26,19 @@ pub fn parse(value: &Value) -> Result<AlertingChange, FieldError> {
     Ok(found)
 }
 
+/// What is newly set has to be of problems; a column may have more, and says nothing by it.
+///
+/// # Errors
+/// Names the list of states in which one is no problem: it would be told to nobody.
+pub fn of_problems(change: AlertingChange) -> Result<AlertingChange, FieldError> {
+    match change.notify_states {
+        Some(states) if states.has(Status::Ok.exit_code()) => {
+            Err(wrong("notify.states", format!("what is well is no problem: {STATES} are expected")))
+        }
+        _ => Ok(change),
+    }
+}
+
 /// Takes what is of alerting out of an object that has other fields too.
 pub(super) fn take(fields: &mut Fields) -> Result<AlertingChange, FieldError> {
     let mut found = AlertingChange { volatile: fields.truth("volatile")?, ..AlertingChange::default() };
@@ -56,15 +69,10 @@ fn notify(found: &mut AlertingChange, value: &Value) -> Result<(), FieldError> {
     let mut fields = Fields::of("notify", value)?;
     found.notify_interval = fields.seconds_from("interval_s", 0.0, LONGEST_S)?;
     found.notify_delay = fields.seconds_from("delay_s", 0.0, LONGEST_S)?;
-    found.notify_states = fields.words("states", (MAX_WORDS, STATES), problem_code)?.map(States::of);
+    found.notify_states = fields.words("states", (MAX_WORDS, STATES), state_code)?.map(States::of);
     let kinds = MessageKind::ALL.map(MessageKind::name).join(", ");
     found.notify_kinds = fields.words("types", (MAX_WORDS, &kinds), MessageKind::named)?.map(Kinds::of);
     fields.end()
-}
-
-/// Who is told of what is well alone is told of nothing.
-fn problem_code(word: &str) -> Option<u8> {
-    state_code(word).filter(|code| *code != Status::Ok.exit_code())
 }
 
 fn state_code(word: &str) -> Option<u8> {
@@ -138,6 +146,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_well_is_nothing_to_be_told_of_alone() {
+        let states = |word: &str| parse(&json!({ "notify": { "states": [word] } })).unwrap();
+        let expected =
+            "notify.states: what is well is no problem: warning, critical, unknown or down are expected";
+        for well in ["ok", "up"] {
+            assert_eq!(of_problems(states(well)).unwrap_err().to_string(), expected);
+        }
+        assert_eq!(of_problems(states("down")), Ok(states("down")));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             (json!({ "flapping": { "low": 40 } }), "flapping.low: must not be above flapping.high"),
@@ -151,10 +170,6 @@ mod tests {
             (
                 json!({ "notify": { "states": ["sad"] } }),
                 "notify.states: \"sad\" is unknown here: warning, critical, unknown or down are expected",
-            ),
-            (
-                json!({ "notify": { "states": ["ok"] } }),
-                "notify.states: \"ok\" is unknown here: warning, critical, unknown or down are expected",
             ),
             (
                 json!({ "notify": { "interval_s": -1 } }),

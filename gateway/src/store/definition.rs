@@ -102,6 +102,16 @@ pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, Fi
     parse(service, disabled, &value)
 }
 
+/// [`parse_service`] of what somebody sets now, where more is asked for than of what was stored.
+///
+/// # Errors
+/// The first field that is wrong.
+pub fn parse_new_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
+    let mut found = parse_service(service, value)?;
+    found.alerting = alerting::of_problems(found.alerting)?;
+    Ok(found)
+}
+
 /// What [`parse_service`] reads.
 pub fn service_json(change: &ServiceOverride) -> Value {
     let mut json = to_json(change);

@@ -72,7 +72,12 @@ const OUTCOMES: &str = concat!(
                  when o.folded = 1 then '; kept back for a while: this contact had too many messages'
                  else '; kept back for a while and made one of ' || o.folded || ': this contact had too many messages'
             end as text,
-         coalesce(o.last_error, '') as evidence, o.attempts
+         coalesce(o.last_error,
+             case when o.sent_at is null and o.given_up_at is null then
+                 (select 'this address has not taken what goes before: ' || p.last_error from outbox p
+                  where p.channel = o.channel and p.address = o.address and p.id < o.id and p.sent_at is null
+                      and p.given_up_at is null and p.last_error is not null order by p.id limit 1) end,
+             '') as evidence, o.attempts
      from outbox_notices l join outbox o on o.id = l.message and o.kind = 'notices'
      where l.notice in (select value from json_each($1))
      union all
@@ -190,5 +195,11 @@ mod tests {
         let kept = outcomes(&mut tx, &[second]).await.unwrap().remove(0).text;
         let why = "; kept back for a while and made one of 4: this contact had too many messages";
         assert_eq!(kept, format!("{late}{why}"));
+        sqlx::query("update outbox set last_error = 'it hangs'").execute(&mut *tx).await.unwrap();
+        let behind = [Item { notice: first, root: first, rule }];
+        outbox::insert(&mut tx, &NewMessage { items: &behind, ..new }, Wall::from_millis(6)).await.unwrap();
+        let told = outcomes(&mut tx, &[first]).await.unwrap();
+        let sending = told.iter().find(|o| o.outcome == "sending").unwrap();
+        assert_eq!(sending.evidence, "this address has not taken what goes before: it hangs");
     }
 }

@@ -259,6 +259,9 @@ async fn settings_of_what_is_told_are_kept_and_wrong_ones_named() {
     let circle = ward.api.operator().patch("/api/v1/hosts/router", json!({ "parents": ["nas"] })).await;
     assert_eq!(circle.status, 422);
     assert!(circle.text.contains("a circle"), "{}", circle.text);
+    let well = json!({ "notify": { "states": ["ok"] } });
+    assert_eq!(ward.api.operator().patch("/api/v1/hosts/nas", well.clone()).await.status, 422);
+    assert_eq!(ward.api.operator().put("/api/v1/hosts/nas/services/backup", well).await.status, 422);
     let wrong = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": { "low": 60 } })).await;
     assert_eq!(wrong.status, 422, "{}", wrong.text);
     let back = ward.api.operator().patch("/api/v1/hosts/nas", json!({ "flapping": null })).await;

@@ -443,7 +443,8 @@ impl Source<'_> {
         let Some(given) = given else { return Ok(Value::Null) };
         let at = given.span().start;
         let json = serde_json::to_value(given.into_inner()).map_err(|e| self.bad(at, e))?;
-        let read = alerting::parse(&json!({ part: json })).map_err(|e| self.bad(at, e))?;
+        let read = alerting::parse(&json!({ part: json })).and_then(alerting::of_problems);
+        let read = read.map_err(|e| self.bad(at, e))?;
         Ok(alerting::to_json(&read).remove(part).unwrap_or_else(|| json!({})))
     }
 
@@ -492,7 +493,7 @@ impl Source<'_> {
                 serde_json::to_value(given.into_inner()).map_err(|e| self.bad(field.span().start, e))?;
             value.insert(field.into_inner(), json);
         }
-        let read = definition::parse_service(name.get_ref(), &Value::Object(value));
+        let read = definition::parse_new_service(name.get_ref(), &Value::Object(value));
         read.map(|change| definition::service_json(&change)).map_err(|error| {
             let field = error.field.split(['.', '[']).next().unwrap_or_default();
             let at = lines.get(field).copied().unwrap_or(name.span().start);
