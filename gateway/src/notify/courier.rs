@@ -460,11 +460,12 @@ fn count(outcome: &'static str) {
     metrics::counter!("fleetgate_messages_total", "outcome" => outcome).increment(1);
 }
 
-/// `first` after the first time, twice that after the second, and so on.
+/// `first` after the first time, twice that after the second, and so on, or up to a fifth less; never more
+/// than `longest`, or the outbox would take it for a time from before the clock went back.
 fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     // A gateway that comes back must not meet all its servers at the same moments.
     let jitter =
-        0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.4;
+        0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.2;
     (first * 2u32.saturating_pow(times.min(16))).min(longest).mul_f64(jitter)
 }
 

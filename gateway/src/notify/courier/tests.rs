@@ -297,6 +297,17 @@ async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again()
     assert_eq!(office.until(|rows| rows[0].1).await, [(1, true, false)]);
 }
 
+#[test]
+fn no_pause_is_longer_than_the_longest() {
+    let pace = Pace::default();
+    let refused = |times| doubled(pace.refused_pause, times, outbox::LONGEST_PAUSE);
+    for times in (0..40).cycle().take(4_000) {
+        assert!(refused(times) <= outbox::LONGEST_PAUSE);
+        assert!(doubled(pace.first_pause, times, pace.longest_pause) <= pace.longest_pause);
+        assert!(refused(times) >= (pace.refused_pause * 4 / 5).min(outbox::LONGEST_PAUSE));
+    }
+}
+
 #[tokio::test]
 async fn a_new_courier_continues_where_the_last_one_ended() {
     let office = Office::open(&[Manner::Busy]).await;
