@@ -350,6 +350,8 @@ fn live(seed: u64) -> Office {
 struct Note {
     due: Wall,
     notice: Notice,
+    /// It was due, and something stood against telling it.
+    silent: bool,
 }
 
 /// A person with a list: one rule, from the text of the rules alone.
@@ -425,7 +427,8 @@ impl<'a> Clerk<'a> {
         let own = opens(self.rule, notice.at + patience);
         let due = begun.filter(|_| !prompt).map_or(own, |at| at.min(own));
         if due > notice.at {
-            self.notes.insert(notice.object.clone(), Note { due, notice: notice.clone() });
+            let notice = notice.clone();
+            self.notes.insert(notice.object.clone(), Note { due, notice, silent: false });
         } else if waiting.is_none() || known.is_none_or(|(severity, _)| severity != notice.severity) {
             self.tell(notice);
         }
@@ -436,7 +439,10 @@ impl<'a> Clerk<'a> {
         match opens(self.rule, notice.at) {
             _ if !self.known.contains_key(&notice.object) => {}
             at if at == notice.at => self.tell(notice),
-            due => drop(self.notes.insert(notice.object.clone(), Note { due, notice: notice.clone() })),
+            due => {
+                let notice = notice.clone();
+                self.notes.insert(notice.object.clone(), Note { due, notice, silent: false });
+            }
         }
     }
 
@@ -456,7 +462,7 @@ impl<'a> Clerk<'a> {
     /// What is due is told, with what belongs to it; unless something stands against that.
     fn look(&mut self, now: Wall) {
         let is_problem = |n: &Note| n.notice.severity.is_some();
-        let due = self.notes.values().filter(|n| n.due <= now && is_problem(n));
+        let due = self.notes.values().filter(|n| n.due <= now && is_problem(n) && !n.silent);
         let begun: BTreeSet<_> = due.filter_map(|n| self.incident(n.notice.incident)).collect();
         let begins =
             |n: &Note| is_problem(n) && self.incident(n.notice.incident).is_some_and(|i| begun.contains(&i));
@@ -471,7 +477,11 @@ impl<'a> Clerk<'a> {
             match self.standing.get(&object) {
                 Some(Standing::Well) if is_problem(&note) => {}
                 Some(Standing::Silent(why)) if *why != HeldReason::Acknowledged || is_problem(&note) => {
-                    self.notes.insert(object, Note { due: now.min(note.due), ..note });
+                    self.notes.insert(object, Note { due: now.min(note.due), silent: true, ..note });
+                }
+                _ if note.silent && opens(self.rule, now) > now => {
+                    let due = opens(self.rule, now);
+                    self.notes.insert(object, Note { due, silent: false, ..note });
                 }
                 _ if self.known.get(&object).is_some_and(|(was, _)| *was == note.notice.severity) => {}
                 _ => self.tell(&note.notice),

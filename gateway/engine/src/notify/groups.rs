@@ -134,6 +134,20 @@ impl Groups {
         self.places.get(&(contact, object.clone())).is_some_and(|place| place.tells)
     }
 
+    /// What ends with that which waits for a contact.
+    pub fn ended(&self, contact: ContactId) -> BTreeSet<&Object> {
+        let mut ended = BTreeSet::new();
+        let groups = self.groups.iter().filter(|(key, _)| key.contact == contact);
+        for notice in groups.flat_map(|(_, group)| &group.notices) {
+            match Class::of(notice) {
+                Class::Recovery => drop(ended.insert(&notice.object)),
+                Class::Problem => drop(ended.remove(&notice.object)),
+                Class::Reminder | Class::Acknowledged | Class::Downtime => {}
+            }
+        }
+        ended
+    }
+
     /// For each contact that something waits for, when the first of it is due.
     pub fn next(&self) -> BTreeMap<ContactId, Mono> {
         let mut next = BTreeMap::new();

@@ -34,8 +34,9 @@ impl Known {
         self.incidents.contains_key(&(contact, self.wide.whole(incident)))
     }
 
-    pub fn of_contact(&self, contact: ContactId) -> impl Iterator<Item = &Told> {
-        self.told.iter().filter(move |((of, _), _)| *of == contact).map(|(_, told)| told)
+    pub fn of_contact(&self, contact: ContactId) -> impl Iterator<Item = (&Object, &Told)> {
+        let of_contact = self.told.iter().filter(move |((of, _), _)| *of == contact);
+        of_contact.map(|((_, object), told)| (object, told))
     }
 
     pub fn put(&mut self, contact: ContactId, object: Object, told: Told) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::IncidentId;
 
+use super::rule::Class;
 use super::wide::Wide;
 use super::{ContactId, Notice, Object, RuleId, WaitFor};
 
@@ -77,6 +78,11 @@ impl Later {
     fn is_problem(&self) -> bool {
         self.notice.severity.is_some()
     }
+
+    /// It was due before, and what belongs to it was told then.
+    fn is_silent(&self) -> bool {
+        matches!(self.why, WaitFor::Silence(_))
+    }
 }
 
 /// Problems of one incident, by when they are due.
@@ -129,6 +135,12 @@ impl Shelf {
 
     pub fn has(&self, contact: ContactId, object: &Object) -> bool {
         self.by.contains_key(&(contact, object.clone()))
+    }
+
+    /// Whether the end of it waits.
+    pub fn ends(&self, contact: ContactId, object: &Object) -> bool {
+        let later = self.by.get(&(contact, object.clone()));
+        later.is_some_and(|later| Class::of(&later.notice) == Class::Recovery)
     }
 
     pub fn put(&mut self, contact: ContactId, later: Later, now: Now) {
@@ -196,7 +208,7 @@ impl Shelf {
         let begun: BTreeSet<(ContactId, IncidentId)> = self
             .by
             .iter()
-            .filter(|(_, l)| due(l))
+            .filter(|(_, l)| due(l) && !l.is_silent())
             .filter_map(|((contact, _), l)| self.rank(*contact, l))
             .collect();
         let with =

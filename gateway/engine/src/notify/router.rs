@@ -29,6 +29,9 @@ use plan::Plan;
 
 /// What was told within the hour before a digest is fresh in mind.
 const DIGEST_AGE: Duration = Duration::from_secs(3_600);
+/// No two digests of a contact are further apart, also where a calendar leaves out a day: what is planned
+/// later was planned before the wall clock went back.
+const DIGEST_AHEAD: Duration = Duration::from_secs(3 * 86_400);
 /// What came due while the gateway was away is told when hosts were looked at again.
 const AFTER_ABSENCE: Duration = LONGEST;
 
@@ -100,7 +103,11 @@ impl Router {
     pub fn handle(&mut self, input: Input, now: Now) {
         self.now = now;
         match input {
-            Input::Notice(notice) => self.notice(&notice, now),
+            Input::Notice(notice) => {
+                self.notice(&notice, now);
+                // Whoever wants no groups gets each by itself.
+                self.send_due(now);
+            }
             Input::Configure(routing) => {
                 self.set_routing(routing);
                 self.forget_removed_contacts();
@@ -115,10 +122,12 @@ impl Router {
             }
             Input::Forget(service) => self.forget(|_, of| *of == service, Hold::ServiceRemoved),
             Input::Over(object) => self.over(&object),
-            Input::Timeout => self.ripen(now),
+            Input::Timeout => {
+                self.ripen(now);
+                self.send_due(now);
+                self.digest(now);
+            }
         }
-        self.send_due(now);
-        self.digest(now);
     }
 
     pub fn poll_output(&mut self) -> Output {
@@ -387,8 +396,22 @@ impl Router {
             match self.standing.of(&later.notice) {
                 Some(Standing::Silent(why)) => self.silence(id, later, why, now),
                 Some(Standing::Well) => self.hold(Some(id), later.notice.id, Hold::Over),
-                None => self.tell(&contact, &later.notice, true, now),
+                None => self.tell_in_time(&contact, later, now),
             }
+        }
+    }
+
+    /// A silence may end while the rules let nothing through.
+    fn tell_in_time(&mut self, contact: &Contact, later: Later, now: Now) {
+        let closed = match later.why {
+            WaitFor::Silence(_) => self.closed_until(contact, &later.notice, now),
+            _ => None,
+        };
+        match closed {
+            Some((due, rule)) => {
+                self.keep(contact.id, Later { why: WaitFor::Period, due, rule, ..later }, now);
+            }
+            None => self.tell(contact, &later.notice, true, now),
         }
     }
 
@@ -440,10 +463,18 @@ impl Router {
                 }
                 folding = false;
                 notices.sort_by_key(|n| n.id);
-                self.post(contact, folded, notices, now);
+                let each = if self.wants_no_groups(contact) { 1 } else { notices.len() };
+                for notices in notices.chunks(each) {
+                    self.post(contact, folded, notices.to_vec(), now);
+                }
             }
             self.keep_back(contact, now);
         }
+    }
+
+    /// A program that reads one at a time, however many are due together.
+    fn wants_no_groups(&self, contact: ContactId) -> bool {
+        self.contacts.get(&contact).is_some_and(|c| c.group_wait.is_zero() && !c.capped)
     }
 
     /// What is due to a contact that had too many messages.
@@ -492,12 +523,25 @@ impl Router {
         self.outputs.push_back(Output::Post { contact, site, folded, items });
     }
 
+    /// What a contact was told a while ago, and of which no end is on its way to it.
+    fn still_so(&self, contact: ContactId, now: Now) -> Vec<NoticeId> {
+        let ended = self.groups.ended(contact);
+        let is_so = |object: &Object| !ended.contains(object) && !self.later.ends(contact, object);
+        let old = |told: &Told| now.wall.since(told.at) >= DIGEST_AGE;
+        let known = self.known.of_contact(contact).filter(|(object, told)| old(told) && is_so(object));
+        known.map(|(_, told)| told.last).collect()
+    }
+
     fn digest(&mut self, now: Now) {
+        for (id, at) in &mut self.digests {
+            let stale = at.since(now.wall) > DIGEST_AHEAD;
+            let anew = self.contacts.get(id).filter(|_| stale).and_then(|c| next_digest(c, now.wall));
+            *at = anew.unwrap_or(*at);
+        }
         let due: Vec<ContactId> =
             self.digests.iter().filter(|(_, at)| **at <= now.wall).map(|(id, _)| *id).collect();
         for id in due {
-            let old = self.known.of_contact(id).filter(|told| now.wall.since(told.at) >= DIGEST_AGE);
-            let items = old.map(|told| told.last).collect();
+            let items = self.still_so(id, now);
             self.outputs.push_back(Output::Digest { contact: id, items });
             let next = self.contacts.get(&id).and_then(|c| next_digest(c, now.wall));
             match next {

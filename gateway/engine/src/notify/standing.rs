@@ -40,7 +40,9 @@ impl Standings {
     pub fn of(&self, notice: &Notice) -> Option<Standing> {
         let standing = *self.0.get(&notice.object)?;
         let concerns = match standing {
-            Standing::Silent(HeldReason::Acknowledged) | Standing::Well => notice.severity.is_some(),
+            Standing::Silent(HeldReason::Acknowledged) => notice.severity.is_some(),
+            // Flapping may begin where the state is well, and end without a word.
+            Standing::Well => notice.severity.is_some() || notice.kind == MessageKind::FlappingStart,
             // It is what is told instead.
             Standing::Silent(HeldReason::Flapping) => notice.kind != MessageKind::FlappingStart,
             Standing::Silent(_) => true,

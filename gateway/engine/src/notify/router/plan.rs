@@ -106,6 +106,23 @@ impl Router {
         }
     }
 
+    /// Until when the rules tell nothing of it, by the calendar alone, and which of them tells it then.
+    pub(super) fn closed_until(
+        &self,
+        contact: &Contact,
+        notice: &Notice,
+        now: Now,
+    ) -> Option<(Due, Option<RuleId>)> {
+        if Class::of(notice) == Class::Recovery {
+            let opens = self.opens(contact, notice, now.wall);
+            return (opens > now.wall).then_some((Due::On(opens), None));
+        }
+        match self.own_plan(contact, notice, |_| Duration::ZERO, now) {
+            Plan::Later(due, _, rule) => Some((due, Some(rule))),
+            Plan::Now | Plan::Never(_) => None,
+        }
+    }
+
     pub(super) fn selecting(&self, contact: ContactId, notice: &Notice) -> impl Iterator<Item = &Rule> {
         self.rules.get(&contact).into_iter().flatten().filter(|r| r.selects(notice))
     }

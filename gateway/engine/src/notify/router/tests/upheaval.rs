@@ -162,6 +162,115 @@ fn what_came_due_while_the_gateway_was_away_waits_until_hosts_were_looked_at_aga
     assert_eq!(desk.pass(60), ["10100: 2 <- 2"]);
 }
 
+/// It is Monday, 17:59:50, ten seconds before the office closes.
+fn closing_office() -> Desk {
+    let mut desk = Desk::new(office());
+    desk.secs = 18 * 3_600 - 10;
+    desk
+}
+
+#[test]
+fn a_silence_that_ends_in_the_night_is_told_in_the_morning() {
+    let mut desk = closing_office();
+    desk.down(7);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(3_600), NOTHING);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(13 * 3_600), NOTHING);
+    assert_eq!(desk.pass(3_600), [format!("{}: 1 <- 1", 32 * 3_600 + 10)]);
+}
+
+#[test]
+fn a_recovery_that_fell_silent_in_the_morning_is_told_within_the_period() {
+    let mut desk = closing_office();
+    desk.down(7);
+    desk.pass(60);
+    desk.up(7);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(25 * 3_600), NOTHING);
+    desk.put(stands(&[]));
+    let said = desk.pass(14 * 3_600);
+    assert_eq!(said, [format!("{}: 1 <- 2/1", 56 * 3_600 + 10)]);
+}
+
+#[test]
+fn what_joins_something_silent_keeps_to_the_period() {
+    let mut desk = closing_office();
+    desk.incident = Some(incident(1));
+    desk.down(7);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    desk.pass(60);
+    assert_eq!(desk.down(8), NOTHING);
+    assert_eq!(desk.pass(3_600), NOTHING);
+}
+
+#[test]
+fn a_digest_leaves_out_what_is_well_and_only_waits_to_be_told() {
+    let reader = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
+    let mut desk = Desk::new(Routing { contacts: vec![reader], ..office() });
+    desk.secs = 32 * 3_600;
+    for host in 7..=9 {
+        desk.down(host);
+    }
+    desk.pass(10 * 3_600);
+    desk.up(7);
+    desk.pass(14 * 3_600 - 5);
+    desk.up(8);
+    let morning = 56 * 3_600;
+    assert_eq!(
+        desk.pass(15),
+        [format!("{morning}: 1 digest [3]"), format!("{}: 1 <- 4/1 5/2", morning + 10)]
+    );
+}
+
+#[test]
+fn a_clock_that_was_ahead_delays_no_digest() {
+    let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
+    let mut desk = Desk::new(one(morning, rule(OPS)));
+    let ahead = Now { mono: Mono::ZERO, wall: desk.now().wall + Duration::from_secs(400 * 86_400) };
+    desk.router.handle(Input::Timeout, ahead);
+    while !matches!(desk.router.poll_output(), Output::Wait(_)) {}
+    assert_eq!(desk.pass(EIGHT), [format!("{EIGHT}: 1 digest []")]);
+}
+
+#[test]
+fn nothing_leaves_before_all_was_said_that_is_known() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    for host in [7, 8] {
+        desk.incident = Some(incident(host));
+        desk.last += 1;
+        let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+        let (severity, object) = (Some(Severity::Critical), of_host(host));
+        let labels = Arc::new([("site".to_owned(), host.to_string())].into());
+        desk.put(Input::Notice(Notice { id, at, object, labels, kind, severity, incident: desk.incident }));
+    }
+    desk.secs += 10;
+    assert_eq!(words(desk.put(stands(&[(9, DOWNTIME)]))), NOTHING);
+    assert_eq!(words(desk.put(Input::Wide([7, 8].map(|n| (incident(n), incident(7))).into()))), NOTHING);
+    assert_eq!(words(desk.put(Input::Timeout)), ["1 <- 1 2"]);
+}
+
+#[test]
+fn who_wants_no_groups_gets_each_by_itself_however_many_are_due_together() {
+    let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
+    let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
+    let mut desk = Desk::new(one(hasty, late));
+    desk.incident = Some(incident(1));
+    for host in [7, 8, 9] {
+        desk.down(host);
+    }
+    assert_eq!(desk.pass(900), ["900: 1 <- 1", "900: 1 <- 2", "900: 1 <- 3"]);
+}
+
+#[test]
+fn flapping_that_ended_without_a_word_is_not_told_later() {
+    let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
+    let mut desk = Desk::new(one(contact(OPS), late));
+    desk.say(7, MessageKind::FlappingStart, None);
+    desk.put(stands(&[(7, Standing::Well)]));
+    assert_eq!(desk.pass(1_000), ["900: 1 not 1: Over"]);
+}
+
 /// A fleet is lost at once, each host by itself, before contacts whose rules let it wait.
 #[test]
 fn ten_thousand_hosts_are_routed_in_moments() {
