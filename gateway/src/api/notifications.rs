@@ -250,13 +250,20 @@ fn sum(outcomes: &[Outcome]) -> &'static str {
     known.into_iter().find(|k| outcomes.iter().any(|o| o.outcome == *k)).unwrap_or("new")
 }
 
-fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
-    let text = match outcome.reason.as_str() {
+/// What is held back has words of its own, under the same names: a service's delay is no rule's.
+fn waits_for(reason: &str) -> &'static str {
+    match reason {
         "group" => "waits for others that belong to it",
         "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
         "period" => "waits for the rule's time period",
         "cap" => "waits: this contact has had as many messages within an hour as anybody reads",
-        reason if outcome.outcome == "waiting" => HeldReason::named(reason).map_or("", HeldReason::words),
+        silence => HeldReason::named(silence).map_or("", HeldReason::words),
+    }
+}
+
+fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
+    let text = match outcome.outcome.as_str() {
+        "waiting" => waits_for(&outcome.reason),
         _ => &outcome.text,
     };
     let shown = |address: &String| match outcome.channel.as_deref() {

@@ -279,6 +279,9 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
     match command {
         RuleCommand::Add { name, contact, of } => {
             let made: Rule = client.post("/rules", &of.body(Some(name), Some(contact))?).await?;
+            if client.json {
+                println!("{}", serde_json::to_string_pretty(&made)?);
+            }
             said(client, &format!("{} tells {}", table::safe(&made.name), table::safe(&made.contact)))
         }
         RuleCommand::List => list_rules(client).await,
@@ -298,7 +301,10 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
                 .into_iter()
                 .filter(|(_, wanted, _)| *wanted)
                 .for_each(|(field, _, value)| body[field] = value);
-            client.patch(&format!("/rules/{rule}"), &body).await?;
+            let changed = client.patch(&format!("/rules/{rule}"), &body).await?;
+            if client.json {
+                println!("{}", serde_json::to_string_pretty(&changed)?);
+            }
             said(client, &format!("{rule} is changed"))
         }
         RuleCommand::Remove { rule } => {

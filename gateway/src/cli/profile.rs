@@ -110,7 +110,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&p)?);
         return Ok(());
     }
-    anstream::println!("{}  {}", p.name, table::safe(&p.summary));
+    anstream::println!("{}", format!("{}  {}", p.name, table::safe(&p.summary)).trim_end());
     if !p.extends.is_empty() {
         anstream::println!("  extends   {}", p.extends.join(", "));
     }

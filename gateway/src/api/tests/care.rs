@@ -136,6 +136,16 @@ async fn an_acknowledgement_names_its_author_and_ends_with_the_state() {
 }
 
 #[tokio::test]
+async fn what_a_service_holds_back_by_its_own_delay_is_not_said_to_wait_for_a_rules() {
+    let ward = Ward::new(json!({ "notify": { "delay_s": 3600 } })).await;
+    ward.sends(2).await;
+    let held = ward.get("/notifications?object=nas/backup").await;
+    let outcome = &held["items"][0]["outcomes"][0];
+    assert_eq!((&outcome["outcome"], &outcome["reason"]), (&json!("held"), &json!("delay")), "{held}");
+    assert_eq!(outcome["text"], "it has not lasted long enough yet (notify.delay_s)");
+}
+
+#[tokio::test]
 async fn a_host_says_who_knows_of_its_problem() {
     let ward = Ward::new(json!({})).await;
     assert_eq!(ward.get("/hosts/nas").await["acknowledgement"], Value::Null);
