@@ -406,7 +406,7 @@ fn alerting_change(
         ("notify", change.notify.as_ref().map(|n| json!(n))),
     ];
     whole.extend(parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    alerting::of_problems(alerting::parse(&Value::Object(whole))?)
+    alerting::of_host(alerting::parse(&Value::Object(whole))?)
 }
 
 /// # Errors

@@ -39,6 +39,21 @@ pub fn of_problems(change: AlertingChange) -> Result<AlertingChange, FieldError>
     }
 }
 
+/// [`of_problems`] of a host itself, which has but one; its services have lists of their own.
+///
+/// # Errors
+/// Names a list that would keep it quiet without saying so; the empty one says so.
+pub fn of_host(change: AlertingChange) -> Result<AlertingChange, FieldError> {
+    let change = of_problems(change)?;
+    match change.notify_states {
+        Some(states) if states != States::NONE && !states.has(Status::Critical.exit_code()) => {
+            let expected = "a host is told of as down: down is expected, or an empty list for nothing at all";
+            Err(wrong("notify.states", expected))
+        }
+        _ => Ok(change),
+    }
+}
+
 /// Takes what is of alerting out of an object that has other fields too.
 pub(super) fn take(fields: &mut Fields) -> Result<AlertingChange, FieldError> {
     let mut found = AlertingChange { volatile: fields.truth("volatile")?, ..AlertingChange::default() };
@@ -153,7 +168,12 @@ mod tests {
         for well in ["ok", "up"] {
             assert_eq!(of_problems(states(well)).unwrap_err().to_string(), expected);
         }
-        assert_eq!(of_problems(states("down")), Ok(states("down")));
+        assert_eq!(of_problems(states("warning")), Ok(states("warning")));
+        assert_eq!(of_host(states("down")), Ok(states("down")));
+        let quiet = of_host(states("warning")).unwrap_err().to_string();
+        assert!(quiet.starts_with("notify.states: a host is told of as down"), "{quiet}");
+        let nothing = parse(&json!({ "notify": { "states": [] } })).unwrap();
+        assert_eq!(of_host(nothing.clone()), Ok(nothing));
     }
 
     #[test]

@@ -443,7 +443,7 @@ impl Source<'_> {
         let Some(given) = given else { return Ok(Value::Null) };
         let at = given.span().start;
         let json = serde_json::to_value(given.into_inner()).map_err(|e| self.bad(at, e))?;
-        let read = alerting::parse(&json!({ part: json })).and_then(alerting::of_problems);
+        let read = alerting::parse(&json!({ part: json })).and_then(alerting::of_host);
         let read = read.map_err(|e| self.bad(at, e))?;
         Ok(alerting::to_json(&read).remove(part).unwrap_or_else(|| json!({})))
     }
