@@ -2,7 +2,8 @@
 //!
 //! A row is marked after the other side took it; a crash between the two sends it again under the
 //! same id. What is wrong with one message holds up that host for that address; what is wrong with a
-//! server holds up each address that it failed (`traffic.rs`), and nobody else.
+//! server holds up each address that it failed (`traffic.rs`), and nobody else. Which of the two it is
+//! shows when the next message is taken.
 
 mod traffic;
 
@@ -31,6 +32,8 @@ use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
 use crate::store::{SqliteConnection, Store, hosts, snapshot};
 use crate::verdict;
 
+/// A message that failed so often may be to blame itself: after it another one is tried.
+const DOUBTED: u32 = 3;
 /// Characters of an error that are kept: a server's answer may be a page.
 const MAX_ERROR: usize = 500;
 
@@ -249,17 +252,46 @@ impl Round {
             if ready.is_empty() {
                 break;
             }
-            for message in ready {
-                match self.deliver(&message, &stop).await {
-                    Ok(sent) => served.sent |= sent,
-                    Err(()) => {
-                        served.failed = true;
-                        break;
+            self.deliver_in_turn(ready, &mut served, &stop).await;
+        }
+        served
+    }
+
+    /// Until the server fails. What it failed at again and again is put aside if it takes another one: the one
+    /// that was tried least, or two that it fails at would keep all others.
+    async fn deliver_in_turn(&self, ready: Vec<MessageRow>, served: &mut Served, stop: &CancellationToken) {
+        let mut doubted: Option<MessageRow> = None;
+        let mut rest = ready.into_iter();
+        while let Some(message) = rest.next() {
+            match self.deliver(&message, stop).await {
+                Ok(sent) => {
+                    served.sent |= sent;
+                    if let Some(aside) = doubted.take_if(|_| sent) {
+                        served.failed = self.put_aside(&aside).await.is_err();
                     }
+                }
+                Err(()) if doubted.is_none() && message.attempts >= DOUBTED && !stop.is_cancelled() => {
+                    served.failed = true;
+                    doubted = Some(message);
+                    rest.as_mut_slice().sort_by_key(|message| message.attempts);
+                }
+                Err(()) => {
+                    served.failed = true;
+                    return;
                 }
             }
         }
-        served
+    }
+
+    /// Those behind it go on, but for those about the same hosts.
+    async fn put_aside(&self, message: &MessageRow) -> Result<(), ()> {
+        let put = async {
+            let mut tx = self.store.begin().await?;
+            outbox::put_off(&mut tx, message.id, clock::wall() + self.pace.longest_pause).await?;
+            tx.commit().await
+        };
+        let put: crate::store::Result<()> = put.await;
+        put.map_err(|error| tracing::warn!("message {} stays in the way: {error}", message.id))
     }
 
     /// Whether it left. `Err`: the server or the database fails, try again later.

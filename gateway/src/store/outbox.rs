@@ -199,6 +199,15 @@ pub async fn failed(conn: &mut SqliteConnection, id: i64, error: &str, next: Wal
         .map(drop)
 }
 
+/// It waits for its next attempt, and holds up only what is about the same hosts.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn put_off(conn: &mut SqliteConnection, id: i64, next: Wall) -> sqlx::Result<()> {
+    let sql = "update outbox set next_attempt = $2 where id = $1";
+    sqlx::query(sql).bind(id).bind(next.as_millis()).execute(conn).await.map(drop)
+}
+
 /// Nothing more is tried.
 ///
 /// # Errors

@@ -446,6 +446,19 @@ async fn one_dead_receiver_delays_nobody() {
 }
 
 #[tokio::test]
+async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_pass() {
+    let (first_pause, longest_pause) = (Duration::from_millis(300), Duration::from_millis(500));
+    let pace = Pace { first_pause, longest_pause, ..PACE };
+    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let hook = HookSink::start(&[500, 500, 500, 500, 500, 500, 200, 500].map(sink::Manner::Answer)).await;
+    for host in [7, 7, 8, 9] {
+        office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
+    }
+    let rows = office.until(|rows| rows.iter().any(|row| row.1)).await;
+    assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [false, false, false, true]);
+}
+
+#[tokio::test]
 async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
     let pace = Pace { longest_pause: Duration::from_secs(60), first_pause: Duration::from_secs(60), ..PACE };
     let office = Office::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
