@@ -77,6 +77,7 @@ impl Incidents {
     pub(super) fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
         let Some(gone) = self.open.remove(&from) else { return };
         self.quiet.remove(&from);
+        self.forget_common(from, gone.matter.extent);
         let Some(incident) = self.open.get_mut(&into) else { return };
         let known = incident.known(now.wall);
         let here = |(object, _): &(Object, Member)| self.places.get(object) == Some(&from);
@@ -108,7 +109,9 @@ impl Incidents {
         let Some(incident) = self.open.get(&id) else { return };
         let down = incident.is_ill(&Object::host(host));
         let several = incident.members.len() > 1;
-        if incident.matter.extent != Extent::Service || !(down || several) {
+        // Whose host heads it already is as wide as this makes it.
+        let narrow = !incident.matter.extent.is_wide() && incident.matter.head.is_none();
+        if !narrow || !(down || several) {
             return;
         }
         let (name, site) = (self.fleet.name(host), incident.matter.site.clone());
@@ -136,9 +139,17 @@ impl Incidents {
             }
         }
         self.lost.retain(|_, lost| *lost != id);
-        self.alike.close(id);
+        self.forget_common(id, incident.matter.extent);
         let at = incident.quiet.map_or(incident.opened, |since| since.wall);
         self.record(id, at, IncidentChange::Closed);
+    }
+
+    /// Only what was of many hosts was ever put down as the last such failure: the others, which may end
+    /// by thousands in one moment, need no look at each service.
+    fn forget_common(&mut self, id: IncidentId, extent: Extent) {
+        if extent == Extent::Fleet {
+            self.alike.close(id);
+        }
     }
 
     pub(super) fn record(&mut self, id: IncidentId, at: Wall, change: IncidentChange) {

@@ -110,6 +110,12 @@ impl Incident {
         self.members.get(object).is_some_and(Member::is_ill)
     }
 
+    /// Of those that are down. Its first may have failed long before the others joined it.
+    fn most_hosts_fell(&self, since: Wall) -> bool {
+        let down = || self.members.iter().filter(|(o, m)| o.service.is_none() && m.is_ill());
+        down().filter(|(_, m)| m.began >= since).count() * 2 > down().count()
+    }
+
     fn known(&self, now: Wall) -> Option<IncidentAck> {
         self.ack.clone().filter(|ack| ack.holds(now))
     }
@@ -150,7 +156,12 @@ impl Incidents {
                 }
             }
             let ill = members.values().filter(|m| m.is_ill()).count();
-            let (opened, matter, ack) = (memory.opened, memory.matter, memory.ack);
+            let (opened, matter) = (memory.opened, memory.matter);
+            let (ack, late) = if ill > 0 { (memory.ack, None) } else { (None, memory.ack) };
+            if late.is_some() {
+                // It was stored, and nobody was ill any more when that run would have heard of it.
+                self.record(memory.id, now.wall, IncidentChange::AckEnded(AckEnd::Late));
+            }
             let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
             let quiet = (ill == 0).then(|| Now { mono: now.mono_at(since), wall: since });
             if quiet.is_some() {
@@ -315,8 +326,7 @@ impl Incidents {
         self.join(id, &gateway, at.now.wall, at.now);
         let since = at.now.wall - EXPLAINED;
         let explained = |(other, i): (&IncidentId, &Incident)| {
-            let hosts = i.members.iter().any(|(o, m)| o.service.is_none() && m.is_ill() && m.began >= since);
-            (*other != id && hosts && i.opened >= since).then_some(*other)
+            (*other != id && i.most_hosts_fell(since)).then_some(*other)
         };
         let all: Vec<IncidentId> = self.open.iter().filter_map(explained).collect();
         all.into_iter().for_each(|other| self.merge(other, id, at.now));
@@ -394,15 +404,23 @@ impl Incidents {
     /// each of them stands behind.
     fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
         let Some(incident) = self.open.get(&id) else { return false };
-        let is_back =
-            |host: &HostId| incident.members.get(&Object::host(*host)).is_some_and(|member| !member.is_ill());
         match incident.matter.head.filter(|head| *head != object.host) {
             Some(head) => !incident.is_ill(&Object::host(head)),
             None if incident.is_of_many(CauseKind::HostDown) => {
-                self.fleet.parents(object.host).iter().any(is_back)
+                self.is_cause_back(incident, object.host, DEEPEST)
             }
             None => false,
         }
+    }
+
+    /// What stands between may never have been of the incident.
+    fn is_cause_back(&self, incident: &Incident, host: HostId, depth: usize) -> bool {
+        let further = |parent| depth > 1 && self.is_cause_back(incident, parent, depth - 1);
+        let is_back = |parent: &HostId| match incident.members.get(&Object::host(*parent)) {
+            Some(member) => !member.is_ill(),
+            None => further(*parent),
+        };
+        self.fleet.parents(host).iter().any(is_back)
     }
 
     fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {

@@ -1,3 +1,4 @@
+mod lives;
 mod many;
 
 use proptest::prelude::*;
@@ -282,6 +283,21 @@ fn what_cannot_be_reached_belongs_to_what_stands_before_it() {
     let heard: Vec<_> =
         watch.said.iter().filter(|r| matches!(r.change, IncidentChange::Widened(_))).collect();
     assert_eq!(heard.len(), 1);
+}
+
+#[test]
+fn a_router_of_which_several_services_failed_first_heads_its_incident_once_it_is_down() {
+    let mut watch = behind_a_router(2);
+    watch.ill(&service(0, "disk"));
+    watch.ill(&service(0, "load"));
+    watch.ill(&host(0));
+    assert_eq!(watch.matter().words, "cam-0 is down");
+    watch.found(&host(1), false);
+    assert_eq!(watch.matter().cause, CauseKind::ParentDown);
+    let (router, began) = (watch.of(&host(0)), watch.now().wall);
+    watch.wait(600).well(&host(0));
+    let at = watch.at();
+    assert_eq!(watch.incidents.ill(&host(1), began, true, at).left, Some(router));
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn hosts_that_fall_and_services_that_fail_are_two_things_and_a_restart_knows_bot
     assert_eq!(again.of(&service(17, "ssh")), alike);
 }
 
-fn remembered(watch: &Watch, id: IncidentId) -> IncidentMemory {
+pub(super) fn remembered(watch: &Watch, id: IncidentId) -> IncidentMemory {
     let Incident { opened, matter, members, ack, .. } = &watch.incidents.open[&id];
     let members = members.iter().map(|(object, m)| MemberMemory {
         object: object.clone(),
@@ -300,4 +300,70 @@ fn hosts_that_fell_together_long_before_they_are_placed_are_one() {
     }
     let north = watch.of(&host(0));
     assert!((0..10).all(|n| watch.of(&host(n)) == north));
+}
+
+#[test]
+fn behind_what_was_never_lost_itself_one_still_outlives_the_router() {
+    let mut watch = scattered(8);
+    watch.know(20, Some("site-0"), &[0]);
+    watch.know(21, Some("site-0"), &[20]);
+    (0..8).for_each(|n| drop(watch.ill(&host(n))));
+    let crowd = watch.of(&host(0));
+    watch.found(&host(21), false);
+    assert_eq!(watch.of(&host(21)), crowd);
+    let began = watch.now().wall;
+    watch.wait(600).well(&host(0));
+    let at = watch.at();
+    assert_eq!(watch.incidents.ill(&host(21), began, true, at).left, Some(crowd));
+}
+
+#[test]
+fn the_uplink_takes_in_a_crowd_that_began_with_it_whatever_its_first_member_had_before() {
+    let mut watch = scattered(40);
+    watch.ill(&host(0));
+    watch.wait(200);
+    (1..20).for_each(|n| drop(watch.ill(&host(n))));
+    let crowd = watch.of(&host(0));
+    assert_eq!(watch.of(&host(19)), crowd);
+    let at = watch.wait(60).at();
+    watch.incidents.uplink(true, at);
+    assert_eq!(watch.incidents.open[&watch.of(&host(19))].matter.extent, Extent::Gateway);
+
+    let mut watch = scattered(40);
+    (0..20).for_each(|n| drop(watch.ill(&host(n))));
+    let crowd = watch.of(&host(0));
+    watch.wait(200).ill(&host(20));
+    let at = watch.wait(60).at();
+    watch.incidents.uplink(true, at);
+    assert_eq!(watch.of(&host(20)), crowd, "one that falls late makes no old crowd the gateway's");
+}
+
+#[test]
+fn an_acknowledgement_that_an_earlier_run_did_not_end_is_of_nothing_that_fails_later() {
+    let mut watch = scattered(2);
+    watch.ill(&host(0));
+    let first = watch.of(&host(0));
+    watch.well(&host(0));
+    let memory = IncidentMemory { ack: Some(ack()), ..remembered(&watch, first) };
+    let mut again = scattered(2);
+    (again.secs, _) = (watch.secs, again.incidents.restore(vec![memory], watch.now()));
+    assert_eq!(again.heard(), ["ack ended"]);
+    assert_eq!(again.wait(30).ill(&host(0)).known, None);
+    assert_eq!(again.of(&host(0)), first);
+}
+
+#[test]
+fn a_site_that_is_lost_just_after_a_crowd_is_part_of_it_and_later_it_is_its_own() {
+    for (after, joins) in [(60, true), (600, false)] {
+        let mut watch = scattered(20);
+        (100..108).for_each(|n| watch.know(n, Some("north"), &[]));
+        (0..6).for_each(|n| drop(watch.ill(&host(n))));
+        let crowd = watch.of(&host(0));
+        watch.acknowledge(crowd, ack());
+        watch.wait(after);
+        (100..108).for_each(|n| drop(watch.ill(&host(n))));
+        let north = watch.of(&host(100));
+        assert!((100..108).all(|n| watch.of(&host(n)) == north));
+        assert_eq!(north == crowd, joins);
+    }
 }
