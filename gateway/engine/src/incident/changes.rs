@@ -34,8 +34,7 @@ impl Incidents {
         incident.members.insert(object.clone(), Member { began, left: None });
         incident.newest = incident.newest.max(began);
         incident.ill += 1;
-        incident.quiet = None;
-        self.quiet.remove(&id);
+        self.rest(id, None);
         self.places.insert(object.clone(), id);
         self.alike.ill(object, began);
         self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
@@ -50,10 +49,7 @@ impl Incidents {
         }
         let all_well = incident.ill == 0;
         let knew = if all_well { incident.ack.take() } else { None };
-        incident.quiet = all_well.then_some(now);
-        if all_well {
-            self.quiet.insert(id);
-        }
+        self.rest(id, all_well.then_some(now));
         self.record(id, now.wall, IncidentChange::Left(object.clone()));
         if knew.is_some() {
             self.record(id, now.wall, IncidentChange::AckEnded(AckEnd::Well));
@@ -75,9 +71,7 @@ impl Incidents {
     /// All of one belongs to another now; what is ill of it is covered by who knows of that. Who knew
     /// of the one knows of its members as before, and of nothing else.
     pub(super) fn merge(&mut self, from: IncidentId, into: IncidentId, now: Now) {
-        let Some(gone) = self.open.remove(&from) else { return };
-        self.quiet.remove(&from);
-        self.forget_common(from, gone.matter.extent);
+        let Some(gone) = self.take(from) else { return };
         let Some(incident) = self.open.get_mut(&into) else { return };
         let known = incident.known(now.wall);
         let here = |(object, _): &(Object, Member)| self.places.get(object) == Some(&from);
@@ -92,8 +86,7 @@ impl Incidents {
             }
         }
         if incident.ill > 0 {
-            incident.quiet = None;
-            self.quiet.remove(&into);
+            self.rest(into, None);
         }
         self.record(from, now.wall, IncidentChange::Merged(into));
     }
@@ -130,8 +123,7 @@ impl Incidents {
     }
 
     pub(super) fn close(&mut self, id: IncidentId) {
-        let Some(incident) = self.open.remove(&id) else { return };
-        self.quiet.remove(&id);
+        let Some(incident) = self.take(id) else { return };
         // Some belong to another meanwhile.
         for object in incident.members.keys() {
             if self.places.get(object) == Some(&id) {
@@ -139,16 +131,32 @@ impl Incidents {
             }
         }
         self.lost.retain(|_, lost| *lost != id);
-        self.forget_common(id, incident.matter.extent);
         let at = incident.quiet.map_or(incident.opened, |since| since.wall);
         self.record(id, at, IncidentChange::Closed);
     }
 
-    /// Only what was of many hosts was ever put down as the last such failure: the others, which may end
-    /// by thousands in one moment, need no look at each service.
-    fn forget_common(&mut self, id: IncidentId, extent: Extent) {
-        if extent == Extent::Fleet {
+    /// It is not open any more.
+    fn take(&mut self, id: IncidentId) -> Option<Incident> {
+        let incident = self.open.remove(&id)?;
+        if let Some(since) = incident.quiet {
+            self.quiet.remove(&(since.mono, id));
+        }
+        // Only what was of many hosts was ever put down as the last such failure: the others, which may
+        // end by thousands in one moment, need no look at each service.
+        if incident.matter.extent == Extent::Fleet {
             self.alike.close(id);
+        }
+        Some(incident)
+    }
+
+    /// Since when all of it has been well; `None`: something is ill.
+    pub(super) fn rest(&mut self, id: IncidentId, since: Option<Now>) {
+        let Some(incident) = self.open.get_mut(&id) else { return };
+        if let Some(before) = std::mem::replace(&mut incident.quiet, since) {
+            self.quiet.remove(&(before.mono, id));
+        }
+        if let Some(since) = since {
+            self.quiet.insert((since.mono, id));
         }
     }
 

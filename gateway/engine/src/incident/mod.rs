@@ -128,8 +128,8 @@ pub struct Incidents {
     open: BTreeMap<IncidentId, Incident>,
     /// Where each object belongs, also while it is well again.
     places: BTreeMap<Object, IncidentId>,
-    /// Those of which nothing is ill: what time looks at.
-    quiet: BTreeSet<IncidentId>,
+    /// Those of which nothing is ill, and since when: what time looks at.
+    quiet: BTreeSet<(Mono, IncidentId)>,
     /// When an acknowledgement may have expired, as far as could be told then.
     expiring: BTreeSet<(Mono, IncidentId)>,
     /// Where the last loss of each site was put; it may be over.
@@ -164,9 +164,7 @@ impl Incidents {
             }
             let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
             let quiet = (ill == 0).then(|| Now { mono: now.mono_at(since), wall: since });
-            if quiet.is_some() {
-                self.quiet.insert(memory.id);
-            }
+            self.quiet.extend(quiet.map(|since| (since.mono, memory.id)));
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
                 // The newest comes first.
                 self.lost.entry(site.clone()).or_insert(memory.id);
@@ -259,18 +257,17 @@ impl Incidents {
 
     pub fn due(&self) -> Option<Mono> {
         let expiry = self.expiring.first().map(|(at, _)| *at);
-        self.quiet.iter().filter_map(|id| self.over_at(*id)).chain(expiry).min()
-    }
-
-    fn over_at(&self, id: IncidentId) -> Option<Mono> {
-        Some(self.open.get(&id)?.quiet?.mono + LINGER)
+        let over = self.quiet.first().map(|(since, _)| *since + LINGER);
+        over.into_iter().chain(expiry).min()
     }
 
     /// Time has passed.
     pub fn look(&mut self, now: Now) {
-        let over = |id: &IncidentId| self.over_at(*id).is_some_and(|at| at <= now.mono);
-        let over: Vec<IncidentId> = self.quiet.iter().copied().filter(over).collect();
-        over.into_iter().for_each(|id| self.close(id));
+        while let Some((_, id)) = self.quiet.first().filter(|(since, _)| *since + LINGER <= now.mono).copied()
+        {
+            self.quiet.pop_first();
+            self.close(id);
+        }
         while let Some((_, id)) = self.expiring.first().filter(|(at, _)| *at <= now.mono).copied() {
             self.expiring.pop_first();
             self.expire(id, now);
