@@ -118,6 +118,22 @@ fn a_host_that_is_gone_for_a_while_excuses_no_job_that_is_due_later() {
 }
 
 #[test]
+fn what_keeps_the_gateway_from_hearing_each_night_excuses_no_job_that_is_due_later() {
+    let nights: [fn(&mut World); 3] =
+        [|world| world.restart(MINUTE), |world| world.suspend(MINUTE), |world| world.step_wall(90)];
+    for night in nights {
+        let daily = Check::Heartbeat(Job { due: Due::Every(24 * HOUR), grace: HOUR });
+        let (mut world, id) =
+            settled(with(device(1), vec![service("tunnel", Check::Tunnel), service("backup", daily)]));
+        runs(&mut world, id, Status::Ok);
+        world.run(12 * HOUR);
+        night(&mut world);
+        world.run(12 * HOUR);
+        assert_eq!(hard(&world, id, "backup"), Some(Status::Warning));
+    }
+}
+
+#[test]
 fn a_change_of_state_names_who_sent_the_result() {
     let (mut world, id) = with_job();
     runs(&mut world, id, Status::Ok);

@@ -94,9 +94,9 @@ impl Runs {
     }
 }
 
-/// Whether a job that was heard at `heard` may have run unheard while its host was away until `back`.
-/// One whose run is due only later has lost nothing: else a host that is gone for a minute a day would
-/// excuse a daily job for ever.
+/// Whether a job that was heard at `heard` may have run unheard while its host, or the gateway, was away
+/// until `back`. One whose run is due only later has lost nothing: else a minute a day without an uplink
+/// would excuse a daily job for ever.
 pub fn may_have_run(job: &Job, heard: Mono, back: Mono) -> bool {
     match &job.due {
         Due::Every(every) => heard + *every <= back + job.grace.max(LEAST_EXCUSE),

@@ -115,7 +115,7 @@ impl Host {
 
     /// It is there again: what it could not send before it may send now.
     pub(super) fn end_excuse(&mut self, now: Mono) {
-        self.services.iter_mut().for_each(|service| service.host_is_back(now));
+        self.services.iter_mut().for_each(|service| service.excuse(now));
         self.heard_at = self.heard_at.max(now);
     }
 

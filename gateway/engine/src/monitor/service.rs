@@ -121,7 +121,8 @@ impl Service {
         let track =
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         let failed_at = state.last_check.filter(|_| track.status.is_problem()).map(|at| now.mono_at(at));
-        Service {
+        let heard_at = state.last_check.map_or(now.mono, |at| now.mono_at(at));
+        let mut service = Service {
             track,
             stale: state.stale,
             since: state.since,
@@ -132,8 +133,11 @@ impl Service {
             voice: Voice::restored(state.notified.map(Some), state.voice, now),
             failed_at,
             planned: ahead(state.next_check, now),
+            heard_at,
             ..Service::new(spec, now)
-        }
+        };
+        service.excuse(now.mono);
+        service
     }
 
     /// At the pace that its device can afford.
@@ -252,15 +256,11 @@ impl Service {
         }
     }
 
-    pub fn excuse(&mut self, from: Mono) {
-        self.heard_at = self.heard_at.max(from);
-    }
-
-    /// Its host is there again, and could not send before.
-    pub fn host_is_back(&mut self, at: Mono) {
+    /// It could not be heard until now, or its host could not send.
+    pub fn excuse(&mut self, until: Mono) {
         match &self.spec.check {
-            Check::Heartbeat(job) if !heartbeat::may_have_run(job, self.heard_at, at) => {}
-            _ => self.excuse(at),
+            Check::Heartbeat(job) if !heartbeat::may_have_run(job, self.heard_at, until) => {}
+            _ => self.heard_at = self.heard_at.max(until),
         }
     }
 
