@@ -283,7 +283,7 @@ impl<S: Level> Voice<S> {
     /// Tells what is owed, as far as nothing holds it back; then plans the next look.
     fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         loop {
-            let Some(notice) = alert::next(self.told, track, self.flapping) else {
+            let Some(notice) = self.owed(track, scene) else {
                 self.held = self.held.filter(|held| held.reason == HeldReason::Flapping);
                 break;
             };
@@ -302,6 +302,14 @@ impl<S: Level> Voice<S> {
         }
         self.remind(track, scene, said);
         self.due = self.next_look(track, scene);
+    }
+
+    /// Where nobody wants to hear that it flaps, nothing is owed until it does not: what was told before
+    /// is still to be taken back then.
+    fn owed(&self, track: &Track<S>, scene: &Scene<'_>) -> Option<Notice<S>> {
+        let wanted = scene.rules.notify.kinds.has(MessageKind::FlappingStart);
+        let notice = alert::next(self.told, track, self.flapping);
+        notice.filter(|notice| wanted || notice.kind != MessageKind::FlappingStart)
     }
 
     fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Said<S>>) {

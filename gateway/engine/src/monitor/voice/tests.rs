@@ -316,6 +316,25 @@ fn flapping() -> Stage {
 }
 
 #[test]
+fn who_wants_to_hear_of_no_flapping_hears_what_it_leaves_behind() {
+    let unwanted = |told: State, left: State| {
+        let mut stage = flapping();
+        stage.rules.notify.kinds = Kinds::of([MessageKind::Problem, MessageKind::Recovery]);
+        stage.result(told);
+        flap(&mut stage, 13);
+        stage.said();
+        stage.results(21, left);
+        let said = stage.said();
+        said.into_iter()
+            .filter(|said| !said.contains("held") && !said.contains("flapping"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(unwanted(CRITICAL, OK), ["0 recovery critical>ok"]);
+    assert_eq!(unwanted(CRITICAL, WARNING), ["0 problem critical>warning"]);
+    assert_eq!(unwanted(CRITICAL, CRITICAL), [""; 0], "that is known");
+}
+
+#[test]
 fn flapping_that_ends_well_is_closed_by_its_end() {
     let mut stage = flapping();
     flap(&mut stage, 12);
