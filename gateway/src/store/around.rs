@@ -28,7 +28,7 @@ macro_rules! packet_since {
     };
 }
 
-/// It may be over a limit, and down for that.
+/// It may be over a limit, and down for that. Whom somebody only says to be down, did not fall silent either.
 macro_rules! answered {
     () => {
         "s.source in ('echo', 'tcp', 'handshake', 'direct')"
@@ -48,9 +48,9 @@ macro_rules! silent {
                        when s.status = 'down' or s.stale = 1 then s.last_check end - $2) <= $3
              and not ",
             packet_since!(),
-            " and not (s.status = 'down' and s.stale = 0 and ",
+            " and not (s.status = 'down' and s.stale = 0 and (s.source = 'passive' or ",
             answered!(),
-            "))"
+            ")))"
         )
     };
 }
@@ -306,6 +306,16 @@ mod tests {
         assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), Others { heard: 2, silent: 0 });
         assert!(device(&mut conn, HostId::from_i64(2)).await.unwrap().is_some_and(|b| b.heard));
         assert!(device(&mut conn, HostId::from_i64(1)).await.unwrap().is_some_and(|b| !b.heard));
+    }
+
+    #[tokio::test]
+    async fn who_is_only_said_to_be_down_did_not_fall_silent() {
+        let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("", SINCE)]).await;
+        fixture::run(&store, "update host_states set source = 'passive' where host > 1", &[]).await;
+        let mut conn = store.reader().await.unwrap();
+        let nobody = Others { heard: 0, silent: 0 };
+        assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), nobody);
+        assert_eq!(elsewhere(&mut conn, silent(), Some("north")).await.unwrap(), nobody);
     }
 
     #[tokio::test]

@@ -10,14 +10,13 @@ use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     AskId, Detail, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record,
-    ServiceSpec, ServiceState, Timing,
+    ServiceSpec, ServiceState, Timing, is_of_others,
 };
 
 use super::downtime::Window;
 use super::liveness::Liveness;
 use super::pace;
 use super::parents::Reach;
-use super::passive;
 use super::reach::Paths;
 use super::service::{Run, Service, ahead};
 use super::session::Session;
@@ -185,7 +184,7 @@ impl Host {
     /// Whether only its tunnel can have yielded what is remembered.
     fn must_have_come(&self) -> bool {
         let through = |s: &Service| self.paths.needs_tunnel(&s.spec.check) && s.track.status.is_some();
-        let sent = passive::is_of_others(&self.source);
+        let sent = is_of_others(&self.source);
         self.track.status != HostStatus::Pending && self.paths.direct.is_none() && !sent
             || self.services.iter().any(through)
     }

@@ -12,7 +12,7 @@
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Check, HostStatus, Outcome, SENT, Submission};
+use crate::wire::{Check, HostStatus, Outcome, SENT, Submission, is_of_others};
 
 use super::host::Host;
 use super::liveness::age;
@@ -22,8 +22,6 @@ use super::vital::Own;
 
 /// The route of a finding that nothing came.
 pub const SILENCE: &str = "none";
-/// The source of the same finding about a host; there `none` says that all was asked and failed.
-pub const SILENT: &str = "silence";
 /// Why a state changed without a result.
 pub const NOTHING_CAME: &str = "nothing came in time";
 
@@ -124,11 +122,6 @@ impl Host {
         self.services.iter_mut().for_each(|service| service.excuse(from));
         self.heard_at = self.heard_at.max(from);
     }
-}
-
-/// Whether what is known of a host is what others sent, or did not send.
-pub fn is_of_others(source: &str) -> bool {
-    source == SENT || source == SILENT
 }
 
 /// A stored time in the future is of a clock that was wrong: it does not count.

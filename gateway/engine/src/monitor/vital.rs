@@ -8,12 +8,12 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, Sample, is_answer};
+use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, SILENT, Sample, is_answer};
 
 use super::host::Host;
 use super::judged;
 use super::liveness::{EVIDENCE, Liveness, Next, Rules, Verdict};
-use super::passive::{NOTHING_CAME, SILENT};
+use super::passive::NOTHING_CAME;
 use super::speech::host_scene;
 use super::status::{Change, Level};
 use super::turn::{Asker, Turn, cause};

@@ -4,18 +4,20 @@
 //! evidence never answers it.
 
 use super::{Behind, Evidence, Finding, Kind, Others, TOGETHER};
-use crate::wire::{DirectAnswer, HostStatus, Refusal, SENT};
+use crate::wire::{DirectAnswer, HostStatus, Refusal, is_of_others};
 
 /// Nothing: it is well.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
     match e.host.status {
+        // Who knocks and is refused is awake.
+        _ if e.host.asleep && refused_as(e.fresh_refusal()).is_some() => vec![silence(e)],
         _ if e.host.asleep => Vec::new(),
         HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
         HostStatus::Down if e.is_over_limit() => {
             path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
         }
-        // Somebody said so, who may have meant anything.
-        HostStatus::Down if e.host.source == SENT => {
+        // Somebody said so, who may have meant anything, or says nothing any more.
+        HostStatus::Down if is_of_others(&e.host.source) => {
             vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
         }
         HostStatus::Down => vec![silence(e)],

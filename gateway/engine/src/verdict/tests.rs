@@ -74,6 +74,31 @@ fn of_a_host_that_somebody_says_is_down_nothing_is_claimed() {
     assert!(open(&verdict).contains(&Kind::ServiceProblem), "{verdict:?}");
 }
 
+#[test]
+fn of_a_host_that_nobody_sent_a_result_of_nothing_is_claimed() {
+    let state = HostState { source: "silence".into(), ..host(HostStatus::Down, at(900)) };
+    let others = Others { heard: 3, silent: 0 };
+    let site = Some(SiteFacts { name: "north".into(), others });
+    let verdict = judge(&Evidence { host: state, tunnel: None, site, elsewhere: others, ..quiet() });
+    assert_eq!(verdict.kind, Kind::Undetermined, "whoever sends may be what is gone: {verdict:?}");
+}
+
+#[test]
+fn who_knocks_and_is_refused_is_not_asleep() {
+    let asleep = HostState { asleep: true, ..host(HostStatus::Up, at(0)) };
+    let refused = |age: i64, refusal| {
+        let attempts = Attempts { refused: Some(at(1_000 - age)), unproved: None };
+        let tunnel =
+            TunnelFacts { refusal: Some((at(1_000 - age), refusal)), attempts, ..TunnelFacts::default() };
+        judge(&Evidence { host: asleep.clone(), tunnel: Some(tunnel), ..quiet() }).kind
+    };
+    let behind = Duration::from_secs(7_200);
+    assert_eq!(refused(20, Refusal::ClockWentBack { behind }), Kind::ClockWrong);
+    assert_eq!(refused(20, Refusal::Crypto), Kind::KeyRefused);
+    assert_eq!(refused(20, Refusal::RateLimited), Kind::Ok);
+    assert_eq!(refused(900, Refusal::ClockWentBack { behind }), Kind::Ok, "that was before it slept");
+}
+
 // ------------------------------------------------------------------ matrix
 
 fn pairs() -> impl Iterator<Item = Vec<Fault>> {

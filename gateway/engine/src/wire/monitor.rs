@@ -333,6 +333,14 @@ pub struct HostState {
 /// The route of a result that was sent, and the source of one of a host.
 pub const SENT: &str = "passive";
 
+/// The source of the finding that nobody sent a result of a host; `none` says that all was asked and failed.
+pub const SILENT: &str = "silence";
+
+/// Whether what is known of a host is what others sent, or did not send, by its source.
+pub fn is_of_others(source: &str) -> bool {
+    source == SENT || source == SILENT
+}
+
 /// Whether a host's last result is an answer of its own, by its source: it is there, whatever its state.
 pub fn is_answer(source: &str) -> bool {
     matches!(source, "evidence" | "echo" | "tcp" | "handshake" | "direct")
