@@ -283,14 +283,17 @@ impl<S: Level> Voice<S> {
     /// Tells what is owed, as far as nothing holds it back; then plans the next look.
     fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
         loop {
-            let Some(notice) = self.owed(track, scene) else {
+            let Some(notice) = alert::next(self.told, track, self.flapping) else {
                 self.held = self.held.filter(|held| held.reason == HeldReason::Flapping);
                 break;
             };
             match self.obstacle(&notice, scene) {
                 None => self.tell(notice, scene.now.mono, said),
-                // Nobody wants to hear of it; it is over all the same.
-                Some(HeldReason::Kind) if notice.kind != MessageKind::Problem => {
+                // Nobody wants to hear of it; it is over all the same. Flapping is not: what was told before
+                // it is to be taken back when it ends.
+                Some(HeldReason::Kind)
+                    if !matches!(notice.kind, MessageKind::Problem | MessageKind::FlappingStart) =>
+                {
                     self.hold(notice, HeldReason::Kind, said);
                     self.told = notice.leaves(self.told);
                 }
@@ -302,14 +305,6 @@ impl<S: Level> Voice<S> {
         }
         self.remind(track, scene, said);
         self.due = self.next_look(track, scene);
-    }
-
-    /// Where nobody wants to hear that it flaps, nothing is owed until it does not: what was told before
-    /// is still to be taken back then.
-    fn owed(&self, track: &Track<S>, scene: &Scene<'_>) -> Option<Notice<S>> {
-        let wanted = scene.rules.notify.kinds.has(MessageKind::FlappingStart);
-        let notice = alert::next(self.told, track, self.flapping);
-        notice.filter(|notice| wanted || notice.kind != MessageKind::FlappingStart)
     }
 
     fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Said<S>>) {

@@ -322,7 +322,9 @@ fn who_wants_to_hear_of_no_flapping_hears_what_it_leaves_behind() {
         stage.rules.notify.kinds = Kinds::of([MessageKind::Problem, MessageKind::Recovery]);
         stage.result(told);
         flap(&mut stage, 13);
-        stage.said();
+        let held = |said: &String| said.contains("held flapping_start");
+        let meanwhile = stage.said();
+        assert!(meanwhile.iter().any(held), "{meanwhile:?}");
         stage.results(21, left);
         let said = stage.said();
         said.into_iter()
