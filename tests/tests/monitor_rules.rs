@@ -305,6 +305,22 @@ fn a_check_that_began_before_the_first_handshake_is_no_failure() {
     assert!(world.kept.events.iter().all(|e| !matches!(e.kind, EventKind::StateChanged { to: "down", .. })));
 }
 
+#[test]
+fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing() {
+    let mut world = World::new(1);
+    let id = world.add(device(1), Truth::well());
+    world.run(5 * SECOND);
+    assert_eq!(status(&world, id), HostStatus::Up);
+    world.set(id, Truth { link: false, ..Truth::well() });
+    world.input(fleetgate_engine::wire::MonitorInput::News(fleetgate_engine::wire::News::Rekeyed(id)));
+    world.run(45 * SECOND);
+    assert_eq!(
+        world.host(id).map(|state| state.status),
+        Some(HostStatus::Down),
+        "its packets count for 60 s, those of an old key do not"
+    );
+}
+
 // ------------------------------------------------------------- dependencies
 
 /// What is shown of each service: status and, with a question mark, not current.

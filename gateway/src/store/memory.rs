@@ -50,7 +50,8 @@ pub async fn forget_clock(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Re
 /// When the database refuses the write.
 pub async fn forget_key(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Result<()> {
     sqlx::query(
-        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_handshake = null
+        "update peer_memory set stamp = null, endpoint = null, clock_skew_ms = null, last_packet = null,
+                last_handshake = null
          where peer = $1",
     )
     .bind(peer.as_i64())

@@ -33,14 +33,12 @@ pub struct Told {
 /// The peer whose hosts are to hear it.
 pub fn concerns(news: &News) -> Option<PeerId> {
     match news {
-        News::FirstHandshake(peer) | News::Up(peer) | News::Endpoint(peer, _) | News::Refused(peer, _) => {
-            Some(*peer)
-        }
-        News::Rekeyed(_)
-        | News::ClockReset(_)
-        | News::Stamp(..)
-        | News::UnknownKey(..)
-        | News::Status(..) => None,
+        News::FirstHandshake(peer)
+        | News::Up(peer)
+        | News::Rekeyed(peer)
+        | News::Endpoint(peer, _)
+        | News::Refused(peer, _) => Some(*peer),
+        News::ClockReset(_) | News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => None,
     }
 }
 
@@ -51,11 +49,8 @@ impl Host {
             News::Up(_) => self.session_up(turn),
             News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
             News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
-            News::Rekeyed(_)
-            | News::ClockReset(_)
-            | News::Stamp(..)
-            | News::UnknownKey(..)
-            | News::Status(..) => {}
+            News::Rekeyed(_) => self.rekeyed(turn),
+            News::ClockReset(_) | News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => {}
         }
     }
 
@@ -70,6 +65,15 @@ impl Host {
             self.tunnel_came(turn.now.mono);
         }
         self.ask_again(turn);
+    }
+
+    /// Its session has ended with the key: what proved it alive was under the old one, and whether it has the
+    /// new one is asked at once.
+    fn rekeyed(&mut self, turn: &mut Turn<'_>) {
+        if self.came {
+            self.ask_again(turn);
+            self.newer_than = Some(turn.now.mono);
+        }
     }
 
     /// A check that is under way began without knowing this.

@@ -11,6 +11,7 @@ use super::peers::Slot;
 use super::session::Noise;
 use super::stack::Stack;
 use crate::id::PeerId;
+use crate::time::Mono;
 use crate::wire::{
     Answer, Ask, AskId, ConnectFailure, EchoAnswer, Output, Question, Route, StreamId, StreamInput,
     StreamOutput,
@@ -137,10 +138,12 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    pub(super) fn answer_handshakes(&mut self, slot: Slot) {
+    /// A handshake that was begun before it was asked for is no answer.
+    pub(super) fn answer_handshakes(&mut self, slot: Slot, begun: Mono) {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
-        let done = live.waiting.extract_if(.., |want| matches!(want.goal, Goal::Handshake { .. }));
+        let is_done = |want: &mut Want| matches!(want.goal, Goal::Handshake { .. }) && want.asked <= begun;
+        let done = live.waiting.extract_if(.., is_done);
         let answers = done.filter_map(|want| match want.goal {
             Goal::Handshake { ask } => {
                 Some(Output::Answer(ask, Answer::Handshake(Ok(now.since(want.asked)))))

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::peers::Slot;
+use super::peers::{Endpoint, Slot};
 use crate::time::Mono;
 
 /// WireGuard's REKEY-TIMEOUT: an initiation is not repeated sooner.
@@ -41,13 +41,15 @@ pub enum Step {
 
 #[derive(Clone, Copy, Debug)]
 pub struct Dial {
+    /// Where the initiations go.
+    pub to: Endpoint,
     started: Mono,
     repeated: bool,
 }
 
 impl Dial {
-    pub fn new(now: Mono) -> Self {
-        Dial { started: now, repeated: false }
+    pub fn new(to: Endpoint, now: Mono) -> Self {
+        Dial { to, started: now, repeated: false }
     }
 
     pub fn step(&mut self, now: Mono) -> Step {
@@ -59,6 +61,11 @@ impl Dial {
         } else {
             Step::Nothing
         }
+    }
+
+    /// A handshake that began earlier says nothing of this dial.
+    pub fn is_answered_by(&self, begun: Mono) -> bool {
+        begun >= self.started
     }
 
     pub fn due(&self) -> Mono {
@@ -132,7 +139,8 @@ mod tests {
     #[test]
     fn a_dial_repeats_once_and_gives_up_at_10_s() {
         let start = Mono::from_secs(100);
-        let mut dial = Dial::new(start);
+        let to = Endpoint { remote: ([192, 0, 2, 1], 1).into(), local: None };
+        let mut dial = Dial::new(to, start);
         assert_eq!(dial.step(start), Step::Nothing);
         assert_eq!(dial.due(), start + REPEAT_AFTER);
         assert_eq!(dial.step(dial.due()), Step::Repeat);

@@ -11,8 +11,10 @@ use fleetgate_probes::packet::{Parsed, parse};
 
 use super::Tunnel;
 use super::access::{Verdict, verdict};
+use super::answered::Answered;
+use super::front::word;
 use super::ledger::on_the_wire;
-use super::peers::{Endpoint, Link, Seen, Slot, Unproved};
+use super::peers::{Endpoint, Seen, Slot};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use super::stamp::{behind, skew_ms};
@@ -32,6 +34,8 @@ const DUPLICATE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Message types of WireGuard.
 const RESPONSE: u8 = 2;
+/// Where the index of the receiver's session stands in a data message.
+const RECEIVER: usize = 4;
 
 /// An initiation that the front has opened.
 pub struct Pending {
@@ -140,11 +144,12 @@ impl<N: Noise> Tunnel<N> {
             &mut |datagram| sent.push(datagram.to_vec()),
         );
         match opened {
-            Opened::HandshakeAnswered => self.answered(pending),
+            Opened::HandshakeAnswered(index) => self.answered(pending, index),
             Opened::Dropped(reason) => self.handshake_dropped(slot, reason),
             _ => {}
         }
         self.transmit(slot, sent, Some(pending.from));
+        self.dial_source(slot);
     }
 
     /// A session refuses stamps older than those it has seen; after `reset_clock` a fresh one must
@@ -156,19 +161,16 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    fn answered(&mut self, pending: &Pending) {
+    fn answered(&mut self, pending: &Pending, index: u32) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(pending.peer) else { return };
-        // What was answered before never arrived, or was of no use.
-        if peer.link().is_some_and(|link| link.unproved.is_some()) {
-            peer.signs.get_or_insert_default().unproved.note(pending.stamp, now);
-        }
+        peer.signs.get_or_insert_default().unproved.note(pending.stamp, pending.from, now);
         peer.stamp = Some(pending.stamp);
         peer.answered = Some(now.mono);
         let skew_ms = skew_ms(pending.stamp, now.wall.as_millis());
         if let Some(link) = peer.link_mut() {
             link.newest_stamp = Some(pending.stamp);
-            link.unproved = Some(Unproved { at: now.mono, skew_ms });
+            link.unproved.add(Answered { index, at: now.mono, skew_ms });
         }
         let id = peer.id;
         self.news(News::Stamp(id, pending.stamp));
@@ -215,24 +217,30 @@ impl<N: Noise> Tunnel<N> {
         }
         match opened {
             Opened::Packet(packet) => {
-                self.authenticated(slot, from, datagram.len());
-                self.proved(slot);
+                self.heard(slot, from, datagram);
                 self.inner_packet(slot, packet);
             }
-            Opened::Keepalive => {
-                self.authenticated(slot, from, datagram.len());
-                self.proved(slot);
+            Opened::Keepalive => self.heard(slot, from, datagram),
+            Opened::NotIp => {
+                self.heard(slot, from, datagram);
+                self.count_drop(slot, DropReason::BadPacket);
             }
             Opened::HandshakeDone => {
                 self.authenticated(slot, from, datagram.len());
-                self.handshake_done(slot);
+                self.handshake_done(slot, self.now.mono);
             }
-            Opened::HandshakeAnswered | Opened::Nothing => {}
+            Opened::HandshakeAnswered(_) | Opened::Nothing => {}
             Opened::Dropped(reason) if datagram.first() == Some(&RESPONSE) => {
                 self.handshake_dropped(slot, reason);
             }
             Opened::Dropped(reason) => self.count_drop(slot, reason),
         }
+    }
+
+    /// An authentic packet came on a session, the newest or an older one.
+    fn heard(&mut self, slot: Slot, from: Endpoint, datagram: &[u8]) {
+        self.authenticated(slot, from, datagram.len());
+        self.proved(slot, word(datagram, RECEIVER));
     }
 
     /// A sign of life that only this peer can give.
@@ -249,13 +257,13 @@ impl<N: Noise> Tunnel<N> {
         self.mark_changed(slot);
     }
 
-    /// The first packet after an answered initiation: no replay, a handshake.
-    fn proved(&mut self, slot: Slot) {
-        let unproved = |link: &mut Link<N::Session>| link.unproved.take();
+    /// The first packet of a session that an answer of ours made: the peer has that answer, and the
+    /// initiation was no replay. A packet of any other session says nothing of it.
+    fn proved(&mut self, slot: Slot, index: u32) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        if let Some(Unproved { skew_ms, .. }) = peer.link_mut().and_then(unproved) {
-            peer.skew_ms = Some(skew_ms);
-            self.handshake_done(slot);
+        if let Some(answered) = peer.link_mut().and_then(|link| link.unproved.prove(index)) {
+            peer.skew_ms = Some(answered.skew_ms);
+            self.handshake_done(slot, answered.at);
         }
     }
 

@@ -35,7 +35,7 @@ impl<N: Noise> Tunnel<N> {
             index,
             key: *key,
             newest_stamp: None,
-            unproved: None,
+            unproved: Default::default(),
             initiations: 0,
             up: false,
             polled: self.now.mono,
@@ -55,8 +55,9 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn transmit(&mut self, slot: Slot, datagrams: Vec<Vec<u8>>, to: Option<Endpoint>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         for bytes in datagrams {
-            let Some(to) = to.or(peer.endpoint) else { return };
-            if bytes.first() == Some(&INITIATION) && !may_initiate(peer) {
+            let is_initiation = bytes.first() == Some(&INITIATION);
+            let Some(to) = to.or_else(|| target(peer, is_initiation)) else { return };
+            if is_initiation && !may_initiate(peer) {
                 continue;
             }
             peer.traffic.tx_bytes += bytes.len() as u64;
@@ -87,9 +88,10 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn dial(&mut self, slot: Slot, forced: bool) -> bool {
         let now = self.now.mono;
         let Some(peer) = self.peers.get(slot) else { return false };
-        if self.quiet || peer.endpoint.is_none() || !forced && !may_dial(peer.dial_failed, now) {
+        let to = source(peer, now).or(peer.endpoint);
+        let Some(to) = to.filter(|_| !self.quiet && (forced || may_dial(peer.dial_failed, now))) else {
             return false;
-        }
+        };
         if peer.live.as_ref().is_some_and(|live| live.dial.is_some()) {
             return true;
         }
@@ -98,9 +100,28 @@ impl<N: Noise> Tunnel<N> {
             return false;
         }
         let Some(peer) = self.peers.get_mut(slot) else { return false };
-        peer.live().dial = Some(Dial::new(now));
+        peer.live().dial = Some(Dial::new(to, now));
         self.initiate(slot, true);
         true
+    }
+
+    /// The peer makes handshakes, and our answers to them are of no use: what it says to an initiation of
+    /// ours, at the place where it is now, tells a wrong key from a way that is closed. Costs less than the
+    /// answers do. The endpoint does not move by it: only a response that opens moves it.
+    pub(super) fn dial_source(&mut self, slot: Slot) {
+        let now = self.now.mono;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(to) = source(peer, now).filter(|_| !self.quiet) else { return };
+        if let Some(dial) = peer.live.as_mut().and_then(|live| live.dial.as_mut()) {
+            dial.to = to;
+            return;
+        }
+        let has_link = peer.link().is_some();
+        if !has_link || !peer.signs.get_or_insert_default().unproved.may_dial(to.remote, now) {
+            return;
+        }
+        peer.live().dial = Some(Dial::new(to, now));
+        self.initiate(slot, true);
     }
 
     fn initiate(&mut self, slot: Slot, first: bool) {
@@ -141,18 +162,22 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// A handshake that the peer itself took part in is complete.
-    pub(super) fn handshake_done(&mut self, slot: Slot) {
+    /// A handshake that the peer itself took part in is complete. `begun`: when we answered it, or now
+    /// where the peer answered ours.
+    pub(super) fn handshake_done(&mut self, slot: Slot, begun: Mono) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.handshakes += 1;
         peer.last_handshake = Some(Seen::from(now));
-        peer.live().dial = None;
+        peer.live().dial.take_if(|dial| dial.is_answered_by(begun));
+        if let Some(signs) = &mut peer.signs {
+            signs.unproved.proved();
+        }
         let id = peer.id;
         if std::mem::take(&mut peer.is_new) {
             self.news(News::FirstHandshake(id));
         }
-        self.answer_handshakes(slot);
+        self.answer_handshakes(slot, begun);
     }
 
     pub(super) fn poll_session(&mut self, slot: Slot) {
@@ -205,12 +230,23 @@ impl<N: Noise> Tunnel<N> {
         let now = self.now.mono;
         let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
         let Some(link) = &mut live.link else { return };
-        link.unproved.take_if(|unproved| now.since(unproved.at) >= PROOF_WITHIN);
-        let hoped_for = live.dial.is_some() || link.unproved.is_some();
+        link.unproved.wait_until(PROOF_WITHIN, now);
+        let hoped_for = live.dial.is_some() || link.unproved.awaited().is_some();
         if !link.session.established(now) && !hoped_for || link.session.next_poll().is_none() {
             self.drop_link(slot);
         }
     }
+}
+
+/// Where the peer is that makes handshakes in vain just now.
+fn source<S>(peer: &Peer<S>, now: Mono) -> Option<Endpoint> {
+    peer.signs.as_ref()?.unproved.source(now)
+}
+
+/// Where to send what answers no datagram.
+fn target<S>(peer: &Peer<S>, is_initiation: bool) -> Option<Endpoint> {
+    let dial = peer.live.as_ref().and_then(|live| live.dial).filter(|_| is_initiation);
+    dial.map(|dial| dial.to).or(peer.endpoint)
 }
 
 /// Counts an initiation that is about to go out; says no to more than a silent peer is worth.
@@ -226,7 +262,7 @@ pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, Why)> {
     let live = peer.live.as_ref()?;
     let link = live.link.as_ref();
     let poll = link.and_then(|link| Some(round_up(link.session.next_poll()?.max(link.polled + TICK))));
-    let proof = link.and_then(|link| link.unproved).map(|unproved| round_up(unproved.at + PROOF_WITHIN));
+    let proof = link.and_then(|link| link.unproved.awaited()).map(|at| round_up(at + PROOF_WITHIN));
     let asks = live.waiting.iter().map(|want| want.deadline);
     let probes = asks.chain(live.echoes.iter().map(|echo| echo.due())).min();
     let stack = live.stack.as_ref().and_then(|stack| stack.due());

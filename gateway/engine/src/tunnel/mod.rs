@@ -5,6 +5,7 @@
 //! the driver's loop carry the same `Now`: budgets are per turn.
 
 mod access;
+mod answered;
 mod asks;
 mod changes;
 mod conn;

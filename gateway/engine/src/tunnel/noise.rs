@@ -373,7 +373,7 @@ impl BoringSession {
         let (local, remote) = (word(scratch, 4), word(datagram, 4));
         self.begin_life(Life { local, remote, born: now, role: Role::Responder });
         sink(&scratch[..len]);
-        Opened::HandshakeAnswered
+        Opened::HandshakeAnswered(local)
     }
 
     fn has_just_answered(&self, now: Mono) -> bool {
@@ -454,8 +454,7 @@ impl BoringSession {
                 Opened::Packet(packet)
             }
             Some(TunnResult::Done) => Opened::Keepalive,
-            // Authentic, but neither IPv4 nor IPv6.
-            Some(TunnResult::Err(WireGuardError::InvalidPacket)) => Opened::Dropped(DropReason::BadPacket),
+            Some(TunnResult::Err(WireGuardError::InvalidPacket)) => Opened::NotIp,
             Some(TunnResult::Err(error)) => return Opened::Dropped(reason(&error)),
             Some(TunnResult::WriteToNetwork(_)) | None => return Opened::Dropped(DropReason::Crypto),
         };

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
+use super::answered::Unproved;
 use super::dial::Dial;
 use super::flows::{Echo, MAX_IN_FLIGHT, Want};
 use super::ledger::Ledger;
@@ -64,20 +65,13 @@ pub struct Link<S> {
     pub key: PublicKey,
     /// The newest stamp that this session was given; it refuses older ones by itself.
     pub newest_stamp: Option<Tai64n>,
-    /// An initiation was answered; the first packet proves that it was no replay.
-    pub unproved: Option<Unproved>,
+    /// Initiations that were answered; a packet of the new session proves the handshake.
+    pub unproved: Unproved,
     /// Since the peer was last heard, or since a dial began.
     pub initiations: u8,
     /// As last told to the outside.
     pub up: bool,
     pub polled: Mono,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct Unproved {
-    pub at: Mono,
-    /// Device clock minus ours, in milliseconds.
-    pub skew_ms: i64,
 }
 
 /// What exists only while something goes on.
@@ -216,8 +210,10 @@ impl<S> Peer<S> {
         self.keys.iter().find(|key| key.public == *public)
     }
 
-    /// Under new keys it may be another device: its clock and its first handshake are its own.
+    /// Under new keys it may be another device: its clock, its first handshake and its packets are its own.
     pub fn start_over(&mut self) {
+        self.last_packet = None;
+        self.last_handshake = None;
         self.stamp = None;
         self.answered = None;
         self.is_new = true;
@@ -433,7 +429,8 @@ mod tests {
     #[test]
     fn what_is_empty_is_let_go() {
         let mut peer = peer(1);
-        peer.live().dial = Some(Dial::new(Mono::ZERO));
+        let to = Endpoint { remote: ([192, 0, 2, 1], 1).into(), local: None };
+        peer.live().dial = Some(Dial::new(to, Mono::ZERO));
         peer.tidy();
         assert!(peer.live.is_some());
         peer.live().dial = None;

@@ -192,7 +192,7 @@ impl PlainSession {
         self.next = Some(keys(local, remote, &response[12..28], false, now));
         self.last_sent = now;
         sink(&response);
-        Opened::HandshakeAnswered
+        Opened::HandshakeAnswered(local)
     }
 
     fn finish(&mut self, message: &[u8], now: Mono, sink: Sink<'_>) -> Opened<'static> {

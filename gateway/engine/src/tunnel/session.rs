@@ -21,10 +21,13 @@ pub enum Opened<'b> {
     Packet(&'b [u8]),
     /// Authenticated, without content.
     Keepalive,
+    /// Authenticated, with content that is no IP packet.
+    NotIp,
     /// The peer's answer to our initiation opened: a session exists.
     HandshakeDone,
-    /// The peer's initiation was answered; the session is confirmed by its first packet.
-    HandshakeAnswered,
+    /// The peer's initiation was answered. The session that this made has this index of ours, and is
+    /// confirmed by its first packet.
+    HandshakeAnswered(u32),
     /// A cookie, or something else that proves nothing about the peer.
     Nothing,
     Dropped(DropReason),

@@ -7,11 +7,13 @@
 //! What remains: whoever recorded several initiations can send them again at the pace at which they were
 //! made. Knows no peers.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::peers::Endpoint;
 use super::stamp::unix_ms;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Attempts, Tai64n};
+use crate::wire::{Attempts, Tai64n, UnprovedHandshakes};
 
 /// What two initiations may differ in how long they travelled. A device tries again every five seconds:
 /// less than that, so that two attempts are never taken for one.
@@ -19,18 +21,78 @@ const JITTER: Duration = Duration::from_secs(3);
 /// Two that are further apart are compared no more: the evidence is to be of now.
 const APART: Duration = Duration::from_secs(180);
 
+/// A single answer may be lost on its way: so many initiations, the last one included, show that answers
+/// are of no use.
+const UNPROVED: u32 = 3;
+/// After a dial to the source of such initiations in vain, the same source is not dialled again sooner.
+const DIAL_SAME_SOURCE: Duration = Duration::from_secs(300);
+/// Another source of the same peer neither: a device behind two address translators has two in turn.
+const DIAL_OTHER_SOURCE: Duration = Duration::from_secs(60);
+
 /// Of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signs {
     /// Of initiations that were refused for their stamps.
     pub refused: Sign,
     /// Of those that were answered, and no packet ever came.
-    pub unproved: Sign,
+    pub unproved: Unused,
 }
 
 impl Signs {
     pub fn attempts(&self) -> Attempts {
         Attempts { refused: self.refused.seen(), unproved: self.unproved.seen() }
+    }
+}
+
+/// Initiations that were answered since the last session, if there was one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unused {
+    sign: Sign,
+    count: u32,
+    since: Option<Wall>,
+    from: Option<Endpoint>,
+    dialled: Option<(SocketAddr, Mono)>,
+}
+
+impl Unused {
+    /// One more was answered, and none of those before has led to a session.
+    pub fn note(&mut self, stamp: Tai64n, from: Endpoint, now: Now) {
+        if self.sign.last.is_none_or(|(_, at)| now.mono.since(at) > APART) {
+            (self.sign, self.count, self.since) = (Sign::default(), 0, Some(now.wall));
+        }
+        self.sign.note(stamp, now);
+        self.count = self.count.saturating_add(1);
+        self.from = Some(from);
+    }
+
+    /// A packet of a new session came: the answers arrive. When the source was dialled stays.
+    pub fn proved(&mut self) {
+        *self = Unused { dialled: self.dialled, ..Unused::default() };
+    }
+
+    pub fn seen(&self) -> Option<UnprovedHandshakes> {
+        let (last, since, from) = (self.sign.seen()?, self.since?, self.from?);
+        let seen = UnprovedHandshakes { count: self.count, since, last, from: from.remote };
+        (self.count >= UNPROVED).then_some(seen)
+    }
+
+    /// Where the one is who has the key and cannot use our answers, if that is so just now.
+    pub fn source(&self, now: Mono) -> Option<Endpoint> {
+        self.seen()?;
+        let lately = self.sign.last.is_some_and(|(_, at)| now.since(at) <= APART);
+        self.from.filter(|_| lately)
+    }
+
+    /// Whether to dial there now; remembers it.
+    pub fn may_dial(&mut self, source: SocketAddr, now: Mono) -> bool {
+        let too_soon = self.dialled.is_some_and(|(before, at)| {
+            let gap = if before == source { DIAL_SAME_SOURCE } else { DIAL_OTHER_SOURCE };
+            now.since(at) < gap
+        });
+        if !too_soon {
+            self.dialled = Some((source, now));
+        }
+        !too_soon
     }
 }
 
@@ -98,6 +160,55 @@ mod tests {
         assert_eq!(seen(&[(100, 7), (180, 12)]), None, "two of an earlier day, at another pace");
         assert_eq!(seen(&[(100, 12), (105, 7)]), None, "backwards");
         assert_eq!(seen(&[(100, 7), (400, 307)]), None, "too long ago to be of now");
+    }
+
+    /// Answered initiations by (arrival in s, stamp in s), from one address.
+    fn unused(initiations: &[(i64, i64)]) -> Unused {
+        let mut unused = Unused::default();
+        for (came, made) in initiations {
+            unused.note(from_unix_ms(made * 1_000), place(1), now(*came));
+        }
+        unused
+    }
+
+    fn source(port: u16) -> SocketAddr {
+        ([192, 0, 2, 1], port).into()
+    }
+
+    fn place(port: u16) -> Endpoint {
+        Endpoint { remote: source(port), local: None }
+    }
+
+    #[test]
+    fn the_third_answer_in_vain_is_a_sign_and_a_session_ends_it() {
+        assert_eq!(unused(&[(100, 100), (105, 105)]).seen(), None, "one answer may be lost");
+        let mut three = unused(&[(100, 100), (105, 105), (110, 110)]);
+        let seen = three.seen().expect("a sign");
+        let seconds = |wall: Wall| wall.as_millis() / 1_000;
+        assert_eq!((seen.count, seconds(seen.since), seconds(seen.last)), (3, 100, 110));
+        assert_eq!(three.source(Mono::from_secs(110)), Some(place(1)));
+        assert_eq!(three.source(Mono::from_secs(291)), None, "long ago");
+        three.proved();
+        assert_eq!(three.seen(), None);
+    }
+
+    #[test]
+    fn answers_in_vain_that_lie_far_apart_are_counted_anew() {
+        assert_eq!(unused(&[(100, 100), (105, 105), (400, 400), (405, 405)]).seen(), None);
+    }
+
+    #[test]
+    fn captured_initiations_at_another_pace_are_no_sign() {
+        assert_eq!(unused(&[(100, 7), (101, 12), (102, 17), (103, 22)]).seen(), None);
+    }
+
+    #[test]
+    fn a_source_is_dialled_once_in_five_minutes_and_two_sources_once_a_minute() {
+        let mut unused = Unused::default();
+        let mut may = |port, s| unused.may_dial(source(port), Mono::from_secs(s));
+        assert!(may(1, 100) && !may(1, 399) && may(1, 400));
+        assert!(!may(2, 459) && may(2, 460));
+        assert!(!may(1, 519) && may(1, 520), "back at the first");
     }
 
     #[test]

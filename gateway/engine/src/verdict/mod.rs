@@ -217,7 +217,7 @@ impl Evidence {
         let (at, refusal) = self.refusal()?;
         let Attempts { refused, unproved } = self.tunnel.as_ref()?.attempts;
         let (limit, attempt) = match refusal {
-            Refusal::Crypto => (DIALLED_AGAIN, unproved.max(refused)),
+            Refusal::Crypto => (DIALLED_AGAIN, unproved.map(|seen| seen.last).max(refused)),
             Refusal::ClockWentBack { .. } | Refusal::RateLimited => (FRESH_REFUSAL, refused),
         };
         let made_now = attempt.is_some_and(|attempt| within(attempt, FRESH_REFUSAL));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::Id;
-use crate::wire::{DirectAnswer, StateType, VoiceState};
+use crate::wire::{DirectAnswer, StateType, UnprovedHandshakes, VoiceState};
 
 mod world;
 
@@ -17,6 +17,12 @@ const LOOKED_S: i64 = 900;
 
 pub(super) fn at(seconds: i64) -> Wall {
     Wall::from_millis(seconds * 1_000)
+}
+
+/// Handshakes that were answered in vain, the last at this time.
+pub(super) fn unproved(last: Option<Wall>) -> Option<UnprovedHandshakes> {
+    let from = ([203, 0, 113, 2], 40_000).into();
+    last.map(|last| UnprovedHandshakes { count: 3, since: last, last, from })
 }
 
 pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
@@ -287,7 +293,8 @@ fn refusals() -> impl Strategy<Value = Option<(Wall, Refusal)>> {
 fn tunnels() -> impl Strategy<Value = Option<TunnelFacts>> {
     let skew = proptest::option::of(proptest::sample::select(vec![0i64, 59_000, -3_600_000]));
     let attempt = || proptest::option::of((700..1_000i64).prop_map(at));
-    let attempts = (attempt(), attempt()).prop_map(|(refused, unproved)| Attempts { refused, unproved });
+    let attempts =
+        (attempt(), attempt()).prop_map(|(refused, last)| Attempts { refused, unproved: unproved(last) });
     let facts = (500..1_000i64, 500..1_000i64, refusals(), attempts, skew, any::<bool>()).prop_map(
         |(packet, handshake, refusal, attempts, clock_skew_ms, cloned)| TunnelFacts {
             last_packet: Some(at(packet)),

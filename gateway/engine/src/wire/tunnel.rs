@@ -210,7 +210,19 @@ pub struct Attempts {
     /// Refused for their stamps.
     pub refused: Option<Wall>,
     /// Answered, and no packet ever came.
-    pub unproved: Option<Wall>,
+    pub unproved: Option<UnprovedHandshakes>,
+}
+
+/// Handshakes of a peer that were answered, one after the other, and led to no session: whoever makes them
+/// has the key and is alive, and the answers do not arrive or are refused (another preshared key).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnprovedHandshakes {
+    /// Since the last session.
+    pub count: u32,
+    pub since: Wall,
+    pub last: Wall,
+    /// Where the last one came from.
+    pub from: SocketAddr,
 }
 
 /// A peer as an operator wants to see it.

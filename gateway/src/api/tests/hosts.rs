@@ -6,6 +6,7 @@ use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
     Attempts, DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
+    UnprovedHandshakes,
 };
 use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
@@ -401,10 +402,10 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let refused = PeerStatus { last_refusal: Some((at, Refusal::Crypto)), ..PeerStatus::default() };
     api.state.live.set_peer(silent, refused.clone());
     assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "device_gone", "anybody can send that");
-    api.state.live.set_peer(
-        silent,
-        PeerStatus { attempts: Attempts { unproved: Some(at), ..Attempts::default() }, ..refused },
-    );
+    let unproved =
+        UnprovedHandshakes { count: 3, since: at, last: at, from: ([203, 0, 113, 2], 40_000).into() };
+    let attempts = Attempts { unproved: Some(unproved), ..Attempts::default() };
+    api.state.live.set_peer(silent, PeerStatus { attempts, ..refused });
     assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "key_refused");
     assert_eq!(get(&api, "/hosts/cam-08").await["verdict"]["kind"], "ok");
     assert_eq!(get(&api, "/hosts").await["items"][0]["verdict"], Value::Null);

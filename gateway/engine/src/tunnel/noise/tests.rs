@@ -43,6 +43,7 @@ impl Pair {
         let opened = self.session.receive(datagram, from, self.now, &mut self.scratch, &mut sink);
         let opened = match opened {
             Opened::Packet(packet) => format!("packet of {}", packet.len()),
+            Opened::HandshakeAnswered(_) => "HandshakeAnswered".to_owned(),
             other => format!("{other:?}"),
         };
         (opened, sent)
@@ -243,7 +244,7 @@ fn an_authentic_packet_that_is_not_ip_counts_as_heard() {
     pair.device_dials();
     pair.send(&packet(84)).unwrap();
     let datagram = pair.device.send(b"this is not an IP packet");
-    assert_eq!(pair.receive(&datagram).0, "Dropped(BadPacket)");
+    assert_eq!(pair.receive(&datagram).0, "NotIp");
     assert_eq!(pair.session.unanswered, None);
 }
 

@@ -4,6 +4,8 @@ mod day;
 mod door;
 mod handshakes;
 mod inside;
+mod proof;
 mod questions;
 mod real;
+mod source;
 mod world;

@@ -33,7 +33,7 @@ fn gateway<S: Session>() -> World<BoringNoise, S> {
     world
 }
 
-fn ours() -> World<BoringNoise> {
+pub fn ours() -> World<BoringNoise> {
     let mut world = gateway();
     let mut noise = BoringNoise::new(&private(2), [8; 32]);
     let session = noise.session(&gateway_key(), Some(&psk()), 77, world.now);

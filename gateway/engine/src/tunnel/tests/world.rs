@@ -13,7 +13,7 @@ use crate::id::{Id, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     Answer, Ask, AskId, Command, DropReason, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
-    Question, Route, StreamId, StreamInput, StreamOutput,
+    PeerStatus, Question, Route, StreamId, StreamInput, StreamOutput,
 };
 
 /// One way.
@@ -78,6 +78,8 @@ pub struct End<S> {
     pub at: SocketAddr,
     /// Off, or without a network.
     pub off: bool,
+    /// Nothing that is sent to it arrives.
+    pub deaf: bool,
 }
 
 enum Flight {
@@ -96,6 +98,8 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub streams: Vec<(StreamId, StreamOutput)>,
     /// Message types that the gateway sent.
     pub sent: Vec<u8>,
+    /// And where they went.
+    pub sent_to: Vec<(u8, SocketAddr)>,
     /// Every datagram that reached the gateway.
     pub captured: Vec<(SocketAddr, Vec<u8>)>,
     next_ask: u64,
@@ -143,6 +147,7 @@ impl<N: Noise, S: Session> World<N, S> {
             news: Vec::new(),
             streams: Vec::new(),
             sent: Vec::new(),
+            sent_to: Vec::new(),
             captured: Vec::new(),
             next_ask: 0,
         }
@@ -152,7 +157,7 @@ impl<N: Noise, S: Session> World<N, S> {
     pub fn add(&mut self, n: u8, session: S) {
         assert_eq!(self.ends.len() + 2, usize::from(n));
         let device = Device::new(session, vec![v4(n), v6(n), behind()], vec![22]);
-        self.ends.push(End { device, at: public_address(n), off: false });
+        self.ends.push(End { device, at: public_address(n), off: false, deaf: false });
     }
 
     pub fn end(&mut self, n: u8) -> &mut End<S> {
@@ -201,6 +206,7 @@ impl<N: Noise, S: Session> World<N, S> {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => {
                     self.sent.push(transmit.bytes[0]);
+                    self.sent_to.push((transmit.bytes[0], transmit.to));
                     self.flights.push((self.now.mono + DELAY, Flight::ToDevice(transmit.to, transmit.bytes)));
                 }
                 Output::Answer(id, answer) => self.answers.push((id, answer, self.now.mono)),
@@ -258,7 +264,9 @@ impl<N: Noise, S: Session> World<N, S> {
 
     fn deliver_to_device(&mut self, to: SocketAddr, bytes: &[u8]) {
         let now = self.now.mono;
-        let Some(place) = self.ends.iter().position(|end| end.at == to && !end.off) else { return };
+        let Some(place) = self.ends.iter().position(|end| end.at == to && !end.off && !end.deaf) else {
+            return;
+        };
         let replies = self.ends[place].device.receive(bytes, gateway_address(), now);
         self.launch(place as u8 + 2, replies);
     }
@@ -322,6 +330,15 @@ impl<N: Noise, S: Session> World<N, S> {
     /// The newest datagram of this message type that reached the gateway.
     pub fn last_captured(&self, kind: u8) -> (SocketAddr, Vec<u8>) {
         self.captured.iter().rev().find(|(_, bytes)| bytes[0] == kind).cloned().expect("one was sent")
+    }
+
+    /// How many initiations went there.
+    pub fn initiations_to(&self, to: SocketAddr) -> usize {
+        self.sent_to.iter().filter(|sent| **sent == (1, to)).count()
+    }
+
+    pub fn status(&self, n: u8) -> PeerStatus {
+        self.tunnel.status(id(n)).expect("a peer")
     }
 
     pub fn initiations(&self) -> usize {

@@ -2,7 +2,7 @@
 //! each path shows, second by second; knows nothing of how a verdict is found.
 
 use super::super::*;
-use super::{at, host};
+use super::{at, host, unproved};
 use crate::time::{Mono, Now};
 use crate::tunnel::sign::Sign;
 use crate::tunnel::stamp::from_unix_ms;
@@ -363,7 +363,7 @@ impl Run {
             last_packet: Some(at(self.host.packet)),
             last_handshake: Some(at(self.host.handshake)),
             refusal: self.refusal,
-            attempts: Attempts { refused: self.refused.seen(), unproved: self.unproved.seen() },
+            attempts: Attempts { refused: self.refused.seen(), unproved: unproved(self.unproved.seen()) },
             clock_skew_ms: self.skew_ms,
             in_turn: self.turns.in_turn(at(now)).iter().map(ToString::to_string).collect(),
         }

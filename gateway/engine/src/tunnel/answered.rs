@@ -1,0 +1,110 @@
+//! The handshakes of a peer that were answered and are not proved.
+//!
+//! The answer may be lost on its way. Only a packet of the session that the answer made shows that the
+//! peer has it; a packet of an older session shows nothing of the handshake. Knows no peers.
+
+use std::time::Duration;
+
+use crate::time::Mono;
+
+/// Answers kept of one peer, the newest: a client repeats its initiation every 5 s, and a packet of a
+/// session that three later answers followed comes 15 s late.
+const KEPT: usize = 4;
+
+/// One answered initiation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Our index of the session that the answer made, as it stands in the packets of that session.
+    pub index: u32,
+    pub at: Mono,
+    /// Device clock minus ours, in milliseconds.
+    pub skew_ms: i64,
+}
+
+/// Of one session object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unproved {
+    /// The oldest first.
+    answers: Vec<Answered>,
+    awaited: bool,
+}
+
+impl Unproved {
+    pub fn add(&mut self, answered: Answered) {
+        if self.answers.len() == KEPT {
+            self.answers.remove(0);
+        }
+        self.answers.push(answered);
+        self.awaited = true;
+    }
+
+    /// An authentic packet came under this index. `Some`: it is the first of its session, and proves that
+    /// handshake. Older ones are given up with it, as the peer has done.
+    pub fn prove(&mut self, index: u32) -> Option<Answered> {
+        let place = self.answers.iter().position(|answered| answered.index == index)?;
+        self.answers.drain(..=place).next_back()
+    }
+
+    /// When the last initiation was answered, while its proof is waited for.
+    pub fn awaited(&self) -> Option<Mono> {
+        self.answers.last().filter(|_| self.awaited).map(|answered| answered.at)
+    }
+
+    /// Not waited for any longer than this. A proof that comes later is still one.
+    pub fn wait_until(&mut self, within: Duration, now: Mono) {
+        self.awaited &= self.answers.last().is_some_and(|answered| now.since(answered.at) < within);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unproved(indices: &[u32]) -> Unproved {
+        let mut unproved = Unproved::default();
+        for index in indices {
+            unproved.add(Answered { index: *index, at: Mono::from_secs(u64::from(*index)), skew_ms: 0 });
+        }
+        unproved
+    }
+
+    #[test]
+    fn a_packet_of_another_session_proves_nothing() {
+        let mut unproved = unproved(&[1, 2]);
+        assert_eq!(unproved.prove(9), None);
+        assert_eq!(unproved.awaited(), Some(Mono::from_secs(2)));
+    }
+
+    #[test]
+    fn a_packet_proves_its_own_session_once_and_ends_the_older_ones() {
+        let mut unproved = unproved(&[1, 2, 3]);
+        assert_eq!(unproved.prove(2).map(|answered| answered.index), Some(2));
+        assert_eq!((unproved.prove(2), unproved.prove(1)), (None, None));
+        assert_eq!(unproved.prove(3).map(|answered| answered.index), Some(3));
+        assert_eq!(unproved.awaited(), None);
+    }
+
+    #[test]
+    fn a_late_packet_of_an_earlier_answer_leaves_the_newer_one_unproved() {
+        let mut unproved = unproved(&[1, 2]);
+        assert!(unproved.prove(1).is_some());
+        assert_eq!(unproved.awaited(), Some(Mono::from_secs(2)));
+    }
+
+    #[test]
+    fn the_newest_answers_are_kept() {
+        let mut unproved = unproved(&[1, 2, 3, 4, 5]);
+        assert_eq!(unproved.answers.len(), KEPT);
+        assert_eq!(unproved.prove(1), None);
+    }
+
+    #[test]
+    fn a_proof_counts_after_nobody_waits_for_it() {
+        let mut unproved = unproved(&[1]);
+        unproved.wait_until(Duration::from_secs(30), Mono::from_secs(30));
+        assert!(unproved.awaited().is_some());
+        unproved.wait_until(Duration::from_secs(30), Mono::from_secs(31));
+        assert_eq!(unproved.awaited(), None);
+        assert!(unproved.prove(1).is_some());
+    }
+}

@@ -1,0 +1,133 @@
+//! What proves a handshake, with real cryptography and in clear: a packet of the new session, and no other.
+
+use std::time::Duration;
+
+use super::super::session::{Noise, Session};
+use super::real::ours;
+use super::world::*;
+use crate::wire::{Answer, Command, ConnectFailure, Evidence, News, Question};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A tunnel of ten seconds, by a handshake of the device.
+fn called<N: Noise, S: Session>(mut world: World<N, S>) -> World<N, S> {
+    world.initiate(2);
+    world.run(10 * SECOND);
+    assert_eq!((world.status(2).handshakes, world.established(2)), (1, true));
+    world.news.clear();
+    world
+}
+
+fn evidence<N: Noise, S: Session>(world: &mut World<N, S>) -> Evidence {
+    match world.answer(Question::Evidence { peer: id(2) }, SECOND).0 {
+        Answer::Evidence(evidence) => evidence,
+        other => panic!("evidence is expected, not {other:?}"),
+    }
+}
+
+/// Answers to the device are lost, while its packets arrive.
+fn an_old_session_proves_no_handshake<N: Noise, S: Session>(world: &mut World<N, S>) {
+    let before = evidence(world);
+    world.end(2).deaf = true;
+    for _ in 0..4 {
+        world.initiate(2);
+        world.run(SECOND);
+        world.say(2, &[]);
+        world.run(5 * SECOND);
+    }
+    let after = evidence(world);
+    assert_eq!(world.status(2).handshakes, 1);
+    assert_eq!(after.last_handshake, before.last_handshake);
+    assert!(after.last_packet > before.last_packet && after.established, "the old session goes on");
+    let (forced, _) = forced_beside_the_device_s_own(world);
+    assert_eq!(forced, Answer::Handshake(Err(ConnectFailure::Timeout)));
+    assert!(!world.news.iter().any(|news| matches!(news, News::FirstHandshake(_) | News::Up(_))));
+
+    world.end(2).deaf = false;
+    world.run(20 * SECOND);
+    world.initiate(2);
+    world.run(SECOND);
+    world.say(2, &[]);
+    world.run(SECOND);
+    let mended = evidence(world);
+    assert!(world.status(2).handshakes >= 2, "the first packet of the new session");
+    assert!(mended.last_handshake > before.last_handshake);
+    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+}
+
+/// While a handshake is asked for, the device makes one that we answer, and speaks on its old session.
+fn forced_beside_the_device_s_own<N: Noise, S: Session>(world: &mut World<N, S>) -> (Answer, Duration) {
+    let asked = world.now.mono;
+    let ask = world.ask(Question::Handshake { peer: id(2) }, 12 * SECOND);
+    for _ in 0..3 {
+        world.initiate(2);
+        world.run(SECOND);
+        world.say(2, &[]);
+        world.run(3 * SECOND);
+    }
+    world.run(2 * SECOND);
+    let (_, answer, at) = world.answers.iter().find(|(id, ..)| *id == ask).cloned().expect("an answer");
+    (answer, at.since(asked))
+}
+
+#[test]
+fn a_packet_of_an_old_session_proves_no_handshake() {
+    an_old_session_proves_no_handshake(&mut called(plain(1)));
+}
+
+#[test]
+fn a_packet_of_an_old_session_proves_no_handshake_with_real_cryptography() {
+    an_old_session_proves_no_handshake(&mut called(ours()));
+}
+
+/// The gateway began the session that goes on.
+fn an_old_session_of_ours_proves_no_handshake<N: Noise, S: Session>(mut world: World<N, S>) {
+    let (answer, _) = world.handshake(2);
+    assert_eq!(answer, Answer::Handshake(Ok(RTT)));
+    assert_eq!(world.status(2).handshakes, 2);
+    let before = evidence(&mut world);
+    world.end(2).deaf = true;
+    world.initiate(2);
+    world.run(SECOND);
+    world.say(2, &[]);
+    world.run(SECOND);
+    let after = evidence(&mut world);
+    assert_eq!((world.status(2).handshakes, after.last_handshake), (2, before.last_handshake));
+    assert!(after.last_packet > before.last_packet);
+}
+
+#[test]
+fn neither_does_one_of_a_session_that_the_gateway_began() {
+    an_old_session_of_ours_proves_no_handshake(called(plain(1)));
+    an_old_session_of_ours_proves_no_handshake(called(ours()));
+}
+
+#[test]
+fn the_first_handshake_of_a_new_key_is_told_of_by_its_own_packet() {
+    let mut world = called(plain(1));
+    let mut rekeyed = spec(2);
+    rekeyed.keys[0].public = private(99).public();
+    world.command(Command::Upsert(Box::new(rekeyed), Default::default()));
+    let told = |world: &Plain| world.news.iter().any(|news| matches!(news, News::FirstHandshake(_)));
+    let none = evidence(&mut world);
+    assert_eq!((none.last_packet, none.last_handshake, none.established), (None, None, false));
+    world.end(2).device.session = plain_session(99, None, world.now);
+    world.end(2).deaf = true;
+    world.initiate(2);
+    world.run(20 * SECOND);
+    assert!(!told(&world), "the answer was lost");
+    world.end(2).deaf = false;
+    world.run(20 * SECOND);
+    assert!(told(&world) && world.established(2));
+}
+
+#[test]
+fn a_handshake_that_was_answered_before_it_was_asked_for_is_no_answer() {
+    let mut world = called(plain(1));
+    world.initiate(2);
+    // The answer is made, and on its way.
+    world.run(DELAY + Duration::from_millis(1));
+    world.end(2).off = true;
+    let (answer, _) = world.handshake(2);
+    assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
+}
