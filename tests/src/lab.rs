@@ -107,22 +107,28 @@ impl Default for Lab {
 impl Lab {
     /// Builds the namespaces and the links.
     pub fn new() -> Lab {
-        let tag = format!("fg{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
-        let mut lab = Lab { tag, dir, namespaces: Vec::new() };
-        for name in ["r", "gw", "d1", "d2", "x", "m"] {
-            lab.namespace(name);
-        }
-        lab.sh("r", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
-        for (name, net) in [("gw", 0), ("d1", 1), ("d2", 3), ("x", 8), ("m", 9)] {
-            lab.link(name, net, true);
-        }
+        let lab = Lab::of(&[("gw", 0), ("d1", 1), ("d2", 3), ("x", 8), ("m", 9)]);
         lab.link("d1", 2, false);
         lab
     }
 
-    fn namespace(&mut self, name: &str) {
+    /// The router, and these namespaces around it: each with the number of its net.
+    pub fn of(around: &[(&str, u8)]) -> Lab {
+        let tag = format!("fg{}x{}", std::process::id(), LABS.fetch_add(1, Ordering::Relaxed));
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("own directory");
+        let mut lab = Lab { tag, dir, namespaces: Vec::new() };
+        lab.namespace("r");
+        lab.sh("r", "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        for (name, net) in around {
+            lab.namespace(name);
+            lab.link(name, *net, true);
+        }
+        lab
+    }
+
+    /// One more namespace, with no link yet.
+    pub fn namespace(&mut self, name: &str) {
         let ns = self.ns(name);
         run("ip", &["netns", "add", &ns]);
         self.namespaces.push(ns);
@@ -231,6 +237,13 @@ pub fn program() -> PathBuf {
     file
 }
 
+/// Links where both are of one file system: many labs at once need no copy each.
+fn place(program: &Path, at: &Path) {
+    if fs::hard_link(program, at).is_err() {
+        fs::copy(program, at).expect("the program");
+    }
+}
+
 /// A gateway in the namespace `gw`, as an unprivileged user without capabilities.
 pub struct Gateway<'a> {
     lab: &'a Lab,
@@ -255,7 +268,7 @@ impl<'a> Gateway<'a> {
         chown(&data, Some(NOBODY), Some(NOBODY)).expect("root");
         // Where any user may read and run it, wherever the checkout is.
         let binary = lab.path("fleetgate");
-        fs::copy(program(), &binary).expect("the program");
+        place(&program(), &binary);
         let mut gateway = Gateway { lab, data, binary, env, process: None };
         gateway.set(settings);
         gateway.again();
@@ -291,6 +304,11 @@ impl<'a> Gateway<'a> {
         eventually("the gateway is ready", Duration::from_secs(60), || {
             self.try_cli(&["status", "--json"]).is_some()
         });
+    }
+
+    /// Where its API answers root of this machine.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("fleetgate.sock")
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -433,6 +451,17 @@ impl<'a> WireGuard<'a> {
         }
     }
 
+    /// Begins anew with this configuration, from another port: a device that was installed again.
+    pub fn reinstall(&mut self, conf: &str) {
+        self.down();
+        conf.clone_into(&mut self.conf);
+        self.start();
+    }
+
+    pub fn signal(&self, name: &str) {
+        self.process.as_ref().expect("running").signal(name);
+    }
+
     /// Ends the client: the tunnel is dead, the device is not.
     pub fn down(&mut self) {
         self.process = None;
@@ -500,11 +529,10 @@ pub enum Make {
 impl<'a> SshServer<'a> {
     pub fn start(lab: &'a Lab, ns: &'static str, make: Make, authorized: &str) -> SshServer<'a> {
         let home = ensure_account();
-        let keys = home.join(".ssh");
-        let _ = fs::create_dir(&keys);
-        fs::write(keys.join("authorized_keys"), format!("{authorized}\n")).expect("authorised keys");
-        run("chown", &["-R", &format!("{ACCOUNT}:"), home.to_str().expect("UTF-8")]);
-        run("chmod", &["-R", "go-rwx", home.to_str().expect("UTF-8")]);
+        match make {
+            Make::OpenSsh => authorize(&lab.path("authorized_keys"), authorized),
+            Make::Dropbear => authorize_at_home(&home, authorized),
+        }
         let mut server = SshServer { lab, ns, make, port: 22, process: None };
         server.new_host_key();
         server.again();
@@ -541,8 +569,11 @@ impl<'a> SshServer<'a> {
         let process = match self.make {
             Make::OpenSsh => {
                 let conf = self.lab.path(&format!("sshd-{}.conf", self.ns));
+                let keys = self.lab.path("authorized_keys");
                 let text = format!(
-                    "Port {port}\nHostKey {key}\nUsePAM no\nPasswordAuthentication no\nStrictModes no\n"
+                    "Port {port}\nHostKey {key}\nUsePAM no\nPasswordAuthentication no\nStrictModes no\n\
+                     AuthorizedKeysFile {}\n",
+                    keys.display()
                 );
                 fs::write(&conf, text).expect("sshd's settings");
                 let _ = fs::create_dir_all("/run/sshd");
@@ -561,13 +592,33 @@ impl<'a> SshServer<'a> {
     /// Ends the listener and every session: a session outlives the listener that let it in.
     pub fn stop(&mut self) {
         self.process = None;
+        self.signal("KILL");
+    }
+
+    /// To the listener and every session; `STOP` hangs them all.
+    pub fn signal(&self, signal: &str) {
         let name = if self.make == Make::OpenSsh { "sshd" } else { "dropbear" };
         let pids = run("ip", &["netns", "pids", &self.lab.ns(self.ns)]);
         for pid in pids.lines() {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if comm.trim() == name {
-                let _ = Command::new("kill").args(["-9", pid]).status();
+                let _ = Command::new("kill").args([&format!("-{signal}"), pid]).status();
             }
         }
     }
+}
+
+/// For one lab alone: others run beside it.
+fn authorize(file: &Path, key: &str) {
+    fs::write(file, format!("{key}\n")).expect("authorised keys");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).expect("own file");
+}
+
+/// dropbear reads no other file.
+fn authorize_at_home(home: &Path, key: &str) {
+    let keys = home.join(".ssh");
+    let _ = fs::create_dir(&keys);
+    fs::write(keys.join("authorized_keys"), format!("{key}\n")).expect("authorised keys");
+    run("chown", &["-R", &format!("{ACCOUNT}:"), home.to_str().expect("UTF-8")]);
+    run("chmod", &["-R", "go-rwx", home.to_str().expect("UTF-8")]);
 }

@@ -6,6 +6,7 @@ pub mod attacker;
 pub mod bench;
 pub mod device;
 pub mod dice;
+pub mod faults;
 pub mod front;
 pub mod lab;
 pub mod layers;

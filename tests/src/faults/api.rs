@@ -1,0 +1,55 @@
+//! The API over the socket in the gateway's folder, as root on the same machine has it.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// A request that takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone)]
+pub struct Api {
+    socket: PathBuf,
+}
+
+impl Api {
+    pub fn new(socket: PathBuf) -> Api {
+        Api { socket }
+    }
+
+    /// # Errors
+    /// When the gateway does not answer, or answers with another status than 2xx.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call("GET", path, None)
+    }
+
+    /// # Errors
+    /// As of [`Api::get`].
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(method, path, Some(body))
+    }
+
+    /// HTTP/1.0: the body ends with the connection.
+    fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut stream = UnixStream::connect(&self.socket).context("the gateway's socket")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let length = body.len();
+        write!(
+            stream,
+            "{method} /api/v1/{path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        let answer = String::from_utf8(answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer with a head")?;
+        let status = head.split(' ').nth(1).unwrap_or_default();
+        ensure!(status.starts_with('2'), "{method} {path}: {status} {body}");
+        if body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(body)?) }
+    }
+}

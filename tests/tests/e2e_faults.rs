@@ -1,0 +1,15 @@
+//! A part of the fault matrix (`bash tests/run faults` lives through all of it): what the gateway says of real
+//! devices while one thing or two are broken, at each moment.
+
+use fleetgate_tests::faults::cells::{Cell, all};
+use fleetgate_tests::faults::{Outcome, run_all, table};
+
+/// They mostly wait, so that all of the part fit into two rounds.
+const AT_ONCE: usize = 8;
+
+#[test]
+fn at_each_moment_of_a_fault_only_what_is_true_is_said() {
+    let cells: Vec<Cell> = all().into_iter().filter(|cell| cell.short).collect();
+    let outcomes = run_all(&cells, AT_ONCE);
+    assert!(outcomes.iter().all(Outcome::is_right), "\n{}", table(&outcomes));
+}
