@@ -7,8 +7,12 @@ mod stories;
 #[allow(dead_code, reason = "each binary uses its part of the world")]
 mod world;
 
+use std::time::Duration;
+
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket};
+use fleetgate_engine::wire::{
+    Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket, Timing,
+};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use stories::*;
@@ -19,8 +23,16 @@ fn backup() -> ServiceSpec {
 }
 
 fn sends(world: &mut World, host: HostId, status: Status) {
+    submit(world, host, Some("backup".to_owned()), status);
+}
+
+fn sends_own(world: &mut World, host: HostId, status: Status) {
+    submit(world, host, None, status);
+}
+
+fn submit(world: &mut World, host: HostId, service: Option<String>, status: Status) {
     let (result, at) = (PluginResult::new(status, "sent", Vec::new()), world.now.wall);
-    let (service, by) = (Some("backup".to_owned()), String::new());
+    let by = String::new();
     world.input(MonitorInput::Submit(Box::new(Submission {
         host,
         service,
@@ -150,7 +162,9 @@ fn what_cannot_be_reached_is_asked_more_rarely() {
     world.asked.clear();
     world.run(HOUR);
     let looks = |id| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == "evidence").count();
-    assert_eq!((looks(id), looks(router)), (12, 60));
+    // Each of the twelve dials of an hour is followed by another look.
+    let dials = |id| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == "handshake").count();
+    assert_eq!((looks(id) - dials(id), looks(router) - dials(router)), (12, 60));
 }
 
 #[test]
@@ -194,4 +208,83 @@ fn a_site_of_hundreds_that_returns_is_asked_again_spread_out() {
     world.run(2 * MINUTE);
     assert!(behind.iter().all(|id| status(&world, *id) == HostStatus::Up && !is_stale(&world, *id, "ping")));
     assert!(world.peak <= 200, "at most {} questions in a second, of 1,200", world.peak);
+}
+
+#[test]
+fn what_fails_is_told_half_a_minute_after_it_is_hard_when_its_parent_says_nothing() {
+    let mut world = World::new(1);
+    let slow = Timing { attempts: 9, ..Timing::DEFAULT };
+    let router = world.add(HostSpec { timing: slow, ..device(2) }, Truth::well());
+    let id = world.add(HostSpec { parents: vec![router], ..device(1) }, Truth::well());
+    world.add(device(3), Truth::well());
+    world.run(10 * MINUTE);
+    [id, router].into_iter().for_each(|id| world.set(id, Truth::off()));
+    while status(&world, id) == HostStatus::Up {
+        world.run(SECOND);
+    }
+    world.run(28 * SECOND);
+    assert_eq!(told(&world), Vec::<String>::new());
+    world.run(4 * SECOND);
+    assert_eq!(told(&world), ["cam-1 up down"]);
+}
+
+/// Nobody can ask what only receives results: a switch that a script reports.
+#[test]
+fn a_parent_that_only_receives_results_vouches_while_its_last_one_is_fresh() {
+    for (freshness, wait, held) in
+        [(None, 0, false), (None, 90, false), (Some(HOUR), 50, false), (Some(HOUR), 70, true)]
+    {
+        let mut world = World::new(1);
+        let told_of = HostSpec { peer: None, own_tunnel: false, address: None, freshness, ..device(2) };
+        let switch = world.add(told_of, Truth::off());
+        let id = world.add(HostSpec { parents: vec![switch], ..device(1) }, Truth::well());
+        world.add(device(3), Truth::well());
+        sends_own(&mut world, switch, Status::Ok);
+        world.run(MINUTE);
+        world.run(wait * MINUTE);
+        world.set(id, Truth::off());
+        while status(&world, id) == HostStatus::Up {
+            world.run(SECOND);
+        }
+        world.run(2 * SECOND);
+        let ours = told(&world).iter().filter(|said| said.starts_with("cam-1")).count();
+        assert_eq!(ours, usize::from(!held), "fresh for {freshness:?}, {wait} min old: {:?}", told(&world));
+    }
+}
+
+#[test]
+fn what_stands_behind_a_parent_that_was_reported_down_is_told_to_nobody() {
+    let mut world = World::new(1);
+    let told_of = HostSpec { peer: None, own_tunnel: false, address: None, ..device(2) };
+    let switch = world.add(told_of, Truth::off());
+    let id = world.add(HostSpec { parents: vec![switch], ..device(1) }, Truth::well());
+    world.add(device(3), Truth::well());
+    sends_own(&mut world, switch, Status::Ok);
+    world.run(10 * MINUTE);
+    world.set(id, Truth::off());
+    world.run(20 * SECOND);
+    (0..3).for_each(|_| sends_own(&mut world, switch, Status::Critical));
+    world.run(10 * MINUTE);
+    assert_eq!(told(&world), ["cam-2 up down"]);
+}
+
+/// Also where the last look was less than a second ago.
+#[test]
+fn a_host_that_fails_waits_a_second_for_a_look_outside_at_the_most() {
+    for ms in [0, 1, 40, 400, 900, 999, 1_500, 9_500] {
+        let mut world = World::new(1);
+        let id = world
+            .add(HostSpec { timing: Timing { attempts: 1, ..Timing::DEFAULT }, ..device(1) }, Truth::well());
+        world.add(device(2), Truth::well());
+        world.look_outside();
+        world.run(10 * MINUTE);
+        world.run(Duration::from_millis(ms));
+        world.set(id, Truth::off());
+        world.check_now(id, None);
+        while status(&world, id) == HostStatus::Up {
+            world.run(Duration::from_millis(20));
+        }
+        world.run(1_100 * SECOND / 1_000);
+        assert_eq!(told(&world), ["cam-1 up down"], "{ms} ms");
+    }
 }

@@ -78,6 +78,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         next_check: Some(Wall::from_millis(62_000)),
         source: "evidence".into(),
         direct: DirectAnswer::NotAsked,
+        one_way: false,
         output: "an authenticated packet 2 s ago".into(),
         detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,

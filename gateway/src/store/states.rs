@@ -72,17 +72,17 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 19, |values| {
+    Batched::new(WIDE, 20, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
                      next_check, source, output, notified, voice, direct, long_output, metrics,
-                     warnings) as (values {values})
+                     warnings, one_way) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
                     source = v.source, output = v.output, notified = v.notified, voice = v.voice,
                     direct = v.direct, long_output = v.long_output, metrics = v.metrics,
-                    warnings = v.warnings
+                    warnings = v.warnings, one_way = v.one_way
              from v where host_states.host = v.host"
         )
     })
@@ -113,15 +113,16 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.direct.name())
         .add(s.detail.long_text.as_str())
         .add(metrics_json(&s.detail.metrics))
-        .add(warnings_json(&s.detail.warnings));
+        .add(warnings_json(&s.detail.warnings))
+        .add(s.one_way);
 }
 
 /// A host's row; `None` for a host that has no result yet.
 pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
-    last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings
-    from host_states";
+    last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings,
+    one_way from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -149,6 +150,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
                 metrics: decode(metrics_from_json(row.try_get(17)?))?,
                 warnings: decode(warnings_from_json(row.try_get(18)?))?,
             },
+            one_way: row.try_get(19)?,
         }))
     }
 }

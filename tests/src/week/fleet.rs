@@ -301,6 +301,11 @@ impl Fleet {
         self.flows(n) || now < self.devices[n].believed
     }
 
+    /// Of the session that its packets flow through.
+    pub fn last_handshake(&self, n: usize) -> Option<Mono> {
+        self.devices[n].flow
+    }
+
     pub fn last_packet(&self, n: usize, now: Mono) -> Option<Mono> {
         let device = &self.devices[n];
         let beat = |since: Mono| {

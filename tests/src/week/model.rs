@@ -16,8 +16,12 @@ use super::{ATTEMPTS, INTERVAL};
 const FEWEST: usize = 5;
 const SHARE: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A parent that says nothing of itself holds nothing back for longer.
-const MAX_DOUBT: Duration = Duration::from_secs(300);
+/// What a parent, or others that fail at the same time, may still say holds nothing back for longer after
+/// a host is hard down.
+const HELD: Duration = Duration::from_secs(30);
+/// Others that fail at the same time: so many, and one in so many of all, are more than chance.
+const CROWD: usize = 4;
+const CROWD_SHARE: usize = 50;
 /// A clock is set by so much: less is a time server at its daily work.
 const JUMP: Duration = Duration::from_secs(10);
 /// Less is no step.
@@ -33,7 +37,7 @@ pub struct Look {
     pub began: Mono,
     /// The last authenticated packet that is known of.
     pub packet: Option<Mono>,
-    /// Whether it answered, where it was asked.
+    /// Whether it answered, where it was asked beyond the evidence.
     pub answered: Option<bool>,
 }
 
@@ -74,6 +78,10 @@ struct Sheet {
     awaits: bool,
     told: Told,
     failing_since: Option<Mono>,
+    /// Since it is hard down; after a restart, from when others are judged again.
+    hard_since: Option<Mono>,
+    /// It is one of those that are counted as failing.
+    among_failing: bool,
     /// The first silence of a row, whether it counted or not.
     silent_since: Option<Mono>,
     /// That came while it was up, and as far as is known through no fault of ours.
@@ -102,8 +110,12 @@ pub struct Model {
     sight: Sight,
     /// Since a start, or since we were cut off.
     sees_again: Option<Mono>,
-    /// When a doubt about a parent ends by itself.
+    /// When a doubt about a parent or about others ends by itself.
     doubts: BTreeSet<(Mono, usize)>,
+    /// Hosts that were up, are silent, and not hard down yet.
+    failing: usize,
+    /// Those that were found silent while it is not known whether we are cut off: judged when it is.
+    undecided: Vec<(usize, Look)>,
     said: Vec<String>,
 }
 
@@ -116,12 +128,17 @@ impl Sheet {
         self.is_failing() && self.hard_up
     }
 
-    /// Evidence is as good as an answer within the interval; after a failure only what is newer.
+    /// Evidence is as good as an answer within the interval; after a failure only what is newer. Who gave no
+    /// answer lives if a packet came since it was asked.
     fn is_good(&self, look: Look) -> bool {
         let fresh = |packet: Mono| {
             look.began.since(packet) < INTERVAL && (!self.is_failing() || packet > self.counted)
         };
-        look.answered.unwrap_or(look.packet.is_some_and(fresh))
+        match look.answered {
+            Some(true) => true,
+            Some(false) => look.packet > Some(look.began),
+            None => look.packet.is_some_and(fresh),
+        }
     }
 
     fn may_sleep(&self, at: Mono) -> bool {
@@ -159,6 +176,8 @@ impl Model {
             awaits: false,
             told: Told::Well,
             failing_since: None,
+            hard_since: None,
+            among_failing: false,
             silent_since: None,
             fell: None,
             counted: now.mono,
@@ -178,6 +197,8 @@ impl Model {
             sight: Sight::Clear,
             sees_again: None,
             doubts: BTreeSet::new(),
+            failing: 0,
+            undecided: Vec::new(),
             said: Vec::new(),
         }
     }
@@ -215,12 +236,60 @@ impl Model {
     }
 
     pub fn look(&mut self, n: usize, now: Now, look: Look) {
+        self.pass(now.mono);
+        self.decide(now);
+        let sheet = &mut self.sheets[n];
+        let doubtful = matches!(self.sight, Sight::Doubt(_));
+        if doubtful && sheet.hard_up && !sheet.is_good(look) && !sheet.may_sleep(now.mono) {
+            sheet.silent_since = sheet.silent_since.or(Some(now.mono));
+            self.undecided.push((n, look));
+            return self.recount(n, now.mono);
+        }
+        self.judge(n, now, look);
+        self.recount(n, now.mono);
+        self.decide(now);
+    }
+
+    /// It is known whether we are cut off.
+    fn decide(&mut self, now: Now) {
+        while !matches!(self.sight, Sight::Doubt(_)) && !self.undecided.is_empty() {
+            let (n, look) = self.undecided.remove(0);
+            self.judge(n, now, look);
+            self.recount(n, now.mono);
+        }
+    }
+
+    fn recount(&mut self, n: usize, at: Mono) {
+        let sheet = &mut self.sheets[n];
+        let fails = sheet.hard_up && sheet.silent_since.is_some();
+        match (std::mem::replace(&mut sheet.among_failing, fails), fails) {
+            (false, true) => self.failing += 1,
+            (true, false) => {
+                self.failing -= 1;
+                self.end_waiting(at);
+            }
+            _ => {}
+        }
+    }
+
+    /// Others that failed have turned out to be lost, or to be there.
+    fn end_waiting(&mut self, at: Mono) {
+        if self.failing < self.crowd() {
+            let waiting: Vec<usize> = self.doubts.iter().map(|(_, n)| *n).collect();
+            waiting.into_iter().for_each(|n| self.tell(n, at));
+        }
+    }
+
+    fn crowd(&self) -> usize {
+        CROWD.max(self.sheets.len() / CROWD_SHARE)
+    }
+
+    fn judge(&mut self, n: usize, now: Now, look: Look) {
         let at = now.mono;
-        self.pass(at);
         let (may_be_us, sees) = (self.may_be_us(at), self.sight == Sight::Clear);
         let sheet = &mut self.sheets[n];
         if sheet.is_good(look) {
-            let proof = if look.answered.is_some() { Some(at) } else { look.packet };
+            let proof = if look.answered == Some(true) { Some(at) } else { look.packet };
             sheet.heard = sheet.heard.max(proof);
             self.count(n, true, now);
         } else if sheet.hard_up && may_be_us {
@@ -251,6 +320,7 @@ impl Model {
             sheet.failing_on = now.wall;
         }
         sheet.failing_since = if good { None } else { sheet.failing_since.or(Some(at)) };
+        sheet.hard_since = if sheet.hard_up { None } else { sheet.hard_since.or(Some(at)) };
         (sheet.counted, sheet.counted_on) = (at, now.wall);
         (sheet.current, sheet.asleep) = (true, false);
         sheet.awaits = !sheet.reachable;
@@ -261,8 +331,8 @@ impl Model {
             }
             sheet.see_flapping();
         }
-        if let Some(since) = sheet.failing_since.filter(|_| sheet.router.is_some()) {
-            self.doubts.insert((since + MAX_DOUBT, n));
+        if let Some(since) = sheet.hard_since {
+            self.doubts.insert((since + HELD, n));
         }
         self.tell(n, at);
         self.look_behind(n, at);
@@ -332,11 +402,14 @@ impl Model {
         }
     }
 
-    /// It fails, and its router is not known to have outlived that.
+    /// It fails, and its router is not known to have outlived that, or others fail with it.
     fn is_in_doubt(&self, n: usize, at: Mono) -> bool {
         let sheet = &self.sheets[n];
-        let Some((router, since)) = sheet.router.zip(sheet.failing_since) else { return false };
-        at.since(since) < MAX_DOUBT && self.sheets[router].heard < Some(since)
+        let Some(since) = sheet.failing_since else { return false };
+        let asked = sheet.router.is_some_and(|router| self.sheets[router].heard < Some(since));
+        let others = self.failing - usize::from(sheet.among_failing);
+        let of_crowd = sheet.hard_since.is_some() && others >= self.crowd();
+        sheet.hard_since.is_none_or(|since| at < since + HELD) && (asked || of_crowd)
     }
 
     /// SEMANTICS 6: what is known is held against what was said last.
@@ -376,16 +449,19 @@ impl Model {
             Sight::Clear | Sight::Doubt(_) => Sight::Clear,
         };
         self.sees_again = Some(at);
+        self.failing = 0;
+        self.undecided.clear();
         let newest = self.sheets.iter().map(|sheet| sheet.counted_on).max();
         let long = newest.is_none_or(|newest| now.wall.since(newest) > INTERVAL);
         for (n, sheet) in self.sheets.iter_mut().enumerate() {
             let counted = now.mono_at(sheet.counted_on);
-            (sheet.silent_since, sheet.fell) = (None, None);
+            (sheet.silent_since, sheet.fell, sheet.among_failing) = (None, None, false);
             sheet.heard = (!sheet.is_failing()).then_some(counted);
             sheet.watched_from = if long { at } else { counted };
             sheet.current &= at.since(counted) <= INTERVAL * 2;
             sheet.failing_since = sheet.failing_since.map(|_| now.mono_at(sheet.failing_on));
-            self.doubts.extend(sheet.failing_since.map(|since| (since + MAX_DOUBT, n)));
+            sheet.hard_since = sheet.hard_since.map(|_| at + INTERVAL);
+            self.doubts.extend(sheet.hard_since.map(|since| (since + HELD, n)));
         }
         (0..self.sheets.len()).for_each(|n| self.tell(n, at));
     }

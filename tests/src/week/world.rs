@@ -30,7 +30,8 @@ const SURE: Duration = Duration::from_secs(3_600);
 /// A check under way.
 struct Open {
     began: Mono,
-    ask: AskId,
+    /// Questions that wait for their answers.
+    asks: Vec<AskId>,
     packet: Option<Mono>,
     /// What was asked beyond the evidence: whether anything answered.
     answered: Option<bool>,
@@ -208,13 +209,19 @@ impl World {
         }
     }
 
+    /// A look begins with the evidence, and with nothing left to be answered it ends with it once more.
     fn take(&mut self, ask: Ask) {
         let open = &mut self.open[index(ask.host)];
         match (&ask.question, open) {
+            (Question::Evidence { .. }, Some(open)) if open.asks.is_empty() => open.asks.push(ask.id),
             (Question::Evidence { .. }, open) => {
-                *open = Some(Open { began: self.now.mono, ask: ask.id, packet: None, answered: None });
+                let (began, asks) = (self.now.mono, vec![ask.id]);
+                *open = Some(Open { began, asks, packet: None, answered: None });
             }
-            (_, Some(open)) => (open.ask, open.answered) = (ask.id, Some(open.answered == Some(true))),
+            (_, Some(open)) => {
+                open.asks.push(ask.id);
+                open.answered = open.answered.or(Some(false));
+            }
             (question, None) => panic!("{question:?} without a look at the evidence"),
         }
         self.coming.push_back((self.now.mono + RTT, ask));
@@ -228,15 +235,20 @@ impl World {
             self.input(MonitorInput::News(News::Up(ask.host)));
         }
         let (answer, good) = self.answer(n, &ask.question);
-        let Some(open) = self.open[n].as_mut().filter(|open| open.ask == ask.id) else {
+        let Some(open) = self.open[n].as_mut().filter(|open| open.asks.contains(&ask.id)) else {
             return self.input(MonitorInput::Answer(ask.id, answer));
         };
-        match &answer {
-            Answer::Evidence(evidence) => open.packet = evidence.last_packet,
-            _ => open.answered = Some(good || open.answered == Some(true)),
-        }
+        open.asks.retain(|id| *id != ask.id);
+        let proved = match &answer {
+            Answer::Evidence(evidence) => {
+                open.packet = evidence.last_packet;
+                false
+            }
+            _ => good,
+        };
+        open.answered = if proved { Some(true) } else { open.answered };
         self.input(MonitorInput::Answer(ask.id, answer));
-        if let Some(open) = self.open[n].take_if(|open| open.ask == ask.id) {
+        if let Some(open) = self.open[n].take_if(|open| proved || open.asks.is_empty()) {
             self.report.looks += 1;
             self.model.look(
                 n,
@@ -253,6 +265,7 @@ impl World {
         let answer = match question {
             Question::Evidence { .. } => Answer::Evidence(Evidence {
                 last_packet: self.fleet.last_packet(n, now),
+                last_handshake: self.fleet.last_handshake(n),
                 established,
                 ..Evidence::default()
             }),

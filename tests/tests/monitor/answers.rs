@@ -25,7 +25,8 @@ impl Device {
             Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
             Question::Handshake { .. } => {
                 let news = self.handshake(now);
-                let there = self.flow.is_some().then_some(RTT).ok_or(ConnectFailure::Timeout);
+                let there = (self.flow.is_some() && !self.truth.deaf).then_some(RTT);
+                let there = there.ok_or(ConnectFailure::Timeout);
                 self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
                 return (Answer::Handshake(there), news);
             }
@@ -44,7 +45,8 @@ impl Device {
 
     /// Whether a packet through the tunnel comes back.
     fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
-        match (self.flow.is_some(), self.truth.hung || !self.truth.alive) {
+        let mute = self.truth.hung || self.truth.deaf || !self.truth.alive;
+        match (self.flow.is_some(), mute) {
             (true, false) => {
                 self.last_packet = Some(now);
                 Ok(())

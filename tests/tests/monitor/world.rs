@@ -42,6 +42,8 @@ pub struct Truth {
     pub link: bool,
     /// WireGuard lives, nothing above it does.
     pub hung: bool,
+    /// Its packets get through, and what is sent to it does not.
+    pub deaf: bool,
     /// The public address leads to it.
     pub direct: bool,
     pub sshd: bool,
@@ -64,6 +66,7 @@ impl Truth {
             alive: true,
             link: true,
             hung: false,
+            deaf: false,
             direct: true,
             sshd: true,
             connect: Some(RTT),
@@ -109,6 +112,11 @@ impl Device {
         }
     }
 
+    /// The last packet that came from it.
+    pub fn heard(&self) -> Option<Mono> {
+        self.last_packet
+    }
+
     fn cut(&mut self, now: Mono, believed: Duration) {
         self.settle(now);
         if self.flow.take().is_some() {
@@ -122,7 +130,8 @@ impl Device {
 
     /// A handshake gets through, if it can. What the tunnel would tell.
     fn handshake(&mut self, now: Mono) -> Option<News> {
-        if !self.truth.tunnel_works() || self.flow.is_some() || !self.spec.own_tunnel {
+        let through = self.truth.tunnel_works() && !self.truth.deaf;
+        if !through || self.flow.is_some() || !self.spec.own_tunnel {
             return None;
         }
         let first = !self.came;

@@ -35,16 +35,26 @@ impl Incidents {
     /// Most of a site may have been lost together.
     fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
         let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
-        let Some(SiteLoss { site, hosts }) = self.fleet.site_loss(host, began) else { return };
+        let Some(SiteLoss { site, hosts, most }) = self.fleet.site_loss(host, began) else { return };
         let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
         let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
-        if alone.len() < sites::FEWEST {
+        if alone.len() < if most { sites::FEWEST } else { alike::FEWEST } {
             return;
         }
         alone.sort();
-        let matter = words::site(&site);
+        let matter = if most { words::site(&site) } else { words::part_of_site(&site) };
         let into = self.unite(&alone, matter, at);
         self.lost.insert(site, into);
+    }
+
+    /// What many hosts of a site were in has become most of it.
+    pub(super) fn widen_to_site(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
+        let Some(site) = self.fleet.site(object.host).filter(|_| object.service.is_none()) else { return };
+        let is_part = self.open.get(&id).is_some_and(|i| i.matter == words::part_of_site(site));
+        let most = || self.fleet.site_loss(object.host, began).is_some_and(|loss| loss.most);
+        if is_part && most() {
+            self.widen(id, words::site(site), now);
+        }
     }
 
     /// So many hosts may have fallen together that it has one cause, wherever they stand.

@@ -435,6 +435,7 @@ impl Incidents {
         }
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);
+        self.widen_to_site(id, object, began, at.now);
         if let Some(service) = &object.service {
             self.widen_alike(id, service, at.now);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::id::HostId;
 use crate::time::Wall;
 
-use super::{TOGETHER, apart};
+use super::{TOGETHER, alike, apart};
 
 /// Fewer hosts that fall silent together are no lost site: two may be a coincidence.
 pub const FEWEST: usize = 3;
@@ -28,11 +28,12 @@ struct Site {
     down: BTreeMap<HostId, Wall>,
 }
 
-/// A site most of which was lost at about the same time.
+/// A site most of which was lost at about the same time, or so many hosts of it that it is no chance.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SiteLoss {
     pub site: String,
     pub hosts: Vec<HostId>,
+    pub most: bool,
 }
 
 #[derive(Debug, Default)]
@@ -107,18 +108,20 @@ impl Fleet {
         self.hosts.get(&id).map_or(&[], |known| &known.parents)
     }
 
-    /// Whether most of a host's site that was there failed at about the same time as the host.
+    /// Whether most of a host's site that was there, or many hosts of it, failed at about the same time as
+    /// the host.
     pub fn site_loss(&self, id: HostId, began: Wall) -> Option<SiteLoss> {
         let name = self.site(id)?;
         let site = self.sites.get(name)?;
         // A look at all of them only where it can come to something.
-        if site.down.len() < FEWEST || site.down.len() * 2 <= site.seen {
+        let many = alike::enough(site.seen);
+        if site.down.len() < FEWEST || site.down.len() * 2 <= site.seen && site.down.len() < many {
             return None;
         }
         let together = |since: &Wall| apart(*since, began) <= TOGETHER;
         let hosts: Vec<HostId> = site.down.iter().filter(|(_, b)| together(b)).map(|(id, _)| *id).collect();
         let there = site.seen - (site.down.len() - hosts.len());
-        let lost = hosts.len() >= FEWEST && hosts.len() * 2 > there;
-        lost.then(|| SiteLoss { site: name.to_owned(), hosts })
+        let most = hosts.len() >= FEWEST && hosts.len() * 2 > there;
+        (most || hosts.len() >= many).then(|| SiteLoss { site: name.to_owned(), hosts, most })
     }
 }

@@ -42,6 +42,12 @@ pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
+/// A switch, a floor, or whatever else many hosts of one place share.
+pub fn part_of_site(name: &str) -> Matter {
+    let words = format!("many hosts of {name} fell silent together");
+    Matter { words, ..site(name) }
+}
+
 /// How many of them is what its members say.
 pub fn site(site: &str) -> Matter {
     let words = format!("most of {site} fell silent together");

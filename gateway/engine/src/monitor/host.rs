@@ -28,6 +28,10 @@ use super::voice::Voice;
 /// change of a whole fleet's profile starts.
 const SOON: Duration = Duration::from_secs(10);
 
+/// How often a check that has found nothing looks whether it is known by now that it was not our own doing:
+/// that takes a round trip, mostly.
+const UNDECIDED: Duration = Duration::from_millis(250);
+
 /// A state whose last result is this many intervals old at a restart is not current any more.
 const STALE_INTERVALS: u32 = 2;
 
@@ -50,6 +54,8 @@ pub struct Host {
     pub(super) reach: Reach,
     /// Since the first failure of this row of them.
     pub(super) failing_since: Option<Mono>,
+    /// Since that is hard. After a restart, from when its parents can be judged again.
+    pub(super) hard_since: Option<Mono>,
     /// Since the first silence of this row, counted or not, that this run of the gateway saw.
     pub(super) silent_since: Option<Mono>,
     /// It failed, and its parents are to be asked.
@@ -59,9 +65,17 @@ pub struct Host {
     pub(super) planned: Option<Mono>,
     /// Somebody waits for a check that only what is newer can satisfy.
     pub(super) newer_than: Option<Mono>,
-    /// Its own check, under way with this question.
+    /// What it was planned for is somebody else's failure, which asks for no more than an echo.
+    pub(super) in_passing: bool,
+    /// When it was asked so last.
+    pub(super) asked_in_passing: Option<Mono>,
+    /// Its own check, under way with these questions.
     pub(super) check: Option<Box<Liveness>>,
-    pub(super) question: Option<AskId>,
+    pub(super) questions: Vec<AskId>,
+    /// It found nothing while it is being found out whether that is our own doing.
+    pub(super) undecided: Option<String>,
+    /// Its packets arrive, and our questions get no answer.
+    pub(super) one_way: bool,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
     /// The newest proof of life.
@@ -126,12 +140,17 @@ impl Host {
             windows: Vec::new(),
             reach: Reach::FREE,
             failing_since: None,
+            hard_since: None,
             silent_since: None,
             wants_parents: false,
             planned: None,
             newer_than: None,
+            in_passing: false,
+            asked_in_passing: None,
             check: None,
-            question: None,
+            questions: Vec::new(),
+            undecided: None,
+            one_way: false,
             came: false,
             good_at: None,
             failed_at: None,
@@ -155,10 +174,11 @@ impl Host {
         self.track =
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
-        (self.source, self.direct) = (state.source, state.direct);
+        (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
         (self.output, self.detail) = (state.output, state.detail);
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
+        self.hard_since = self.track.hard.is_problem().then(|| now.mono + self.spec.timing.interval);
         self.voice = Voice::restored(state.notified, state.voice, now);
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
@@ -291,8 +311,10 @@ impl Host {
         self.end_doubt(turn);
         self.find_silence(turn);
         self.speak_due(turn);
-        if self.check.is_none() && self.planned.is_some_and(|at| at <= turn.now.mono) {
-            self.start_check(turn);
+        match self.check {
+            Some(_) => self.go_on_asking(turn),
+            None if self.planned.is_some_and(|at| at <= turn.now.mono) => self.start_check(turn),
+            None => {}
         }
         if self.check.is_some() {
             return;
@@ -309,8 +331,9 @@ impl Host {
     pub fn wake_at(&self, now: Now) -> Option<Mono> {
         let silence = self.next_silence(now);
         let voices = self.voices_due().into_iter().chain(silence).chain(self.doubt_ends()).min();
-        if self.check.is_some() {
-            return voices;
+        if let Some(check) = &self.check {
+            let decided = self.undecided.as_ref().map(|_| now.mono + UNDECIDED);
+            return voices.into_iter().chain(check.wake_at()).chain(decided).min();
         }
         let waits = |s: &&Service| s.is_idle() && !(s.rides() && self.session.is_some());
         let checks = self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned);
@@ -326,7 +349,7 @@ impl Host {
         for service in &mut self.services {
             let waits = service.is_idle() && !service.track.is_soft() && service.newer_than.is_none();
             if service.pace(stretch) && waits && service.planned.is_some() {
-                service.planned = Some(turn.next(id, &service.timing()).regular);
+                service.planned = Some(turn.slot(id, &service.timing()));
             }
         }
     }
@@ -339,10 +362,10 @@ impl Host {
         }
         self.excuse_silence(now);
         if self.planned.is_some_and(|at| at <= now) {
-            self.planned = Some(turn.next(id, &self.spec.timing).regular);
+            self.planned = Some(turn.slot(id, &self.spec.timing));
         }
         for service in self.services.iter_mut().filter(|s| s.is_due(now)) {
-            service.planned = Some(turn.next(id, &service.timing()).regular);
+            service.planned = Some(turn.slot(id, &service.timing()));
         }
     }
 
@@ -350,6 +373,13 @@ impl Host {
     pub(super) fn is_watched(&self) -> bool {
         let there = self.track.status == HostStatus::Up && !self.asleep;
         there && self.reach.reachable && !self.voice.awaits_result()
+    }
+
+    /// Its next result may be its last chance.
+    pub(super) fn may_turn_hard(&self) -> bool {
+        self.track.hard != HostStatus::Down
+            && self.check.is_some()
+            && (self.track.is_soft() || self.spec.timing.attempts <= 1)
     }
 
     /// Why nothing can be told of the host itself.
@@ -422,11 +452,13 @@ impl Host {
     }
 
     pub(super) fn forget_question(&mut self, turn: &mut Turn<'_>) {
-        self.check = None;
-        self.newer_than = None;
-        if let Some(id) = self.question.take() {
-            turn.cancel(id);
-        }
+        (self.check, self.undecided, self.newer_than) = (None, None, None);
+        self.cancel_questions(turn);
+    }
+
+    /// Whatever is still answered to these means nothing any more.
+    pub(super) fn cancel_questions(&mut self, turn: &mut Turn<'_>) {
+        self.questions.drain(..).for_each(|id| turn.cancel(id));
     }
 
     fn forget_services_questions(&mut self, turn: &mut Turn<'_>) {
@@ -474,6 +506,7 @@ impl Host {
             next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
             source: self.source.clone(),
             direct: self.direct,
+            one_way: self.one_way,
             output: self.output.clone(),
             detail: self.detail.clone(),
             notified: self.voice.notified(),
@@ -499,6 +532,6 @@ fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, turn:
     match planned.filter(|at| at.since(turn.now.mono) <= timing.interval) {
         Some(at) => at,
         None if soft => turn.soon(timing.retry),
-        None => turn.next(id, timing).regular,
+        None => turn.slot(id, timing),
     }
 }

@@ -1,12 +1,15 @@
-//! The host check: one question after the other until one proves the host alive.
+//! The host check: all that can be asked of a host is asked at once, under one deadline, and the first
+//! proof of life ends it.
 //!
-//! Evidence, echo, TCP, a forced handshake, the public address. Promises a verdict after at most
-//! one question of each kind (two echoes behind a device that had to be dialled first). Knows
-//! nothing of attempts, states and schedules.
+//! The evidence comes first, for it costs nothing. Where it is too old, echo, TCP, a forced handshake and
+//! the public address are asked together. Where an echo is known to answer it is asked alone for
+//! [`HEAD_START`], which spares a living host the bytes of the others. Before a host is called dead the
+//! evidence is read again: a packet that came meanwhile is life, and where all questions stayed unanswered
+//! it shows that only one direction works. Knows nothing of attempts, states and schedules.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::id::PeerId;
 pub use crate::time::age;
 
 use crate::time::Mono;
@@ -17,8 +20,25 @@ use super::reach::{Paths, Way};
 /// The source of a result that nothing had to be asked for.
 pub const EVIDENCE: &str = "evidence";
 
-/// One is enough to prove life, and a lost one is followed by TCP.
+/// One is enough to prove life.
 const ECHOES: u8 = 1;
+/// So long an echo is asked alone where one answered last: several round trips of a mobile link, and a
+/// tenth of the usual timeout.
+const HEAD_START: Duration = Duration::from_secs(1);
+/// Of the timeout, at the most.
+const HEAD_SHARE: u32 = 5;
+/// What is asked late in a check, once a dial has come through, has at least so long.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// What a check asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    Evidence,
+    Echo,
+    Connect,
+    Handshake,
+    Direct,
+}
 
 /// What a host check goes by.
 #[derive(Clone, Debug)]
@@ -27,13 +47,17 @@ pub struct Rules {
     pub newer_than: Mono,
     /// Somebody waits for it.
     pub demanded: bool,
+    /// Questions go out although there is evidence: the last ones got no answer.
+    pub must_ask: bool,
+    /// An echo is likely to be answered: it is asked alone for a moment.
+    pub echo_first: bool,
     /// Whether the peer may be dialled now.
     pub may_dial: bool,
     /// Whether its tunnel has ever carried anything; before that nobody can be dialled.
     pub came: bool,
     /// Where something is known to listen, if anywhere.
     pub port: u16,
-    /// Of each question.
+    /// Of the whole check.
     pub timeout: Duration,
     /// The host's SSH key, where `port` is that of SSH.
     pub pin: Option<String>,
@@ -44,9 +68,17 @@ pub struct Rules {
 #[derive(Clone, Debug)]
 pub struct Liveness {
     rules: Rules,
-    step: Step,
+    began: Mono,
+    phase: Phase,
+    asked: BTreeSet<Asked>,
+    open: BTreeSet<Asked>,
+    /// The newest authenticated packet.
+    packet: Option<Mono>,
+    session: bool,
     /// A question went unanswered by us, not by the host: its silence proves nothing.
     unclear: bool,
+    /// A question went through the host's own tunnel, and no answer came.
+    unanswered: bool,
     pub came: bool,
     /// When a forced handshake failed.
     pub dial_failed: Option<Mono>,
@@ -54,33 +86,33 @@ pub struct Liveness {
     pub dialled: Option<Mono>,
     /// What the public address said.
     pub direct: DirectAnswer,
-    tried: Vec<String>,
+    /// It answered at the public address, while its tunnel may still answer.
+    direct_proof: Option<Verdict>,
+    failures: BTreeMap<Asked, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Evidence,
-    Echo,
-    Connect,
-    Handshake,
-    Direct,
+enum Phase {
+    /// The first look at the evidence.
+    Look,
+    /// An echo alone.
+    HeadStart,
+    Asking,
+    /// The last look at the evidence, before the host is called dead.
+    LastLook,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    Ask(Question),
+    Ask(Vec<(Asked, Question)>),
+    /// For answers, or until [`Liveness::wake_at`].
+    Wait,
     Done(Verdict),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// `proof`: when the host is known to have been alive.
-    Alive {
-        source: &'static str,
-        text: String,
-        rtt: Option<Duration>,
-        proof: Mono,
-    },
+    Alive(Alive),
     Dead {
         text: String,
     },
@@ -88,22 +120,37 @@ pub enum Verdict {
     Unclear,
 }
 
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alive {
+    pub source: &'static str,
+    pub text: String,
+    pub rtt: Option<Duration>,
+    /// When the host is known to have been alive.
+    pub proof: Mono,
+    /// Its packets arrived, and none of our questions was answered.
+    pub one_way: bool,
+}
+
 impl Liveness {
-    pub fn begin(rules: Rules) -> (Liveness, Next) {
+    pub fn begin(rules: Rules, now: Mono) -> (Liveness, Next) {
         let mut check = Liveness {
             came: rules.came,
             rules,
-            step: Step::Evidence,
+            began: now,
+            phase: Phase::Look,
+            asked: BTreeSet::new(),
+            open: BTreeSet::new(),
+            packet: None,
+            session: false,
             unclear: false,
+            unanswered: false,
             dial_failed: None,
             dialled: None,
             direct: DirectAnswer::NotAsked,
-            tried: Vec::new(),
+            direct_proof: None,
+            failures: BTreeMap::new(),
         };
-        let next = match check.rules.paths.peer {
-            Some(peer) => Next::Ask(Question::Evidence { peer }),
-            None => check.direct(),
-        };
+        let next = check.look(Phase::Look, now).unwrap_or_else(|| check.ask_all(now));
         (check, next)
     }
 
@@ -111,65 +158,170 @@ impl Liveness {
         self.rules.demanded
     }
 
-    pub fn answer(&mut self, answer: Answer, now: Mono) -> Next {
-        match (self.step, answer) {
-            (Step::Evidence, Answer::Evidence(evidence)) => self.weigh(evidence, now),
-            (Step::Echo, Answer::Echo(echo)) => match (echo.rtts.iter().min(), echo.failure) {
-                (Some(rtt), _) => alive("echo", format!("echo in {}", millis(*rtt)), Some(*rtt), now),
-                (None, failure) => self.no_echo(failure.unwrap_or(ConnectFailure::Timeout), now),
+    /// Nothing has been sent yet.
+    pub fn is_at_first_look(&self) -> bool {
+        self.phase == Phase::Look
+    }
+
+    pub fn began(&self) -> Mono {
+        self.began
+    }
+
+    /// What is left of the deadline for a question that is asked now.
+    pub fn left(&self, now: Mono) -> Duration {
+        self.rules.timeout.saturating_sub(now.since(self.began)).max(LEAST.min(self.rules.timeout))
+    }
+
+    /// When to go on without an answer.
+    pub fn wake_at(&self) -> Option<Mono> {
+        let head_start = HEAD_START.min(self.rules.timeout / HEAD_SHARE);
+        (self.phase == Phase::HeadStart).then(|| self.began + head_start)
+    }
+
+    pub fn wake(&mut self, now: Mono) -> Next {
+        match self.wake_at() {
+            Some(at) if at <= now => self.ask_all(now),
+            _ => Next::Wait,
+        }
+    }
+
+    pub fn answer(&mut self, asked: Asked, answer: Answer, now: Mono) -> Next {
+        if !self.open.remove(&asked) {
+            return Next::Wait;
+        }
+        match (asked, answer) {
+            (Asked::Evidence, Answer::Evidence(evidence)) => self.weigh(&evidence, now),
+            (Asked::Echo, Answer::Echo(echo)) => match echo.rtts.iter().min() {
+                Some(rtt) => alive("echo", format!("echo in {}", millis(*rtt)), Some(*rtt), now),
+                None => self.failed(Asked::Echo, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
             },
-            (Step::Connect, Answer::Connect(outcome)) => self.connected(outcome, now),
-            (Step::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
-            (Step::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
-            (Step::Direct, Answer::Ssh(ssh)) => match ssh.failure {
-                None => self.answers(self.over("SSH at the public address"), ssh.connect, now),
+            (Asked::Connect, Answer::Connect(outcome)) => self.connected(outcome, now),
+            (Asked::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
+            (Asked::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
+            (Asked::Direct, Answer::Ssh(ssh)) => match ssh.failure {
+                None => self.answers_directly("SSH at the public address", ssh.connect, now),
                 Some(failure) => {
-                    self.failed_direct(ssh_failure(&failure), doubt(&failure), is_busy(&failure))
+                    self.failed_directly(ssh_failure(&failure), doubt(&failure), is_busy(&failure), now)
                 }
             },
-            (step, Answer::Refused(why)) => self.refused(step, why, now),
-            (step, _) => self.refused(step, "the answer was to another question".into(), now),
+            (_, Answer::Refused(why)) => self.refused(asked, why, now),
+            (_, _) => self.refused(asked, "the answer was to another question".into(), now),
         }
     }
 
-    fn weigh(&mut self, evidence: Evidence, now: Mono) -> Next {
+    // ------------------------------------------------------------------ evidence
+
+    /// `None`: there is no tunnel that could know anything.
+    fn look(&mut self, phase: Phase, now: Mono) -> Option<Next> {
+        self.rules.paths.peer?;
+        self.phase = phase;
+        Some(self.ask(&[Asked::Evidence], now))
+    }
+
+    fn weigh(&mut self, evidence: &Evidence, now: Mono) -> Next {
         self.came |= evidence.last_packet.is_some() || evidence.last_handshake.is_some();
-        if let Some(packet) = evidence.last_packet.filter(|_| self.rules.paths.own) {
-            let text = format!("authenticated packet {} ago", age(now.since(packet)));
-            if packet > self.rules.newer_than {
-                return Next::Done(Verdict::Alive { source: EVIDENCE, text, rtt: None, proof: packet });
-            }
-            self.tried.push(format!("last {text}"));
-        }
-        match evidence.established {
-            true => self.echo(now),
-            false => {
-                self.tried.push("no session".into());
-                self.handshake(now)
+        self.packet = evidence.last_packet.filter(|_| self.rules.paths.own);
+        // A handshake takes both directions.
+        self.unanswered &= evidence.last_handshake.is_none_or(|done| done < self.began);
+        let fresh = self.packet.filter(|packet| *packet > self.rules.newer_than);
+        match (self.phase, fresh) {
+            (Phase::LastLook, Some(packet)) => Next::Done(self.is_heard(packet, now)),
+            (Phase::LastLook, None) => self.end(now),
+            (_, Some(packet)) if !self.rules.must_ask => Next::Done(self.is_heard(packet, now)),
+            _ => {
+                self.session = evidence.established;
+                self.ask_first(now)
             }
         }
     }
 
-    fn echo(&mut self, now: Mono) -> Next {
-        let Some((peer, address)) = self.rules.paths.inner else {
-            return self.handshake(now);
-        };
-        self.step = Step::Echo;
-        Next::Ask(Question::Echo { peer, address, count: ECHOES })
+    fn is_heard(&self, packet: Mono, now: Mono) -> Verdict {
+        let one_way = self.unanswered;
+        let mut text = heard(packet, now);
+        if one_way {
+            let failures = self.tried().join("; ");
+            text = format!("{text}; its packets arrive, and ours get no answer: {failures}");
+        }
+        Verdict::Alive(Alive { source: EVIDENCE, text, rtt: None, proof: packet, one_way })
     }
 
-    fn no_echo(&mut self, failure: ConnectFailure, now: Mono) -> Next {
-        self.unclear |= failure == ConnectFailure::Busy;
-        let session_lost = failure == ConnectFailure::NoTunnel;
-        self.tried.push(format!("echo: {failure}"));
-        match self.rules.paths.route(Way::Tunnel) {
-            Some(route) if !session_lost => {
-                self.step = Step::Connect;
-                Next::Ask(Question::Connect { route, port: self.rules.port })
+    // ------------------------------------------------------------------- asking
+
+    fn ask_first(&mut self, now: Mono) -> Next {
+        if !(self.rules.echo_first && self.session && self.rules.paths.inner.is_some()) {
+            return self.ask_all(now);
+        }
+        self.phase = Phase::HeadStart;
+        self.ask(&[Asked::Echo], now)
+    }
+
+    fn ask_all(&mut self, now: Mono) -> Next {
+        self.phase = Phase::Asking;
+        let Paths { own, inner, direct, .. } = &self.rules.paths;
+        let through = self.session && inner.is_some();
+        // Behind a device that is there, a handshake of that device proves nothing.
+        let dials = self.may_dial() && (*own || !self.session);
+        let wanted = [
+            (Asked::Echo, through),
+            (Asked::Connect, through),
+            (Asked::Handshake, dials),
+            (Asked::Direct, direct.is_some()),
+        ];
+        let wanted: Vec<Asked> = wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(a, _)| a).collect();
+        self.ask(&wanted, now)
+    }
+
+    /// Each once; the last look is another than the first.
+    fn ask(&mut self, wanted: &[Asked], now: Mono) -> Next {
+        let mut questions = Vec::new();
+        for asked in wanted {
+            let is_new = *asked == Asked::Evidence || !self.asked.contains(asked);
+            if let Some(question) = self.question(*asked).filter(|_| is_new) {
+                self.asked.insert(*asked);
+                self.open.insert(*asked);
+                questions.push((*asked, question));
             }
-            _ => self.handshake(now),
+        }
+        if self.asked.contains(&Asked::Handshake) {
+            self.dialled = self.dialled.or(Some(now));
+        }
+        match (questions.is_empty(), self.open.is_empty()) {
+            (false, _) => Next::Ask(questions),
+            (true, false) => Next::Wait,
+            (true, true) => self.settle(now),
         }
     }
+
+    /// Where a tunnel has told the host's key, the public address must prove to be the same host:
+    /// it may be somebody else's by now.
+    fn question(&self, asked: Asked) -> Option<Question> {
+        let Rules { port, paths, pin, .. } = &self.rules;
+        let port = *port;
+        Some(match asked {
+            Asked::Evidence => Question::Evidence { peer: paths.peer? },
+            Asked::Handshake => Question::Handshake { peer: paths.peer? },
+            Asked::Echo => {
+                let (peer, address) = paths.inner?;
+                Question::Echo { peer, address, count: ECHOES }
+            }
+            Asked::Connect => Question::Connect { route: paths.route(Way::Tunnel)?, port },
+            Asked::Direct => {
+                let route = paths.route(Way::Direct)?;
+                match pin.clone().filter(|_| paths.own) {
+                    Some(pin) => {
+                        Question::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) }
+                    }
+                    None => Question::Connect { route, port },
+                }
+            }
+        })
+    }
+
+    fn may_dial(&self) -> bool {
+        self.rules.paths.peer.is_some() && self.rules.may_dial && self.came && self.dialled.is_none()
+    }
+
+    // ------------------------------------------------------------------ answers
 
     /// A refusal that came through the tunnel is an answer.
     fn connected(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
@@ -179,56 +331,30 @@ impl Liveness {
             Err(failure @ (ConnectFailure::Refused | ConnectFailure::Reset)) => {
                 alive("tcp", format!("tcp port {port} answered: {failure}"), None, now)
             }
-            Err(failure) => {
-                self.unclear |= failure == ConnectFailure::Busy;
-                self.tried.push(format!("tcp port {port}: {failure}"));
-                // Behind a device that is there, a handshake of that device proves nothing more.
-                if self.rules.paths.own { self.handshake(now) } else { self.direct() }
-            }
+            Err(failure) => self.failed(Asked::Connect, &failure, now),
         }
     }
 
-    fn handshake(&mut self, now: Mono) -> Next {
-        match self.rules.paths.peer {
-            Some(peer) if self.rules.may_dial && self.came && self.dialled.is_none() => self.dial(peer, now),
-            _ => self.direct(),
-        }
-    }
-
-    fn dial(&mut self, peer: PeerId, now: Mono) -> Next {
-        self.step = Step::Handshake;
-        self.dialled = Some(now);
-        Next::Ask(Question::Handshake { peer })
-    }
-
+    /// Behind a device it opens the way to ask.
     fn dialled(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
         match outcome {
             Ok(took) if self.rules.paths.own => {
-                let text = format!("handshake in {}; {}", millis(took), self.tried.join("; "));
+                let text = self.beside(format!("handshake in {}", millis(took)));
                 alive("handshake", text, Some(took), now)
             }
-            Ok(_) => self.echo(now),
+            Ok(_) => {
+                self.session = true;
+                // The session that they were to go through is another one now.
+                let open = self.open.clone();
+                let inside = |asked: &Asked| matches!(asked, Asked::Echo | Asked::Connect);
+                self.asked.retain(|asked| open.contains(asked) || !inside(asked));
+                self.ask(&[Asked::Echo, Asked::Connect], now)
+            }
             Err(failure) => {
-                self.unclear |= failure == ConnectFailure::Busy;
                 self.dial_failed = Some(now);
-                self.tried.push(format!("handshake: {failure}"));
-                self.direct()
+                self.failed(Asked::Handshake, &failure, now)
             }
         }
-    }
-
-    /// Where a tunnel has told the host's key, the public address must prove to be the same host:
-    /// it may be somebody else's by now.
-    fn direct(&mut self) -> Next {
-        let Some(route) = self.rules.paths.route(Way::Direct) else {
-            return self.end();
-        };
-        self.step = Step::Direct;
-        let port = self.rules.port;
-        Next::Ask(match self.rules.pin.clone().filter(|_| self.rules.paths.own) {
-            Some(pin) => Question::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) },
-            None => Question::Connect { route, port },
-        })
     }
 
     /// On the Internet a refusal may come from whatever stands in front.
@@ -236,52 +362,114 @@ impl Liveness {
         let port = self.rules.port;
         match outcome {
             Ok(took) => {
-                self.answers(self.over(&format!("tcp port {port} at the public address")), Some(took), now)
+                self.answers_directly(&format!("tcp port {port} at the public address"), Some(took), now)
             }
             Err(failure) => {
                 let busy = failure == ConnectFailure::Busy;
-                self.failed_direct(format!("tcp port {port}: {failure}"), silence(&failure), busy)
+                self.failed_directly(format!("tcp port {port}: {failure}"), silence(&failure), busy, now)
             }
         }
     }
 
-    fn answers(&mut self, text: String, took: Option<Duration>, now: Mono) -> Next {
+    /// It lives. What its tunnel says is waited for all the same: that is how it is watched.
+    fn answers_directly(&mut self, way: &str, rtt: Option<Duration>, now: Mono) -> Next {
         self.direct = DirectAnswer::Answered;
-        alive("direct", text, took, now)
+        let text = format!("answers: {way}");
+        let proof = Alive { source: "direct", text, rtt, proof: now, one_way: false };
+        self.direct_proof = Some(Verdict::Alive(proof));
+        self.go_on(now)
     }
 
-    fn failed_direct(&mut self, text: String, said: DirectAnswer, busy: bool) -> Next {
+    fn failed_directly(&mut self, text: String, said: DirectAnswer, busy: bool, now: Mono) -> Next {
         self.unclear |= busy;
         self.direct = said;
-        self.tried.push(format!("public address: {text}"));
-        self.end()
+        self.failures.insert(Asked::Direct, text);
+        self.go_on(now)
+    }
+
+    fn failed(&mut self, asked: Asked, failure: &ConnectFailure, now: Mono) -> Next {
+        self.unclear |= *failure == ConnectFailure::Busy;
+        let through = asked != Asked::Handshake && *failure == ConnectFailure::Timeout;
+        self.unanswered |= self.rules.paths.own && through;
+        self.failures.insert(asked, failure.to_string());
+        let lost = *failure == ConnectFailure::NoTunnel;
+        self.session &= !lost;
+        match lost && self.phase != Phase::HeadStart && self.may_dial() {
+            true => self.ask(&[Asked::Handshake], now),
+            false => self.go_on(now),
+        }
     }
 
     /// Without its peer the tunnel can be asked nothing; other refusals concern one question.
-    fn refused(&mut self, step: Step, why: String, now: Mono) -> Next {
+    fn refused(&mut self, asked: Asked, why: String, now: Mono) -> Next {
         self.unclear = true;
-        self.tried.push(why);
-        match step {
-            Step::Evidence | Step::Handshake => self.direct(),
-            Step::Echo | Step::Connect => self.handshake(now),
-            Step::Direct => self.end(),
+        self.failures.insert(asked, why);
+        match (asked, self.phase) {
+            (Asked::Evidence, Phase::LastLook) => self.end(now),
+            (Asked::Evidence, _) => {
+                self.phase = Phase::Asking;
+                self.ask(&[Asked::Direct], now)
+            }
+            _ => self.go_on(now),
         }
     }
 
-    fn end(&self) -> Next {
-        if self.unclear || self.tried.is_empty() {
+    fn go_on(&mut self, now: Mono) -> Next {
+        match (self.phase, self.open.is_empty()) {
+            (Phase::HeadStart, _) => self.ask_all(now),
+            (_, true) => self.settle(now),
+            (_, false) => Next::Wait,
+        }
+    }
+
+    // -------------------------------------------------------------------- the end
+
+    /// Nothing is open any more, and nothing has proved it alive through its tunnel.
+    fn settle(&mut self, now: Mono) -> Next {
+        let asked = self.asked.iter().any(|asked| *asked != Asked::Evidence);
+        let looks = self.rules.paths.own && asked && !self.failures.contains_key(&Asked::Evidence);
+        let look = if looks { self.look(Phase::LastLook, now) } else { None };
+        look.unwrap_or_else(|| self.end(now))
+    }
+
+    fn end(&mut self, now: Mono) -> Next {
+        if let Some(Verdict::Alive(proof)) = self.direct_proof.take() {
+            let text = self.beside(proof.text);
+            return Next::Done(Verdict::Alive(Alive { text, ..proof }));
+        }
+        let mut found: Vec<String> =
+            self.packet.map(|packet| format!("last {}", heard(packet, now))).into_iter().collect();
+        if self.rules.paths.peer.is_some() && !self.session && !self.failures.contains_key(&Asked::Evidence) {
+            found.push("no session".to_owned());
+        }
+        found.extend(self.tried());
+        if self.unclear || found.is_empty() {
             return Next::Done(Verdict::Unclear);
         }
-        Next::Done(Verdict::Dead { text: format!("no answer: {}", self.tried.join("; ")) })
+        Next::Done(Verdict::Dead { text: format!("no answer: {}", found.join("; ")) })
     }
 
-    /// The way it went, and what failed before.
-    fn over(&self, way: &str) -> String {
-        match self.tried.is_empty() {
-            true => format!("answers: {way}"),
-            false => format!("answers: {way}; {}", self.tried.join("; ")),
-        }
+    /// What was asked in vain.
+    fn tried(&self) -> Vec<String> {
+        let port = self.rules.port;
+        let words = |(asked, failure): (&Asked, &String)| match asked {
+            Asked::Evidence => failure.clone(),
+            Asked::Echo => format!("echo: {failure}"),
+            Asked::Connect => format!("tcp port {port}: {failure}"),
+            Asked::Handshake => format!("handshake: {failure}"),
+            Asked::Direct => format!("public address: {failure}"),
+        };
+        self.failures.iter().map(words).collect()
     }
+
+    /// What answered, and what did not.
+    fn beside(&self, text: String) -> String {
+        [text].into_iter().chain(self.tried()).collect::<Vec<_>>().join("; ")
+    }
+}
+
+fn heard(packet: Mono, now: Mono) -> String {
+    format!("authenticated packet {} ago", age(now.since(packet)))
 }
 
 /// The key exchange and nothing more: proves who is there.
@@ -290,7 +478,7 @@ fn key_only(pin: String) -> SshRun {
 }
 
 fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono) -> Next {
-    Next::Done(Verdict::Alive { source, text, rtt, proof })
+    Next::Done(Verdict::Alive(Alive { source, text, rtt, proof, one_way: false }))
 }
 
 fn is_busy(failure: &SshFailure) -> bool {
@@ -333,7 +521,7 @@ mod tests {
     use crate::monitor::testing;
     use crate::wire::{EchoAnswer, HostSpec, SshAnswer};
 
-    const NOW: Mono = Mono::from_secs(1_000);
+    const START: Mono = Mono::from_secs(1_000);
     const TOOK: Duration = Duration::from_millis(30);
 
     fn spec() -> HostSpec {
@@ -344,6 +532,8 @@ mod tests {
         Rules {
             newer_than: Mono::from_secs(940),
             demanded: false,
+            must_ask: false,
+            echo_first: false,
             may_dial: true,
             came: true,
             port: 22,
@@ -355,7 +545,8 @@ mod tests {
 
     fn evidence(last_packet: u64, established: bool) -> Answer {
         let at = Some(Mono::from_secs(last_packet));
-        Answer::Evidence(Evidence { last_packet: at, last_handshake: at, established, ..Evidence::default() })
+        let last_handshake = Some(Mono::from_secs(1));
+        Answer::Evidence(Evidence { last_packet: at, last_handshake, established, ..Evidence::default() })
     }
 
     fn echo(answered: bool) -> Answer {
@@ -368,22 +559,63 @@ mod tests {
         Answer::Echo(EchoAnswer { sent: 0, rtts: vec![], failure })
     }
 
+    const CONNECTED: Answer = Answer::Connect(Ok(TOOK));
     const SILENT: Answer = Answer::Connect(Err(ConnectFailure::Timeout));
     const NO_HANDSHAKE: Answer = Answer::Handshake(Err(ConnectFailure::Timeout));
+    const DIALLED: Answer = Answer::Handshake(Ok(TOOK));
 
-    /// Runs a check on these answers: what was asked, and how it ended.
-    fn check(rules: Rules, answers: Vec<Answer>) -> (String, &'static str) {
-        let (mut check, mut next) = Liveness::begin(rules);
-        let mut asked = Vec::new();
-        let mut answers = answers.into_iter();
-        loop {
-            match next {
-                Next::Ask(question) => asked.push(name(&question)),
-                Next::Done(Verdict::Alive { source, .. }) => return (asked.join(" "), source),
-                Next::Done(Verdict::Dead { .. }) => return (asked.join(" "), "dead"),
-                Next::Done(Verdict::Unclear) => return (asked.join(" "), "unclear"),
+    /// A check that is led through its answers: what was asked together, `|` between.
+    struct Run {
+        check: Liveness,
+        next: Next,
+        asked: String,
+    }
+
+    impl Run {
+        fn new(rules: Rules) -> Run {
+            let (check, next) = Liveness::begin(rules, START);
+            let mut run = Run { check, next: Next::Wait, asked: String::new() };
+            run.note(next);
+            run
+        }
+
+        fn note(&mut self, next: Next) {
+            if let Next::Ask(questions) = &next {
+                let names: Vec<&str> = questions.iter().map(|(_, question)| name(question)).collect();
+                let between = if self.asked.is_empty() { "" } else { " | " };
+                self.asked = format!("{}{between}{}", self.asked, names.join(" "));
             }
-            next = check.answer(answers.next().expect("an answer to each question"), NOW);
+            self.next = next;
+        }
+
+        fn gets(mut self, asked: Asked, answer: Answer) -> Run {
+            let next = self.check.answer(asked, answer, START + TOOK);
+            self.note(next);
+            self
+        }
+
+        fn looks(self, last_packet: u64, established: bool) -> Run {
+            self.gets(Asked::Evidence, evidence(last_packet, established))
+        }
+
+        fn end(&self) -> &'static str {
+            match &self.next {
+                Next::Done(Verdict::Alive(alive)) => alive.source,
+                Next::Done(Verdict::Dead { .. }) => "dead",
+                Next::Done(Verdict::Unclear) => "unclear",
+                Next::Ask(_) | Next::Wait => "open",
+            }
+        }
+
+        fn is(&self, asked: &str, end: &str) {
+            assert_eq!((self.asked.as_str(), self.end()), (asked, end));
+        }
+
+        fn alive(self) -> Alive {
+            match self.next {
+                Next::Done(Verdict::Alive(alive)) => alive,
+                next => panic!("{next:?}"),
+            }
         }
     }
 
@@ -398,73 +630,131 @@ mod tests {
         }
     }
 
+    use Asked::{Connect, Direct, Echo, Handshake};
+    const ALL: &str = "evidence | echo tcp handshake direct";
+
+    fn tunnel_only() -> HostSpec {
+        HostSpec { direct: None, ..spec() }
+    }
+
     #[test]
-    fn each_step_follows_from_the_failure_of_the_one_before() {
-        let connected = Answer::Connect(Ok(TOOK));
+    fn all_is_asked_at_once_and_the_first_proof_of_life_ends_it() {
+        let asked = || Run::new(rules(&spec())).looks(940, true);
+        Run::new(rules(&spec())).looks(941, true).is("evidence", "evidence");
+        asked().is(ALL, "open");
+        asked().gets(Echo, echo(true)).is(ALL, "echo");
+        asked().gets(Connect, CONNECTED).is(ALL, "tcp");
         let refused = Answer::Connect(Err(ConnectFailure::Refused));
-        let table: Vec<(Vec<Answer>, &str, &str)> = vec![
-            (vec![evidence(941, true)], "evidence", "evidence"),
-            (vec![evidence(940, true), echo(true)], "evidence echo", "echo"),
-            (vec![evidence(1, true), echo(false), connected.clone()], "evidence echo tcp", "tcp"),
-            (vec![evidence(1, true), echo(false), refused.clone()], "evidence echo tcp", "tcp"),
-            (
-                vec![evidence(1, true), echo(false), SILENT, Answer::Handshake(Ok(TOOK))],
-                "evidence echo tcp handshake",
-                "handshake",
-            ),
-            (
-                vec![evidence(1, true), echo(false), SILENT, NO_HANDSHAKE, connected.clone()],
-                "evidence echo tcp handshake direct",
-                "direct",
-            ),
-            (
-                vec![evidence(1, true), echo(false), SILENT, NO_HANDSHAKE, refused],
-                "evidence echo tcp handshake direct",
-                "dead",
-            ),
-            (
-                vec![evidence(1, true), no_session(), NO_HANDSHAKE, SILENT],
-                "evidence echo handshake direct",
-                "dead",
-            ),
-            (vec![evidence(1, false), NO_HANDSHAKE, connected], "evidence handshake direct", "direct"),
-        ];
-        for (answers, asked, ended) in table {
-            assert_eq!(check(rules(&spec()), answers), (asked.to_owned(), ended));
-        }
+        asked().gets(Echo, echo(false)).gets(Connect, refused.clone()).is(ALL, "tcp");
+        asked().gets(Handshake, DIALLED).is(ALL, "handshake");
+        asked().gets(Direct, refused).gets(Echo, echo(false)).is(ALL, "open");
+    }
+
+    #[test]
+    fn who_answers_nothing_is_dead_after_one_more_look_at_the_evidence() {
+        let silent = || {
+            let asked = Run::new(rules(&spec())).looks(1, true).gets(Echo, echo(false));
+            asked.gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE).gets(Direct, SILENT)
+        };
+        let all = format!("{ALL} | evidence");
+        silent().is(&all, "open");
+        silent().looks(1, true).is(&all, "dead");
+        let heard = silent().looks(1_000, true);
+        heard.is(&all, "evidence");
+        let alive = heard.alive();
+        assert!(alive.one_way && alive.text.contains("ours get no answer"), "{alive:?}");
+        Run::new(rules(&spec())).looks(1, false).is("evidence | handshake direct", "open");
+    }
+
+    #[test]
+    fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
+        let silent = Run::new(rules(&tunnel_only())).looks(1, true).gets(Echo, echo(false));
+        let silent = silent.gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
+        let now = Some(START + TOOK);
+        let back =
+            Evidence { last_packet: now, last_handshake: now, established: true, ..Evidence::default() };
+        let alive = silent.gets(Asked::Evidence, Answer::Evidence(back)).alive();
+        assert!(!alive.one_way && alive.source == EVIDENCE);
+    }
+
+    #[test]
+    fn what_gets_no_answer_is_asked_again_though_its_packets_arrive() {
+        let again = || Run::new(Rules { must_ask: true, ..rules(&tunnel_only()) }).looks(999, true);
+        again().is("evidence | echo tcp handshake", "open");
+        assert!(!again().gets(Echo, echo(true)).alive().one_way);
+        let silent = again().gets(Echo, echo(false)).gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
+        assert!(silent.looks(999, true).alive().one_way);
+    }
+
+    #[test]
+    fn an_echo_that_is_likely_to_answer_is_asked_alone_for_a_moment() {
+        let first = || Run::new(Rules { echo_first: true, ..rules(&tunnel_only()) }).looks(1, true);
+        first().gets(Echo, echo(true)).is("evidence | echo", "echo");
+        let mut late = first();
+        assert_eq!(late.check.wake_at(), Some(START + HEAD_START));
+        assert_eq!(late.check.wake(START + TOOK), Next::Wait);
+        let next = late.check.wake(START + HEAD_START);
+        late.note(next);
+        late.is("evidence | echo | tcp handshake", "open");
+        assert_eq!(late.check.wake_at(), None);
+        first().gets(Echo, no_session()).is("evidence | echo | handshake", "open");
+        let brief = Rules { echo_first: true, timeout: HEAD_START, ..rules(&tunnel_only()) };
+        let brief = Run::new(brief).looks(1, true);
+        assert_eq!(brief.check.wake_at(), Some(START + HEAD_START / HEAD_SHARE), "within the deadline");
+    }
+
+    #[test]
+    fn all_questions_share_one_deadline() {
+        let (check, _) = Liveness::begin(rules(&spec()), START);
+        let left = |secs| check.left(START + Duration::from_secs(secs)).as_secs();
+        assert_eq!((left(0), left(4), left(60)), (10, 6, 1));
     }
 
     #[test]
     fn what_could_not_be_asked_proves_nothing() {
         let refused = || Answer::Refused("no such peer".into());
         let busy = || Answer::Connect(Err(ConnectFailure::Busy));
-        let unclear = |answers| check(rules(&spec()), answers).1;
-        assert_eq!(unclear(vec![refused(), SILENT]), "unclear");
-        assert_eq!(unclear(vec![evidence(1, false), NO_HANDSHAKE, busy()]), "unclear");
-        assert_eq!(unclear(vec![evidence(1, true), echo(false), busy(), NO_HANDSHAKE, SILENT]), "unclear");
-        assert_eq!(unclear(vec![echo(true), SILENT]), "unclear", "an answer to another question");
+        let start = || Run::new(rules(&spec()));
+        start().gets(Asked::Evidence, refused()).gets(Direct, SILENT).is("evidence | direct", "unclear");
+        let away = start().looks(1, false).gets(Handshake, NO_HANDSHAKE).gets(Direct, busy());
+        assert_eq!(away.looks(1, false).end(), "unclear");
+        let there = start().looks(1, true).gets(Echo, echo(false)).gets(Connect, busy());
+        let there = there.gets(Handshake, NO_HANDSHAKE).gets(Direct, SILENT);
+        assert_eq!(there.looks(1, true).end(), "unclear");
+        let other = start().gets(Asked::Evidence, echo(true)).gets(Direct, SILENT);
+        assert_eq!(other.end(), "unclear", "an answer to another question");
     }
 
     #[test]
     fn nobody_is_dialled_who_may_not_or_cannot_be() {
         let quiet = Rules { may_dial: false, ..rules(&spec()) };
-        assert_eq!(check(quiet, vec![evidence(1, false), SILENT]).0, "evidence direct");
+        Run::new(quiet).looks(1, false).is("evidence | direct", "open");
         let never = Answer::Evidence(Evidence::default());
         let unseen = Rules { came: false, ..rules(&spec()) };
-        assert_eq!(check(unseen, vec![never, SILENT]).0, "evidence direct");
+        Run::new(unseen).gets(Asked::Evidence, never).is("evidence | direct", "open");
+    }
+
+    #[test]
+    fn the_public_address_proves_life_and_the_tunnel_is_waited_for_all_the_same() {
+        let direct = || Run::new(rules(&spec())).looks(1, true).gets(Direct, CONNECTED);
+        direct().is(ALL, "open");
+        assert_eq!(direct().gets(Echo, echo(true)).end(), "echo");
+        let silent = direct().gets(Echo, echo(false)).gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
+        assert_eq!(silent.looks(1, true).end(), "direct");
     }
 
     #[test]
     fn a_known_host_must_prove_its_key_at_the_public_address() {
         let mut spec = spec();
         spec.ssh.pin = Some("SHA256:a".into());
-        let start = || vec![evidence(1, false), NO_HANDSHAKE];
-        let own = Answer::Ssh(SshAnswer::default());
-        let end = |answer| check(rules(&spec), start().into_iter().chain([answer]).collect());
-        assert_eq!(end(own), ("evidence handshake key".into(), "direct"));
+        let end = |answer| {
+            let run = Run::new(rules(&spec)).looks(1, false).gets(Handshake, NO_HANDSHAKE);
+            run.gets(Direct, Answer::Ssh(answer)).looks(1, false)
+        };
+        end(SshAnswer::default()).is("evidence | handshake key | evidence", "direct");
         let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
-        let stranger = Answer::Ssh(SshAnswer { failure: Some(changed), ..SshAnswer::default() });
-        assert_eq!(end(stranger).1, "dead");
+        let stranger = SshAnswer { failure: Some(changed), ..SshAnswer::default() };
+        assert_eq!(end(stranger).end(), "dead");
     }
 
     #[test]
@@ -476,26 +766,23 @@ mod tests {
         for failure in [connect(ConnectFailure::Refused), SshFailure::Timeout, other] {
             assert_eq!(doubt(&failure), Doubtful, "{failure:?}");
         }
-        let (mut check, _) = Liveness::begin(rules(&spec()));
-        assert_eq!(check.direct, DirectAnswer::NotAsked);
-        check.answer(evidence(1, false), NOW);
-        check.answer(NO_HANDSHAKE, NOW);
-        check.answer(SILENT, NOW);
-        assert_eq!(check.direct, Silent);
+        let run = Run::new(rules(&spec())).looks(1, false);
+        assert_eq!(run.check.direct, DirectAnswer::NotAsked);
+        assert_eq!(run.gets(Direct, SILENT).check.direct, Silent);
     }
 
     #[test]
     fn behind_a_device_only_its_own_answers_count() {
         let behind = HostSpec { own_tunnel: false, direct: None, ..spec() };
-        let with = |answers| check(rules(&behind), answers);
-        assert_eq!(with(vec![evidence(999, true), echo(true)]), ("evidence echo".into(), "echo"));
-        assert_eq!(
-            with(vec![evidence(999, true), echo(false), SILENT]),
-            ("evidence echo tcp".into(), "dead")
-        );
-        let dialled = vec![evidence(1, false), Answer::Handshake(Ok(TOOK)), echo(true)];
-        assert_eq!(with(dialled), ("evidence handshake echo".into(), "echo"));
-        let lost_again = vec![evidence(1, false), Answer::Handshake(Ok(TOOK)), no_session()];
-        assert_eq!(with(lost_again), ("evidence handshake echo".into(), "dead"));
+        let start = |packet, session| Run::new(rules(&behind)).looks(packet, session);
+        let asked = "evidence | echo tcp";
+        start(999, true).gets(Echo, echo(true)).is(asked, "echo");
+        start(999, true).gets(Echo, echo(false)).gets(Connect, SILENT).is(asked, "dead");
+        let dialled = || start(1, false).gets(Handshake, DIALLED);
+        dialled().gets(Echo, echo(true)).is("evidence | handshake | echo tcp", "echo");
+        let lost = dialled().gets(Echo, no_session()).gets(Connect, SILENT);
+        assert_eq!(lost.end(), "dead");
+        let stale = start(999, true).gets(Echo, no_session());
+        stale.is("evidence | echo tcp | handshake", "open");
     }
 }

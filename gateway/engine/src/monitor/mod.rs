@@ -25,6 +25,7 @@ mod heartbeat;
 mod host;
 mod judged;
 mod liveness;
+mod neighbours;
 mod news;
 pub mod pace;
 mod parents;
@@ -50,6 +51,7 @@ mod voice;
 
 use downtime::Window;
 use host::Host;
+use neighbours::Neighbours;
 use parents::Family;
 use population::Population;
 use schedule::Agenda;
@@ -84,9 +86,10 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// 10,000 hosts a minute whose every question times out after 10 s need 1,700; twice that.
+    /// 10,000 hosts a minute whose checks ask three questions at once, which all time out after 10 s, need
+    /// 5,000; not quite twice that.
     fn default() -> Self {
-        Config { max_in_flight: 4096, interval: Timing::DEFAULT.interval }
+        Config { max_in_flight: 9_000, interval: Timing::DEFAULT.interval }
     }
 }
 
@@ -103,6 +106,9 @@ pub struct Monitor {
     family: Family,
     population: Population,
     sentinel: Sentinel,
+    neighbours: Neighbours,
+    /// Were up, fell silent, and are not hard down yet.
+    failing: BTreeSet<HostId>,
     /// Both clocks at the last call.
     last: Option<Now>,
 }
@@ -121,6 +127,8 @@ impl Monitor {
             family: Family::default(),
             population: Population::new(config.interval),
             sentinel: Sentinel::default(),
+            neighbours: Neighbours::default(),
+            failing: BTreeSet::new(),
             last: None,
         }
     }
@@ -173,6 +181,7 @@ impl Monitor {
         let step = self.population.look(now.mono);
         self.weigh(step, now);
         self.give_up_looking(now);
+        self.look_as_wanted(now);
         self.give_up_questions(now);
         self.run_due(now);
         self.look_after_incidents(now);
@@ -185,7 +194,7 @@ impl Monitor {
         }
         let due = self.agenda.first().filter(|_| self.has_room());
         let lost = self.desk.asks.first_overdue();
-        let patience = self.population.due().into_iter().chain(self.sentinel.gives_up());
+        let patience = self.population.due().into_iter().chain(self.sentinel.due());
         let patience = patience.chain(self.desk.incidents.due());
         self.expected = due.into_iter().chain(lost).chain(patience).min();
         let why = match () {
@@ -207,6 +216,8 @@ impl Monitor {
 
     /// Lets one host act, and plans it anew.
     fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
+        self.desk.with_others =
+            self.hosts.get(&id).is_some_and(Host::may_turn_hard) && self.fails_with_others(id);
         if let Some(host) = self.hosts.get_mut(&id) {
             let before = host.stands();
             act(host, &mut self.desk.turn(now));
@@ -240,7 +251,7 @@ impl Monitor {
         };
         self.with(host, now, |host, turn| {
             match asker {
-                Asker::Host => host.answer_check(answer, turn),
+                Asker::Host(asked) => host.answer_check((id, asked), answer, turn),
                 Asker::Service(i) => host.answer_service(i, answer, turn),
                 Asker::Ssh => host.answer_session(answer, turn),
             }
@@ -327,12 +338,15 @@ impl Monitor {
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
             self.population.note(id, None, now.mono);
+            self.neighbours.forget(id);
+            self.failing.remove(&id);
             self.desk.incidents.forget(|_| true, id, now);
             self.desk.publish_incidents();
         }
         for child in self.family.children(id) {
             self.refresh(child, now);
         }
+        self.end_doubts(now);
     }
 
     fn link(&mut self, id: HostId, peer: Option<PeerId>) {

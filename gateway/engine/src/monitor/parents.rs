@@ -4,8 +4,10 @@
 //! is ignored, one that answers over a limit is there, and one that was never checked counts as fine. While a host is unreachable its
 //! results are kept, its checks are slow and nothing is told of it; after that a newer result is
 //! waited for. A host that fails has its parents asked at once, and is not told of before one of
-//! them is proved to have outlived its failure. That no host stands before itself is the store's
-//! promise.
+//! them is proved to have outlived its failure, or for [`PATIENCE`] after it turned hard. A parent that
+//! nobody can ask vouches by its last result while that is fresh. The same patience is for others that
+//! fail at the same time, so that a crowd is one message. That no host stands before itself is the
+//! store's promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,9 +24,9 @@ use super::turn::Turn;
 
 /// What is unreachable is checked so much more rarely: it is not expected to answer.
 const SLOWER: u32 = 5;
-/// Parents that say nothing about themselves for so long hold nothing back any more: longer than any
-/// usual retries take.
-const MAX_DOUBT: Duration = Duration::from_secs(300);
+/// Parents that say nothing about themselves for so long after a host turned hard hold nothing back any
+/// more: they were asked when it failed first, and their own attempts take no longer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a host stands to its parents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,7 @@ impl Monitor {
         if before != after {
             let step = self.population.note(id, Some(after.member), now.mono);
             self.weigh(step, now);
+            self.mind_crowd(id, before, after, now);
             for child in self.family.children(id) {
                 self.refresh(child, now);
                 if self.hosts.get(&child).is_some_and(|child| child.reach.in_doubt) {
@@ -104,14 +107,15 @@ impl Monitor {
     }
 
     fn reach(&self, host: &Host, now: Now) -> Reach {
-        let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono));
+        let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono))
+            || host.hard_since.is_some() && host.is_waited_for(now.mono) && self.fails_with_others(host.id());
         let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
         if parents.peek().is_none() {
             return Reach { in_doubt: uplink, ..Reach::FREE };
         }
         let there: Vec<&Host> = parents.filter(|parent| !parent.stands().blocks).collect();
-        let since = host.failing_since.filter(|since| now.mono.since(*since) < MAX_DOUBT);
-        let outlived = |since: Mono| there.iter().any(|parent| parent.was_there_at(since));
+        let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
+        let outlived = |since: Mono| there.iter().any(|parent| parent.vouches(since, now.mono));
         // Where nobody is there, that is no question any more.
         let asked = !there.is_empty() && since.is_some_and(|since| !outlived(since));
         let in_doubt = uplink || asked;
@@ -149,9 +153,23 @@ impl Host {
         self.track.status == HostStatus::Pending || self.good_at.is_some_and(|at| at >= since)
     }
 
+    /// Nobody can ask what only receives results: its last one counts while it is fresh.
+    fn vouches(&self, since: Mono, now: Mono) -> bool {
+        let fresh = self.spec.freshness.is_none_or(|limit| now.since(self.heard_at) < limit);
+        let told = self.is_only_told_of() && fresh && !self.track.status.is_problem();
+        told || self.was_there_at(since)
+    }
+
+    /// What others say of themselves may still hold it back.
+    pub(super) fn is_waited_for(&self, now: Mono) -> bool {
+        self.hard_since.is_none_or(|since| now < since + PATIENCE)
+    }
+
     /// Keeps since when it fails, and wants its parents asked for each failure.
     pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
         let failing = self.track.status.is_problem();
+        let hard = self.track.hard.is_problem();
+        self.hard_since = self.hard_since.or(Some(turn.now.mono)).filter(|_| hard);
         self.wants_parents = failing && (turn.is_watched() || !self.spec.parents.is_empty());
         self.silent_since = self.silent_since.or(Some(turn.now.mono)).filter(|_| failing && self.is_silent());
         if !failing {
@@ -160,6 +178,7 @@ impl Host {
             // What is told in this same moment would be too early.
             (self.failing_since, self.reach.in_doubt) = (Some(turn.now.mono), self.wants_parents);
         }
+        self.reach.in_doubt |= turn.fails_with_others() && self.hard_since == Some(turn.now.mono);
     }
 
     /// What is known of it is that nothing was heard: neither an answer, nor what somebody sent.
@@ -173,7 +192,7 @@ impl Host {
 
     /// When a doubt ends by itself.
     pub(super) fn doubt_ends(&self) -> Option<Mono> {
-        self.failing_since.filter(|_| self.reach.in_doubt).map(|since| since + MAX_DOUBT)
+        self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + PATIENCE)
     }
 
     pub(super) fn end_doubt(&mut self, turn: &mut Turn<'_>) {
@@ -207,7 +226,7 @@ impl Host {
     /// One behind it fails: only what is newer than that failure proves anything.
     pub(super) fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
         let known = since.is_some_and(|since| self.was_there_at(since));
-        if self.check.is_none() && !known && !self.track.status.is_problem() {
+        if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_only_told_of() {
             self.planned = Some(turn.now.mono);
             self.newer_than = since;
         }

@@ -39,7 +39,7 @@ impl Host {
         if is_older(self.last_check, at, turn.now) {
             return Outcome::Older;
         }
-        self.take_own(Own { source: SENT, result, at }, turn.now.mono, turn);
+        self.take_own(Own { source: SENT, result, at, begun: turn.now.mono }, turn.now.mono, turn);
         Outcome::Done
     }
 

@@ -174,6 +174,11 @@ impl Population {
         self.phase != Phase::Calm
     }
 
+    /// Others are asked, and nothing is known yet.
+    pub fn asks(&self) -> bool {
+        matches!(self.phase, Phase::Asking { told: false, .. })
+    }
+
     pub fn is_silent(&self, id: HostId) -> bool {
         self.silent.contains_key(&id)
     }

@@ -254,7 +254,8 @@ impl Host {
         (at, shown): (Mono, Wall),
         turn: &mut Turn<'_>,
     ) {
-        let next = turn.next(self.spec.id, &self.services[i].timing());
+        let begun = self.services[i].planned.filter(|at| *at <= turn.now.mono).unwrap_or(turn.now.mono);
+        let next = turn.next(self.spec.id, &self.services[i].timing(), begun);
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
         let held_before = service.holds();
@@ -281,11 +282,11 @@ impl Host {
 
     /// No result. What was known stays, not current, until the next slot.
     pub(super) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
-        let next = turn.next(self.spec.id, &self.services[i].timing());
+        let slot = turn.slot(self.spec.id, &self.services[i].timing());
         let service = &mut self.services[i];
         service.run = Run::Idle;
         service.newer_than = None;
-        service.planned = Some(next.regular);
+        service.planned = Some(slot);
         service.mark_stale();
         turn.record(service.row(self.spec.id, turn.now));
     }

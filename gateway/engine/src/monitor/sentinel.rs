@@ -45,13 +45,15 @@ pub struct Sentinel {
     /// The last look; `None`: nobody looks.
     seen: Option<Mono>,
     asked: Option<Mono>,
+    /// Something failed, and a look that is newer is to be asked for.
+    wanted: bool,
     failures: u32,
     words: String,
 }
 
 impl Sentinel {
     pub fn see(&mut self, reading: &UplinkReading, now: Mono) -> Sight {
-        (self.seen, self.asked) = (Some(now), None);
+        (self.seen, self.asked, self.wanted) = (Some(now), None, false);
         let Some(words) = fault(reading) else {
             let before = std::mem::take(&mut self.failures);
             return if before > 0 { Sight::Clear } else { Sight::Same };
@@ -88,14 +90,28 @@ impl Sentinel {
         self.seen.is_some_and(|seen| seen < since) && now.since(since) < PATIENCE
     }
 
-    /// Whether a look is to be asked for, of what fails now.
-    pub fn wants(&mut self, now: Mono) -> bool {
-        let lately = |at: Option<Mono>| at.is_some_and(|at| now.since(at) < APART);
-        let wanted = self.seen.is_some() && !lately(self.seen) && !lately(self.asked);
-        if wanted {
-            self.asked = Some(now);
+    /// Something fails now: no look so far says anything of it.
+    pub fn want(&mut self, now: Mono) {
+        self.wanted = self.seen.is_some_and(|seen| seen < now) && self.asked.is_none_or(|asked| asked < now);
+    }
+
+    /// Whether a look is to be asked for now. One that follows another too closely comes when it may.
+    pub fn looks(&mut self, now: Mono) -> bool {
+        let looks = self.looks_at().is_some_and(|at| at <= now);
+        if looks {
+            (self.wanted, self.asked) = (false, Some(now));
         }
-        wanted
+        looks
+    }
+
+    fn looks_at(&self) -> Option<Mono> {
+        let lately = self.seen.max(self.asked).filter(|_| self.wanted)?;
+        Some(lately + APART)
+    }
+
+    /// When something is to be done: a look that is wanted, or one that nobody waits for any more.
+    pub fn due(&self) -> Option<Mono> {
+        self.looks_at().into_iter().chain(self.gives_up()).min()
     }
 
     /// When nobody waits any more for the look that was asked for.
@@ -135,6 +151,11 @@ mod tests {
     fn anchors(answers: &[bool]) -> UplinkReading {
         let anchors = answers.iter().enumerate().map(|(n, a)| (format!("anchor{n}"), *a)).collect();
         UplinkReading { default_route: Some(true), anchors, socket_is_stuck: false }
+    }
+
+    fn wants(sentinel: &mut Sentinel, now: Mono) -> bool {
+        sentinel.want(now);
+        sentinel.looks(now)
     }
 
     #[test]
@@ -181,14 +202,27 @@ mod tests {
     #[test]
     fn what_fails_waits_for_a_newer_look_but_not_for_ever_and_not_without_a_sentinel() {
         let mut sentinel = Sentinel::default();
-        assert!(!sentinel.in_doubt(at(5), at(5)) && !sentinel.wants(at(5)), "nobody looks");
+        assert!(!sentinel.in_doubt(at(5), at(5)) && !wants(&mut sentinel, at(5)), "nobody looks");
         sentinel.see(&anchors(&[true]), at(0));
-        assert!(sentinel.in_doubt(at(5), at(5)) && sentinel.wants(at(5)));
-        assert!(!sentinel.wants(at(5)), "one look for all that fail");
+        assert!(sentinel.in_doubt(at(5), at(5)) && wants(&mut sentinel, at(5)));
+        assert!(!wants(&mut sentinel, at(5)), "one look for all that fail");
         assert_eq!(sentinel.gives_up(), Some(at(35)));
         assert!(!sentinel.in_doubt(at(5), at(35)), "the look never came");
         sentinel.see(&anchors(&[true]), at(6));
         assert!(!sentinel.in_doubt(at(5), at(6)));
-        assert!(!sentinel.wants(at(6)), "that was just now");
+    }
+
+    #[test]
+    fn what_fails_just_after_a_look_waits_a_second_for_the_next() {
+        let ms = |ms: u64| at(0) + Duration::from_millis(ms);
+        let mut sentinel = Sentinel::default();
+        sentinel.see(&anchors(&[true]), at(0));
+        assert!(sentinel.in_doubt(ms(1), ms(1)) && !wants(&mut sentinel, ms(1)));
+        assert_eq!(sentinel.due(), Some(at(1)));
+        assert!(!wants(&mut sentinel, ms(500)), "another that fails does not put it off");
+        assert_eq!(sentinel.due(), Some(at(1)));
+        assert!(sentinel.looks(at(1)) && !sentinel.looks(at(1)));
+        sentinel.see(&anchors(&[true]), ms(1_030));
+        assert!(!sentinel.in_doubt(ms(500), ms(1_030)) && sentinel.due().is_none());
     }
 }

@@ -19,7 +19,7 @@ use super::turn::{Desk, Turn};
 use super::voice::{Said, Voice};
 
 /// The label that names a site.
-const SITE: &str = "site";
+pub(super) const SITE: &str = "site";
 
 impl Desk {
     /// What the incidents have to say goes out before what is said next.
@@ -187,6 +187,7 @@ impl Monitor {
         let site = host.spec.labels.get(SITE).map(String::as_str);
         let state =
             (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
+        self.neighbours.know(id, site);
         self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
         self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
     }
@@ -300,6 +301,7 @@ mod tests {
             next_check: None,
             source: "none".to_owned(),
             direct: Default::default(),
+            one_way: false,
             output: String::new(),
             detail: Default::default(),
             notified: Some(HostStatus::Down),

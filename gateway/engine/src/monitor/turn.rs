@@ -10,6 +10,7 @@ use crate::incident::Incidents;
 use crate::time::{Mono, Now};
 use crate::wire::{Ask, AskId, EventKind, MonitorOutput, Question, Record, Timing};
 
+use super::liveness::Asked;
 use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
 use super::status::{Change, Level, Track};
@@ -17,7 +18,7 @@ use super::status::{Change, Level, Track};
 /// What of a host asked a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asker {
-    Host,
+    Host(Asked),
     Service(usize),
     /// The one SSH session, for all that ride in it.
     Ssh,
@@ -55,8 +56,12 @@ pub struct Desk {
     pub woke: Option<Mono>,
     /// It may be ourselves that are cut off.
     pub cut_off: bool,
+    /// Others are asked whether it is.
+    pub asks_witnesses: bool,
     /// Somebody looks at our own way out.
     pub is_watched: bool,
+    /// Others fail as the host does whose turn it is.
+    pub with_others: bool,
     jitter: Jitter,
     /// Fixed by the first time that is seen.
     slots: Option<Slots>,
@@ -72,7 +77,9 @@ impl Desk {
             figures: Figures::default(),
             woke: None,
             cut_off: false,
+            asks_witnesses: false,
             is_watched: false,
+            with_others: false,
             jitter: Jitter::new(seed),
             slots: None,
         }
@@ -126,9 +133,32 @@ impl Turn<'_> {
         figures.latency_max = figures.latency_max.max(late);
     }
 
-    pub fn next(&self, host: HostId, timing: &Timing) -> Next {
+    /// `begun`: when the attempt was that is over now. A retry counts from there, so that a timeout is no
+    /// part of the distance between two attempts.
+    pub fn next(&self, host: HostId, timing: &Timing, begun: Mono) -> Next {
+        let now = self.now.mono;
         let retry = timing.retry.clamp(MIN_RETRY, MAX_RETRY).mul_f64(self.retry_factor);
-        Next { regular: self.slots.next(host, timing.interval, self.now.mono), retry: self.now.mono + retry }
+        Next { regular: self.slot(host, timing), retry: (begun + retry).max(now + MIN_RETRY) }
+    }
+
+    pub fn slot(&self, host: HostId, timing: &Timing) -> Mono {
+        self.slots.next(host, timing.interval, self.now.mono)
+    }
+
+    /// No check is planned sooner.
+    pub fn earliest(&self) -> Mono {
+        self.now.mono + MIN_RETRY
+    }
+
+    /// Within so long before `at`, but not everything at the same moment.
+    pub fn shortly_before(&self, at: Mono, within: Duration) -> Mono {
+        at - within.mul_f64(self.spread)
+    }
+
+    /// When silence is no longer excused by our own.
+    pub fn grace_ends(&self, interval: Duration) -> Option<Mono> {
+        let ends = self.desk.woke.map(|woke| woke + interval);
+        ends.filter(|at| *at > self.now.mono)
     }
 
     /// Promptly, but not everything at the same moment.
@@ -141,6 +171,11 @@ impl Turn<'_> {
         self.desk.is_watched
     }
 
+    /// Whether others fail as this host does.
+    pub fn fails_with_others(&self) -> bool {
+        self.desk.with_others
+    }
+
     /// For an id.
     pub fn draw(&self) -> u32 {
         (self.spread * f64::from(u32::MAX)) as u32
@@ -149,6 +184,11 @@ impl Turn<'_> {
     /// Whether nobody may be heard at all.
     pub fn is_cut_off(&self) -> bool {
         self.desk.cut_off
+    }
+
+    /// Whether others are being asked if it is so.
+    pub fn asks_witnesses(&self) -> bool {
+        self.desk.asks_witnesses
     }
 
     /// Whether silence may be our own: we may be cut off, or it is less than an interval since we see

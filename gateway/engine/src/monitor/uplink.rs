@@ -28,6 +28,7 @@ impl Monitor {
     pub(super) fn weigh(&mut self, step: Option<Step>, now: Now) {
         let doubtful = self.population.is_doubtful();
         self.desk.cut_off = doubtful;
+        self.desk.asks_witnesses = self.population.asks();
         match step {
             None => {}
             Some(Step::Ask) => self.ask_witnesses(now),
@@ -66,7 +67,7 @@ impl Monitor {
     }
 
     /// What fails may be told: a look that is newer came, or none will.
-    fn end_doubts(&mut self, now: Now) {
+    pub(super) fn end_doubts(&mut self, now: Now) {
         let doubted = |id: &HostId| self.hosts.get(id).is_some_and(|host| host.reach.in_doubt);
         let doubted: Vec<HostId> = self.hosts.keys().copied().filter(doubted).collect();
         for id in doubted {
@@ -78,7 +79,13 @@ impl Monitor {
     pub(super) fn look_outside(&mut self, now: Now) {
         let accusation = self.sentinel.fault().and_then(|_| self.population.accuse(now.mono));
         self.weigh(accusation, now);
-        if self.sentinel.wants(now.mono) {
+        self.sentinel.want(now.mono);
+        self.look_as_wanted(now);
+    }
+
+    /// At once, or when the last look is long enough ago.
+    pub(super) fn look_as_wanted(&mut self, now: Now) {
+        if self.sentinel.looks(now.mono) {
             self.desk.out.push_back(MonitorOutput::LookOutside);
         }
     }

@@ -8,11 +8,11 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, Detail, EventKind, HostStatus, Record, SILENT, Sample, is_answer};
+use crate::wire::{Answer, AskId, Check, Detail, EventKind, HostStatus, Record, SILENT, Sample, is_answer};
 
 use super::host::Host;
 use super::judged;
-use super::liveness::{EVIDENCE, Liveness, Next, Rules, Verdict};
+use super::liveness::{Alive, Asked, EVIDENCE, Liveness, Next, Rules, Verdict};
 use super::passive::NOTHING_CAME;
 use super::speech::host_scene;
 use super::status::{Change, Level};
@@ -22,37 +22,54 @@ use super::turn::{Asker, Turn, cause};
 /// this is for those that cannot, and costs their uplink two small packets.
 const QUIET_DIAL: Duration = Duration::from_secs(300);
 
-/// Questions of one check that may each run into their timeout: echo, TCP, handshake, public
-/// address. Together they end within the interval.
-const QUESTIONS: u32 = 4;
+/// A device with a keepalive says something every 25 s. Where its packets are all that is heard of it, it
+/// is believed for so long after each.
+const RHYTHM: Duration = Duration::from_secs(30);
+
+/// Of the interval: the last that a check may take, so that it has ended before the next one.
+const LONGEST_SHARE: f64 = 0.8;
 
 /// A result of the host itself: what yielded it, and from when it is.
 pub(super) struct Own<'a> {
     pub source: &'a str,
     pub result: PluginResult,
     pub at: Wall,
+    /// When the attempt began.
+    pub begun: Mono,
 }
 
 impl Host {
     pub(super) fn start_check(&mut self, turn: &mut Turn<'_>) {
         turn.started(self.planned.filter(|at| *at <= turn.now.mono));
-        let (check, next) = Liveness::begin(self.rules(turn.now.mono));
-        self.newer_than = None;
-        self.planned = None;
+        let (check, next) = Liveness::begin(self.rules(turn.now.mono), turn.now.mono);
+        (self.newer_than, self.in_passing, self.planned) = (None, false, None);
         self.check = Some(Box::new(check));
         self.step(next, turn);
     }
 
-    pub(super) fn answer_check(&mut self, answer: Answer, turn: &mut Turn<'_>) {
-        self.question = None;
+    pub(super) fn answer_check(&mut self, (id, asked): (AskId, Asked), answer: Answer, turn: &mut Turn<'_>) {
+        self.questions.retain(|open| *open != id);
         if let Answer::Evidence(evidence) = &answer {
             self.keep_pace(evidence.wire_today, turn);
-            if self.can_rest(turn.now.mono) {
+            if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
+                && self.can_rest(turn.now.mono)
+            {
                 return self.rest(turn);
             }
         }
         if let Some(check) = &mut self.check {
-            let next = check.answer(answer, turn.now.mono);
+            let next = check.answer(asked, answer, turn.now.mono);
+            self.step(next, turn);
+        }
+    }
+
+    /// An echo alone had its time, or what was found counts now.
+    pub(super) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
+        if let Some(text) = self.undecided.take() {
+            return self.finish(Verdict::Dead { text }, turn);
+        }
+        if let Some(check) = &mut self.check {
+            let next = check.wake(turn.now.mono);
             self.step(next, turn);
         }
     }
@@ -71,22 +88,27 @@ impl Host {
 
     fn rest(&mut self, turn: &mut Turn<'_>) {
         self.check = None;
-        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
         self.settle_held(turn);
     }
 
     fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
         match next {
-            Next::Ask(question) => {
-                let timeout = self.question_timeout();
-                self.question = Some(turn.ask(self.spec.id, Asker::Host, question, timeout));
+            Next::Ask(questions) => {
+                for (asked, question) in questions {
+                    let left = self.check.as_ref().map_or(Duration::ZERO, |check| check.left(turn.now.mono));
+                    let id = turn.ask(self.spec.id, Asker::Host(asked), question, left);
+                    self.questions.push(id);
+                }
             }
+            Next::Wait => {}
             Next::Done(verdict) => self.finish(verdict, turn),
         }
     }
 
-    fn question_timeout(&self) -> Duration {
-        self.spec.timing.timeout.min(self.spec.timing.interval / QUESTIONS)
+    /// Of the whole check.
+    pub(super) fn check_timeout(&self) -> Duration {
+        self.spec.timing.timeout.min(self.spec.timing.interval.mul_f64(LONGEST_SHARE))
     }
 
     fn rules(&self, now: Mono) -> Rules {
@@ -96,16 +118,24 @@ impl Host {
             _ => None,
         });
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
+        let answered = is_answer(&self.source) && self.source != EVIDENCE;
         Rules {
-            newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            newer_than: self.proves_from(now),
             demanded: self.newer_than.is_some(),
+            must_ask: self.one_way,
+            echo_first: !self.track.status.is_problem() && (answered || self.in_passing),
             may_dial: self.newer_than.is_some() || self.may_dial(now),
             came: self.came,
             port,
-            timeout: self.question_timeout(),
+            timeout: self.check_timeout(),
             pin: self.pin().filter(|_| port == self.spec.ssh.port),
             paths: self.paths.clone(),
         }
+    }
+
+    fn proves_from(&self, now: Mono) -> Mono {
+        let limit = self.newer_than.unwrap_or_else(|| self.evidence_limit(now));
+        if self.one_way { limit.min(now - RHYTHM) } else { limit }
     }
 
     /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
@@ -129,7 +159,18 @@ impl Host {
     }
 
     fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+        self.cancel_questions(turn);
+        let verdict = match verdict {
+            Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
+                self.silent_since = self.silent_since.or(Some(turn.now.mono));
+                self.undecided = Some(text);
+                return;
+            }
+            verdict => verdict,
+        };
+        let mut begun = turn.now.mono;
         if let Some(check) = self.check.take() {
+            begun = check.began();
             self.dialled = check.dialled.or(self.dialled);
             self.dial_failed = check.dial_failed.or(self.dial_failed);
             self.direct = check.direct;
@@ -138,18 +179,23 @@ impl Host {
             }
         }
         match verdict {
-            Verdict::Alive { source, text, rtt, proof } => self.answered(source, text, rtt, proof, turn),
+            Verdict::Alive(alive) => self.answered(alive, begun, turn),
             Verdict::Dead { .. } | Verdict::Unclear if self.is_only_told_of() => {
-                self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+                self.planned = Some(turn.slot(self.spec.id, &self.pace()));
             }
             Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => {
+                self.one_way = false;
                 let result = PluginResult::critical(text);
-                self.found_dead(Own { source: "none", result, at: turn.now.wall }, turn);
+                self.found_dead(Own { source: "none", result, at: turn.now.wall, begun }, turn);
             }
             Verdict::Unclear => self.inconclusive(turn),
+        }
+        if self.newer_than.is_some() {
+            // Somebody asked while it was under way.
+            self.planned = Some(turn.now.mono);
         }
         self.settle_held(turn);
     }
@@ -176,6 +222,12 @@ impl Host {
         }
     }
 
+    /// Whether we are cut off will be known in a moment: what was found is judged then, and no attempt is lost.
+    fn waits_for_witnesses(&self, turn: &Turn<'_>) -> bool {
+        let counts = !self.is_only_told_of() && !self.never_came() && !self.may_sleep(turn.now.mono);
+        counts && self.track.hard != HostStatus::Down && turn.asks_witnesses()
+    }
+
     fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
         self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
     }
@@ -187,6 +239,11 @@ impl Host {
             self.silent_since = self.silent_since.or(Some(now));
         }
         self.inconclusive(turn);
+        // So that it is judged by the first moment that counts.
+        let ends = turn.grace_ends(self.spec.timing.interval).filter(|_| !turn.is_cut_off());
+        let ends =
+            ends.map(|at| turn.shortly_before(at, self.check_timeout())).filter(|at| *at > turn.now.mono);
+        self.planned = self.planned.into_iter().chain(ends).min();
     }
 
     fn may_sleep(&self, now: Mono) -> bool {
@@ -199,14 +256,9 @@ impl Host {
         self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
 
-    fn answered(
-        &mut self,
-        source: &str,
-        text: String,
-        rtt: Option<Duration>,
-        proof: Mono,
-        turn: &mut Turn<'_>,
-    ) {
+    fn answered(&mut self, alive: Alive, begun: Mono, turn: &mut Turn<'_>) {
+        let Alive { source, text, rtt, proof, one_way } = alive;
+        self.one_way = one_way;
         let metrics = match rtt {
             Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
             None if source == EVIDENCE => {
@@ -215,7 +267,7 @@ impl Host {
             None => Vec::new(),
         };
         let result = PluginResult::new(Status::Ok, text, metrics);
-        self.take_own(Own { source, result, at: turn.now.wall }, proof, turn);
+        self.take_own(Own { source, result, at: turn.now.wall, begun }, proof, turn);
     }
 
     /// Ends like a host check's plugin: 0 and 1 mean that it is up. Over a critical limit it is down,
@@ -262,7 +314,7 @@ impl Host {
         let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
         self.failed_at = Some(turn.now.mono);
         self.source = SILENT.to_owned();
-        self.tell(before, change, PluginResult::unknown(text), turn);
+        self.tell(before, change, PluginResult::unknown(text), turn.now.mono, turn);
         self.suspend_all(turn);
     }
 
@@ -272,7 +324,7 @@ impl Host {
         let change = self.track.apply(status, self.spec.timing.attempts);
         (self.last_check, self.heard_at) = (Some(own.at), turn.now.mono);
         self.source = own.source.to_owned();
-        self.tell(before, change, own.result, turn);
+        self.tell(before, change, own.result, own.begun, turn);
     }
 
     fn tell(
@@ -280,6 +332,7 @@ impl Host {
         before: HostStatus,
         change: Option<Change<HostStatus>>,
         result: PluginResult,
+        begun: Mono,
         turn: &mut Turn<'_>,
     ) {
         self.since = if before == self.track.status { self.since } else { turn.now.wall };
@@ -288,8 +341,7 @@ impl Host {
         self.detail = Detail { long_text, metrics, warnings };
         self.note_failing(turn);
         self.place(turn);
-        let next = turn.next(self.spec.id, &self.pace());
-        self.planned = Some(if self.track.is_soft() { next.retry } else { next.regular });
+        self.planned = Some(self.next_check(begun, turn));
         let covered = self.voice.in_downtime();
         let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
         let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
@@ -301,6 +353,17 @@ impl Host {
         self.utter(said, turn);
         if covered != self.voice.in_downtime() {
             self.review_services(false, turn);
+        }
+    }
+
+    /// A failure is repeated; evidence is believed until it expires; else the next slot.
+    fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
+        let pace = self.pace();
+        let next = turn.next(self.spec.id, &pace, begun);
+        match self.good_at.filter(|_| self.source == EVIDENCE && !self.track.status.is_problem()) {
+            _ if self.track.is_soft() => next.retry,
+            Some(packet) => (packet + pace.interval).max(turn.earliest()),
+            None => next.regular,
         }
     }
 
@@ -325,7 +388,7 @@ impl Host {
     fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
         let news = !self.asleep;
         self.asleep = true;
-        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
         if news {
             turn.record(self.row(turn.now));
             self.event(EventKind::FellAsleep, "it may be silent for a while", text, turn);
@@ -337,7 +400,7 @@ impl Host {
     fn inconclusive(&mut self, turn: &mut Turn<'_>) {
         let news = !self.stale && self.track.status != HostStatus::Pending;
         self.stale |= news;
-        self.planned = Some(turn.next(self.spec.id, &self.pace()).regular);
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
         if news {
             turn.record(self.row(turn.now));
         }

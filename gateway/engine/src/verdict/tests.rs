@@ -40,6 +40,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         next_check: None,
         source: if status == HostStatus::Down { "none".into() } else { String::new() },
         direct: DirectAnswer::NotAsked,
+        one_way: false,
         output: "no answer".into(),
         detail: Default::default(),
         notified: None,

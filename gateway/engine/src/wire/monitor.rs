@@ -323,6 +323,9 @@ pub struct HostState {
     /// result.
     pub source: String,
     pub direct: DirectAnswer,
+    /// Its packets arrive through the tunnel, and the questions of its last check got no answer: packets
+    /// are lost in one direction, from the gateway to it.
+    pub one_way: bool,
     pub output: String,
     pub detail: Detail,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.

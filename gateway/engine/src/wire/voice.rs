@@ -153,7 +153,7 @@ pub enum HeldReason {
     Unreachable,
     /// Nothing newer is known than what was before a silence.
     NotCurrent,
-    /// It may be the parent; that is being asked.
+    /// It may be the parent, our own way out, or a crowd; that is being asked.
     ParentInDoubt,
     Downtime,
     Acknowledged,
@@ -207,7 +207,7 @@ impl HeldReason {
             HeldReason::Unreachable => "it cannot be reached: all its parents are down",
             HeldReason::NotCurrent => "what is known is not current: the next result decides",
             HeldReason::ParentInDoubt => {
-                "its parent, or the gateway's own uplink, may be down too: that is being asked"
+                "its parent, the gateway's own uplink, or others with it may be down too: that is being asked"
             }
             HeldReason::Downtime => "it is in a downtime",
             HeldReason::Acknowledged => "somebody has acknowledged it",

@@ -1,0 +1,176 @@
+//! Whether a host that fails is alone: when one falls silent, others of its site, those behind the same
+//! device and a few from all over the fleet are asked at once, so that a crowd is known before the first
+//! message. While others fail with it, a host that is hard down waits for what becomes of them.
+//!
+//! Who is asked, and how often, is bounded: an unsteady link must not cost its neighbours their bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use crate::id::HostId;
+use crate::time::{Mono, Now};
+use crate::wire::HostStatus;
+
+use super::Monitor;
+use super::host::Host;
+use super::parents::Standing;
+use super::turn::Turn;
+
+/// Of the same site, and of those behind the same device.
+const NEAR: usize = 8;
+/// From all over the fleet.
+const FAR: usize = 4;
+/// A neighbour that was asked is left alone for so long: 288 echoes a day, some 70 kB.
+const REST: Duration = Duration::from_secs(300);
+/// Neighbours asked in one [`SPAN`], over all hosts: they go on asking theirs.
+const MOST: usize = 200;
+const SPAN: Duration = Duration::from_secs(10);
+/// So many others near it that fail at the same time make a host wait, for with it they may be a site.
+const OTHERS_NEAR: usize = 2;
+/// The same of others anywhere: with it they may be a crowd.
+const OTHERS: usize = 4;
+/// And one in so many of all hosts: in a large fleet some links are always unsteady.
+const SHARE: usize = 50;
+
+/// Where hosts stand, and how many neighbours were asked lately.
+#[derive(Debug, Default)]
+pub struct Neighbours {
+    sites: BTreeMap<String, BTreeSet<HostId>>,
+    of: BTreeMap<HostId, String>,
+    span: Mono,
+    asked: usize,
+}
+
+impl Neighbours {
+    pub fn know(&mut self, id: HostId, site: Option<&str>) {
+        self.forget(id);
+        if let Some(site) = site {
+            self.sites.entry(site.to_owned()).or_default().insert(id);
+            self.of.insert(id, site.to_owned());
+        }
+    }
+
+    pub fn forget(&mut self, id: HostId) {
+        let Some(site) = self.of.remove(&id) else { return };
+        if let Some(hosts) = self.sites.get_mut(&site) {
+            hosts.remove(&id);
+            if hosts.is_empty() {
+                self.sites.remove(&site);
+            }
+        }
+    }
+
+    /// Some of its site, evenly.
+    fn at_site(&self, id: HostId) -> Vec<HostId> {
+        let hosts = self.of.get(&id).and_then(|site| self.sites.get(site));
+        hosts.map(|hosts| next_to(hosts, id)).unwrap_or_default()
+    }
+
+    fn share_site(&self, a: HostId, b: HostId) -> bool {
+        let site = self.of.get(&a);
+        site.is_some() && site == self.of.get(&b)
+    }
+
+    /// Whether one more may be asked.
+    fn may_ask(&mut self, now: Mono) -> bool {
+        if now.since(self.span) >= SPAN {
+            (self.span, self.asked) = (now, 0);
+        }
+        self.asked += 1;
+        self.asked <= MOST
+    }
+}
+
+/// Those that come after it, around the circle, with as many left out between them.
+fn next_to(hosts: &BTreeSet<HostId>, id: HostId) -> Vec<HostId> {
+    let after = hosts.range((Bound::Excluded(id), Bound::Unbounded));
+    let around = after.chain(hosts.range(..id));
+    around.step_by((hosts.len() / NEAR).max(1)).take(NEAR).copied().collect()
+}
+
+impl Monitor {
+    /// After a host has changed: who fails first has others asked, and who waits for others may be told of.
+    pub(super) fn mind_crowd(&mut self, id: HostId, before: Standing, after: Standing, now: Now) {
+        let failing = |standing: Standing| standing.member.silent_since.is_some() && standing.member.up;
+        match (failing(before), failing(after)) {
+            (false, true) => {
+                self.failing.insert(id);
+                self.ask_neighbours(id, now);
+            }
+            (true, false) => {
+                self.failing.remove(&id);
+                if self.failing.len() < self.crowd() {
+                    self.end_doubts(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// So many others that fail are more than chance.
+    fn crowd(&self) -> usize {
+        OTHERS.max(self.hosts.len() / SHARE)
+    }
+
+    /// Others fail as this one does, and it is not known yet whether they are lost.
+    pub(super) fn fails_with_others(&self, id: HostId) -> bool {
+        let others = || self.failing.iter().filter(|other| **other != id);
+        let near = |other: &&HostId| self.is_near(id, **other);
+        others().take(self.crowd()).count() == self.crowd()
+            || others().filter(near).take(OTHERS_NEAR).count() == OTHERS_NEAR
+    }
+
+    fn is_near(&self, a: HostId, b: HostId) -> bool {
+        let peer = |id| self.hosts.get(&id).and_then(Host::peer);
+        self.neighbours.share_site(a, b) || peer(a).is_some() && peer(a) == peer(b)
+    }
+
+    fn ask_neighbours(&mut self, id: HostId, now: Now) {
+        // While we may be cut off nobody is expected to answer.
+        let Some(host) = self.hosts.get(&id).filter(|_| !self.desk.cut_off) else { return };
+        let began = now.mono - host.check_timeout();
+        let mut asked = self.neighbours.at_site(id);
+        let behind = host.peer().and_then(|peer| self.behind.get(&peer));
+        asked.extend(behind.map(|hosts| next_to(hosts, id)).unwrap_or_default());
+        asked.extend(self.anywhere(now));
+        for other in asked.into_iter().filter(|other| *other != id) {
+            let can =
+                self.hosts.get(&other).is_some_and(|host| host.can_be_asked_in_passing(began, now.mono));
+            if can && self.neighbours.may_ask(now.mono) {
+                self.with(other, now, |host, turn| host.show_itself(began, turn));
+            }
+        }
+    }
+
+    /// A few, by lot.
+    fn anywhere(&mut self, now: Now) -> Vec<HostId> {
+        let (Some(first), Some(last)) = (self.hosts.keys().next(), self.hosts.keys().next_back()) else {
+            return Vec::new();
+        };
+        let (first, span) = (first.as_i64(), last.as_i64() - first.as_i64());
+        let lot = |monitor: &mut Monitor| {
+            let at =
+                first + (f64::from(monitor.desk.turn(now).draw()) / f64::from(u32::MAX) * span as f64) as i64;
+            monitor.hosts.range(HostId::from_i64(at)..).next().map(|(id, _)| *id)
+        };
+        (0..FAR).filter_map(|_| lot(self)).collect()
+    }
+}
+
+impl Host {
+    fn can_be_asked_in_passing(&self, since: Mono, now: Mono) -> bool {
+        let steady = self.track.status == HostStatus::Up && !self.asleep && self.reach.reachable;
+        let rested = self.asked_in_passing.is_none_or(|at| now.since(at) >= REST);
+        let known = self.good_at.is_some_and(|at| at >= since);
+        steady && rested && !known && self.check.is_none() && !self.is_only_told_of()
+    }
+
+    /// Another has failed: only what is newer than its last chance to answer proves anything.
+    fn show_itself(&mut self, since: Mono, turn: &Turn<'_>) {
+        self.asked_in_passing = Some(turn.now.mono);
+        self.in_passing = true;
+        self.planned = Some(turn.now.mono);
+        self.newer_than = Some(since);
+    }
+}

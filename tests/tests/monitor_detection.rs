@@ -1,0 +1,238 @@
+//! How fast a loss is found, and in how many messages it is told: the real monitor and the real router of
+//! messages, at default settings, over random phases.
+//!
+//! A model of the schedule gives 65, 77 and 90 s as minimum, average and maximum: 35 to 60 s until the
+//! evidence expires, and three attempts of 10 s. `FLEETGATE_SIM_SEED=n` runs one seed again;
+//! `cargo nextest run -p fleetgate-tests --test monitor_detection --no-capture` prints the figures.
+
+#[path = "monitor/mailbox.rs"]
+mod mailbox;
+#[path = "monitor/world.rs"]
+#[allow(dead_code, reason = "other simulations use more of it")]
+mod world;
+
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Check, Event, EventKind, Extent, HostSpec, HostStatus, Timing};
+use fleetgate_tests::dice::{Dice, seeds};
+use mailbox::Mailbox;
+use world::{Truth, World, device, service, with};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+/// What is promised in docs/operations.md.
+const BOUND: Duration = Duration::from_secs(100);
+
+/// A fleet on sites of forty whose keepalives come at random times.
+fn fleet(dice: &mut Dice, hosts: i64, shape: impl Fn(i64, HostSpec) -> HostSpec) -> World {
+    let mut world = World::new(dice.roll(1 << 40));
+    world.keep_asked = false;
+    for raw in 1..=hosts {
+        let mut spec = device(raw);
+        spec.labels.insert("site".into(), format!("site-{}", raw % 10));
+        world.add(shape(raw, spec), Truth::well());
+        world.run(Duration::from_millis(dice.roll(25_000 / hosts as u64 * 2 + 1)));
+    }
+    world.look_outside();
+    world.run(10 * MINUTE + Duration::from_millis(dice.roll(60_000)));
+    world
+}
+
+fn lose(world: &mut World, hosts: &[i64], truth: &Truth) {
+    hosts.iter().for_each(|raw| world.set(HostId::from_i64(*raw), truth.clone()));
+}
+
+/// From then on until it was hard down.
+fn found(world: &World, raw: i64, since: Wall) -> Option<Duration> {
+    let down = |e: &&Event| {
+        let hard = matches!(e.kind, EventKind::StateChanged { to: "down", hard: true, .. });
+        hard && e.host == HostId::from_i64(raw) && e.service.is_none() && e.at >= since
+    };
+    world.kept.events.iter().find(down).map(|e| e.at.since(since))
+}
+
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    /// Minimum, average and maximum in seconds.
+    fn figures(&self) -> (f64, f64, f64) {
+        let secs = || self.0.iter().map(Duration::as_secs_f64);
+        let average = secs().sum::<f64>() / self.0.len() as f64;
+        (secs().fold(f64::MAX, f64::min), average, secs().fold(0.0, f64::max))
+    }
+}
+
+/// Chosen without repetition.
+fn some_of(dice: &mut Dice, all: i64, count: usize) -> Vec<i64> {
+    let mut rest: Vec<i64> = (1..=all).collect();
+    (0..count).map(|_| rest.swap_remove(dice.roll(rest.len() as u64) as usize)).collect()
+}
+
+#[test]
+fn a_lost_device_is_hard_down_within_100_s_at_default_settings() {
+    let mut times = Times::default();
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 40, |_, spec| spec);
+        for _ in 0..25 {
+            let raw = 1 + dice.roll(40) as i64;
+            let since = world.now.wall;
+            lose(&mut world, &[raw], &Truth::off());
+            world.run(3 * MINUTE);
+            times.0.push(found(&world, raw, since).expect("it is found"));
+            lose(&mut world, &[raw], &Truth::well());
+            world.run(5 * MINUTE + Duration::from_millis(dice.roll(60_000)));
+        }
+    }
+    let (least, average, most) = times.figures();
+    println!("{} losses: hard down after {least:.1} s, {average:.1} s, {most:.1} s", times.0.len());
+    assert!(most <= BOUND.as_secs_f64(), "{most} s");
+    assert!((70.0..82.0).contains(&average) && least >= 60.0, "the model says 65, 77 and 90 s");
+}
+
+/// How many messages a loss was told in, how many incidents it is, and when each host was found.
+fn told(world: &mut World, lost: &[i64]) -> (Mailbox, usize, Times) {
+    let (mut mailbox, since) = (Mailbox::new(world), world.now.wall);
+    lose(world, lost, &Truth::off());
+    mailbox.run(world, 6 * MINUTE);
+    let times = lost.iter().filter_map(|raw| found(world, *raw, since)).collect();
+    let open = world.kept.open_incidents();
+    let ill = open.iter().filter(|i| i.members.iter().any(|m| m.left.is_none())).count();
+    (mailbox, ill, Times(times))
+}
+
+#[test]
+fn a_cut_of_many_hosts_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        for (lost, of) in [(56, 400), (160, 400), (12, 60)] {
+            let mut dice = Dice(seed);
+            let mut world = fleet(&mut dice, of, |_, spec| spec);
+            let hosts = some_of(&mut dice, of, lost);
+            let (mailbox, incidents, times) = told(&mut world, &hosts);
+            let (least, average, most) = times.figures();
+            println!(
+                "seed {seed}, {lost} of {of}: {} messages, {incidents} incidents; hard down after {least:.1} s, \
+                 {average:.1} s, {most:.1} s",
+                mailbox.posts.len()
+            );
+            assert_eq!((times.0.len(), incidents), (lost, 1), "seed {seed}");
+            assert_eq!(mailbox.sizes(), [lost], "seed {seed}: {lost} of {of}");
+            assert!(most <= BOUND.as_secs_f64(), "seed {seed}: {most} s");
+        }
+    }
+}
+
+#[test]
+fn a_lost_site_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 400, |_, spec| spec);
+        let site: Vec<i64> = (1..=400).filter(|raw| raw % 10 == 3).collect();
+        let (mailbox, incidents, times) = told(&mut world, &site);
+        assert_eq!((times.0.len(), incidents), (40, 1), "seed {seed}");
+        assert_eq!(mailbox.sizes(), [40], "seed {seed}");
+        assert!(times.figures().2 <= BOUND.as_secs_f64());
+    }
+}
+
+/// Part of a site is a crowd too: a switch, or the power of a floor.
+#[test]
+fn part_of_a_large_site_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let one_site = |_, mut spec: HostSpec| {
+            spec.labels.insert("site".into(), "campus".into());
+            spec
+        };
+        let mut world = fleet(&mut dice, 200, one_site);
+        let hosts = some_of(&mut dice, 200, 30);
+        let (mailbox, incidents, _) = told(&mut world, &hosts);
+        assert_eq!((incidents, mailbox.sizes()), (1, vec![30]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_dead_tunnel_with_the_hosts_behind_it_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let behind = |raw: i64, spec: HostSpec| match raw {
+            2..=20 => {
+                let (peer, parents) = (Some(HostId::from_i64(1)), vec![HostId::from_i64(1)]);
+                HostSpec { peer, own_tunnel: false, parents, ..spec }
+            }
+            _ => {
+                with(spec, vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })])
+            }
+        };
+        let mut world = fleet(&mut dice, 80, behind);
+        let hosts: Vec<i64> = (1..=20).collect();
+        let (mailbox, incidents, times) = told(&mut world, &hosts);
+        assert_eq!((incidents, mailbox.sizes()), (1, vec![1]), "seed {seed}: {:?}", world.kept.messages);
+        let site = world.kept.incident_of(HostId::from_i64(1)).expect("an incident");
+        assert_eq!(site.matter.extent, Extent::Site, "seed {seed}");
+        assert!(times.figures().2 <= BOUND.as_secs_f64(), "seed {seed}");
+    }
+}
+
+/// Whose neighbours all answer is told soon after it is hard down.
+#[test]
+fn one_lost_host_is_told_without_waiting_for_others() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 100, |_, spec| spec);
+        let (mailbox, incidents, times) = told(&mut world, &[17]);
+        assert_eq!((incidents, mailbox.sizes()), (1, vec![1]), "seed {seed}");
+        let waited = mailbox.posts[0].0.since(mailbox.began).saturating_sub(times.0[0]);
+        assert!(waited <= 13 * SECOND, "seed {seed}: {waited:?} after it was hard: the group's ten");
+    }
+}
+
+#[test]
+fn a_device_that_hears_nothing_is_alive_while_its_packets_arrive() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let checks = || vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
+        let mut world = fleet(&mut dice, 30, |_, spec| with(spec, checks()));
+        lose(&mut world, &[5], &Truth { deaf: true, ..Truth::well() });
+        let mut named = 0;
+        for _ in 0..40 {
+            world.check_now(HostId::from_i64(5), None);
+            world.run(SECOND + Duration::from_millis(dice.roll(60_000)));
+            let state = world.host(HostId::from_i64(5)).expect("a state");
+            assert_eq!(state.hard, HostStatus::Up, "seed {seed}: {state:?}");
+            named += u32::from(state.one_way);
+        }
+        assert!(named > 20, "seed {seed}: one-way loss is named: {named} of 40");
+        lose(&mut world, &[5], &Truth::well());
+        world.run(2 * MINUTE);
+        let state = world.host(HostId::from_i64(5)).expect("a state");
+        assert!(!state.one_way, "seed {seed}: {state:?}");
+    }
+}
+
+/// Other intervals, timeouts longer than the retry, and more attempts: three attempts of the longer of
+/// retry and timeout after the evidence has expired.
+#[test]
+fn the_bound_follows_from_the_timing() {
+    let secs = Duration::from_secs;
+    for (interval, retry, attempts, timeout) in
+        [(30, 10, 3, 10), (120, 10, 3, 10), (60, 5, 3, 15), (60, 20, 2, 5), (300, 30, 5, 10), (60, 1, 1, 10)]
+    {
+        let timing =
+            Timing { interval: secs(interval), retry: secs(retry), attempts, timeout: secs(timeout) };
+        let last = secs(timeout) + secs(retry).mul_f64(1.1).max(secs(timeout)) * (attempts - 1);
+        let bound = timing.interval + last + SECOND;
+        for seed in seeds() {
+            let mut dice = Dice(seed);
+            let mut world = fleet(&mut dice, 20, |_, spec| HostSpec { timing, ..spec });
+            let since = world.now.wall;
+            lose(&mut world, &[7], &Truth::off());
+            world.run(bound + MINUTE);
+            let after = found(&world, 7, since).expect("it is found");
+            assert!(after <= bound, "seed {seed}, {timing:?}: {after:?}, not {bound:?}");
+        }
+    }
+}
