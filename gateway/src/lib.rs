@@ -26,6 +26,7 @@ pub mod rest;
 pub mod secret_file;
 mod sentinel;
 pub mod server;
+pub mod signals;
 pub mod ssh;
 pub mod store;
 pub mod stream;

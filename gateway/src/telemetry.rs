@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
+use fleetgate_engine::time::Wall;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -62,6 +63,34 @@ fn start(json: bool, filter: EnvFilter) {
         Box::new(move |filter| drop(handle.reload(filter)))
     };
     let _ = SWITCH.set(switch);
+}
+
+/// Whether the settings that were loaded last are in force; Prometheus names its own so.
+const LAST_RELOAD: &str = "fleetgate_config_last_reload_successful";
+/// When settings were taken last, at the start or by a reload.
+const LAST_LOADED: &str = "fleetgate_config_last_reload_success_timestamp_seconds";
+/// Reloads since the start.
+const RELOADS: &str = "fleetgate_config_reloads_total";
+
+/// The settings of the start are in force; no reload has failed yet.
+pub fn settings_in_force(now: Wall) {
+    metrics::gauge!(LAST_RELOAD).set(1.0);
+    metrics::gauge!(LAST_LOADED).set(now.as_millis() as f64 / 1_000.0);
+    for outcome in ["ok", "failed"] {
+        metrics::counter!(RELOADS, "outcome" => outcome).increment(0);
+    }
+}
+
+/// Other settings are in force from now on.
+pub fn reload_succeeded(now: Wall) {
+    settings_in_force(now);
+    metrics::counter!(RELOADS, "outcome" => "ok").increment(1);
+}
+
+/// The settings were to be loaded again and are broken: the former ones stay in force.
+pub fn reload_failed() {
+    metrics::gauge!(LAST_RELOAD).set(0.0);
+    metrics::counter!(RELOADS, "outcome" => "failed").increment(1);
 }
 
 /// The process's counters. A second gateway in one process (tests) counts into the same ones.

@@ -22,6 +22,7 @@ use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
 use crate::demo::{plan, rental};
 use crate::server::Server;
 use crate::store::definition;
+use crate::signals::{self, Signals};
 use crate::{clock, telemetry};
 
 /// Says that a directory is a demo's, and may be emptied for the next one.
@@ -67,28 +68,36 @@ impl From<DemoOrder> for Order {
 pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let path = data_dir::default_path(to.data.clone(), DEMO)?;
     if let Some(order) = args.order {
+        signals::release();
         println!("{}", control::send(&path, &order.into()).await?);
         return Ok(());
     }
+    let mut signals = Signals::listen()?;
     let data = fresh_directory(&path)?;
     let config = settings(&path)?;
     telemetry::init_quietly(config.log_json, config.log_filter.as_deref());
-    let server = Server::start(config, data).await?;
-    let local = Connection { data: Some(path.clone()), url: None, token: None, json: false };
+    let start = Server::start(config, data);
+    let Some(server) = serve::started(&mut signals, start).await? else { return Ok(()) };
+    let ended = tokio::select! {
+        ended = entertain(&server, &path, to.data.is_some()) => ended,
+        ended = serve::until_stopped(&server, &mut signals, || false) => ended,
+    };
+    server.stop().await;
+    ended
+}
+
+/// Enrols the fleet and lets it live. Ends only when something of it fails.
+async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
+    let local = Connection { data: Some(path.to_owned()), url: None, token: None, json: false };
     let client = Client::new(&local)?;
     let seed = server.identity.wireguard.as_bytes();
     let recruits = fleet::recruit(seed).await.context("a public device of the demo finds no port")?;
-    let fleet = Arc::new(enrol(&server, &client, recruits).await?);
-    let _control = Control::serve(&path, fleet.clone()).context("cannot open the demo's control socket")?;
-    announce(&server, &path, to.data.is_some()).await?;
-    let passes = rental::reconfigure(&fleet, plan::RENTAL, || passed(&client));
-    tokio::select! {
-        // The unit goes off once; the demo goes on.
-        ended = async { passes.await?; std::future::pending::<anyhow::Result<()>>().await } => ended?,
-        ended = serve::until_stopped(&server, || false) => ended?,
-    }
-    server.stop().await;
-    Ok(())
+    let fleet = Arc::new(enrol(server, &client, recruits).await?);
+    let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
+    announce(server, path, own_data).await?;
+    // The unit goes off once; the demo goes on.
+    rental::reconfigure(&fleet, plan::RENTAL, || passed(&client)).await?;
+    std::future::pending().await
 }
 
 /// An empty directory, or the last demo's, emptied.

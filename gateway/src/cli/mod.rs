@@ -35,6 +35,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use client::Client;
 
+use crate::signals;
+
 /// Terminates WireGuard tunnels of a fleet in userspace, watches every device across them, and
 /// says truthfully what is wrong.
 #[derive(Parser)]
@@ -149,11 +151,16 @@ fn gateway_url(text: &str) -> Result<String, String> {
 /// Parses, runs, and turns the outcome into an exit code: 0 done, 1 failed, 2 wrong usage;
 /// `status` has a plugin's codes.
 pub fn main() -> ExitCode {
+    // Before anything else: a signal in the first moments must not kill a gateway.
+    signals::hold();
     trouble::say_lost_output();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),
     };
+    if !matches!(cli.command, Command::Serve(_) | Command::Demo(_)) {
+        signals::release();
+    }
     rustls::crypto::ring::default_provider().install_default().expect("nobody installed one before");
     let (json, is_status) = (cli.to.json, matches!(cli.command, Command::Status(_)));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -1,16 +1,17 @@
-//! `fleetgate serve`: a gateway until SIGTERM or SIGINT.
+//! `fleetgate serve`: a gateway until SIGTERM or SIGINT, also when one comes while it starts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Connection;
+use crate::clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::server::Server;
+use crate::signals::{Request, Signals};
 use crate::telemetry;
 
 pub(crate) const NAME: &str = "fleetgate";
@@ -23,18 +24,20 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
     let path = data_dir::default_path(to.data.clone(), NAME)?;
     let data = DataDir::open(&path)?;
     let config = Config::load(&path, args.config.as_deref())?;
     telemetry::init(config.log_json, config.log_filter.as_deref());
-    let server = Server::start(config, data).await?;
+    let Some(server) = started(&mut signals, Server::start(config, data)).await? else { return Ok(()) };
+    telemetry::settings_in_force(clock::wall());
     announce(&server, to.data.is_some()).await?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let on_hangup = || {
         reload(&server, &path, args.config.as_deref());
         true
     };
-    let ended = until_stopped(&server, on_hangup).await;
+    let ended = until_stopped(&server, &mut signals, on_hangup).await;
     tracing::info!("stopping");
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.stop().await;
@@ -44,18 +47,54 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
 /// How often it is looked whether the threads live.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// SIGHUP: a broken file changes nothing, and the log says why.
+/// A start that was told to stop has so long to complete: a first start then shows the login that it made. One
+/// that takes longer is abandoned, which is as safe as a power cut.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What `start` makes; `None` where a stop came while it took too long.
+///
+/// # Errors
+/// Those of `start`.
+pub(crate) async fn started<T>(
+    signals: &mut Signals,
+    start: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<Option<T>> {
+    let overdue = async {
+        signals.stop().await;
+        tokio::time::sleep(START_PATIENCE).await;
+    };
+    tokio::select! {
+        started = start => started.map(Some),
+        () = overdue => {
+            tracing::warn!("stopped before the start was complete");
+            Ok(None)
+        }
+    }
+}
+
+/// SIGHUP: a broken file changes nothing; the log and the metrics say so.
 fn reload(server: &Server, data: &Path, file: Option<&Path>) {
     let _ = NotifyState::monotonic_usec_now().map(|now| sd_notify::notify(&[NotifyState::Reloading, now]));
     match Config::load(data, file).and_then(|fresh| server.reload(&fresh)) {
-        Ok(later) if later.is_empty() => tracing::info!("the settings are loaded again"),
-        Ok(later) => tracing::warn!(
-            "the settings are loaded again; these take effect at the next start: {}",
-            later.join(", ")
-        ),
-        Err(error) => tracing::error!("the settings stay as they were: {error:#}"),
+        Ok(later) => {
+            telemetry::reload_succeeded(clock::wall());
+            say_loaded(&later);
+        }
+        Err(error) => {
+            telemetry::reload_failed();
+            tracing::error!("the settings stay as they were: {error:#}");
+        }
     }
     let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+fn say_loaded(later: &[&str]) {
+    if later.is_empty() {
+        tracing::info!("the settings are loaded again");
+    } else {
+        let later = later.join(", ");
+        tracing::warn!("the settings are loaded again; these take effect at the next start: {later}");
+    }
 }
 
 /// Until somebody wants the gateway to end; `on_hangup` says whether it goes on after SIGHUP.
@@ -63,15 +102,18 @@ fn reload(server: &Server, data: &Path, file: Option<&Path>) {
 /// # Errors
 /// When a thread of the engine has ended: what is left would show old states for ever, so the
 /// process ends and whoever supervises it starts it again.
-pub(crate) async fn until_stopped(server: &Server, on_hangup: impl Fn() -> bool) -> anyhow::Result<()> {
+pub(crate) async fn until_stopped(
+    server: &Server,
+    signals: &mut Signals,
+    on_hangup: impl Fn() -> bool,
+) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(LOOK);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let stop = stopped();
-    tokio::pin!(stop);
     loop {
         tokio::select! {
-            ended = &mut stop => return ended,
-            _ = hangup.recv() => if !on_hangup() { return Ok(()) },
+            request = signals.next() => match request {
+                Request::Stop => return Ok(()),
+                Request::Reload => if !on_hangup() { return Ok(()) },
+            },
             _ = look.tick() => {
                 if server.has_died() {
                     anyhow::bail!("a thread of the engine has ended; the log says why");
@@ -79,16 +121,6 @@ pub(crate) async fn until_stopped(server: &Server, on_hangup: impl Fn() -> bool)
             }
         }
     }
-}
-
-/// Until a signal.
-async fn stopped() -> anyhow::Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
 }
 
 /// What a person who starts a gateway needs to know, on stdout; logs go to stderr.
