@@ -81,7 +81,9 @@ pub struct MailConfig {
     pub password: Option<Password>,
     pub from: Mailbox,
     pub to: Vec<Mailbox>,
-    /// Authorities that are believed beside the system's, in PEM form.
+    /// What the gateway calls itself (`EHLO`); else its full name, or its address.
+    pub hello: Option<String>,
+    /// Authorities, and servers' own certificates, that are believed beside the system's, in PEM form.
     pub ca: Option<PathBuf>,
 }
 
@@ -200,6 +202,7 @@ struct MailFile {
     #[serde(default)]
     to: List,
     ca: Option<PathBuf>,
+    hello: Option<String>,
 }
 
 /// In the environment, where there are no lists, separated by commas.
@@ -524,7 +527,14 @@ fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
         password: file.password,
         from: file.from.parse().with_context(|| no_address("mail.from", &file.from))?,
         to,
+        hello: file.hello.as_deref().map(hello).transpose()?,
         ca: file.ca,
+    })
+}
+
+fn hello(text: &str) -> anyhow::Result<String> {
+    crate::mail::hello::setting(text).with_context(|| {
+        format!("mail.hello: {text:?} is neither a name such as gateway.example.com nor an address")
     })
 }
 

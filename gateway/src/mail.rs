@@ -3,8 +3,11 @@
 //! Knows nothing of when to send and whether to try again.
 
 mod concerns;
+mod dialogue;
+pub(crate) mod hello;
 pub mod letter;
 #[cfg(test)]
 pub(crate) mod sink;
 pub(crate) mod smtp;
 mod transport;
+mod trust;

@@ -86,9 +86,10 @@ impl Bell {
         self.0.desk.notify_one();
     }
 
-    /// Contacts or rules have changed, or a host is gone.
+    /// Contacts or rules have changed: also for what waits already.
     pub fn routing(&self) {
         self.0.routing.notify_one();
+        self.0.courier.notify_one();
     }
 
     /// Something stands in the outbox.

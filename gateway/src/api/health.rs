@@ -15,6 +15,7 @@ use super::client::Client;
 use super::problem::Problem;
 use crate::health::Part;
 use crate::pulse::Organ;
+use crate::store::hosts::Totals;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -75,8 +76,28 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
     if !client.is_this_machine() || came_through_a_proxy(&parts.headers) {
         RequireOperator::from_request_parts(&mut parts, &app).await?;
     }
+    count_problems(&app.store.totals().await?);
     let text = app.metrics.render();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// As the page and `fleetgate status` count them.
+fn count_problems(totals: &Totals) {
+    let (hosts, services) = (totals, &totals.services);
+    let problems = [
+        ("host", "down", hosts.down),
+        ("host", "unreachable", hosts.unreachable),
+        ("host", "stale", hosts.stale),
+        ("service", "critical", services.critical),
+        ("service", "unknown", services.unknown),
+        ("service", "warning", services.warning),
+    ];
+    for (object, state, count) in problems {
+        metrics::gauge!("fleetgate_problems", "object" => object, "state" => state).set(count as f64);
+    }
+    for (object, count) in [("host", hosts.handled), ("service", services.handled)] {
+        metrics::gauge!("fleetgate_problems_handled", "object" => object).set(count as f64);
+    }
 }
 
 /// A proxy on this machine speaks for strangers.

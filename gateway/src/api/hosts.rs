@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 struct Wanted {
     /// A part of the name or of a label.
     q: Option<String>,
-    /// `up`, `down`, `unreachable`, `pending`, `stale` or `asleep`.
+    /// `up`, `down`, `unreachable`, `pending`, `stale`, `handled` or `asleep`.
     state: Option<String>,
     /// `key=value`.
     label: Option<String>,
@@ -56,7 +56,7 @@ impl Wanted {
         let state = self.state.map(|word| match render::is_state_filter(&word) {
             true => Ok(word),
             false => {
-                let expected = "state: up, down, unreachable, pending, stale or asleep is expected";
+                let expected = "state: up, down, unreachable, pending, stale, handled or asleep is expected";
                 Err(Problem::bad_request("bad_query", expected))
             }
         });

@@ -34,27 +34,49 @@ pub type Labels = BTreeMap<String, String>;
 pub struct Overview {
     pub hosts: HostCounts,
     pub services: ServiceCounts,
+    /// Hosts and services that somebody should look at: what the list of problems has that is not handled.
+    #[serde(default)]
+    pub problems: i64,
+    /// Problems that are acknowledged or in downtime.
+    #[serde(default)]
+    pub handled: i64,
     /// The newest result of any check.
     pub last_check: Option<String>,
     /// Enrolments that wait for a person.
     pub awaiting_approval: i64,
 }
 
-/// A partition: every host is counted exactly once in up, down, unreachable and pending.
+impl Overview {
+    /// As a monitoring plugin ends. 2: a host is down or a service critical; 1: anything else is wrong, hosts whose
+    /// last result is too old among it (silence is not health); 0: nothing is, or all of it is handled.
+    pub fn exit_code(&self) -> u8 {
+        match (&self.hosts, &self.services) {
+            (hosts, services) if hosts.down + hosts.unreachable + services.critical > 0 => 2,
+            _ if self.problems > 0 => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// A partition: every host is counted exactly once, but for `asleep`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostCounts {
     pub up: i64,
-    /// Not up, and reachable.
+    /// Not up, reachable and not handled.
     pub down: i64,
-    /// Not up, and what stands before it is down too.
+    /// Not up, not handled, and what stands before it is down too.
     pub unreachable: i64,
     pub pending: i64,
-    /// Beside the partition: the last result is older than the checks allow.
+    /// Was up, and the last result is older than the checks allow; not handled.
     pub stale: i64,
+    /// Down, unreachable or not current, and acknowledged or in downtime.
+    #[serde(default)]
+    pub handled: i64,
     /// Beside the partition: silent as expected.
     pub asleep: i64,
 }
 
+/// A partition: every service is counted exactly once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceCounts {
     pub ok: i64,
@@ -62,8 +84,11 @@ pub struct ServiceCounts {
     pub critical: i64,
     pub unknown: i64,
     pub pending: i64,
-    /// Beside the partition: not current.
+    /// Not current: its host, or what it depends on, does not answer.
     pub stale: i64,
+    /// Not OK, and acknowledged or in downtime.
+    #[serde(default)]
+    pub handled: i64,
 }
 
 /// One row of the host list.
@@ -262,6 +287,9 @@ pub struct Problem {
     pub acknowledged: bool,
     /// Its own, or one of its host.
     pub in_downtime: bool,
+    /// Acknowledged or in downtime: the counters have it apart, and the list after all others.
+    #[serde(default)]
+    pub handled: bool,
     /// It changes too often: nothing is told of it until it is calm.
     #[serde(default)]
     pub flapping: bool,

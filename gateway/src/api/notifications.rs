@@ -170,7 +170,7 @@ async fn list_messages(
     let mut conn = app.store.reader().await?;
     let mut rows = Vec::new();
     for row in outbox::list(&mut conn, wanted, before, limit + 1).await? {
-        let count = outbox::contents(&mut conn, row.id, 0).await?.total();
+        let count = outbox::contents(&mut conn, row.id, 0, outbox::Order::Time).await?.total();
         rows.push((row, count));
     }
     Ok(Json(Page::of(rows, limit, |(m, _)| m.id.to_string(), |(m, count)| message_wire(&m, count))))
@@ -187,7 +187,7 @@ async fn show_message(
     let id = Kind::Message.parse(&message)?.as_i64();
     let mut conn = app.store.reader().await?;
     let row = outbox::find(&mut conn, id).await?.ok_or_else(|| Kind::Message.unknown(&message))?;
-    let count = outbox::contents(&mut conn, id, 0).await?.total();
+    let count = outbox::contents(&mut conn, id, 0, outbox::Order::Time).await?.total();
     Ok(Json(message_wire(&row, count)))
 }
 
@@ -218,7 +218,7 @@ async fn resend(
     }
     outbox::resend(write.tx(), id.as_i64(), now).await?;
     let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;
-    let count = outbox::contents(write.tx(), row.id, 0).await?.total();
+    let count = outbox::contents(write.tx(), row.id, 0, outbox::Order::Time).await?.total();
     write.event("message.resent", (Object::Message, id), "tried again", json!({})).await?;
     write.commit().await?;
     app.office.bell.messages();

@@ -31,8 +31,9 @@ async fn overview(State(app): State<AppState>, _: RequireViewer) -> Result<Json<
     Ok(Json(render::overview(&app.store.totals().await?)))
 }
 
-/// What is wrong now, worst first: hosts that are down, critical and unknown services, hosts that
-/// cannot be reached, warnings. Services that are not current are left out.
+/// What is wrong now, worst first: hosts that are down, critical and unknown services, hosts that cannot be reached,
+/// warnings, hosts whose last result is too old. What is acknowledged or in downtime (`handled`) follows in the same
+/// order. Services that are not current are left out. The counters of `/overview` are those of this list.
 #[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "monitoring",
     security(("token" = ["viewer"])), params(Paging),
     responses((status = 200, body = Page<model::Problem>)))]

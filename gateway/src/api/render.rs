@@ -50,9 +50,12 @@ pub fn overview(totals: &Totals) -> model::Overview {
             unreachable: totals.unreachable,
             pending: totals.pending,
             stale: totals.stale,
+            handled: totals.handled,
             asleep: totals.asleep,
         },
         services: tally(totals.services),
+        problems: totals.problems(),
+        handled: totals.handled + totals.services.handled,
         last_check: time(totals.last_check),
         awaiting_approval: totals.awaiting_approval,
     }
@@ -66,6 +69,7 @@ fn tally(t: ServiceTally) -> model::ServiceCounts {
         unknown: t.unknown,
         pending: t.pending,
         stale: t.stale,
+        handled: t.handled,
     }
 }
 
@@ -295,6 +299,7 @@ pub fn problem(trouble: Trouble, verdict: Option<model::VerdictLine>) -> model::
         state_type: "hard".into(),
         acknowledged: trouble.acknowledged,
         in_downtime: trouble.in_downtime,
+        handled: trouble.handled,
         flapping: trouble.flapping,
         incident: trouble.incident.map(|id| id.to_string()),
         last_check: time(trouble.last_check),
@@ -330,7 +335,7 @@ pub fn event(row: EventRow) -> model::Event {
 
 /// Whether a word names a part of the partition or a mark beside it.
 pub fn is_state_filter(word: &str) -> bool {
-    matches!(word, "up" | "down" | "unreachable" | "pending" | "stale" | "asleep")
+    matches!(word, "up" | "down" | "unreachable" | "pending" | "stale" | "handled" | "asleep")
 }
 
 #[cfg(test)]

@@ -217,6 +217,7 @@ impl<'a> Write<'a> {
         // Of a host that is gone nothing more is told.
         if removed_or_changed {
             self.app.office.bell.notices();
+            self.app.office.bell.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
         if let Some(seq) = self.last_event {

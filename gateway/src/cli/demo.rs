@@ -21,8 +21,8 @@ use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
 use crate::demo::{plan, rental};
 use crate::server::Server;
-use crate::store::definition;
 use crate::signals::{self, Signals};
+use crate::store::definition;
 use crate::{clock, telemetry};
 
 /// Says that a directory is a demo's, and may be emptied for the next one.

@@ -19,7 +19,7 @@ pub(crate) enum HostCommand {
     List {
         /// Part of a name, label or address
         query: Option<String>,
-        /// up, down, unreachable, pending, stale or asleep
+        /// up, down, unreachable, pending, stale, handled or asleep
         #[arg(long)]
         state: Option<String>,
         /// key=value

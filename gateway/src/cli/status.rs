@@ -34,25 +34,13 @@ pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<Exi
         show(&overview);
         problems(client).await?;
     }
-    Ok(ExitCode::from(severity(&overview)))
-}
-
-/// 2: a host is down or a service critical; 1: anything else is wrong, hosts whose last result is too
-/// old among it (silence is not health); 0: nothing is.
-fn severity(o: &Overview) -> u8 {
-    if o.hosts.down + o.hosts.unreachable + o.services.critical > 0 {
-        2
-    } else if o.services.warning + o.services.unknown + o.hosts.stale > 0 {
-        1
-    } else {
-        0
-    }
+    Ok(ExitCode::from(overview.exit_code()))
 }
 
 /// `CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | up=24 down=1 ...`: the worst first, and
 /// every count as a metric.
 fn plugin_line(o: &Overview) -> String {
-    let word = match severity(o) {
+    let word = match o.exit_code() {
         0 => "OK",
         1 => "WARNING",
         _ => "CRITICAL",
@@ -62,6 +50,7 @@ fn plugin_line(o: &Overview) -> String {
         ("down", h.down),
         ("unreachable", h.unreachable),
         ("not current", h.stale),
+        ("handled", h.handled),
         ("asleep", h.asleep),
         ("pending", h.pending),
         ("up", h.up),
@@ -70,6 +59,7 @@ fn plugin_line(o: &Overview) -> String {
         ("critical", s.critical),
         ("unknown", s.unknown),
         ("warning", s.warning),
+        ("handled", s.handled),
         ("not current", s.stale),
         ("pending", s.pending),
         ("ok", s.ok),
@@ -92,6 +82,7 @@ fn counts_as_metrics(of: &str, counts: &[(&str, i64)]) -> String {
 
 fn show(o: &Overview) {
     let now = table::now();
+    anstream::println!("Problems  {}{}", o.problems, beside("handled", o.handled));
     anstream::println!("{}", hosts_line(&o.hosts));
     anstream::println!("{}", services_line(&o.services));
     anstream::println!("Last check {}", table::ago(o.last_check.as_deref(), now));
@@ -110,25 +101,27 @@ fn beside(word: &str, n: i64) -> String {
 
 fn hosts_line(h: &HostCounts) -> String {
     format!(
-        "Hosts     {} / {} / {} / {}{}{}",
+        "Hosts     {} / {} / {} / {}{}{}{}",
         count("Up", "up", h.up),
         count("Down", "down", h.down),
         count("Unreachable", "unreachable", h.unreachable),
         count("Pending", "pending", h.pending),
         beside("not current", h.stale),
+        beside("handled", h.handled),
         beside("asleep", h.asleep),
     )
 }
 
 fn services_line(s: &ServiceCounts) -> String {
     format!(
-        "Services  {} / {} / {} / {} / {}{}",
+        "Services  {} / {} / {} / {} / {}{}{}",
         count("OK", "ok", s.ok),
         count("Warning", "warning", s.warning),
         count("Critical", "critical", s.critical),
         count("Unknown", "unknown", s.unknown),
         count("Pending", "pending", s.pending),
         beside("not current", s.stale),
+        beside("handled", s.handled),
     )
 }
 
@@ -140,7 +133,7 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
     let now = table::now();
     let row = |p: &Problem| {
         vec![
-            format!("{}{}", table::state(&p.state), table::marks(p.acknowledged, p.in_downtime, p.flapping)),
+            state(p),
             table::safe(&p.host_name),
             table::safe(p.service.as_deref().unwrap_or("")),
             table::ago(p.since.as_deref(), now),
@@ -155,6 +148,12 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
         anstream::println!("... and more: fleetgate host list");
     }
     Ok(())
+}
+
+/// Without a colour where it is handled: only what somebody should look at stands out.
+fn state(p: &Problem) -> String {
+    let state = if p.handled { table::calm_state(&p.state) } else { table::state(&p.state) };
+    format!("{state}{}", table::marks(p.acknowledged, p.in_downtime, p.flapping))
 }
 
 /// What is claimed says more than what the last check got to hear; a doubt says less.
@@ -180,6 +179,7 @@ mod tests {
             state_type: "hard".into(),
             acknowledged: false,
             in_downtime: false,
+            handled: false,
             flapping: false,
             incident: None,
             since: None,
@@ -197,17 +197,17 @@ mod tests {
         let mut o = Overview::default();
         let metrics = |hosts: &str, services: &str| {
             let (h, s) = (hosts.split(' ').collect::<Vec<_>>(), services.split(' ').collect::<Vec<_>>());
-            let names = ["down", "unreachable", "not_current", "asleep", "pending", "up"];
+            let names = ["down", "unreachable", "not_current", "handled", "asleep", "pending", "up"];
             let hosts: Vec<_> = names.iter().zip(h).map(|(name, n)| format!("hosts_{name}={n}")).collect();
-            let names = ["critical", "unknown", "warning", "not_current", "pending", "ok"];
+            let names = ["critical", "unknown", "warning", "handled", "not_current", "pending", "ok"];
             let services: Vec<_> =
                 names.iter().zip(s).map(|(name, n)| format!("services_{name}={n}")).collect();
             format!("{} {}", hosts.join(" "), services.join(" "))
         };
-        let none = metrics("0 0 0 0 0 0", "0 0 0 0 0 0");
+        let none = metrics("0 0 0 0 0 0 0", "0 0 0 0 0 0 0");
         assert_eq!(plugin_line(&o), format!("OK: hosts none; services none | {none}"));
-        (o.hosts.up, o.hosts.down, o.services.ok, o.services.warning) = (24, 1, 45, 2);
-        let some = metrics("1 0 0 0 0 24", "0 0 2 0 0 45");
+        (o.hosts.up, o.hosts.down, o.services.ok, o.services.warning, o.problems) = (24, 1, 45, 2, 3);
+        let some = metrics("1 0 0 0 0 0 24", "0 0 2 0 0 0 45");
         let line = format!("CRITICAL: hosts 1 down, 24 up; services 2 warning, 45 ok | {some}");
         assert_eq!(plugin_line(&o), line);
     }
@@ -215,13 +215,14 @@ mod tests {
     #[test]
     fn the_exit_code_is_a_plugins() {
         let mut o = Overview::default();
-        assert_eq!(severity(&o), 0);
-        o.hosts.stale = 1;
-        assert_eq!(severity(&o), 1, "silence is not health");
-        o.hosts.stale = 0;
-        o.services.warning = 1;
-        assert_eq!(severity(&o), 1);
+        assert_eq!(o.exit_code(), 0);
+        (o.hosts.stale, o.problems) = (1, 1);
+        assert_eq!(o.exit_code(), 1, "silence is not health");
+        (o.hosts.stale, o.services.warning) = (0, 1);
+        assert_eq!(o.exit_code(), 1);
         o.hosts.down = 1;
-        assert_eq!(severity(&o), 2);
+        assert_eq!(o.exit_code(), 2);
+        let handled = Overview { handled: 2, ..Overview::default() };
+        assert_eq!(handled.exit_code(), 0, "somebody has acknowledged or planned it");
     }
 }

@@ -31,6 +31,11 @@ pub(crate) fn state(word: &str) -> String {
     coloured(&word.replace('_', " ").to_uppercase(), word)
 }
 
+/// The same where nothing is to stand out.
+pub(crate) fn calm_state(word: &str) -> String {
+    word.replace('_', " ").to_uppercase().dimmed().to_string()
+}
+
 /// What stands beside a state, in words.
 pub(crate) fn marks(acknowledged: bool, in_downtime: bool, flapping: bool) -> String {
     let all = [(acknowledged, "acknowledged"), (in_downtime, "in downtime"), (flapping, "flapping")];

@@ -4,6 +4,7 @@
 //! tag, or another direction of writing. The HTML loads nothing and runs nothing.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use fleetgate_engine::verdict::Verdict;
 use jiff::tz::TimeZone;
@@ -15,6 +16,8 @@ use crate::text::harmless;
 
 /// Notices in one letter: what a person scrolls through; the page has the rest.
 pub const LISTED: i64 = 100;
+/// Things that a subject names, of each kind; the text has the rest.
+const NAMED: usize = 3;
 /// Longest subject: what a mail program shows of one, twice.
 const MAX_SUBJECT: usize = 160;
 /// Longest output in a letter about one object; the page has the rest.
@@ -55,15 +58,15 @@ impl Letter {
 // ----------------------------------------------------------------- one object
 
 fn of_one(notice: &NoticeRow, contents: &Contents, verdict: Option<&Verdict>, place: &Place<'_>) -> Letter {
-    let headline = headline(&notice.kind, notice.problem, &notice.to);
+    let (headline, after) = (headline(&notice.kind, notice.problem, &notice.to), after(notice, contents));
     let around =
         Around { incidents: concerns::text(contents, place), verdict: concerns::verdict_text(verdict) };
     let in_html =
         Around { incidents: concerns::html(contents, place), verdict: concerns::verdict_html(verdict) };
     Letter {
-        subject: subject(&format!("{headline} {}", object(notice)), contents),
-        text: text_of_one(notice, &around, place),
-        html: html_of_one(notice, &headline, &in_html, place),
+        subject: subject(&format!("{headline} {}{after}", object(notice)), contents),
+        text: text_of_one(notice, &after, &around, place),
+        html: html_of_one(notice, (&headline, &after), &in_html, place),
     }
 }
 
@@ -109,19 +112,45 @@ fn object(notice: &NoticeRow) -> String {
     }
 }
 
-fn sentence(notice: &NoticeRow) -> String {
+/// ` after 12 min`: of a recovery whose problem is known.
+fn after(notice: &NoticeRow, contents: &Contents) -> String {
+    let began = contents.began.get(&notice.id);
+    began.map_or_else(String::new, |began| format!(" after {}", lasted(notice.since.since(*began))))
+}
+
+/// In the two largest units, rounded down.
+fn lasted(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    let two = |large: u64, unit: &str, small: u64, smaller: &str| match small {
+        0 => format!("{large} {unit}"),
+        _ => format!("{large} {unit} {small} {smaller}"),
+    };
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{minutes} min"),
+        3_600..86_400 => two(hours, "h", minutes % 60, "min"),
+        _ => two(days, "d", hours % 24, "h"),
+    }
+}
+
+fn sentence(notice: &NoticeRow, after: &str) -> String {
     let name = one_line(&notice.host_name, MAX_SUBJECT);
     let subject = match &notice.service {
         Some(service) => format!("{} on {name}", one_line(service, MAX_SUBJECT)),
         None => name,
     };
-    format!("{subject} is {}, it was {}.", notice.to.to_uppercase(), notice.from.to_uppercase())
+    let (to, from) = (notice.to.to_uppercase(), notice.from.to_uppercase());
+    if notice.kind == "recovery" {
+        return format!("{subject} recovered{after}: it is {to}, it was {from}.");
+    }
+    format!("{subject} is {to}, it was {from}.")
 }
 
-fn text_of_one(notice: &NoticeRow, around: &Around, place: &Place<'_>) -> String {
+fn text_of_one(notice: &NoticeRow, after: &str, around: &Around, place: &Place<'_>) -> String {
     format!(
         "{}\n\nSince   {}\n{}{}{}Output\n{}\n\n{}\n",
-        sentence(notice),
+        sentence(notice, after),
         time(notice.since.as_millis(), place.zone),
         by(notice),
         around.incidents,
@@ -131,7 +160,13 @@ fn text_of_one(notice: &NoticeRow, around: &Around, place: &Place<'_>) -> String
     )
 }
 
-fn html_of_one(notice: &NoticeRow, headline: &str, around: &Around, place: &Place<'_>) -> String {
+/// `headline`, `after`: what has happened, and after how long.
+fn html_of_one(
+    notice: &NoticeRow,
+    (headline, after): (&str, &str),
+    around: &Around,
+    place: &Place<'_>,
+) -> String {
     let output: String = notice.output.chars().take(MAX_OUTPUT).collect();
     let output = output.lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
@@ -139,7 +174,7 @@ fn html_of_one(notice: &NoticeRow, headline: &str, around: &Around, place: &Plac
         colour(notice),
         escaped(headline),
         escaped(&one_line(&object(notice), MAX_SUBJECT)),
-        escaped(&sentence(notice)),
+        escaped(&sentence(notice, after)),
         escaped(&time(notice.since.as_millis(), place.zone)),
         escaped(&by(notice)).replacen("By      ", "<br>By ", 1).trim_end(),
         around.incidents,
@@ -158,12 +193,10 @@ fn of_many(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Lett
         "" => String::new(),
         site => format!(" at {}", one_line(site, MAX_SUBJECT)),
     };
-    let sum = if message.kind == Kind::Digest {
-        format!("STILL NOT WELL: {}", things(contents, |_| true))
-    } else {
-        summary(contents)
-    };
-    let subject = subject(&format!("{sum}{site}"), contents);
+    let sum = [Names::InAll, Names::InFirst, Names::Nowhere].map(|names| sum(message.kind, contents, names));
+    let room = MAX_SUBJECT - site.chars().count() - concerns::tag(contents).len();
+    let fits = sum.iter().find(|sum| sum.chars().count() <= room);
+    let subject = subject(&format!("{}{site}", fits.unwrap_or(&sum[2])), contents);
     let more = contents.total() - contents.notices.len() as i64;
     Letter {
         text: text_of_many(&subject, message, contents, more, place),
@@ -172,8 +205,29 @@ fn of_many(message: &MessageRow, contents: &Contents, place: &Place<'_>) -> Lett
     }
 }
 
-/// `DOWN: 28 hosts; RECOVERED: 2 hosts`.
-fn summary(contents: &Contents) -> String {
+/// Where a subject names things, as far as there is room: in each part, in the first, which is the worst, or nowhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    InAll,
+    InFirst,
+    Nowhere,
+}
+
+impl Names {
+    const fn in_part(self, part: usize) -> bool {
+        matches!((self, part), (Names::InAll, _) | (Names::InFirst, 0))
+    }
+}
+
+fn sum(kind: Kind, contents: &Contents, names: Names) -> String {
+    match kind {
+        Kind::Digest => format!("STILL NOT WELL: {}", things(contents, names.in_part(0), |_| true)),
+        Kind::Notices | Kind::Test => summary(contents, names),
+    }
+}
+
+/// `DOWN: cam-01, cam-02, cam-03 and 25 more hosts; RECOVERED: cam-09`: the worst first, as they are counted.
+fn summary(contents: &Contents, names: Names) -> String {
     let mut headlines: Vec<String> = Vec::new();
     for count in &contents.counts {
         let headline = headline(&count.kind, count.problem, &count.to);
@@ -181,39 +235,53 @@ fn summary(contents: &Contents) -> String {
             headlines.push(headline);
         }
     }
-    let part = |wanted: &String| {
-        let things = things(contents, |(kind, problem, to)| headline(kind, problem, to) == *wanted);
-        format!("{wanted}: {things}")
+    let part = |(at, wanted): (usize, &String)| {
+        let is_wanted = |(kind, problem, to): (&str, bool, &str)| headline(kind, problem, to) == *wanted;
+        format!("{wanted}: {}", things(contents, names.in_part(at), is_wanted))
     };
-    headlines.iter().map(part).collect::<Vec<_>>().join("; ")
+    headlines.iter().enumerate().map(part).collect::<Vec<_>>().join("; ")
 }
 
-/// `3 hosts, 2 services` of those that are wanted, or `3 hosts, ssh on 2 hosts`.
-fn things(contents: &Contents, wanted: impl Fn((&str, bool, &str)) -> bool) -> String {
-    let wanted: Vec<&Count> =
+/// Those that are wanted: `cam-01, cam-02`, `nas-1 disk`, `ssh on nas-1, nas-2`, or how many.
+fn things(contents: &Contents, named: bool, wanted: impl Fn((&str, bool, &str)) -> bool) -> String {
+    let counts: Vec<&Count> =
         contents.counts.iter().filter(|c| wanted((&c.kind, c.problem, &c.to))).collect();
-    let (services, hosts): (Vec<&Count>, Vec<&Count>) = wanted.into_iter().partition(|c| c.services);
-    let parts = [named(hosts.iter().map(|c| c.count).sum(), "host"), of_services(&services)];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let (services, hosts): (Vec<&Count>, Vec<&Count>) = counts.into_iter().partition(|c| c.services);
+    let notices = contents.notices.iter().filter(|n| named && wanted((&n.kind, n.problem, &n.to)));
+    let (of_services, of_hosts): (Vec<&NoticeRow>, Vec<&NoticeRow>) =
+        notices.partition(|notice| notice.service.is_some());
+    let hosts = listed(hosts.iter().map(|c| c.count).sum(), "host", of_hosts.iter().map(|n| object(n)));
+    [hosts, of_those(&services, &of_services)].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-fn of_services(counts: &[&Count]) -> Option<String> {
+fn of_those(counts: &[&Count], notices: &[&NoticeRow]) -> Option<String> {
     let service = counts.first().and_then(|c| c.service.as_deref());
     let shared = service.filter(|_| counts.iter().all(|c| c.service.as_deref() == service));
+    let on: i64 = counts.iter().map(|c| c.hosts).sum();
     match shared {
-        Some(service) => {
-            let hosts = named(counts.iter().map(|c| c.hosts).sum(), "host")?;
+        Some(service) if on > 1 => {
+            let hosts = listed(on, "host", notices.iter().map(|n| n.host_name.clone()))?;
             Some(format!("{} on {hosts}", one_line(service, MAX_SUBJECT)))
         }
-        None => named(counts.iter().map(|c| c.count).sum(), "service"),
+        _ => listed(counts.iter().map(|c| c.count).sum(), "service", notices.iter().map(|n| object(n))),
     }
 }
 
-fn named(count: i64, one: &str) -> Option<String> {
-    match count {
-        0 => None,
-        1 => Some(format!("1 {one}")),
-        n => Some(format!("{n} {one}s")),
+/// The first of them by name, and how many more; without names, how many.
+fn listed(count: i64, one: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    let mut shown: Vec<String> = Vec::new();
+    for name in names.map(|name| one_line(&name, MAX_SUBJECT)) {
+        if shown.len() < NAMED && !shown.contains(&name) {
+            shown.push(name);
+        }
+    }
+    let more = count - shown.len() as i64;
+    let counted = |n: i64, more: &str| format!("{n}{more} {one}{}", if n == 1 { "" } else { "s" });
+    match (count, shown.is_empty(), more) {
+        (..=0, ..) => None,
+        (_, true, _) => Some(counted(count, "")),
+        (_, false, ..=0) => Some(shown.join(", ")),
+        (_, false, more) => Some(format!("{} and {}", shown.join(", "), counted(more, " more"))),
     }
 }
 
@@ -246,12 +314,13 @@ fn text_of_many(
     }
     for notice in &contents.notices {
         let headline = headline(&notice.kind, notice.problem, &notice.to);
+        let after = after(notice, contents);
         let object = one_line(&object(notice), MAX_SUBJECT);
         let since = time(notice.since.as_millis(), place.zone);
         let output = one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE);
         let by = one_line(&notice.note, MAX_LINE);
         let by = if by.is_empty() { by } else { format!(", by {by}") };
-        let _ = writeln!(text, "    {headline} {object}, since {since}{by}\n        {output}");
+        let _ = writeln!(text, "    {headline} {object}{after}, since {since}{by}\n        {output}");
     }
     if more > 0 {
         let _ = writeln!(text, "    and {more} more");
@@ -279,7 +348,7 @@ fn html_of_many(
              <td style=\"{CELL}\">{}</td><td style=\"{CELL}\">{}</td></tr>",
             colour(notice),
             escaped(&headline(&notice.kind, notice.problem, &notice.to)),
-            html_object(notice, place),
+            html_object(notice, place) + &escaped(&after(notice, contents)),
             escaped(&time(notice.since.as_millis(), place.zone)),
             escaped(&one_line(notice.output.lines().next().unwrap_or_default(), MAX_LINE)),
         );

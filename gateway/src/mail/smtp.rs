@@ -1,13 +1,14 @@
-//! One letter, one SMTP conversation.
+//! One letter, one SMTP conversation: its headers, and whose fault a failure is.
 
 use std::time::{Duration, SystemTime};
 
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::IncidentId;
+use lettre::Message as Mail;
 use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart};
-use lettre::{AsyncTransport as _, Message as Mail};
 
+use super::dialogue;
 use super::letter::Letter;
 use super::transport::{self, Transport};
 use crate::config::MailConfig;
@@ -16,8 +17,7 @@ use crate::notify::Failure;
 /// A server, and who we are to it.
 pub struct Smtp {
     transport: Transport,
-    from: Mailbox,
-    patience: Duration,
+    config: MailConfig,
 }
 
 /// What stands on a letter.
@@ -37,27 +37,24 @@ impl Smtp {
     /// # Errors
     /// When the settings for TLS cannot be used.
     pub fn new(mail: &MailConfig, patience: Duration) -> anyhow::Result<Smtp> {
-        Ok(Smtp { transport: transport::open(mail, patience)?, from: mail.from.clone(), patience })
+        Ok(Smtp { transport: Transport::new(mail, patience)?, config: mail.clone() })
     }
 
     /// # Errors
     /// Tells what is wrong with the letter from what is wrong with the server.
     pub async fn send(&self, envelope: &Envelope<'_>, letter: Letter) -> Result<(), Failure> {
         let mail = self.mail(envelope, letter)?;
-        match tokio::time::timeout(self.patience, self.transport.send(mail)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failure(&error)),
-            Err(_) => Err(Failure::Server("the server did not answer in time".into())),
-        }
+        let sent = self.transport.send(mail.envelope(), &mail.formatted()).await;
+        sent.map_err(|error| self.failure(&error))
     }
 
     fn mail(&self, envelope: &Envelope<'_>, letter: Letter) -> Result<Mail, Failure> {
         let refused = |e: &dyn std::fmt::Display| Failure::Refused(format!("{}: {e}", envelope.to));
         let to: Mailbox = envelope.to.parse().map_err(|e| refused(&e))?;
-        let domain = self.from.email.domain();
+        let domain = self.config.from.email.domain();
         let id = |number: i64| format!("<{number}.{}@{domain}>", envelope.installation);
         let mut mail = Mail::builder()
-            .from(self.from.clone())
+            .from(self.config.from.clone())
             .to(to)
             .date(SystemTime::UNIX_EPOCH + envelope.at.since(Wall::from_millis(0)))
             .message_id(Some(id(envelope.number)))
@@ -73,15 +70,20 @@ impl Smtp {
             .multipart(MultiPart::alternative_plain_html(letter.text, letter.html))
             .map_err(|e| refused(&e))
     }
-}
 
-/// What a server says for good is about this message, unless it is about the login or TLS; of what it
-/// says for now, only its own closing and a login that does not work today are about the server. A
-/// connection that never came to an answer is the server's too.
-fn failure(error: &lettre::transport::smtp::Error) -> Failure {
-    let code = error.status().map(u16::from);
-    let about_message =
-        matches!(code, Some(code @ 400..=599) if !matches!(code, 421 | 454 | 530 | 534 | 535 | 538));
-    let text = transport::explain(error);
-    if about_message { Failure::Refused(text) } else { Failure::Server(text) }
+    /// A refusal of a letter is about that letter, unless it is about the login, TLS or the name that the gateway
+    /// calls itself; of what a server says for now, its own closing is about the server. A conversation that never
+    /// came to the letter is the server's too.
+    fn failure(&self, error: &transport::Error) -> Failure {
+        let text = transport::explain(error, &self.config);
+        match error {
+            transport::Error::Dialogue(dialogue::Error::Refused { step, code, .. })
+                if step.is_about_letter() && !matches!(code, 421 | 454 | 504 | 530 | 534 | 535 | 538) =>
+            {
+                Failure::Refused(text)
+            }
+            transport::Error::Dialogue(dialogue::Error::NoUtf8) => Failure::Refused(text),
+            _ => Failure::Server(text),
+        }
+    }
 }

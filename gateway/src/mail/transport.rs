@@ -1,76 +1,241 @@
-//! The way to the SMTP server: TLS, login, and in words what stands in the way.
+//! The way to the SMTP server: connection, TLS, login, and in words what stands in the way.
 //!
 //! With `starttls` and `tls` nothing is ever sent in clear: a server that cannot is a failure.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lettre::transport::smtp::Error;
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::{AsyncSmtpTransport, Tokio1Executor};
+use lettre::address::Envelope;
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, InvalidMessage};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use super::dialogue::{self, Dialogue, Step};
+use super::{hello, trust};
 use crate::config::{MailConfig, MailSecurity};
 use crate::pem;
 
 /// Characters of an error that are kept: a server's answer may be a page.
 const MAX_ERROR: usize = 500;
+/// Addresses of one server that are tried, each for its share of half the time.
+const MAX_ADDRESSES: usize = 4;
+/// The letter is handed over; the farewell may take so long, beside what follows.
+const FAREWELL: Duration = Duration::from_secs(5);
 
-pub type Transport = AsyncSmtpTransport<Tokio1Executor>;
-
-/// Connects to nothing yet.
-///
-/// # Errors
-/// When the settings for TLS cannot be used, naming them.
-pub fn open(mail: &MailConfig, patience: Duration) -> anyhow::Result<Transport> {
-    let tls = match mail.security {
-        MailSecurity::None => Tls::None,
-        MailSecurity::Starttls => Tls::Required(parameters(mail)?),
-        MailSecurity::Tls => Tls::Wrapper(parameters(mail)?),
-    };
-    let builder = Transport::builder_dangerous(&mail.host).port(mail.port).tls(tls).timeout(Some(patience));
-    Ok(match (&mail.user, &mail.password) {
-        (Some(user), Some(password)) => {
-            builder.credentials(Credentials::new(user.clone(), password.reveal().to_owned())).build()
-        }
-        _ => builder.build(),
-    })
+/// How a server is reached; connects to nothing by itself.
+pub struct Transport {
+    mail: MailConfig,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    patience: Duration,
 }
 
-fn parameters(mail: &MailConfig) -> anyhow::Result<TlsParameters> {
-    let mut builder = TlsParameters::builder(mail.host.clone());
-    for own in mail.ca.iter().map(|file| pem::certificates("mail.ca", file)) {
-        for certificate in own? {
-            let certificate = Certificate::from_der(certificate.to_vec()).context("mail.ca")?;
-            builder = builder.add_root_certificate(certificate);
-        }
+/// Why a letter did not leave.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0} is not found: {1}")]
+    NotFound(String, std::io::Error),
+    #[error("no connection to {0}: {1}")]
+    Unreachable(String, std::io::Error),
+    #[error("no TLS with the server: {0}")]
+    Tls(std::io::Error),
+    #[error(transparent)]
+    Dialogue(#[from] dialogue::Error),
+}
+
+impl Transport {
+    /// # Errors
+    /// When the settings for TLS cannot be used, naming them.
+    pub fn new(mail: &MailConfig, patience: Duration) -> anyhow::Result<Transport> {
+        let tls = (mail.security != MailSecurity::None).then(|| tls(mail)).transpose()?;
+        Ok(Transport { mail: mail.clone(), tls, patience })
     }
-    builder.build().context(
-        "mail over TLS cannot be set up: are the system's authorities installed (ca-certificates), or is \
-         mail.ca right?",
-    )
+
+    /// After `Ok` the server has it.
+    ///
+    /// # Errors
+    /// When it does not, or may not have it.
+    pub async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Error> {
+        let deadline = Instant::now() + self.patience;
+        let stream = self.connect(deadline).await?;
+        let hello = self.hello(&stream).await;
+        let letter = Letter { envelope, mail, hello: &hello };
+        let Some(tls) = &self.tls else {
+            return self.deliver(Dialogue::new(stream, deadline), true, letter).await;
+        };
+        let implicit = self.mail.security == MailSecurity::Tls;
+        let stream = if implicit { stream } else { started(stream, &hello, deadline).await? };
+        let stream = encrypted(tls, stream, deadline).await?;
+        self.deliver(Dialogue::new(stream, deadline), implicit, letter).await
+    }
+
+    async fn deliver<S>(&self, mut to: Dialogue<S>, greets: bool, letter: Letter<'_>) -> Result<(), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if greets {
+            to.greeting().await?;
+        }
+        let offers = to.hello(letter.hello).await?;
+        if let (Some(user), Some(password)) = (&self.mail.user, &self.mail.password) {
+            to.log_in(&offers, user, password.reveal()).await?;
+        }
+        to.hand_over(&offers, letter.envelope, letter.mail).await?;
+        tokio::spawn(timeout(FAREWELL, to.quit()));
+        Ok(())
+    }
+
+    async fn hello(&self, stream: &TcpStream) -> String {
+        let local = stream.local_addr().map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip());
+        hello::name(self.mail.hello.as_deref(), local).await
+    }
+
+    /// One address after another: a dead one must not use up the time of the next.
+    async fn connect(&self, deadline: Instant) -> Result<TcpStream, Error> {
+        let (host, port) = (self.mail.host.as_str(), self.mail.port);
+        let name = format!("{host}:{port}");
+        let late = || std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let found = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
+        let found = found.unwrap_or_else(|_| Err(late())).map_err(|e| Error::NotFound(host.to_owned(), e))?;
+        let addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+        let share = self.patience / 2 / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+        for address in addresses {
+            match timeout(share, TcpStream::connect(address)).await.unwrap_or_else(|_| Err(late())) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(Error::Unreachable(name, last))
+    }
+}
+
+/// What is to be said, and as whom.
+#[derive(Clone, Copy)]
+struct Letter<'a> {
+    envelope: &'a Envelope,
+    mail: &'a [u8],
+    hello: &'a str,
+}
+
+fn tls(mail: &MailConfig) -> anyhow::Result<(TlsConnector, ServerName<'static>)> {
+    let named = mail.ca.iter().map(|file| pem::certificates("mail.ca", file));
+    let named = named.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect();
+    let name = ServerName::try_from(mail.host.clone())
+        .with_context(|| format!("mail.host: {:?} is neither a name nor an address", mail.host))?;
+    Ok((TlsConnector::from(Arc::new(trust::client_config(named)?)), name))
+}
+
+/// The stream after STARTTLS.
+async fn started(stream: TcpStream, hello: &str, deadline: Instant) -> Result<TcpStream, Error> {
+    let mut dialogue = Dialogue::new(stream, deadline);
+    dialogue.greeting().await?;
+    let offers = dialogue.hello(hello).await?;
+    Ok(dialogue.into_tls(&offers).await?)
+}
+
+async fn encrypted(
+    (connector, name): &(TlsConnector, ServerName<'static>),
+    stream: TcpStream,
+    deadline: Instant,
+) -> Result<TlsStream<TcpStream>, Error> {
+    let shaken = timeout_at(deadline, connector.connect(name.clone(), stream)).await;
+    shaken.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map_err(Error::Tls)
 }
 
 /// What went wrong and what to do about it, on one line.
-pub fn explain(error: &Error) -> String {
-    let text = error.to_string();
-    let advice = advice(error, &text);
+pub fn explain(error: &Error, mail: &MailConfig) -> String {
+    let text = match certificate(error) {
+        Some(fault) => format!("the server's certificate is refused: {}", fault_of_certificate(fault)),
+        None => error.to_string(),
+    };
     let text = text.chars().take(MAX_ERROR).map(|c| if c.is_control() { ' ' } else { c });
-    text.chain(advice.chars()).collect()
+    text.chain(advice(error, mail).chars()).collect()
 }
 
-fn advice(error: &Error, text: &str) -> &'static str {
-    match error.status().map(u16::from) {
-        Some(530 | 534 | 535 | 538) => "; check mail.user and mail.password",
-        Some(_) => "",
-        None if text.contains("STARTTLS is not supported") => {
-            "; nothing is sent to it in clear: if it speaks TLS from the start, set mail.security to tls"
-        }
-        None if text.contains("invalid peer certificate") => {
-            "; if its authority is your own, name that certificate in mail.ca"
-        }
-        None if text.contains("InvalidContentType") => "; is mail.security right for this port?",
-        None if text.contains("authentication mechanism") => "; it takes no login: leave mail.user out",
-        None => "",
+fn rustls_error(error: &Error) -> Option<&rustls::Error> {
+    let Error::Tls(error) = error else { return None };
+    error.get_ref()?.downcast_ref()
+}
+
+fn certificate(error: &Error) -> Option<&CertificateError> {
+    match rustls_error(error)? {
+        rustls::Error::InvalidCertificate(fault) => Some(fault),
+        _ => None,
     }
 }
+
+fn fault_of_certificate(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet; is the clock of this machine right?".to_owned()
+        }
+        CertificateError::UnknownIssuer => "nobody that is believed has signed it".to_owned(),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another name".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn advice(error: &Error, mail: &MailConfig) -> &'static str {
+    match error {
+        Error::Tls(_) => advice_for_tls(error, mail),
+        Error::Dialogue(error) => advice_for_dialogue(error, mail),
+        Error::NotFound(..) | Error::Unreachable(..) => "; are mail.host and mail.port right?",
+    }
+}
+
+fn advice_for_tls(error: &Error, mail: &MailConfig) -> &'static str {
+    match (rustls_error(error), certificate(error)) {
+        (_, Some(CertificateError::UnknownIssuer)) if mail.ca.is_some() => {
+            "; mail.ca holds neither this certificate nor that of the authority that signed it"
+        }
+        (_, Some(CertificateError::UnknownIssuer)) => {
+            "; if it is your own, or its authority is, name that certificate in mail.ca"
+        }
+        (_, Some(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) => {
+            "; set mail.host to a name that stands in the certificate"
+        }
+        (Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)), _) => {
+            "; is mail.security right for this port?"
+        }
+        _ => "",
+    }
+}
+
+fn advice_for_dialogue(error: &dialogue::Error, mail: &MailConfig) -> &'static str {
+    use dialogue::Error as E;
+    match error {
+        E::NoStarttls => {
+            "; nothing is sent to it in clear: if it speaks TLS from the start, set mail.security to tls"
+        }
+        E::Timeout(Step::Greeting) if mail.security != MailSecurity::Tls => {
+            "; if it speaks TLS from the start, set mail.security to tls"
+        }
+        E::NoSmtp(Step::Greeting) => "; is this the port of a mail server?",
+        E::NoLogin if mail.security == MailSecurity::None => {
+            "; it may offer one over TLS alone: set mail.security to starttls or tls, or leave mail.user and \
+             mail.password out"
+        }
+        E::NoLogin => "; leave mail.user and mail.password out, or let the server offer one (PLAIN or LOGIN)",
+        E::NoMechanism(_) => "; let the server offer one of these, which TLS protects",
+        E::Refused { code: 530 | 534 | 535 | 538, .. } if mail.user.is_none() => {
+            "; it wants a login: set mail.user and mail.password"
+        }
+        E::Refused { code: 530 | 534 | 535 | 538, .. } => "; check mail.user and mail.password",
+        E::Refused { step: Step::Hello, .. } | E::Refused { code: 504, .. } => {
+            "; it may not accept what the gateway calls itself: set mail.hello to its full name"
+        }
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;

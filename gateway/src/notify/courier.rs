@@ -28,12 +28,15 @@ use crate::mail::smtp::{Envelope, Smtp};
 use crate::pulse::Organ;
 use crate::store::backlog::{self, Dropped};
 use crate::store::events::{self, NewEvent, SYSTEM};
-use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow};
+use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order, withdrawn};
 use crate::store::{SqliteConnection, Store, hosts, snapshot};
 use crate::verdict;
 
 /// A message that failed so often may be to blame itself: after it another one is tried.
 const DOUBTED: u32 = 3;
+/// Deliveries to one address after which it is looked again what is due: a new message must not wait for hundreds that
+/// are refused slowly.
+const TURN: Duration = Duration::from_secs(10);
 /// Characters of an error that are kept: a server's answer may be a page.
 const MAX_ERROR: usize = 500;
 
@@ -75,6 +78,8 @@ impl Default for Pace {
 pub enum Failure {
     /// The server is away, or takes nothing from us: the next message would fare the same.
     Server(String),
+    /// The server takes nothing for so long, as it says itself.
+    Busy(String, Duration),
     /// The server does not take this message.
     Refused(String),
     /// The gateway stops.
@@ -102,6 +107,8 @@ struct Round {
     hooks: webhook::Client,
     zone: TimeZone,
     public_url: Option<String>,
+    /// The addresses of the built-in contact; `None`: nothing is known of them.
+    built_in: Option<Vec<String>>,
     timing: TimingDefaults,
     pace: Pace,
 }
@@ -118,9 +125,14 @@ struct Rounds {
 struct Served {
     line: Line,
     failed: bool,
+    /// How long its server wants to be left alone.
+    pause: Option<Duration>,
     sent: bool,
     next: Option<Mono>,
 }
+
+/// A server or the database fails: try again later, in so long where the server says that.
+struct Later(Option<Duration>);
 
 impl Courier {
     /// # Errors
@@ -136,6 +148,7 @@ impl Courier {
         let round = Round {
             hooks: webhook::Client::new(pace.hook_patience)?,
             smtp: smtp(&now, pace)?,
+            built_in: built_in(&now),
             store,
             live,
             zone: TimeZone::system(),
@@ -171,8 +184,10 @@ impl Courier {
             Ok(smtp) => {
                 let (store, live, hooks) = (old.store.clone(), old.live.clone(), old.hooks.clone());
                 let (zone, pace) = (old.zone.clone(), old.pace);
+                let built_in = built_in(&now);
                 let (public_url, timing) = (now.public_url, now.timing);
-                self.round = Arc::new(Round { store, live, smtp, hooks, zone, public_url, timing, pace });
+                self.round =
+                    Arc::new(Round { store, live, smtp, hooks, zone, public_url, built_in, timing, pace });
                 traffic.forgive();
             }
             Err(error) => tracing::error!("mail goes on as before: {error:#}"),
@@ -183,11 +198,12 @@ impl Courier {
     async fn dispatch(&self, rounds: &mut Rounds, stop: &CancellationToken) -> Duration {
         let pace = self.round.pace;
         let lines = async {
+            self.round.withdraw().await?;
             self.round.collapse(rounds.traffic.busy()).await?;
             self.round.store.waiting_addresses().await
         };
         let lines = match lines.await {
-            Ok(lines) => lines,
+            Ok(lines) => rounds.traffic.in_order(lines),
             Err(error) => {
                 tracing::warn!("messages wait for the database: {error}");
                 return pace.first_pause;
@@ -225,13 +241,14 @@ impl Round {
         let Some(line) = rounds.lines.remove(&task) else { return };
         let (traffic, now) = (&mut rounds.traffic, clock::now().mono);
         traffic.end(&line);
-        let served = served.unwrap_or(Served { line, failed: true, sent: false, next: None });
+        let served = served.unwrap_or(Served::failed(line));
         if served.sent {
             traffic.sent(&served.line, now);
         }
         if served.failed {
             let (first, longest) = (self.pace.first_pause, self.pace.longest_pause);
-            traffic.failed(served.line, now, |times| doubled(first, times, longest));
+            let pause = |times| served.pause.unwrap_or_else(|| doubled(first, times, longest));
+            traffic.failed(served.line, now, pause);
         } else {
             traffic.idle_until(served.line, served.next.unwrap_or(now + self.pace.longest_pause));
         }
@@ -239,44 +256,53 @@ impl Round {
 
     /// Delivers what is due to one address.
     async fn serve(self: Arc<Self>, line: Line, stop: CancellationToken) -> Served {
-        let mut served = Served { line, failed: false, sent: false, next: None };
+        let mut served = Served { failed: false, ..Served::failed(line) };
         while !stop.is_cancelled() && !served.failed {
-            let waiting = self.store.waiting_messages(served.line.0, &served.line.1).await;
-            let Ok(waiting) = waiting.map_err(|e| tracing::warn!("the outbox cannot be read: {e}")) else {
+            let now = clock::now();
+            let due = self.store.due_messages(served.line.0, &served.line.1, now.wall).await;
+            let Ok(due) = due.map_err(|e| tracing::warn!("the outbox cannot be read: {e}")) else {
                 served.failed = true;
                 break;
             };
-            let now = clock::now();
-            let (ready, next) = outbox::ready(waiting, now.wall);
-            served.next = next.map(|at| now.mono + at.since(now.wall));
-            if ready.is_empty() {
+            served.next = due.next.map(|at| now.mono + at.since(now.wall));
+            if due.messages.is_empty() {
                 break;
             }
-            self.deliver_in_turn(ready, &mut served, &stop).await;
+            self.deliver_in_turn(due.messages, &mut served, &stop).await;
         }
         served
     }
 
-    /// Until the server fails. What it failed at again and again is put aside if it takes another one: the one
-    /// that was tried least, or two that it fails at would keep all others.
-    async fn deliver_in_turn(&self, ready: Vec<MessageRow>, served: &mut Served, stop: &CancellationToken) {
-        let mut doubted: Option<MessageRow> = None;
-        let mut rest = ready.into_iter();
+    /// Until the server fails, or it is time to look again. What it failed at again and again is put aside if it takes
+    /// another one, before or after: the one that was tried least, or two that it fails at would keep all others.
+    async fn deliver_in_turn(&self, due: Vec<MessageRow>, served: &mut Served, stop: &CancellationToken) {
+        let (mut doubted, mut taken): (Option<MessageRow>, bool) = (None, false);
+        let until = clock::now().mono + TURN;
+        let mut rest = due.into_iter();
         while let Some(message) = rest.next() {
             match self.deliver(&message, stop).await {
                 Ok(sent) => {
-                    served.sent |= sent;
+                    (taken, served.sent) = (taken || sent, served.sent || sent);
                     if let Some(aside) = doubted.take_if(|_| sent) {
-                        served.failed = self.put_aside(&aside).await.is_err();
+                        (served.failed, served.pause) = (self.put_aside(&aside).await.is_err(), None);
+                    }
+                    if doubted.is_none() && clock::now().mono >= until {
+                        return;
                     }
                 }
-                Err(()) if doubted.is_none() && message.attempts >= DOUBTED && !stop.is_cancelled() => {
-                    served.failed = true;
-                    doubted = Some(message);
-                    rest.as_mut_slice().sort_by_key(|message| message.attempts);
+                Err(Later(None)) if message.attempts >= DOUBTED && !stop.is_cancelled() => {
+                    if taken {
+                        served.failed = self.put_aside(&message).await.is_err();
+                    } else if doubted.is_none() {
+                        served.failed = true;
+                        doubted = Some(message);
+                        rest.as_mut_slice().sort_by_key(|message| message.attempts);
+                    } else {
+                        return;
+                    }
                 }
-                Err(()) => {
-                    served.failed = true;
+                Err(Later(pause)) => {
+                    (served.failed, served.pause) = (true, pause);
                     return;
                 }
             }
@@ -294,34 +320,81 @@ impl Round {
         put.map_err(|error| tracing::warn!("message {} stays in the way: {error}", message.id))
     }
 
-    /// Whether it left. `Err`: the server or the database fails, try again later.
-    async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, ()> {
+    /// Whether it left.
+    async fn deliver(&self, message: &MessageRow, stop: &CancellationToken) -> Result<bool, Later> {
         let pace = self.pace;
-        self.begin(message).await?;
+        if !self.begin(message).await.map_err(|()| Later(None))? {
+            return Ok(false);
+        }
+        let again = |()| Later(None);
         match self.send(message, stop).await {
-            Ok(()) => self.record_sent(message, stop).await.map(|()| true),
+            Ok(()) => self.record_sent(message, stop).await.map(|()| true).map_err(again),
             Err(Failure::Refused(error)) => {
                 let pause = doubled(pace.refused_pause, message.attempts, outbox::LONGEST_PAUSE);
-                self.record_failure(message, &error, pause).await.map(|()| false)
+                self.record_failure(message, &error, pause).await.map(|()| false).map_err(again)
             }
             Err(Failure::Server(error)) => {
                 // What has to wait is the address; the message goes first as soon as that is open.
                 let _ = self.record_failure(message, &error, Duration::ZERO).await;
-                Err(())
+                Err(Later(None))
             }
-            Err(Failure::Stopped) => Err(()),
+            Err(Failure::Busy(error, pause)) => {
+                let pause = pause.clamp(pace.first_pause, outbox::LONGEST_PAUSE);
+                let _ = self.record_failure(message, &error, pause).await;
+                Err(Later(Some(pause)))
+            }
+            Err(Failure::Stopped) => Err(Later(None)),
         }
     }
 
-    /// Written before anything leaves: after a kill nobody may say that it was told to nobody.
-    async fn begin(&self, message: &MessageRow) -> Result<(), ()> {
-        let begun = async {
-            let mut tx = self.store.begin().await?;
-            outbox::begun(&mut tx, message.id).await?;
-            tx.commit().await
-        };
-        let begun: crate::store::Result<()> = begun.await;
+    /// Whether it is still to be told. Written before anything leaves: after a kill nobody may say that it was told
+    /// to nobody.
+    async fn begin(&self, message: &MessageRow) -> Result<bool, ()> {
+        let begun = self.try_begin(message).await;
         begun.map_err(|error| tracing::warn!("message {} waits for the database: {error}", message.id))
+    }
+
+    async fn try_begin(&self, message: &MessageRow) -> crate::store::Result<bool> {
+        let now = clock::wall();
+        let mut tx = self.store.begin().await?;
+        let mut events = Vec::new();
+        let unreachable = withdrawn::is_unreachable(&mut tx, message.id, self.built_in.as_deref()).await?;
+        if unreachable {
+            events.push(give_up_unreachable(&mut tx, message, now).await?);
+        } else {
+            for dropped in withdrawn::drop_gone(&mut tx, &[message.id], now).await? {
+                events.push(note_dropped(&mut tx, &dropped, now).await?);
+            }
+        }
+        let goes = !unreachable && !outbox::is_superseded(&mut tx, message.id).await?;
+        if goes {
+            outbox::begun(&mut tx, message.id).await?;
+        }
+        tx.commit().await?;
+        events.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        Ok(goes)
+    }
+
+    /// What waits for a contact or about a host that is gone: not only when its next attempt is due.
+    async fn withdraw(&self) -> crate::store::Result<()> {
+        let (now, mut conn) = (clock::wall(), self.store.reader().await?);
+        let unreachable = withdrawn::unreachable(&mut conn, self.built_in.as_deref()).await?;
+        let about_gone = withdrawn::about_gone(&mut conn).await?;
+        drop(conn);
+        if unreachable.is_empty() && about_gone.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.store.begin().await?;
+        let mut last = None;
+        for message in &unreachable {
+            last = Some(give_up_unreachable(&mut tx, message, now).await?);
+        }
+        for dropped in withdrawn::drop_gone(&mut tx, &about_gone, now).await? {
+            last = Some(note_dropped(&mut tx, &dropped, now).await?);
+        }
+        tx.commit().await?;
+        last.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        Ok(())
     }
 
     async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
@@ -338,8 +411,11 @@ impl Round {
     async fn hand_over(&self, message: &MessageRow) -> Result<(), Failure> {
         let unread = |e: crate::store::Error| Failure::Server(format!("the database cannot be read: {e}"));
         let mut conn = self.store.reader().await.map_err(unread)?;
-        let limit = if message.channel == Channel::Email { LISTED } else { webhook::LISTED };
-        let contents = outbox::contents(&mut conn, message.id, limit).await.map_err(unread)?;
+        let (limit, order) = match message.channel {
+            Channel::Email => (LISTED, Order::Severity),
+            Channel::Webhook => (webhook::LISTED, Order::Time),
+        };
+        let contents = outbox::contents(&mut conn, message.id, limit, order).await.map_err(unread)?;
         match message.channel {
             Channel::Email => {
                 let thread = self.thread(&mut conn, message).await.map_err(unread)?;
@@ -488,6 +564,22 @@ impl Round {
     }
 }
 
+impl Served {
+    fn failed(line: Line) -> Served {
+        Served { line, failed: true, pause: None, sent: false, next: None }
+    }
+}
+
+async fn give_up_unreachable(
+    tx: &mut SqliteConnection,
+    message: &MessageRow,
+    now: Wall,
+) -> crate::store::Result<i64> {
+    let why = format!("the contact {} is no longer reached at this address", message.contact_name);
+    outbox::given_up(tx, message.id, &why, now).await?;
+    note(tx, message, "message.given_up", " is not sent", &why, now).await
+}
+
 fn count(outcome: &'static str) {
     metrics::counter!("fleetgate_messages_total", "outcome" => outcome).increment(1);
 }
@@ -499,6 +591,10 @@ fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
     let jitter =
         0.8 + f64::from(rand_core::RngCore::next_u32(&mut rand_core::OsRng)) / f64::from(u32::MAX) * 0.2;
     (first * 2u32.saturating_pow(times.min(16))).min(longest).mul_f64(jitter)
+}
+
+fn built_in(settings: &Settings) -> Option<Vec<String>> {
+    settings.mail.as_ref().map(|mail| mail.to.iter().map(ToString::to_string).collect())
 }
 
 fn smtp(settings: &Settings, pace: Pace) -> anyhow::Result<Option<Smtp>> {
@@ -514,7 +610,7 @@ async fn note(
     evidence: &str,
     now: Wall,
 ) -> crate::store::Result<i64> {
-    let contents = outbox::contents(tx, message.id, 1).await?;
+    let contents = outbox::contents(tx, message.id, 1, outbox::Order::Time).await?;
     let one = contents.notices.first().filter(|_| contents.total() == 1);
     let service = one.and_then(|n| n.service.as_deref());
     let about = one.map_or(events::NOBODY, |n| events::about(n.host, service.is_some()));

@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub enum Manner {
     /// This status, after the whole call was read.
     Answer(u16),
+    /// This status, with this `Retry-After`.
+    Later(u16, &'static str),
     /// Reads and never answers.
     Hang,
     /// Closes the connection at once.
@@ -92,14 +94,13 @@ async fn answer(mut stream: TcpStream, manner: Manner, calls: Arc<Mutex<Vec<Call
         }
     };
     calls.lock().expect("no holder panics").push(call);
-    match manner {
-        Manner::Answer(status) => {
-            let text =
-                format!("HTTP/1.1 {status} x\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n");
-            stream.write_all(text.as_bytes()).await.ok()
-        }
-        _ => std::future::pending().await,
-    }
+    let (status, header) = match manner {
+        Manner::Answer(status) => (status, "location: http://127.0.0.1:1/".to_owned()),
+        Manner::Later(status, when) => (status, format!("retry-after: {when}")),
+        Manner::Hang | Manner::Refuse => std::future::pending().await,
+    };
+    let text = format!("HTTP/1.1 {status} x\r\n{header}\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.ok()
 }
 
 fn whole(text: &str) -> Option<Call> {

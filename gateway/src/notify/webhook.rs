@@ -2,15 +2,16 @@
 //!
 //! `X-Fleetgate-Signature: t=SECONDS,v1=HEX`, where HEX is the HMAC-SHA256 of `SECONDS.BODY` under the
 //! contact's secret. 2xx takes the message; 408, 425, 429, 5xx and silence are tried again with all
-//! that follow; anything else refuses this one. Redirects are not followed: an address that answers
+//! that follow, when `Retry-After` says so; anything else refuses this one. Redirects are not followed: an address that answers
 //! with one is told so, or a program elsewhere would learn what was meant for this one.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::ContactId;
+use fleetgate_engine::time::Wall;
 use hmac::{Hmac, Mac as _};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{StatusCode, Url};
@@ -262,18 +263,37 @@ impl Client {
             .header(MESSAGE_ID, Kind::Message.text(Id::from_i64(message.id)))
             .body(body);
         match request.send().await {
-            Ok(answer) => judge(answer.status()),
+            Ok(answer) => judge(answer.status(), wish(&answer)),
             Err(error) => Err(Failure::Server(Failure::shorten(&innermost(&error)))),
         }
     }
 }
 
-fn judge(status: StatusCode) -> Result<(), Failure> {
+/// How long it wants to be left alone: `Retry-After` in seconds, or as a date.
+fn wish(answer: &reqwest::Response) -> Option<Duration> {
+    let text = answer.headers().get(reqwest::header::RETRY_AFTER)?.to_str().ok()?;
+    retry_after(text, clock::wall())
+}
+
+fn retry_after(text: &str, now: Wall) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    let now = SystemTime::UNIX_EPOCH + now.since(Wall::from_millis(0));
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+fn judge(status: StatusCode, wish: Option<Duration>) -> Result<(), Failure> {
     let text = format!("it answered {status}");
     match status.as_u16() {
         200..=299 => Ok(()),
         300..=399 => Err(Failure::Refused(format!("{text}: redirects are not followed"))),
-        408 | 425 | 429 | 500..=599 => Err(Failure::Server(text)),
+        408 | 425 | 429 | 500..=599 => Err(match wish {
+            Some(pause) => Failure::Busy(format!("{text}, and says when it wants to be called again"), pause),
+            None => Failure::Server(text),
+        }),
         _ => Err(Failure::Refused(text)),
     }
 }
@@ -299,6 +319,25 @@ mod tests {
         // printf '1700000000.{}' | openssl dgst -sha256 -hmac secret
         let expected = "t=1700000000,v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163";
         assert_eq!(signature(b"secret", 1_700_000_000, b"{}"), expected);
+    }
+
+    #[test]
+    fn a_server_may_say_when_it_wants_to_be_called_again() {
+        let now = Wall::from_millis(1_445_412_480_000); // Wed, 21 Oct 2015 07:28:00 GMT
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Wed, 21 Oct 2015 07:30:00 GMT", Some(120)),
+            ("Wednesday, 21-Oct-15 07:30:00 GMT", Some(120)),
+            ("Wed, 21 Oct 2015 07:20:00 GMT", Some(0)),
+            ("", None),
+            ("-5", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
     }
 
     #[test]

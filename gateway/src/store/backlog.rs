@@ -99,12 +99,12 @@ const DROP_OVER: &str = concat!(
      returning message"
 );
 
-const DROPPED: &str = "select l.message, l.notice, n.host, n.service, o.address, l.dropped
+pub(super) const DROPPED: &str = "select l.message, l.notice, n.host, n.service, o.address, l.dropped
      from outbox_notices l join notices n on n.id = l.notice join outbox o on o.id = l.message
      where l.dropped is not null and o.given_up_at is null
        and l.message in (select value from json_each($1)) order by l.notice, l.message";
 
-const GIVE_UP_EMPTY: &str = "update outbox set given_up_at = $2, last_error = 'superseded'
+pub(super) const GIVE_UP_EMPTY: &str = "update outbox set given_up_at = $2, last_error = 'superseded'
      where id in (select value from json_each($1)) and not exists
        (select 1 from outbox_notices l where l.message = outbox.id and l.dropped is null)";
 
@@ -225,8 +225,9 @@ mod tests {
     }
 
     async fn waiting(store: &Store) -> Vec<i64> {
-        let line = store.waiting_messages(Channel::Email, "a@b.c").await.unwrap();
-        line.into_iter().map(|w| w.message.id).collect()
+        let mut conn = store.reader().await.unwrap();
+        let rows = outbox::list(&mut conn, outbox::Wanted::Waiting, i64::MAX, 99).await.unwrap();
+        rows.into_iter().rev().map(|message| message.id).collect()
     }
 
     #[tokio::test]
@@ -245,7 +246,9 @@ mod tests {
         let expected = [(ids[0], OVERTAKEN.to_owned()), (ids[1], OVER.to_owned())];
         assert_eq!(collapsed(&store).await, expected);
         assert_eq!(waiting(&store).await, [ids[0]]);
-        let left = outbox::contents(&mut store.reader().await.unwrap(), ids[0], 9).await.unwrap();
+        let left = outbox::contents(&mut store.reader().await.unwrap(), ids[0], 9, outbox::Order::Time)
+            .await
+            .unwrap();
         assert_eq!((left.total(), left.notices[0].service.as_deref()), (1, Some("load")));
     }
 

@@ -1,5 +1,8 @@
 //! Hosts as people see them: one row with state, tunnel and counts; the counters of all; problems.
 //!
+//! `host_part!` and `service_part!` are the one place that decides what counts as a problem, and whether it is handled:
+//! the counters, the list of problems, the filters of lists and the counts of a row are all made of them.
+//!
 //! Lists are read by one statement a page, whatever the number of hosts.
 
 use std::collections::BTreeMap;
@@ -55,7 +58,7 @@ pub struct Remembered {
     pub tx_bytes: u64,
 }
 
-/// Services by their hard state.
+/// Services by their part of the partition: each is counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServiceTally {
     pub ok: i64,
@@ -63,40 +66,92 @@ pub struct ServiceTally {
     pub critical: i64,
     pub unknown: i64,
     pub pending: i64,
-    /// Among all of these.
+    /// Not current: nothing is known of them now.
     pub stale: i64,
+    /// Not OK, and acknowledged or in downtime.
+    pub handled: i64,
 }
 
 impl ServiceTally {
-    fn add(&mut self, state: &str, stale: bool) {
-        *match state {
+    fn add(&mut self, part: &str) {
+        *match part {
             "ok" => &mut self.ok,
             "warning" => &mut self.warning,
             "critical" => &mut self.critical,
             "unknown" => &mut self.unknown,
+            "stale" => &mut self.stale,
+            "handled" => &mut self.handled,
             _ => &mut self.pending,
         } += 1;
-        if stale {
-            self.stale += 1;
-        }
     }
 
-    /// Of names with a blank between them, stale ones marked with `!`.
+    /// Of parts with a blank between them.
     fn of_text(text: &str) -> Self {
         let mut tally = ServiceTally::default();
-        for word in text.split_ascii_whitespace() {
-            tally.add(word.trim_end_matches('!'), word.ends_with('!'));
-        }
+        text.split_ascii_whitespace().for_each(|part| tally.add(part));
         tally
     }
 }
 
-/// In which part of the partition a host is, as SQL.
-macro_rules! part {
+/// Whether somebody has acknowledged it, or it is in downtime.
+macro_rules! handled {
+    ($row:literal, $service:literal) => {
+        concat!(
+            "(coalesce(",
+            $row,
+            ".voice ->> '$.in_downtime', 0) = 1 or exists (select 1 from acknowledgements k
+                where k.host = ",
+            $row,
+            ".host and k.service = ",
+            $service,
+            " and k.ended_at is null))"
+        )
+    };
+}
+
+/// What is wrong with a host `s`, or null: nothing is, or nothing is known yet. That the last result of a host is too
+/// old is wrong (silence is not health), unless it may be silent.
+macro_rules! host_problem {
     () => {
-        "case s.hard when 'up' then 'up'
-                     when 'down' then case when s.reachable = 1 then 'down' else 'unreachable' end
-                     else 'pending' end"
+        "case when s.hard = 'down' then iif(s.reachable = 1, 'down', 'unreachable')
+              when s.hard = 'up' and s.stale = 1 and s.asleep = 0 then 'stale' end"
+    };
+}
+
+/// What is wrong with a service `c`, or null. Of one that is not current nothing is known now: its host, or what it
+/// depends on, is the problem.
+macro_rules! service_problem {
+    () => {
+        "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown') then c.hard end"
+    };
+}
+
+/// In which part of the partition a host `s` is, as SQL.
+macro_rules! host_part {
+    () => {
+        concat!(
+            "case when ",
+            host_problem!(),
+            " is null then iif(s.hard = 'up', 'up', 'pending')
+                  when ",
+            handled!("s", "''"),
+            " then 'handled' else ",
+            host_problem!(),
+            " end"
+        )
+    };
+}
+
+/// In which part of the partition a service `c` is, as SQL.
+macro_rules! service_part {
+    () => {
+        concat!(
+            "case when c.hard is null then 'pending' when c.stale = 1 then 'stale' when ",
+            service_problem!(),
+            " is null then 'ok' when ",
+            handled!("c", "c.service"),
+            " then 'handled' else c.hard end"
+        )
     };
 }
 
@@ -117,7 +172,9 @@ macro_rules! select {
                     h.budget_bytes_per_day, h.version, h.created_at, h.removed_at,
                     k.public_key, m.endpoint, m.last_packet, m.last_handshake, m.clock_skew_ms,
                     coalesce(m.rx_bytes, 0) as rx_bytes, coalesce(m.tx_bytes, 0) as tx_bytes,
-                    (select string_agg(coalesce(c.hard, 'pending') || case c.stale when 1 then '!' else '' end, ' ')
+                    (select string_agg(",
+            service_part!(),
+            ", ' ')
                      from service_states c where c.host = h.id) as tally,
                     exists (select 1 from acknowledgements a
                             where a.host = h.id and a.service = '' and a.ended_at is null) as acknowledged,
@@ -147,8 +204,8 @@ const LIST: &str = select!(
      and ($2 is null or instr(h.name, lower($2)) > 0 or instr(lower(h.labels), lower($2)) > 0)
      and ($3 is null or instr(h.labels, $3) > 0)
      and ($4 is null or ",
-        part!(),
-        " = $4 or ($4 = 'stale' and s.stale = 1) or ($4 = 'asleep' and s.asleep = 1))
+        host_part!(),
+        " = $4 or ($4 = 'asleep' and s.asleep = 1))
      order by h.name limit $5"
     )
 );
@@ -207,7 +264,7 @@ pub struct Filter {
     /// A part of the name or of a label.
     pub q: Option<String>,
     pub label: Option<(String, String)>,
-    /// A part of the partition, `stale` or `asleep`.
+    /// A part of the partition, or `asleep`.
     pub state: Option<String>,
 }
 
@@ -238,7 +295,11 @@ pub struct Totals {
     pub down: i64,
     pub unreachable: i64,
     pub pending: i64,
+    /// The last result is too old.
     pub stale: i64,
+    /// Down, unreachable or not current, and acknowledged or in downtime.
+    pub handled: i64,
+    /// Beside the partition.
     pub asleep: i64,
     pub services: ServiceTally,
     pub last_check: Option<Wall>,
@@ -246,20 +307,27 @@ pub struct Totals {
 }
 
 /// One pass without sorting. Rows of states exist for the hosts and services that there are.
-const COUNT_HOSTS: &str = "select count(*) filter (where hard = 'up'),
-           count(*) filter (where hard = 'down' and reachable = 1),
-           count(*) filter (where hard = 'down' and reachable = 0),
-           count(*) filter (where hard = 'pending'),
-           count(*) filter (where stale = 1), count(*) filter (where asleep = 1), max(last_check)
-    from host_states";
-const COUNT_SERVICES: &str = "select count(*) filter (where hard = 'ok'),
-           count(*) filter (where hard = 'warning'), count(*) filter (where hard = 'critical'),
-           count(*) filter (where hard = 'unknown'), count(*) filter (where hard is null),
-           count(*) filter (where stale = 1), max(last_check)
-    from service_states";
+const COUNT_HOSTS: &str = concat!(
+    "select count(*) filter (where part = 'up'), count(*) filter (where part = 'down'),
+            count(*) filter (where part = 'unreachable'), count(*) filter (where part = 'pending'),
+            count(*) filter (where part = 'stale'), count(*) filter (where part = 'handled'),
+            count(*) filter (where asleep = 1), max(last_check)
+     from (select ",
+    host_part!(),
+    " as part, s.asleep, s.last_check from host_states s)"
+);
+const COUNT_SERVICES: &str = concat!(
+    "select count(*) filter (where part = 'ok'), count(*) filter (where part = 'warning'),
+            count(*) filter (where part = 'critical'), count(*) filter (where part = 'unknown'),
+            count(*) filter (where part = 'pending'), count(*) filter (where part = 'stale'),
+            count(*) filter (where part = 'handled'), max(last_check)
+     from (select ",
+    service_part!(),
+    " as part, c.last_check from service_states c)"
+);
 
 /// Counters and the newest check, as the two statements give them.
-type Counted = (i64, i64, i64, i64, i64, i64, Option<i64>);
+type Counted = (i64, i64, i64, i64, i64, i64, i64, Option<i64>);
 
 impl Store {
     /// By name, from after `after` on.
@@ -289,24 +357,40 @@ impl Store {
 }
 
 impl Totals {
+    /// What is wrong and not handled.
+    pub fn problems(&self) -> i64 {
+        let services = &self.services;
+        self.down + self.unreachable + self.stale + services.critical + services.unknown + services.warning
+    }
+
     fn of(hosts: Counted, services: Counted, awaiting_approval: i64) -> Self {
-        let (up, down, unreachable, pending, stale, asleep, last_host) = hosts;
-        let (ok, warning, critical, unknown, unchecked, not_current, last_service) = services;
+        let (up, down, unreachable, pending, stale, handled, asleep, last_host) = hosts;
+        let (ok, warning, critical, unknown, unchecked, not_current, handled_services, last_service) =
+            services;
         Totals {
             up,
             down,
             unreachable,
             pending,
             stale,
+            handled,
             asleep,
-            services: ServiceTally { ok, warning, critical, unknown, pending: unchecked, stale: not_current },
+            services: ServiceTally {
+                ok,
+                warning,
+                critical,
+                unknown,
+                pending: unchecked,
+                stale: not_current,
+                handled: handled_services,
+            },
             last_check: last_host.max(last_service).map(Wall::from_millis),
             awaiting_approval,
         }
     }
 }
 
-/// A host that is down or unreachable, or a service that is not OK and current.
+/// A host that is down, unreachable or not current, or a service that is not OK and current.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     pub place: TroublePlace,
@@ -316,12 +400,14 @@ pub struct Trouble {
     pub output: String,
     pub acknowledged: bool,
     pub in_downtime: bool,
+    /// Acknowledged or in downtime: no counter of problems has it.
+    pub handled: bool,
     pub flapping: bool,
     /// What it belongs to.
     pub incident: Option<IncidentId>,
 }
 
-/// Where a problem stands in the list: the worst first, among equals the newest.
+/// Where a problem stands in the list: what is not handled first, the worst first, among equals the newest.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TroublePlace {
     pub rank: i64,
@@ -343,27 +429,37 @@ impl TroublePlace {
     }
 }
 
-/// What people did about them is looked up for the page alone.
-const TROUBLES: &str =
-    "with t (rank, newest, host_name, service, host, state, last_check, output, voice) as (
-    select case s.reachable when 1 then 0 else 3 end, -s.since, h.name, '', h.id,
-           case s.reachable when 1 then 'down' else 'unreachable' end, s.last_check, s.output, s.voice
-    from host_states s join hosts h on h.id = s.host
-    where s.hard = 'down' and h.removed_at is null
+const TROUBLES: &str = concat!(
+    "with t (problem, handled, since, host_name, service, host, last_check, output, voice) as (
+    select ",
+    host_problem!(),
+    ", ",
+    handled!("s", "''"),
+    ", s.since, h.name, '', h.id, s.last_check, s.output, s.voice
+    from host_states s join hosts h on h.id = s.host where h.removed_at is null and ",
+    host_problem!(),
+    " is not null
     union all
-    select case c.hard when 'critical' then 1 when 'unknown' then 2 else 4 end, -c.since, h.name,
-           c.service, h.id, c.hard, c.last_check, c.output, c.voice
-    from service_states c join hosts h on h.id = c.host
-    where c.hard in ('warning', 'critical', 'unknown') and c.stale = 0 and h.removed_at is null)
+    select c.hard, ",
+    handled!("c", "c.service"),
+    ", c.since, h.name, c.service, h.id, c.last_check, c.output, c.voice
+    from service_states c join hosts h on h.id = c.host where h.removed_at is null and ",
+    service_problem!(),
+    " is not null),
+ ranked (rank, newest, host_name, service, host, state, last_check, output, voice, handled) as (
+    select handled * 6 + case problem when 'down' then 0 when 'critical' then 1 when 'unknown' then 2
+                                      when 'unreachable' then 3 when 'warning' then 4 else 5 end,
+           -since, host_name, service, host, problem, last_check, output, voice, handled from t)
  select rank, newest, host_name, service, host, state, last_check, output,
         exists (select 1 from acknowledgements a
                 where a.host = t.host and a.service = t.service and a.ended_at is null) as acknowledged,
         coalesce(voice ->> '$.in_downtime', 0) as in_downtime, coalesce(voice ->> '$.flapping', 0) as flapping,
         (select m.incident from incident_members m join incidents i on i.id = m.incident
-         where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null)
- from t
+         where m.host = t.host and m.service = t.service and m.left_at is null and i.closed_at is null), handled
+ from ranked t
  where (rank, newest, host_name, service) > ($1, $2, $3, $4)
- order by rank, newest, host_name, service limit $5";
+ order by rank, newest, host_name, service limit $5"
+);
 
 impl FromRow<'_, SqliteRow> for Trouble {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -383,13 +479,14 @@ impl FromRow<'_, SqliteRow> for Trouble {
             in_downtime: row.try_get(9)?,
             flapping: row.try_get(10)?,
             incident: row.try_get::<Option<i64>, _>(11)?.map(incident),
+            handled: row.try_get(12)?,
         })
     }
 }
 
 impl Store {
-    /// What is wrong, worst first: hosts that are down, then critical and unknown services, what
-    /// only cannot be reached, and warnings.
+    /// What is wrong, worst first: hosts that are down, then critical and unknown services, what only cannot be
+    /// reached, warnings, and hosts whose last result is too old; after all of them the same of what is handled.
     ///
     /// # Errors
     /// When the database cannot be read.

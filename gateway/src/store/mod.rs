@@ -340,11 +340,11 @@ mod tests {
         write.close().await;
         read.close().await;
         let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
-        let waiting = store.waiting_messages(outbox::Channel::Email, "ada@example.org").await.unwrap();
-        let message = &waiting[0].message;
+        let (mail, far) = (outbox::Channel::Email, fleetgate_engine::time::Wall::from_millis(i64::MAX / 2));
+        let message = &store.due_messages(mail, "ada@example.org", far).await.unwrap().messages[0];
         assert_eq!((message.id, message.attempts, message.contact_name.as_str()), (2, 2, "default"));
         let mut conn = store.reader().await.unwrap();
-        let contents = outbox::contents(&mut conn, 2, 9).await.unwrap();
+        let contents = outbox::contents(&mut conn, 2, 9, outbox::Order::Time).await.unwrap();
         assert_eq!((contents.total(), contents.notices[0].host_name.as_str()), (1, "cam-07"));
         assert!(notices::unrouted(&mut conn, 9).await.unwrap().is_empty());
     }

@@ -6,28 +6,27 @@
 //! those before it. Knows nothing of SMTP and HTTP.
 
 mod contents;
+pub mod withdrawn;
 
-use std::collections::BTreeSet;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{ContactId, Item};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::rows::{Batched, NARROW};
-pub use contents::{Concern, Contents, Count, contents};
+pub use contents::{Concern, Contents, Count, Order, contents};
 
 /// Longest pause between two attempts. A row that says more was written before the wall clock went
 /// back, and is due.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
-/// Messages to one address that are looked at together; those behind them follow.
-const LINE: i64 = 200;
+/// Messages to one address that are taken together; the next ones follow.
+const TAKEN: i64 = 200;
 /// Conversations that one message continues; a mail program follows the first of them.
 const THREADS: i64 = 20;
 
@@ -179,7 +178,7 @@ pub async fn begun(conn: &mut SqliteConnection, id: i64) -> sqlx::Result<()> {
 /// # Errors
 /// When the database refuses the write.
 pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Result<()> {
-    sqlx::query("update outbox set sent_at = $2, last_error = null where id = $1")
+    sqlx::query("update outbox set sent_at = $2, last_error = null, given_up_at = null where id = $1")
         .bind(id)
         .bind(at.as_millis())
         .execute(conn)
@@ -187,10 +186,12 @@ pub async fn sent(conn: &mut SqliteConnection, id: i64, at: Wall) -> sqlx::Resul
         .map(drop)
 }
 
+/// One that was given up meanwhile stays so.
+///
 /// # Errors
 /// When the database refuses the write.
 pub async fn failed(conn: &mut SqliteConnection, id: i64, error: &str, next: Wall) -> sqlx::Result<()> {
-    sqlx::query("update outbox set last_error = $2, next_attempt = $3 where id = $1")
+    sqlx::query("update outbox set last_error = $2, next_attempt = $3 where id = $1 and given_up_at is null")
         .bind(id)
         .bind(error)
         .bind(next.as_millis())
@@ -346,31 +347,37 @@ pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::
     .await
 }
 
-/// A message that waits, with the hosts whose order it keeps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    pub message: MessageRow,
-    pub hosts: Vec<HostId>,
+/// What may go to one address now, and when to look again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    pub messages: Vec<MessageRow>,
+    pub next: Option<Wall>,
 }
 
-/// What may go now, and when to look again: a message waits for its time, and for those before it
-/// that tell of the same hosts.
-pub fn ready(line: Vec<Waiting>, now: Wall) -> (Vec<MessageRow>, Option<Wall>) {
-    let (mut ready, mut next) = (Vec::new(), None::<Wall>);
-    let mut held_up = BTreeSet::new();
-    for Waiting { message, hosts } in line {
-        let at = message.next_attempt;
-        let due = message.attempts == 0 || at <= now || at > now + LONGEST_PAUSE;
-        let in_order = !hosts.iter().any(|h| held_up.contains(h));
-        held_up.extend(hosts);
-        if due && in_order {
-            ready.push(message);
-        } else if !due {
-            next = Some(next.map_or(at, |n| n.min(at)));
-        }
-    }
-    (ready, next)
+/// Messages that wait for an address, with whether they are due: the first attempt always, and so is one that waits
+/// longer than any pause. Only the oldest message about each host counts: what is told of a host comes in order.
+macro_rules! heads {
+    () => {
+        "with waiting (id, attempts, next_attempt, due) as materialized (
+             select id, attempts, next_attempt, attempts = 0 or next_attempt <= $3 or next_attempt > $4
+             from outbox where channel = $1 and address = $2 and sent_at is null and given_up_at is null),
+         about (id, host) as materialized (
+             select w.id, n.host from waiting w cross join outbox_notices l on l.message = w.id
+             cross join notices n on n.id = l.notice),
+         first (host, id) as materialized (select host, min(id) from about group by host),
+         behind (id) as (select a.id from about a cross join first f on f.host = a.host where f.id < a.id),
+         head as (select * from waiting where id not in (select id from behind)) "
+    };
 }
+
+/// New ones before those that failed before, so that these do not keep them; each by the time it is due.
+const DUE: &str = concat!(
+    heads!(),
+    "select o.* from head h cross join outbox o on o.id = h.id where h.due
+     order by h.attempts > 0, h.next_attempt, h.id limit $5"
+);
+
+const NEXT: &str = concat!(heads!(), "select min(next_attempt) from head where not due");
 
 impl Store {
     /// Addresses that something waits for.
@@ -386,29 +393,18 @@ impl Store {
         rows.iter().map(|row| Ok((Channel::named(row.try_get(0)?), row.try_get(1)?))).collect()
     }
 
-    /// What waits for an address, in order.
+    /// What may go to an address, however much else waits for it.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn waiting_messages(&self, channel: Channel, address: &str) -> sqlx::Result<Vec<Waiting>> {
-        let rows = sqlx::query(
-            "select o.*, (select json_group_array(distinct n.host) from outbox_notices l
-                          join notices n on n.id = l.notice where l.message = o.id) as hosts
-             from outbox o where o.channel = $1 and o.address = $2 and o.sent_at is null
-                 and o.given_up_at is null order by o.id limit $3",
-        )
-        .bind(channel.name())
-        .bind(address)
-        .bind(LINE)
-        .fetch_all(&self.read)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                let hosts: Json<Vec<i64>> = row.try_get("hosts")?;
-                let hosts = hosts.0.into_iter().map(Id::from_i64).collect();
-                Ok(Waiting { message: MessageRow::from_row(row)?, hosts })
-            })
-            .collect()
+    pub async fn due_messages(&self, channel: Channel, address: &str, now: Wall) -> sqlx::Result<Due> {
+        let mut conn = self.reader().await?;
+        let ages = (now.as_millis(), (now + LONGEST_PAUSE).as_millis());
+        let messages = sqlx::query_as(DUE).bind(channel.name()).bind(address).bind(ages.0).bind(ages.1);
+        let next = sqlx::query_scalar(NEXT).bind(channel.name()).bind(address).bind(ages.0).bind(ages.1);
+        let messages = messages.bind(TAKEN).fetch_all(&mut *conn).await?;
+        let next: Option<i64> = next.fetch_one(&mut *conn).await?;
+        Ok(Due { messages, next: next.map(Wall::from_millis) })
     }
 }
 
@@ -451,9 +447,8 @@ mod tests {
     }
 
     async fn due(store: &Store, address: &str, now: i64) -> (Vec<i64>, Option<i64>) {
-        let line = store.waiting_messages(Channel::Email, address).await.unwrap();
-        let (ready, next) = ready(line, Wall::from_millis(now));
-        (ready.into_iter().map(|m| m.id).collect(), next.map(Wall::as_millis))
+        let due = store.due_messages(Channel::Email, address, Wall::from_millis(now)).await.unwrap();
+        (due.messages.into_iter().map(|m| m.id).collect(), due.next.map(Wall::as_millis))
     }
 
     #[tokio::test]
@@ -513,12 +508,37 @@ mod tests {
         fail(&mut tx, refused, 60_000).await;
         tx.commit().await.unwrap();
         assert_eq!(due(&store, "a", 2_000).await, (vec![beside], Some(60_000)));
-        assert_eq!(due(&store, "a", 60_000).await.0, [refused, beside]);
+        assert_eq!(
+            due(&store, "a", 60_000).await.0,
+            [beside, refused],
+            "what was refused before comes after"
+        );
         let mut tx = store.begin().await.unwrap();
         sent(&mut tx, refused, Wall::from_millis(0)).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(due(&store, "a", 60_000).await.0, [behind, beside]);
         assert!(after > behind);
+    }
+
+    #[tokio::test]
+    async fn however_many_were_refused_the_ones_behind_them_are_due() {
+        let (store, _dir) = fixture::store().await;
+        let mut tx = store.begin().await.unwrap();
+        let mut refused = Vec::new();
+        for host in 0..TAKEN + 50 {
+            let notice = notices::insert(&mut tx, &fixture::down(Id::from_i64(host)), None).await.unwrap();
+            let items = [Item { notice, root: notice, rule: None }];
+            let id = insert(&mut tx, &new("a", &items), Wall::from_millis(2_000)).await.unwrap();
+            fail(&mut tx, id, 60_000 - host).await;
+            refused.push(id);
+        }
+        tx.commit().await.unwrap();
+        let (new, behind) = (queue(&store, "a", &[9_999]).await, queue(&store, "a", &[3]).await);
+        assert_eq!(due(&store, "a", 3_000).await, (vec![new], Some(60_000 - TAKEN - 49)));
+        let all = due(&store, "a", 70_000).await.0;
+        assert_eq!(all.len() as i64, TAKEN);
+        assert_eq!(all[..3], [new, refused[refused.len() - 1], refused[refused.len() - 2]], "by due time");
+        assert!(!all.contains(&behind), "its host has an older one");
     }
 
     #[tokio::test]

@@ -77,11 +77,15 @@ impl<'a> MailSink<'a> {
         self.process = None;
     }
 
-    /// What they are about, in the order of arrival, without the incident that each names.
+    /// What they are about, in the order of arrival, without the incident that each names and how long it
+    /// lasted.
     pub fn subjects(&self) -> Vec<String> {
         let messages = self.messages();
         let found = messages.iter().filter_map(|m| m.lines().find_map(|l| l.strip_prefix("Subject: ")));
-        found.map(|s| s.split(" [i_").next().unwrap_or_default().trim().to_owned()).collect()
+        let cut = |s: &str| {
+            s.split(" [i_").next().and_then(|s| s.split(" after ").next()).map(str::trim).map(str::to_owned)
+        };
+        found.filter_map(cut).collect()
     }
 
     /// All messages so far, in the order of arrival.

@@ -2,6 +2,7 @@
 
 mod access;
 mod care;
+mod counts;
 mod devices;
 mod document;
 mod enrolments;

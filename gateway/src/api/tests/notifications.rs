@@ -115,6 +115,7 @@ async fn the_contact_of_the_settings_is_shown_and_tested_but_not_changed() {
             password: None,
             from: "fleet@example.org".parse().unwrap(),
             to: vec!["ops@example.org".parse().unwrap()],
+            hello: Some("[127.0.0.1]".into()),
             ca: None,
         });
     })

@@ -70,6 +70,13 @@ fn contents(notices: Vec<NoticeRow>) -> Contents {
     Contents { notices, counts, ..Contents::default() }
 }
 
+/// Each recovery ends a problem of so long.
+fn after(contents: Contents, time: Duration) -> Contents {
+    let recoveries = contents.notices.iter().filter(|n| n.kind == "recovery");
+    let began = recoveries.map(|n| (n.id, n.since - time)).collect();
+    Contents { began, ..contents }
+}
+
 fn shown(letter: &Letter) -> String {
     format!("Subject: {}\n\n{}", letter.subject, letter.text)
 }
@@ -105,7 +112,26 @@ fn a_service_that_recovered() {
         output: "/ 61% used, 5.2 GB free".into(),
         ..down()
     };
-    insta::assert_snapshot!(shown(&one(recovered)));
+    let all = after(contents(vec![recovered]), Duration::from_secs(12 * 60 + 40));
+    let place = Place { zone: &TimeZone::UTC, public_url: Some("https://watch.example.com") };
+    let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
+    insta::assert_snapshot!(format!("{}\n\n{}", shown(&letter), letter.html));
+}
+
+#[test]
+fn how_long_it_lasted_is_said_in_two_units() {
+    for (seconds, words) in [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (779, "12 min"),
+        (3_600, "1 h"),
+        (3_599 + 3_600, "1 h 59 min"),
+        (86_400, "1 d"),
+        (200_000, "2 d 7 h"),
+    ] {
+        assert_eq!(lasted(Duration::from_secs(seconds)), words);
+    }
 }
 
 #[test]
@@ -137,7 +163,7 @@ fn a_thousand_hosts_are_counted_and_not_all_named() {
     all.counts[0].count = 1_000;
     let place = Place { zone: &TimeZone::UTC, public_url: None };
     let letter = Letter::write(&message(Kind::Notices), &all, None, &place);
-    assert_eq!(letter.subject, "DOWN: 1000 hosts at north");
+    assert_eq!(letter.subject, "DOWN: cam-07 and 999 more hosts at north");
     assert!(letter.text.contains("    and 900 more\n") && letter.html.contains("<p>and 900 more</p>"));
 }
 
@@ -210,10 +236,29 @@ fn a_thousand_hosts_of_one_incident() {
 fn one_service_of_many_hosts_is_named_in_the_subject() {
     let ssh = |to: &str| NoticeRow { service: Some("ssh".into()), to: to.into(), ..down() };
     let subject = |notices| write(Kind::Notices, notices).subject;
-    assert_eq!(subject(vec![ssh("critical"), ssh("critical")]), "CRITICAL: ssh on 2 hosts at north");
+    let on = |host: &str, to: &str| NoticeRow { host_name: host.into(), ..ssh(to) };
+    let two = vec![on("cam-01", "critical"), on("cam-02", "critical")];
+    assert_eq!(subject(two), "CRITICAL: ssh on cam-01, cam-02 at north");
+    let many = (1..=14).map(|n| on(&format!("cam-{n:02}"), "critical")).collect();
+    assert_eq!(subject(many), "CRITICAL: ssh on cam-01, cam-02, cam-03 and 11 more hosts at north");
     let disk = NoticeRow { service: Some("disk".into()), ..ssh("critical") };
-    let all = vec![ssh("critical"), disk, ssh("warning"), down()];
-    assert_eq!(subject(all), "CRITICAL: 2 services; WARNING: ssh on 1 host; DOWN: 1 host at north");
+    let all = vec![down(), ssh("critical"), disk, ssh("warning")];
+    assert_eq!(subject(all), "DOWN: cam-07; CRITICAL: cam-07 ssh, cam-07 disk; WARNING: cam-07 ssh at north");
+}
+
+#[test]
+fn names_that_a_subject_has_no_room_for_are_counted_and_the_worst_is_named_longest() {
+    let host = |n: usize, to: &str| NoticeRow {
+        host_name: format!("{}-{n}", "x".repeat(40)),
+        to: to.into(),
+        ..down()
+    };
+    let subject = |notices| write(Kind::Notices, notices).subject;
+    let name = "x".repeat(40);
+    let two = vec![host(1, "down"), host(2, "down"), host(3, "unknown"), host(4, "unknown")];
+    assert_eq!(subject(two), format!("DOWN: {name}-1, {name}-2; UNKNOWN: 2 hosts at north"));
+    let long = |n: usize| NoticeRow { host_name: format!("{}-{n}", "y".repeat(60)), ..down() };
+    assert_eq!(subject(vec![long(1), long(2), long(3)]), "DOWN: 3 hosts at north");
 }
 
 #[test]

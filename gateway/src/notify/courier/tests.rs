@@ -67,21 +67,9 @@ impl Office {
     /// The same, who reads times in this zone.
     async fn with_contact(self, zone: &str) -> Office {
         let place = contacts::secret_place(Id::from_i64(1));
-        let contact = Contact {
-            id: Id::from_i64(1),
-            name: "ops".into(),
-            emails: vec![],
-            webhook_url: None,
-            webhook_secret: Some(self.store.seal(&place, b"secret")),
-            time_zone: zone.into(),
-            digest_at: None,
-            group_wait: None,
-            managed: Managed { by: "api".into(), edited_by: None },
-            version: 1,
-            created_at: Wall::from_millis(0),
-            digested_at: Wall::from_millis(0),
-        };
         let mut tx = self.store.begin().await.unwrap();
+        let webhook_secret = Some(self.store.seal(&place, b"secret"));
+        let contact = Contact { webhook_secret, time_zone: zone.into(), ..contact(&mut tx).await };
         contacts::put(&mut tx, &contact).await.unwrap();
         tx.commit().await.unwrap();
         self
@@ -98,7 +86,7 @@ impl Office {
     /// What became of the rows: attempts, whether sent, whether given up.
     async fn rows(&self) -> Vec<(u32, bool, bool)> {
         let mut conn = self.store.reader().await.unwrap();
-        let rows = outbox::list(&mut conn, outbox::Wanted::All, i64::MAX, 99).await.unwrap();
+        let rows = outbox::list(&mut conn, outbox::Wanted::All, i64::MAX, 999).await.unwrap();
         let row = |m: MessageRow| (m.attempts, m.sent_at.is_some(), m.given_up_at.is_some());
         rows.into_iter().rev().map(row).collect()
     }
@@ -110,9 +98,18 @@ impl Office {
     }
 
     async fn until(&self, done: impl Fn(&[(u32, bool, bool)]) -> bool) -> Vec<(u32, bool, bool)> {
+        self.until_all(0, done).await
+    }
+
+    /// With at least so many rows.
+    async fn until_all(
+        &self,
+        count: usize,
+        done: impl Fn(&[(u32, bool, bool)]) -> bool,
+    ) -> Vec<(u32, bool, bool)> {
         for _ in 0..500 {
             let rows = self.rows().await;
-            if done(&rows) {
+            if rows.len() >= count && done(&rows) {
                 return rows;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -127,6 +124,36 @@ impl Office {
     }
 }
 
+/// Number 1, as it is stored.
+async fn contact(conn: &mut SqliteConnection) -> Contact {
+    let new = || Contact {
+        id: Id::from_i64(1),
+        name: "ops".into(),
+        emails: vec![],
+        webhook_url: None,
+        webhook_secret: None,
+        time_zone: "UTC".into(),
+        digest_at: None,
+        group_wait: None,
+        managed: Managed { by: "api".into(), edited_by: None },
+        version: 1,
+        created_at: Wall::from_millis(0),
+        digested_at: Wall::from_millis(0),
+    };
+    contacts::find(conn, Id::from_i64(1)).await.unwrap().unwrap_or_else(new)
+}
+
+/// Contact 1 is reached at this address too.
+async fn reached_at(tx: &mut SqliteConnection, channel: Channel, address: &str) {
+    let mut contact = contact(tx).await;
+    match channel {
+        Channel::Email if !contact.emails.iter().any(|e| e == address) => contact.emails.push(address.into()),
+        Channel::Email => return,
+        Channel::Webhook => contact.webhook_url = Some(address.into()),
+    }
+    contacts::put(tx, &contact).await.unwrap();
+}
+
 async fn queue_at(
     store: &Store,
     channel: Channel,
@@ -136,6 +163,7 @@ async fn queue_at(
     bell: &Bell,
 ) -> i64 {
     let mut tx = store.begin().await.unwrap();
+    reached_at(&mut tx, channel, address).await;
     let mut items = Vec::new();
     for message in messages {
         let notice = notices::insert(&mut tx, message, None).await.unwrap();
@@ -160,6 +188,7 @@ fn settings(sink: &Sink) -> Settings {
         password: None,
         from: "Fleet <fleet@gateway.example>".parse().unwrap(),
         to: vec![OPS.parse().unwrap()],
+        hello: Some("[127.0.0.1]".into()),
         ca: None,
     };
     let public_url = Some("https://watch.example.com".to_owned());
@@ -228,7 +257,7 @@ async fn a_thousand_hosts_are_one_letter() {
     let lost: Vec<Message> = (0..1_000).map(down).collect();
     office.queue(Channel::Email, OPS, &lost).await;
     let letters = office.sink.wait_for(1).await;
-    assert_eq!(header(&letters[0], "Subject"), "Subject: DOWN: 1000 hosts");
+    assert_eq!(header(&letters[0], "Subject"), "Subject: DOWN: cam-07 and 999 more hosts");
     assert!(letters[0].contains("and 900 more"));
     office.until(|rows| rows[0].1).await;
     assert_eq!(office.events().await, ["message.sent: mail to ops@example.org"]);
@@ -350,7 +379,7 @@ async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
     // Now both are held up, and the first is on its way.
     office.bell.messages();
     let letters = office.sink.wait_for(2).await;
-    assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07");
+    assert_eq!(header(&letters[1], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
     assert_eq!(office.until(|rows| rows[1].1).await, [(1, true, false); 2]);
 }
 
@@ -366,7 +395,7 @@ async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
     queue_at(&store, Channel::Email, OPS, &[up(7)], long_ago, &Bell::default()).await;
     let office = Office::on(store, dir, &[Manner::Take], PACE).await;
     let letters = office.sink.wait_for(1).await;
-    assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07");
+    assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
 }
 
 #[tokio::test]
@@ -454,8 +483,10 @@ async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_p
     for host in [7, 7, 8, 9] {
         office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
     }
+    // Each about another host has its turn; the second about one waits for the first.
     let rows = office.until(|rows| rows.iter().any(|row| row.1)).await;
-    assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [false, false, false, true]);
+    assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [true, false, false, false]);
+    assert!([0, 2, 3].iter().all(|n| rows[*n].0 >= 2) && rows[1].0 == 0, "{rows:?}");
 }
 
 #[tokio::test]
@@ -508,4 +539,162 @@ async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_w
         letter.contains("What is wrong") && letter.contains(&format!("{id}: cam-07 is down")),
         "{letter}"
     );
+}
+
+// ------------------------------------------------------------- what is withdrawn
+
+impl Office {
+    async fn without(&self, sql: &'static str) {
+        let mut tx = self.store.begin().await.unwrap();
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// As soon as its failure is written down.
+    async fn failed(&self, id: i64) -> MessageRow {
+        for _ in 0..500 {
+            let message = self.message(id).await;
+            if message.last_error.is_some() {
+                return message;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{id} has not failed");
+    }
+
+    async fn message(&self, id: i64) -> MessageRow {
+        outbox::find(&mut self.store.reader().await.unwrap(), id).await.unwrap().unwrap()
+    }
+}
+
+/// So patient that whatever waits is looked at because of a change.
+const PATIENT: Pace =
+    Pace { first_pause: Duration::from_secs(600), longest_pause: Duration::from_secs(600), ..PACE };
+
+#[tokio::test]
+async fn a_contact_that_is_removed_gets_nothing_more() {
+    let office = Office::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
+    let id = office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows == [(1, false, false)]).await;
+    office.without("delete from contacts").await;
+    office.bell.routing();
+    assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
+    let message = office.message(id).await;
+    assert_eq!(message.last_error.unwrap(), "the contact ops is no longer reached at this address");
+    // Sent again by hand, it is not sent either.
+    let mut tx = office.store.begin().await.unwrap();
+    outbox::resend(&mut tx, id, clock::wall()).await.unwrap();
+    tx.commit().await.unwrap();
+    office.bell.messages();
+    assert_eq!(office.until(|rows| rows[0].2).await, [(0, false, true)]);
+    assert!(office.sink.letters().is_empty());
+    assert!(
+        office.events().await.iter().any(|e| e == "message.given_up: mail to ops@example.org is not sent")
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_others_do() {
+    let office = Office::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
+    office.mail(OPS, &down(7)).await;
+    office.until(|rows| rows == [(1, false, false)]).await;
+    office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
+    office.mail("ada@example.org", &down(8)).await;
+    office.until(|rows| rows == [(1, false, true), (1, true, false)]).await;
+    assert_eq!(header(&office.sink.letters()[0], "To"), "To: ada@example.org");
+    // What is queued for the former one in the same moment is found at its turn.
+    office.mail(OPS, &down(9)).await;
+    office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
+    office.bell.routing();
+    office.until(|rows| rows[2].1 || rows[2].2).await;
+}
+
+#[tokio::test]
+async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
+    let office = Office::with_pace(&[Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
+    let gone = fixture::device(&office.store, 7, "cam-07").await.as_i64();
+    let alone = office.mail(OPS, &down(gone)).await;
+    office.until(|rows| rows == [(1, false, false)]).await;
+    let both = office.queue(Channel::Email, "ada@example.org", &[down(gone), down(8)]).await;
+    office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
+    office.without("update hosts set removed_at = 1").await;
+    office.bell.messages();
+    office.until(|rows| rows[0].2).await;
+    assert_eq!(office.message(alone).await.last_error.unwrap(), "superseded");
+    assert_eq!(
+        outbox::contents(&mut office.store.reader().await.unwrap(), both, 9, outbox::Order::Time)
+            .await
+            .unwrap()
+            .total(),
+        1
+    );
+    // A message that was made in the same moment.
+    office.mail("boss@example.org", &down(gone)).await;
+    office.until(|rows| rows[2].2).await;
+    assert!(office.sink.letters().is_empty());
+    let events = office.events().await;
+    assert_eq!(
+        events.iter().filter(|e| *e == "message.superseded: superseded: it was removed").count(),
+        3,
+        "{events:?}"
+    );
+}
+
+// ----------------------------------------------------------------- whose turn it is
+
+#[tokio::test]
+async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
+    let refused = vec![sink::Manner::Answer(422); 250];
+    let hook = HookSink::start(&[refused, vec![sink::Manner::Answer(200)]].concat()).await;
+    // What was refused comes again only after the test.
+    let pace = Pace { refused_pause: Duration::from_secs(600), ..PACE };
+    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    for host in 0..250 {
+        office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
+    }
+    hook.wait_for(250).await;
+    office.until_all(250, |rows| rows.iter().all(|row| row.0 == 1)).await;
+    for host in 1_000..1_010 {
+        office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
+    }
+    hook.wait_for(260).await;
+    let rows = office.until_all(260, |rows| rows[250..].iter().all(|row| row.1)).await;
+    assert!(rows[..250].iter().all(|row| *row == (1, false, false)));
+}
+
+#[tokio::test]
+async fn a_server_is_left_alone_for_as_long_as_it_says_and_no_other_waits_for_it() {
+    let busy = HookSink::start(&[sink::Manner::Later(429, "600"), sink::Manner::Answer(200)]).await;
+    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let id = office.queue(Channel::Webhook, &busy.url(), &[down(7)]).await;
+    busy.wait_for(1).await;
+    office.until(|rows| rows == [(1, false, false)]).await;
+    let message = office.failed(id).await;
+    let pause = message.next_attempt.since(clock::wall());
+    assert!((590..=600).contains(&pause.as_secs()), "{pause:?}");
+    assert!(message.last_error.unwrap().starts_with("it answered 429"));
+    // Its next message waits with it; a mail to the same contact does not.
+    office.queue(Channel::Webhook, &busy.url(), &[down(8)]).await;
+    office.mail(OPS, &down(8)).await;
+    office.sink.wait_for(1).await;
+    assert_eq!(busy.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_wants_no_pause_or_an_endless_one_is_called_within_bounds() {
+    let now = Manner::Take;
+    let hook = HookSink::start(&[sink::Manner::Later(503, "0"), sink::Manner::Later(503, "99999999")]).await;
+    let office = Office::open(&[now]).await.with_secret().await;
+    let id = office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
+    hook.wait_for(2).await;
+    office.until(|rows| rows[0].0 == 2).await;
+    for _ in 0..100 {
+        let pause = office.message(id).await.next_attempt.since(clock::wall());
+        if pause > Duration::from_secs(3_000) {
+            assert!(pause <= outbox::LONGEST_PAUSE, "{pause:?}");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the second answer is not obeyed");
 }

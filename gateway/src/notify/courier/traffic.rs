@@ -4,7 +4,7 @@
 //! behind one server share the good news: the first that gets through frees the others to try again,
 //! each once; who then fails again is to blame himself. Knows no messages and no network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
@@ -28,6 +28,8 @@ struct Failed {
 #[derive(Default)]
 pub(super) struct Traffic {
     busy: Vec<Line>,
+    /// Those of them for which something came while they were served.
+    again: BTreeSet<Line>,
     failed: BTreeMap<Line, Failed>,
     /// Nothing is due on these before.
     later: BTreeMap<Line, Mono>,
@@ -42,6 +44,12 @@ impl Traffic {
     pub fn not_before(&self, line: &Line) -> Mono {
         let failed = self.failed.get(line).map(|failed| failed.until);
         failed.max(self.later.get(line).copied()).unwrap_or_default()
+    }
+
+    /// Those that failed least first: many that hang must not keep one that works from its turn.
+    pub fn in_order(&self, mut lines: Vec<Line>) -> Vec<Line> {
+        lines.sort_by_key(|line| self.failed.get(line).map_or(0, |failed| failed.times));
+        lines
     }
 
     /// Who is being served.
@@ -71,19 +79,24 @@ impl Traffic {
 
     /// Its server is away, or takes nothing from us. `pause` is told how often that was so before.
     pub fn failed(&mut self, line: Line, now: Mono, pause: impl FnOnce(u32) -> Duration) {
+        self.again.remove(&line);
         let before = self.failed.get(&line).copied();
         let times = before.map_or(0, |failed| failed.times);
         let freed = before.is_some_and(|failed| failed.freed);
         self.failed.insert(line, Failed { until: now + pause(times), times: times + 1, freed });
     }
 
+    /// Unless something came for it while it was served: that may have been too late to be seen.
     pub fn idle_until(&mut self, line: Line, at: Mono) {
-        self.later.insert(line, at);
+        if !self.again.remove(&line) {
+            self.later.insert(line, at);
+        }
     }
 
     /// There are new messages.
     pub fn look_again(&mut self) {
         self.later.clear();
+        self.again.extend(self.busy.iter().cloned());
     }
 
     /// Other servers, other luck.
@@ -106,6 +119,13 @@ mod tests {
 
     fn at(secs: u64) -> Mono {
         Mono::from_secs(1_000 + secs)
+    }
+
+    #[test]
+    fn who_failed_is_served_after_who_did_not() {
+        let mut traffic = Traffic::default();
+        traffic.failed(mail("a"), at(0), minutes);
+        assert_eq!(traffic.in_order(vec![mail("a"), mail("b")]), [mail("b"), mail("a")]);
     }
 
     fn minutes(times: u32) -> Duration {
@@ -159,5 +179,17 @@ mod tests {
         assert_eq!(traffic.not_before(&mail("ops")), at(300));
         traffic.look_again();
         assert_eq!(traffic.not_before(&mail("ops")), Mono::default());
+    }
+
+    #[test]
+    fn what_comes_while_an_address_is_served_is_looked_for_afterwards() {
+        let mut traffic = Traffic::default();
+        traffic.begin(mail("ops"));
+        traffic.look_again();
+        traffic.end(&mail("ops"));
+        traffic.idle_until(mail("ops"), at(300));
+        assert_eq!(traffic.not_before(&mail("ops")), Mono::default());
+        traffic.idle_until(mail("ops"), at(300));
+        assert_eq!(traffic.not_before(&mail("ops")), at(300));
     }
 }

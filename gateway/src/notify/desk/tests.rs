@@ -179,7 +179,7 @@ fn up(host: i64) -> Message {
 
 async fn told(room: &Room, message: &MessageRow) -> Vec<i64> {
     let mut conn = room.store.reader().await.unwrap();
-    let contents = outbox::contents(&mut conn, message.id, 99).await.unwrap();
+    let contents = outbox::contents(&mut conn, message.id, 99, outbox::Order::Time).await.unwrap();
     contents.notices.iter().map(|n| n.host.as_i64()).collect()
 }
 
@@ -315,7 +315,10 @@ async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
     let room = room.restart().await;
     let messages = room.until_messages(2).await;
     assert_eq!((messages[0].kind, told(&room, &messages[0]).await), (Kind::Digest, vec![7]));
-    let digest = outbox::contents(&mut room.store.reader().await.unwrap(), messages[0].id, 9).await.unwrap();
+    let digest =
+        outbox::contents(&mut room.store.reader().await.unwrap(), messages[0].id, 9, outbox::Order::Time)
+            .await
+            .unwrap();
     let cited: Vec<_> = digest.incidents.iter().map(|c| c.incident.id).collect();
     assert_eq!(cited, [incident_id(1)], "it cites the incident");
     let room = room.restart().await;
@@ -355,7 +358,7 @@ async fn hosts_of_one_incident_leave_together_from_wherever_they_are() {
     let messages = room.until_messages(1).await;
     assert_eq!((told(&room, &messages[0]).await, messages[0].site.as_str()), (vec![7, 8], ""));
     let mut conn = room.store.reader().await.unwrap();
-    let contents = outbox::contents(&mut conn, messages[0].id, 9).await.unwrap();
+    let contents = outbox::contents(&mut conn, messages[0].id, 9, outbox::Order::Time).await.unwrap();
     let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
     assert_eq!(incidents, [incident_id(1)], "merged ones as what they belong to");
     assert_eq!(contents.sites, [("cam-07".to_owned(), 1), ("cam-08".to_owned(), 1)]);

@@ -55,7 +55,7 @@ async fn the_counters_are_a_partition() {
     let (store, _dir) = fleet().await;
     let totals = store.totals().await.unwrap();
     assert_eq!((totals.up, totals.down, totals.unreachable, totals.pending), (1, 1, 1, 1));
-    let services = ServiceTally { ok: 1, critical: 3, pending: 4, stale: 1, ..ServiceTally::default() };
+    let services = ServiceTally { ok: 1, critical: 2, pending: 4, stale: 1, ..ServiceTally::default() };
     assert_eq!(totals.services, services);
     assert_eq!(totals.last_check, Some(Wall::from_millis(2_000)));
 }
@@ -116,8 +116,15 @@ async fn problems_say_what_people_did_about_them() {
                     where service = 'ping' and host = (select id from hosts where name = 'a')";
     run(&store, downtime, &[]).await;
     let all = store.troubles(&TroublePlace::first(), 9).await.unwrap();
-    let marks: Vec<_> = all.iter().map(|t| (t.acknowledged, t.in_downtime)).collect();
-    assert_eq!(marks, [(false, false), (true, false), (false, true), (false, false)]);
+    let marks: Vec<_> = all.iter().map(|t| (t.acknowledged, t.in_downtime, t.handled)).collect();
+    let untouched = (false, false, false);
+    assert_eq!(
+        marks,
+        [untouched, untouched, (true, false, true), (false, true, true)],
+        "what is handled is last"
+    );
+    let totals = store.totals().await.unwrap();
+    assert_eq!((totals.problems(), totals.handled, totals.services.handled), (2, 0, 2));
 }
 
 #[tokio::test]

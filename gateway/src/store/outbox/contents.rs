@@ -1,18 +1,26 @@
-//! What a message tells: its first notices, all of them counted, and the incidents that they are of.
+//! What a message tells: its first notices, or the worst of them, all of them counted, and the incidents that they are
+//! of.
 //!
 //! Read only. Knows no wording.
 
+use std::collections::BTreeMap;
+
+use fleetgate_engine::notify::NoticeId;
+use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
 use crate::store::incidents::{self, IncidentRow, MemberRow};
 use crate::store::notices::NoticeRow;
 
-/// What a message tells: its first notices in order, and all of them counted.
+/// What a message tells: its first notices in that order, and all of them counted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
     pub notices: Vec<NoticeRow>,
+    /// The worst first.
     pub counts: Vec<Count>,
+    /// Of a recovery among them: since when the problem was that it ends.
+    pub began: BTreeMap<NoticeId, Wall>,
     /// How many of each site, the most first, where there are several.
     pub sites: Vec<(String, i64)>,
     /// What they belong to, the oldest first.
@@ -26,6 +34,45 @@ pub struct Concern {
     /// The first things in it that are not well now.
     pub ill: Vec<MemberRow>,
 }
+
+/// Which notices come first, where not all of them are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they became necessary: for programs.
+    Time,
+    /// The worst first: for people, who read the beginning.
+    Severity,
+}
+
+/// The worst state first; a new problem before a reminder, and what is over last.
+macro_rules! severity {
+    () => {
+        "n.problem = 0, case n.to_state when 'down' then 0 when 'critical' then 1 when 'unknown' then 2 else 3 end,
+         case n.kind when 'problem' then 0 when 'reminder' then 1 else 2 end, "
+    };
+}
+
+const BY_TIME: &str = "select n.* from outbox_notices l join notices n on n.id = l.notice
+     where l.message = $1 and l.dropped is null order by n.id limit $2";
+const BY_SEVERITY: &str = concat!(
+    "select n.* from outbox_notices l join notices n on n.id = l.notice
+     where l.message = $1 and l.dropped is null order by ",
+    severity!(),
+    "n.id limit $2"
+);
+const COUNTS: &str = concat!(
+    "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count,
+         iif(count(distinct n.service) = 1, min(n.service), null) as service,
+         count(distinct n.host) as hosts
+     from outbox_notices l join notices n on n.id = l.notice
+     where l.message = $1 and l.dropped is null
+     group by n.kind, n.problem, n.to_state, services order by ",
+    severity!(),
+    "min(n.id)"
+);
+const BEGAN: &str = "select n.id, r.since from outbox_notices l join notices n on n.id = l.notice
+     join notices r on r.id = l.root and r.problem = 1 and r.since <= n.since
+     where l.message = $1 and l.dropped is null and n.kind = 'recovery' order by n.id limit $2";
 
 /// Incidents that one message names, and what of each is said to be wrong still.
 const CONCERNS: i64 = 20;
@@ -68,22 +115,18 @@ impl Contents {
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn contents(conn: &mut SqliteConnection, id: i64, limit: i64) -> sqlx::Result<Contents> {
-    let notices = sqlx::query_as(
-        "select n.* from outbox_notices l join notices n on n.id = l.notice
-         where l.message = $1 and l.dropped is null order by n.id limit $2",
-    );
-    let counts = sqlx::query_as(
-        "select n.kind, n.problem, n.to_state, n.service is not null as services, count(*) as count,
-             iif(count(distinct n.service) = 1, min(n.service), null) as service,
-             count(distinct n.host) as hosts
-         from outbox_notices l join notices n on n.id = l.notice
-         where l.message = $1 and l.dropped is null
-         group by n.kind, n.problem, n.to_state, services order by min(n.id)",
-    );
+pub async fn contents(
+    conn: &mut SqliteConnection,
+    id: i64,
+    limit: i64,
+    order: Order,
+) -> sqlx::Result<Contents> {
+    let notices = sqlx::query_as(if order == Order::Time { BY_TIME } else { BY_SEVERITY });
+    let began = sqlx::query_as::<_, (i64, i64)>(BEGAN).bind(id).bind(limit).fetch_all(&mut *conn).await?;
     Ok(Contents {
         notices: notices.bind(id).bind(limit).fetch_all(&mut *conn).await?,
-        counts: counts.bind(id).fetch_all(&mut *conn).await?,
+        counts: sqlx::query_as(COUNTS).bind(id).fetch_all(&mut *conn).await?,
+        began: began.into_iter().map(|(id, at)| (NoticeId(id), Wall::from_millis(at))).collect(),
         sites: sites(conn, id).await?,
         incidents: concerns(conn, id).await?,
     })

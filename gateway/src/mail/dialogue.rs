@@ -1,0 +1,327 @@
+//! An SMTP conversation (RFC 5321), one command after another, over any stream.
+//!
+//! Knows nothing of TLS, of settings, and of what a letter says.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use lettre::address::{Address, Envelope};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::time::{Instant, timeout_at};
+
+/// Longest answer that is read: RFC 5321 has 512 bytes a line, and servers say some dozens of lines.
+const MAX_REPLY: usize = 16_384;
+/// Mechanisms of one server that are told; there are a dozen.
+const MAX_MECHANISMS: usize = 16;
+/// Characters of one.
+const MAX_MECHANISM: usize = 20;
+
+/// Where in a conversation something went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Greeting,
+    Hello,
+    Starttls,
+    Login,
+    Sender,
+    Recipient,
+    Data,
+    Content,
+}
+
+impl Step {
+    /// Whether a refusal there is about this letter, and not about us.
+    pub const fn is_about_letter(self) -> bool {
+        matches!(self, Step::Sender | Step::Recipient | Step::Data | Step::Content)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Step::Greeting => "the connection",
+            Step::Hello => "EHLO",
+            Step::Starttls => "STARTTLS",
+            Step::Login => "AUTH",
+            Step::Sender => "MAIL FROM",
+            Step::Recipient => "RCPT TO",
+            Step::Data => "DATA",
+            Step::Content => "the message",
+        })
+    }
+}
+
+/// Why a conversation did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the server did not answer {0} in time")]
+    Timeout(Step),
+    #[error("the server closed the connection at {0}")]
+    Closed(Step),
+    #[error("the connection broke at {0}: {1}")]
+    Broken(Step, std::io::Error),
+    #[error("the server's answer to {0} is no SMTP")]
+    NoSmtp(Step),
+    #[error("the server answered {step} with {code} {text}")]
+    Refused { step: Step, code: u16, text: String },
+    #[error("the server offers no STARTTLS")]
+    NoStarttls,
+    #[error("the server offers no login")]
+    NoLogin,
+    #[error("the server offers logins by {} alone, and fleetgate has PLAIN and LOGIN", .0.join(", "))]
+    NoMechanism(Vec<String>),
+    #[error("the server takes no addresses with letters beyond ASCII")]
+    NoUtf8,
+}
+
+/// What a server can do, of what matters here.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Offers {
+    pub starttls: bool,
+    pub eight_bit: bool,
+    pub utf8: bool,
+    /// Mechanisms of `AUTH`, in capitals.
+    pub logins: Vec<String>,
+}
+
+impl Offers {
+    fn of(lines: &[String]) -> Offers {
+        let mut offers = Offers::default();
+        for line in lines.iter().skip(1) {
+            let upper = line.to_ascii_uppercase();
+            // `AUTH=LOGIN` is what some servers said before the RFC.
+            let mut words = upper.split([' ', '=']).filter(|word| !word.is_empty());
+            match words.next() {
+                Some("STARTTLS") => offers.starttls = true,
+                Some("8BITMIME") => offers.eight_bit = true,
+                Some("SMTPUTF8") => offers.utf8 = true,
+                Some("AUTH") => words.for_each(|word| offers.add_login(word)),
+                _ => {}
+            }
+        }
+        offers
+    }
+
+    fn add_login(&mut self, word: &str) {
+        let name: String = word.chars().filter(char::is_ascii_graphic).take(MAX_MECHANISM).collect();
+        if self.logins.len() < MAX_MECHANISMS && !self.logins.contains(&name) {
+            self.logins.push(name);
+        }
+    }
+
+    fn has_login(&self, name: &str) -> bool {
+        self.logins.iter().any(|login| login == name)
+    }
+}
+
+struct Reply {
+    code: u16,
+    lines: Vec<String>,
+}
+
+pub struct Dialogue<S> {
+    stream: BufReader<S>,
+    deadline: Instant,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
+    pub fn new(stream: S, deadline: Instant) -> Dialogue<S> {
+        Dialogue { stream: BufReader::new(stream), deadline }
+    }
+
+    /// The server speaks first.
+    ///
+    /// # Errors
+    /// When it is busy, or says nothing.
+    pub async fn greeting(&mut self) -> Result<(), Error> {
+        self.reply(Step::Greeting, 2).await.map(drop)
+    }
+
+    /// # Errors
+    /// When it does not accept that name, or is no server for mail.
+    pub async fn hello(&mut self, name: &str) -> Result<Offers, Error> {
+        let reply = self.command(Step::Hello, &format!("EHLO {name}"), 2).await?;
+        Ok(Offers::of(&reply.lines))
+    }
+
+    /// The stream, on which TLS begins. What the server, or somebody in between, has sent before TLS is not
+    /// taken for said in it.
+    ///
+    /// # Errors
+    /// When the server does not offer it or does not do it.
+    pub async fn into_tls(mut self, offers: &Offers) -> Result<S, Error> {
+        if !offers.starttls {
+            return Err(Error::NoStarttls);
+        }
+        self.command(Step::Starttls, "STARTTLS", 2).await?;
+        if !self.stream.buffer().is_empty() {
+            return Err(Error::NoSmtp(Step::Starttls));
+        }
+        Ok(self.stream.into_inner())
+    }
+
+    /// # Errors
+    /// When it does not take this user and password, or none in a way that we know.
+    pub async fn log_in(&mut self, offers: &Offers, user: &str, password: &str) -> Result<(), Error> {
+        if offers.has_login("PLAIN") {
+            let secret = STANDARD.encode(format!("\0{user}\0{password}"));
+            self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await?;
+        } else if offers.has_login("LOGIN") {
+            self.command(Step::Login, "AUTH LOGIN", 3).await?;
+            self.command(Step::Login, &STANDARD.encode(user), 3).await?;
+            self.command(Step::Login, &STANDARD.encode(password), 2).await?;
+        } else if offers.logins.is_empty() {
+            return Err(Error::NoLogin);
+        } else {
+            return Err(Error::NoMechanism(offers.logins.clone()));
+        }
+        Ok(())
+    }
+
+    /// After `Ok` the server has it.
+    ///
+    /// # Errors
+    /// When the server does not take it.
+    pub async fn hand_over(
+        &mut self,
+        offers: &Offers,
+        envelope: &Envelope,
+        mail: &[u8],
+    ) -> Result<(), Error> {
+        let from = envelope.from().map(Address::to_string).unwrap_or_default();
+        let options = options(offers, envelope, mail)?;
+        self.command(Step::Sender, &format!("MAIL FROM:<{from}>{options}"), 2).await?;
+        for to in envelope.to() {
+            self.command(Step::Recipient, &format!("RCPT TO:<{to}>"), 2).await?;
+        }
+        self.command(Step::Data, "DATA", 3).await?;
+        self.write(Step::Content, &stuffed(mail)).await?;
+        self.reply(Step::Content, 2).await.map(drop)
+    }
+
+    /// Takes leave; what was handed over stays handed over.
+    pub async fn quit(mut self) {
+        let _ = self.command(Step::Greeting, "QUIT", 2).await;
+        let _ = self.stream.shutdown().await;
+    }
+
+    async fn command(&mut self, step: Step, command: &str, class: u16) -> Result<Reply, Error> {
+        self.write(step, format!("{command}\r\n").as_bytes()).await?;
+        self.reply(step, class).await
+    }
+
+    async fn write(&mut self, step: Step, bytes: &[u8]) -> Result<(), Error> {
+        let written = async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        };
+        let written = timeout_at(self.deadline, written).await.map_err(|_| Error::Timeout(step))?;
+        written.map_err(|error| Error::Broken(step, error))
+    }
+
+    /// `class`: the first digit of what is expected.
+    async fn reply(&mut self, step: Step, class: u16) -> Result<Reply, Error> {
+        let deadline = self.deadline;
+        let reply = timeout_at(deadline, self.read(step)).await.map_err(|_| Error::Timeout(step))??;
+        if reply.code / 100 == class {
+            return Ok(reply);
+        }
+        Err(Error::Refused { step, code: reply.code, text: reply.lines.join(" ") })
+    }
+
+    /// `250-first`, `250-second`, `250 last`.
+    async fn read(&mut self, step: Step) -> Result<Reply, Error> {
+        let (mut lines, mut room) = (Vec::new(), MAX_REPLY);
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut self.stream).take(room as u64).read_until(b'\n', &mut line).await;
+            let read = read.map_err(|error| Error::Broken(step, error))?;
+            room = room.saturating_sub(read);
+            if !line.ends_with(b"\n") {
+                return Err(if room == 0 { Error::NoSmtp(step) } else { Error::Closed(step) });
+            }
+            let line = String::from_utf8_lossy(&line);
+            let (code, more, text) = split(line.trim_end()).ok_or(Error::NoSmtp(step))?;
+            lines.push(text.to_owned());
+            if !more {
+                return Ok(Reply { code, lines });
+            }
+        }
+    }
+}
+
+/// The code, whether more lines follow, and what is said.
+fn split(line: &str) -> Option<(u16, bool, &str)> {
+    let (code, rest) = line.split_at_checked(3)?;
+    let code = code.parse().ok().filter(|code| (200..600).contains(code))?;
+    match rest.split_at_checked(1) {
+        None => Some((code, false, "")),
+        Some((" ", text)) => Some((code, false, text)),
+        Some(("-", text)) => Some((code, true, text)),
+        Some(_) => None,
+    }
+}
+
+fn options(offers: &Offers, envelope: &Envelope, mail: &[u8]) -> Result<String, Error> {
+    let mut options = String::new();
+    let beyond_ascii = |address: &Address| !address.to_string().is_ascii();
+    if envelope.from().into_iter().chain(envelope.to()).any(beyond_ascii) {
+        if !offers.utf8 {
+            return Err(Error::NoUtf8);
+        }
+        options.push_str(" SMTPUTF8");
+    }
+    // Letters are written in ASCII, but for addresses in their headers.
+    if !mail.is_ascii() && offers.eight_bit {
+        options.push_str(" BODY=8BITMIME");
+    }
+    Ok(options)
+}
+
+/// The letter as it is sent: a line that begins with a dot gets another one, and a dot alone ends it.
+fn stuffed(mail: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(mail.len() + 64);
+    for line in mail.split_inclusive(|byte| *byte == b'\n') {
+        if line.first() == Some(&b'.') {
+            out.push(b'.');
+        }
+        out.extend_from_slice(line);
+    }
+    if !out.ends_with(b"\r\n") {
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b".\r\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_offers_is_read_whatever_its_letters() {
+        let lines = ["mx", "starttls", "AUTH=LOGIN PLAIN", "auth cram-md5 LOGIN", "8BITMIME", "SIZE 9"];
+        let offers = Offers::of(&lines.map(str::to_owned));
+        assert!(offers.starttls && offers.eight_bit && !offers.utf8);
+        assert_eq!(offers.logins, ["LOGIN", "PLAIN", "CRAM-MD5"]);
+    }
+
+    #[test]
+    fn a_reply_has_a_code_and_ends_with_a_blank() {
+        assert_eq!(split("250-mx hello"), Some((250, true, "mx hello")));
+        assert_eq!(split("250 ok"), Some((250, false, "ok")));
+        assert_eq!(split("221"), Some((221, false, "")));
+        for line in ["", "2", "25x ok", "250_ok", "999 x", "SSH-2.0-x", "äöü 1"] {
+            assert_eq!(split(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_dot_alone_does_not_end_a_letter_early() {
+        assert_eq!(stuffed(b"a\r\n.\r\n..b\r\nc"), b"a\r\n..\r\n...b\r\nc\r\n.\r\n");
+        assert_eq!(stuffed(b""), b"\r\n.\r\n");
+    }
+}
