@@ -95,7 +95,7 @@ async fn create(
 async fn replace(write: &mut Write<'_>, device: HostId, newcomer: &Newcomer<'_>) -> Result<HostId, Problem> {
     let mut settings = load(write.tx(), Named::Id(device)).await?.settings;
     settings.ssh.pin = pin(newcomer.ssh_host_key);
-    devices::update(write.tx(), device, &settings).await.map_err(|e| refusal(e, None))?;
+    devices::write_settings(write.tx(), device, &settings).await.map_err(|e| refusal(e, None))?;
     let now = write.now;
     enrolment_tokens::revoke_replacements(write.tx(), device, now).await?;
     Ok(device)

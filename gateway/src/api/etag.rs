@@ -1,4 +1,5 @@
-//! `ETag` and `If-Match`: a change is refused when somebody else changed the resource meanwhile.
+//! `ETag` and `If-Match`: a change is refused when somebody else changed the resource meanwhile. The
+//! version counts changes of people, not what the gateway learns by itself.
 
 use axum::Json;
 use axum::extract::FromRequestParts;

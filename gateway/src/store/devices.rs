@@ -245,7 +245,11 @@ pub async fn update(tx: &mut SqliteConnection, device: HostId, settings: &Settin
     write_settings(tx, device, settings).await
 }
 
-async fn write_settings(
+/// Stores what a device said of itself; the version, which is that of what people set, stays.
+///
+/// # Errors
+/// When the name is taken, or the database cannot be written.
+pub async fn write_settings(
     tx: &mut SqliteConnection,
     device: HostId,
     settings: &Settings,

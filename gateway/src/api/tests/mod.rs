@@ -6,6 +6,7 @@ mod counts;
 mod devices;
 mod document;
 mod enrolments;
+mod etags;
 mod hostile;
 mod hosts;
 mod incidents;

@@ -1,0 +1,98 @@
+//! Which changes are of people: what the gateway learns by itself is none.
+
+use std::time::Duration;
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{Event, EventKind, Record, Tai64n};
+use fleetgate_probes::sample::Status;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::api::testing::{Answer, TestApi};
+use crate::notify::Bell;
+use crate::store::fixture;
+use crate::writer::{MemoryUpdate, Writer};
+
+async fn add(api: &TestApi, body: Value) -> Answer {
+    api.operator().post("/api/v1/devices", body).await
+}
+
+#[tokio::test]
+async fn what_the_gateway_learns_while_somebody_edits_is_no_change_of_somebody_else() {
+    let api = TestApi::with_endpoint().await;
+    let made = add(&api, json!({ "name": "cam1" })).await;
+    let id: HostId = made.json["device"]["id"].as_str().unwrap()[2..].parse().unwrap();
+    let tag = made.headers["etag"].to_str().unwrap().to_owned();
+    learn_everything(&api, id).await;
+    let shown = api.operator().get("/api/v1/devices/cam1").await;
+    assert_eq!(shown.json["ssh"]["pin"], "SHA256:abc", "{}", shown.text);
+    assert_eq!(shown.headers["etag"], tag.as_str());
+    let caller = api.operator().header("if-match", &tag);
+    let set = caller.patch("/api/v1/devices/cam1", json!({ "notes": "x" })).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    assert_eq!(set.json["ssh"]["pin"], "SHA256:abc", "and the change leaves it");
+}
+
+/// All that the gateway writes by itself of a device and its host.
+async fn learn_everything(api: &TestApi, id: HostId) {
+    let mut tasks = JoinSet::new();
+    let (store, live) = (api.state.store.clone(), api.state.live.clone());
+    let keep = Duration::from_secs(86_400);
+    let writer = Writer::start(&mut tasks, store, live, Bell::default(), keep);
+    let event = Event {
+        at: crate::clock::wall(),
+        host: id,
+        service: None,
+        kind: EventKind::HostKeyPinned,
+        cause: String::new(),
+        evidence: String::new(),
+        by: None,
+    };
+    let records = vec![
+        Record::Pinned { host: id, fingerprint: "SHA256:abc".into() },
+        Record::Event(event),
+        Record::Host(fixture::up(id)),
+        Record::Service(id, fixture::service("ping", Status::Ok)),
+        Record::Message(fixture::down(id)),
+    ];
+    writer.append(records).await;
+    for update in [
+        MemoryUpdate::Rekeyed(id),
+        MemoryUpdate::ClockReset(id),
+        MemoryUpdate::Stamp(id, Tai64n([3; 12])),
+        MemoryUpdate::Endpoint(id, ([192, 0, 2, 1], 1).into()),
+        MemoryUpdate::Status(id, Box::default()),
+    ] {
+        writer.memory(Some(update));
+    }
+    writer.finish().await;
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Of every table that has versions, whatever it is called.
+async fn versions(api: &TestApi) -> Vec<(String, i64)> {
+    let sql = "select m.name from sqlite_master m join pragma_table_info(m.name) c
+               where m.type = 'table' and c.name = 'version' and substr(m.name, 1, 1) <> '_' order by 1";
+    let mut conn = api.state.store.reader().await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *conn).await.unwrap();
+    assert!(tables.len() >= 5, "{tables:?}");
+    let mut all = Vec::new();
+    for table in tables {
+        let sql = format!("select coalesce(sum(version), 0) from \"{table}\"");
+        let sum: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut *conn).await.unwrap();
+        all.push((table, sum));
+    }
+    all
+}
+
+#[tokio::test]
+async fn no_version_of_anything_is_changed_by_what_the_gateway_learns() {
+    let api = TestApi::with_endpoint().await;
+    let made = add(&api, json!({ "name": "cam1" })).await;
+    let id: HostId = made.json["device"]["id"].as_str().unwrap()[2..].parse().unwrap();
+    let check = json!({ "check": { "type": "tcp", "port": 554 } });
+    assert!(api.operator().put("/api/v1/hosts/cam1/services/rtsp", check).await.status < 300);
+    let before = versions(&api).await;
+    learn_everything(&api, id).await;
+    assert_eq!(versions(&api).await, before);
+}
