@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
-use fleetgate_engine::tunnel::{self, Tunnel};
+use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
 use fleetgate_engine::wire::{Command, MonitorInput, News};
 use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
@@ -284,6 +284,7 @@ impl Engine<'_> {
         let noise = BoringNoise::new(&self.identity.wireguard, seed()?);
         let mut tunnel = Tunnel::new(config, noise, seed()?);
         tunnel.restore(self.store.all_peers().await?, clock::now());
+        tunnel.restore_retired(self.store.retired_keys(MAX_RETIRED).await?);
         Ok(tunnel)
     }
 
@@ -299,6 +300,11 @@ impl Engine<'_> {
                 }
                 match news {
                     News::Status(peer, status) => live.set_peer(peer, *status),
+                    News::RemovedPeer(peer, from) => tracing::info!(
+                        %peer,
+                        %from,
+                        "a device that was removed still uses its key: switch its tunnel off, or add it again"
+                    ),
                     other => drop(news_to.send(MonitorInput::News(other))),
                 }
             }),

@@ -54,6 +54,14 @@ pub fn timestamp(at: Wall) -> Timestamp {
     Timestamp::from_millisecond(at.as_millis()).unwrap_or(Timestamp::MAX)
 }
 
+/// For people: `18:26 UTC`, with the date where it was another day.
+pub fn moment(at: Wall, now: Wall) -> String {
+    let utc = |wall: Wall| timestamp(wall).to_zoned(TimeZone::UTC);
+    let (then, today) = (utc(at), utc(now));
+    let format = if then.date() == today.date() { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    then.strftime(format).to_string()
+}
+
 pub fn wall(at: Timestamp) -> Wall {
     Wall::from_millis(at.as_millisecond())
 }

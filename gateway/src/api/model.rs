@@ -189,6 +189,10 @@ pub struct Tunnel {
     /// The last refused handshake, in words, and when.
     pub last_refusal: Option<String>,
     pub last_refusal_at: Option<String>,
+    /// Handshakes that were answered and led to no session: the device is alive, and its key is refused or
+    /// the answers do not arrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unproved_handshakes: Option<UnprovedHandshakes>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     /// Bytes on the wire, both ways with all headers, since midnight UTC; absent while nothing is known
@@ -203,6 +207,16 @@ pub struct Tunnel {
     pub handshakes: u64,
     /// Packets and datagrams dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// Handshakes in a row that led to no session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnprovedHandshakes {
+    pub count: u32,
+    pub since: String,
+    pub last_at: String,
+    /// The address and port that the last one came from.
+    pub from: String,
 }
 
 /// What the checks of a device keep to.

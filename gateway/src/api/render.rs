@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::monitor::pace;
-use fleetgate_engine::time::Wall;
+use fleetgate_engine::time::{Wall, moment};
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
-    DropReason, HostSpec, IncidentId, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold, WireDay,
+    DropReason, HostSpec, IncidentId, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
+    UnprovedHandshakes, WireDay,
 };
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
@@ -173,7 +174,8 @@ fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>)
         last_packet: time(live.last_packet.max(remembered.last_packet)),
         last_handshake: time(live.last_handshake.max(remembered.last_handshake)),
         clock_skew_s: skew_ms.map(|ms| ms as f64 / 1_000.0),
-        last_refusal: refusal.map(refusal_words),
+        last_refusal: refusal.map(|refusal| refusal_words(refusal, now)),
+        unproved_handshakes: live.attempts.unproved.map(unproved),
         last_refusal_at: time(refused_at),
         rx_bytes: live.rx_bytes.max(remembered.rx_bytes),
         tx_bytes: live.tx_bytes.max(remembered.tx_bytes),
@@ -199,7 +201,16 @@ fn paced(bytes_per_day: u64, used: u64, now: Wall) -> model::Budget {
     model::Budget { bytes_per_day, stretch, text }
 }
 
-fn refusal_words(refusal: Refusal) -> String {
+fn unproved(seen: UnprovedHandshakes) -> model::UnprovedHandshakes {
+    model::UnprovedHandshakes {
+        count: seen.count,
+        since: ids::time(seen.since),
+        last_at: ids::time(seen.last),
+        from: seen.from.to_string(),
+    }
+}
+
+fn refusal_words(refusal: Refusal, now: Wall) -> String {
     match refusal {
         Refusal::ClockWentBack { behind } => format!(
             "the device's clock went back by {}, or a handshake was replayed: set the clock, or reset it here",
@@ -209,6 +220,10 @@ fn refusal_words(refusal: Refusal) -> String {
         Refusal::Crypto => {
             "the key is right and the rest is not: is the preshared key the right one?".to_owned()
         }
+        Refusal::ReplacedKey { replaced_at } => format!(
+            "it uses the key that was replaced at {}: install the configuration that was issued then",
+            moment(replaced_at, now)
+        ),
     }
 }
 

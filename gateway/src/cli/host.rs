@@ -305,6 +305,14 @@ fn tunnel_lines(t: &Tunnel) {
     if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
         anstream::println!("  clock       {skew:+.0} s off");
     }
+    if let Some(seen) = &t.unproved_handshakes {
+        anstream::println!(
+            "  unproved    {} handshakes were answered and led to no session, the last from {} ({})",
+            seen.count,
+            seen.from,
+            table::ago(Some(&seen.last_at), now)
+        );
+    }
     if let Some(refusal) = &t.last_refusal {
         anstream::println!(
             "  refused     {} ({})",

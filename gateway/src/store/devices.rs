@@ -337,7 +337,9 @@ pub async fn set_key(
 }
 
 async fn retire_keys(tx: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<()> {
-    let sql = "update peer_keys set retired_at = $2 where peer = $1 and retired_at is null";
+    let sql = "update peer_keys set retired_at = $2,
+                      stamp = (select stamp from peer_memory where peer = $1)
+         where peer = $1 and retired_at is null";
     sqlx::query(sql).bind(device.as_i64()).bind(now.as_millis()).execute(&mut *tx).await?;
     memory::forget_key(tx, device).await?;
     let sql = "update enrolments set state = 'expired', reason = 'the key was replaced'

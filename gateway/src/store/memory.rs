@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use fleetgate_engine::id::PeerId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{PeerStatus, Tai64n};
+use fleetgate_keys::PublicKey;
 use sqlx::sqlite::SqliteConnection;
 
 use super::rows::{Batched, NARROW, WIDE};
@@ -31,6 +32,31 @@ pub async fn write_stamps(conn: &mut SqliteConnection, stamps: &[(PeerId, Tai64n
     STAMPS
         .run(conn, stamps, |(peer, stamp), arguments| {
             arguments.add(peer.as_i64()).add(stamp.0.to_vec());
+        })
+        .await
+}
+
+static RETIRED_STAMPS: LazyLock<Batched> = LazyLock::new(|| {
+    Batched::new(NARROW, 2, |values| {
+        format!(
+            "with v (public_key, stamp) as (values {values})
+             update peer_keys set stamp = v.stamp from v
+             where peer_keys.public_key = v.public_key and retired_at is not null"
+        )
+    })
+});
+
+/// The newest handshake under keys that are retired.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn write_retired_stamps(
+    conn: &mut SqliteConnection,
+    stamps: &[(PublicKey, Tai64n)],
+) -> sqlx::Result<()> {
+    RETIRED_STAMPS
+        .run(conn, stamps, |(key, stamp), arguments| {
+            arguments.add(key.to_string()).add(stamp.0.to_vec());
         })
         .await
 }
@@ -145,8 +171,10 @@ async fn forget_oldest(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Resul
 mod tests {
     use fleetgate_engine::id::Id;
 
+    use fleetgate_engine::wire::RetiredKey;
+
     use super::*;
-    use crate::store::fixture;
+    use crate::store::{devices, fixture};
 
     #[tokio::test]
     async fn what_was_learnt_is_there_after_a_restart() {
@@ -180,5 +208,31 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(kept.iter().map(|r| r.0).collect::<Vec<_>>(), (13..=20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_retired_key_keeps_its_newest_stamp_and_a_key_in_use_none() {
+        let (store, _dir) = fixture::store().await;
+        let peer = fixture::device(&store, 7, "cam-07").await;
+        let (spec, _) = store.peer_spec(peer).await.unwrap().unwrap();
+        let old = spec.keys[0].public;
+        let new = fleetgate_keys::PrivateKey::from_bytes([99; 32]).public();
+        let (stamp, later) = (Tai64n([3; 12]), Tai64n([4; 12]));
+        let mut tx = store.begin().await.unwrap();
+        write_stamps(&mut tx, &[(peer, stamp)]).await.unwrap();
+        let key = devices::NewKey { public: new, sealed_psk: vec![1] };
+        let pools = crate::config::Config::load(_dir.path(), None).unwrap().pools();
+        devices::set_key(&mut tx, peer, key, pools, Wall::from_millis(9)).await.unwrap();
+        tx.commit().await.unwrap();
+        let kept = RetiredKey { public: old, peer, at: Wall::from_millis(9), stamp: Some(stamp) };
+        assert_eq!(store.retired_keys(9).await.unwrap(), [kept]);
+
+        let mut tx = store.begin().await.unwrap();
+        write_retired_stamps(&mut tx, &[(old, later), (new, later)]).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(store.retired_keys(9).await.unwrap(), [RetiredKey { stamp: Some(later), ..kept }]);
+        let sql = "select count(*) from peer_keys where stamp is not null";
+        let with: i64 = sqlx::query_scalar(sql).fetch_one(&store.read).await.unwrap();
+        assert_eq!((with, store.retired_keys(0).await.unwrap().len()), (1, 0));
     }
 }

@@ -216,7 +216,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 11] = [
+const MAIN: [Step; 12] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -244,6 +244,11 @@ const MAIN: [Step; 11] = [
     },
     Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
     Step { version: 11, name: "removals", sql: include_str!("../../../migrations/sqlite/0011_removals.sql") },
+    Step {
+        version: 19,
+        name: "retired_keys",
+        sql: include_str!("../../../migrations/sqlite/0019_retired_keys.sql"),
+    },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

@@ -15,7 +15,7 @@ use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace,
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
     Acknowledgement, Alerting, Check, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory,
-    PeerSpec, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
+    PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use serde_json::Value;
@@ -50,6 +50,25 @@ impl Store {
         let peers = std::mem::take(&mut rows.peers);
         let assembled = peers.into_iter().map(|peer| (peer.id, rows.assemble(self, peer)));
         Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
+    }
+
+    /// The keys that peers had before, those of removed ones included; of more than `most` the oldest are
+    /// left out.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn retired_keys(&self, most: usize) -> anyhow::Result<Vec<RetiredKey>> {
+        let sql = "select public_key, peer, retired_at, stamp from peer_keys
+                   where retired_at is not null order by retired_at desc limit $1";
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows: Vec<(String, i64, i64, Option<Vec<u8>>)> =
+            sqlx::query_as(sql).bind(most).fetch_all(&self.read).await?;
+        let retired = |(key, peer, at, stamp): (String, i64, i64, Option<Vec<u8>>)| {
+            let public = key.parse().with_context(|| format!("the retired key {key:?}"))?;
+            let stamp = stamp.and_then(|bytes| bytes.try_into().ok()).map(Tai64n);
+            Ok(RetiredKey { public, peer: Id::from_i64(peer), at: Wall::from_millis(at), stamp })
+        };
+        rows.into_iter().map(retired).collect()
     }
 
     /// The host as the monitor wants it, profile and overrides folded.

@@ -51,6 +51,8 @@ async fn write(conn: &mut SqliteConnection, batch: &Batch) -> crate::store::Resu
     }
     let stamps: Vec<_> = batch.stamps.iter().map(|(peer, stamp)| (*peer, *stamp)).collect();
     memory::write_stamps(&mut tx, &stamps).await?;
+    let retired: Vec<_> = batch.retired_stamps.iter().map(|(key, stamp)| (*key, *stamp)).collect();
+    memory::write_retired_stamps(&mut tx, &retired).await?;
     for (peer, (endpoint, seen)) in &batch.endpoints {
         memory::write_endpoint(&mut tx, *peer, *endpoint, *seen).await?;
     }

@@ -10,6 +10,7 @@ use fleetgate_engine::wire::{
     Event, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample, ServiceState,
     Tai64n, Ticket,
 };
+use fleetgate_keys::PublicKey;
 
 /// Results wait so long for others to share their commit: a person does not see it, and a disk
 /// syncs ten times a second.
@@ -33,6 +34,7 @@ pub enum MemoryUpdate {
     Stamp(PeerId, Tai64n),
     Endpoint(PeerId, SocketAddr),
     Status(PeerId, Box<PeerStatus>),
+    RetiredStamp(PublicKey, Tai64n),
     /// All that was learnt before is of another key.
     Rekeyed(PeerId),
     /// The stamps learnt before count no more.
@@ -46,6 +48,7 @@ impl MemoryUpdate {
             News::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
             News::Endpoint(peer, endpoint) => Some(MemoryUpdate::Endpoint(*peer, *endpoint)),
             News::Status(peer, status) => Some(MemoryUpdate::Status(*peer, status.clone())),
+            News::RetiredStamp(key, stamp) => Some(MemoryUpdate::RetiredStamp(*key, *stamp)),
             News::Rekeyed(peer) => Some(MemoryUpdate::Rekeyed(*peer)),
             News::ClockReset(peer) => Some(MemoryUpdate::ClockReset(*peer)),
             _ => None,
@@ -74,6 +77,7 @@ pub(super) struct Batch {
     pub rekeyed: BTreeSet<PeerId>,
     pub clock_reset: BTreeSet<PeerId>,
     pub stamps: HashMap<PeerId, Tai64n>,
+    pub retired_stamps: HashMap<PublicKey, Tai64n>,
     pub endpoints: HashMap<PeerId, (SocketAddr, Wall)>,
     pub statuses: Vec<(PeerId, Box<PeerStatus>)>,
     /// Somebody wants to see a commit.
@@ -92,6 +96,7 @@ impl Batch {
             && self.rekeyed.is_empty()
             && self.clock_reset.is_empty()
             && self.stamps.is_empty()
+            && self.retired_stamps.is_empty()
             && self.endpoints.is_empty()
             && self.statuses.is_empty()
             && !self.proof
@@ -107,7 +112,8 @@ impl Batch {
     pub fn describe(&self) -> String {
         let services: usize = self.services.values().map(Vec::len).sum();
         let states = self.hosts.len() + services;
-        let learnt = self.stamps.len() + self.endpoints.len() + self.statuses.len();
+        let stamps = self.stamps.len() + self.retired_stamps.len();
+        let learnt = stamps + self.endpoints.len() + self.statuses.len();
         format!("{} events and messages, {states} states and {learnt} facts of tunnels", self.log.len())
     }
 }
@@ -160,6 +166,10 @@ impl Pending {
         let at = match update {
             MemoryUpdate::Stamp(peer, stamp) => {
                 self.batch.stamps.insert(peer, stamp);
+                now.mono + LEARNT
+            }
+            MemoryUpdate::RetiredStamp(key, stamp) => {
+                self.batch.retired_stamps.insert(key, stamp);
                 now.mono + LEARNT
             }
             MemoryUpdate::Endpoint(peer, endpoint) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
 use fleetgate_engine::time::Mono;
-use fleetgate_engine::wire::{AskId, Tai64n};
+use fleetgate_engine::wire::{AskId, Attempts, PeerStatus, Tai64n};
 use fleetgate_keys::PublicKey;
 
 /// Two initiations of one peer within this time are not both answered.
@@ -23,6 +23,9 @@ pub struct Peer {
     pub places: BTreeSet<SocketAddr>,
     pub first_handshake_told: bool,
     pub status_told: Option<Mono>,
+    /// Answers to initiations, of either side, that arrived at the other in this run of the gateway: there are
+    /// no more handshakes than these.
+    pub responses: u64,
 }
 
 impl Peer {
@@ -35,6 +38,7 @@ impl Peer {
             places: BTreeSet::from([at]),
             first_handshake_told: false,
             status_told: None,
+            responses: 0,
         }
     }
 }
@@ -42,6 +46,8 @@ impl Peer {
 #[derive(Default)]
 pub struct Model {
     pub peers: BTreeMap<PeerId, Peer>,
+    /// All that a peer ever had.
+    keys: BTreeMap<PeerId, BTreeSet<PublicKey>>,
     /// Questions that wait for their answer, and until when.
     pub asked: BTreeMap<AskId, Mono>,
 }
@@ -70,6 +76,7 @@ impl Model {
         for peer in self.peers.values_mut() {
             peer.answered = None;
             peer.status_told = None;
+            peer.responses = 0;
         }
     }
 
@@ -89,10 +96,41 @@ impl Model {
         assert!(peer.places.contains(&endpoint), "{endpoint} is a stranger's");
     }
 
-    pub fn status_told(&mut self, id: PeerId, now: Mono) {
+    pub fn keyed(&mut self, id: PeerId, key: PublicKey) {
+        self.keys.entry(id).or_default().insert(key);
+    }
+
+    fn had_several_keys(&self, id: PeerId) -> bool {
+        self.keys[&id].len() > 1
+    }
+
+    pub fn response_to(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.responses += 1;
+        }
+    }
+
+    pub fn response_from(&mut self, from: SocketAddr) {
+        let peers = self.peers.values_mut().filter(|peer| peer.places.contains(&from));
+        peers.for_each(|peer| peer.responses += 1);
+    }
+
+    pub fn replaced_key_refused(&self, id: PeerId) {
+        assert!(self.had_several_keys(id), "{id} has one key ever");
+    }
+
+    pub fn status_told(&mut self, id: PeerId, status: &PeerStatus, now: Mono) {
         let peer = self.peers.get_mut(&id).expect("states are told of known peers");
         let before = peer.status_told.replace(now);
         assert!(before.is_none_or(|at| now.since(at) >= Duration::from_secs(1)), "once a second at most");
+        let (proved, arrived) = (status.handshakes, peer.responses);
+        assert!(proved <= arrived, "{id}: {proved} handshakes, and {arrived} answers arrived");
+        let Attempts { unproved, replaced, .. } = status.attempts;
+        let sources = unproved.map(|seen| seen.from).into_iter().chain(replaced.map(|seen| seen.from));
+        for from in sources {
+            assert!(peer.places.contains(&from), "{id}: {from} is a stranger's");
+        }
+        assert!(replaced.is_none() || self.had_several_keys(id), "{id} has one key ever");
     }
 
     pub fn answered(&mut self, ask: AskId, now: Mono) {

@@ -10,8 +10,8 @@ use fleetgate_engine::tunnel::device::Device;
 use fleetgate_engine::tunnel::plain::PlainNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_engine::wire::{
-    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerMemory, PeerSpec, Question, Route,
-    StreamId, StreamInput, StreamOutput, Tai64n,
+    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerMemory, PeerSpec, Question, Refusal,
+    Route, StreamId, StreamInput, StreamOutput, Tai64n,
 };
 use fleetgate_keys::PrivateKey;
 
@@ -24,6 +24,9 @@ const START: Mono = Mono::from_secs(10_000);
 const WALL: Wall = Wall::from_millis(1_750_000_000_000);
 /// The real clock always moves on between two turns.
 const TURN: Duration = Duration::from_micros(50);
+
+/// Message type of an answer to an initiation.
+const RESPONSE: u8 = 2;
 
 /// Events in a simulated second, by far: more is a loop that finds no rest.
 const EVENTS_PER_SECOND: u64 = 10_000;
@@ -177,6 +180,9 @@ impl World {
             let stamp = Tai64n(bytes[40..52].try_into().expect("twelve bytes"));
             self.model.initiation(key, stamp, self.now.mono);
         }
+        if bytes[0] == RESPONSE {
+            self.model.response_from(*from);
+        }
         if *from != stranger() {
             self.network.overhear(datagram, &mut self.random);
         }
@@ -188,6 +194,9 @@ impl World {
         let Some(place) = self.hosts.iter().position(|host| host.at == datagram.to && host.online) else {
             return;
         };
+        if datagram.bytes[0] == RESPONSE {
+            self.model.response_to(self.hosts[place].id);
+        }
         let replies = self.hosts[place].device.receive(&datagram.bytes, gateway_address(), now);
         self.launch(place, replies);
     }
@@ -272,11 +281,19 @@ impl World {
                 let wall = self.now.wall;
                 self.remember(id, |memory| memory.last_handshake = Some(wall));
             }
-            News::Status(id, _) => self.model.status_told(id, now),
+            News::Status(id, status) => self.model.status_told(id, &status, now),
             News::UnknownKey(key, _) => {
                 assert!(self.model.peers.values().all(|peer| peer.key != key), "the key is known");
             }
-            News::Up(_) | News::Refused(..) | News::Rekeyed(_) | News::ClockReset(_) => {}
+            News::Refused(id, Refusal::ReplacedKey { .. }) => self.model.replaced_key_refused(id),
+            News::RemovedPeer(id, from) => {
+                assert!(!self.store.contains_key(&id) && from != stranger(), "{id} is there, or a replay");
+            }
+            News::Up(_)
+            | News::Refused(..)
+            | News::Rekeyed(_)
+            | News::ClockReset(_)
+            | News::RetiredStamp(..) => {}
         }
     }
 
@@ -375,6 +392,7 @@ impl World {
     fn enrol(&mut self, place: usize) {
         let host = &self.hosts[place];
         let (id, spec, at) = (host.id, host.spec(), host.at);
+        self.model.keyed(id, spec.keys[0].public);
         self.model.peers.insert(id, model::Peer::new(spec.keys[0].public, at));
         self.store.insert(id, (spec.clone(), PeerMemory::default()));
         self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
@@ -403,6 +421,8 @@ impl World {
         let before = self.model.peers.remove(&id).expect("it is enrolled");
         peer.places.extend(before.places);
         peer.status_told = before.status_told;
+        peer.responses = before.responses;
+        self.model.keyed(id, peer.key);
         self.model.peers.insert(id, peer);
         self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
         assert!(!self.tunnel.status(id).expect("it is enrolled").established, "the old session has ended");

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::PeerId;
-use crate::time::Mono;
+use crate::time::{Mono, Wall, moment};
 use crate::wire::{Event, EventKind, HostStatus, News, Record, Refusal};
 
 use super::host::Host;
@@ -38,7 +38,12 @@ pub fn concerns(news: &News) -> Option<PeerId> {
         | News::Rekeyed(peer)
         | News::Endpoint(peer, _)
         | News::Refused(peer, _) => Some(*peer),
-        News::ClockReset(_) | News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => None,
+        News::ClockReset(_)
+        | News::Stamp(..)
+        | News::RetiredStamp(..)
+        | News::RemovedPeer(..)
+        | News::UnknownKey(..)
+        | News::Status(..) => None,
     }
 }
 
@@ -50,7 +55,12 @@ impl Host {
             News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
             News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
             News::Rekeyed(_) => self.rekeyed(turn),
-            News::ClockReset(_) | News::Stamp(..) | News::UnknownKey(..) | News::Status(..) => {}
+            News::ClockReset(_)
+            | News::Stamp(..)
+            | News::RetiredStamp(..)
+            | News::RemovedPeer(..)
+            | News::UnknownKey(..)
+            | News::Status(..) => {}
         }
     }
 
@@ -124,7 +134,7 @@ impl Host {
         });
         if self.is_own() && !silent {
             self.told.refused = Some((now, kind));
-            self.event(EventKind::HandshakeRefused, &reason(refusal), String::new(), turn);
+            self.event(EventKind::HandshakeRefused, &reason(refusal, turn.now.wall), String::new(), turn);
         }
     }
 
@@ -145,7 +155,7 @@ impl Host {
     }
 }
 
-fn reason(refusal: Refusal) -> String {
+fn reason(refusal: Refusal, now: Wall) -> String {
     match refusal {
         Refusal::ClockWentBack { behind } => format!(
             "the device's clock went back by {}, or an old handshake was replayed; if the clock is right now: \
@@ -154,5 +164,11 @@ fn reason(refusal: Refusal) -> String {
         ),
         Refusal::RateLimited => "too many handshakes".to_owned(),
         Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+        Refusal::ReplacedKey { replaced_at } => {
+            format!(
+                "it uses the key that was replaced at {}: install the configuration that was issued then",
+                moment(replaced_at, now)
+            )
+        }
     }
 }

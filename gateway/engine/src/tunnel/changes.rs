@@ -6,7 +6,7 @@ use super::Tunnel;
 use super::peers::{Peer, Slot};
 use super::session::Noise;
 use crate::id::PeerId;
-use crate::wire::{News, PeerKey, PeerMemory, PeerSpec};
+use crate::wire::{News, PeerKey, PeerMemory, PeerSpec, RetiredKey};
 
 /// The same key and the same preshared key: a session made with one is good for the other.
 fn same(a: &PeerKey, b: &PeerKey) -> bool {
@@ -35,6 +35,7 @@ impl<N: Noise> Tunnel<N> {
         }
         let keys: Vec<PublicKey> = peer.keys.iter().map(|key| key.public).collect();
         for key in keys {
+            self.retired.forget(&key);
             if let Some(loser) = self.peers.claim_key(key, slot) {
                 self.end_session_under(loser, &key);
             }
@@ -47,8 +48,15 @@ impl<N: Noise> Tunnel<N> {
             let before = peer.key(&link.key);
             !before.is_some_and(|before| spec.keys.iter().any(|key| same(key, before)))
         });
+        let is_replaced = peer.link().is_some_and(|link| spec.keys.iter().all(|key| key.public != link.key));
         if ends {
-            self.end_session(slot);
+            self.abandon(slot);
+            if is_replaced {
+                self.retire_link(slot)
+            } else {
+                self.drop_link(slot)
+            }
+            self.settle(slot);
         }
         self.release_old(slot, &spec);
         let Some(peer) = self.peers.get_mut(slot) else { return };
@@ -79,11 +87,20 @@ impl<N: Noise> Tunnel<N> {
     }
 
     fn release_keys(&mut self, slot: Slot, keys: &[PublicKey]) {
+        let Some((peer, stamp)) = self.peers.get(slot).map(|peer| (peer.id, peer.stamp)) else { return };
         for key in keys {
             if self.peers.release_key(key, slot) {
                 self.noise.forget(key);
+                self.retire(RetiredKey { public: *key, peer, at: self.now.wall, stamp });
             }
         }
+    }
+
+    fn retire(&mut self, key: RetiredKey) {
+        if let Some(stamp) = key.stamp {
+            self.news(News::RetiredStamp(key.public, stamp));
+        }
+        self.retired.add(key);
     }
 
     fn end_session(&mut self, slot: Slot) {
@@ -101,12 +118,14 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn remove(&mut self, peer: PeerId) {
         let Some(slot) = self.peers.find(peer) else { return };
         self.end_session(slot);
+        self.drop_former(slot);
+        let Some(peer) = self.peers.get(slot) else { return };
+        let keys: Vec<PublicKey> = peer.keys.iter().map(|key| key.public).collect();
+        self.release_keys(slot, &keys);
         let Some(peer) = self.peers.remove(slot) else { return };
         for address in &peer.addresses {
             self.routes.remove(*address, slot);
         }
-        let keys: Vec<PublicKey> = peer.keys.iter().map(|key| key.public).collect();
-        self.release_keys(slot, &keys);
     }
 
     pub(super) fn reset_clock(&mut self, peer: PeerId) {

@@ -15,11 +15,14 @@ use super::answered::Answered;
 use super::front::word;
 use super::ledger::on_the_wire;
 use super::peers::{Endpoint, Seen, Slot};
+use super::retired::Knock;
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use super::stamp::{behind, skew_ms};
 use super::undelivered::Undelivered;
-use crate::wire::{DropReason, News, Output, Refusal, Tai64n, Transmit};
+use crate::id::PeerId;
+use crate::time::Wall;
+use crate::wire::{DropReason, News, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit};
 
 /// Initiations that wait for their turn, one per peer at most: those of half a second at the rate
 /// that one core can answer. 148 bytes each.
@@ -49,8 +52,8 @@ pub struct Pending {
 impl<N: Noise> Tunnel<N> {
     pub(super) fn datagram(&mut self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
         let from = Endpoint { remote, local };
-        let peers = &self.peers;
-        let known = |key: &PublicKey| peers.find_key(key).is_some();
+        let (peers, retired) = (&self.peers, &self.retired);
+        let known = |key: &PublicKey| peers.find_key(key).is_some() || retired.contains(key);
         match self.noise.front(bytes, remote, &known, self.now) {
             Front::Initiation(initiation) => self.initiation(initiation, from, bytes),
             Front::ForIndex(index) => self.for_index(index, from, bytes),
@@ -65,7 +68,7 @@ impl<N: Noise> Tunnel<N> {
     fn initiation(&mut self, initiation: Initiation, from: Endpoint, bytes: &[u8]) {
         let Initiation { peer: key, stamp } = initiation;
         let Some(slot) = self.peers.find_key(&key) else {
-            return self.count_global(DropReason::UnknownKey);
+            return self.retired_key(&key, stamp, from.remote);
         };
         self.cost(slot, from, bytes.len());
         if !self.is_newer(slot, stamp) || !self.may_handshake(slot) {
@@ -78,6 +81,52 @@ impl<N: Noise> Tunnel<N> {
             peer.initiation_waits = true;
         }
         self.initiations.push_back(Pending { peer: slot, key, stamp, from, datagram: bytes.to_vec() });
+    }
+
+    /// Authentic, and under a key that is no peer's any more.
+    fn retired_key(&mut self, key: &PublicKey, stamp: Tai64n, from: SocketAddr) {
+        let (peer, replaced_at, made_now) = match self.retired.knock(key, stamp, self.now) {
+            Some(Knock::New { peer, replaced_at, made_now }) => (peer, replaced_at, made_now),
+            Some(Knock::Stale { peer, replaced_at, goes_on }) => {
+                return self.stale_retired(peer, replaced_at, goes_on);
+            }
+            Some(Knock::TooSoon) => return self.count_global(DropReason::RateLimited),
+            None => return self.count_global(DropReason::UnknownKey),
+        };
+        self.news(News::RetiredStamp(*key, stamp));
+        match self.peers.find(peer) {
+            Some(slot) => {
+                self.count_drop(slot, DropReason::RetiredKey);
+                if made_now {
+                    self.uses_replaced_key(slot, replaced_at, from);
+                }
+            }
+            None => {
+                self.count_global(DropReason::RetiredKey);
+                if made_now && self.unknown.note_removed(*key, self.now.mono) {
+                    self.news(News::RemovedPeer(peer, from));
+                }
+            }
+        }
+    }
+
+    /// Perhaps its clock went back as well, perhaps somebody sends again what was captured: a refusal, and no
+    /// sign of life.
+    fn stale_retired(&mut self, peer: PeerId, replaced_at: Wall, goes_on: bool) {
+        self.count_global(DropReason::StaleStamp);
+        if let Some(slot) = self.peers.find(peer).filter(|_| goes_on) {
+            self.refuse(slot, Refusal::ReplacedKey { replaced_at });
+            self.mark_changed(slot);
+        }
+    }
+
+    /// Whoever has the old configuration of this peer is alive.
+    fn uses_replaced_key(&mut self, slot: Slot, replaced_at: Wall, from: SocketAddr) {
+        let last = self.now.wall;
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.signs.get_or_insert_default().replaced = Some(ReplacedKeyUse { replaced_at, last, from });
+        self.refuse(slot, Refusal::ReplacedKey { replaced_at });
+        self.mark_changed(slot);
     }
 
     /// The newest stamp per peer decides; what is not newer is refused, with the reason.
@@ -189,6 +238,9 @@ impl<N: Noise> Tunnel<N> {
             return self.count_global(DropReason::UnknownIndex);
         };
         let now = self.now.mono;
+        if self.for_former(slot, index, from.remote, bytes) {
+            return;
+        }
         let Some(link) = self.peers.get_mut(slot).and_then(|peer| peer.link_mut()) else { return };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut sent = Vec::new();
@@ -200,6 +252,25 @@ impl<N: Noise> Tunnel<N> {
         self.transmit(slot, sent, None);
         self.run_echoes(slot);
         self.settle(slot);
+    }
+
+    /// Says whether it is for a session under a key that was replaced. Its packets are authentic, and say
+    /// only that the old configuration is in use: nothing is answered, and they prove nobody alive under the
+    /// new key.
+    fn for_former(&mut self, slot: Slot, index: u32, from: SocketAddr, bytes: &[u8]) -> bool {
+        let now = self.now.mono;
+        let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return false };
+        let Some(former) = live.former.as_mut().filter(|former| former.link.index == index) else {
+            return false;
+        };
+        let (key, session) = (former.link.key, &mut former.link.session);
+        let opened = session.receive(bytes, from, now, &mut self.scratch, &mut |_| {});
+        let authentic = matches!(opened, Opened::Packet(_) | Opened::Keepalive | Opened::NotIp);
+        self.count_drop(slot, DropReason::RetiredKey);
+        if let Some((_, replaced_at)) = self.retired.owner(&key).filter(|_| authentic) {
+            self.uses_replaced_key(slot, replaced_at, from);
+        }
+        true
     }
 
     /// What came of this peer, whatever becomes of it.

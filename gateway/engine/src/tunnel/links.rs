@@ -7,7 +7,7 @@ use fleetgate_keys::PublicKey;
 use super::Tunnel;
 use super::dial::{Dial, MAX_INITIATIONS, Step, may_dial};
 use super::ledger::on_the_wire;
-use super::peers::{Endpoint, Link, Peer, Seen, Slot};
+use super::peers::{Endpoint, Former, Link, Peer, Seen, Slot};
 use super::session::{Noise, Session};
 use super::wheel::{TICK, round_up};
 use crate::time::Mono;
@@ -15,6 +15,9 @@ use crate::wire::{ConnectFailure, DropReason, News, Output, Transmit, Why};
 
 /// How long an answered initiation may stay unproved. Clients send a packet at once.
 const PROOF_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long a session lasts from its handshake, by the protocol: then it is used by nobody.
+const FORMER_FOR: Duration = Duration::from_secs(180);
 
 /// Message type of an initiation.
 const INITIATION: u8 = 1;
@@ -48,6 +51,23 @@ impl<N: Noise> Tunnel<N> {
         if let Some(link) = live.link.take() {
             self.indices.release(link.index);
             self.mark_changed(slot);
+        }
+    }
+
+    /// Keeps the session of a key that was replaced, to hear whether it is in use. A session that is kept
+    /// from before is older, and goes.
+    pub(super) fn retire_link(&mut self, slot: Slot) {
+        self.drop_former(slot);
+        let until = round_up(self.now.mono + FORMER_FOR);
+        let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
+        live.former = live.link.take().map(|link| Former { link, until });
+        self.mark_changed(slot);
+    }
+
+    pub(super) fn drop_former(&mut self, slot: Slot) {
+        let Some(live) = self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()) else { return };
+        if let Some(former) = live.former.take() {
+            self.indices.release(former.link.index);
         }
     }
 
@@ -202,6 +222,9 @@ impl<N: Noise> Tunnel<N> {
         }
         self.drop_dead_link(slot);
         let now = self.now.mono;
+        if self.peers.get(slot).and_then(|peer| peer.former_until()).is_some_and(|until| until <= now) {
+            self.drop_former(slot);
+        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.tidy();
         if let Some((at, _)) = due(peer) {
@@ -269,6 +292,7 @@ pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, Why)> {
     [
         (poll, Why::SessionTimer),
         (proof, Why::SessionTimer),
+        (peer.former_until(), Why::SessionTimer),
         (live.dial.map(|dial| dial.due()), Why::PacedDial),
         (probes, Why::ProbeTimeout),
         (stack, Why::StackTimer),

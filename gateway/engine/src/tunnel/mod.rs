@@ -27,6 +27,7 @@ mod peers;
 #[cfg(any(test, feature = "sim"))]
 pub mod plain;
 mod random;
+mod retired;
 mod routes;
 pub mod session;
 pub(crate) mod sign;
@@ -46,19 +47,23 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::PeerId;
 use crate::time::{Mono, Now};
-use crate::wire::{Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, StreamId};
+use crate::wire::{
+    Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, RetiredKey, StreamId,
+};
 use dial::Pacer;
 use inbound::Pending;
 use index::Indices;
 use news::UnknownKeys;
 use peers::{Peers, Slot};
 use random::Random;
+use retired::Retired;
 use routes::Routes;
 use session::{Noise, SCRATCH};
 use turn::Budget;
 use wheel::Wheel;
 
 pub use index::MAX_SESSIONS;
+pub use retired::MAX_RETIRED;
 pub use stack::MTU;
 #[cfg(any(test, feature = "sim"))]
 pub use stamp::from_unix_ms as stamp_from_unix_ms;
@@ -118,6 +123,7 @@ pub struct Tunnel<N: Noise> {
     /// Changed peers and when to tell of them, in order.
     changed: VecDeque<(Mono, Slot)>,
     unknown: UnknownKeys,
+    retired: Retired,
     drops: BTreeMap<DropReason, u64>,
     out: VecDeque<Output>,
     scratch: Box<[u8]>,
@@ -145,6 +151,7 @@ impl<N: Noise> Tunnel<N> {
             arrivals: 0,
             changed: VecDeque::new(),
             unknown: UnknownKeys::default(),
+            retired: Retired::default(),
             drops: BTreeMap::new(),
             out: VecDeque::new(),
             scratch: vec![0; SCRATCH].into(),
@@ -159,6 +166,15 @@ impl<N: Noise> Tunnel<N> {
         self.begin(now);
         for (spec, memory) in peers {
             self.upsert(spec, memory);
+        }
+    }
+
+    /// The keys that peers had before, those of removed peers included; [`MAX_RETIRED`] are kept.
+    pub fn restore_retired(&mut self, keys: impl IntoIterator<Item = RetiredKey>) {
+        for key in keys {
+            if self.peers.find_key(&key.public).is_none() {
+                self.retired.add(key);
+            }
         }
     }
 

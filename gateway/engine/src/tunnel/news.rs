@@ -25,28 +25,42 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// minute are counted only.
 const MAX_UNKNOWN: usize = 256;
 
-/// Keys that nobody enrolled and that were told of lately.
+/// Per removed peer: it may go on for months.
+const TELL_REMOVED_EVERY: Duration = Duration::from_secs(3_600);
+
+/// Keys that nobody enrolled, or that are nobody's any more, and that were told of lately.
 #[derive(Default)]
 pub struct UnknownKeys {
     told: BTreeMap<PublicKey, Mono>,
+    removed: BTreeMap<PublicKey, Mono>,
 }
 
 impl UnknownKeys {
     /// Whether to tell of this key now.
     pub fn note(&mut self, key: PublicKey, now: Mono) -> bool {
-        let fresh = |at: &Mono| now.since(*at) < TELL_EVERY;
-        if self.told.get(&key).is_some_and(fresh) {
-            return false;
-        }
-        if self.told.len() >= MAX_UNKNOWN {
-            self.told.retain(|_, at| fresh(at));
-        }
-        let room = self.told.len() < MAX_UNKNOWN;
-        if room {
-            self.told.insert(key, now);
-        }
-        room
+        note(&mut self.told, key, TELL_EVERY, now)
     }
+
+    /// Whether to tell now that this key of a removed peer is in use. Strangers have no part in it: a key
+    /// gets here by its own private half.
+    pub fn note_removed(&mut self, key: PublicKey, now: Mono) -> bool {
+        note(&mut self.removed, key, TELL_REMOVED_EVERY, now)
+    }
+}
+
+fn note(told: &mut BTreeMap<PublicKey, Mono>, key: PublicKey, every: Duration, now: Mono) -> bool {
+    let fresh = |at: &Mono| now.since(*at) < every;
+    if told.get(&key).is_some_and(fresh) {
+        return false;
+    }
+    if told.len() >= MAX_UNKNOWN {
+        told.retain(|_, at| fresh(at));
+    }
+    let room = told.len() < MAX_UNKNOWN;
+    if room {
+        told.insert(key, now);
+    }
+    room
 }
 
 impl<N: Noise> Tunnel<N> {

@@ -74,9 +74,16 @@ pub struct Link<S> {
     pub polled: Mono,
 }
 
+/// The session that ended when its key was replaced. Only received on, until it is too old to be used.
+pub struct Former<S> {
+    pub link: Box<Link<S>>,
+    pub until: Mono,
+}
+
 /// What exists only while something goes on.
 pub struct Live<S> {
     pub link: Option<Box<Link<S>>>,
+    pub former: Option<Former<S>>,
     pub dial: Option<Dial>,
     pub waiting: Vec<Want>,
     pub echoes: Vec<Echo>,
@@ -85,7 +92,7 @@ pub struct Live<S> {
 
 impl<S> Default for Live<S> {
     fn default() -> Self {
-        Live { link: None, dial: None, waiting: Vec::new(), echoes: Vec::new(), stack: None }
+        Live { link: None, former: None, dial: None, waiting: Vec::new(), echoes: Vec::new(), stack: None }
     }
 }
 
@@ -99,7 +106,7 @@ impl<S> Live<S> {
     }
 
     fn is_empty(&self) -> bool {
-        self.link.is_none() && self.dial.is_none() && self.in_flight() == 0
+        self.link.is_none() && self.former.is_none() && self.dial.is_none() && self.in_flight() == 0
     }
 }
 
@@ -179,6 +186,10 @@ impl<S> Peer<S> {
 
     pub fn link_mut(&mut self) -> Option<&mut Link<S>> {
         self.live.as_mut()?.link.as_deref_mut()
+    }
+
+    pub fn former_until(&self) -> Option<Mono> {
+        Some(self.live.as_ref()?.former.as_ref()?.until)
     }
 
     pub fn stack_mut(&mut self) -> Option<&mut Stack> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::peers::Endpoint;
 use super::stamp::unix_ms;
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Attempts, Tai64n, UnprovedHandshakes};
+use crate::wire::{Attempts, ReplacedKeyUse, Tai64n, UnprovedHandshakes};
 
 /// What two initiations may differ in how long they travelled. A device tries again every five seconds:
 /// less than that, so that two attempts are never taken for one.
@@ -36,11 +36,13 @@ pub struct Signs {
     pub refused: Sign,
     /// Of those that were answered, and no packet ever came.
     pub unproved: Unused,
+    /// Whoever has a key that this peer had before.
+    pub replaced: Option<ReplacedKeyUse>,
 }
 
 impl Signs {
     pub fn attempts(&self) -> Attempts {
-        Attempts { refused: self.refused.seen(), unproved: self.unproved.seen() }
+        Attempts { refused: self.refused.seen(), unproved: self.unproved.seen(), replaced: self.replaced }
     }
 }
 
@@ -104,16 +106,19 @@ pub struct Sign {
 }
 
 impl Sign {
-    /// An initiation that is authentic came and was refused, or nothing came of it.
-    pub fn note(&mut self, stamp: Tai64n, now: Now) {
+    /// An initiation that is authentic came and was refused, or nothing came of it. Says whether it goes on
+    /// from the last one.
+    pub fn note(&mut self, stamp: Tai64n, now: Now) -> bool {
         let made = unix_ms(stamp);
-        if self.last.is_some_and(|(last, at)| goes_on(made, last, now.mono.since(at))) {
+        let made_now = self.last.is_some_and(|(last, at)| goes_on(made, last, now.mono.since(at)));
+        if made_now {
             self.seen = Some(now.wall);
         }
         // The same once more says nothing, and takes nothing back.
         if self.last.is_none_or(|(last, _)| last != made) {
             self.last = Some((made, now.mono));
         }
+        made_now
     }
 
     /// When it was last seen that somebody makes them.

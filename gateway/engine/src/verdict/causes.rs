@@ -131,7 +131,7 @@ fn is_shared(e: &Evidence) -> bool {
 fn refused_as(refusal: Option<Refusal>) -> Option<Kind> {
     match refusal? {
         Refusal::ClockWentBack { .. } => Some(Kind::ClockWrong),
-        Refusal::Crypto => Some(Kind::KeyRefused),
+        Refusal::Crypto | Refusal::ReplacedKey { .. } => Some(Kind::KeyRefused),
         Refusal::RateLimited => None,
     }
 }
@@ -143,7 +143,9 @@ fn path(e: &Evidence) -> Option<Finding> {
     e.tunnel.as_ref()?;
     let refused = refused_as(e.fresh_refusal());
     match refused {
-        Some(kind) if e.host.direct == DirectAnswer::Answered => Some(Finding(vec![kind])),
+        Some(kind) if e.host.direct == DirectAnswer::Answered || e.uses_replaced_key() => {
+            Some(Finding(vec![kind]))
+        }
         Some(kind) => Some(Finding(vec![kind, Kind::ClonedKey])),
         None if e.host.direct == DirectAnswer::Answered => Some(Finding(vec![Kind::TunnelDown])),
         None => None,

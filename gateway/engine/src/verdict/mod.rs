@@ -215,13 +215,27 @@ impl Evidence {
     fn fresh_refusal(&self) -> Option<Refusal> {
         let within = |at: Wall, limit| self.now.since(at) <= limit;
         let (at, refusal) = self.refusal()?;
-        let Attempts { refused, unproved } = self.tunnel.as_ref()?.attempts;
+        let Attempts { refused, unproved, replaced } = self.tunnel.as_ref()?.attempts;
         let (limit, attempt) = match refusal {
+            // Once the new key was used, whoever has the old one may be another machine.
+            Refusal::ReplacedKey { replaced_at } if self.came_since(replaced_at) => return None,
+            Refusal::ReplacedKey { .. } => (FRESH_REFUSAL, replaced.map(|seen| seen.last)),
             Refusal::Crypto => (DIALLED_AGAIN, unproved.map(|seen| seen.last).max(refused)),
             Refusal::ClockWentBack { .. } | Refusal::RateLimited => (FRESH_REFUSAL, refused),
         };
         let made_now = attempt.is_some_and(|attempt| within(attempt, FRESH_REFUSAL));
         (made_now && within(at, limit)).then_some(refusal)
+    }
+
+    /// It has the configuration of before and never came with the new one: what else is remembered of it is
+    /// from before.
+    fn uses_replaced_key(&self) -> bool {
+        matches!(self.fresh_refusal(), Some(Refusal::ReplacedKey { .. }))
+    }
+
+    /// A handshake under the key that replaced another was completed.
+    fn came_since(&self, replaced_at: Wall) -> bool {
+        self.tunnel.as_ref().and_then(|tunnel| tunnel.last_handshake).is_some_and(|done| done >= replaced_at)
     }
 
     fn skew_ms(&self) -> Option<i64> {

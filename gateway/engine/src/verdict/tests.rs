@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::Id;
-use crate::wire::{DirectAnswer, StateType, UnprovedHandshakes, VoiceState};
+use crate::wire::{DirectAnswer, ReplacedKeyUse, StateType, UnprovedHandshakes, VoiceState};
 
 mod world;
 
@@ -94,7 +94,7 @@ fn of_a_host_that_nobody_sent_a_result_of_nothing_is_claimed() {
 fn who_knocks_and_is_refused_is_not_asleep() {
     let asleep = HostState { asleep: true, ..host(HostStatus::Up, at(0)) };
     let refused = |age: i64, refusal| {
-        let attempts = Attempts { refused: Some(at(1_000 - age)), unproved: None };
+        let attempts = Attempts { refused: Some(at(1_000 - age)), ..Attempts::default() };
         let tunnel =
             TunnelFacts { refusal: Some((at(1_000 - age), refusal)), attempts, ..TunnelFacts::default() };
         judge(&Evidence { host: asleep.clone(), tunnel: Some(tunnel), ..quiet() }).kind
@@ -104,6 +104,35 @@ fn who_knocks_and_is_refused_is_not_asleep() {
     assert_eq!(refused(20, Refusal::Crypto), Kind::KeyRefused);
     assert_eq!(refused(20, Refusal::RateLimited), Kind::Ok);
     assert_eq!(refused(900, Refusal::ClockWentBack { behind }), Kind::Ok, "that was before it slept");
+}
+
+#[test]
+fn who_uses_the_key_of_before_is_told_so_until_the_new_one_came() {
+    let replaced_at = at(700);
+    let seen = |last| ReplacedKeyUse { replaced_at, last, from: ([203, 0, 113, 2], 40_000).into() };
+    let facts = |last_handshake: Option<i64>, knocked: i64| TunnelFacts {
+        last_handshake: last_handshake.map(at),
+        refusal: Some((at(knocked), Refusal::ReplacedKey { replaced_at })),
+        attempts: Attempts { replaced: Some(seen(at(knocked))), ..Attempts::default() },
+        ..TunnelFacts::default()
+    };
+    let judged = |status, facts: TunnelFacts| {
+        judge(&Evidence { host: host(status, at(800)), tunnel: Some(facts), ..quiet() })
+    };
+    for status in [HostStatus::Down, HostStatus::Up] {
+        let verdict = judged(status, facts(None, 990));
+        assert_eq!(verdict.kind, Kind::KeyRefused, "{verdict:?}");
+        assert_eq!(verdict.text, "key refused: it uses the key that was replaced at 00:11 UTC");
+    }
+    let ok = judged(HostStatus::Up, facts(Some(980), 990));
+    assert_eq!(ok.kind, Kind::Ok, "the new one is in use, and an old copy knocks: {ok:?}");
+    let doubt = judged(HostStatus::Down, facts(Some(800), 990));
+    assert!(
+        doubt.candidates.contains(&Kind::KeyRefused) && doubt.candidates.contains(&Kind::DeviceGone),
+        "{doubt:?}"
+    );
+    let old = judged(HostStatus::Down, facts(None, 700));
+    assert!(old.kind == Kind::Undetermined && old.candidates.contains(&Kind::KeyRefused), "{old:?}");
 }
 
 // ------------------------------------------------------------------ matrix
@@ -294,8 +323,11 @@ fn refusals() -> impl Strategy<Value = Option<(Wall, Refusal)>> {
 fn tunnels() -> impl Strategy<Value = Option<TunnelFacts>> {
     let skew = proptest::option::of(proptest::sample::select(vec![0i64, 59_000, -3_600_000]));
     let attempt = || proptest::option::of((700..1_000i64).prop_map(at));
-    let attempts =
-        (attempt(), attempt()).prop_map(|(refused, last)| Attempts { refused, unproved: unproved(last) });
+    let attempts = (attempt(), attempt()).prop_map(|(refused, last)| Attempts {
+        refused,
+        unproved: unproved(last),
+        replaced: None,
+    });
     let facts = (500..1_000i64, 500..1_000i64, refusals(), attempts, skew, any::<bool>()).prop_map(
         |(packet, handshake, refusal, attempts, clock_skew_ms, cloned)| TunnelFacts {
             last_packet: Some(at(packet)),

@@ -3,7 +3,7 @@
 use fleetgate_probes::sample::Status;
 
 use super::{Evidence, Finding, Kind, Others, ServiceFacts};
-use crate::time::{Wall, age};
+use crate::time::{Wall, age, moment};
 use crate::wire::{DirectAnswer, HostStatus, Refusal};
 
 /// Services named in one sentence; the list of them is beside it.
@@ -38,7 +38,7 @@ fn claim(kind: Kind, e: &Evidence) -> String {
             "tunnel down, the device answers on the Internet".to_owned()
         }
         Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
-        Kind::KeyRefused => "key refused: its handshakes come with another preshared key".to_owned(),
+        Kind::KeyRefused => format!("key refused: {}", key(e)),
         Kind::ClonedKey => {
             "probably a cloned key: its packets come from several addresses in turn".to_owned()
         }
@@ -72,6 +72,15 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
         Kind::ClonedKey => "a cloned key".to_owned(),
         Kind::ServiceProblem => "there but not well".to_owned(),
         Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::Undetermined => kind.name().to_owned(),
+    }
+}
+
+fn key(e: &Evidence) -> String {
+    match e.refusal() {
+        Some((_, Refusal::ReplacedKey { replaced_at })) => {
+            format!("it uses the key that was replaced at {}", moment(replaced_at, e.now))
+        }
+        _ => "its handshakes come with another preshared key".to_owned(),
     }
 }
 
@@ -131,9 +140,10 @@ fn tunnel(e: &Evidence) -> Vec<String> {
         ago(tunnel.last_packet),
         ago(tunnel.last_handshake)
     )];
-    lines.extend(
-        e.refusal().map(|(at, refusal)| format!("handshake refused {}: {}", ago(Some(at)), refused(refusal))),
-    );
+    lines
+        .extend(e.refusal().map(|(at, refusal)| {
+            format!("handshake refused {}: {}", ago(Some(at)), refused(refusal, e.now))
+        }));
     lines.extend(e.skew_ms().map(|skew| {
         let Others { heard, silent } = Others { heard: e.clocks.right, silent: e.clocks.wrong };
         format!("clock {}; of the other devices {heard} are right and {silent} are not", skewed(skew))
@@ -143,13 +153,16 @@ fn tunnel(e: &Evidence) -> Vec<String> {
     lines
 }
 
-fn refused(refusal: Refusal) -> String {
+fn refused(refusal: Refusal, now: Wall) -> String {
     match refusal {
         Refusal::ClockWentBack { behind } => {
             format!("{} older than the newest one, or captured and sent again", age(behind))
         }
         Refusal::RateLimited => "too many at once".to_owned(),
         Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+        Refusal::ReplacedKey { replaced_at } => {
+            format!("made with the key that was replaced at {}", moment(replaced_at, now))
+        }
     }
 }
 

@@ -46,6 +46,16 @@ pub struct PeerKey {
     pub psk: Option<PresharedKey>,
 }
 
+/// A key that a peer had before. `stamp`: the newest handshake under it, if there was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetiredKey {
+    pub public: PublicKey,
+    pub peer: PeerId,
+    /// Since when it is not the peer's any more.
+    pub at: Wall,
+    pub stamp: Option<Tai64n>,
+}
+
 /// What the store remembers of a peer from an earlier run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerMemory {
@@ -185,6 +195,10 @@ pub enum News {
     Endpoint(PeerId, SocketAddr),
     /// A known peer's handshake was not answered.
     Refused(PeerId, Refusal),
+    /// The newest stamp under a key that is retired; to be stored, so that a replay stays one.
+    RetiredStamp(PublicKey, Tai64n),
+    /// A peer that was removed makes handshakes with its key; at most one an hour and key.
+    RemovedPeer(PeerId, SocketAddr),
     /// Somebody with a right mac1 and a key that nobody enrolled; at most one a minute and key.
     UnknownKey(PublicKey, SocketAddr),
     /// Changed peers, at most once a second each.
@@ -201,6 +215,10 @@ pub enum Refusal {
     RateLimited,
     /// The static key is right, the rest is not: another preshared key, most likely.
     Crypto,
+    /// The static key is one that the peer had before.
+    ReplacedKey {
+        replaced_at: Wall,
+    },
 }
 
 /// When it was last seen that somebody with a peer's key makes handshakes that lead to nothing: their
@@ -211,6 +229,17 @@ pub struct Attempts {
     pub refused: Option<Wall>,
     /// Answered, and no packet ever came.
     pub unproved: Option<UnprovedHandshakes>,
+    /// Made with a key that was replaced, and not answered.
+    pub replaced: Option<ReplacedKeyUse>,
+}
+
+/// A key that a peer had before is in use: packets of its last session, or handshakes whose stamps go on as
+/// time does. Whoever makes them has the old configuration and is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplacedKeyUse {
+    pub replaced_at: Wall,
+    pub last: Wall,
+    pub from: SocketAddr,
 }
 
 /// Handshakes of a peer that were answered, one after the other, and led to no session: whoever makes them
@@ -255,6 +284,8 @@ pub enum DropReason {
     BadMac1,
     RateLimited,
     UnknownKey,
+    /// A key that a peer had before, or that of a removed peer.
+    RetiredKey,
     UnknownIndex,
     StaleStamp,
     /// Did not open, or was seen before.
@@ -286,6 +317,7 @@ impl DropReason {
             DropReason::BadMac1 => "bad_mac1",
             DropReason::RateLimited => "rate_limited",
             DropReason::UnknownKey => "unknown_key",
+            DropReason::RetiredKey => "retired_key",
             DropReason::UnknownIndex => "unknown_index",
             DropReason::StaleStamp => "stale_stamp",
             DropReason::Crypto => "crypto",

@@ -7,5 +7,6 @@ mod inside;
 mod proof;
 mod questions;
 mod real;
+mod replaced;
 mod source;
 mod world;

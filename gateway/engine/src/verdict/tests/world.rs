@@ -363,7 +363,11 @@ impl Run {
             last_packet: Some(at(self.host.packet)),
             last_handshake: Some(at(self.host.handshake)),
             refusal: self.refusal,
-            attempts: Attempts { refused: self.refused.seen(), unproved: unproved(self.unproved.seen()) },
+            attempts: Attempts {
+                refused: self.refused.seen(),
+                unproved: unproved(self.unproved.seen()),
+                replaced: None,
+            },
             clock_skew_ms: self.skew_ms,
             in_turn: self.turns.in_turn(at(now)).iter().map(ToString::to_string).collect(),
         }
