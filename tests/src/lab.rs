@@ -31,6 +31,9 @@ const NOBODY: u32 = 65_534;
 /// For what a program does at its start: takes a moment, and long where a build and a browser run beside it.
 const MACHINE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// wireguard-go may end at its start where many begin at once: the directory of their control sockets is shared.
+const STARTS: usize = 3;
+
 static LABS: AtomicU32 = AtomicU32::new(0);
 
 /// Runs a command to its end; panics with what it printed if it fails.
@@ -430,14 +433,10 @@ impl<'a> WireGuard<'a> {
     pub fn start(&mut self) {
         let file = self.lab.path(&format!("{}.conf", self.interface));
         fs::write(&file, plain_conf(&self.conf)).expect("a configuration");
-        let log = format!("{}.log", self.interface);
-        let mut process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", &self.interface], &[]);
+        let started = (0..STARTS).find_map(|_| self.launch());
+        let said = || self.lab.log(&format!("{}.log", self.interface));
+        self.process = Some(started.unwrap_or_else(|| panic!("wireguard-go ended: {}", said())));
         let dev = &self.interface;
-        eventually("wireguard-go made its interface", MACHINE_PATIENCE, || {
-            assert!(!process.ended(Duration::ZERO), "wireguard-go ended: {}", self.lab.log(&log));
-            self.lab.try_sh(self.ns, &format!("wg show {dev}")).0
-        });
-        self.process = Some(process);
         self.lab.sh(self.ns, &format!("wg setconf {dev} {}", file.display()));
         for address in addresses(&self.conf) {
             let family = if address.contains(':') { "-6" } else { "-4" };
@@ -449,6 +448,18 @@ impl<'a> WireGuard<'a> {
             let family = if net.contains(':') { "-6" } else { "-4" };
             self.lab.sh(self.ns, &format!("ip {family} route add {net} dev {dev}"));
         }
+    }
+
+    /// `None`: it ended before it had made its interface.
+    fn launch(&self) -> Option<Running> {
+        let (dev, log) = (&self.interface, format!("{}.log", self.interface));
+        let mut process = self.lab.spawn(self.ns, &log, "wireguard-go", &["-f", dev], &[]);
+        let mut ended = false;
+        eventually("wireguard-go made its interface", MACHINE_PATIENCE, || {
+            ended = process.ended(Duration::ZERO);
+            ended || self.lab.try_sh(self.ns, &format!("wg show {dev}")).0
+        });
+        (!ended).then_some(process)
     }
 
     /// Begins anew with this configuration, from another port: a device that was installed again.

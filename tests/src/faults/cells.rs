@@ -170,8 +170,9 @@ fn keys() -> Vec<Cell> {
             &[OtherGatewayKey(One)],
             &[(One, Claims("tunnel_down"))],
         )
-        .direct(),
-        Cell::of("clock a day back", &[ClockBack(One)], &[(One, Claims("clock_wrong"))]).within(60),
+        .direct()
+        .short(),
+        Cell::of("clock a day back", &[ClockBack(One)], &[(One, Claims("clock_wrong"))]).within(60).short(),
         Cell::of("clock a day back, second path", &[ClockBack(One)], &[(One, Claims("clock_wrong"))])
             .direct()
             .within(60),
@@ -183,7 +184,7 @@ fn services() -> Vec<Cell> {
     vec![
         Cell::of("sshd stopped", &[SshStopped(One)], &[(One, Claims("service_problem"))]).short(),
         Cell::of("sshd hangs", &[SshHung(One)], &[(One, Claims("service_hung"))]).short(),
-        Cell::of("another host key", &[SshKeyChanged(One)], &[(One, Claims("service_problem"))]),
+        Cell::of("another host key", &[SshKeyChanged(One)], &[(One, Claims("service_problem"))]).short(),
         Cell::of("large packets lost", &[LargeLost(One)], &[(One, Claims("path_mtu"))]),
         Cell::of("large packets lost, second path", &[LargeLost(One)], &[(One, Claims("path_mtu"))]).direct(),
         Cell::of("IPv6 alone inside", &[OnlyV6(One)], &[]),
@@ -201,7 +202,7 @@ fn places() -> Vec<Cell> {
     let lost = Claims("gateway_uplink_lost");
     let all = [(One, lost), (Two, lost), (Three, lost), (Far, lost), (Lone, lost)];
     vec![
-        Cell::of("site cut", &[SiteCut], &cut).messages(1),
+        Cell::of("site cut", &[SiteCut], &cut).messages(1).short(),
         Cell::of("site cut, hosts behind", &[SiteCut], &[&cut[..], &parent].concat()).lan().messages(1),
         Cell::of("tunnel dead, hosts behind", &[TunnelDead(One)], &[&[(One, SILENT)], &parent[..]].concat())
             .lan()
@@ -236,7 +237,7 @@ fn places() -> Vec<Cell> {
         Cell::of("gateway cut, hosts behind", &[GatewayCut], &[&all[..], &behind(lost)].concat())
             .lan()
             .within(60),
-        Cell::of("gateway cut, nobody to ask", &[GatewayCut], &all).without_anchors().within(60),
+        Cell::of("gateway cut, nobody to ask", &[GatewayCut], &all).without_anchors().within(60).short(),
         Cell::of("two unrelated off", &[Off(Far), Off(Lone)], &[(Far, SILENT_ALONE), (Lone, SILENT_ALONE)]),
         Cell::of(
             "two unrelated off, nobody to ask",

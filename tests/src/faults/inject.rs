@@ -88,7 +88,12 @@ impl<'a> Room<'a> {
                 let path = format!("devices/{}/reset-clock", device.name());
                 call(&self.api, "POST", &path, &json!({}));
             }
-            Fault::ClonedKey(_) => self.copy = None,
+            // A key does not become a secret again: the device gets another one.
+            Fault::ClonedKey(device) => {
+                self.copy = None;
+                self.reissue(device);
+                self.reinstall(device, str::to_owned);
+            }
             Fault::OutLost(_)
             | Fault::InLost(_)
             | Fault::UdpBlocked(_)

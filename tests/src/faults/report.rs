@@ -122,7 +122,11 @@ fn changes(timeline: &Timeline) -> Vec<(Millis, String)> {
     let mut lines = Vec::new();
     for (n, seen) in timeline.seen.iter().enumerate() {
         let before = timeline.seen[..n].iter().rev().find(|earlier| earlier.host == seen.host);
-        if before.is_none_or(|before| said(before) != said(seen)) {
+        let is_news = match before {
+            Some(before) => said(before) != said(seen),
+            None => seen.kind != "ok",
+        };
+        if is_news {
             lines.push((seen.asked, format!("{}: {}", seen.host.name(), in_words(seen))));
         }
     }
