@@ -127,6 +127,12 @@ fn devices() -> Vec<Cell> {
         Cell::of("sends in vain, second path", &[OutLost(One)], &[(One, SILENT_TWICE)]).direct(),
         Cell::of("hears nothing", &[InLost(One)], &[(One, Claims("one_way_loss"))]),
         Cell::of("hears nothing, second path", &[InLost(One)], &[(One, Claims("one_way_loss"))]).direct(),
+        Cell::of(
+            "hears nothing for four minutes",
+            &[InLost(One)],
+            &[(One, Open(&["key_refused", "one_way_loss"]))],
+        )
+        .within(230),
         Cell::of("UDP blocked", &[UdpBlocked(One)], &[(One, SILENT)]),
         Cell::of("UDP blocked, second path", &[UdpBlocked(One)], &[(One, Claims("tunnel_down"))])
             .direct()

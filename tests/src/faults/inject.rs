@@ -22,7 +22,9 @@ impl<'a> Room<'a> {
         match fault {
             Fault::Off(device) => self.switch_off(device),
             Fault::OutLost(device) => self.lose(fault, &[format!("ip saddr {} drop", address(device))]),
-            Fault::InLost(device) => self.lose(fault, &[format!("ip daddr {} drop", address(device))]),
+            Fault::InLost(device) | Fault::Unanswered(device) => {
+                self.lose(fault, &[format!("ip daddr {} drop", address(device))])
+            }
             Fault::UdpBlocked(device) => {
                 let address = address(device);
                 self.lose(fault, &both(&address, "meta l4proto udp drop"));
@@ -96,6 +98,7 @@ impl<'a> Room<'a> {
             }
             Fault::OutLost(_)
             | Fault::InLost(_)
+            | Fault::Unanswered(_)
             | Fault::UdpBlocked(_)
             | Fault::Lossy(_)
             | Fault::LargeLost(_)

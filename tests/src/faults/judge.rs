@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::observer::{Millis, Seen, Timeline, Told};
+use super::observer::{Incident, Millis, Seen, Timeline, Told};
 use super::truth::{Fault, Host, Reach, World};
 
 /// After a fault was mended the gateway finds out by its next checks, and the tunnel comes back by
 /// the next handshake: until then the old words are not yet false.
 pub const WELL_AGAIN: Duration = Duration::from_secs(60);
+/// WireGuard ends a session after three minutes. One that was made just before the fault begins lives longest.
+const SESSION: Millis = 170_000;
 /// The clocks of both sides are the same; a handshake is noted within so much of its packet.
 const NOTED: Millis = 1_500;
 /// One check's deadline, and a busy machine.
@@ -82,7 +84,7 @@ impl Judged {
 pub fn judge(case: &Case<'_>, timeline: &Timeline) -> Judged {
     let said = timeline.seen.iter().flat_map(|seen| case.seen(seen));
     let told = timeline.told.iter().filter(|told| told.is_told()).filter_map(|told| case.told(told));
-    let incidents = timeline.incidents.iter().filter_map(|i| case.incident(i.opened, &i.cause, &i.text));
+    let incidents = timeline.incidents.iter().filter_map(|i| case.incident(i));
     let wrong = said.chain(told).chain(incidents).collect();
     let ends: Vec<End> = case.hosts.iter().map(|host| case.end(*host, timeline)).collect();
     let mut missing = case.late(&ends);
@@ -110,6 +112,14 @@ impl Span {
         self.begun.0 <= to && from <= self.ended.1 + millis(WELL_AGAIN)
     }
 
+    /// What it has become.
+    fn fault_at(&self, at: Millis) -> Fault {
+        match self.fault {
+            Fault::InLost(device) if at > self.begun.0 + SESSION => Fault::Unanswered(device),
+            fault => fault,
+        }
+    }
+
     fn is_sure(&self, at: Millis) -> bool {
         self.begun.1 <= at && at <= self.ended.0
     }
@@ -126,7 +136,7 @@ impl Case<'_> {
     }
 
     fn possible(&self, from: Millis, to: Millis) -> Vec<Fault> {
-        self.spans.iter().filter(|span| span.is_possible(from, to)).map(|span| span.fault).collect()
+        self.spans.iter().filter(|span| span.is_possible(from, to)).map(|span| span.fault_at(to)).collect()
     }
 
     fn sure(&self, at: Millis) -> Vec<Fault> {
@@ -204,15 +214,16 @@ impl Case<'_> {
         (!right).then(|| Wrong { at: told.at, host: told.host.clone(), what })
     }
 
-    fn incident(&self, at: Millis, cause: &str, text: &str) -> Option<Wrong> {
-        let possible = self.possible(at, at);
-        let right = match cause {
+    fn incident(&self, incident: &Incident) -> Option<Wrong> {
+        let Incident { at, cause, text, .. } = incident;
+        let possible = self.possible(*at, *at);
+        let right = match cause.as_str() {
             "site_lost" => possible.contains(&Fault::SiteCut),
             "gateway_uplink_lost" => possible.contains(&Fault::GatewayCut),
             "parent_down" => !self.world(&possible).has_tunnel(Host::One),
             _ => true,
         };
-        (!right).then(|| Wrong { at, host: "incident".to_owned(), what: format!("{cause}: {text}") })
+        (!right).then(|| Wrong { at: *at, host: "incident".to_owned(), what: format!("{cause}: {text}") })
     }
 
     // ------------------------------------------------------------ the end
@@ -329,7 +340,6 @@ fn alive(reach: Reach) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::observer::Incident;
     use super::*;
 
     const BEGUN: Millis = 100_000;
@@ -445,8 +455,12 @@ mod tests {
     #[test]
     fn an_incident_claims_a_cause_too() {
         let spans = [span(Fault::Off(Host::One))];
-        let incident =
-            |cause: &str| Incident { opened: BEGUN + 9_000, cause: cause.into(), text: String::new() };
+        let incident = |cause: &str| Incident {
+            at: BEGUN + 9_000,
+            id: "i_1".into(),
+            cause: cause.into(),
+            text: String::new(),
+        };
         let incidents = vec![incident("site_lost"), incident("host_down"), incident("gateway_uplink_lost")];
         assert_eq!(judge(&case(&spans, &[]), &Timeline { incidents, ..Timeline::default() }).wrong.len(), 2);
     }

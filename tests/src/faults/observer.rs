@@ -58,9 +58,11 @@ pub struct Told {
     pub cause: String,
 }
 
+/// What an incident claimed from this moment on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incident {
-    pub opened: Millis,
+    pub at: Millis,
+    pub id: String,
     pub cause: String,
     pub text: String,
 }
@@ -104,8 +106,7 @@ impl Observer {
         self.stop();
         let mut notes = self.notes.lock().expect("no panic while noting").clone();
         notes.subjects = subjects;
-        notes.told = list(&self.api, "notifications").iter().filter_map(told).collect();
-        notes.incidents = list(&self.api, "incidents").iter().filter_map(incident).collect();
+        notes.told = list(&self.api, "notifications?").iter().filter_map(told).collect();
         notes
     }
 
@@ -135,7 +136,26 @@ fn watch(api: &Api, hosts: &[Host], stop: &AtomicBool, notes: &Mutex<Timeline>) 
                 Err(e) => notes.failures.push(format!("{asked} {}: {e:#}", host.name())),
             }
         }
+        note_incidents(api, notes);
         sleep(EVERY.saturating_sub(begin.elapsed()));
+    }
+}
+
+/// A cause may become another: of one host that is down, a lost site.
+fn note_incidents(api: &Api, notes: &Mutex<Timeline>) {
+    let rows = list(api, "incidents?state=open&");
+    let mut notes = notes.lock().expect("no panic while noting");
+    for row in rows {
+        let new = Incident {
+            at: now(),
+            id: text(&row["id"]),
+            cause: text(&row["cause"]),
+            text: text(&row["text"]),
+        };
+        let last = notes.incidents.iter().rev().find(|known| known.id == new.id);
+        if last.is_none_or(|last| last.cause != new.cause) {
+            notes.incidents.push(new);
+        }
     }
 }
 
@@ -171,13 +191,9 @@ fn told(row: &Value) -> Option<Told> {
     })
 }
 
-fn incident(row: &Value) -> Option<Incident> {
-    Some(Incident { opened: time(&row["opened_at"])?, cause: text(&row["cause"]), text: text(&row["text"]) })
-}
-
-/// In the order of time.
+/// In the order of time. `what` ends where one more parameter follows.
 fn list(api: &Api, what: &str) -> Vec<Value> {
-    let page = api.get(&format!("{what}?limit={LISTED}")).unwrap_or_default();
+    let page = api.get(&format!("{what}limit={LISTED}")).unwrap_or_default();
     page["items"].as_array().cloned().unwrap_or_default().into_iter().rev().collect()
 }
 

@@ -106,7 +106,7 @@ fn timeline(outcome: &Outcome, zero: Millis) -> Vec<String> {
     lines.extend(changes(&outcome.timeline));
     lines.extend(outcome.timeline.told.iter().map(|told| (told.at, told_line(told))));
     lines.extend(
-        outcome.timeline.incidents.iter().map(|i| (i.opened, format!("incident {}: {}", i.cause, i.text))),
+        outcome.timeline.incidents.iter().map(|i| (i.at, format!("incident {}: {}", i.cause, i.text))),
     );
     lines.sort_by_key(|(at, _)| *at);
     let said = lines.into_iter().map(|(when, text)| format!("    {:>7} {text}", at(when, zero)));

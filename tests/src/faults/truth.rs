@@ -64,6 +64,8 @@ pub enum Fault {
     OutLost(Host),
     /// All that is sent to it is lost.
     InLost(Host),
+    /// The same for longer than a session lives: of all that it sends only handshakes arrive.
+    Unanswered(Host),
     /// No UDP between it and the gateway.
     UdpBlocked(Host),
     /// Three of ten packets are lost, both ways.
@@ -103,7 +105,7 @@ pub enum Fault {
 use Fault::{
     ClockBack, ClonedKey, GatewayCut, InLost, LanCut, LanOff, LargeLost, Lossy, NewPsk, Off, OldConfig,
     OnlyV6, OtherGatewayKey, OutLost, SiteCut, SshHung, SshKeyChanged, SshStopped, TunnelDead, TunnelHung,
-    UdpBlocked, UnknownKey,
+    UdpBlocked, Unanswered, UnknownKey,
 };
 
 impl Fault {
@@ -113,6 +115,7 @@ impl Fault {
             Off(host)
             | OutLost(host)
             | InLost(host)
+            | Unanswered(host)
             | UdpBlocked(host)
             | Lossy(host)
             | NewPsk(host)
@@ -138,7 +141,7 @@ impl Fault {
         match self {
             Off(host) => host == device,
             OutLost(host) => host == device && way == Way::Out,
-            InLost(host) => host == device && way == Way::In,
+            InLost(host) | Unanswered(host) => host == device && way == Way::In,
             SiteCut => Host::HILL.contains(&device),
             GatewayCut => true,
             _ => false,
@@ -208,7 +211,7 @@ impl World<'_> {
     }
 
     fn is_heard(&self, device: Host) -> bool {
-        !self.any(|f| f.cuts(device, Way::Out) || f.ends_tunnel(device))
+        !self.any(|f| f.cuts(device, Way::Out) || f.ends_tunnel(device) || f == Unanswered(device))
     }
 
     fn answers_directly(&self, device: Host) -> bool {
@@ -217,10 +220,17 @@ impl World<'_> {
     }
 
     pub fn reach(&self, host: Host) -> Reach {
-        let device = host.device();
-        if self.any(|f| f == GatewayCut) {
-            return Reach::Unseen;
+        let rest: Vec<Fault> = self.faults.iter().copied().filter(|f| *f != GatewayCut).collect();
+        let alone = World { faults: &rest, ..*self }.reach_beside_the_gateway(host);
+        match self.any(|f| f == GatewayCut) {
+            true if alone != Reach::Nothing => Reach::Unseen,
+            _ => alone,
         }
+    }
+
+    /// As it would be with the gateway's own line well.
+    fn reach_beside_the_gateway(&self, host: Host) -> Reach {
+        let device = host.device();
         if !host.is_device() {
             let there = self.has_tunnel(device) && !self.any(|f| f == LanCut || f == LanOff(host));
             return if there { Reach::Answers } else { Reach::Nothing };
@@ -305,7 +315,7 @@ fn said(kinds: &'static [&'static str], within: Duration) -> Option<Said> {
 fn said_of_device(fault: Fault) -> Said {
     match fault {
         Off(_) => (&["device_gone"], &["device_gone"], Some(FOUND)),
-        OutLost(_) | InLost(_) => (LINE, LINE, Some(FOUND)),
+        OutLost(_) | InLost(_) | Unanswered(_) => (LINE, LINE, Some(FOUND)),
         UdpBlocked(_) | TunnelDead(_) | TunnelHung(_) => (&["tunnel_down"], &["tunnel_down"], Some(FOUND)),
         // That its tunnel alone is down is true as well, while the reason is not known yet.
         NewPsk(_) | OldConfig(_) => {
@@ -360,6 +370,7 @@ mod tests {
     fn a_device_whose_packets_come_is_alive() {
         assert_eq!(world(&[InLost(One)], false).reach(One), Reach::Heard);
         assert_eq!(world(&[OutLost(One)], false).reach(One), Reach::Nothing);
+        assert_eq!(world(&[Unanswered(One)], false).reach(One), Reach::Nothing);
         assert_eq!(world(&[InLost(One)], false).reach(Camera), Reach::Nothing);
     }
 
@@ -376,5 +387,6 @@ mod tests {
         for host in Host::DEVICES.into_iter().chain(Host::BEHIND) {
             assert_eq!(world(&faults, true).reach(host), Reach::Unseen);
         }
+        assert_eq!(world(&[GatewayCut, Off(Far)], true).reach(Far), Reach::Nothing, "it is dead as well");
     }
 }
