@@ -6,17 +6,19 @@
 
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
+use crate::first_start;
 use crate::store::addresses::{self, Pools};
 use crate::store::{SqliteConnection, Store, settings};
 
 /// Names in the table of settings.
-const PUBLIC_KEY: &str = "gateway_public_key";
+pub const PUBLIC_KEY: &str = "gateway_public_key";
 const POOL_V4: &str = "pool_v4";
 const POOL_V6: &str = "pool_v6";
 
@@ -32,13 +34,14 @@ impl Known {
     ///
     /// # Errors
     /// When devices know the gateway by something else, or the database cannot be read or written.
-    pub async fn keep(self, store: &Store) -> anyhow::Result<()> {
+    pub async fn keep(self, store: &Store, data: &Path) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
-        let key: Option<PublicKey> = find(&mut tx, PUBLIC_KEY).await?;
+        let key: Option<PublicKey> = find(&mut tx, PUBLIC_KEY, data).await?;
         if key.is_some_and(|key| key != self.key) {
-            bail!("gateway.key is not the key of this database: restore both from the same backup");
+            let hint = first_start::restore_hint(data);
+            bail!("gateway.key is not the key of this database: both must come from the same backup. {hint}");
         }
-        let (v4, v6) = (find(&mut tx, POOL_V4).await?, find(&mut tx, POOL_V6).await?);
+        let (v4, v6) = (find(&mut tx, POOL_V4, data).await?, find(&mut tx, POOL_V6, data).await?);
         let before = v4.zip(v6).map(|(v4, v6)| Pools { v4, v6 });
         if key.is_some() && before == Some(self.pools) {
             return Ok(());
@@ -61,14 +64,15 @@ impl Known {
     }
 }
 
-async fn find<T: FromStr>(conn: &mut SqliteConnection, name: &str) -> anyhow::Result<Option<T>>
+async fn find<T: FromStr>(conn: &mut SqliteConnection, name: &str, data: &Path) -> anyhow::Result<Option<T>>
 where
     T::Err: Display,
 {
     let text = settings::find(conn, name).await?;
     let parse = |text: String| {
         text.parse().map_err(|e| {
-            anyhow::anyhow!("the setting {name} = {text:?} in fleetgate.db: {e}: restore a backup")
+            let hint = first_start::restore_hint(data);
+            anyhow::anyhow!("the setting {name} = {text:?} in fleetgate.db cannot be read: {e}. {hint}")
         })
     };
     text.map(parse).transpose()
@@ -133,16 +137,16 @@ mod tests {
     }
 
     async fn refusal(store: &Store, known: Known) -> String {
-        format!("{:#}", known.keep(store).await.unwrap_err())
+        format!("{:#}", known.keep(store, Path::new("/data")).await.unwrap_err())
     }
 
     #[tokio::test]
     async fn a_pool_that_devices_do_not_know_is_refused_with_both_and_the_way_back() {
         let (store, _dir) = fixture::store().await;
         let told = known("172.24.0.0/14", "fd72::/64");
-        told.keep(&store).await.unwrap();
+        told.keep(&store, Path::new("/data")).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
-        told.keep(&store).await.unwrap();
+        told.keep(&store, Path::new("/data")).await.unwrap();
         let other = refusal(&store, known("10.9.0.0/16", "fd72::/64")).await;
         for part in ["10.9.0.1", "172.24.0.1", "pool_v4 = \"172.24.0.0/14\" again"] {
             assert!(other.contains(part), "{other}");
@@ -153,17 +157,17 @@ mod tests {
         {
             assert!(refusal(&store, known(v4, v6)).await.contains("were set up for"), "{v4} {v6}");
         }
-        told.keep(&store).await.unwrap();
+        told.keep(&store, Path::new("/data")).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_pool_may_grow_at_its_end_and_does_not_shrink_again() {
         let (store, _dir) = fixture::store().await;
         let small = known("172.24.0.0/14", "fd72::/64");
-        small.keep(&store).await.unwrap();
+        small.keep(&store, Path::new("/data")).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
         let large = known("172.24.0.0/13", "fd72::/64");
-        large.keep(&store).await.unwrap();
+        large.keep(&store, Path::new("/data")).await.unwrap();
         assert!(refusal(&store, small).await.contains("set up for 172.24.0.0/13"));
         let pair = |was: &str, is: &str| (was.parse().unwrap(), is.parse().unwrap());
         assert_eq!(grown(small.pools, large.pools).unwrap(), [pair("172.24.0.0/14", "172.24.0.0/13")]);
@@ -172,8 +176,8 @@ mod tests {
     #[tokio::test]
     async fn pools_may_change_while_no_device_has_an_address() {
         let (store, _dir) = fixture::store().await;
-        known("172.24.0.0/14", "fd72::/64").keep(&store).await.unwrap();
-        known("10.9.0.0/16", "fd73::/64").keep(&store).await.unwrap();
+        known("172.24.0.0/14", "fd72::/64").keep(&store, Path::new("/data")).await.unwrap();
+        known("10.9.0.0/16", "fd73::/64").keep(&store, Path::new("/data")).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
         assert!(refusal(&store, known("172.24.0.0/14", "fd72::/64")).await.contains("10.9.0.0/16"));
     }
@@ -182,12 +186,13 @@ mod tests {
     async fn a_key_of_another_backup_is_refused() {
         let (store, _dir) = fixture::store().await;
         let told = known("172.24.0.0/14", "fd72::/64");
-        told.keep(&store).await.unwrap();
+        told.keep(&store, Path::new("/data")).await.unwrap();
         let foreign = Known { key: PrivateKey::from_bytes([8; 32]).public(), ..told };
         assert_eq!(
             refusal(&store, foreign).await,
-            "gateway.key is not the key of this database: restore both from the same backup"
+            "gateway.key is not the key of this database: both must come from the same backup. Restore a \
+             backup: move /data away, then run `fleetgate restore FILE --data /data`"
         );
-        told.keep(&store).await.unwrap();
+        told.keep(&store, Path::new("/data")).await.unwrap();
     }
 }

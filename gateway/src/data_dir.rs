@@ -96,7 +96,7 @@ fn keep_to_ourselves() {
 }
 
 #[allow(unsafe_code, reason = "flock, which the kernel gives back however the process ends")]
-fn try_lock(file: &File) -> bool {
+pub(crate) fn try_lock(file: &File) -> bool {
     // SAFETY: the descriptor is open for the length of the call.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) == 0 }
 }

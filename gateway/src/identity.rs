@@ -2,16 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
+use crate::first_start::{Reached, Step};
 use crate::secret_file;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
-/// Where there is one, there were keys.
-const DATABASE: &str = "fleetgate.db";
 /// Keeps the sealing key apart from every other use of the gateway's key.
 const SEALS: &str = "fleetgate database secrets";
 
@@ -19,35 +18,33 @@ const SEALS: &str = "fleetgate database secrets";
 pub struct Identity {
     pub wireguard: PrivateKey,
     pub ssh: SshKey,
-    /// No key was there: this is a first start.
-    pub fresh: bool,
 }
 
 impl Identity {
-    /// Reads the keys of `data`, or makes what is missing.
+    /// Reads the keys of `data`, or makes what is missing: whether it may be missing has been looked at.
     ///
     /// # Errors
-    /// Refuses a key file that others can read, naming it and what to do; and to make new keys for a
-    /// fleet that knows the old ones.
-    pub fn open(data: &Path) -> anyhow::Result<Identity> {
+    /// Refuses a key file that others can read, naming it and what to do.
+    pub fn open(data: &Path, reached: Reached<'_>) -> anyhow::Result<Identity> {
         let wireguard_file = data.join(WIREGUARD_FILE);
-        let fresh = !wireguard_file.exists();
-        for file in [&wireguard_file, &data.join(SSH_FILE)] {
-            if !file.exists() && data.join(DATABASE).exists() {
-                bail!(
-                    "{} is missing, and the devices of {} know no other: restore it from the backup",
-                    file.display(),
-                    data.join(DATABASE).display()
-                );
-            }
-        }
-        if fresh {
+        if !wireguard_file.exists() {
             secret_file::write_new(&wireguard_file, &PrivateKey::generate().to_base64())?;
         }
+        reached(Step::WireguardKey)?;
         let ssh_file = data.join(SSH_FILE);
         if !ssh_file.exists() {
             secret_file::write_new(&ssh_file, &SshKey::generate("fleetgate").to_openssh())?;
         }
+        reached(Step::SshKey)?;
+        Identity::read(data)
+    }
+
+    /// Reads the keys of `data`.
+    ///
+    /// # Errors
+    /// When one is missing, broken, or others can read it.
+    pub fn read(data: &Path) -> anyhow::Result<Identity> {
+        let (wireguard_file, ssh_file) = (data.join(WIREGUARD_FILE), data.join(SSH_FILE));
         let wireguard = secret_file::read(&wireguard_file)?
             .trim()
             .parse()
@@ -55,7 +52,7 @@ impl Identity {
         let ssh = secret_file::read(&ssh_file)?
             .parse::<SshKey>()
             .with_context(|| format!("{} does not hold an OpenSSH ed25519 key", ssh_file.display()))?;
-        Ok(Identity { wireguard, ssh, fresh })
+        Ok(Identity { wireguard, ssh })
     }
 
     /// Seals what is secret in the database; whoever has the gateway's key can open it.
@@ -74,30 +71,19 @@ mod tests {
     #[test]
     fn the_keys_are_made_once_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Identity::open(dir.path()).unwrap();
-        let second = Identity::open(dir.path()).unwrap();
-        assert!(first.fresh && !second.fresh);
+        let first = Identity::open(dir.path(), &|_| Ok(())).unwrap();
+        let second = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         assert_eq!(first.wireguard.public(), second.wireguard.public());
         let mode = fs::metadata(dir.path().join(WIREGUARD_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]
-    fn a_fleet_that_lost_its_key_is_not_given_another() {
-        let dir = tempfile::tempdir().unwrap();
-        Identity::open(dir.path()).unwrap();
-        fs::write(dir.path().join(DATABASE), "").unwrap();
-        fs::remove_file(dir.path().join(WIREGUARD_FILE)).unwrap();
-        let error = Identity::open(dir.path()).err().unwrap();
-        assert!(error.to_string().contains("restore it from the backup"), "{error}");
-    }
-
-    #[test]
     fn a_key_that_others_can_read_stops_the_start() {
         let dir = tempfile::tempdir().unwrap();
-        Identity::open(dir.path()).unwrap();
+        Identity::open(dir.path(), &|_| Ok(())).unwrap();
         fs::set_permissions(dir.path().join(WIREGUARD_FILE), fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Identity::open(dir.path()).err().unwrap();
+        let error = Identity::open(dir.path(), &|_| Ok(())).err().unwrap();
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! The shell of fleetgate: everything that touches the world, around the pure engine.
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -8,6 +9,7 @@ pub mod continuity;
 pub mod data_dir;
 pub mod demo;
 pub mod driver;
+pub mod first_start;
 pub mod handle;
 pub mod health;
 pub mod heartbeat;

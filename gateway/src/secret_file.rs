@@ -28,8 +28,20 @@ fn make(file: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> anyhow::
     made.and_then(|()| sync_folder(file)).with_context(|| format!("cannot write {}", file.display()))
 }
 
+/// An empty file of our own, which was not there.
+///
+/// # Errors
+/// When it is there, or cannot be made.
+pub fn create(file: &Path) -> anyhow::Result<File> {
+    make_new(file).with_context(|| format!("cannot make {}", file.display()))
+}
+
+fn make_new(file: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(file)
+}
+
 fn write_half(half: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(half)?;
+    let mut out = make_new(half)?;
     fill(&mut out)?;
     out.sync_all()
 }

@@ -18,13 +18,14 @@ use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{self, AppState};
 use crate::config::Config;
 use crate::continuity::Known;
 use crate::data_dir::DataDir;
 use crate::driver::{self, Mouths};
+use crate::first_start::{self, Found, Reached, Step};
 use crate::handle::{Handle, QUEUE};
 use crate::heartbeat::{self, Organs};
 use crate::identity::Identity;
@@ -34,11 +35,12 @@ use crate::notify::{Office, Settings};
 use crate::ssh::{self, SshClient};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
+use crate::store::files::{self, MAIN_FILE};
 use crate::stream::{Arrival, Streams};
 use crate::udp::Passage;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{clock, housekeeping, sentinel, telemetry, udp};
+use crate::{backup, clock, housekeeping, sentinel, telemetry, udp};
 
 /// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
 /// What has not ended then is cut off.
@@ -75,16 +77,52 @@ impl Server {
     /// # Errors
     /// What stands in the way, and what to do about it.
     pub async fn start(config: Config, data: DataDir) -> anyhow::Result<Server> {
-        let identity = Arc::new(Identity::open(data.path())?);
+        Server::start_noting(config, data, &|_| Ok(())).await
+    }
+
+    /// The same; `reached` is told of each step of a first start, and ends the start by an error.
+    ///
+    /// # Errors
+    /// As of [`Server::start`], and those of `reached`.
+    pub async fn start_noting(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
+        let dir = data.path().to_owned();
+        let started = Server::start_in(config, data, reached).await;
+        started.map_err(|error| match files::stems_from_damage(&error) {
+            true => error.context(format!(
+                "{} is damaged. {}",
+                dir.join(MAIN_FILE).display(),
+                first_start::restore_hint(&dir)
+            )),
+            false => error,
+        })
+    }
+
+    async fn start_in(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
+        backup::finish_restore(data.path())?;
+        let found = first_start::examine(data.path()).await?;
+        if found == Found::FirstStart {
+            first_start::begin(data.path())?;
+            reached(Step::Marked)?;
+        }
+        let identity = Arc::new(Identity::open(data.path(), reached)?);
         let sockets = Sockets::bind(&config, &data).await?;
-        let store = Store::open(data.path(), identity.seal_key()).await?;
-        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store).await?;
+        reached(Step::Sockets)?;
+        let (store, lost) =
+            Store::open_noticing(data.path(), identity.seal_key(), found == Found::FirstStart).await?;
+        reached(Step::Databases)?;
+        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store, data.path()).await?;
+        reached(Step::Identity)?;
+        if let Some(lost) = &lost {
+            store.tell_of_lost_history(lost).await;
+        }
         let live = Live::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
         let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
         let (udp_port, api) = (sockets.udp.local_addr()?.port(), sockets.api.local_addr()?);
         let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
+        // A start that fails below leaves no thread behind that writes.
+        let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
         let mut tasks = JoinSet::new();
 
         let office = Office::new(&config);
@@ -125,8 +163,11 @@ impl Server {
         heartbeat::start(&mut tasks, organs(&state, &writer), state.office.listen(), stop_api.clone())?;
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
         let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
-        // Last: a login that is made by a start which then fails would never be shown.
-        let first_admin = store.ensure_first_admin(clock::wall()).await?;
+        reached(Step::Engine)?;
+        // Last: a login that is made by a start which then fails is not shown by that start.
+        let first_admin = store.ensure_first_admin(clock::wall(), found == Found::FirstStart).await?;
+        reached(Step::Administrator)?;
+        let _ = cleanup.map(DropGuard::disarm);
         Ok(Server {
             state,
             identity,
@@ -142,6 +183,14 @@ impl Server {
             store,
             data,
         })
+    }
+
+    /// The first login was shown: the first start is over. Until then each start shows it anew.
+    ///
+    /// # Errors
+    /// When the data directory cannot be written.
+    pub fn login_shown(&self) -> anyhow::Result<()> {
+        first_start::finish(self.data.path())
     }
 
     /// Whether a thread that must run for ever has ended.
@@ -398,7 +447,7 @@ mod tests {
         let (store, begin) = (server.state.store.clone(), Instant::now());
         server.stop().await;
         assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
-        assert!(store.write.is_closed() && store.history_write.is_closed());
+        assert!(store.write.is_closed() && store.history.is_closed());
         let mut rest = Vec::new();
         let ended = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
         assert!(ended.is_ok(), "the stream has ended");
@@ -431,14 +480,14 @@ mod tests {
     async fn a_start_with_the_key_of_another_backup_is_refused() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         started(dir.path()).await.stop().await;
-        Identity::open(other.path()).unwrap();
+        Identity::open(other.path(), &|_| Ok(())).unwrap();
         let key = crate::identity::WIREGUARD_FILE;
         std::fs::copy(other.path().join(key), dir.path().join(key)).unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let mut config = Config::load(dir.path(), None).unwrap();
         (config.listen, config.api_listen) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
         let error = Server::start(config, data).await.err().unwrap().to_string();
-        assert!(error.contains("restore both from the same backup"), "{error}");
+        assert!(error.contains("fleetgate restore FILE"), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

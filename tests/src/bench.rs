@@ -3,6 +3,7 @@
 //! CPU time, not wall time, and ratios of what ran interleaved: seconds alone say little on a
 //! shared machine. Absolute figures stand beside the ratios.
 
+pub mod backup;
 pub mod checks;
 pub mod cipher;
 pub mod handshake;

@@ -89,7 +89,7 @@ fn scope_of(route: &str) -> &'static str {
         "devices" => "devices",
         "enrolments" | "enrolment-tokens" => "enrolments",
         "tokens" | "users" | "audit" | "session" => "access",
-        "gateway" | "metrics" => "gateway",
+        "gateway" | "metrics" | "backups" | "restore" => "gateway",
         _ => "monitoring",
     }
 }

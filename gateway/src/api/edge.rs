@@ -53,6 +53,14 @@ pub(super) fn wrap(routes: Router<AppState>, state: &AppState, most: usize) -> R
         .layer(middleware::from_fn_with_state(state.clone(), edge))
 }
 
+/// The same for routes that bound their bodies, and the time for them, themselves.
+pub(super) fn wrap_uploads(routes: Router<AppState>, state: &AppState) -> Router<AppState> {
+    routes
+        .layer(middleware::from_fn(finish_writes))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), edge))
+}
+
 /// A caller that goes away or loses patience must not stop a change between its commit and the
 /// engine hearing of it.
 async fn finish_writes(request: Request, next: Next) -> Response {

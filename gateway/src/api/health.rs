@@ -63,7 +63,13 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     } else {
         app.store.ping().await.is_err().then_some("cannot be read; the log says why")
     };
-    let history = (!health.is_well(Part::History)).then_some("takes no writes: graphs will have a gap");
+    let history = if !health.is_well(Part::History) {
+        Some("takes no writes: graphs will have a gap")
+    } else {
+        app.store.history.was_set_aside().then_some(
+            "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory",
+        )
+    };
     let hangs = |organ: Organ| app.live.pulse().hangs(organ).then_some("hangs; the heartbeat has stopped");
     let organs = Organ::ALL.into_iter().map(|organ| (organ.name(), hangs(organ)));
     [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(organs).collect()

@@ -105,6 +105,11 @@ pub fn new_id(now: Wall) -> Id {
     Id::new(now.as_millis(), u32::from_ne_bytes(random))
 }
 
+/// Stands in the event log where there is nothing to name.
+pub fn nothing() -> Id {
+    Id::from_i64(0)
+}
+
 /// # Errors
 /// 400 naming the parameter.
 pub fn parse_time(name: &str, text: &str) -> Result<Wall, Problem> {

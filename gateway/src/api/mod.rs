@@ -6,6 +6,7 @@
 mod acknowledgements;
 mod admission;
 mod auth;
+mod backups;
 mod client;
 mod conf;
 mod contacts;
@@ -42,6 +43,7 @@ mod profiles;
 mod refusals;
 mod removals;
 mod render;
+mod restore;
 mod results;
 mod rules;
 mod services;
@@ -92,6 +94,8 @@ pub struct AppState(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
+    backups: backups::Backups,
+    uploads: restore::Uploads,
     guards: Guards,
     hub: stream::Hub,
 }
@@ -135,7 +139,21 @@ impl std::ops::Deref for AppState {
 
 impl AppState {
     pub fn new(parts: Parts) -> Self {
-        AppState(Arc::new(Inner { parts, guards: Guards::default(), hub: stream::Hub::default() }))
+        AppState(Arc::new(Inner {
+            parts,
+            backups: backups::Backups::default(),
+            uploads: restore::Uploads::default(),
+            guards: Guards::default(),
+            hub: stream::Hub::default(),
+        }))
+    }
+
+    fn backups(&self) -> &backups::Backups {
+        &self.0.backups
+    }
+
+    fn uploads(&self) -> &restore::Uploads {
+        &self.0.uploads
     }
 
     fn guards(&self) -> &Guards {
@@ -186,8 +204,9 @@ impl AppState {
 /// Everything that the gateway answers over HTTP; `listener.rs` serves it, on TCP and on the Unix
 /// socket, and says in each request which [`Client`] sent it.
 pub fn router(state: AppState) -> axum::Router {
-    let (routes, declared) = declared().split_for_parts();
-    let text: Arc<str> = document::complete(&declared).to_string().into();
+    let (routes, _) = declared().split_for_parts();
+    let (uploads, _) = declared_uploads().split_for_parts();
+    let text: Arc<str> = openapi().to_string().into();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
     let routes = routes
         .merge(health::routes())
@@ -195,7 +214,8 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
         .fallback(elsewhere);
-    edge::wrap(routes, &state, results::BODY_LIMIT).with_state(state)
+    let uploads = edge::wrap_uploads(uploads, &state);
+    edge::wrap(routes, &state, results::BODY_LIMIT).merge(uploads).with_state(state)
 }
 
 /// What is no route of the API may be the dashboard's.
@@ -208,7 +228,9 @@ async fn elsewhere(request: Request) -> Response {
 
 /// The OpenAPI document, as `docs/openapi.json` has it.
 pub fn openapi() -> serde_json::Value {
-    document::complete(&declared().into_openapi())
+    let mut all = declared().into_openapi();
+    all.merge(declared_uploads().into_openapi());
+    document::complete(&all)
 }
 
 async fn serve_document(text: Arc<str>) -> impl IntoResponse {
@@ -219,7 +241,12 @@ fn declared() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", routes())
 }
 
-/// Everything under `/api/v1`.
+/// What has bodies of any size.
+fn declared_uploads() -> OpenApiRouter<AppState> {
+    document::base().nest("/api/v1", restore::routes())
+}
+
+/// Everything under `/api/v1` else.
 fn routes() -> OpenApiRouter<AppState> {
     ordinary().layer(RequestBodyLimitLayer::new(edge::BODY_LIMIT)).merge(results::routes())
 }
@@ -229,6 +256,7 @@ fn ordinary() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .merge(acknowledgements::routes())
         .merge(incidents::routes())
+        .merge(backups::routes())
         .merge(contacts::routes())
         .merge(devices::routes())
         .merge(downtimes::routes())

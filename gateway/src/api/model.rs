@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 mod access;
+mod backups;
 mod devices;
 mod enrolments;
 mod gateway;
@@ -17,6 +18,7 @@ mod profiles;
 mod voice;
 
 pub use access::*;
+pub use backups::*;
 pub use devices::*;
 pub use enrolments::*;
 pub use gateway::*;

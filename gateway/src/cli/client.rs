@@ -116,6 +116,20 @@ impl Client {
         self.judged(self.request(Method::GET, path)).await
     }
 
+    /// Sends a whole file. It takes as long as it is large.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: tokio::fs::File,
+        size: u64,
+    ) -> anyhow::Result<T> {
+        let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
+        let request = self.request(Method::POST, path).body(body);
+        let request = request.header("content-type", "application/x-tar").header("content-length", size);
+        let response = self.judged(request).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
     async fn send(
         &self,
         method: Method,

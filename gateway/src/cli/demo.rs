@@ -95,6 +95,7 @@ async fn entertain(server: &Server, path: &Path, own_data: bool) -> anyhow::Resu
     let fleet = Arc::new(enrol(server, &client, recruits).await?);
     let _control = Control::serve(path, fleet.clone()).context("cannot open the demo's control socket")?;
     announce(server, path, own_data).await?;
+    server.login_shown()?;
     // The unit goes off once; the demo goes on.
     rental::reconfigure(&fleet, plan::RENTAL, || passed(&client)).await?;
     std::future::pending().await

@@ -2,6 +2,7 @@
 //! API and knows nothing that the API does not say.
 
 mod apply;
+mod backup;
 mod care;
 mod client;
 mod contact;
@@ -17,6 +18,7 @@ mod incident;
 mod limits;
 mod metrics;
 mod profile;
+mod remote_backup;
 mod result;
 mod serve;
 mod service;
@@ -72,6 +74,10 @@ pub(crate) struct Connection {
 enum Command {
     /// Run the gateway
     Serve(serve::ServeArgs),
+    /// Back up a gateway into one file while it runs: both databases and the keys
+    Backup(backup::BackupArgs),
+    /// Restore a backup into an empty data directory
+    Restore(backup::RestoreArgs),
     /// Run a gateway with a simulated fleet of 25 devices over real tunnels
     Demo(demo::DemoArgs),
 
@@ -179,6 +185,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => serve::run(&cli.to, args).await?,
         Command::Demo(args) => demo::run(&cli.to, args).await?,
+        Command::Backup(args) => backup::back_up(&cli.to, args).await?,
+        Command::Restore(args) => backup::restore(&cli.to, args).await?,
 
         Command::Status(args) => return status::run(&client()?, args).await,
         Command::Device(command) => device::run(&client()?, command).await?,

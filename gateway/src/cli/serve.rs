@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::server::Server;
 use crate::signals::{Request, Signals};
-use crate::telemetry;
+use crate::{first_start, telemetry};
 
 pub(crate) const NAME: &str = "fleetgate";
 
@@ -21,6 +21,9 @@ pub(crate) struct ServeArgs {
     /// Settings [default: fleetgate.toml in the data directory, if it is there]
     #[arg(long, env = "FLEETGATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Start over where the database is missing, empty or damaged: sets the old files aside, also the keys
+    #[arg(long)]
+    new: bool,
 }
 
 pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> {
@@ -29,9 +32,13 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let data = DataDir::open(&path)?;
     let config = Config::load(&path, args.config.as_deref())?;
     telemetry::init(config.log_json, config.log_filter.as_deref());
+    if args.new {
+        start_over(&path).await?;
+    }
     let Some(server) = started(&mut signals, Server::start(config, data)).await? else { return Ok(()) };
     telemetry::settings_in_force(clock::wall());
     announce(&server, to.data.is_some()).await?;
+    server.login_shown()?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let on_hangup = || {
         reload(&server, &path, args.config.as_deref());
@@ -42,6 +49,19 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     server.stop().await;
     ended
+}
+
+async fn start_over(data: &Path) -> anyhow::Result<()> {
+    match first_start::start_over(data).await? {
+        Some(folder) => {
+            tracing::warn!("a new gateway begins; the files of the old one are in {}", folder.display())
+        }
+        None => tracing::warn!(
+            "--new is ignored: {} lacks nothing. Leave it out of the unit file",
+            data.display()
+        ),
+    }
+    Ok(())
 }
 
 /// How often it is looked whether the threads live.

@@ -140,24 +140,32 @@ impl Store {
     }
 
     /// Makes `admin` where no user is. Gives the password and a one-time link, to be shown once.
+    /// `unfinished`: a start may have made it and ended before it showed that; then there is another
+    /// password, unless the first one has been used.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn ensure_first_admin(&self, now: Wall) -> anyhow::Result<Option<FirstAdmin>> {
+    pub async fn ensure_first_admin(
+        &self,
+        now: Wall,
+        unfinished: bool,
+    ) -> anyhow::Result<Option<FirstAdmin>> {
         let mut tx = self.begin().await?;
         let users: i64 = sqlx::query_scalar("select count(*) from users").fetch_one(&mut *tx).await?;
-        if users > 0 {
+        if users > 0 && !(unfinished && is_unused(&mut tx).await?) {
             return Ok(None);
         }
-        let user = Id::new(now.as_millis(), 1);
         let password = first_password();
         let hashed = password.clone();
         let hash = tokio::task::spawn_blocking(move || password::hash(&hashed)).await?;
-        insert_user(&mut tx, user, FIRST_ADMIN, Role::Admin, &hash, now).await?;
+        let user = match user_named(&mut tx, FIRST_ADMIN).await? {
+            Some(made) => {
+                set_password(&mut tx, made.id, &hash).await?;
+                made.id
+            }
+            None => insert_first_admin(&mut tx, &hash, now).await?,
+        };
         let link = insert_login_link(&mut tx, user, now + FIRST_LINK_LIFE).await?;
-        let about = (Object::User, Some(user));
-        let event = NewEvent::new(now, "user.created", about, "the first start", SYSTEM);
-        events::append(&mut tx, &event).await?;
         tx.commit().await?;
         Ok(Some(FirstAdmin { name: FIRST_ADMIN, password, link }))
     }
@@ -174,6 +182,21 @@ impl Store {
         tx.commit().await?;
         Ok(link)
     }
+}
+
+/// Whether the first administrator is the only user and has never logged in.
+async fn is_unused(tx: &mut SqliteConnection) -> sqlx::Result<bool> {
+    let sql = "select not exists (select 1 from users where name != $1)
+               and not exists (select 1 from events where kind = 'session.begun')";
+    sqlx::query_scalar(sql).bind(FIRST_ADMIN).fetch_one(tx).await
+}
+
+async fn insert_first_admin(tx: &mut SqliteConnection, hash: &str, now: Wall) -> sqlx::Result<Id> {
+    let user = Id::new(now.as_millis(), 1);
+    insert_user(tx, user, FIRST_ADMIN, Role::Admin, hash, now).await?;
+    let about = (Object::User, Some(user));
+    events::append(tx, &NewEvent::new(now, "user.created", about, "the first start", SYSTEM)).await?;
+    Ok(user)
 }
 
 const FIRST_ADMIN: &str = "admin";

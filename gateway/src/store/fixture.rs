@@ -133,3 +133,41 @@ pub(crate) fn down(host: HostId) -> Message {
         note: String::new(),
     }
 }
+
+/// A database whose first `steps` of the schema were made, as a start that was cut off leaves it.
+pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
+    let file = dir.join(super::files::MAIN_FILE);
+    if steps == 0 {
+        return std::fs::write(file, "").expect("an empty file");
+    }
+    let (write, read) = super::pools(&file, super::SqliteSynchronous::Full).await.expect("a new database");
+    super::migrate(super::migrations(&super::MAIN[..steps]), &write, &file).await.expect("its first steps");
+    write.close().await;
+    read.close().await;
+}
+
+/// Runs statements on a database file that nobody has open.
+pub(crate) async fn run_on(file: &std::path::Path, statements: &[&'static str]) {
+    use sqlx::{ConnectOptions as _, Connection as _};
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file).create_if_missing(true);
+    let mut conn = options.foreign_keys(false).connect().await.expect("a database");
+    for sql in statements {
+        sqlx::query(*sql).execute(&mut conn).await.expect("a statement of a test");
+    }
+    conn.close().await.expect("it can be closed");
+}
+
+/// What a statement finds in the main database.
+pub(crate) async fn texts(store: &Store, sql: &'static str) -> Vec<String> {
+    sqlx::query_scalar(sql).fetch_all(&store.read).await.expect("a statement of a test")
+}
+
+/// Runs a statement on the history.
+pub(crate) async fn history_run(store: &Store, sql: &'static str) {
+    sqlx::query(sql).execute(&store.history.write()).await.expect("a statement of a test");
+}
+
+/// What a statement finds in the history.
+pub(crate) async fn history_text(store: &Store, sql: &'static str) -> Option<String> {
+    sqlx::query_scalar(sql).fetch_one(&store.history.read()).await.expect("a statement of a test")
+}

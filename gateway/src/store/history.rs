@@ -171,22 +171,25 @@ pub struct Bucket {
     pub count: i64,
 }
 
+/// Its place, then least, average, most, and how many.
+type BucketRow = (i64, f64, Option<f64>, f64, i64);
+
 impl Store {
     /// The series of a host, or of one of its services (empty: the host check).
     ///
     /// # Errors
     /// When the history database cannot be read.
     pub async fn series(&self, host: HostId, service: Option<&str>) -> sqlx::Result<Vec<Series>> {
-        let rows: Vec<(i64, String, String, String)> = sqlx::query_as(
+        let rows: sqlx::Result<Vec<(i64, String, String, String)>> = sqlx::query_as(
             "select id, service, label, uom from series
              where host = $1 and ($2 is null or service = $2) order by service, label",
         )
         .bind(host.as_i64())
         .bind(service)
-        .fetch_all(&self.history_read)
-        .await?;
+        .fetch_all(&self.history.read())
+        .await;
         let row = |(id, service, label, uom)| Series { id, service, label, uom };
-        Ok(rows.into_iter().map(row).collect())
+        Ok(self.history.judge(rows)?.into_iter().map(row).collect())
     }
 
     /// The newest `limit` samples of `[from, to)`, oldest first.
@@ -200,7 +203,7 @@ impl Store {
         to: Wall,
         limit: i64,
     ) -> sqlx::Result<Vec<(Wall, Option<f64>)>> {
-        let mut rows: Vec<(i64, Option<f64>)> = sqlx::query_as(
+        let rows: sqlx::Result<Vec<(i64, Option<f64>)>> = sqlx::query_as(
             "select at, value from samples where series = $1 and at >= $2 and at < $3
              order by at desc limit $4",
         )
@@ -208,8 +211,9 @@ impl Store {
         .bind(from.as_millis())
         .bind(to.as_millis())
         .bind(limit)
-        .fetch_all(&self.history_read)
-        .await?;
+        .fetch_all(&self.history.read())
+        .await;
+        let mut rows = self.history.judge(rows)?;
         rows.reverse();
         Ok(rows.into_iter().map(|(at, value)| (Wall::from_millis(at), value)).collect())
     }
@@ -228,7 +232,7 @@ impl Store {
         width: Duration,
     ) -> sqlx::Result<Vec<Bucket>> {
         let width = i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
-        let rows: Vec<(i64, f64, Option<f64>, f64, i64)> = sqlx::query_as(
+        let rows: sqlx::Result<Vec<BucketRow>> = sqlx::query_as(
             "select at / $4, min(value), sum(value) / count(value), max(value), count(value) from samples
              where series = $1 and at >= $2 and at < $3 and value is not null
              group by at / $4 order by at / $4",
@@ -237,14 +241,14 @@ impl Store {
         .bind(from.as_millis())
         .bind(to.as_millis())
         .bind(width)
-        .fetch_all(&self.history_read)
-        .await?;
-        let row = |(n, min, avg, max, count): (i64, f64, Option<f64>, f64, i64)| {
+        .fetch_all(&self.history.read())
+        .await;
+        let row = |(n, min, avg, max, count): BucketRow| {
             // A sum past all that a double holds has no average.
             let avg = avg.unwrap_or(min).clamp(min, max);
             Bucket { at: Wall::from_millis(n.saturating_mul(width)), min, avg, max, count }
         };
-        Ok(rows.into_iter().map(row).collect())
+        Ok(self.history.judge(rows)?.into_iter().map(row).collect())
     }
 }
 
@@ -260,7 +264,7 @@ mod tests {
     }
 
     async fn put(store: &Store, cache: &mut SeriesCache, samples: &[Sample]) -> u64 {
-        let mut tx = store.history_write.begin().await.unwrap();
+        let mut tx = store.history.write().begin().await.unwrap();
         let refused = write(&mut tx, cache, samples).await.unwrap();
         tx.commit().await.unwrap();
         refused

@@ -12,6 +12,7 @@ pub mod alerting;
 pub mod around;
 pub mod backlog;
 pub mod contacts;
+pub mod copy;
 pub mod definition;
 pub mod devices;
 pub mod downtimes;
@@ -19,9 +20,11 @@ pub mod enrolment_tokens;
 pub mod enrolments;
 pub mod events;
 pub mod excuse;
+pub mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod history;
+pub mod history_file;
 pub mod host_settings;
 pub mod hosts;
 pub mod idempotency;
@@ -47,7 +50,7 @@ mod voice;
 pub mod wire_days;
 pub mod zones;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -63,6 +66,8 @@ use sqlx::sqlite::{
 pub use sqlx::{Connection, Error, Result, SqliteConnection};
 use sqlx::{SqlStr, Sqlite};
 use zeroize::Zeroizing;
+
+use history_file::{History, SetAside};
 
 /// Readers at a time: more than the machine's cores gain nothing on one file.
 const READERS: u32 = 4;
@@ -84,8 +89,7 @@ pub struct Store {
     /// One connection: transactions on it are the order of all writes.
     pub(crate) write: SqlitePool,
     pub(crate) read: SqlitePool,
-    pub(crate) history_write: SqlitePool,
-    pub(crate) history_read: SqlitePool,
+    pub history: History,
     seal: SealKey,
 }
 
@@ -96,19 +100,30 @@ impl Store {
     /// # Errors
     /// Refuses a database of a newer version, naming it; a full or read-only disk.
     pub async fn open(dir: &Path, seal: SealKey) -> anyhow::Result<Store> {
-        let main = dir.join("fleetgate.db");
+        Store::open_noticing(dir, seal, false).await.map(|(store, _)| store)
+    }
+
+    /// The same; gives the history database if it was of no use and another was begun. `unfinished`: a
+    /// first start was cut off, so that an empty file is no loss.
+    ///
+    /// # Errors
+    /// As of [`Store::open`].
+    pub async fn open_noticing(
+        dir: &Path,
+        seal: SealKey,
+        unfinished: bool,
+    ) -> anyhow::Result<(Store, Option<SetAside>)> {
+        let main = dir.join(files::MAIN_FILE);
         let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
         migrate(migrations(&MAIN), &write, &main).await?;
-        let history = dir.join("history.db");
-        let (history_write, history_read) = pools(&history, SqliteSynchronous::Normal).await?;
-        migrate(migrations(&HISTORY), &history_write, &history).await?;
-        Ok(Store { write, read, history_write, history_read, seal })
+        let (history, lost) = History::open(dir, unfinished).await?;
+        Ok((Store { write, read, history, seal }, lost))
     }
 
     pub async fn close(&self) {
-        for pool in [&self.read, &self.history_read, &self.write, &self.history_write] {
-            pool.close().await;
-        }
+        self.read.close().await;
+        self.write.close().await;
+        self.history.close().await;
     }
 
     /// A transaction on the one writing connection. It holds up every other write until it is
@@ -260,12 +275,21 @@ fn migrations(steps: &'static [Step]) -> Migrator {
     Migrator::with_migrations(steps.iter().map(step).collect())
 }
 
+/// A newer version knows more of this database than we do.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{} was written by a newer fleetgate (schema {version}): start that version, or restore a backup of \
+     this version into an empty directory with `fleetgate restore FILE --data DIR`",
+    .file.display()
+)]
+pub struct Newer {
+    file: PathBuf,
+    version: i64,
+}
+
 async fn migrate(migrator: Migrator, pool: &SqlitePool, file: &Path) -> anyhow::Result<()> {
     migrator.run(pool).await.map_err(|e| match e {
-        MigrateError::VersionMissing(version) => anyhow::anyhow!(
-            "{} was written by a newer fleetgate (schema {version}): start that version, or restore a backup",
-            file.display()
-        ),
+        MigrateError::VersionMissing(version) => Newer { file: file.to_owned(), version }.into(),
         other => {
             anyhow::Error::new(other).context(format!("cannot bring {} to this version", file.display()))
         }

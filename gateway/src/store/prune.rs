@@ -74,7 +74,7 @@ mod tests {
             metrics: vec![Metric::plain("rtt", 1.0, "ms")],
         };
         let samples: Vec<Sample> = times.map(sample).collect();
-        let mut tx = store.history_write.begin().await.unwrap();
+        let mut tx = store.history.write().begin().await.unwrap();
         history::write(&mut tx, &mut SeriesCache::default(), &samples).await.unwrap();
         tx.commit().await.unwrap();
     }
@@ -83,7 +83,7 @@ mod tests {
     async fn pass(store: &Store, before: i64) -> (u64, u64, usize) {
         let (mut after, mut samples, mut series, mut steps) = (Some(0), 0, 0, 0);
         while let Some(from) = after {
-            let mut tx = store.history_write.begin().await.unwrap();
+            let mut tx = store.history.write().begin().await.unwrap();
             let step = step(&mut tx, from, Wall::from_millis(before)).await.unwrap();
             tx.commit().await.unwrap();
             assert!(step.samples <= u64::from(SAMPLES));

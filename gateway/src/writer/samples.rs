@@ -107,10 +107,14 @@ async fn run(shared: Arc<Shared>, store: Store, health: Health, keep: Duration) 
             () = shared.closing.cancelled() => {}
             _ = steps.tick() => pass.step(&store, &mut cache).await,
         }
+        mend(&store, &mut cache).await;
         let closing = shared.closing.is_cancelled();
         let samples = shared.take();
         if !samples.is_empty() {
-            let written = write(&store, &mut cache, &samples).await;
+            let mut written = write(&store, &mut cache, &samples).await;
+            if !written && mend(&store, &mut cache).await {
+                written = write(&store, &mut cache, &samples).await;
+            }
             health.wrote(Part::History, written);
             if !written {
                 retry_later(&shared, samples).await;
@@ -156,12 +160,12 @@ impl Pass {
         }
         let cut = self.cut(now);
         let done = async {
-            let mut tx = store.history_write.begin_with("begin immediate").await?;
+            let mut tx = store.history.write().begin_with("begin immediate").await?;
             let done = prune::step(&mut tx, self.after, cut).await?;
             tx.commit().await?;
             Ok::<_, crate::store::Error>(done)
         };
-        match done.await {
+        match store.history.judge(done.await) {
             Ok(done) => {
                 if done.series > 0 {
                     cache.clear();
@@ -179,15 +183,31 @@ impl Pass {
     }
 }
 
+/// Sets a history that a statement has found damaged aside; then the next samples begin a new one.
+async fn mend(store: &Store, cache: &mut SeriesCache) -> bool {
+    match store.history.mend().await {
+        Ok(None) => false,
+        Ok(Some(lost)) => {
+            cache.clear();
+            store.tell_of_lost_history(&lost).await;
+            true
+        }
+        Err(error) => {
+            tracing::error!("the damaged history database stays in use: {error:#}");
+            false
+        }
+    }
+}
+
 /// A failed transaction is made anew, with new numbers for new series.
 async fn write(store: &Store, cache: &mut SeriesCache, samples: &[Sample]) -> bool {
     let outcome = async {
-        let mut tx = store.history_write.begin_with("begin immediate").await?;
+        let mut tx = store.history.write().begin_with("begin immediate").await?;
         let refused = history::write(&mut tx, cache, samples).await?;
         tx.commit().await?;
         Ok::<u64, crate::store::Error>(refused)
     };
-    match outcome.await {
+    match store.history.judge(outcome.await) {
         Ok(refused) => {
             dropped("series", refused);
             true
@@ -258,5 +278,27 @@ mod tests {
         let later = pass.due;
         pass.step(&store, &mut cache).await;
         assert_eq!((pass.due, store.series(Id::from_i64(7), None).await.unwrap().len()), (later, 1));
+    }
+
+    #[tokio::test]
+    async fn a_history_that_breaks_while_it_is_in_use_is_set_aside_and_samples_go_on() {
+        let (store, dir) = fixture::store().await;
+        let mut cache = SeriesCache::default();
+        let start = clock::wall();
+        let many: Vec<Sample> = (0..20_000).map(|n| sample(start + Duration::from_millis(n))).collect();
+        assert!(write(&store, &mut cache, &many).await && !mend(&store, &mut cache).await);
+        fixture::history_run(&store, "pragma wal_checkpoint(truncate)").await;
+        let file = dir.path().join(crate::store::files::HISTORY_FILE);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[16_384..].fill(0x5a);
+        std::fs::write(&file, bytes).unwrap();
+        let all = (Wall::from_millis(0), Wall::from_millis(i64::MAX));
+        assert!(store.samples(1, all.0, all.1, 30_000).await.is_err());
+        assert!(mend(&store, &mut cache).await);
+        assert!(write(&store, &mut cache, &[sample(clock::wall())]).await);
+        let series = store.series(Id::from_i64(7), None).await.unwrap();
+        assert_eq!(store.samples(series[0].id, all.0, all.1, 30_000).await.unwrap().len(), 1);
+        let told = fixture::texts(&store, "select data from events where kind = 'history.set_aside'").await;
+        assert!(told.len() == 1 && store.history.was_set_aside(), "{told:?}");
     }
 }

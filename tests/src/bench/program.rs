@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use anyhow::ensure;
 use fleetgate::config::Config;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 pub struct Program {
     pub server: Server,
     http: reqwest::Client,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Program {
@@ -25,10 +26,20 @@ impl Program {
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
         let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
         std::fs::write(dir.path().join("fleetgate.toml"), settings)?;
+        Program::start_in(dir).await
+    }
+
+    /// With the data and settings that lie there.
+    pub async fn start_in(dir: TempDir) -> anyhow::Result<Program> {
         let data = DataDir::open(dir.path())?;
         let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
         let server = Server::start(Config::load(dir.path(), None)?, data).await?;
-        Ok(Program { server, http, _dir: dir })
+        server.login_shown()?;
+        Ok(Program { server, http, dir })
+    }
+
+    pub fn data(&self) -> &Path {
+        self.dir.path()
     }
 
     /// What the API answers.

@@ -2,7 +2,7 @@
 //! for all of them, with a name for one.
 
 use anyhow::bail;
-use fleetgate_tests::bench::{Counting, checks, cipher, handshake, idle, memory, peers, results};
+use fleetgate_tests::bench::{Counting, backup, checks, cipher, handshake, idle, memory, peers, results};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -21,7 +21,7 @@ macro_rules! always {
 
 fn main() -> anyhow::Result<()> {
     let wanted = std::env::args().nth(1);
-    let benches: [Bench; 7] = [
+    let benches: [Bench; 8] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
         ("idle", idle::run),
         ("checks", checks::run),
         ("results", results::run),
+        ("backup", backup::run),
     ];
     let names: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
     if let Some(name) = wanted.as_deref().filter(|name| !names.contains(name)) {

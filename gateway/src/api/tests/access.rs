@@ -143,8 +143,8 @@ async fn an_own_password_is_changed_by_who_knows_it() {
 async fn the_first_start_makes_one_admin_who_stays() {
     let api = TestApi::new().await;
     let now = crate::clock::wall();
-    let first = api.state.store.ensure_first_admin(now).await.unwrap().unwrap();
-    assert!(api.state.store.ensure_first_admin(now).await.unwrap().is_none());
+    let first = api.state.store.ensure_first_admin(now, false).await.unwrap().unwrap();
+    assert!(api.state.store.ensure_first_admin(now, false).await.unwrap().is_none());
     assert_eq!(log_in(&api, first.name, &first.password).await.status, 200);
     for change in [json!({ "role": "viewer" }), json!({ "disabled": true })] {
         let refused = api.admin().patch("/api/v1/users/admin", change.clone()).await;
@@ -158,7 +158,7 @@ async fn the_first_start_makes_one_admin_who_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_login_link_works_once() {
     let api = TestApi::new().await;
-    let first = api.state.store.ensure_first_admin(crate::clock::wall()).await.unwrap().unwrap();
+    let first = api.state.store.ensure_first_admin(crate::clock::wall(), false).await.unwrap().unwrap();
     let body = json!({ "link": first.link.reveal() });
     let attempts = (0..8).map(|n| {
         let caller = api.anonymous().at_address(&format!("198.51.100.{n}"));

@@ -242,7 +242,7 @@ async fn what_is_left_of_a_removed_host_is_found_by_its_id() {
         at: Wall::from_millis(1_000),
         metrics: vec![Metric::plain("rtt", 12.5, "ms")],
     };
-    let mut tx = api.state.store.history_write.begin().await.unwrap();
+    let mut tx = api.state.store.history.write().begin().await.unwrap();
     history::write(&mut tx, &mut SeriesCache::default(), &[sample]).await.unwrap();
     tx.commit().await.unwrap();
     assert_eq!(get(&api, "/hosts/cam-07").await.get("removed_at"), None);
@@ -305,7 +305,7 @@ async fn samples_are_read_by_label_and_time() {
         at: Wall::from_millis(at),
         metrics: vec![Metric::plain(label, at as f64, "%")],
     };
-    let mut tx = api.state.store.history_write.begin().await.unwrap();
+    let mut tx = api.state.store.history.write().begin().await.unwrap();
     let samples = [sample(1_000, "disk", "/var"), sample(2_000, "disk", "/var"), sample(1_000, "", "rtt")];
     history::write(&mut tx, &mut SeriesCache::default(), &samples).await.unwrap();
     tx.commit().await.unwrap();

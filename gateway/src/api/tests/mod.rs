@@ -1,6 +1,7 @@
 //! What the API promises, asked of the whole router.
 
 mod access;
+mod backups;
 mod care;
 mod counts;
 mod devices;

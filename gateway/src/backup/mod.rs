@@ -1,0 +1,108 @@
+//! Backups of a gateway: one file with both databases and the keys, made while the gateway runs.
+//!
+//! A backup shows the gateway as it was at one moment after it was asked for: whatever was acknowledged
+//! before is in it. Its file appears under its name only when it was read back and found whole. The
+//! history is copied first, so that it never tells of more than the main database knows, but for the
+//! samples of the last hour. Knows nothing of who asked.
+
+pub mod archive;
+mod make;
+pub mod names;
+mod restore;
+mod room;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+pub use archive::Head;
+pub use make::{Made, Order, Workshop, make};
+pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage};
+
+use crate::clock;
+use crate::first_start;
+use crate::identity::{SSH_FILE, WIREGUARD_FILE};
+use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
+
+/// What a backup or a restore is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    History,
+    Database,
+    Checking,
+    Writing,
+    Reading,
+}
+
+impl Phase {
+    pub const fn words(self) -> &'static str {
+        match self {
+            Phase::History => "copying the history",
+            Phase::Database => "copying the database",
+            Phase::Checking => "checking the databases",
+            Phase::Writing => "writing the backup",
+            Phase::Reading => "reading the backup back",
+        }
+    }
+}
+
+/// Told of each percent.
+pub type Progress = Arc<dyn Fn(Phase, u8) + Send + Sync>;
+
+/// A new folder of our own in the data directory, with the time in its name.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
+    let at = jiff::Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or_default();
+    let name = format!("{what}-{}", at.strftime("%Y%m%dT%H%M%SZ"));
+    let mut names = std::iter::once(name.clone()).chain((2..).map(|n| format!("{name}.{n}")));
+    loop {
+        let folder = data.join(names.next().expect("numbers do not end"));
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot make {}", folder.display())),
+        }
+    }
+}
+
+/// Moves every file of a gateway that lies in `data`, the key last.
+///
+/// # Errors
+/// When one cannot be moved.
+pub fn move_gateway(data: &Path, to: &Path) -> anyhow::Result<()> {
+    let databases = [MAIN_FILE, HISTORY_FILE]
+        .map(|name| ["", SIDE_FILES[0], SIDE_FILES[1]].map(|side| beside(Path::new(name), side)));
+    let others = [first_start::MARK, SSH_FILE, WIREGUARD_FILE].map(PathBuf::from);
+    for name in databases.into_iter().flatten().chain(others) {
+        match fs::rename(data.join(&name), to.join(&name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let (name, to) = (data.join(&name), to.display());
+                return Err(error).with_context(|| format!("cannot move {} to {to}", name.display()));
+            }
+            _ => {}
+        }
+    }
+    sync(to)?;
+    sync(data)
+}
+
+/// The names in a folder survive a power cut.
+fn sync(folder: &Path) -> anyhow::Result<()> {
+    let synced = File::open(folder).and_then(|f| f.sync_all());
+    synced.with_context(|| format!("cannot write {}", folder.display()))
+}
+
+/// Work that reads and writes whole files, on a thread where that holds nobody up.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work).await.context("the work on files has ended early")?
+}

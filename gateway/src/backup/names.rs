@@ -1,0 +1,114 @@
+//! The names of backups: where one goes, and which older ones are of its kind.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use fleetgate_engine::time::Wall;
+use fleetgate_keys::PublicKey;
+
+use super::archive;
+
+/// The file that a backup goes to: `given`, or a name with the time in the folder `given`.
+///
+/// # Errors
+/// When it is there already, or its folder is not.
+pub fn target(given: &Path, now: Wall) -> anyhow::Result<PathBuf> {
+    let is_folder = given.is_dir() || given.as_os_str().as_encoded_bytes().ends_with(b"/");
+    let file = if is_folder { given.join(dated(now)) } else { given.to_owned() };
+    let folder = folder_of(&file);
+    if !folder.is_dir() {
+        bail!("there is no folder {}: make it first", folder.display());
+    }
+    file.file_name().context("a name for the backup is expected")?;
+    if fs::symlink_metadata(&file).is_ok() {
+        bail!(
+            "{} is there already: say another name, or a folder, where each backup gets one",
+            file.display()
+        );
+    }
+    Ok(file)
+}
+
+/// `fleetgate-20261128T191500Z.tar`
+pub fn dated(now: Wall) -> String {
+    let at = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
+    format!("fleetgate-{}.tar", at.strftime("%Y%m%dT%H%M%SZ"))
+}
+
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Where a backup is put together: beside its file, hidden.
+pub fn workshop(file: &Path) -> PathBuf {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    folder_of(file).join(format!(".{name}.partial"))
+}
+
+/// A name with each number in it made the same: backups of one kind differ in nothing else.
+pub fn kind(name: &OsStr) -> String {
+    let mut kind = String::new();
+    for c in name.to_string_lossy().chars() {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        if c != '#' || !kind.ends_with('#') {
+            kind.push(c);
+        }
+    }
+    kind
+}
+
+/// Removes all but the `keep` newest backups of this gateway whose names are of the kind of `file`. What
+/// is no whole backup of the same gateway stays, whatever its name is. Gives what was removed.
+///
+/// # Errors
+/// When one cannot be removed.
+pub fn keep_newest(file: &Path, key: &PublicKey, keep: NonZeroUsize) -> anyhow::Result<Vec<PathBuf>> {
+    let wanted = kind(file.file_name().unwrap_or_default());
+    let folder = folder_of(file);
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let alike = entries.flatten().filter(|entry| {
+        kind(&entry.file_name()) == wanted && entry.file_type().is_ok_and(|kind| kind.is_file())
+    });
+    let mut ours: Vec<(String, PathBuf)> = alike
+        .filter_map(|entry| Some((archive::head_of(&entry.path())?, entry.path())))
+        .filter(|(head, _)| head.key == *key)
+        .map(|(head, path)| (head.made_at, path))
+        .collect();
+    // The newest first; the one that was made just now is among them whatever the clock says.
+    ours.sort_by(|a, b| (b.1 == *file, &b.0, &b.1).cmp(&(a.1 == *file, &a.0, &a.1)));
+    let old: Vec<PathBuf> = ours.into_iter().skip(keep.get()).map(|(_, path)| path).collect();
+    for path in &old {
+        fs::remove_file(path).with_context(|| format!("cannot remove the old backup {}", path.display()))?;
+    }
+    Ok(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backups_of_one_kind_differ_in_their_numbers_only() {
+        let same = |a: &str, b: &str| kind(OsStr::new(a)) == kind(OsStr::new(b));
+        assert!(same("fleetgate-20261128T191500Z.tar", "fleetgate-20250101T000000Z.tar"));
+        assert!(same("nightly-9.tar", "nightly-10.tar"));
+        assert!(!same("nightly-9.tar", "weekly-9.tar"));
+        assert!(!same("nightly-9.tar", "nightly-9.tar.gz"));
+        assert!(!same("nightly.tar", "nightly-9.tar"));
+    }
+
+    #[test]
+    fn a_folder_gets_a_name_with_the_time_and_a_file_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = target(dir.path(), Wall::from_millis(1_700_000_000_000)).unwrap();
+        assert_eq!(made, dir.path().join("fleetgate-20231114T221320Z.tar"));
+        fs::write(&made, "").unwrap();
+        let again = target(dir.path(), Wall::from_millis(1_700_000_000_000)).unwrap_err().to_string();
+        assert!(again.contains("is there already"), "{again}");
+        let nowhere = target(&dir.path().join("no/x.tar"), Wall::from_millis(0)).unwrap_err().to_string();
+        assert!(nowhere.contains("there is no folder"), "{nowhere}");
+    }
+}

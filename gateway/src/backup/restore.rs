@@ -1,0 +1,223 @@
+//! A gateway from its backup: read and checked in a folder of its own, moved into place as a whole.
+//!
+//! A restore that is cut off leaves either an unfinished folder, which the next one replaces, or a
+//! finished one, which the next start moves into place. Nothing is ever overwritten.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
+use super::make::counting;
+use super::{Phase, Progress, apart, move_gateway, new_folder, sync};
+use crate::data_dir::{DataDir, LOCK};
+use crate::identity::{Identity, SSH_FILE, WIREGUARD_FILE};
+use crate::store::copy;
+use crate::store::files::{HISTORY_FILE, MAIN_FILE};
+use crate::{first_start, secret_file};
+
+/// Holds what is being restored.
+const STAGED: &str = "restore";
+/// In it: all was checked.
+const READY: &str = "ready";
+/// In it: what lay in the data directory before is out of the way.
+const MOVED: &str = "moved";
+/// What is left of it when all is in place.
+const DONE: &str = "restored";
+/// Where an upload is read to before it is staged.
+pub const UPLOAD: &str = "upload";
+/// What an empty directory may hold: our lock, the administrator's settings, what a new file system has.
+const IN_AN_EMPTY_ONE: [&str; 4] = [LOCK, SETTINGS_FILE, "lost+found", STAGED];
+
+/// Restores a backup into a data directory without a gateway.
+///
+/// # Errors
+/// When the directory is not empty, or the backup is not whole; then nothing has changed.
+pub async fn restore(file: &Path, data: &DataDir, progress: Progress) -> anyhow::Result<Head> {
+    let path = data.path();
+    must_be_empty(path)?;
+    let archive = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
+    let size = archive.metadata()?.len();
+    let staged = path.join(STAGED);
+    let unpacked = unpack(archive, size, &staged, progress).await;
+    let head = match unpacked {
+        Ok(head) => head,
+        Err(error) => {
+            let _ = fs::remove_dir_all(&staged);
+            return Err(error.context(format!("cannot restore {}", file.display())));
+        }
+    };
+    finish_restore(path)?;
+    Ok(head)
+}
+
+fn must_be_empty(data: &Path) -> anyhow::Result<()> {
+    if data.join(STAGED).join(READY).exists() {
+        bail!("{} has been restored already: start the gateway", data.display());
+    }
+    let entries = fs::read_dir(data).with_context(|| format!("cannot read {}", data.display()))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> = names.filter(|name| !IN_AN_EMPTY_ONE.contains(&name.as_str())).collect();
+    others.sort();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let more = if others.len() > 3 { ", ..." } else { "" };
+    others.truncate(3);
+    bail!(
+        "{} is not empty (it holds {}{more}): move it away, or say another --data",
+        data.display(),
+        others.join(", ")
+    )
+}
+
+/// Reads a backup for the next start of a gateway that runs in `data`; gives what it is.
+///
+/// # Errors
+/// When it is not whole; then nothing has changed.
+pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::Result<Head> {
+    let upload = data.join(UPLOAD);
+    let read = unpack(archive, 0, &upload, Arc::new(|_, _| {})).await;
+    let staged = read.and_then(|head| {
+        let target = data.join(STAGED);
+        if target.exists() {
+            fs::remove_dir_all(&target).with_context(|| format!("cannot replace {}", target.display()))?;
+        }
+        fs::rename(&upload, &target).with_context(|| format!("cannot make {}", target.display()))?;
+        sync(data)?;
+        Ok(head)
+    });
+    if staged.is_err() {
+        let _ = fs::remove_dir_all(&upload);
+    }
+    staged
+}
+
+/// Reads an archive into a new folder, and checks all of it. It is marked as ready at the very end.
+async fn unpack(
+    archive: impl Read + Send + 'static,
+    size: u64,
+    into: &Path,
+    progress: Progress,
+) -> anyhow::Result<Head> {
+    let _ = fs::remove_dir_all(into);
+    let folder = DirBuilder::new().mode(0o700).create(into);
+    folder.with_context(|| format!("cannot make {}", into.display()))?;
+    let (folder, told) = (into.to_owned(), progress.clone());
+    let head = apart(move || {
+        let place = |name: &str| Ok(Box::new(secret_file::create(&folder.join(name))?) as Box<dyn Write>);
+        archive::read(archive, accept, place, counting(size, |percent| told(Phase::Reading, percent)))
+    })
+    .await?;
+    progress(Phase::Checking, 0);
+    check(into, &head).await?;
+    copy::note_restore(&into.join(MAIN_FILE), &head.made_at).await?;
+    for name in CONTENTS.iter().filter(|name| into.join(name).exists()) {
+        let synced = File::open(into.join(name)).and_then(|file| file.sync_all());
+        synced.with_context(|| format!("cannot write {name}"))?;
+    }
+    mark(into, READY)?;
+    progress(Phase::Checking, 100);
+    Ok(head)
+}
+
+/// What this version cannot open is not unpacked.
+fn accept(head: &Head) -> anyhow::Result<()> {
+    let (main, history) = copy::newest_schemas();
+    ensure!(
+        head.main_schema <= main && head.history_schema.is_none_or(|schema| schema <= history),
+        "it was made by the newer fleetgate {} (schema {}; this version knows {main}): restore it with that version",
+        head.program,
+        head.main_schema
+    );
+    Ok(())
+}
+
+async fn check(folder: &Path, head: &Head) -> anyhow::Result<()> {
+    let identity = Identity::read(folder)?;
+    ensure!(identity.wireguard.public() == head.key, "its {WIREGUARD_FILE} is not the key that it describes");
+    let known = copy::check_main(&folder.join(MAIN_FILE)).await?;
+    ensure!(
+        known.key.is_none_or(|key| key == head.key),
+        "its {WIREGUARD_FILE} is not the key of its {MAIN_FILE}"
+    );
+    if folder.join(HISTORY_FILE).exists() {
+        copy::check_history(&folder.join(HISTORY_FILE)).await?;
+    }
+    Ok(())
+}
+
+fn mark(folder: &Path, name: &str) -> anyhow::Result<()> {
+    let file = folder.join(name);
+    if !file.exists() {
+        secret_file::create(&file)?.sync_all().with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    sync(folder)
+}
+
+/// Whether a restore was cut off before all was checked.
+pub fn is_half_restored(data: &Path) -> bool {
+    let staged = data.join(STAGED);
+    staged.exists() && !staged.join(READY).exists()
+}
+
+/// Moves what was restored into place, if there is something. Cut off, it goes on when it is called again.
+/// A gateway that lay there goes into a folder beside it.
+///
+/// # Errors
+/// When something cannot be moved.
+pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
+    let (staged, done) = (data.join(STAGED), data.join(DONE));
+    // What an upload or a restore that was cut off has left.
+    for abandoned in [&done, &data.join(UPLOAD)] {
+        let _ = fs::remove_dir_all(abandoned);
+    }
+    if !staged.join(READY).exists() {
+        return Ok(false);
+    }
+    if !staged.join(MOVED).exists() {
+        let lies_there = |name: &&str| fs::symlink_metadata(data.join(name)).is_ok();
+        if [MAIN_FILE, HISTORY_FILE, WIREGUARD_FILE, SSH_FILE, first_start::MARK].iter().any(lies_there) {
+            move_gateway(data, &new_folder(data, "before-restore")?)?;
+        }
+        mark(&staged, MOVED)?;
+    }
+    for name in CONTENTS {
+        put(&staged, name, data)?;
+    }
+    if data.join(LOCK).exists() {
+        give_to_the_owner(&data.join(LOCK), data)?;
+    }
+    sync(data)?;
+    fs::rename(&staged, &done).with_context(|| format!("cannot move {}", staged.display()))?;
+    sync(data)?;
+    let _ = fs::remove_dir_all(&done);
+    Ok(true)
+}
+
+/// The administrator's settings stay; those of the backup lie beside them.
+fn put(staged: &Path, name: &str, data: &Path) -> anyhow::Result<()> {
+    let from = staged.join(name);
+    let taken = name == SETTINGS_FILE && data.join(name).exists();
+    let to = if taken { data.join("fleetgate.toml.restored") } else { data.join(name) };
+    match fs::symlink_metadata(&from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.with_context(|| format!("cannot read {}", from.display()))?,
+    };
+    give_to_the_owner(&from, data)?;
+    fs::rename(&from, &to).with_context(|| format!("cannot make {}", to.display()))
+}
+
+/// Whoever owns the directory runs the gateway; root may restore for him.
+fn give_to_the_owner(file: &Path, data: &Path) -> anyhow::Result<()> {
+    let (of_file, of_data) = (fs::metadata(file)?, fs::metadata(data)?);
+    if of_file.uid() != of_data.uid() {
+        chown(file, Some(of_data.uid()), Some(of_data.gid()))
+            .with_context(|| format!("cannot give {} to the owner of {}", file.display(), data.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! `fleetgate backup` and `fleetgate restore`: on this machine by the files themselves, whether a gateway
+//! runs or not; elsewhere (`--url`) through its API.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::client::{Client, DEMO};
+use super::{Connection, remote_backup, serve};
+use crate::backup::{self, Made, Order, Phase, Progress};
+use crate::data_dir::{self, DataDir};
+use crate::store::files::MAIN_FILE;
+
+#[derive(Args)]
+pub(crate) struct BackupArgs {
+    /// A file that is not there yet, or a folder: then its name is fleetgate-TIME.tar
+    file: PathBuf,
+    /// Afterwards remove all but the N newest backups of this gateway whose names differ in numbers only
+    #[arg(long, value_name = "N")]
+    keep: Option<NonZeroUsize>,
+    /// Leave the samples out: a fraction of the size, and graphs begin anew after a restore
+    #[arg(long)]
+    without_history: bool,
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreArgs {
+    /// A file that `fleetgate backup` made
+    file: PathBuf,
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(crate) async fn back_up(to: &Connection, args: BackupArgs) -> anyhow::Result<()> {
+    let progress = Arc::new(Shown::new(args.quiet));
+    let history = !args.without_history;
+    let made = async {
+        if to.url.is_some() {
+            let asked = remote_backup::Asked { file: &args.file, keep: args.keep, history };
+            return remote_backup::fetch(&Client::new(to)?, &asked, &progress).await;
+        }
+        let order = Order { data: data_of(to)?, target: args.file.clone(), history, keep: args.keep };
+        backup::make(&order, progress.clone().teller()).await
+    };
+    let made = unless_interrupted(made).await;
+    progress.end();
+    report(to, &made?)
+}
+
+/// The given directory, or that of the gateway of this user: `serve` before `demo`.
+fn data_of(to: &Connection) -> anyhow::Result<PathBuf> {
+    let serve = data_dir::default_path(to.data.clone(), serve::NAME)?;
+    let demo = data_dir::default_path(to.data.clone(), DEMO)?;
+    Ok(if !serve.join(MAIN_FILE).exists() && demo.join(MAIN_FILE).exists() { demo } else { serve })
+}
+
+/// Ctrl-C leaves nothing behind: what was begun is dropped, and with it its files.
+async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        done = work => done,
+        _ = term.recv() => bail!("it was ended by a signal; there is no backup"),
+        _ = int.recv() => bail!("it was interrupted; there is no backup"),
+    }
+}
+
+fn report(to: &Connection, made: &Made) -> anyhow::Result<()> {
+    if to.json {
+        let shown = json!({
+            "file": made.file, "bytes": made.bytes, "made_at": made.head.made_at,
+            "public_key": made.head.key.to_string(), "history": made.head.history_schema.is_some(),
+            "removed": made.removed,
+        });
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+        return Ok(());
+    }
+    anstream::println!(
+        "{}: {} of the gateway {}, read back and whole. It holds the gateway's keys: keep it secret",
+        made.file.display(),
+        size(made.bytes),
+        made.head.key
+    );
+    for old in &made.removed {
+        anstream::println!("removed {}", old.display());
+    }
+    Ok(())
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000_000 => format!("{} kB", bytes.div_ceil(1_000)),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Result<()> {
+    let progress = Arc::new(Shown::new(args.quiet));
+    if to.url.is_some() {
+        let said = remote_backup::upload(&Client::new(to)?, &args.file).await?;
+        anstream::println!("{said}");
+        return Ok(());
+    }
+    let path = data_dir::default_path(to.data.clone(), serve::NAME)?;
+    must_not_be_inside(&args.file, &path)?;
+    let data = DataDir::open(&path)?;
+    let head = backup::restore(&args.file, &data, progress.clone().teller()).await;
+    progress.end();
+    let head = head?;
+    if to.json {
+        let shown = json!({ "data": path, "made_at": head.made_at, "public_key": head.key.to_string() });
+        println!("{}", serde_json::to_string_pretty(&shown)?);
+        return Ok(());
+    }
+    anstream::println!(
+        "{} holds the gateway {} as it was at {}.\nStop the old one for good before you start this: \
+         `fleetgate serve --data {}`",
+        path.display(),
+        head.key,
+        head.made_at,
+        path.display()
+    );
+    Ok(())
+}
+
+/// A backup in the directory that it is restored into would make that directory not empty.
+fn must_not_be_inside(file: &Path, data: &Path) -> anyhow::Result<()> {
+    let file = file.canonicalize().with_context(|| format!("cannot open {}", file.display()))?;
+    if data.canonicalize().is_ok_and(|data| file.starts_with(data)) {
+        bail!(
+            "{} lies in {}, which must be empty: move the backup elsewhere",
+            file.display(),
+            data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Progress on stderr: a line that changes on a terminal, a line of each step elsewhere.
+pub(super) struct Shown {
+    quiet: bool,
+    terminal: bool,
+    last: Mutex<Option<Phase>>,
+}
+
+impl Shown {
+    fn new(quiet: bool) -> Shown {
+        Shown { quiet, terminal: std::io::stderr().is_terminal(), last: Mutex::new(None) }
+    }
+
+    fn teller(self: Arc<Self>) -> Progress {
+        Arc::new(move |phase, percent| self.tell(phase, percent))
+    }
+
+    pub fn tell(&self, phase: Phase, percent: u8) {
+        if self.quiet {
+            return;
+        }
+        let is_new = self.last.lock().expect("no holder panics").replace(phase) != Some(phase);
+        let mut out = std::io::stderr().lock();
+        // That progress cannot be shown is no reason to stop.
+        let _ = match self.terminal {
+            true => write!(out, "\r\x1b[K{} {percent} %", phase.words()),
+            false if is_new => writeln!(out, "{}", phase.words()),
+            false => Ok(()),
+        };
+        let _ = out.flush();
+    }
+
+    fn end(&self) {
+        if !self.quiet && self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

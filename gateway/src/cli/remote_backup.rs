@@ -1,0 +1,96 @@
+//! Backups of a gateway elsewhere: asked for, waited for, fetched, read through, and removed there.
+
+use std::fs::{self, File};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use reqwest::Method;
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+
+use super::backup::Shown;
+use super::client::Client;
+use crate::api::model::{Backup, BackupState, Restore};
+use crate::backup::archive;
+use crate::backup::{Made, Phase, Workshop, names};
+use crate::clock;
+
+/// How often is asked how far it has come.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(super) struct Asked<'a> {
+    pub file: &'a Path,
+    pub keep: Option<NonZeroUsize>,
+    pub history: bool,
+}
+
+/// A backup of the gateway, in a file here.
+pub(super) async fn fetch(client: &Client, asked: &Asked<'_>, progress: &Shown) -> anyhow::Result<Made> {
+    let file = names::target(asked.file, clock::wall())?;
+    let shop = Workshop::open(&file)?;
+    let begun: Backup = client.post("/backups", &json!({ "history": asked.history })).await?;
+    let path = format!("/backups/{}", begun.name);
+    let fetched = fetched(client, &path, &shop, progress).await;
+    // It holds the keys: it must not lie about there.
+    let removed = client.call(Method::DELETE, &path, None).await;
+    let (head, bytes) = fetched?;
+    removed.with_context(|| format!("cannot remove {} on the gateway", begun.name))?;
+    shop.publish(&file)?;
+    let key = head.key;
+    let removed = asked.keep.map_or(Ok(Vec::new()), |keep| names::keep_newest(&file, &key, keep))?;
+    Ok(Made { file, bytes, head, removed })
+}
+
+async fn fetched(
+    client: &Client,
+    path: &str,
+    shop: &Workshop,
+    progress: &Shown,
+) -> anyhow::Result<(archive::Head, u64)> {
+    loop {
+        let now: Backup = client.get(path, &[]).await?;
+        match now.state {
+            BackupState::Complete => break,
+            BackupState::Failed => bail!("the gateway cannot make it: {}", now.error.unwrap_or_default()),
+            BackupState::Running => progress.tell(Phase::Database, now.percent),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let part = shop.archive();
+    let bytes = download(client, &format!("{path}/file"), &part, progress).await?;
+    let nowhere = |_: &str| Ok(Box::new(std::io::sink()) as Box<dyn std::io::Write>);
+    let open = File::open(&part)?;
+    let head = tokio::task::block_in_place(|| archive::read(open, |_| Ok(()), nowhere, |_| {}))
+        .context("what came is no whole backup")?;
+    Ok((head, bytes))
+}
+
+async fn download(client: &Client, path: &str, to: &Path, progress: &Shown) -> anyhow::Result<u64> {
+    let answer = client.stream(path).await?;
+    let all = answer.content_length().unwrap_or(0);
+    let mut out = tokio::fs::File::from_std(crate::secret_file::create(to)?);
+    let (mut chunks, mut done) = (answer.bytes_stream(), 0u64);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.context("the transfer broke off")?;
+        out.write_all(&chunk).await.with_context(|| format!("cannot write {}", to.display()))?;
+        done += chunk.len() as u64;
+        progress.tell(Phase::Writing, u8::try_from(done * 100 / all.max(1)).unwrap_or(100));
+    }
+    out.sync_all().await.with_context(|| format!("cannot write {}", to.display()))?;
+    Ok(done)
+}
+
+/// Gives a gateway elsewhere a backup for its next start; what it says.
+pub(super) async fn upload(client: &Client, file: &Path) -> anyhow::Result<String> {
+    let open =
+        tokio::fs::File::open(file).await.with_context(|| format!("cannot open {}", file.display()))?;
+    let size = fs::metadata(file)?.len();
+    let answer: Restore = client.upload("/restore", open, size).await?;
+    Ok(format!(
+        "the gateway {} as it was at {} is there, and takes effect when the gateway is restarted",
+        answer.public_key, answer.made_at
+    ))
+}

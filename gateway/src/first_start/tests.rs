@@ -1,0 +1,252 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::server::Server;
+use crate::store::fixture;
+
+async fn start(dir: &Path, reached: Reached<'_>) -> anyhow::Result<Server> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let data = DataDir::open(dir)?;
+    let mut config = Config::load(dir, None)?;
+    (config.listen, config.api_listen) = (([127, 0, 0, 1], 0).into(), ([127, 0, 0, 1], 0).into());
+    Server::start_noting(config, data, reached).await
+}
+
+async fn refused(dir: &Path) -> String {
+    match start(dir, &|_| Ok(())).await {
+        Ok(_) => panic!("it starts"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// Logs in with the printed link.
+async fn logs_in(server: &Server) -> bool {
+    let first = server.first_admin.as_ref().expect("a login is shown");
+    let http = reqwest::Client::new();
+    let body = serde_json::json!({ "name": first.name, "password": first.password.as_str() });
+    let asked = http.post(format!("http://{}/api/v1/session", server.api)).json(&body);
+    asked.send().await.unwrap().status().is_success()
+}
+
+/// A first start, begun and ended as it should be.
+async fn gateway() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    server.login_shown().unwrap();
+    server.stop().await;
+    dir
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_fails_after_any_step_is_completed_by_the_next() {
+    for failing in Step::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let fail = |step| if step == failing { anyhow::bail!("cut off") } else { Ok(()) };
+        match start(dir.path(), &fail).await {
+            // Nothing has failed, but nobody has seen the login.
+            Ok(server) => server.stop().await,
+            Err(error) => assert_eq!(error.to_string(), "cut off", "{failing:?}"),
+        }
+        let key = fs::read(dir.path().join(WIREGUARD_FILE)).ok();
+        let server = start(dir.path(), &|_| Ok(())).await.unwrap_or_else(|e| panic!("{failing:?}: {e:#}"));
+        assert!(logs_in(&server).await, "{failing:?}");
+        if let Some(key) = key {
+            assert_eq!(fs::read(dir.path().join(WIREGUARD_FILE)).unwrap(), key, "{failing:?}");
+        }
+        server.login_shown().unwrap();
+        server.stop().await;
+        let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+        assert!(server.first_admin.is_none() && !lies_in(dir.path(), MARK), "{failing:?}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_is_half_made_is_completed_from_any_step_on() {
+    for steps in 0..=crate::store::copy::newest_schemas().0 {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        begin(dir.path()).unwrap();
+        fixture::half_made(dir.path(), usize::try_from(steps).unwrap()).await;
+        let server = start(dir.path(), &|_| Ok(())).await.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
+        assert!(logs_in(&server).await, "{steps}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_was_used_is_not_replaced_by_a_mark_that_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(logs_in(&server).await);
+    server.stop().await;
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(server.first_admin.is_none());
+    server.stop().await;
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+type Harm = (&'static str, fn(&Path));
+
+const HARMS: [Harm; 9] = [
+    ("missing", |file| fs::remove_file(file).unwrap()),
+    ("0 bytes", |file| fs::write(file, "").unwrap()),
+    ("a zeroed header", |file| overwrite(file, 0, &[0; 100])),
+    ("a zeroed first page", |file| overwrite(file, 0, &[0; 4096])),
+    ("truncated to a page", |file| {
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(4096).unwrap();
+    }),
+    ("truncated within a page", |file| {
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(10_000).unwrap();
+    }),
+    ("text", |file| fs::write(file, "this is no database at all\n".repeat(200)).unwrap()),
+    ("a directory", |file| {
+        fs::remove_file(file).unwrap();
+        fs::create_dir(file).unwrap();
+    }),
+    ("a link to nothing", |file| {
+        fs::remove_file(file).unwrap();
+        symlink("/nowhere/fleetgate.db", file).unwrap();
+    }),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_has_lost_its_database_does_not_start_and_says_what_to_do() {
+    for (harm, inflict) in HARMS {
+        let dir = gateway().await;
+        inflict(&dir.path().join(MAIN_FILE));
+        let error = refused(dir.path()).await;
+        for part in [MAIN_FILE, "fleetgate restore FILE", dir.path().to_str().unwrap()] {
+            assert!(error.contains(part), "{harm}: {error}");
+        }
+        assert_eq!(refused(dir.path()).await, error, "{harm}: nothing was changed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_a_gateways_rows_is_no_start_either() {
+    for statements in [
+        &["drop table settings"][..],
+        &["delete from settings", "delete from login_links", "delete from users"][..],
+    ] {
+        let dir = gateway().await;
+        fixture::run_on(&dir.path().join(MAIN_FILE), statements).await;
+        let error = refused(dir.path()).await;
+        assert!(error.contains("would watch nothing") && error.contains("--new"), "{error}");
+    }
+    let dir = gateway().await;
+    fs::remove_file(dir.path().join(MAIN_FILE)).unwrap();
+    fixture::run_on(&dir.path().join(MAIN_FILE), &["create table other (x integer)"]).await;
+    let error = refused(dir.path()).await;
+    assert!(error.contains("holds no gateway's rows"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_gateway_sets_the_files_of_the_old_one_aside_and_a_good_one_stays() {
+    let dir = gateway().await;
+    assert_eq!(start_over(dir.path()).await.unwrap(), None, "it lacks nothing");
+    let key = fs::read(dir.path().join(WIREGUARD_FILE)).unwrap();
+    fs::write(dir.path().join(MAIN_FILE), "").unwrap();
+    let folder = start_over(dir.path()).await.unwrap().expect("a folder");
+    for name in [WIREGUARD_FILE, SSH_FILE, MAIN_FILE, HISTORY_FILE] {
+        assert!(folder.join(name).exists() && !dir.path().join(name).exists(), "{name}");
+    }
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(logs_in(&server).await);
+    assert_ne!(fs::read(dir.path().join(WIREGUARD_FILE)).unwrap(), key);
+    assert_eq!(fs::read(folder.join(WIREGUARD_FILE)).unwrap(), key);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_its_keys_does_not_get_others() {
+    for name in [WIREGUARD_FILE, SSH_FILE] {
+        let dir = gateway().await;
+        fs::remove_file(dir.path().join(name)).unwrap();
+        let error = refused(dir.path()).await;
+        assert!(error.contains(name) && error.contains("fleetgate restore FILE"), "{error}");
+        assert!(!dir.path().join(name).exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_of_no_use_is_set_aside_and_a_new_one_begins() {
+    for (harm, inflict) in HARMS.into_iter().skip(1) {
+        let dir = gateway().await;
+        inflict(&dir.path().join(HISTORY_FILE));
+        begins_anew(dir.path(), harm).await;
+    }
+    let others: [(&str, &[&str]); 3] = [
+        ("a table that is missing", &["drop table samples"]),
+        ("another schema", &["alter table series add column more text"]),
+        ("steps of another program", &["update _sqlx_migrations set checksum = x'00'"]),
+    ];
+    for (harm, statements) in others {
+        let dir = gateway().await;
+        fixture::run_on(&dir.path().join(HISTORY_FILE), statements).await;
+        begins_anew(dir.path(), harm).await;
+    }
+    let dir = gateway().await;
+    fs::copy(dir.path().join(MAIN_FILE), dir.path().join(HISTORY_FILE)).unwrap();
+    begins_anew(dir.path(), "the main database").await;
+}
+
+async fn begins_anew(dir: &Path, harm: &str) {
+    let server = start(dir, &|_| Ok(())).await.unwrap_or_else(|e| panic!("{harm}: {e:#}"));
+    assert!(server.state.store.history.was_set_aside(), "{harm}");
+    assert!(server.state.store.samples(1, clock_zero(), clock_zero(), 1).await.is_ok(), "{harm}");
+    let told =
+        fixture::texts(&server.state.store, "select data from events where kind = 'history.set_aside'");
+    assert!(told.await.concat().contains("history.db.damaged-"), "{harm}");
+    let health = reqwest::get(format!("http://{}/healthz", server.api)).await.unwrap();
+    let health = health.text().await.unwrap();
+    assert!(health.contains("set aside") && health.contains("degraded"), "{harm}: {health}");
+    let ready = reqwest::get(format!("http://{}/readyz", server.api)).await.unwrap();
+    assert!(ready.status().is_success(), "{harm}");
+    server.stop().await;
+    let again = start(dir, &|_| Ok(())).await.unwrap_or_else(|e| panic!("{harm}: {e:#}"));
+    let aside = fs::read_dir(dir).unwrap().flatten().filter(|e| {
+        let name = e.file_name().to_string_lossy().into_owned();
+        name.starts_with("history.db.damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    });
+    assert_eq!(aside.count(), 1, "{harm}: once");
+    again.stop().await;
+}
+
+fn clock_zero() -> fleetgate_engine::time::Wall {
+    fleetgate_engine::time::Wall::from_millis(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_removed_or_of_a_newer_version_is_not_damaged() {
+    let dir = gateway().await;
+    fs::remove_file(dir.path().join(HISTORY_FILE)).unwrap();
+    let server = start(dir.path(), &|_| Ok(())).await.unwrap();
+    assert!(!server.state.store.history.was_set_aside());
+    server.stop().await;
+    let newer = ["insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+                  values (999, 'later', 1, x'00', 0)"];
+    fixture::run_on(&dir.path().join(HISTORY_FILE), &newer).await;
+    let error = refused(dir.path()).await;
+    assert!(error.contains("newer fleetgate (schema 999)"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_others_own_is_named_with_the_remedy() {
+    let dir = gateway().await;
+    let file = dir.path().join(MAIN_FILE);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    if File::open(&file).is_ok() {
+        return; // root reads everything
+    }
+    let error = refused(dir.path()).await;
+    assert!(error.contains("chown"), "{error}");
+}

@@ -1,0 +1,422 @@
+//! Copies of the databases, made while a gateway writes to them, by this process or another.
+//!
+//! A reader that stays holds up the write-ahead log: SQLite cannot begin it anew under him. So whatever
+//! grows without bound (samples, events) is copied in chunks, each a short reading of its own, with
+//! pauses between; only the rest of the main database is read in one transaction, which makes it
+//! consistent. What was committed before a copy began is in it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use fleetgate_keys::PublicKey;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, SqliteConnection};
+
+use super::events::{self, NewEvent};
+use super::files::{self, SIDE_FILES, beside, read_only};
+use super::{HISTORY, MAIN, settings};
+use crate::clock;
+
+/// Rows of one chunk: some 40 ms of reading.
+const CHUNK: i64 = 20_000;
+/// Series whose newest samples are copied at once.
+const SERIES_CHUNK: i64 = 2_000;
+/// Between two chunks at least, and at most where the log has grown meanwhile.
+const PAUSE: Duration = Duration::from_millis(5);
+const LONG_PAUSE: Duration = Duration::from_millis(250);
+/// A log of this size is worked into its file by the next commit of the gateway, if nobody reads.
+const LARGE_LOG: u64 = 24 * 1024 * 1024;
+/// A result is acknowledged when its state is on disk; its samples follow within this.
+const SAMPLES_FOLLOW: Duration = Duration::from_secs(3);
+/// Results may be sent late: samples are looked for so long before the copy began.
+const LATE: Duration = Duration::from_secs(3_600);
+/// The pages that a copy is made in, in KiB.
+const CACHE: &str = "-16384";
+
+/// Told how far a copy has come, in percent.
+pub type Progress<'a> = &'a (dyn Fn(u8) + Sync);
+
+/// Copies the main database into a new file.
+///
+/// # Errors
+/// When one cannot be read or the other not written, or a gateway changes the schema meanwhile.
+pub async fn main(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
+    let mut conn = attached(from, to).await?;
+    copied_main(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
+    closed(conn, to).await
+}
+
+/// Copies the history into a new file.
+///
+/// # Errors
+/// As of [`main`].
+pub async fn history(from: &Path, to: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
+    let mut conn = attached(from, to).await?;
+    copied_history(&mut conn, from, progress).await.with_context(|| cannot_copy(from, to))?;
+    closed(conn, to).await
+}
+
+fn cannot_copy(from: &Path, to: &Path) -> String {
+    format!("cannot copy {} to {}", from.display(), to.display())
+}
+
+/// The copy as `main`, the original as `src`, which is not written.
+async fn attached(from: &Path, to: &Path) -> anyhow::Result<SqliteConnection> {
+    let options = SqliteConnectOptions::new()
+        .filename(to)
+        .create_if_missing(true)
+        // A copy that is not finished is thrown away, and a finished one is synced by its reader.
+        .journal_mode(SqliteJournalMode::Off)
+        .synchronous(SqliteSynchronous::Off)
+        .foreign_keys(false)
+        .busy_timeout(super::BUSY)
+        .pragma("cache_size", CACHE)
+        .pragma("temp_store", "memory");
+    let mut conn = options.connect().await.with_context(|| format!("cannot make {}", to.display()))?;
+    sqlx::query("attach database $1 as src")
+        .bind(uri(from)?)
+        .execute(&mut conn)
+        .await
+        .with_context(|| format!("cannot open {}", from.display()))?;
+    Ok(conn)
+}
+
+/// As SQLite reads a name with parameters.
+fn uri(file: &Path) -> anyhow::Result<String> {
+    let file = std::path::absolute(file)?;
+    let text = file.to_str().with_context(|| format!("{} is no UTF-8", file.display()))?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.".contains(&b);
+    let escaped =
+        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
+    Ok(format!("file:{}?mode=ro", escaped.collect::<String>()))
+}
+
+async fn closed(conn: SqliteConnection, to: &Path) -> anyhow::Result<()> {
+    conn.close().await.with_context(|| format!("cannot finish {}", to.display()))
+}
+
+async fn copied_main(conn: &mut SqliteConnection, from: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
+    let schema = schema(conn).await?;
+    create(conn, &schema, |kind| kind == "table").await?;
+    early_events(conn, from, progress).await?;
+    run(conn, "begin").await?;
+    // The first reading of `src` is the moment that the copy shows.
+    if self::schema(conn).await? != schema {
+        bail!("the gateway brings its database to another version just now: try again");
+    }
+    for table in schema.iter().filter(|o| o.kind == "table") {
+        match table.name.as_str() {
+            "events" => late_events(conn).await?,
+            name => copy_table(conn, name).await?,
+        }
+    }
+    copy_sequences(conn).await?;
+    run(conn, "commit").await?;
+    create(conn, &schema, |kind| kind != "table").await?;
+    progress(100);
+    Ok(())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Object {
+    kind: String,
+    name: String,
+    sql: String,
+}
+
+async fn schema(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+    let sql = "select type as kind, name, sql from src.sqlite_schema
+               where sql is not null and name not like 'sqlite~_%' escape '~' order by rowid";
+    let rows: Vec<(String, String, String)> = sqlx::query_as(sql).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|(kind, name, sql)| Object { kind, name, sql }).collect())
+}
+
+async fn create(
+    conn: &mut SqliteConnection,
+    schema: &[Object],
+    wanted: impl Fn(&str) -> bool,
+) -> sqlx::Result<()> {
+    for object in schema.iter().filter(|o| wanted(&o.kind)) {
+        run_made(conn, object.sql.clone()).await?;
+    }
+    Ok(())
+}
+
+async fn run(conn: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<u64> {
+    Ok(sqlx::query(sql).execute(conn).await?.rows_affected())
+}
+
+/// A statement of the original's own schema, or with the name of one of its tables.
+async fn run_made(conn: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
+    sqlx::query(AssertSqlSafe(sql)).execute(conn).await.map(drop)
+}
+
+async fn copy_table(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<()> {
+    let name = name.replace('"', "\"\"");
+    run_made(conn, format!("insert into main.\"{name}\" select * from src.\"{name}\"")).await
+}
+
+/// Where the numbers of events and messages go on, also after those that were removed.
+async fn copy_sequences(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let there = "select count(*) from src.sqlite_schema where name = 'sqlite_sequence'";
+    if sqlx::query_scalar::<_, i64>(there).fetch_one(&mut *conn).await? == 1 {
+        run(conn, "delete from main.sqlite_sequence").await?;
+        run(conn, "insert into main.sqlite_sequence select * from src.sqlite_sequence").await?;
+    }
+    Ok(())
+}
+
+/// The event log is only ever added to, and kept for ever: most of it is copied before the one reading.
+async fn early_events(
+    conn: &mut SqliteConnection,
+    from: &Path,
+    progress: Progress<'_>,
+) -> anyhow::Result<()> {
+    let newest: i64 =
+        sqlx::query_scalar("select coalesce(max(seq), 0) from src.events").fetch_one(&mut *conn).await?;
+    let mut pace = Pace::new(from);
+    loop {
+        let sql = "insert into main.events select * from src.events
+                   where seq > (select coalesce(max(seq), 0) from main.events) and seq <= $1
+                   order by seq limit $2";
+        let begun = clock::now().mono;
+        let copied = sqlx::query(sql).bind(newest).bind(CHUNK).execute(&mut *conn).await?.rows_affected();
+        if copied == 0 {
+            return Ok(());
+        }
+        let last: i64 = sqlx::query_scalar("select max(seq) from main.events").fetch_one(&mut *conn).await?;
+        progress(percent(last, newest).min(99));
+        pace.rest(begun).await;
+    }
+}
+
+async fn late_events(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    let newer = "insert into main.events select * from src.events
+                 where seq > (select coalesce(max(seq), 0) from main.events) order by seq";
+    run(conn, newer).await?;
+    let same = "select (select count(*) from main.events) = (select count(*) from src.events)";
+    if sqlx::query_scalar::<_, bool>(same).fetch_one(&mut *conn).await? {
+        return Ok(());
+    }
+    // Somebody has taken events away by hand.
+    run(conn, "delete from main.events").await?;
+    copy_table(conn, "events").await
+}
+
+async fn copied_history(
+    conn: &mut SqliteConnection,
+    from: &Path,
+    progress: Progress<'_>,
+) -> anyhow::Result<()> {
+    let begun = clock::now();
+    let schema = schema(conn).await?;
+    create(conn, &schema, |kind| kind == "table").await?;
+    run(conn, "create temp table before as select * from src.series").await?;
+    all_samples(conn, from, progress).await?;
+    tokio::time::sleep(SAMPLES_FOLLOW.saturating_sub(clock::now().mono.since(begun.mono))).await;
+    newest_samples(conn, from, (begun.wall - LATE).as_millis()).await?;
+    run(conn, "begin").await?;
+    for table in schema.iter().filter(|o| o.kind == "table" && o.name != "samples") {
+        copy_table(conn, &table.name).await?;
+    }
+    changed_series(conn).await?;
+    run(conn, "commit").await?;
+    create(conn, &schema, |kind| kind != "table").await?;
+    progress(100);
+    Ok(())
+}
+
+/// In the order of the table, chunk by chunk.
+async fn all_samples(conn: &mut SqliteConnection, from: &Path, progress: Progress<'_>) -> anyhow::Result<()> {
+    let last: i64 =
+        sqlx::query_scalar("select coalesce(max(series), 0) from src.samples").fetch_one(&mut *conn).await?;
+    let mut pace = Pace::new(from);
+    let mut place = (i64::MIN, i64::MIN);
+    loop {
+        let sql = "insert into main.samples select * from src.samples
+                   where (series, at) > ($1, $2) order by series, at limit $3";
+        let begun = clock::now().mono;
+        let chunk = sqlx::query(sql).bind(place.0).bind(place.1).bind(CHUNK);
+        if chunk.execute(&mut *conn).await?.rows_affected() == 0 {
+            return Ok(());
+        }
+        let newest = "select series, at from main.samples order by series desc, at desc limit 1";
+        place = sqlx::query_as(newest).fetch_one(&mut *conn).await?;
+        progress(percent(place.0, last).min(99));
+        pace.rest(begun).await;
+    }
+}
+
+/// Once more what is new since the copy began: results that were acknowledged before it have samples that
+/// were written after it.
+async fn newest_samples(conn: &mut SqliteConnection, from: &Path, since: i64) -> anyhow::Result<()> {
+    let mut pace = Pace::new(from);
+    let mut after = 0;
+    loop {
+        let begun = clock::now().mono;
+        let of = "select max(id) from (select id from src.series where id > $1 order by id limit $2)";
+        let last: Option<i64> =
+            sqlx::query_scalar(of).bind(after).bind(SERIES_CHUNK).fetch_one(&mut *conn).await?;
+        let Some(last) = last else { return Ok(()) };
+        let sql = "insert or replace into main.samples
+                   select s.* from src.series r join src.samples s on s.series = r.id and s.at >= $3
+                   where r.id > $1 and r.id <= $2";
+        sqlx::query(sql).bind(after).bind(last).bind(since).execute(&mut *conn).await?;
+        after = last;
+        pace.rest(begun).await;
+    }
+}
+
+/// A series that went meanwhile takes its samples along, and its number may name another series now.
+async fn changed_series(conn: &mut SqliteConnection) -> sqlx::Result<()> {
+    for sql in [
+        "delete from main.samples where series in
+            (select b.id from temp.before b where not exists (select 1 from main.series s where
+             s.id = b.id and s.host = b.host and s.service = b.service and s.label = b.label))",
+        "insert or replace into main.samples select * from src.samples where series in
+            (select s.id from main.series s where not exists (select 1 from temp.before b where
+             s.id = b.id and s.host = b.host and s.service = b.service and s.label = b.label))",
+    ] {
+        run(conn, sql).await?;
+    }
+    Ok(())
+}
+
+fn percent(done: i64, all: i64) -> u8 {
+    if all <= 0 {
+        return 100;
+    }
+    u8::try_from((i128::from(done) * 100 / i128::from(all)).clamp(0, 100)).unwrap_or(100)
+}
+
+/// How long a copy rests between its readings, so that a gateway can begin its log anew.
+struct Pace {
+    log: std::path::PathBuf,
+    size: u64,
+}
+
+impl Pace {
+    fn new(original: &Path) -> Pace {
+        let log = beside(original, SIDE_FILES[0]);
+        let size = size_of(&log);
+        Pace { log, size }
+    }
+
+    /// As long as the reading took; longer where the log has grown, which it does only while it cannot
+    /// begin anew.
+    async fn rest(&mut self, begun: fleetgate_engine::time::Mono) {
+        let size = size_of(&self.log);
+        let grows = size > self.size && size > LARGE_LOG;
+        self.size = size;
+        let took = clock::now().mono.since(begun);
+        tokio::time::sleep(if grows { LONG_PAUSE } else { took.clamp(PAUSE, LONG_PAUSE) }).await;
+    }
+}
+
+fn size_of(file: &Path) -> u64 {
+    std::fs::metadata(file).map_or(0, |m| m.len())
+}
+
+/// What a copy of the main database says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub key: Option<PublicKey>,
+    pub schema: i64,
+}
+
+/// Reads a main database through and looks at whose it is.
+///
+/// # Errors
+/// When it is damaged, or no gateway's.
+pub async fn check_main(file: &Path) -> anyhow::Result<Known> {
+    let mut conn = checked(file).await?;
+    let known = known(&mut conn).await;
+    let _ = conn.close().await;
+    known.with_context(|| format!("{} is no gateway's database", file.display()))
+}
+
+async fn known(conn: &mut SqliteConnection) -> anyhow::Result<Known> {
+    let key = settings::find(conn, crate::continuity::PUBLIC_KEY).await?;
+    Ok(Known { key: key.map(|k| k.parse()).transpose()?, schema: version(conn).await? })
+}
+
+/// Reads a history through; gives the version of its schema.
+///
+/// # Errors
+/// When it is damaged.
+pub async fn check_history(file: &Path) -> anyhow::Result<i64> {
+    let mut conn = checked(file).await?;
+    let version = version(&mut conn).await;
+    let _ = conn.close().await;
+    version.with_context(|| format!("{} is no history", file.display()))
+}
+
+async fn version(conn: &mut SqliteConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("select coalesce(max(version), 0) from _sqlx_migrations").fetch_one(conn).await
+}
+
+async fn checked(file: &Path) -> anyhow::Result<SqliteConnection> {
+    let mut conn = read_only(file).await.with_context(|| format!("cannot open {}", file.display()))?;
+    let said: Vec<String> = sqlx::query_scalar("pragma integrity_check(1)")
+        .fetch_all(&mut conn)
+        .await
+        .with_context(|| format!("{} is damaged", file.display()))?;
+    match said.first().map(String::as_str) {
+        Some("ok") => Ok(conn),
+        other => bail!("{} is damaged: {}", file.display(), other.unwrap_or("SQLite says nothing of it")),
+    }
+}
+
+/// Bytes that a copy of the database will have: of a file that has shrunk inside, fewer than it has.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn used_bytes(file: &Path) -> anyhow::Result<u64> {
+    let used = async {
+        let mut conn = read_only(file).await?;
+        let mut sum = [0i64; 3];
+        for (slot, sql) in
+            sum.iter_mut().zip(["pragma page_count", "pragma freelist_count", "pragma page_size"])
+        {
+            *slot = sqlx::query_scalar(sql).fetch_one(&mut conn).await?;
+        }
+        let _ = conn.close().await;
+        Ok::<_, sqlx::Error>((sum[0] - sum[1]).saturating_mul(sum[2]))
+    };
+    let used = used.await.with_context(|| match files::HISTORY_FILE {
+        name if file.ends_with(name) => {
+            format!("cannot read {}; --without-history leaves it out", file.display())
+        }
+        _ => format!("cannot read {}", file.display()),
+    })?;
+    Ok(used.unsigned_abs())
+}
+
+/// Whether there is a host, or has been one.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn had_a_host(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select exists (select 1 from hosts)").fetch_one(conn).await
+}
+
+/// The newest schemas that this version can open: of the main database, and of the history.
+pub fn newest_schemas() -> (i64, i64) {
+    (MAIN.last().map_or(0, |s| s.version), HISTORY.last().map_or(0, |s| s.version))
+}
+
+/// Says in the event log of a database that is being restored that it is one.
+///
+/// # Errors
+/// When it cannot be written.
+pub async fn note_restore(file: &Path, made_at: &str) -> anyhow::Result<()> {
+    let noted = async {
+        let mut conn = SqliteConnectOptions::new().filename(file).busy_timeout(super::BUSY).connect().await?;
+        let cause = format!("from a backup that was made at {made_at}");
+        let event = NewEvent::new(clock::wall(), "gateway.restored", events::NOBODY, &cause, events::SYSTEM);
+        events::append(&mut conn, &event).await?;
+        conn.close().await
+    };
+    noted.await.with_context(|| format!("cannot write {}", file.display()))
+}
