@@ -1,5 +1,6 @@
 //! `fleetgate device`: identity and tunnel.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -46,6 +47,9 @@ pub(crate) enum DeviceCommand {
         /// A file for it that only you can read; one that is there already stays as it is
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Do not ask, on a terminal, before the present configuration stops working
+        #[arg(long, short)]
+        yes: bool,
     },
     /// Insist on this SSH host key from now on
     Trust {
@@ -168,8 +172,11 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
         }
         DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
         DeviceCommand::Set(args) => set(client, args).await,
-        DeviceCommand::Reissue { device, public_key, qr, out } => {
+        DeviceCommand::Reissue { device, public_key, qr, out, yes } => {
             is_free(out.as_deref())?;
+            if !yes {
+                may_replace(client, &device).await?;
+            }
             let body = present(json!({ "public_key": public_key }));
             let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
             credentials(client, &made, qr, out.as_deref())
@@ -183,6 +190,26 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             client.call(Method::POST, &format!("/devices/{device}/reset-clock"), Some(&json!({}))).await?;
             said(client, &format!("{device}: the next handshake is taken whatever its clock says"))
         }
+    }
+}
+
+/// Asks the person at a terminal before a working configuration stops. A program has said what it wants.
+async fn may_replace(client: &Client, device: &str) -> anyhow::Result<()> {
+    // Also an error of its own where no device is called so, before anything is asked.
+    let found: Device = client.get(&format!("/devices/{device}"), &[]).await?;
+    if found.tunnel.is_none() || !std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    anstream::eprint!(
+        "The present configuration of {} stops working at once; its tunnel is down until the new one is \
+         installed. Replace its keys? [y/N] ",
+        table::safe(&found.name)
+    );
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => anyhow::bail!("nothing was changed"),
     }
 }
 

@@ -2,6 +2,7 @@
 //   LOGIN_URL    http://.../login#<one-time secret>                          (needed)
 //   OFF_COMMAND  a shell command that switches the device OFF_HOST off; ON_COMMAND switches it on
 //   OFF_HOST     its name (cam-07)
+//   STATUS_COMMAND  `fleetgate status --quiet`, whose counts are to be those of the page
 //   EXPECT       the strip, as `24/1/0/0 45/2/5/0/0`
 //   SHOTS        a folder for screenshots
 //   CHROMIUM     the browser (/usr/bin/chromium)
@@ -13,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-const { LOGIN_URL, OFF_COMMAND, ON_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
+const { LOGIN_URL, STATUS_COMMAND, OFF_COMMAND, ON_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
 if (!LOGIN_URL) throw new Error('LOGIN_URL is not set: give the link that the gateway printed');
 const BASE = new URL(LOGIN_URL).origin;
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -194,6 +195,99 @@ async function acknowledgeIncident(page) {
   await page.getByRole('button', { name: 'Acknowledge', exact: true }).waitFor();
 }
 
+const conf = (page) => page.getByRole('dialog').locator('pre');
+
+/** No way of leaving loses a private key that is shown once: each asks first. */
+async function keepsWhatIsShownOnce(page, name) {
+  await page.goto(`${BASE}/?q=${OFF_HOST}`);
+  await rows(page).first().click();
+  await page.getByRole('link', { name: 'The fleet' }).first().click();
+  await page.getByRole('button', { name: 'Add a device' }).click();
+  await page.getByLabel('Name', { exact: true }).fill(name);
+  await page.getByRole('button', { name: 'Add', exact: true }).click();
+  await page.getByText('This is shown once').waitFor();
+  await shot(page, 'once-light');
+  const text = await conf(page).textContent();
+  must(text.includes('PrivateKey'), 'the configuration has no key');
+  const still = async (way) => must((await conf(page).textContent({ timeout: 3000 })) === text, `${way} closed it`);
+  for (const nth of ['first', 'second', 'third', 'fourth', 'fifth']) {
+    await page.keyboard.press('Escape');
+    await still(`the ${nth} Escape`);
+  }
+  await page.getByText('Have you saved it?').waitFor();
+  await shot(page, 'once-asks-light');
+  await page.getByRole('button', { name: 'Keep it open' }).click();
+  await page.getByRole('button', { name: 'Close', exact: true }).first().click();
+  await still('the cross');
+  await page.mouse.click(4, 4);
+  await still('a click beside');
+  await page.goBack();
+  await page.waitForURL(`**/hosts/${OFF_HOST}`);
+  await still('going back');
+  const asked = new Promise((done) => page.once('dialog', (dialog) => void dialog.dismiss().then(() => done(dialog.type()))));
+  await page.evaluate(() => setTimeout(() => location.reload(), 0));
+  must((await asked) === 'beforeunload', 'a reload does not ask');
+  await still('a reload');
+  await axe(page);
+  await page.getByRole('button', { name: 'I have saved it: close' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  must(!(await page.content()).includes('PrivateKey'), 'the key is still in the page');
+  return text;
+}
+
+/** New keys are made only after a word, and shown once like the first ones. */
+async function reissues(page, name, before) {
+  await page.goto(`${BASE}/hosts/${name}`);
+  const begin = page.getByRole('button', { name: 'Reissue its configuration' });
+  await begin.click();
+  await page.getByText('stops working at once').waitFor();
+  await shot(page, 'reissue-light');
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+  await begin.click();
+  await page.getByRole('button', { name: 'Replace its keys' }).click();
+  await page.getByText('This is shown once').waitFor();
+  const after = await conf(page).textContent();
+  const key = (text) => text.match(/PrivateKey = (.*)/)?.[1];
+  must(key(after) && key(after) !== key(before), 'the key is the former one');
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', { name: 'I have saved it: close' }).click();
+  await page.evaluate((name) => fetch(`/api/v1/devices/${name}`, { method: 'DELETE', headers: { 'X-Fleetgate': 'dashboard' } }), name);
+}
+
+const statusHas = (page, name) => Number((execSync(`${STATUS_COMMAND} || true`).toString().match(new RegExp(`${name}=(\\d+)`)) ?? [])[1]);
+const counted = async (page, name) => Number(await page.evaluate((name) => document.querySelector(`[data-count="${name}"] .count`)?.textContent ?? '0', name));
+
+/** Somebody has it in hand: it stays in the list, is counted apart, and calls nobody. */
+async function countsWhatIsHandledApart(page) {
+  await page.goto(`${BASE}/`);
+  const problem = page.locator('section[aria-labelledby=problems] li', { hasText: 'Down' }).first();
+  const name = (await problem.locator('a[data-row]').textContent()).trim();
+  const [down, handled] = [await counted(page, 'hosts-down'), await counted(page, 'hosts-handled')];
+  const is = async (n) =>
+    until('the counters follow', async (see) => see(`${await counted(page, 'hosts-down')} ${await counted(page, 'hosts-handled')}`) === `${down - n} ${handled + n}`);
+  const post = (method) =>
+    page.evaluate(
+      ([method, name]) => fetch(`/api/v1/hosts/${name}/acknowledgement`, { method, headers: { 'X-Fleetgate': 'dashboard', 'Content-Type': 'application/json' }, body: method === 'POST' ? '{"comment":"on it"}' : undefined }),
+      [method, name],
+    );
+  await post('POST');
+  await is(1);
+  must(!(await page.locator('h1').textContent()).includes('host down') || down > 1, 'the headline still counts it');
+  must(!(await page.title()).includes(' down') || down > 1, 'the title still counts it');
+  const row = page.locator('section[aria-labelledby=problems] li.handled', { hasText: name });
+  await row.waitFor();
+  await shot(page, 'handled-light');
+  if (STATUS_COMMAND) {
+    must(statusHas(page, 'hosts_down') === down - 1 && statusHas(page, 'hosts_handled') === handled + 1, 'the command counts otherwise');
+  }
+  await page.locator('[data-count=hosts-handled]').click();
+  await until('only what is handled is left', async (see) => see(await rows(page).count()) === handled + 1);
+  await axe(page);
+  await post('DELETE');
+  await is(0);
+}
+
 /** The stream is kept away and let through again; nothing else changes. */
 async function saysWhenDisconnected(context) {
   const page = listen(await context.newPage());
@@ -248,6 +342,13 @@ try {
   await promise('a click on the strip filters the list', () => filterByStrip(page));
   await promise('the keyboard walks problems and hosts, opens one and comes back', () => walkByKeyboard(page));
   await promise('a question mark opens the help, Escape closes it', () => help(page));
+  await promise('what is handled is counted apart, by the page and by the command', () => countsWhatIsHandledApart(page));
+  const spare = 'spare-1';
+  let before = '';
+  await promise('a key that is shown once is lost by no Escape, click or way of leaving', async () => {
+    before = await keepsWhatIsShownOnce(page, spare);
+  });
+  await promise('a configuration is reissued after a word, and shown once', () => reissues(page, spare, before));
   await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
   await shot(page, 'host-light');
   await promise('axe finds nothing serious on a host', () => axe(page));

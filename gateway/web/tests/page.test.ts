@@ -7,9 +7,11 @@ import { retryDelay } from '../src/lib/retry';
 import { throttle } from '../src/lib/throttle';
 import { windowOf } from '../src/lib/window';
 
-const overview = (hosts: object, services: object) => ({
+const overview = (hosts: object, services: object, handled = 0) => ({
   hosts: { up: 0, down: 0, unreachable: 0, pending: 0, stale: 0, asleep: 0, ...hosts },
   services: { ok: 0, warning: 0, critical: 0, unknown: 0, pending: 0, stale: 0, ...services },
+  problems: 0,
+  handled,
   last_check: null,
   awaiting_approval: 0,
 });
@@ -24,6 +26,13 @@ describe('the headline', () => {
     expect(headline(overview({ up: 3 }, { ok: 3 })).text).toBe('All is well');
     expect(headline(overview({ pending: 3 }, {})).kind).toBe('pending');
     expect(headline(overview({}, {})).text).toBe('No hosts yet');
+  });
+
+  it('counts a host that is not current, and what is handled only where nothing else is', () => {
+    expect(headline(overview({ up: 3, stale: 2 }, { ok: 3 })).text).toBe('2 hosts not current');
+    const handled = headline(overview({ up: 3, handled: 1 }, { ok: 3, handled: 1 }, 2));
+    expect(handled).toEqual({ kind: 'ok', text: 'No open problems, 2 handled' });
+    expect(headline(overview({ up: 3, down: 1 }, {}, 2)).text).toBe('1 host down');
   });
 
   it('is short in the tab and never old', () => {

@@ -5,7 +5,7 @@
  */
 
 import type { Host } from '../api/types';
-import { type HostKind, hostKind, hostSeverity, SERVICE_STATES, type ServiceKind } from './states';
+import { type HostKind, hostPart, hostSeverity, SERVICE_STATES, type ServiceKind } from './states';
 
 export class Fleet {
   readonly rows = new Map<string, Host>();
@@ -85,8 +85,8 @@ export interface View {
   state: HostKind | undefined;
   /** Hosts with at least one service in that state. */
   service: ServiceKind | undefined;
-  /** Beside the states. */
-  mark: 'stale' | 'asleep' | undefined;
+  /** The other counters. */
+  mark: 'stale' | 'handled' | 'asleep' | undefined;
   sort: SortKey;
   /** The other way round than the column usually goes. */
   reversed: boolean;
@@ -106,9 +106,10 @@ function wordsOf(query: string): string[] {
 
 /** Every word must be found somewhere: in the name, an address, a label (`site=berlin`), the profile. */
 function matches(host: Host, view: View, words: string[]): boolean {
-  if (view.state && hostKind(host) !== view.state) return false;
+  if (view.state && hostPart(host) !== view.state) return false;
   if (view.service && host.services[view.service] === 0) return false;
-  if (view.mark === 'stale' && !host.state.stale) return false;
+  if (view.mark === 'stale' && hostPart(host) !== 'stale') return false;
+  if (view.mark === 'handled' && hostPart(host) !== 'handled') return false;
   if (view.mark === 'asleep' && !host.state.asleep) return false;
   if (words.length === 0) return true;
   const text = searchable(host);
@@ -175,7 +176,7 @@ export function fromQuery(text: string): View {
     query: query.get('q') ?? '',
     state: one('state', ['up', 'down', 'unreachable', 'pending'] as const),
     service: one('service', SERVICE_STATES),
-    mark: one('mark', ['stale', 'asleep'] as const),
+    mark: one('mark', ['stale', 'handled', 'asleep'] as const),
     sort: one('sort', SORTS) ?? PLAIN.sort,
     reversed: query.get('reversed') === '1',
   };

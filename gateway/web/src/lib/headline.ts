@@ -9,17 +9,20 @@ export interface Headline {
   text: string;
 }
 
-export function headline({ hosts, services }: Overview): Headline {
+/** Only what nobody handles: what is acknowledged or in downtime is counted after it, calmly. */
+export function headline({ hosts, services, handled = 0 }: Overview): Headline {
   const wrong: [number, Kind, string][] = [
     [hosts.down, 'down', `${plural(hosts.down, 'host')} down`],
     [hosts.unreachable, 'unreachable', `${plural(hosts.unreachable, 'host')} unreachable`],
     [services.critical, 'critical', `${plural(services.critical, 'service')} critical`],
     [services.warning, 'warning', `${plural(services.warning, 'service')} in warning`],
     [services.unknown, 'unknown', `${plural(services.unknown, 'service')} unknown`],
+    [hosts.stale, 'unknown', `${plural(hosts.stale, 'host')} not current`],
   ];
   const found = wrong.filter(([count]) => count > 0);
   const worst = found[0];
   if (worst) return { kind: worst[1], text: found.map(([, , text]) => text).join(', ') };
+  if (handled > 0) return { kind: 'ok', text: `No open problems, ${handled} handled` };
   if (hosts.up === 0) return { kind: 'pending', text: hosts.pending ? 'Waiting for first results' : 'No hosts yet' };
   return { kind: 'ok', text: 'All is well' };
 }

@@ -1,6 +1,6 @@
 /** What stands beside a state: whether it is known, planned, restless or old. Pure. */
 
-export const MARKS = ['acknowledged', 'downtime', 'flapping', 'stale', 'asleep'] as const;
+export const MARKS = ['acknowledged', 'downtime', 'flapping', 'stale', 'asleep', 'handled'] as const;
 export type MarkKind = (typeof MARKS)[number];
 
 const WORDS: Record<MarkKind, string> = {
@@ -9,6 +9,7 @@ const WORDS: Record<MarkKind, string> = {
   flapping: 'Flapping',
   stale: 'Not current',
   asleep: 'Asleep',
+  handled: 'Handled',
 };
 
 export function isMark(kind: string): kind is MarkKind {
@@ -35,6 +36,7 @@ export function marksOf(of: Marked): MarkKind[] {
     flapping: of.flapping,
     stale: of.stale,
     asleep: of.asleep,
+    handled: false,
   };
   return MARKS.filter((mark) => holds[mark]);
 }

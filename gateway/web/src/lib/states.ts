@@ -29,6 +29,23 @@ export function hostKind(host: Pick<Host, 'state'>): HostKind {
   return reachable ? 'down' : 'unreachable';
 }
 
+/** Where the counters have a host: what is wrong with it, unless that is handled. */
+export type HostPart = HostKind | 'stale' | 'handled';
+
+export function isHandled(of: { acknowledged?: boolean; in_downtime?: boolean }): boolean {
+  return Boolean(of.acknowledged || of.in_downtime);
+}
+
+/** The same rules as the server's, whose counters these are. */
+export function hostPart(host: Pick<Host, 'state'>): HostPart {
+  const kind = hostKind(host);
+  const { stale, asleep } = host.state;
+  const problem = kind === 'up' ? stale && !asleep : kind !== 'pending';
+  if (!problem) return kind;
+  if (isHandled(host.state)) return 'handled';
+  return kind === 'up' ? 'stale' : kind;
+}
+
 /** A word that the server invents later is shown as unknown rather than hidden. */
 export function kindOf(word: string): Kind {
   return word in NAMES ? (word as Kind) : 'unknown';
@@ -59,12 +76,14 @@ export function severity(kind: Kind): number {
 }
 
 export function servicesTotal(counts: ServiceCounts): number {
-  return SERVICE_STATES.reduce((sum, kind) => sum + counts[kind], 0);
+  return SERVICE_STATES.reduce((sum, kind) => sum + counts[kind], counts.stale + (counts.handled ?? 0));
 }
 
-/** How bad a row is at its worst: its own state first, then its services'. */
+/** How bad a row is at its worst: its own state first, then its services'; what is handled comes after that. */
 export function hostSeverity(host: Host): number {
-  const own = hostKind(host);
+  const own = hostPart(host);
+  if (own === 'handled') return severity('ok') + 0.5;
+  if (own === 'stale') return severity('unknown') * 10;
   if (own !== 'up') return severity(own) * 10;
   const worst = SERVICE_STATES.filter((kind) => host.services[kind] > 0).map(severity);
   return Math.max(0, ...worst);
