@@ -7,6 +7,11 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// [`harmless`] for a line of a check's long output, in which tabs align columns.
+pub fn harmless_output(line: &str) -> String {
+    line.split('\t').map(harmless).collect::<Vec<_>>().join("\t")
+}
+
 /// Unicode's default ignorable characters and separators of lines. The two variation selectors that
 /// make a sign an emoji or plain stay: half of all warnings would be torn.
 fn is_invisible(c: char) -> bool {
@@ -40,6 +45,11 @@ mod tests {
     fn nothing_drives_a_terminal_or_turns_a_line() {
         assert_eq!(harmless("a\x1b[2Jb\r\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
         assert_eq!(harmless("cam\u{202e}70\u{2066}"), "cam\u{fffd}70\u{fffd}");
+    }
+
+    #[test]
+    fn tabs_of_long_output_stay() {
+        assert_eq!(harmless_output("\ta\tb\x1b[2J\r"), "\ta\tb\u{fffd}[2J\u{fffd}");
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub mod sensors;
 pub mod ssh;
 pub mod tcp;
 
+mod escapes;
 mod words;

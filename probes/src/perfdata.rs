@@ -1,4 +1,5 @@
-//! Performance data: `'label'=value[UOM];[warn];[crit];[min];[max]`, separated by whitespace.
+//! Performance data: `'label'=value[UOM];[warn];[crit];[min];[max]`, separated by whitespace, or by a
+//! comma and whitespace.
 //!
 //! Promises that a broken token costs only itself and is reported, that nothing is guessed (a comma
 //! is no decimal point, a gap is no zero) and that the yield is bounded. Does not know whether the
@@ -31,14 +32,15 @@ pub struct Perfdata {
     pub warnings: Vec<String>,
 }
 
-/// Reads performance data; line feeds separate like blanks. Of two equal labels the first wins.
+/// Reads performance data; line feeds separate like blanks. A comma before a blank or the end closes
+/// its token. Of two equal labels the first wins.
 pub fn parse(text: &str) -> Perfdata {
     let mut found = Reader::default();
-    let mut rest = text.trim_start();
+    let mut rest = behind_separators(text);
     while !rest.is_empty() && !found.full() {
         let (token, after) = next_token(rest);
         found.take(token.original, token.read());
-        rest = after.trim_start();
+        rest = behind_separators(after);
     }
     if !rest.is_empty() {
         found.skipped.insert(0, format!("only the first {MAX_METRICS} metrics are kept"));
@@ -94,6 +96,17 @@ impl Reader {
     }
 }
 
+/// Blanks, and commas that stand alone.
+fn behind_separators(text: &str) -> &str {
+    let mut rest = text.trim_start();
+    while let Some(after) =
+        rest.strip_prefix(',').filter(|a| a.is_empty() || a.starts_with([',', ' ', '\t', '\n']))
+    {
+        rest = after.trim_start();
+    }
+    rest
+}
+
 /// One token, cut out but not yet understood.
 struct Token<'a> {
     original: &'a str,
@@ -116,7 +129,8 @@ fn next_token(text: &str) -> (Token<'_>, &str) {
         },
     };
     let end = blank_from(text, data_at.unwrap_or(0));
-    let token = Token { original: &text[..end], label, data: data_at.map_or("", |at| &text[at..end]) };
+    let data = data_at.map_or("", |at| text[at..end].trim_end_matches(','));
+    let token = Token { original: &text[..end], label, data };
     (token, &text[end..])
 }
 
@@ -149,11 +163,12 @@ impl Token<'_> {
             return Err(format!("skipped: the label is longer than {MAX_LABEL} characters"));
         }
         let mut fields = self.data.split(';');
-        let (value, uom) = value_and_unit(fields.next().unwrap_or_default())?;
+        let (value, unit) = value_and_unit(fields.next().unwrap_or_default())?;
         let mut remarks = Vec::new();
+        let uom = bounded_unit(unit, &mut remarks);
         let mut optional = |name| (name, fields.next().unwrap_or_default());
         let (warn, crit, min, max) = (optional("warn"), optional("crit"), optional("min"), optional("max"));
-        let label = words::harmless(&label).replace('\n', " ");
+        let label = words::harmless(&label);
         let mut metric = Metric { value, ..Metric::gap(&label, uom) };
         metric.warn = lenient(warn, &mut remarks, |text| Range::from_str(text).ok());
         metric.crit = lenient(crit, &mut remarks, |text| Range::from_str(text).ok());
@@ -192,10 +207,14 @@ fn value_and_unit(field: &str) -> Result<(Option<f64>, &str), String> {
     if uom.contains(|c: char| c.is_ascii_digit() || "=',\"".contains(c) || c.is_control()) {
         return Err("skipped: the unit has digits, quotes, = or a comma".to_owned());
     }
-    if uom.chars().count() > MAX_UOM {
-        return Err(format!("skipped: the unit is longer than {MAX_UOM} characters"));
-    }
     Ok((Some(value), uom))
+}
+
+/// The value counts, however long its unit is.
+fn bounded_unit<'a>(unit: &'a str, remarks: &mut Vec<String>) -> &'a str {
+    let Some((end, _)) = unit.char_indices().nth(MAX_UOM) else { return unit };
+    remarks.push(format!("the unit is cut at {MAX_UOM} characters"));
+    &unit[..end]
 }
 
 fn known_unit(uom: &str) -> bool {
@@ -328,7 +347,54 @@ mod tests {
 
     #[test]
     fn a_comma_decimal_is_refused_with_advice() {
-        assert!(skipped("load=1,5;2;3").contains("LC_ALL=C"));
+        for text in ["load=1,5;2;3", "load=1,5", "load=1,5,", "load=-0,25s, "] {
+            assert!(skipped(text).contains("LC_ALL=C"), "{text}");
+        }
+        assert_eq!(labels("a/s=1,5, b/s=12"), ["b/s"]);
+    }
+
+    #[test]
+    fn a_comma_before_a_blank_or_the_end_closes_a_token() {
+        let table: [(&str, &[(&str, f64, &str)]); 12] = [
+            ("a/s=0, b/s=12", &[("a/s", 0.0, ""), ("b/s", 12.0, "")]),
+            ("a/s=0,\tb/s=12,\nc=3,", &[("a/s", 0.0, ""), ("b/s", 12.0, ""), ("c", 3.0, "")]),
+            ("'a b'=1ms, 'c, d'=2%", &[("a b", 1.0, "ms"), ("c, d", 2.0, "%")]),
+            ("a=1;2;3;0;9, b=2", &[("a", 1.0, ""), ("b", 2.0, "")]),
+            ("a=1;2;3, b=2;;;, c=3;", &[("a", 1.0, ""), ("b", 2.0, ""), ("c", 3.0, "")]),
+            ("a=1 , b=2", &[("a", 1.0, ""), ("b", 2.0, "")]),
+            ("a=1 ,, b=2 ,", &[("a", 1.0, ""), ("b", 2.0, "")]),
+            (", a=1", &[("a", 1.0, "")]),
+            ("a=1,, b=2", &[("a", 1.0, ""), ("b", 2.0, "")]),
+            ("a=1B, b=2KB,", &[("a", 1.0, "B"), ("b", 2.0, "KB")]),
+            ("a,b=1, c=2", &[("a,b", 1.0, ""), ("c", 2.0, "")]),
+            (",", &[]),
+        ];
+        for (text, metrics) in table {
+            let found = parse(text);
+            let seen: Vec<_> = found
+                .metrics
+                .iter()
+                .map(|m| (m.label.as_str(), m.value.unwrap_or(f64::NAN), m.uom.as_str()))
+                .collect();
+            assert_eq!((&seen[..], found.warnings.len()), (metrics, 0), "{text:?} {:?}", found.warnings);
+        }
+        assert_eq!(parse("a=U, b=1").metrics[0].value, None);
+        assert_eq!(parse("a=1;2;3;0;9, b=2").metrics[0].max, Some(9.0));
+    }
+
+    #[test]
+    fn a_long_unit_is_cut_and_its_value_kept() {
+        for (unit, kept) in [
+            ("u".repeat(MAX_UOM), "u".repeat(MAX_UOM)),
+            ("u".repeat(MAX_UOM + 1), "u".repeat(MAX_UOM)),
+            ("°".repeat(500), "°".repeat(MAX_UOM)),
+            ("requests/second/core".to_owned(), "requests/second/".to_owned()),
+        ] {
+            let found = parse(&format!("a=12{unit};20;30 b=1"));
+            let a = &found.metrics[0];
+            assert_eq!((a.value, a.uom.as_str(), a.warn), (Some(12.0), kept.as_str(), "20".parse().ok()));
+            assert_eq!((found.metrics.len(), found.warnings.len()), (2, usize::from(unit != kept)));
+        }
     }
 
     #[test]
@@ -375,7 +441,6 @@ mod tests {
         assert_eq!(parse(&many).metrics.len(), MAX_METRICS);
         assert!(parse(&many).warnings[0].contains("only the first"));
         assert!(skipped(&format!("{}=1", "x".repeat(MAX_LABEL + 1))).contains("longer"));
-        assert!(skipped(&format!("x=1{}", "u".repeat(MAX_UOM + 1))).contains("longer"));
         let junk = parse(&"junk ".repeat(1000));
         assert_eq!(junk.warnings.len(), MAX_WARNINGS + 1);
         assert_eq!(junk.warnings[MAX_WARNINGS], "and 980 more");
@@ -408,10 +473,22 @@ mod tests {
         }
 
         #[test]
+        fn what_stands_around_a_token_survives_it(junk in "[a1/;|,.%U~:@=é\"-]{0,24}", comma: bool) {
+            let separator = if comma { ", " } else { " " };
+            let found = parse(&format!("'be fore'=1s;2{separator}{junk}{separator}be/hind=3{separator}"));
+            let label = |i: usize| found.metrics.get(i).map(|m| (m.label.clone(), m.value));
+            prop_assert_eq!(label(0), Some(("be fore".to_owned(), Some(1.0))));
+            let last = found.metrics.len() - 1;
+            prop_assert_eq!(label(last), Some(("be/hind".to_owned(), Some(3.0))), "{:?}", found);
+            prop_assert!(found.metrics.len() + found.warnings.len() >= 2 && last <= 2);
+        }
+
+        #[test]
         fn any_text_is_read_within_bounds(text in any::<String>(), near in "[a1'=;|,.% U~:@\n-]{0,60}") {
             for candidate in [text, near] {
                 let found = parse(&candidate);
                 prop_assert!(found.metrics.len() <= MAX_METRICS && found.warnings.len() <= MAX_WARNINGS + 2);
+                prop_assert!(found.metrics.iter().all(|m| m.uom.chars().count() <= MAX_UOM));
                 prop_assert!(found.metrics.iter().all(|m| m.value.is_none_or(f64::is_finite)));
                 prop_assert!(found.metrics.iter().all(|m| !m.label.is_empty()));
             }

@@ -24,8 +24,9 @@ pub const TIMED_OUT: &str = "timed out after";
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginResult {
     pub status: Status,
-    /// The first line, without performance data.
+    /// The first line, without performance data. Empty where a plugin printed nothing before them.
     pub text: String,
+    /// The further lines, with their blanks, tabs and empty lines.
     pub long_text: String,
     pub metrics: Vec<Metric>,
     /// Performance data that was skipped, and why; truncation.
@@ -66,10 +67,10 @@ impl PluginResult {
     pub fn from_run(ending: &Ending, stdout: &[u8], stderr: &[u8], truncated: bool) -> Self {
         let (output, truncated) = readable(stdout, truncated);
         let printed = Printed::split(&output, truncated);
-        let text = text_or_placeholder(printed.text, stderr);
+        let text = if output.trim().is_empty() { placeholder(stderr) } else { printed.text };
         let (status, text) = match regular_status(ending) {
             Some(status) => (status, text),
-            None => (Status::Unknown, format!("{}: {text}", abnormality(ending))),
+            None => (Status::Unknown, joined(&abnormality(ending), ": ", &text)),
         };
         let regular = regular_status(ending).is_some();
         let found = if regular { perfdata::parse(&printed.perfdata) } else { perfdata::Perfdata::default() };
@@ -93,7 +94,7 @@ impl PluginResult {
             let value = metric.as_ref().and_then(|m| m.value);
             let judged = limits.judge(value);
             if let Some(remark) = remark(own, judged, label, metric.as_deref(), limits) {
-                self.text = format!("{}; {remark}", self.text);
+                self.text = joined(&self.text, "; ", &remark);
             }
             if let Some(metric) = metric {
                 metric.warn = limits.warn.or(metric.warn);
@@ -105,10 +106,16 @@ impl PluginResult {
     }
 }
 
-/// Standard output as text: bounded, valid, without control characters but line feeds.
+/// Two parts of a text, of which one may be empty.
+fn joined(first: &str, separator: &str, second: &str) -> String {
+    let parts = [first, second].into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join(separator)
+}
+
+/// Standard output as text: bounded, valid, without control characters but line feeds and tabs.
 fn readable(stdout: &[u8], truncated: bool) -> (String, bool) {
     let bytes = &stdout[..stdout.len().min(MAX_OUTPUT)];
-    let text = words::harmless(&String::from_utf8_lossy(bytes));
+    let text = words::harmless_lines(&String::from_utf8_lossy(bytes));
     // Replacement characters are longer than what they replace.
     let (kept, cut) = words::cut(&text, MAX_OUTPUT);
     (kept.to_owned(), truncated || cut || bytes.len() < stdout.len())
@@ -136,11 +143,19 @@ impl Printed {
             perfdata = if output.contains('\n') { perfdata } else { without_last_token(perfdata) };
         }
         Printed {
-            text: text.trim().to_owned(),
-            long_text: long_text.trim().to_owned(),
+            text: words::harmless(text.trim()),
+            long_text: without_last_end(long_text, rest.len() > long_text.len()),
             perfdata: format!("{perfdata} {more}"),
         }
     }
+}
+
+/// Long text as it was printed, without the end of its last line. `before_pipe`: that line goes on
+/// with performance data, and the blanks before these belong to neither.
+fn without_last_end(long_text: &str, before_pipe: bool) -> String {
+    let text = if before_pipe { long_text.trim_end_matches([' ', '\t']) } else { long_text };
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    if text.trim().is_empty() { String::new() } else { text.to_owned() }
 }
 
 fn without_last_token(perfdata: &str) -> &str {
@@ -151,10 +166,8 @@ fn split_at(text: &str, separator: char) -> (&str, &str) {
     text.split_once(separator).unwrap_or((text, ""))
 }
 
-fn text_or_placeholder(text: String, stderr: &[u8]) -> String {
-    if !text.is_empty() {
-        return text;
-    }
+/// The text of a command that printed nothing.
+fn placeholder(stderr: &[u8]) -> String {
     let bytes = &stderr[..stderr.len().min(MAX_OUTPUT)];
     match words::line(&String::from_utf8_lossy(bytes), STDERR_CHARS) {
         line if line.is_empty() => "(no output)".to_owned(),
@@ -285,7 +298,50 @@ mod tests {
             PluginResult::from_run(&Ending::Exit(127), b" \n", b"\nsh: check_x: not found\nmore\n", false);
         assert_eq!(r.text, "exit code 127 (command not found): (no output) stderr: sh: check_x: not found");
         assert_eq!(run(0, "").text, "(no output)");
-        assert_eq!(run(0, "|a=1").text, "(no output)");
+    }
+
+    #[test]
+    fn metrics_without_a_text_have_an_empty_one() {
+        for output in ["|a=1", " | a=1\n", "\n|a=1", "\x1b[32m|a=1\x1b[0m"] {
+            let r = PluginResult::from_run(&Ending::Exit(0), output.as_bytes(), b"noise", false);
+            assert_eq!((r.text.as_str(), values(&r)), ("", vec![("a", Some(1.0))]), "{output:?}");
+        }
+        let r = run(1, "|a=1\nlong");
+        assert_eq!((r.text.as_str(), r.long_text.as_str(), r.metrics.len()), ("", "long", 1));
+        assert_eq!(run(4, "|a=1").text, "exit code 4 (plugins end with 0 to 3)");
+        assert_eq!(run(0, "|a=1").apply(&limits("a", "", "0")).text, "a 1 is above 0 (critical)");
+    }
+
+    #[test]
+    fn long_output_keeps_its_blanks_tabs_and_empty_lines() {
+        let table = [
+            ("t\n  two blanks\n", "  two blanks"),
+            ("t\n\ta tab\tand another\n", "\ta tab\tand another"),
+            ("t\n\n\nafter two empty lines\n", "\n\nafter two empty lines"),
+            ("t\na\n\n  b\n\n", "a\n\n  b\n"),
+            ("t\r\n  a\r\n\r\n  b\r\n", "  a\n\n  b"),
+            ("t\n  a | x=1", "  a"),
+            ("t\n  a\n| x=1", "  a"),
+            ("t\n\ta\t| x=1\n", "\ta"),
+            ("t | x=1\n  a", "  a"),
+            ("t\n \x1b[1mbold\x1b[0m \n", " bold "),
+            ("t\n \n\n", ""),
+        ];
+        for (output, long) in table {
+            assert_eq!(run(0, output).long_text, long, "{output:?}");
+            assert_eq!(run(0, output).text, "t", "{output:?}");
+        }
+    }
+
+    #[test]
+    fn escape_sequences_are_removed_from_every_part() {
+        let output =
+            "\x1b[1;32mOK\x1b[0m\tfine | '\x1b[1ma b\x1b[0m'=1\x1b[31mms\x1b[0m;2\n\x1b]0;title\x07long\n";
+        let r = run(0, output);
+        assert_eq!((r.text.as_str(), r.long_text.as_str()), ("OK fine", "long"));
+        assert_eq!((values(&r), r.metrics[0].uom.as_str()), (vec![("a b", Some(1.0))], "ms"));
+        let r = PluginResult::from_run(&Ending::Exit(0), b"\x1b[0m\n", b"\x1b[31mno disk\x1b[0m", false);
+        assert_eq!(r.text, "(no output) stderr: no disk");
     }
 
     #[test]
@@ -302,8 +358,8 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_made_harmless() {
-        let r = PluginResult::from_run(&Ending::Exit(0), b"a\xff\x1b[2J\tb\0 | m=1\nl\x07", b"", false);
-        assert_eq!(r.text, "a\u{fffd}\u{fffd}[2J b\u{fffd}");
+        let r = PluginResult::from_run(&Ending::Exit(0), b"a\xff\x08\tb\0 | m=1\nl\x07", b"", false);
+        assert_eq!(r.text, "a\u{fffd}\u{fffd} b\u{fffd}");
         assert_eq!(r.long_text, "l\u{fffd}");
     }
 
@@ -346,11 +402,18 @@ mod tests {
             code: u32, truncated: bool,
         ) {
             let r = PluginResult::from_run(&Ending::Exit(code), &stdout, &stderr, truncated);
-            prop_assert!(!r.text.is_empty());
+            prop_assert!(!r.text.is_empty() || stdout.contains(&b'|'));
             prop_assert!(r.text.len() + r.long_text.len() <= MAX_OUTPUT + 2_000);
             prop_assert!(!r.text.chars().any(char::is_control));
-            prop_assert!(!r.long_text.chars().any(|c| c.is_control() && c != '\n'));
+            prop_assert!(!r.long_text.chars().any(|c| c.is_control() && !"\n\t".contains(c)));
             prop_assert_eq!(Status::from_exit_code(code).unwrap_or(Status::Unknown), r.status);
+        }
+
+        #[test]
+        fn long_output_is_what_was_printed(long in "[ \ta-z\n]{0,60}") {
+            let shown = if long.trim().is_empty() { "" } else { long.as_str() };
+            let result = run(0, &format!("text | a=1\n{long}\n"));
+            prop_assert_eq!(result.long_text, shown);
         }
     }
 }

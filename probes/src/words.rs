@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::escapes;
+
 /// A number with at most three decimals, for sentences; never for storage.
 pub(crate) fn brief(value: f64) -> String {
     if value != 0.0 && (value.abs() >= 1e15 || value.abs() < 0.001) {
@@ -68,10 +70,17 @@ pub(crate) fn latency(took: Duration) -> String {
     }
 }
 
-/// Foreign text that can be shown anywhere: tabs become blanks, and what could drive a terminal or
-/// turn the direction of writing becomes the replacement character. Line feeds stay.
+/// Foreign text of several lines that can be shown anywhere. Escape sequences of terminals are removed;
+/// what else could drive a terminal or turn the direction of writing becomes the replacement character.
+/// Line feeds and tabs stay.
+pub(crate) fn harmless_lines(text: &str) -> String {
+    let tame_in_line = |c| if c == '\t' { c } else { tame(c) };
+    escapes::removed(text).replace("\r\n", "\n").chars().map(tame_in_line).collect()
+}
+
+/// [`harmless_lines`] for what is one line: tabs and line feeds become blanks.
 pub(crate) fn harmless(text: &str) -> String {
-    text.replace("\r\n", "\n").chars().map(tame).collect()
+    harmless_lines(text).replace(['\t', '\n'], " ")
 }
 
 fn tame(c: char) -> char {
@@ -86,6 +95,7 @@ fn tame(c: char) -> char {
 
 /// One harmless line of at most `chars` characters; what was cut shows as an ellipsis.
 pub(crate) fn line(text: &str, chars: usize) -> String {
+    let text = escapes::removed(text);
     let first = text.trim().lines().next().unwrap_or_default();
     // No more is tamed than is shown: the input may be long.
     let mut rest = first.trim_end().chars();
@@ -132,8 +142,10 @@ mod tests {
 
     #[test]
     fn foreign_text_is_tamed() {
-        assert_eq!(harmless("a\r\nb\tc\x1b[31m\u{202e}"), "a\nb c\u{fffd}[31m\u{fffd}");
+        assert_eq!(harmless_lines("a\r\nb\tc\x1b[31m\u{202e}\x07"), "a\nb\tc\u{fffd}\u{fffd}");
+        assert_eq!(harmless("a\nb\tc"), "a b c");
         assert_eq!(line("  first \nsecond", 10), "first");
+        assert_eq!(line("\x1b[1m\n  \x1b[32mfirst\x1b[0m\nsecond", 10), "first");
         assert_eq!(line("abcdef", 4), "abc…");
         assert_eq!(cut("aé", 2), ("a", true));
     }

@@ -232,7 +232,7 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
     anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
     h.state.text.lines().for_each(|line| anstream::println!("  {}", table::safe(line)));
-    h.state.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));
+    h.state.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe_output(line)));
     if !h.state.metrics.is_empty() {
         anstream::println!("  metrics     {}", metrics(&h.state.metrics));
     }

@@ -152,7 +152,7 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
         anstream::println!("  known to  {known}");
     }
     s.parse_warnings.iter().for_each(|w| anstream::println!("  skipped   {}", table::safe(w)));
-    s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe(line)));
+    s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe_output(line)));
     Ok(())
 }
 

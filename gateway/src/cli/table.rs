@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use owo_colors::OwoColorize as _;
 
 use crate::clock;
-pub(crate) use crate::text::harmless as safe;
+pub(crate) use crate::text::{harmless as safe, harmless_output as safe_output};
 
 /// Prints rows under headers; to a pipe without colours and at full width.
 pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
