@@ -75,7 +75,8 @@ impl Carrier {
             }
             Question::Ssh { route, port, connect, run } => {
                 let key = SessionKey { host: ask.host, route: route.clone(), port };
-                let dialled = dial(self.0.streams.clone(), route, port, connect.min(ask.timeout));
+                let (streams, timeout) = (self.0.streams.clone(), connect.min(ask.timeout));
+                let dialled = move || dial(streams.clone(), route.clone(), port, timeout);
                 let client = self.0.ssh.clone();
                 self.spawn(
                     ask.id,

@@ -1,14 +1,18 @@
-//! How a command is started on a device, so that it ends there too.
+//! How a command is started on a device, so that `sh` runs it, that it ends there too, and that its output
+//! is told from what the login shell says.
 //!
 //! A server does not kill a command when its channel closes: one that hangs would stay on the device,
 //! and another with each check. So it runs under the device's own `timeout`, where there is one, in a
-//! process group of its own, which is ended as a whole. Output, exit status and the signal that ended a
-//! command come through unchanged.
+//! process group of its own, which is ended as a whole. Exit status and the signal that ended a command
+//! come through unchanged.
 //!
-//! Promises one line that every login shell takes: words in single quotes, without a single quote or a
-//! line feed in them, and with a blank after each `!`, as `csh` and `fish` need it too. What takes no
-//! shell at all (the command line of a router, a list of permitted commands) does not greet, and is then
-//! to be given the command bare. Knows no SSH.
+//! A server hands each command to the login shell of the account, whichever that is, and that shell reads
+//! its start-up files first. It is therefore given one line that every shell takes: words of printable
+//! ASCII or UTF-8 in single quotes, without a single quote, a backslash pair or a line feed in them, with a
+//! blank after each `!`, and none too long for `csh`. That line starts `sh`, which marks on both outputs
+//! where those of the command begin and end ([`Excerpt`]). What takes no shell at all (the command line of
+//! a router, a list of permitted commands) prints no mark, and is then to be given the command bare.
+//! Knows no SSH.
 
 use std::time::Duration;
 
@@ -18,9 +22,18 @@ pub const MAX_LINE: usize = 8_800;
 /// The device gives up this much after the gateway, which is the one that says so.
 const LATER: Duration = Duration::from_secs(1);
 
-/// What is written to standard error before the command starts, if asked for.
-const GREETING: &str = "@fleetgate run\n";
-const GREET: &str = r#"echo "@fleetgate run" >&2;"#;
+/// Longest word of a line: BSD's `csh` takes 1,023 bytes.
+const MAX_WORD: usize = 900;
+
+/// A line of its own before the output of the command.
+const BEGINS: &[u8] = b"@fleetgate run\n";
+/// Directly after it, then the exit status and a line feed.
+const ENDS: &[u8] = b"@fleetgate end ";
+/// With the longest exit status and the line feed.
+const ENDS_BYTES: usize = ENDS.len() + 4;
+
+/// As much of the newest output as may hold the mark of the end and a word of a login shell behind it.
+const NEWEST_BYTES: usize = 256;
 
 /// The forms of `timeout`: coreutils and newer busybox, busybox without `-k`, old busybox, none.
 /// `-k` leaves the group below time to be ended, also on a device that is short of breath.
@@ -31,55 +44,152 @@ const BOUND: &str = r#"for t in "timeout -k 5 $0" "timeout $0" "timeout -t $0" "
 /// the second one never comes to the end of that. Who was ended by a signal is told as that, not as a
 /// number: by one of the first 15, which no system has another meaning for than to end a process. Above, a
 /// number is also how a command may end by itself, and would stop the shell or be a complaint of its.
-const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "trap : 15;exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
+/// A login shell that does not let itself be replaced has its own exit status: the mark has the true one.
+const GROUP: &str = r#"$(command -v setsid) "$@"&p=$! ;trap "trap : 15;exec 2>/dev/null;kill -15 -$p $p;sleep 1;kill -9 -$p $p;exit 124" 15;wait $p 2>/dev/null;r=$?;trap - 15;e="@fleetgate end $r";echo "$e";echo "$e" >&2;[ $r -gt 128 ]&&[ $r -lt 144 ]&&kill -$((r-128)) $$;exit $r"#;
 
-/// The command is the login shell's, as a server would start it.
-const LOGIN_SHELL: &str = r#"export LC_ALL=C;exec "${SHELL:-sh}" -c "$(printf %b "$1")""#;
+/// The command comes in pieces, which `printf` puts together.
+const RUN: &str =
+    r#"export LC_ALL=C;b="@fleetgate run";echo "$b";echo "$b" >&2;exec sh -c "$(printf %b "$@")""#;
 
-/// `words`: a command that is already quoted for every shell.
-pub(crate) fn bounded(words: &str, timeout: Duration) -> String {
-    started("", words, timeout)
-}
-
-/// The line that runs `command` with a bound in time; `None` where it would be too long. With
-/// `greets`, [`take_greeting`] tells afterwards whether the device took it.
-pub fn run(command: &str, timeout: Duration, greets: bool) -> Option<String> {
-    let greet = if greets { GREET } else { "" };
-    let words = format!("sh -c '{LOGIN_SHELL}' fleetgate '{}'", encode(command));
-    Some(started(greet, &words, timeout)).filter(|line| line.len() <= MAX_LINE)
-}
-
-/// Whether the line began to run; takes the greeting out of what the command wrote. A login shell may
-/// have said something before it.
-pub fn take_greeting(stderr: &mut Vec<u8>) -> bool {
-    let at = stderr.windows(GREETING.len()).position(|words| words == GREETING.as_bytes());
-    if let Some(at) = at {
-        stderr.drain(at..at + GREETING.len());
-    }
-    at.is_some()
-}
-
-fn started(greet: &str, words: &str, timeout: Duration) -> String {
+/// The line that runs `command` in `sh` with a bound in time; `None` where it would be too long. An
+/// [`Excerpt`] of each output has what the command itself printed.
+pub fn run(command: &str, timeout: Duration) -> Option<String> {
     let later = timeout.saturating_add(LATER);
     // Not every `timeout` takes fractions.
     let seconds = later.as_secs() + u64::from(later.subsec_nanos() > 0);
-    format!("exec sh -c '{greet}{BOUND}' {seconds} '{GROUP}' fleetgate {words}")
+    let pieces = pieces(command).join("' '");
+    let line =
+        format!("exec sh -c '{BOUND}' {seconds} '{GROUP}' fleetgate sh -c '{RUN}' fleetgate '{pieces}'");
+    Some(line).filter(|line| line.len() <= MAX_LINE)
 }
 
-/// For `printf %b`: what some shell would read in single quotes travels as an octal number.
-fn encode(command: &str) -> String {
-    let mut word = String::with_capacity(command.len());
+/// For `printf %b`: what some shell would read in single quotes travels as an escape.
+fn pieces(command: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
     for c in command.chars() {
-        match c {
-            '\'' | '\\' | '!' | '\u{1}'..='\u{1f}' | '\u{7f}' => {
-                word.push_str(&format!("\\0{:03o}", u32::from(c)));
-            }
+        let escape = match c {
+            '\n' => "\\n".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\'' | '\\' | '!' | '\u{1}'..='\u{1f}' | '\u{7f}' => format!("\\0{:03o}", u32::from(c)),
             // No argument of any program can hold it.
-            '\0' => {}
-            c => word.push(c),
+            '\0' => continue,
+            c => c.to_string(),
+        };
+        match pieces.last_mut() {
+            Some(piece) if piece.len() + escape.len() <= MAX_WORD => piece.push_str(&escape),
+            _ => pieces.push(escape),
         }
     }
-    word
+    pieces
+}
+
+/// The command in a line that [`run`] made, with its line feeds and tabs, but with other escapes as they
+/// travel. For simulated devices, which have no shell.
+pub(crate) fn carried(line: &str) -> Option<String> {
+    let (_, command) = line.strip_prefix("exec sh -c '")?.rsplit_once("' fleetgate '")?;
+    let command = command.strip_suffix('\'')?.replace("' '", "");
+    Some(command.replace("\\n", "\n").replace("\\t", "\t"))
+}
+
+/// One output of a command between its marks, as it comes in.
+#[derive(Debug)]
+pub struct Excerpt {
+    kept: Vec<u8>,
+    /// Bytes kept of what the command printed.
+    most: usize,
+    /// The newest bytes, kept or not: the mark of the end may come behind more than is kept.
+    newest: Vec<u8>,
+    begun: Begun,
+    cut: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// No mark is awaited.
+    Bare,
+    NotYet,
+    Marked,
+}
+
+/// What an [`Excerpt`] was in the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excerpted {
+    pub output: Vec<u8>,
+    /// More came than was kept.
+    pub truncated: bool,
+    /// Whether `sh` began to run the command.
+    pub began: bool,
+    /// The exit status, as the shell gave it that ran the command to its end.
+    pub status: Option<u32>,
+}
+
+impl Excerpt {
+    /// Of a command that was started by [`run`].
+    pub fn marked(most: usize) -> Self {
+        Excerpt { kept: Vec::new(), most, newest: Vec::new(), begun: Begun::NotYet, cut: false }
+    }
+
+    /// Of a command without marks: all of it counts.
+    pub fn bare(most: usize) -> Self {
+        Excerpt { begun: Begun::Bare, ..Excerpt::marked(most) }
+    }
+
+    /// Whether the mark of the beginning came.
+    pub fn began(&self) -> bool {
+        self.begun == Begun::Marked
+    }
+
+    pub fn take(&mut self, mut data: &[u8]) {
+        if self.begun == Begun::NotYet {
+            // The newest bytes may hold the beginning of the mark, and the first ones what is said instead of it.
+            let old = self.kept.len().saturating_sub(BEGINS.len() - 1);
+            self.kept.extend_from_slice(data);
+            let Some(at) = find(&self.kept[old..], BEGINS) else { return self.drop_middle() };
+            let behind = old + at + BEGINS.len();
+            data = &data[data.len() - (self.kept.len() - behind)..];
+            self.kept.clear();
+            (self.begun, self.cut) = (Begun::Marked, false);
+        }
+        let room = (self.most + ENDS_BYTES).saturating_sub(self.kept.len());
+        self.kept.extend_from_slice(&data[..data.len().min(room)]);
+        self.cut |= data.len() > room;
+        self.newest.extend_from_slice(&data[data.len().saturating_sub(NEWEST_BYTES)..]);
+        self.newest.drain(..self.newest.len().saturating_sub(NEWEST_BYTES));
+    }
+
+    /// Without a mark the first bytes are kept, and as many of the last as a mark may have begun in.
+    fn drop_middle(&mut self) {
+        let last = BEGINS.len() - 1;
+        if self.kept.len() > self.most + last {
+            self.kept.drain(self.most..self.kept.len() - last);
+            self.cut = true;
+        }
+    }
+
+    pub fn finish(mut self) -> Excerpted {
+        let began = self.began();
+        let end = end_mark(&self.kept).filter(|_| began);
+        if let Some((at, _)) = end {
+            self.kept.truncate(at);
+            self.cut = false;
+        }
+        let truncated = self.cut || self.kept.len() > self.most;
+        self.kept.truncate(self.most);
+        let status = end.or_else(|| end_mark(&self.newest)).map(|(_, status)| status);
+        Excerpted { output: self.kept, truncated, began, status: status.filter(|_| began) }
+    }
+}
+
+fn find(bytes: &[u8], words: &[u8]) -> Option<usize> {
+    bytes.windows(words.len()).position(|window| window == words)
+}
+
+/// Where the last mark of an end is, and the exit status in it.
+fn end_mark(bytes: &[u8]) -> Option<(usize, u32)> {
+    let at = bytes.windows(ENDS.len()).rposition(|words| words == ENDS)?;
+    let behind = &bytes[at + ENDS.len()..];
+    let line = &behind[..find(behind, b"\n")?];
+    Some((at, std::str::from_utf8(line).ok()?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -146,14 +256,12 @@ mod tests {
 
         /// As a server starts it: by the login shell.
         fn run(&self, command: &str, timeout: Duration) -> Output {
-            let line = run(command, timeout, false).expect("short enough");
-            self.shell("sh", &line)
-        }
-
-        fn shell(&self, shell: &str, line: &str) -> Output {
-            let mut login = Command::new(shell);
-            login.arg("-c").arg(line).env("PATH", &self.0).env("SHELL", "/bin/sh").env("LC_ALL", "POSIX");
-            login.output().expect("a shell")
+            let line = run(command, timeout).expect("short enough");
+            let mut login = Command::new("sh");
+            login.arg("-c").arg(line).env("PATH", &self.0).env("LC_ALL", "POSIX");
+            let output = login.output().expect("a shell");
+            let (stdout, stderr) = (excerpt(&output.stdout), excerpt(&output.stderr));
+            Output { stdout: stdout.output, stderr: stderr.output, ..output }
         }
     }
 
@@ -163,6 +271,12 @@ mod tests {
                 let _ = fs::remove_dir_all(&self.0);
             }
         }
+    }
+
+    fn excerpt(bytes: &[u8]) -> Excerpted {
+        let mut excerpt = Excerpt::marked(64 * 1024);
+        excerpt.take(bytes);
+        excerpt.finish()
     }
 
     fn text(bytes: &[u8]) -> String {
@@ -212,7 +326,7 @@ mod tests {
         let running: Vec<_> = naps
             .map(|nap| {
                 let hang = format!("trap '' TERM; (sleep {nap} & wait); sleep {nap}");
-                let line = run(&hang, SECOND, false).expect("short enough");
+                let line = run(&hang, SECOND).expect("short enough");
                 let quiet = std::process::Stdio::null;
                 let child = Command::new("sh").arg("-c").arg(line).stdout(quiet()).stderr(quiet()).spawn();
                 (nap, child.expect("a shell"))
@@ -270,44 +384,175 @@ mod tests {
         assert!(out.is_none_or(|out| text(&out.stdout) == "done\n"));
     }
 
+    /// Login shells, with the folder of start-up files and the file that each reads on a command.
+    const SHELLS: [(&str, &[&str], &str); 9] = [
+        ("sh", &["-c"], ""),
+        ("dash", &["-c"], ""),
+        ("busybox", &["ash", "-c"], ""),
+        ("bash", &["-c"], ".bashrc"),
+        ("zsh", &["-c"], ".zshenv"),
+        ("mksh", &["-c"], ""),
+        ("fish", &["-c"], ".config/fish/config.fish"),
+        ("tcsh", &["-c"], ".tcshrc"),
+        ("csh", &["-c"], ".cshrc"),
+    ];
+
+    fn is_there(program: &str) -> bool {
+        ["/bin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
+    }
+
+    /// As `sshd` starts a command: by each login shell of this machine, in a home with that start-up text.
+    fn by_every_shell(line: &str, startup: &str, mut check: impl FnMut(&str, Output)) {
+        for (shell, arguments, file) in SHELLS.iter().filter(|(shell, ..)| is_there(shell)) {
+            let home = Device::new(shell, &[]);
+            if !file.is_empty() {
+                let path = home.0.join(file);
+                fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                fs::write(&path, startup).expect("a file");
+            }
+            let mut login = Command::new(shell);
+            login
+                .args(*arguments)
+                .arg(line)
+                .env("HOME", &home.0)
+                .env("XDG_CONFIG_HOME", home.0.join(".config"));
+            // What bash takes for a sign that sshd starts it.
+            login.env("SSH_CLIENT", "192.0.2.1 1 22").env("SSH2_CLIENT", "x").env_remove("SHLVL");
+            check(shell, login.output().expect("a shell"));
+        }
+    }
+
+    /// In words that all of them have: a line, one without its end, and one that could be a plugin's.
+    const TALKATIVE: &str =
+        "echo 'Welcome | a=1'\necho 'OK - @fleetgate'\nprintf 'prompt> '\necho oops >/dev/stderr\n";
+
     #[test]
     fn every_login_shell_of_this_machine_takes_the_line() {
-        let device = Device(PathBuf::from("/usr/bin:/bin"));
-        let line = run("echo \"a b\" 'c'!\nexit 2", MINUTE, true).expect("short enough");
-        for shell in ["sh", "dash", "bash", "zsh", "mksh", "fish", "tcsh", "csh"] {
-            if !["/bin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(shell).exists()) {
-                continue;
-            }
-            let mut out = device.shell(shell, &line);
-            assert!(take_greeting(&mut out.stderr), "{shell}: {}", text(&out.stderr));
-            let got = (text(&out.stdout), text(&out.stderr), out.status.code());
-            assert_eq!(got, ("a b c!\n".to_owned(), String::new(), Some(2)), "{shell}");
+        let command =
+            "printf '%s|' \"a b\" 'c'!\\\\n \"$0\"\n\techo \"~ * $((1+1)) `echo x`\"; echo é >&2\nexit 2";
+        let line = run(command, MINUTE).expect("short enough");
+        for startup in ["", TALKATIVE] {
+            by_every_shell(&line, startup, |shell, out| {
+                let (stdout, stderr) = (excerpt(&out.stdout), excerpt(&out.stderr));
+                assert!(stdout.began && stderr.began, "{shell}: {}", text(&out.stderr));
+                let got = (text(&stdout.output), text(&stderr.output), out.status.code());
+                let said = "a b|c!\\n|sh|~ * 2 x\n".to_owned();
+                assert_eq!(got, (said, "é\n".to_owned(), Some(2)), "{shell}");
+                assert_eq!((stdout.status, stdout.truncated), (Some(2), false), "{shell}");
+            });
         }
     }
 
     #[test]
-    fn what_is_no_shell_does_not_greet() {
-        for (said, greeted, left) in [
-            ("bad command name exec", false, "bad command name exec"),
-            ("@fleetgate run\nno such disk", true, "no such disk"),
-            ("warning: no locale\n@fleetgate run\n", true, "warning: no locale\n"),
-        ] {
-            let mut stderr = said.as_bytes().to_vec();
-            assert_eq!((take_greeting(&mut stderr), text(&stderr)), (greeted, left.to_owned()), "{said}");
+    fn start_up_text_is_there_in_the_shells_that_read_such_a_file() {
+        let mut heard = 0;
+        let line = run("echo x", MINUTE).expect("short enough");
+        by_every_shell(&line, TALKATIVE, |shell, out| {
+            let talks = text(&out.stdout).contains("Welcome | a=1");
+            heard += usize::from(talks);
+            assert!(talks || !matches!(shell, "fish" | "tcsh" | "zsh"), "{shell} read nothing");
+        });
+        assert!(heard > 0 || !is_there("fish"));
+    }
+
+    #[test]
+    fn the_longest_line_passes_through_every_login_shell() {
+        let words = "0123456789 ".repeat(700);
+        let line = run(&format!("echo '{words}'; exit 3"), MINUTE).expect("short enough");
+        assert!(line.len() > MAX_LINE * 9 / 10, "{}", line.len());
+        by_every_shell(&line, "", |shell, out| {
+            let stdout = excerpt(&out.stdout);
+            assert_eq!((text(&stdout.output), stdout.status), (format!("{words}\n"), Some(3)), "{shell}");
+        });
+    }
+
+    #[test]
+    fn a_login_shell_that_talks_to_the_end_and_hides_the_status_does_no_harm() {
+        let line = run("printf 'no line end'; printf 'why\\n' >&2; exit 2", MINUTE).expect("short enough");
+        for shell in ["sh", "bash"] {
+            let around = r#"echo before; echo before >&2; sh -c "$1"; echo after; echo after >&2; exit 0"#;
+            let mut login = Command::new(shell);
+            let out = login.args(["-c", around, "login", &line]).output().expect("a shell");
+            let (stdout, stderr) = (excerpt(&out.stdout), excerpt(&out.stderr));
+            assert_eq!((text(&stdout.output), text(&stderr.output)), ("no line end".into(), "why\n".into()));
+            assert_eq!((out.status.code(), stdout.status, stderr.status), (Some(0), Some(2), Some(2)));
         }
+    }
+
+    fn in_pieces(said: &[u8], most: usize, pieces: usize) -> Excerpted {
+        let mut excerpt = Excerpt::marked(most);
+        said.chunks(pieces).for_each(|piece| excerpt.take(piece));
+        excerpt.finish()
+    }
+
+    #[test]
+    fn an_output_is_what_stands_between_the_marks_in_whatever_pieces_it_comes() {
+        let table: [(&str, &str, Option<u32>, bool, bool); 12] = [
+            ("@fleetgate run\nOK\n@fleetgate end 0\n", "OK\n", Some(0), true, false),
+            ("motd\nprompt> @fleetgate run\nOK@fleetgate end 2\nbye\n", "OK", Some(2), true, false),
+            ("@fleetgate run\n@fleetgate end 137\n", "", Some(137), true, false),
+            (
+                "@fleetgate run\n0123456789@fleetgate end 1\nlogout, and more\n",
+                "0123456789",
+                Some(1),
+                true,
+                false,
+            ),
+            ("@fleetgate run\n0123456789abc@fleetgate end 1\n", "0123456789", Some(1), true, true),
+            (
+                "@fleetgate run\n0123456789abcdefghijklmnopqrstuvwxyzabcdefgh\n",
+                "0123456789",
+                None,
+                true,
+                true,
+            ),
+            (
+                "@fleetgate run\n0123456789abcdefghijklmnopqrst@fleetgate end 1\nbye\n",
+                "0123456789",
+                Some(1),
+                true,
+                true,
+            ),
+            ("@fleetgate run\nhalf", "half", None, true, false),
+            ("@fleetgate run\nx@fleetgate end 4@fleetgate end 0\n", "x@fleetgat", Some(0), true, true),
+            ("no shell here", "no shell h", None, false, true),
+            ("no shell", "no shell", None, false, false),
+            (
+                "a very long speech before it is our turn @fleetgate @fleetgate run\nOK",
+                "OK",
+                None,
+                true,
+                false,
+            ),
+        ];
+        for (said, output, status, began, truncated) in table {
+            for pieces in [1, 2, 3, 7, 1000] {
+                let found = in_pieces(said.as_bytes(), 10, pieces);
+                let got = (text(&found.output), found.status, found.began, found.truncated);
+                assert_eq!(got, (output.to_owned(), status, began, truncated), "{said:?} by {pieces}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_marks_all_of_it_counts() {
+        let mut bare = Excerpt::bare(4);
+        bare.take(b"OK @fleetgate run\n");
+        let found = bare.finish();
+        assert_eq!((text(&found.output), found.truncated, found.began), ("OK @".into(), true, false));
     }
 
     #[test]
     fn a_line_is_no_longer_than_a_server_takes() {
-        assert!(run(&"x".repeat(8_000), SECOND, true).is_some());
-        assert!(run(&"'".repeat(2_000), SECOND, true).is_none());
+        assert!(run(&"x".repeat(7_500), SECOND).is_some());
+        assert!(run(&"'".repeat(2_000), SECOND).is_none());
     }
 
     #[test]
     fn the_device_waits_a_little_longer_than_the_gateway_in_whole_seconds() {
         for (timeout_ms, seconds) in [(10_000, "11"), (1_500, "3"), (0, "1")] {
-            let line = bounded("x", Duration::from_millis(timeout_ms));
-            assert!(line.contains(&format!("{BOUND}' {seconds} '{GROUP}' fleetgate x")), "{line}");
+            let line = run("x", Duration::from_millis(timeout_ms)).expect("short enough");
+            assert!(line.contains(&format!("{BOUND}' {seconds} '{GROUP}' fleetgate sh")), "{line}");
         }
     }
 
@@ -316,8 +561,9 @@ mod tests {
 
         #[test]
         fn no_command_breaks_out_of_its_quotes(words in "[^\0]{0,40}") {
-            let line = run(&words, SECOND, false).expect("short enough");
+            let line = run(&words, SECOND).expect("short enough");
             prop_assert!(!line.contains(|c: char| c.is_ascii_control()) && !line.replace("! ", "").contains('!'), "{line}");
+            prop_assert!(!line.contains(r"\\") && line.split(' ').all(|word| word.len() <= MAX_WORD + 2), "{line}");
             let command = format!("printf %sx \"$(cat <<'fg'\n{words}\nfg\n)\"");
             let device = Device(PathBuf::from("/usr/bin:/bin"));
             let plain = Command::new("sh").arg("-c").arg(&command).output().expect("a shell");

@@ -19,6 +19,9 @@ pub const MAX_IDENTIFICATION: usize = 255;
 /// How much of foreign text a result quotes, in characters.
 const QUOTED_CHARS: usize = 100;
 
+/// Longest list of what a server offers, in characters. OpenSSH's longest, of key exchanges, has 300.
+const LISTED_CHARS: usize = 400;
+
 /// How the texts of a server begin that answers, and to which nobody can log in.
 pub const KEY_CHANGED: &str = "host key changed";
 pub const LOGIN_REFUSED: &str = "login refused";
@@ -72,6 +75,69 @@ impl fmt::Display for Identification {
     }
 }
 
+/// The types of host key that a server may prove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyType {
+    Ed25519,
+    EcdsaP256,
+    EcdsaP384,
+    EcdsaP521,
+    Rsa,
+}
+
+impl KeyType {
+    /// In the order in which a server is asked that nothing is known of.
+    pub const ALL: [KeyType; 5] =
+        [KeyType::Ed25519, KeyType::EcdsaP256, KeyType::EcdsaP384, KeyType::EcdsaP521, KeyType::Rsa];
+
+    /// As a line of `known_hosts` names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyType::Ed25519 => "ssh-ed25519",
+            KeyType::EcdsaP256 => "ecdsa-sha2-nistp256",
+            KeyType::EcdsaP384 => "ecdsa-sha2-nistp384",
+            KeyType::EcdsaP521 => "ecdsa-sha2-nistp521",
+            KeyType::Rsa => "ssh-rsa",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<KeyType> {
+        KeyType::ALL.into_iter().find(|t| t.name() == name)
+    }
+}
+
+/// What two sides of a connection must agree upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Negotiated {
+    KeyExchange,
+    HostKey,
+    Cipher,
+    Mac,
+    Compression,
+}
+
+impl Negotiated {
+    const fn name(self) -> &'static str {
+        match self {
+            Negotiated::KeyExchange => "key exchange",
+            Negotiated::HostKey => "type of host key",
+            Negotiated::Cipher => "cipher",
+            Negotiated::Mac => "message authentication code",
+            Negotiated::Compression => "compression",
+        }
+    }
+}
+
+/// Why a server did not let the gateway in, whose one credential is its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoginRefusal {
+    Key,
+    /// The key was accepted, and more is wanted: these methods.
+    SecondFactor(Vec<String>),
+    /// Keys are not accepted, or not as the first factor: these methods are.
+    NoKeys(Vec<String>),
+}
+
 /// How far one SSH connection came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshSeen {
@@ -100,8 +166,14 @@ pub enum SshFailure {
     HostKeyUnknown {
         seen: String,
     },
+    /// Nothing that both sides can do; what the server offered.
+    NothingInCommon {
+        what: Negotiated,
+        offered: Vec<String>,
+    },
     LoginRefused {
         user: String,
+        why: LoginRefusal,
     },
     /// It connected and then fell silent.
     Timeout,
@@ -159,14 +231,41 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
             short(pinned),
             short(seen)
         ),
-        SshFailure::LoginRefused { user } => format!(
-            "{LOGIN_REFUSED}: {} does not accept the gateway's key for {}",
-            identified(seen).unwrap_or_else(|_| "the server".to_owned()),
-            short(user)
+        SshFailure::NothingInCommon { what, offered } => format!(
+            "the SSH connection failed: no common {}; the server offers {} (docs/operations.md lists what is supported)",
+            what.name(),
+            listed(offered)
         ),
+        SshFailure::LoginRefused { user, why } => {
+            let server = identified(seen).unwrap_or_else(|_| "the server".to_owned());
+            format!("{LOGIN_REFUSED}: {}", refusal(&server, &short(user), why))
+        }
         SshFailure::Timeout => "connected, then no SSH answer in time".to_owned(),
     };
     (Status::Critical, text)
+}
+
+fn refusal(server: &str, user: &str, why: &LoginRefusal) -> String {
+    match why {
+        LoginRefusal::Key => format!("{server} does not accept the gateway's key for {user}"),
+        LoginRefusal::SecondFactor(methods) => format!(
+            "{server} accepts the gateway's key for {user} and wants a second factor ({}), which the gateway does \
+             not have; exempt this user (sshd_config: Match User, AuthenticationMethods publickey)",
+            listed(methods)
+        ),
+        LoginRefusal::NoKeys(methods) => format!(
+            "{server} wants {} for {user}; the gateway has a key only, which this server must accept first and alone",
+            listed(methods)
+        ),
+    }
+}
+
+/// Names that a server sent, as far as a person reads on.
+fn listed(names: &[String]) -> String {
+    match names.iter().map(|name| words::line(name, QUOTED_CHARS)).collect::<Vec<_>>().join(", ") {
+        list if list.is_empty() => "nothing".to_owned(),
+        list => words::line(&list, LISTED_CHARS),
+    }
 }
 
 fn unknown_key(seen: &SshSeen, key: &str) -> (Status, String) {
@@ -195,6 +294,25 @@ mod tests {
     fn verdict(failure: SshFailure) -> (Status, String) {
         let r = judge(&seen(Some(failure)));
         (r.status, r.text)
+    }
+
+    fn refused(why: LoginRefusal) -> SshFailure {
+        SshFailure::LoginRefused { user: "root".into(), why }
+    }
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let offered = vec!["diffie-hellman-group1-sha1".to_owned(); 10_000];
+        let text = verdict(SshFailure::NothingInCommon { what: Negotiated::KeyExchange, offered }).1;
+        assert!(text.contains("no common key exchange") && text.chars().count() < 600, "{text}");
+    }
+
+    #[test]
+    fn types_of_key_survive_their_names() {
+        for key_type in KeyType::ALL {
+            assert_eq!(KeyType::from_name(key_type.name()), Some(key_type));
+        }
+        assert_eq!(KeyType::from_name("ssh-dss"), None);
     }
 
     #[test]
@@ -257,7 +375,23 @@ mod tests {
             (SshFailure::NotSsh("220 ftp ready\r\n".into()), "not SSH: it says \"220 ftp ready\""),
             (SshFailure::NotSsh(String::new()), "nothing was said"),
             (SshFailure::Protocol("no common cipher".into()), "no common cipher"),
-            (SshFailure::LoginRefused { user: "root".into() }, "does not accept the gateway's key for root"),
+            (refused(LoginRefusal::Key), "does not accept the gateway's key for root"),
+            (
+                refused(LoginRefusal::SecondFactor(vec!["keyboard-interactive".into()])),
+                "accepts the gateway's key for root and wants a second factor (keyboard-interactive)",
+            ),
+            (refused(LoginRefusal::NoKeys(vec!["password".into()])), "wants password for root"),
+            (
+                SshFailure::NothingInCommon {
+                    what: Negotiated::HostKey,
+                    offered: vec!["ssh-dss".into(), "ssh-rsa\x1b[2J".into()],
+                },
+                "no common type of host key; the server offers ssh-dss, ssh-rsa (",
+            ),
+            (
+                SshFailure::NothingInCommon { what: Negotiated::Cipher, offered: vec![] },
+                "no common cipher; the server offers nothing",
+            ),
             (SshFailure::Timeout, "no SSH answer in time"),
         ];
         for (failure, reason) in table {

@@ -102,7 +102,7 @@ async fn replace(write: &mut Write<'_>, device: HostId, newcomer: &Newcomer<'_>)
 }
 
 fn pin(fingerprint: Option<&str>) -> Option<Pin> {
-    fingerprint.map(|f| Pin { fingerprint: f.to_owned(), source: "given".into() })
+    fingerprint.map(|f| Pin::new(f.to_owned(), "given"))
 }
 
 /// What the device gets to know of its enrolment. Holds no secret.

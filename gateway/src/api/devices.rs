@@ -276,7 +276,7 @@ async fn trust(
     let previous = before.settings.ssh.pin.as_ref().map(|p| p.fingerprint.clone());
     let mut settings = before.settings;
     let data = json!({ "fingerprint": fingerprint, "previous": previous });
-    settings.ssh.pin = Some(Pin { fingerprint, source: "trusted".into() });
+    settings.ssh.pin = Some(Pin::new(fingerprint, "trusted"));
     devices::update(write.tx(), before.id, &settings).await.map_err(|e| refusal(e, Some(&who)))?;
     write.event("device.trusted", (Object::Device, before.id), "host key confirmed", data).await?;
     write.host(before.id);
@@ -466,7 +466,7 @@ fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {
     Ssh {
         port: fields.take("ssh.port", parse::ssh_port(new.port.unwrap_or(SSH_PORT))).unwrap_or(SSH_PORT),
         user: user.and_then(|u| fields.take("ssh.user", u)),
-        pin: pin.map(|fingerprint| Pin { fingerprint, source: "given".into() }),
+        pin: pin.map(|fingerprint| Pin::new(fingerprint, "given")),
     }
 }
 
@@ -558,6 +558,7 @@ pub(super) fn wire(device: &Device) -> model::Device {
             user: settings.ssh.user.clone(),
             pin: pin.map(|p| p.fingerprint.clone()),
             pin_source: pin.map(|p| p.source.clone()),
+            pin_type: pin.and_then(|p| p.key_type.clone()),
         },
         networks: settings.networks.iter().map(ToString::to_string).collect(),
         notes: settings.notes.clone(),

@@ -107,6 +107,7 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
             user: settings.ssh.user.clone(),
             pin: pin.map(|p| p.fingerprint.clone()),
             pin_source: pin.map(|p| p.source.clone()),
+            pin_type: pin.and_then(|p| p.key_type.clone()),
         },
         interval_s: seconds(timing.interval),
         retry_s: seconds(timing.retry),
@@ -203,7 +204,7 @@ fn parsed(usual: Duration, new: NewHost) -> Result<Settings, Problem> {
     fields.take("timeout_s", ends_in_time(usual, &timing));
     let thresholds = named(&mut fields, limits(&new.thresholds)).unwrap_or_default();
     fields.finish()?;
-    let pin = key.flatten().map(|fingerprint| Pin { fingerprint, source: "given".into() });
+    let pin = key.flatten().map(|fingerprint| Pin::new(fingerprint, "given"));
     Ok(Settings {
         name: name.unwrap_or_default(),
         labels: labels.unwrap_or_default(),

@@ -342,7 +342,8 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     line("profile", &own_profile(d.profile.as_deref()));
     line("ssh", &format!("{} port {}", d.ssh.user.as_deref().unwrap_or("no login"), d.ssh.port));
     if let Some(pin) = &d.ssh.pin {
-        line("host key", &format!("{pin} ({})", d.ssh.pin_source.as_deref().unwrap_or("pinned")));
+        let key_type = d.ssh.pin_type.as_deref().map(|t| format!("{t} ")).unwrap_or_default();
+        line("host key", &format!("{key_type}{pin} ({})", d.ssh.pin_source.as_deref().unwrap_or("pinned")));
     }
     if !d.labels.is_empty() {
         line("labels", &d.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" "));

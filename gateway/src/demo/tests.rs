@@ -10,8 +10,9 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_engine::wire::{
-    Answer, Ask, AskId, Command, CommandEnd, ConnectFailure, EchoAnswer, Evidence, News, PeerKey, PeerKind,
-    PeerMemory, PeerSpec, Question, RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
+    Answer, Ask, AskId, Command, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
+    LoginRefusal, News, PeerKey, PeerKind, PeerMemory, PeerSpec, Question, RemoteCommand, Route, SshAnswer,
+    SshFailure, SshRun,
 };
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, PublicKey};
@@ -151,8 +152,7 @@ impl Lab {
     async fn log_in(&self, peer: PeerId, to: SocketAddr, run: SshRun) -> SshAnswer {
         let route = Route::Tunnel { peer, address: to.ip() };
         let key = SessionKey { host: peer, route, port: to.port() };
-        let connect = self.streams.connect(peer, to, PATIENCE);
-        self.ssh.run(key, connect, run, PATIENCE).await
+        self.ssh.run(key, || self.streams.connect(peer, to, PATIENCE), run, PATIENCE).await
     }
 }
 
@@ -211,7 +211,7 @@ async fn enrolled(lab: &mut Lab, spec: DeviceSpec) -> DeviceHandle {
     device
 }
 
-fn asking(sensors: &[(String, Sensor)], pin: Option<String>) -> SshRun {
+fn asking(sensors: &[(String, Sensor)], pin: Option<HostKey>) -> SshRun {
     let line = script(sensors, PATIENCE);
     let command = RemoteCommand { name: "sensors".to_owned(), line, timeout: PATIENCE, bounded: true };
     let learn = pin.is_none();
@@ -255,7 +255,8 @@ async fn a_stream_through_the_tunnel_loses_nothing_and_ends_in_order() {
 async fn the_sensor_script_is_answered_over_ssh_with_what_the_sensors_say() {
     let mut lab = Lab::new();
     let spec = spec(&lab);
-    let pin = spec.ssh.as_ref().expect("has one").host_key.public().fingerprint();
+    let fingerprint = spec.ssh.as_ref().expect("has one").host_key.public().fingerprint();
+    let pin = HostKey { fingerprint, key_type: Some(KeyType::Ed25519) };
     let device = enrolled(&mut lab, spec).await;
     device.set_sensor("temperature", 81.5).expect("has one");
     let sensors = [("hot".to_owned(), Sensor::Temperature { name: None })];
@@ -277,7 +278,10 @@ async fn a_device_lets_in_no_other_key_or_user() {
     let _device = enrolled(&mut lab, strict).await;
     let to = SocketAddr::new(inner_v4(), 22);
     let answer = lab.log_in(peer(), to, asking(&[], None)).await;
-    assert_eq!(answer.failure, Some(SshFailure::LoginRefused { user: "watch".to_owned() }));
+    assert_eq!(
+        answer.failure,
+        Some(SshFailure::LoginRefused { user: "watch".to_owned(), why: LoginRefusal::Key })
+    );
 }
 
 #[tokio::test]

@@ -2,24 +2,37 @@
 
 use std::sync::{Arc, OnceLock};
 
-use fleetgate_engine::wire::{SshFailure, SshRun};
+use fleetgate_engine::wire::{HostKey, KeyType, SshFailure, SshRun};
 use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
-use russh::keys::{HashAlg, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
 use russh::{Channel, Error};
 
-/// The fingerprint that the server proved; empty until the key exchange is done.
-pub(super) type SeenKey = Arc<OnceLock<String>>;
+/// The key that the server proved to have; empty until the key exchange is done.
+pub(super) type SeenKey = Arc<OnceLock<HostKey>>;
+
+/// What a server is asked for to prove a key of that type. Never by a hash of SHA-1.
+pub(super) fn algorithms(key_type: KeyType) -> &'static [Algorithm] {
+    match key_type {
+        KeyType::Ed25519 => &[Algorithm::Ed25519],
+        KeyType::EcdsaP256 => &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }],
+        KeyType::EcdsaP384 => &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }],
+        KeyType::EcdsaP521 => &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 }],
+        KeyType::Rsa => {
+            &[Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, Algorithm::Rsa { hash: Some(HashAlg::Sha256) }]
+        }
+    }
+}
 
 /// Whether a run accepts a host key.
 ///
 /// # Errors
 /// The failure that the run ends with.
-pub(super) fn judge(run: &SshRun, seen: &str) -> Result<(), SshFailure> {
+pub(super) fn judge(run: &SshRun, seen: &HostKey) -> Result<(), SshFailure> {
     match &run.pin {
-        Some(pinned) if pinned == seen => Ok(()),
-        Some(pinned) => Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen: seen.to_owned() }),
+        Some(pinned) if pinned.is(seen) => Ok(()),
+        Some(pinned) => Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen: seen.clone() }),
         None if run.learn => Ok(()),
-        None => Err(SshFailure::HostKeyUnknown { seen: seen.to_owned() }),
+        None => Err(SshFailure::HostKeyUnknown { seen: seen.clone() }),
     }
 }
 
@@ -33,10 +46,12 @@ impl Handler for HostKeyCheck {
     type Error = Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
-        let fingerprint = key.public_key().fingerprint(HashAlg::Sha256).to_string();
+        let key = key.public_key();
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let seen = HostKey { fingerprint, key_type: KeyType::from_name(key.algorithm().as_str()) };
         // A server that changes its key in mid-session is refused like one with a wrong pin.
-        let first = self.seen.get_or_init(|| fingerprint.clone());
-        Ok(*first == fingerprint && judge(&self.run, &fingerprint).is_ok())
+        let first = self.seen.get_or_init(|| seen.clone());
+        Ok(*first == seen && judge(&self.run, &seen).is_ok())
     }
 
     async fn server_channel_open_forwarded_tcpip(
@@ -120,17 +135,17 @@ mod tests {
     use super::*;
 
     fn run(pin: Option<&str>, learn: bool) -> SshRun {
-        SshRun { pin: pin.map(str::to_owned), learn, user: None, commands: Vec::new() }
+        SshRun { pin: pin.map(HostKey::from), learn, user: None, commands: Vec::new() }
     }
 
     #[test]
     fn a_pin_decides_alone_and_an_unknown_key_needs_leave_to_be_learnt() {
-        assert_eq!(judge(&run(Some("SHA256:a"), false), "SHA256:a"), Ok(()));
+        assert_eq!(judge(&run(Some("SHA256:a"), false), &"SHA256:a".into()), Ok(()));
         assert!(matches!(
-            judge(&run(Some("SHA256:a"), true), "SHA256:b"),
+            judge(&run(Some("SHA256:a"), true), &"SHA256:b".into()),
             Err(SshFailure::HostKeyChanged { .. })
         ));
-        assert_eq!(judge(&run(None, true), "SHA256:b"), Ok(()));
-        assert!(matches!(judge(&run(None, false), "x"), Err(SshFailure::HostKeyUnknown { .. })));
+        assert_eq!(judge(&run(None, true), &"SHA256:b".into()), Ok(()));
+        assert!(matches!(judge(&run(None, false), &"x".into()), Err(SshFailure::HostKeyUnknown { .. })));
     }
 }

@@ -13,6 +13,7 @@ mod pool;
 mod session;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
-use fleetgate_engine::wire::{ConnectFailure, Route, SshAnswer, SshFailure, SshRun};
+use fleetgate_engine::wire::{ConnectFailure, Negotiated, Route, SshAnswer, SshFailure, SshRun};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,6 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::clock;
 use pool::Pool;
 use session::{Connection, Login};
+use wanted::Wanted;
 
 /// Settings of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +84,18 @@ impl SshClient {
         })))
     }
 
-    /// Does one run. `connect` is polled only if no kept connection serves.
-    pub async fn run<S>(
+    /// Does one run. `connect` is called only if no kept connection serves, and more than once where only the
+    /// fingerprint of the pinned key is known: a server shows one of its keys per connection.
+    pub async fn run<S, C>(
         &self,
         key: SessionKey,
-        connect: impl Future<Output = Result<S, ConnectFailure>>,
+        connect: impl Fn() -> C,
         run: SshRun,
         timeout: Duration,
     ) -> SshAnswer
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Future<Output = Result<S, ConnectFailure>>,
     {
         let deadline = Deadline::after(timeout);
         let Some(Ok(_turn)) = deadline.limit(self.0.gate.acquire()).await else {
@@ -100,11 +104,7 @@ impl SshClient {
         let epoch = self.pool().epoch();
         let ended = match self.resume(&key, &run, deadline).await {
             Some(ended) => ended,
-            None => match deadline.limit(connect).await {
-                Some(Ok(stream)) => self.converse(stream, run, deadline).await,
-                Some(Err(failure)) => return failed(SshFailure::Connect(failure)),
-                None => return failed(SshFailure::Connect(ConnectFailure::Timeout)),
-            },
+            None => self.meet(connect, &run, deadline).await,
         };
         if let Some(connection) = ended.connection {
             self.keep(key, connection, epoch);
@@ -129,11 +129,39 @@ impl SshClient {
         isolated(kept.resume(run.clone(), deadline)).await.unwrap_or_else(|broken| Some(broken.into()))
     }
 
-    async fn converse<S>(&self, stream: S, run: SshRun, deadline: Deadline) -> Ended
+    /// On a fresh connection, or on one after the other: until the server has shown the pinned key, or has no
+    /// type of key left to show. What it showed first is then what has changed.
+    async fn meet<S, C>(&self, connect: impl Fn() -> C, run: &SshRun, deadline: Deadline) -> Ended
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Future<Output = Result<S, ConnectFailure>>,
+    {
+        let mut wanted = Wanted::of(run);
+        let mut changed = None;
+        loop {
+            let ended = match deadline.limit(connect()).await {
+                Some(Ok(stream)) => self.converse(stream, run.clone(), &wanted, deadline).await,
+                Some(Err(failure)) => failed(SshFailure::Connect(failure)).into(),
+                None => failed(SshFailure::Connect(ConnectFailure::Timeout)).into(),
+            };
+            match &ended.answer.failure {
+                Some(SshFailure::HostKeyChanged { seen, .. }) if wanted.another_than(seen) => {
+                    changed.get_or_insert(ended);
+                }
+                Some(SshFailure::HostKeyChanged { .. }) => return changed.unwrap_or(ended),
+                Some(SshFailure::NothingInCommon { what: Negotiated::HostKey, .. }) => {
+                    return changed.unwrap_or(ended);
+                }
+                _ => return ended,
+            }
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, run: SshRun, wanted: &Wanted, deadline: Deadline) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let login = self.0.login.clone();
+        let login = self.0.login.asking_for(wanted.key_types());
         isolated(session::converse(stream, login, run, deadline)).await.unwrap_or_else(Ended::from)
     }
 
@@ -172,13 +200,18 @@ struct Ended {
     connection: Option<Connection>,
 }
 
+impl From<SshAnswer> for Ended {
+    fn from(answer: SshAnswer) -> Self {
+        Ended { answer, connection: None }
+    }
+}
+
 /// The conversation's task panicked.
 struct Broken;
 
 impl From<Broken> for Ended {
     fn from(_: Broken) -> Self {
-        let text = "the SSH client broke on what this server sent".to_owned();
-        Ended { answer: failed(SshFailure::Protocol(text)), connection: None }
+        failed(SshFailure::Protocol("the SSH client broke on what this server sent".to_owned())).into()
     }
 }
 

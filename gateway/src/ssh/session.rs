@@ -4,15 +4,18 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use fleetgate_engine::wire::{CommandAnswer, CommandEnd, RemoteCommand, SshAnswer, SshFailure, SshRun};
-use fleetgate_probes::remote;
+use fleetgate_engine::wire::{
+    CommandAnswer, CommandEnd, KeyType, LoginRefusal, Negotiated, RemoteCommand, SshAnswer, SshFailure,
+    SshRun,
+};
+use fleetgate_probes::remote::{self, Excerpt, Excerpted};
 use russh::client::{self, AuthResult, Msg};
-use russh::keys::{Algorithm, EcdsaCurve, PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
-use russh::{Channel, ChannelMsg, Preferred, Sig, SshId};
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, decode_secret_key};
+use russh::{AlgorithmKind, Channel, ChannelMsg, MethodKind, MethodSet, Preferred, Sig, SshId, kex};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::guard::{Guard, RUN_BYTES, printable};
-use super::handler::{HostKeyCheck, SeenKey, judge};
+use super::handler::{HostKeyCheck, SeenKey, algorithms, judge};
 use super::{Deadline, Ended};
 use crate::clock;
 
@@ -27,6 +30,8 @@ const CHANNEL_MESSAGES: usize = 16;
 /// A kept connection that does not answer within this time, or half of what the run has left, is
 /// given up for a fresh one. Longer than any round trip over LTE.
 const REUSE_PATIENCE: Duration = Duration::from_secs(5);
+/// Names kept of what a server offers; OpenSSH's longest list has 20.
+const OFFERED: usize = 64;
 /// SSH_EXTENDED_DATA_STDERR (RFC 4254, 5.2).
 const STDERR: u32 = 1;
 
@@ -34,34 +39,61 @@ const STDERR: u32 = 1;
 #[derive(Clone)]
 pub(super) struct Login {
     key: Arc<PrivateKey>,
-    config: Arc<client::Config>,
 }
 
 impl Login {
+    /// An ed25519 key, as `gateway_ssh_key` always is. No other private key is used in this process: the RSA
+    /// code only ever verifies.
     pub(super) fn new(openssh: &str) -> Option<Self> {
-        let key = Arc::new(decode_secret_key(openssh, None).ok()?);
-        Some(Login { key, config: Arc::new(config()) })
+        let key = decode_secret_key(openssh, None).ok()?;
+        (key.algorithm() == Algorithm::Ed25519).then(|| Login { key: Arc::new(key) })
+    }
+
+    /// For a server that is to show a host key of one of these types, the first one that it has.
+    pub(super) fn asking_for(&self, key_types: &[KeyType]) -> Asking {
+        Asking { key: Arc::clone(&self.key), config: Arc::new(config(key_types)) }
     }
 }
 
-fn config() -> client::Config {
-    // Without RSA, which this build cannot verify: a server that has nothing else is told so by
-    // the negotiation. The order is part of the pin's meaning: a server with several keys always
-    // shows the same one.
-    const HOST_KEYS: &[Algorithm] = &[
-        Algorithm::Ed25519,
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
-        Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
-    ];
+/// The login, and how one server is met.
+pub(super) struct Asking {
+    key: Arc<PrivateKey>,
+    config: Arc<client::Config>,
+}
+
+fn config(key_types: &[KeyType]) -> client::Config {
+    let host_keys: Vec<Algorithm> = key_types.iter().flat_map(|t| algorithms(*t)).cloned().collect();
     client::Config {
         client_id: SshId::Standard(Cow::Borrowed("SSH-2.0-fleetgate")),
         window_size: WINDOW_BYTES,
         channel_buffer_size: CHANNEL_MESSAGES,
-        preferred: Preferred { key: Cow::Borrowed(HOST_KEYS), ..Preferred::DEFAULT },
+        preferred: Preferred {
+            key: Cow::Owned(host_keys),
+            kex: Cow::Borrowed(KEY_EXCHANGES),
+            ..Preferred::DEFAULT
+        },
         ..client::Config::default()
     }
 }
+
+/// The library's usual ones, and the NIST curves, which are all that some servers have (FIPS, small SSH
+/// stacks). None hashes with SHA-1.
+const KEY_EXCHANGES: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::DH_GEX_SHA256,
+    kex::DH_G18_SHA512,
+    kex::DH_G17_SHA512,
+    kex::DH_G16_SHA512,
+    kex::DH_G15_SHA512,
+    kex::DH_G14_SHA256,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+];
 
 /// A connection whose host key was accepted. The stream ends when it is dropped.
 pub(super) struct Connection {
@@ -69,17 +101,17 @@ pub(super) struct Connection {
     stream: Stream,
     seen: SeenKey,
     user: Option<String>,
-    bounds: Bounds,
+    shell: Shell,
 }
 
-/// Whether the server runs a command under a `timeout` of the device. Found out by the first one on a
-/// connection, so that no other pays for the question.
+/// Whether the server has a shell that runs [`remote::run`]'s line. Found out by the first command on a
+/// connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Bounds {
+enum Shell {
     Unknown,
-    Taken,
-    /// It has no shell, or a list of what it runs.
-    Refused,
+    There,
+    /// There is none, or a list of what is run.
+    Missing,
 }
 
 /// Our end of the guarded stream.
@@ -92,7 +124,7 @@ impl Drop for Stream {
 }
 
 /// The whole of a run on a fresh stream.
-pub(super) async fn converse<S>(stream: S, login: Login, run: SshRun, deadline: Deadline) -> Ended
+pub(super) async fn converse<S>(stream: S, login: Asking, run: SshRun, deadline: Deadline) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -117,7 +149,7 @@ fn ended(mut answer: SshAnswer, connection: Result<Connection, SshFailure>) -> E
 /// Up to the login.
 async fn introduce<S>(
     stream: S,
-    login: &Login,
+    login: &Asking,
     run: &SshRun,
     deadline: Deadline,
     answer: &mut SshAnswer,
@@ -141,7 +173,7 @@ where
         .ok_or_else(|| stream.contact_failure(None))?
         .map_err(|error| stream.contact_failure(Some(&error)))?;
     answer.connect = Some(clock::now().mono.since(started));
-    let mut connection = Connection { handle, stream, seen, user: run.user.clone(), bounds: Bounds::Unknown };
+    let mut connection = Connection { handle, stream, seen, user: run.user.clone(), shell: Shell::Unknown };
     answer.logged_in = connection.log_in(login, deadline).await?;
     Ok(connection)
 }
@@ -153,6 +185,9 @@ impl Stream {
             (None, Some(words), _) => SshFailure::NotSsh(words),
             (_, _, None) => SshFailure::Timeout,
             (None, None, Some(_)) => protocol("closed the connection without a word"),
+            (_, _, Some(russh::Error::NoCommonAlgo { kind, theirs, .. })) => {
+                SshFailure::NothingInCommon { what: negotiated(kind), offered: bounded(theirs) }
+            }
             (Some(_), _, Some(error)) => self.broke(&error.to_string()),
         }
     }
@@ -163,6 +198,20 @@ impl Stream {
         }
         protocol(how)
     }
+}
+
+fn negotiated(kind: &AlgorithmKind) -> Negotiated {
+    match kind {
+        AlgorithmKind::Kex => Negotiated::KeyExchange,
+        AlgorithmKind::Key => Negotiated::HostKey,
+        AlgorithmKind::Cipher => Negotiated::Cipher,
+        AlgorithmKind::Compression => Negotiated::Compression,
+        AlgorithmKind::Mac => Negotiated::Mac,
+    }
+}
+
+fn bounded(names: &[String]) -> Vec<String> {
+    names.iter().take(OFFERED).map(|name| printable(name.as_bytes())).collect()
 }
 
 fn protocol(text: &str) -> SshFailure {
@@ -211,7 +260,7 @@ impl Connection {
     }
 
     /// Whether there was a login at all.
-    async fn log_in(&mut self, login: &Login, deadline: Deadline) -> Result<bool, SshFailure> {
+    async fn log_in(&mut self, login: &Asking, deadline: Deadline) -> Result<bool, SshFailure> {
         let Some(user) = self.user.clone() else { return Ok(false) };
         let key = PrivateKeyWithHashAlg::new(Arc::clone(&login.key), None);
         let outcome = deadline.limit(self.handle.authenticate_publickey(&user, key)).await;
@@ -223,7 +272,9 @@ impl Connection {
             {
                 Err(self.stream.broke("the connection ended during the login"))
             }
-            Ok(AuthResult::Failure { .. }) => Err(SshFailure::LoginRefused { user }),
+            Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
+                Err(SshFailure::LoginRefused { user, why: refusal(&remaining_methods, partial_success) })
+            }
             Err(error) => Err(self.stream.broke(&error.to_string())),
         }
     }
@@ -258,64 +309,59 @@ impl Connection {
             .map_err(|error| self.stream.broke(&format!("no session was opened: {error}")))
     }
 
-    /// Under the device's own `timeout`; bare, where the device turns out not to take that.
+    /// In `sh` and under the device's own `timeout`; bare, where the device turns out to have no shell.
     async fn command(
         &mut self,
         command: &RemoteCommand,
         channel: Channel<Msg>,
         deadline: Deadline,
     ) -> Result<(CommandAnswer, Stop), SshFailure> {
-        let Some(line) = self.bounded(command) else {
-            return Ok(self
-                .execute((&command.name, &command.line), command.timeout, channel, deadline)
-                .await);
+        let Some(line) = self.line(command) else {
+            let heard = self.execute(&command.line, Heard::bare(), command.timeout, channel, deadline).await;
+            return Ok(heard.into_answer(&command.name));
         };
-        let (mut answer, stop) =
-            self.execute((&command.name, &line), command.timeout, channel, deadline).await;
-        if self.bounds == Bounds::Taken {
-            return Ok((answer, stop));
-        }
-        if remote::take_greeting(&mut answer.stderr) {
-            self.bounds = Bounds::Taken;
-        } else if matches!(stop, Stop::Closed | Stop::Refused) {
+        let heard = self.execute(&line, Heard::marked(), command.timeout, channel, deadline).await;
+        if heard.began() {
+            self.shell = Shell::There;
+        } else if !command.bounded && matches!(heard.stop, Stop::Closed | Stop::Refused) {
             // Nothing was run so far.
-            self.bounds = Bounds::Refused;
-            let (left, channel) =
-                (command.timeout.saturating_sub(answer.took), self.open_channel(deadline).await?);
-            let (bare, stop) = self.execute((&command.name, &command.line), left, channel, deadline).await;
-            return Ok((CommandAnswer { took: answer.took + bare.took, ..bare }, stop));
+            self.shell = Shell::Missing;
+            let took = heard.took;
+            let (left, channel) = (command.timeout.saturating_sub(took), self.open_channel(deadline).await?);
+            let bare = self.execute(&command.line, Heard::bare(), left, channel, deadline).await;
+            return Ok(Heard { took: took + bare.took, ..bare }.into_answer(&command.name));
         }
-        Ok((answer, stop))
+        Ok(heard.into_answer(&command.name))
     }
 
     /// `None`: bare.
-    fn bounded(&self, command: &RemoteCommand) -> Option<String> {
-        match self.bounds {
-            _ if command.bounded => None,
-            Bounds::Refused => None,
-            Bounds::Unknown => remote::run(&command.line, command.timeout, true),
-            Bounds::Taken => remote::run(&command.line, command.timeout, false),
+    fn line<'a>(&self, command: &'a RemoteCommand) -> Option<Cow<'a, str>> {
+        match self.shell {
+            _ if command.bounded => Some(Cow::Borrowed(&command.line)),
+            Shell::Missing => None,
+            Shell::Unknown | Shell::There => remote::run(&command.line, command.timeout).map(Cow::Owned),
         }
     }
 
     async fn execute(
         &self,
-        (name, line): (&str, &str),
+        line: &str,
+        mut heard: Heard,
         timeout: Duration,
         mut channel: Channel<Msg>,
         deadline: Deadline,
-    ) -> (CommandAnswer, Stop) {
+    ) -> Heard {
         let started = clock::now().mono;
         let limit = timeout.min(deadline.remaining());
-        let mut capture = Capture::default();
-        let work = listen(&mut channel, line, &mut capture);
-        let stop = tokio::time::timeout(limit, work).await.unwrap_or(Stop::TimeOver);
-        if stop != Stop::Closed && stop != Stop::Gone {
+        let work = listen(&mut channel, line, &mut heard);
+        heard.stop = tokio::time::timeout(limit, work).await.unwrap_or(Stop::TimeOver);
+        if heard.stop != Stop::Closed && heard.stop != Stop::Gone {
             // Frees the command's slot on the server; what it still sends is thrown away. Not
             // waited for: a session that is stuck must not hold up the answer.
             let _ = deadline.limit(channel.close()).await;
         }
-        (capture.into_answer(name, stop, clock::now().mono.since(started)), stop)
+        heard.took = clock::now().mono.since(started);
+        heard
     }
 
     /// What ends the whole run, not only the command.
@@ -343,7 +389,7 @@ enum Stop {
     TimeOver,
 }
 
-async fn listen(channel: &mut Channel<Msg>, line: &str, capture: &mut Capture) -> Stop {
+async fn listen(channel: &mut Channel<Msg>, line: &str, heard: &mut Heard) -> Stop {
     // Plugins print numbers with a comma in some locales. Servers may ignore the wish.
     let locale = channel.set_env(false, "LC_ALL", "C").await;
     if locale.is_err() || channel.exec(true, line).await.is_err() || channel.eof().await.is_err() {
@@ -351,23 +397,41 @@ async fn listen(channel: &mut Channel<Msg>, line: &str, capture: &mut Capture) -
     }
     loop {
         let Some(message) = channel.wait().await else { return Stop::Gone };
-        if let Some(stop) = capture.take(message) {
+        if let Some(stop) = heard.take(message) {
             return stop;
         }
     }
 }
 
 /// What came from one command so far.
-#[derive(Default)]
-struct Capture {
-    stdout: Vec<u8>,
-    stderr: Vec<u8>,
-    truncated: bool,
+struct Heard {
+    stdout: Excerpt,
+    stderr: Excerpt,
     received: usize,
     end: Option<CommandEnd>,
+    stop: Stop,
+    took: Duration,
 }
 
-impl Capture {
+impl Heard {
+    /// Of a command between the marks of [`remote::run`].
+    fn marked() -> Self {
+        Heard::of(Excerpt::marked)
+    }
+
+    fn bare() -> Self {
+        Heard::of(Excerpt::bare)
+    }
+
+    fn of(excerpt: impl Fn(usize) -> Excerpt) -> Self {
+        let (stdout, stderr) = (excerpt(OUTPUT_BYTES), excerpt(OUTPUT_BYTES));
+        Heard { stdout, stderr, received: 0, end: None, stop: Stop::TimeOver, took: Duration::ZERO }
+    }
+
+    fn began(&self) -> bool {
+        self.stdout.began() || self.stderr.began()
+    }
+
     fn take(&mut self, message: ChannelMsg) -> Option<Stop> {
         match message {
             ChannelMsg::Data { data } => self.output(&data, false),
@@ -387,29 +451,40 @@ impl Capture {
     }
 
     fn output(&mut self, data: &[u8], error: bool) -> Option<Stop> {
-        let kept = if error { &mut self.stderr } else { &mut self.stdout };
-        let room = OUTPUT_BYTES - kept.len();
-        kept.extend_from_slice(&data[..data.len().min(room)]);
-        self.truncated |= data.len() > room;
+        if error {
+            self.stderr.take(data)
+        } else {
+            self.stdout.take(data)
+        }
         self.received += data.len();
         (self.received > RUNAWAY_OUTPUT).then_some(Stop::Runaway)
     }
 
-    fn into_answer(self, name: &str, stop: Stop, took: Duration) -> CommandAnswer {
-        // A command that told its exit status is over, even if a child of it holds the channel.
-        let end = match (self.end, stop) {
-            (Some(end), _) => end,
-            (None, Stop::TimeOver) => CommandEnd::Timeout,
-            (None, _) => CommandEnd::Lost,
+    fn into_answer(self, name: &str) -> (CommandAnswer, Stop) {
+        let began = self.began();
+        let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
+        let status = stdout.status.or(stderr.status);
+        // A command that told its exit status is over, even if a child of it holds the channel. The mark's is
+        // the command's own, the channel's may be that of a login shell around it.
+        let end = match (self.end, status, self.stop) {
+            (Some(CommandEnd::Signal(name)), ..) => CommandEnd::Signal(name),
+            (_, Some(status), _) => CommandEnd::Exit(status),
+            (Some(end), None, _) => end,
+            (None, None, Stop::TimeOver) => CommandEnd::Timeout,
+            (None, None, _) => CommandEnd::Lost,
         };
-        CommandAnswer {
+        // What stands on the other output without a mark is the login shell's.
+        let own = |said: Excerpted| if said.began == began { said } else { Excerpted::default() };
+        let (stdout, stderr) = (own(stdout), own(stderr));
+        let answer = CommandAnswer {
             name: name.to_owned(),
             end,
-            stdout: self.stdout,
-            stderr: self.stderr,
-            truncated: self.truncated,
-            took,
-        }
+            truncated: stdout.truncated || stderr.truncated,
+            stdout: stdout.output,
+            stderr: stderr.output,
+            took: self.took,
+        };
+        (answer, self.stop)
     }
 }
 
@@ -417,5 +492,15 @@ fn signal(signal: Sig) -> String {
     match signal {
         Sig::Custom(name) => printable(name.as_bytes()),
         known => format!("{known:?}"),
+    }
+}
+
+/// The gateway has one key and nothing else to offer.
+fn refusal(remaining: &MethodSet, partial_success: bool) -> LoginRefusal {
+    let methods = || remaining.iter().map(|method| <&str>::from(method).to_owned()).collect();
+    match partial_success {
+        true => LoginRefusal::SecondFactor(methods()),
+        false if remaining.contains(&MethodKind::PublicKey) || remaining.is_empty() => LoginRefusal::Key,
+        false => LoginRefusal::NoKeys(methods()),
     }
 }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use fleetgate_engine::wire::{CommandEnd, RemoteCommand};
+use fleetgate_engine::wire::{CommandEnd, HostKey, KeyType, LoginRefusal, RemoteCommand};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{HashAlg, PrivateKey};
@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use super::*;
 
 mod bounds;
+mod dropbear_server;
+mod openssh_server;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More than any step needs on a busy machine.
@@ -57,7 +59,7 @@ fn pinned(pin: &str, lines: &[&str]) -> SshRun {
         bounded: false,
     };
     SshRun {
-        pin: Some(pin.to_owned()),
+        pin: Some(pin.into()),
         learn: false,
         user: Some("watch".to_owned()),
         commands: lines.iter().map(command).collect(),
@@ -90,6 +92,10 @@ impl Server {
 
     fn pin(&self) -> String {
         fingerprint(&ssh_key(self.host_key))
+    }
+
+    fn shown(&self) -> HostKey {
+        HostKey { fingerprint: self.pin(), key_type: Some(KeyType::Ed25519) }
     }
 
     fn logins(&self) -> usize {
@@ -195,8 +201,14 @@ async fn act(handle: server::Handle, id: ChannelId, line: String) {
     let _ = handle.close(id).await;
 }
 
+/// Connects the first time that it is asked to.
+fn once<S>(stream: S) -> impl Fn() -> std::future::Ready<Result<S, ConnectFailure>> {
+    let stream = Mutex::new(Some(stream));
+    move || std::future::ready(stream.lock().expect("no panic").take().ok_or(ConnectFailure::Refused))
+}
+
 async fn ask(client: &SshClient, server: &Server, run: SshRun) -> SshAnswer {
-    client.run(key(), server.connect(), run, PLENTY).await
+    client.run(key(), || server.connect(), run, PLENTY).await
 }
 
 /// A server that says what it is told once it was spoken to, and then listens or closes.
@@ -212,7 +224,7 @@ async fn says(words: Vec<u8>, then_closes: bool) -> Result<DuplexStream, Connect
 
 async fn hear(words: &[u8], then_closes: bool) -> SshAnswer {
     let run = pinned("SHA256:x", &[]);
-    client().run(key(), says(words.to_vec(), then_closes), run, SECOND).await
+    client().run(key(), || says(words.to_vec(), then_closes), run, SECOND).await
 }
 
 #[tokio::test]
@@ -221,7 +233,7 @@ async fn a_command_is_run_under_the_right_host_key() {
     let answer = ask(&client(), &server, pinned(&server.pin(), &["hello", "world"])).await;
     assert_eq!(answer.failure, None);
     assert!(answer.identification.is_some_and(|id| id.starts_with("SSH-2.0-russh")));
-    assert_eq!(answer.host_key, Some(server.pin()));
+    assert_eq!(answer.host_key, Some(server.shown()));
     assert!(answer.logged_in && answer.connect.is_some() && !answer.reused);
     let outputs: Vec<_> = answer.commands.iter().map(|c| c.stdout.as_slice()).collect();
     assert_eq!(outputs, [b"hello", b"world"]);
@@ -232,8 +244,8 @@ async fn a_command_is_run_under_the_right_host_key() {
 async fn nothing_is_authenticated_under_a_wrong_host_key() {
     let server = Server::new();
     let answer = ask(&client(), &server, pinned("SHA256:other", &["hello"])).await;
-    let pinned = "SHA256:other".to_owned();
-    assert_eq!(answer.failure, Some(SshFailure::HostKeyChanged { pinned, seen: server.pin() }));
+    let pinned = HostKey::from("SHA256:other");
+    assert_eq!(answer.failure, Some(SshFailure::HostKeyChanged { pinned, seen: server.shown() }));
     assert!(!answer.logged_in && answer.commands.is_empty());
     assert_eq!(server.logins(), 0);
 }
@@ -243,8 +255,8 @@ async fn an_unknown_host_key_is_reported_and_nothing_is_authenticated() {
     let server = Server::new();
     let run = SshRun { pin: None, ..pinned("", &["hello"]) };
     let answer = ask(&client(), &server, run).await;
-    assert_eq!(answer.failure, Some(SshFailure::HostKeyUnknown { seen: server.pin() }));
-    assert_eq!(answer.host_key, Some(server.pin()));
+    assert_eq!(answer.failure, Some(SshFailure::HostKeyUnknown { seen: server.shown() }));
+    assert_eq!(answer.host_key, Some(server.shown()));
     assert_eq!(server.logins(), 0);
 }
 
@@ -253,7 +265,7 @@ async fn an_unknown_host_key_may_be_learnt_and_then_serves_as_the_pin() {
     let (server, client) = (Server::new(), client());
     let run = SshRun { pin: None, learn: true, ..pinned("", &["hello"]) };
     let answer = ask(&client, &server, run).await;
-    assert_eq!((answer.failure, answer.host_key), (None, Some(server.pin())));
+    assert_eq!((answer.failure, answer.host_key), (None, Some(server.shown())));
     let answer = ask(&client, &server, pinned(&server.pin(), &["hello"])).await;
     assert!(answer.reused && answer.commands.len() == 1);
 }
@@ -273,7 +285,8 @@ async fn without_a_user_there_is_no_login() {
 async fn a_refused_login_names_the_user() {
     let server = Server { accepts: 9, ..Server::new() };
     let answer = ask(&client(), &server, pinned(&server.pin(), &["hello"])).await;
-    assert_eq!(answer.failure, Some(SshFailure::LoginRefused { user: "watch".to_owned() }));
+    let refused = SshFailure::LoginRefused { user: "watch".to_owned(), why: LoginRefusal::Key };
+    assert_eq!(answer.failure, Some(refused));
     assert_eq!(server.logins(), 1);
 }
 
@@ -311,7 +324,7 @@ async fn a_command_that_hangs_costs_only_its_own_time() {
 async fn the_whole_run_ends_in_time_and_keeps_what_it_has() {
     let server = Server::new();
     let run = pinned(&server.pin(), &["hello", "hang", "never"]);
-    let answer = client().run(key(), server.connect(), run, 3 * SECOND).await;
+    let answer = client().run(key(), || server.connect(), run, 3 * SECOND).await;
     assert_eq!(answer.failure, Some(SshFailure::Timeout));
     let ends: Vec<_> = answer.commands.iter().map(|c| c.end.clone()).collect();
     assert_eq!(ends, [CommandEnd::Exit(0), CommandEnd::Timeout]);
@@ -379,10 +392,10 @@ async fn garbage_after_the_identification_is_a_protocol_error() {
 
 #[tokio::test]
 async fn a_failed_connect_is_passed_on_and_a_slow_one_times_out() {
-    let refused = async { Err::<DuplexStream, _>(ConnectFailure::Refused) };
+    let refused = || async { Err::<DuplexStream, _>(ConnectFailure::Refused) };
     let answer = client().run(key(), refused, pinned("", &[]), PLENTY).await;
     assert_eq!(answer.failure, Some(SshFailure::Connect(ConnectFailure::Refused)));
-    let never = std::future::pending::<Result<DuplexStream, ConnectFailure>>();
+    let never = std::future::pending::<Result<DuplexStream, ConnectFailure>>;
     let answer = client().run(key(), never, pinned("", &[]), SECOND / 10).await;
     assert_eq!(answer.failure, Some(SshFailure::Connect(ConnectFailure::Timeout)));
 }
@@ -390,7 +403,8 @@ async fn a_failed_connect_is_passed_on_and_a_slow_one_times_out() {
 #[tokio::test]
 async fn a_turn_that_never_comes_is_told_as_busy() {
     let client = client_with(Limits { concurrent: 0, ..Limits::default() });
-    let answer = client.run(key(), Server::new().connect(), pinned("", &[]), SECOND / 10).await;
+    let answer =
+        client.run(key(), || async { Server::new().connect().await }, pinned("", &[]), SECOND / 10).await;
     assert_eq!(answer.failure, Some(SshFailure::Connect(ConnectFailure::Busy)));
 }
 
@@ -428,7 +442,7 @@ impl AsyncWrite for Bomb {
 #[tokio::test]
 async fn a_panic_is_an_answer() {
     let (ours, _theirs) = tokio::io::duplex(1024);
-    let bomb = async { Ok(Bomb(ours)) };
+    let bomb = once(Bomb(ours));
     let answer = client().run(key(), bomb, pinned("", &[]), PLENTY).await;
     assert!(matches!(answer.failure, Some(SshFailure::Protocol(text)) if text.contains("broke")));
 }
@@ -439,7 +453,7 @@ async fn a_kept_connection_serves_the_next_run_also_without_commands() {
     for (lines, reused) in [(&["hello"][..], false), (&["hello"], true), (&[], true)] {
         let answer = ask(&client, &server, pinned(&server.pin(), lines)).await;
         assert_eq!((answer.failure, answer.reused), (None, reused));
-        assert!(answer.logged_in && answer.host_key == Some(server.pin()));
+        assert!(answer.logged_in && answer.host_key == Some(server.shown()));
     }
     assert_eq!((server.connections(), client.kept()), (1, 1));
 }
@@ -453,7 +467,7 @@ async fn a_kept_connection_does_not_serve_another_pin_or_user() {
     let stranger = SshRun { user: Some("root".to_owned()), ..pinned(&server.pin(), &[]) };
     let answer = ask(&client, &server, stranger).await;
     assert!(matches!(answer.failure, Some(SshFailure::LoginRefused { .. })));
-    assert_eq!(server.connections(), 3);
+    assert_eq!(server.connections(), 4, "a wrong pin is looked for once more among its other keys");
 }
 
 #[tokio::test]
@@ -464,7 +478,7 @@ async fn a_kept_connection_that_died_is_replaced_once() {
     let relay = tokio::spawn(async move {
         let _ = tokio::io::copy_bidirectional(&mut ours, &mut near).await;
     });
-    let first = client.run(key(), async { Ok(far) }, pinned(&server.pin(), &["a"]), PLENTY).await;
+    let first = client.run(key(), once(far), pinned(&server.pin(), &["a"]), PLENTY).await;
     assert_eq!((first.failure, client.kept()), (None, 1));
     relay.abort();
     let second = ask(&client, &server, pinned(&server.pin(), &["b"])).await;
@@ -488,112 +502,4 @@ async fn what_is_kept_ends_when_it_is_old_or_forgotten() {
 #[test]
 fn a_key_that_is_none_is_refused() {
     assert!(SshClient::new("-----BEGIN NONSENSE-----", Limits::default()).is_err());
-}
-
-/// A real OpenSSH server on a pipe, as the user who runs the tests.
-mod openssh_server {
-    use std::path::Path;
-    use std::process::Stdio;
-
-    use super::*;
-
-    const SSHD: &str = "/usr/sbin/sshd";
-
-    fn configure(dir: &Path, authorized: &PrivateKey) {
-        let write = |name: &str, text: String| {
-            use std::os::unix::fs::PermissionsExt;
-            let path = dir.join(name);
-            std::fs::write(&path, text).expect("writes");
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("own file");
-        };
-        write("host_key", openssh(&ssh_key(2)));
-        write("authorized", authorized.public_key().to_openssh().expect("encodes"));
-        let at = dir.display();
-        write(
-            "sshd_config",
-            format!(
-                "HostKey {at}/host_key\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
-                 UsePAM no\nPasswordAuthentication no\nPrintMotd no\nPermitRootLogin yes\n"
-            ),
-        );
-    }
-
-    fn connect(dir: &Path) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
-        let mut sshd = tokio::process::Command::new(SSHD)
-            .args(["-i", "-e", "-f"])
-            .arg(dir.join("sshd_config"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("sshd starts");
-        let pipes = sshd.stdin.take().zip(sshd.stdout.take());
-        let (stdin, stdout) = pipes.expect("both are piped");
-        tokio::spawn(async move { sshd.wait().await });
-        tokio::io::join(stdout, stdin)
-    }
-
-    fn user() -> String {
-        let out = std::process::Command::new("id").arg("-un").output().expect("id runs");
-        String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    }
-
-    /// Root's sshd insists on its chroot; other users' do without.
-    fn usable() -> bool {
-        let chroot = Path::new("/run/sshd");
-        Path::new(SSHD).exists()
-            && (user() != "root" || chroot.exists() || std::fs::create_dir(chroot).is_ok())
-    }
-
-    #[tokio::test]
-    async fn openssh_runs_commands_on_one_kept_connection() {
-        if !usable() {
-            return eprintln!("skipped: no {SSHD} that this user can start");
-        }
-        let dir = tempfile::tempdir().expect("a folder");
-        configure(dir.path(), &gateway_key());
-        let client = client();
-        let pin = fingerprint(&ssh_key(2));
-        let lines = ["echo out; echo err >&2; exit 3", "cat; kill -9 $$"];
-        for reused in [false, true] {
-            let run = SshRun { user: Some(user()), ..pinned(&pin, &lines) };
-            let connect = async { Ok(connect(dir.path())) };
-            let answer = client.run(key(), connect, run, PLENTY).await;
-            assert_eq!((answer.failure, answer.reused), (None, reused));
-            let [first, second] = answer.commands.as_slice() else { panic!("two commands") };
-            assert_eq!(first.end, CommandEnd::Exit(3));
-            assert_eq!((first.stdout.as_slice(), first.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
-            assert_eq!(second.end, CommandEnd::Signal("KILL".to_owned()));
-        }
-    }
-
-    #[tokio::test]
-    async fn openssh_is_stopped_in_a_command_that_prints_without_end() {
-        if !usable() {
-            return eprintln!("skipped: no {SSHD} that this user can start");
-        }
-        let dir = tempfile::tempdir().expect("a folder");
-        configure(dir.path(), &gateway_key());
-        let lines = ["yes", "echo ok"];
-        let run = SshRun { user: Some(user()), ..pinned(&fingerprint(&ssh_key(2)), &lines) };
-        let client = client();
-        let answer = client.run(key(), async { Ok(connect(dir.path())) }, run, PLENTY).await;
-        assert_eq!(answer.failure, None);
-        assert_eq!((&answer.commands[0].end, answer.commands[0].truncated), (&CommandEnd::Lost, true));
-        assert_eq!(answer.commands[1].stdout, b"ok\n");
-        assert_eq!(client.kept(), 0, "a server that may still be busy is not worth keeping");
-    }
-
-    #[tokio::test]
-    async fn openssh_refuses_a_key_that_is_not_authorized() {
-        if !usable() {
-            return eprintln!("skipped: no {SSHD} that this user can start");
-        }
-        let dir = tempfile::tempdir().expect("a folder");
-        configure(dir.path(), &ssh_key(9));
-        let run = SshRun { user: Some(user()), ..pinned(&fingerprint(&ssh_key(2)), &[]) };
-        let connect = async { Ok(connect(dir.path())) };
-        let answer = client().run(key(), connect, run, PLENTY).await;
-        assert_eq!(answer.failure, Some(SshFailure::LoginRefused { user: user() }));
-    }
 }

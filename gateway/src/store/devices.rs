@@ -49,6 +49,14 @@ pub struct Pin {
     pub fingerprint: String,
     /// `tunnel`, `given` or `trusted`.
     pub source: String,
+    /// As `known_hosts` names it; known once the server has proved the key.
+    pub key_type: Option<String>,
+}
+
+impl Pin {
+    pub fn new(fingerprint: String, source: &str) -> Self {
+        Pin { fingerprint, source: source.to_owned(), key_type: None }
+    }
 }
 
 /// A device as it is stored.
@@ -126,7 +134,8 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
     let route: String = row.try_get("route")?;
     let fingerprint: Option<String> = row.try_get("ssh_pin")?;
     let source: Option<String> = row.try_get("ssh_pin_source")?;
-    let pin = fingerprint.map(|f| Pin { fingerprint: f, source: source.unwrap_or_default() });
+    let key_type: Option<String> = row.try_get("ssh_pin_type")?;
+    let pin = fingerprint.map(|f| Pin { fingerprint: f, source: source.unwrap_or_default(), key_type });
     Ok(Settings {
         name: row.try_get("name")?,
         labels: labels.0,
@@ -257,7 +266,8 @@ pub async fn write_settings(
     let pin = settings.ssh.pin.as_ref();
     sqlx::query(
         "update hosts set name = $2, labels = $3, profile = $4, route = $5, direct_address = $6,
-             ssh_port = $7, ssh_user = $8, ssh_pin = $9, ssh_pin_source = $10, notes = $11
+             ssh_port = $7, ssh_user = $8, ssh_pin = $9, ssh_pin_source = $10, notes = $11,
+             ssh_pin_type = case when ssh_pin = $9 then ssh_pin_type end
          where id = $1",
     )
     .bind(device.as_i64())

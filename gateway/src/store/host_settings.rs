@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{RoutePolicy, Threshold};
+use fleetgate_engine::wire::{HostKey, KeyType, RoutePolicy, Threshold};
 use ipnet::IpNet;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -98,6 +98,7 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
     let address = address.map(str::parse).transpose();
     let (pin, source): (Option<String>, Option<String>) =
         (row.try_get("ssh_pin")?, row.try_get("ssh_pin_source")?);
+    let key_type: Option<String> = row.try_get("ssh_pin_type")?;
     Ok(Settings {
         name: row.try_get("name")?,
         labels: labels.0,
@@ -109,7 +110,7 @@ fn settings(row: &SqliteRow) -> sqlx::Result<Settings> {
         ssh: Ssh {
             port: row.try_get("ssh_port")?,
             user: row.try_get("ssh_user")?,
-            pin: pin.map(|fingerprint| Pin { fingerprint, source: source.unwrap_or_default() }),
+            pin: pin.map(|fingerprint| Pin { fingerprint, source: source.unwrap_or_default(), key_type }),
         },
         timing: timing(row)?,
         budget: row.try_get::<Option<i64>, _>("budget_bytes_per_day")?.map(i64::cast_unsigned),
@@ -223,7 +224,8 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
                 direct_address = $7, ssh_port = $8, ssh_user = $9, ssh_pin = $10, ssh_pin_source = $11,
                 interval_ms = $12, retry_ms = $13, attempts = $14, timeout_ms = $15,
                 max_silence_ms = $16, notes = $17, parents = $18, alerting = $19,
-                freshness_ms = $20, budget_bytes_per_day = $21, thresholds = $22
+                freshness_ms = $20, budget_bytes_per_day = $21, thresholds = $22,
+                ssh_pin_type = case when ssh_pin = $10 then ssh_pin_type end
          where id = $1",
     )
     .bind(host.as_i64())
@@ -253,16 +255,21 @@ async fn write(tx: &mut SqliteConnection, host: HostId, settings: &Settings) -> 
     .map_err(|e| devices::name_taken(e, &settings.name))?;
     Ok(())
 }
-/// The host key of the first contact through the tunnel. One that a person gave meanwhile stays. The
-/// version is that of what people set: a change that somebody has in hand must not fail for this.
+/// The host key of the first contact through the tunnel, or the type of the key that is pinned. A key that a
+/// person gave meanwhile stays. The version is that of what people set: a change that somebody has in hand must not
+/// fail for this.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn learn_pin(conn: &mut SqliteConnection, host: HostId, fingerprint: &str) -> sqlx::Result<()> {
-    sqlx::query("update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel' where id = $1 and ssh_pin is null")
-        .bind(host.as_i64())
-        .bind(fingerprint)
-        .execute(conn)
-        .await
-        .map(drop)
+pub async fn learn_pin(conn: &mut SqliteConnection, host: HostId, key: &HostKey) -> sqlx::Result<()> {
+    let statements = [
+        "update hosts set ssh_pin = $2, ssh_pin_source = 'tunnel', ssh_pin_type = $3
+         where id = $1 and ssh_pin is null",
+        "update hosts set ssh_pin_type = $3 where id = $1 and ssh_pin = $2 and ssh_pin_type is null",
+    ];
+    for sql in statements {
+        let query = sqlx::query(sql).bind(host.as_i64()).bind(&key.fingerprint);
+        query.bind(key.key_type.map(KeyType::name)).execute(&mut *conn).await?;
+    }
+    Ok(())
 }

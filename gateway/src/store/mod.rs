@@ -231,7 +231,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 12] = [
+const MAIN: [Step; 13] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -259,6 +259,11 @@ const MAIN: [Step; 12] = [
     },
     Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
     Step { version: 11, name: "removals", sql: include_str!("../../../migrations/sqlite/0011_removals.sql") },
+    Step {
+        version: 14,
+        name: "host_key_types",
+        sql: include_str!("../../../migrations/sqlite/0014_host_key_types.sql"),
+    },
     Step {
         version: 19,
         name: "retired_keys",

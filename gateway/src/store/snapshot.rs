@@ -14,8 +14,8 @@ use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Acknowledgement, Alerting, Check, HostMemory, HostSpec, HostStatus, PeerKey, PeerKind, PeerMemory,
-    PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
+    Acknowledgement, Alerting, Check, HostKey, HostMemory, HostSpec, HostStatus, KeyType, PeerKey, PeerKind,
+    PeerMemory, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_keys::{PresharedKey, PublicKey};
 use serde_json::Value;
@@ -398,7 +398,7 @@ macro_rules! host_base {
                     h.max_silence_ms, p.id, h.labels, h.parents, h.alerting, h.freshness_ms,
                     coalesce(h.budget_bytes_per_day,
                              (select d.budget_bytes_per_day from hosts d where d.id = h.via)),
-                    h.thresholds
+                    h.thresholds, h.ssh_pin_type
              from hosts h left join peers p on p.id = coalesce(h.via, h.id)",
             $peer,
             " where ",
@@ -428,7 +428,7 @@ impl FromRow<'_, SqliteRow> for HostBase {
             via: id(4)?,
             address: row.try_get(5)?,
             direct: row.try_get(6)?,
-            ssh: SshSpec { port: row.try_get(7)?, user: row.try_get(8)?, pin: row.try_get(9)? },
+            ssh: SshSpec { port: row.try_get(7)?, user: row.try_get(8)?, pin: pin(row)? },
             timing: TimingRow {
                 interval: time(10)?,
                 retry: time(11)?,
@@ -445,6 +445,13 @@ impl FromRow<'_, SqliteRow> for HostBase {
             thresholds: row.try_get::<Json<_>, _>(21)?.0,
         })
     }
+}
+
+fn pin(row: &SqliteRow) -> sqlx::Result<Option<HostKey>> {
+    let key_type: Option<&str> = row.try_get("ssh_pin_type")?;
+    let fingerprint: Option<String> = row.try_get("ssh_pin")?;
+    Ok(fingerprint
+        .map(|fingerprint| HostKey { fingerprint, key_type: key_type.and_then(KeyType::from_name) }))
 }
 
 pub(super) struct HostRows {

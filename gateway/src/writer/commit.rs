@@ -104,7 +104,7 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
                 let seq = incidents::write(conn, record).await?;
                 done.last_event = seq.or(done.last_event);
             }
-            Entry::Pinned { host, fingerprint } => host_settings::learn_pin(conn, *host, fingerprint).await?,
+            Entry::Pinned { host, key } => host_settings::learn_pin(conn, *host, key).await?,
         }
     }
     Ok(done)

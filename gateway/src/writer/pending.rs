@@ -7,8 +7,8 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{
-    Event, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample, ServiceState,
-    Tai64n, Ticket,
+    Event, HostKey, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample,
+    ServiceState, Tai64n, Ticket,
 };
 use fleetgate_keys::PublicKey;
 
@@ -61,7 +61,7 @@ impl MemoryUpdate {
 pub(super) enum Entry {
     Event(Event),
     Message(Message),
-    Pinned { host: HostId, fingerprint: String },
+    Pinned { host: HostId, key: HostKey },
     AckEnded(Id, Wall),
     Incident(IncidentRecord),
 }
@@ -154,7 +154,7 @@ impl Pending {
             Record::Sample(_) => super::samples::dropped("lag", 1),
             Record::Event(event) => batch.log.push(Entry::Event(event)),
             Record::Message(message) => batch.log.push(Entry::Message(message)),
-            Record::Pinned { host, fingerprint } => batch.log.push(Entry::Pinned { host, fingerprint }),
+            Record::Pinned { host, key } => batch.log.push(Entry::Pinned { host, key }),
             Record::AckEnded(id, at) => batch.log.push(Entry::AckEnded(id, at)),
             Record::Incident(record) => batch.log.push(Entry::Incident(record)),
             Record::Reply(ticket, outcome) => batch.replies.push((ticket, outcome)),

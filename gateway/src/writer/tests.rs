@@ -1,6 +1,6 @@
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, HostStatus, Sample, Tai64n};
+use fleetgate_engine::wire::{Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n};
 use fleetgate_probes::sample::{Metric, Status};
 
 use super::*;
@@ -49,6 +49,10 @@ fn event(host: HostId, n: i64) -> Record {
     })
 }
 
+fn typed(fingerprint: &str) -> HostKey {
+    HostKey { fingerprint: fingerprint.to_owned(), key_type: Some(KeyType::EcdsaP256) }
+}
+
 fn sample(host: HostId, at: i64) -> Record {
     let metrics = vec![Metric::plain("rtt", at as f64, "ms")];
     Record::Sample(Sample { host, service: "ping".into(), at: Wall::from_millis(at), metrics })
@@ -67,7 +71,9 @@ async fn what_was_appended_is_on_disk_after_the_end() {
             Record::Host(down.clone()),
             Record::Service(host, service.clone()),
             sample(host, 5),
-            Record::Pinned { host, fingerprint: "SHA256:abc".into() },
+            Record::Pinned { host, key: "SHA256:abc".into() },
+            Record::Pinned { host, key: typed("SHA256:other") },
+            Record::Pinned { host, key: typed("SHA256:abc") },
         ])
         .await;
     desk.writer.memory(Some(MemoryUpdate::Stamp(host, Tai64n([3; 12]))));
@@ -75,7 +81,11 @@ async fn what_was_appended_is_on_disk_after_the_end() {
 
     let restored = store.all_hosts(&TIMING).await.unwrap().remove(0);
     assert_eq!((restored.state, restored.services), (Some(down), vec![service]));
-    assert_eq!(restored.spec.ssh.pin.as_deref(), Some("SHA256:abc"));
+    assert_eq!(
+        restored.spec.ssh.pin,
+        Some(typed("SHA256:abc")),
+        "the first key, and its type when it is known"
+    );
     assert_eq!(store.peer_spec(host).await.unwrap().unwrap().1.stamp, Some(Tai64n([3; 12])));
     let kinds: Vec<String> = store
         .events(Span::Since(0), &EventFilter::default(), 9)

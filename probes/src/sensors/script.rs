@@ -1,8 +1,8 @@
 //! The text of the sensor script, and the request inside it.
 //!
-//! Promises one command that any POSIX shell of any login account can run, that no path or name can
-//! break out of its quotes, and that a simulated device can read what is asked without a shell.
-//! Does not know what the answers mean.
+//! Promises one command that any login shell takes ([`remote::run`]), that no path or name can break out of
+//! its quotes, and that a simulated device can read what is asked without a shell. Does not know what the
+//! answers mean.
 //!
 //! # Shape
 //!
@@ -10,15 +10,15 @@
 //! # fleetgate-checks 1
 //! # root disk %2F
 //! # cpu load -
-//! exec sh -c '...' 11 '...' fleetgate sh -c '...' fleetgate root disk '/' cpu load ''
+//! ...functions...
+//! set -- root disk '/' cpu load ''
+//! ...a loop over these...
 //! ```
 //!
-//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then what bounds it in
-//! time ([`crate::remote`]: `df` of a dead server never returns), and one `sh` with
-//! the functions that are needed, and no others: on a metered link each byte is paid for with every
-//! check. The functions hold no single quote and no backslash before a quote, so that the whole is
-//! one quoted word in every shell, `fish` included. Arguments travel as positional parameters and
-//! are never parsed again.
+//! Comment lines first: key, kind and argument, percent-encoded (`-` for none). Then the functions that are
+//! needed, and no others: on a metered link each byte is paid for with every check. They hold no single
+//! quote and few backslashes, which would travel as four bytes each. Arguments are positional parameters
+//! and are never parsed again.
 
 use std::time::Duration;
 
@@ -34,10 +34,8 @@ pub const MAX_SCRIPT: usize = remote::MAX_LINE;
 /// Sensors asked at once; more would not fit `MAX_SCRIPT` either.
 pub const MAX_SENSORS: usize = 64;
 
-/// Locale, search path, the line feed as a variable, and how to say what is wrong: one line.
-const PROLOGUE: &str = r#"LC_ALL=C
-PATH=$PATH:/bin:/usr/bin:/sbin:/usr/sbin
-export LC_ALL PATH
+/// Search path, the line feed as a variable, and how to say what is wrong: one line.
+const PROLOGUE: &str = r#"export PATH="$PATH:/bin:/usr/bin:/sbin:/usr/sbin"
 nl="
 "
 no() { printf "@error %.200s\n" "${1%%"$nl"*}"; exit; }
@@ -313,31 +311,26 @@ const KINDS: [(&str, &str); 13] = [
 /// longer than `MAX_SCRIPT`, are left out; their keys are then missing in the answer. `timeout`: how
 /// long the gateway listens.
 pub fn script(sensors: &[(String, Sensor)], timeout: Duration) -> String {
-    let mut asked = &sensors[..sensors.len().min(MAX_SENSORS)];
-    loop {
-        let text = assemble(asked, timeout);
-        match asked.split_last() {
-            Some((_, fewer)) if text.len() > MAX_SCRIPT => asked = fewer,
-            _ => return text,
-        }
-    }
+    let most = sensors.len().min(MAX_SENSORS);
+    let mut fitting = (0..=most).rev().filter_map(|n| remote::run(&text(&sensors[..n]), timeout));
+    fitting.next().unwrap_or_default()
 }
 
 /// What a request asks, read from its comment lines alone. `None`: not a request of ours.
-pub fn parse_request(script: &str) -> Option<Vec<(String, Sensor)>> {
+pub fn parse_request(line: &str) -> Option<Vec<(String, Sensor)>> {
+    let script = remote::carried(line)?;
     let mut lines = script.lines();
     lines.next().filter(|line| *line == MARK)?;
     let comments = lines.map_while(|line| line.strip_prefix("# "));
     comments.take(MAX_SENSORS).map(read_comment).collect()
 }
 
-fn assemble(sensors: &[(String, Sensor)], timeout: Duration) -> String {
+pub(super) fn text(sensors: &[(String, Sensor)]) -> String {
     let comments: String = sensors.iter().map(|(key, sensor)| comment(key, sensor)).collect();
     let needed = KINDS.iter().filter(|(kind, _)| sensors.iter().any(|(_, s)| s.asked() == *kind));
     let functions: String = needed.map(|(_, function)| *function).collect();
     let arguments: String = sensors.iter().map(|(key, sensor)| arguments(key, sensor)).collect();
-    let words = format!("sh -c '{PROLOGUE}{functions}{EPILOGUE}' fleetgate{arguments}");
-    format!("{MARK}\n{comments}{}\n", remote::bounded(&words, timeout))
+    format!("{MARK}\n{comments}{PROLOGUE}{functions}set --{arguments}\n{EPILOGUE}")
 }
 
 fn comment(key: &str, sensor: &Sensor) -> String {
@@ -357,20 +350,14 @@ fn read_comment(comment: &str) -> Option<(String, Sensor)> {
     Some((decode(key)?, sensor))
 }
 
-/// One word for every shell. A backslash is spelt outside the quotes, where all shells agree.
+/// One word for `sh`. No argument of any program can hold a zero byte; `Sensor::from_parts` refuses it.
 fn quote(text: &str) -> String {
-    let mut quoted = String::from("'");
-    for c in text.chars() {
-        match c {
-            '\'' => quoted.push_str(r"'\''"),
-            '\\' => quoted.push_str(r"'\\'"),
-            // No argument of any program can hold it; `Sensor::from_parts` refuses it.
-            '\0' => {}
-            c => quoted.push(c),
-        }
+    let text = text.replace('\0', "");
+    if !text.contains('\'') {
+        return format!("'{text}'");
     }
-    quoted.push('\'');
-    quoted
+    let escaped = |c: char| if "\"$`\\".contains(c) { format!("\\{c}") } else { c.to_string() };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
 }
 
 /// Percent-encoding of all but the plainest bytes; never empty, never a lone `-`.
@@ -442,25 +429,24 @@ mod tests {
 
     #[test]
     fn a_request_says_in_comments_what_it_asks() {
-        let text = script(&[disk("root", "/"), ("cpu".into(), Sensor::Load)], TIMEOUT);
-        assert!(
-            text.starts_with("# fleetgate-checks 1\n# root disk %2F\n# cpu load -\nexec sh -c 'for t in")
-        );
-        assert!(text.ends_with("' fleetgate root disk '/' cpu load ''\n"));
-        assert_eq!(parse_request(&text), Some(vec![disk("root", "/"), ("cpu".into(), Sensor::Load)]));
+        let asked = [disk("root", "/"), ("cpu".into(), Sensor::Load)];
+        let script_text = text(&asked);
+        assert!(script_text.starts_with("# fleetgate-checks 1\n# root disk %2F\n# cpu load -\n"));
+        assert!(script_text.contains("\nset -- root disk '/' cpu load ''\n"));
+        assert_eq!(parse_request(&script(&asked, TIMEOUT)), Some(asked.to_vec()));
     }
 
     #[test]
     fn only_the_functions_that_are_needed_are_sent() {
         let text = script(&[("up".into(), Sensor::Uptime)], TIMEOUT);
         assert!(text.contains("fg_uptime()") && !text.contains("fg_disk()"));
-        assert!(text.len() < 1_000, "{}", text.len());
+        assert!(text.len() < 1_500, "{}", text.len());
     }
 
     #[test]
-    fn the_functions_are_one_quoted_word_in_every_shell() {
+    fn the_functions_travel_well() {
         for text in KINDS.iter().map(|(_, function)| *function).chain([PROLOGUE, EPILOGUE]) {
-            assert!(!text.contains('\'') && !text.contains(r"\\") && text.is_ascii());
+            assert!(!text.contains('\'') && text.matches('\\').count() <= 2 && text.is_ascii(), "{text}");
         }
     }
 
@@ -476,16 +462,18 @@ mod tests {
 
     #[test]
     fn other_commands_are_no_requests() {
-        for text in [
-            "",
-            "uptime",
-            "# fleetgate-checks 2\n",
-            "# fleetgate-checks 1\n# a disk\n",
-            "# fleetgate-checks 1\n# a nose -\n",
+        let carried = |text: &str| remote::run(text, TIMEOUT).expect("short enough");
+        for line in [
+            String::new(),
+            "uptime".to_owned(),
+            "# fleetgate-checks 1\n".to_owned(),
+            carried("# fleetgate-checks 2\n"),
+            carried("# fleetgate-checks 1\n# a disk\n"),
+            carried("# fleetgate-checks 1\n# a nose -\n"),
         ] {
-            assert_eq!(parse_request(text), None, "{text:?}");
+            assert_eq!(parse_request(&line), None, "{line:?}");
         }
-        assert_eq!(parse_request("# fleetgate-checks 1\nexec sh"), Some(vec![]));
+        assert_eq!(parse_request(&carried("# fleetgate-checks 1\nexec sh")), Some(vec![]));
     }
 
     /// Paths as an enemy, or a customer with a sense of humour, would name them.
@@ -517,13 +505,13 @@ mod tests {
         #[test]
         fn no_name_breaks_out_of_its_quotes(key in hostile(), path in hostile()) {
             let sensors = vec![disk(&key, &format!("/{path}")), ("b".to_owned(), Sensor::Load)];
-            let text = script(&sensors, TIMEOUT);
-            prop_assert!(shell_accepts(&text), "{}", text);
+            let line = script(&sensors, TIMEOUT);
+            prop_assert!(shell_accepts(&line) && shell_accepts(&text(&sensors)), "{}", line);
             // The shell sees the argument as it was.
             let echoed = format!("printf %s {}", quote(&path));
             let out = Command::new("sh").arg("-c").arg(&echoed).output().expect("a shell");
             prop_assert_eq!(String::from_utf8_lossy(&out.stdout), path);
-            prop_assert_eq!(parse_request(&text), Some(sensors));
+            prop_assert_eq!(parse_request(&line), Some(sensors));
         }
 
         #[test]
@@ -531,7 +519,7 @@ mod tests {
             let word = encode(&text);
             prop_assert!(!word.is_empty() && word != "-" && word.bytes().all(|b| b.is_ascii_graphic()));
             prop_assert_eq!(decode(&word), Some(text));
-            let _ = (decode(&junk), parse_request(&format!("{MARK}\n# {junk} disk {junk}\n")));
+            let _ = (decode(&junk), remote::run(&format!("{MARK}\n# {junk} disk {junk}\n"), TIMEOUT).map(|line| parse_request(&line)));
         }
     }
 }

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Reading, Sensor, judge, parse, script};
+use super::script::text as script;
+use super::{Reading, Sensor, judge, parse};
+use crate::remote::{self, Excerpt};
 use crate::sample::Status;
 
 /// Login shells of devices; those that this machine lacks are passed over, but `sh` must be there.
-const SHELLS: [&[&str]; 6] = [&["sh"], &["dash"], &["busybox", "sh"], &["bash"], &["zsh"], &["fish"]];
+const SHELLS: [&[&str]; 8] =
+    [&["sh"], &["dash"], &["busybox", "sh"], &["bash"], &["zsh"], &["fish"], &["tcsh"], &["csh"]];
 
 /// More than any of them takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -47,15 +50,24 @@ fn text(path: &Path) -> String {
 
 /// What an SSH server would do with a command, by one shell; `None`: there is no such shell here.
 fn run(shell: &[&str], command: &str) -> Option<Vec<u8>> {
-    let out = Command::new(shell[0]).args(&shell[1..]).arg("-c").arg(command).output().ok()?;
-    assert_eq!(String::from_utf8_lossy(&out.stderr), "", "{shell:?}");
-    Some(out.stdout)
+    let line = remote::run(command, TIMEOUT).expect("short enough");
+    let out = Command::new(shell[0]).args(&shell[1..]).arg("-c").arg(line).output().ok()?;
+    assert_eq!(String::from_utf8_lossy(&between_marks(&out.stderr)), "", "{shell:?}");
+    Some(between_marks(&out.stdout))
+}
+
+fn between_marks(output: &[u8]) -> Vec<u8> {
+    let mut excerpt = Excerpt::marked(64 * 1024);
+    excerpt.take(output);
+    let found = excerpt.finish();
+    assert_eq!(found.status, Some(0), "{}", String::from_utf8_lossy(output));
+    found.output
 }
 
 /// The same readings from each shell; `adapt` may redirect the script to other folders.
 fn readings(sensors: &[Sensor], adapt: impl Fn(String) -> String) -> Vec<Vec<Reading>> {
     let keyed: Vec<_> = sensors.iter().enumerate().map(|(i, s)| (format!("k{i}"), s.clone())).collect();
-    let command = adapt(script(&keyed, TIMEOUT));
+    let command = adapt(script(&keyed));
     let answers: Vec<_> = SHELLS.iter().filter_map(|shell| run(shell, &command)).collect();
     assert!(!answers.is_empty(), "this machine has no sh");
     let sections = answers.iter().map(|bytes| parse(bytes).expect("an answer"));

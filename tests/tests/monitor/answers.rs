@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{
-    Answer, Ask, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, News, Question,
-    RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
+    Answer, Ask, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
+    LoginRefusal, News, Question, RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
 };
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
@@ -85,12 +85,13 @@ impl Device {
         answer: &mut SshAnswer,
     ) -> Result<(), SshFailure> {
         self.connect(route, port, now).map_err(SshFailure::Connect)?;
-        let seen = self.truth.host_key.to_owned();
+        let fingerprint = self.truth.host_key.to_owned();
+        let seen = HostKey { fingerprint, key_type: Some(KeyType::Ed25519) };
         answer.identification = Some("SSH-2.0-OpenSSH_9.2p1".into());
         answer.host_key = Some(seen.clone());
         (answer.connect, answer.reused) = (self.truth.connect, self.truth.connect.is_none());
         match &run.pin {
-            Some(pinned) if *pinned != seen => {
+            Some(pinned) if !pinned.is(&seen) => {
                 return Err(SshFailure::HostKeyChanged { pinned: pinned.clone(), seen });
             }
             None if !run.learn => return Err(SshFailure::HostKeyUnknown { seen }),
@@ -101,7 +102,7 @@ impl Device {
             return Ok(());
         };
         if !self.truth.login {
-            return Err(SshFailure::LoginRefused { user });
+            return Err(SshFailure::LoginRefused { user, why: LoginRefusal::Key });
         }
         answer.logged_in = true;
         answer.commands = run.commands.iter().map(|c| self.command(c)).collect();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
-    Event, HostState, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord, MemberMemory,
-    Message, Object, Record, ServiceState,
+    Event, HostKey, HostState, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord,
+    MemberMemory, Message, Object, Record, ServiceState,
 };
 
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub struct Kept {
     pub incidents: Vec<IncidentRecord>,
     /// Acknowledgements that people gave, which the records do not say.
     pub known: BTreeMap<IncidentId, IncidentAck>,
-    pub pins: Vec<(HostId, String)>,
+    pub pins: Vec<(HostId, HostKey)>,
     pub samples: usize,
 }
 
@@ -35,7 +35,7 @@ impl Kept {
             Record::Event(event) => self.events.push(event),
             Record::Message(message) => self.messages.push(message),
             Record::Incident(record) => self.incidents.push(record),
-            Record::Pinned { host, fingerprint } => self.pins.push((host, fingerprint)),
+            Record::Pinned { host, key } => self.pins.push((host, key)),
             Record::AckEnded(..) => {}
             Record::Reply(..) => {}
         }

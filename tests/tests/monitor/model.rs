@@ -92,7 +92,8 @@ fn goes_inside(spec: &HostSpec) -> bool {
 /// A tunnel that carries packets proves a device alive; so does its answer on the Internet, if it
 /// is that device (a tunnel has told its key) that answers.
 pub fn is_there(spec: &HostSpec, truth: &Truth) -> bool {
-    let impostor = spec.own_tunnel && spec.ssh.pin.as_deref().is_some_and(|pin| pin != truth.host_key);
+    let impostor =
+        spec.own_tunnel && spec.ssh.pin.as_ref().is_some_and(|pin| pin.fingerprint != truth.host_key);
     let answers = truth.alive && truth.direct && !truth.hung && truth.sshd && !impostor;
     spec.own_tunnel && truth.tunnel_works() || goes_direct(spec) && answers
 }
@@ -129,7 +130,7 @@ fn ssh(spec: &HostSpec, truth: &Truth, tunnel: bool) -> Option<Status> {
     if !inside && !goes_direct(spec) {
         return None;
     }
-    let right_key = spec.ssh.pin.as_deref().is_none_or(|pin| pin == truth.host_key);
+    let right_key = spec.ssh.pin.as_ref().is_none_or(|pin| pin.fingerprint == truth.host_key);
     let good = (inside || outside) && !truth.hung && truth.sshd && right_key;
     let login = truth.login || !may_log_in(spec, tunnel);
     Some(if good && login { Status::Ok } else { Status::Critical })

@@ -1,5 +1,7 @@
 //! What is asked over SSH, and what its failures say.
 
+use fleetgate_engine::wire::{HostKey, KeyType};
+
 use super::*;
 
 fn ssh_runs(world: &World) -> Vec<&fleetgate_engine::wire::SshRun> {
@@ -26,13 +28,34 @@ fn the_host_key_is_learnt_through_the_tunnel_once() {
     let mut world = World::new(1);
     let id = world.add(with(with_direct(with_login(device(1))), everything()), Truth::well());
     world.run(10 * MINUTE);
-    assert_eq!(world.kept.pins, [(id, "SHA256:own".to_owned())]);
+    assert_eq!(world.kept.pins, [(id, own_key())]);
     let pinned = world.kept.events.iter().filter(|e| e.kind == EventKind::HostKeyPinned).count();
     assert_eq!(pinned, 1);
     let runs = ssh_runs(&world);
     let learning: Vec<bool> = runs.iter().skip_while(|run| !run.learn).map(|run| run.learn).collect();
     assert!(learning.len() > 5 && learning[0] && !learning[1..].contains(&true));
-    assert!(runs.last().is_some_and(|run| run.pin.as_deref() == Some("SHA256:own")));
+    assert!(runs.last().is_some_and(|run| run.pin == Some(own_key())));
+}
+
+fn own_key() -> HostKey {
+    HostKey { fingerprint: "SHA256:own".into(), key_type: Some(KeyType::Ed25519) }
+}
+
+#[test]
+fn the_type_of_a_key_that_a_person_gave_is_learnt_once_and_survives_a_change() {
+    let mut world = World::new(1);
+    let mut spec = with(with_login(device(1)), everything());
+    spec.ssh.pin = Some("SHA256:own".into());
+    let id = world.add(spec, Truth::well());
+    world.run(10 * MINUTE);
+    assert_eq!(world.kept.pins, [(id, own_key())]);
+    assert!(world.kept.events.iter().all(|e| e.kind != EventKind::HostKeyPinned), "it was pinned before");
+    world.change(id, |spec| spec.ssh.pin = Some("SHA256:own".into()));
+    world.run(MINUTE);
+    assert!(ssh_runs(&world).last().is_some_and(|run| run.pin == Some(own_key())));
+    world.change(id, |spec| spec.ssh.pin = Some("SHA256:new".into()));
+    world.run(MINUTE);
+    assert!(ssh_runs(&world).last().is_some_and(|run| run.pin == Some("SHA256:new".into())));
 }
 
 #[test]

@@ -470,10 +470,10 @@ impl World {
     }
 
     fn keep(&mut self, record: Record) {
-        if let Record::Pinned { host, fingerprint } = &record
+        if let Record::Pinned { host, key } = &record
             && let Some(device) = self.devices.get_mut(host)
         {
-            device.spec.ssh.pin = Some(fingerprint.clone());
+            device.spec.ssh.pin = Some(key.clone());
         }
         self.kept.keep(record);
     }

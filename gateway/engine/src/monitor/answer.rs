@@ -195,9 +195,12 @@ fn ssh_failure(failure: &SshFailure, timeout: Duration) -> ssh::SshFailure {
         SshFailure::Connect(failure) => ssh::SshFailure::Connect(connect_end(&Err(failure), timeout)),
         SshFailure::NotSsh(said) => ssh::SshFailure::NotSsh(said),
         SshFailure::Protocol(why) => ssh::SshFailure::Protocol(why),
-        SshFailure::HostKeyChanged { pinned, seen } => ssh::SshFailure::HostKeyChanged { pinned, seen },
-        SshFailure::HostKeyUnknown { seen } => ssh::SshFailure::HostKeyUnknown { seen },
-        SshFailure::LoginRefused { user } => ssh::SshFailure::LoginRefused { user },
+        SshFailure::HostKeyChanged { pinned, seen } => {
+            ssh::SshFailure::HostKeyChanged { pinned: pinned.to_string(), seen: seen.to_string() }
+        }
+        SshFailure::HostKeyUnknown { seen } => ssh::SshFailure::HostKeyUnknown { seen: seen.to_string() },
+        SshFailure::NothingInCommon { what, offered } => ssh::SshFailure::NothingInCommon { what, offered },
+        SshFailure::LoginRefused { user, why } => ssh::SshFailure::LoginRefused { user, why },
         SshFailure::Timeout => ssh::SshFailure::Timeout,
     }
 }

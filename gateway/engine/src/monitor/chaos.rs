@@ -12,8 +12,8 @@ use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     Alerting, Answer, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence,
-    HostMemory, HostSpec, HostState, MessageKind, MonitorInput, MonitorOutput, News, Record, ServiceSpec,
-    ServiceState, SshAnswer, SshFailure, StateType, Timing,
+    HostMemory, HostSpec, HostState, LoginRefusal, MessageKind, MonitorInput, MonitorOutput, News, Record,
+    ServiceSpec, ServiceState, SshAnswer, SshFailure, StateType, Timing,
 };
 
 /// Questions under way that the monitor under test allows itself.
@@ -57,7 +57,7 @@ fn ssh() -> impl Strategy<Value = SshAnswer> {
         3 => Just(None),
         2 => failure().prop_map(|f| Some(SshFailure::Connect(f))),
         1 => Just(Some(changed)),
-        1 => Just(Some(SshFailure::LoginRefused { user: "x".into() })),
+        1 => Just(Some(SshFailure::LoginRefused { user: "x".into(), why: LoginRefusal::Key })),
     ];
     (failures, any::<bool>()).prop_map(move |(failure, ran)| SshAnswer {
         failure,

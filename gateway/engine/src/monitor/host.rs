@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Detail, DirectAnswer, HeldReason, HostMemory, HostSpec, HostState, HostStatus, Record,
+    AskId, Detail, DirectAnswer, HeldReason, HostKey, HostMemory, HostSpec, HostState, HostStatus, Record,
     ServiceSpec, ServiceState, Timing, is_of_others,
 };
 
@@ -96,10 +96,10 @@ pub struct Host {
     pub(super) connect: Option<Duration>,
     /// What the tunnel knew last of the device's clock.
     pub(super) skew_ms: Option<i64>,
-    /// A host key seen first through the tunnel, until the spec has it.
-    pub(super) learnt: Option<String>,
+    /// A host key seen first through the tunnel, or the type of the pinned one, until the spec has it.
+    pub(super) learnt: Option<HostKey>,
     /// The key that the last event about a changed host key named.
-    pub(super) strange_key: Option<String>,
+    pub(super) strange_key: Option<HostKey>,
     pub(super) told: super::news::Told,
 }
 
@@ -255,7 +255,8 @@ impl Host {
             self.newer_than = Some(turn.now.mono);
         }
         self.came &= spec.peer == self.spec.peer;
-        self.learnt = self.learnt.take().filter(|_| spec.ssh.pin.is_none());
+        let still = |key: &HostKey| spec.ssh.pin.as_ref().is_none_or(|pin| pin.is(key));
+        self.learnt = self.learnt.take().filter(still);
         if spec.freshness.is_some() && self.spec.freshness.is_none() {
             self.heard_at = turn.now.mono;
         }

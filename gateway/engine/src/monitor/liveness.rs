@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use crate::time::age;
 
 use crate::time::Mono;
-use crate::wire::{Answer, ConnectFailure, DirectAnswer, Evidence, Question, SshFailure, SshRun};
+use crate::wire::{Answer, ConnectFailure, DirectAnswer, Evidence, HostKey, Question, SshFailure, SshRun};
 
 use super::reach::{Paths, Way};
 
@@ -60,7 +60,7 @@ pub struct Rules {
     /// Of the whole check.
     pub timeout: Duration,
     /// The host's SSH key, where `port` is that of SSH.
-    pub pin: Option<String>,
+    pub pin: Option<HostKey>,
     pub paths: Paths,
 }
 
@@ -473,7 +473,7 @@ fn heard(packet: Mono, now: Mono) -> String {
 }
 
 /// The key exchange and nothing more: proves who is there.
-fn key_only(pin: String) -> SshRun {
+fn key_only(pin: HostKey) -> SshRun {
     SshRun { pin: Some(pin), learn: false, user: None, commands: Vec::new() }
 }
 

@@ -8,7 +8,7 @@ use fleetgate_probes::sensors::{self, Sensor};
 
 use crate::time::Wall;
 use crate::wire::{
-    Answer, AskId, Check, EventKind, Question, Record, RemoteCommand, SshAnswer, SshFailure, SshRun,
+    Answer, AskId, Check, EventKind, HostKey, Question, Record, RemoteCommand, SshAnswer, SshFailure, SshRun,
 };
 
 use super::answer::{self, Finding, Meaning, SENSORS};
@@ -144,21 +144,32 @@ impl Host {
             return self.note_strange_key(pinned, seen, turn);
         }
         self.strange_key = None;
-        if let Some(fingerprint) =
-            answer.host_key.clone().filter(|_| way == Way::Tunnel && self.pin().is_none())
-        {
-            self.learnt = Some(fingerprint.clone());
-            let cause = "first contact through the tunnel";
-            self.event(EventKind::HostKeyPinned, cause, fingerprint.clone(), turn);
-            turn.record(Record::Pinned { host: self.spec.id, fingerprint });
+        let Some(key) = answer.host_key.clone() else { return };
+        match self.pin() {
+            None if way == Way::Tunnel => {
+                let cause = "first contact through the tunnel";
+                self.event(EventKind::HostKeyPinned, cause, key.to_string(), turn);
+                self.learn(key, turn);
+            }
+            // From now on the server is asked for that type at once.
+            Some(pin) if pin.is(&key) && pin.key_type.is_none() && key.key_type.is_some() => {
+                self.learn(key, turn);
+            }
+            _ => {}
         }
     }
 
+    fn learn(&mut self, key: HostKey, turn: &mut Turn<'_>) {
+        self.learnt = Some(key.clone());
+        turn.record(Record::Pinned { host: self.spec.id, key });
+    }
+
     /// Written down once per key; what the `ssh` check already said before a restart is known.
-    fn note_strange_key(&mut self, pinned: &str, seen: &str, turn: &mut Turn<'_>) {
-        let known = self.strange_key.as_deref() == Some(seen)
-            || (0..self.services.len()).any(|i| self.is_ssh(i) && self.services[i].text().contains(seen));
-        self.strange_key = Some(seen.to_owned());
+    fn note_strange_key(&mut self, pinned: &HostKey, seen: &HostKey, turn: &mut Turn<'_>) {
+        let said = |i| self.is_ssh(i) && self.services[i].text().contains(&seen.fingerprint);
+        let known =
+            self.strange_key.as_ref().is_some_and(|key| key.is(seen)) || (0..self.services.len()).any(said);
+        self.strange_key = Some(seen.clone());
         if !known {
             let evidence = format!("pinned {pinned}, seen {seen}");
             self.event(EventKind::HostKeyChanged, "nothing was authenticated", evidence, turn);

@@ -8,7 +8,9 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, AskId, Check, Detail, EventKind, HostStatus, Record, SILENT, Sample, is_answer};
+use crate::wire::{
+    Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample, is_answer,
+};
 
 use super::host::Host;
 use super::judged;
@@ -154,8 +156,8 @@ impl Host {
         !quiet || self.dialled.is_none_or(|at| now.since(at) >= QUIET_DIAL)
     }
 
-    pub(super) fn pin(&self) -> Option<String> {
-        self.spec.ssh.pin.clone().or_else(|| self.learnt.clone())
+    pub(super) fn pin(&self) -> Option<HostKey> {
+        self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
     }
 
     fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {

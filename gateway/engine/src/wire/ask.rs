@@ -3,8 +3,11 @@
 //!
 //! Values only. It knows nothing of what an answer means for a state.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use fleetgate_probes::ssh::{KeyType, LoginRefusal, Negotiated};
 
 use crate::id::{HostId, PeerId};
 use crate::time::Mono;
@@ -68,12 +71,43 @@ pub enum Question {
 /// asks whether that host is there now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SshRun {
-    /// `SHA256:...` of the host key to insist on. Nothing is authenticated under another one.
-    pub pin: Option<String>,
+    /// The host key to insist on. Nothing is authenticated under another one.
+    pub pin: Option<HostKey>,
     /// Whether an unknown key may be learnt (through the tunnel) or must be confirmed by a person.
     pub learn: bool,
     pub user: Option<String>,
     pub commands: Vec<RemoteCommand>,
+}
+
+/// A host key, by its fingerprint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// `SHA256:...`
+    pub fingerprint: String,
+    /// A server has one key of each type and shows one of them: the first that it is asked for. `None`:
+    /// only the fingerprint is known, so that it is asked for one after the other.
+    pub key_type: Option<KeyType>,
+}
+
+impl HostKey {
+    pub fn is(&self, other: &HostKey) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// Of which nothing but the fingerprint is known.
+impl From<&str> for HostKey {
+    fn from(fingerprint: &str) -> Self {
+        HostKey { fingerprint: fingerprint.to_owned(), key_type: None }
+    }
+}
+
+/// The type, where it is known, and the fingerprint.
+impl fmt::Display for HostKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.key_type.iter().try_for_each(|t| write!(f, "{} ", t.name()))?;
+        f.write_str(&self.fingerprint)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -81,7 +115,8 @@ pub struct RemoteCommand {
     pub name: String,
     pub line: String,
     pub timeout: Duration,
-    /// Whether the line sees to its own end; else it is run under the device's `timeout`.
+    /// Whether the line is one of `fleetgate_probes::remote::run` already; else it becomes one, and where a
+    /// device does not take that, it is run as it is.
     pub bounded: bool,
 }
 
@@ -136,8 +171,8 @@ pub struct SshAnswer {
     pub failure: Option<SshFailure>,
     /// `SSH-2.0-...` as the server said it.
     pub identification: Option<String>,
-    /// `SHA256:...` of the key that the server proved to have.
-    pub host_key: Option<String>,
+    /// The key that the server proved to have.
+    pub host_key: Option<HostKey>,
     pub logged_in: bool,
     /// To the end of the key exchange; `None` on a session that was kept.
     pub connect: Option<Duration>,
@@ -154,15 +189,21 @@ pub enum SshFailure {
     NotSsh(String),
     Protocol(String),
     HostKeyChanged {
-        pinned: String,
-        seen: String,
+        pinned: HostKey,
+        seen: HostKey,
     },
     /// No pin, and none may be learnt on this route.
     HostKeyUnknown {
-        seen: String,
+        seen: HostKey,
+    },
+    /// Nothing that both sides can do; what the server offered.
+    NothingInCommon {
+        what: Negotiated,
+        offered: Vec<String>,
     },
     LoginRefused {
         user: String,
+        why: LoginRefusal,
     },
     Timeout,
 }

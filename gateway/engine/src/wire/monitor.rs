@@ -14,7 +14,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
 use super::Why;
-use super::ask::{Answer, Ask, AskId};
+use super::ask::{Answer, Ask, AskId, HostKey};
 use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
@@ -71,7 +71,7 @@ pub struct SshSpec {
     pub port: u16,
     /// Without a user there is no login, and what needs one is not run.
     pub user: Option<String>,
-    pub pin: Option<String>,
+    pub pin: Option<HostKey>,
 }
 
 /// Of an interval, where the timeout follows from it: the rest is for the check's other questions.
@@ -238,10 +238,11 @@ pub enum Record {
     Sample(Sample),
     Event(Event),
     Message(Message),
-    /// First contact through the tunnel: this key is the host's from now on.
+    /// First contact through the tunnel: this key is the host's from now on. Or the type of the key that is
+    /// pinned already.
     Pinned {
         host: HostId,
-        fingerprint: String,
+        key: HostKey,
     },
     /// An acknowledgement ended by itself.
     AckEnded(Id, Wall),

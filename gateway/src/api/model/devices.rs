@@ -47,6 +47,9 @@ pub struct DeviceSsh {
     pub pin: Option<String>,
     /// How the pin is known: `tunnel` (first contact through it), `given` or `trusted`.
     pub pin_source: Option<String>,
+    /// The type of the pinned key, such as `ssh-ed25519`; absent until the server has proved to have it. The
+    /// server is asked for a key of this type first.
+    pub pin_type: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]

@@ -48,7 +48,7 @@ async fn a_command_that_hangs_leaves_no_process_on_the_device() {
 }
 
 #[tokio::test]
-async fn whether_a_device_takes_the_bound_is_asked_once_and_costs_no_round_trip() {
+async fn what_a_command_prints_comes_through_without_its_marks_and_costs_no_round_trip() {
     let (server, client) = (with_shell(), client());
     let lines = &["echo \"it's\"; echo no >&2; exit 3", "echo $LC_ALL"];
     for _ in 0..2 {
@@ -57,8 +57,16 @@ async fn whether_a_device_takes_the_bound_is_asked_once_and_costs_no_round_trip(
         assert_eq!((&first.stdout[..], &first.stderr[..]), (&b"it's\n"[..], &b"no\n"[..]));
         assert_eq!((&first.end, &second.stdout[..]), (&CommandEnd::Exit(3), &b"C\n"[..]));
     }
-    let asked: Vec<bool> = heard(&server).iter().map(|line| line.contains("@fleetgate")).collect();
-    assert_eq!(asked, [true, false, false, false]);
+    assert_eq!(heard(&server).len(), 4);
+}
+
+#[tokio::test]
+async fn long_output_is_cut_where_the_command_s_own_is_too_long() {
+    let server = with_shell();
+    let lines = &["head -c 65536 /dev/zero | tr '\\0' x; exit 1", "head -c 70000 /dev/zero; exit 2"];
+    let answer = ask(&client(), &server, pinned(&server.pin(), lines)).await;
+    let ends: Vec<_> = answer.commands.iter().map(|c| (c.stdout.len(), c.truncated, c.end.clone())).collect();
+    assert_eq!(ends, [(65_536, false, CommandEnd::Exit(1)), (65_536, true, CommandEnd::Exit(2))]);
 }
 
 #[tokio::test]
