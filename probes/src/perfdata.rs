@@ -355,7 +355,8 @@ mod tests {
 
     #[test]
     fn a_comma_before_a_blank_or_the_end_closes_a_token() {
-        let table: [(&str, &[(&str, f64, &str)]); 12] = [
+        type Seen<'a> = &'a [(&'a str, f64, &'a str)];
+        let table: [(&str, Seen<'_>); 12] = [
             ("a/s=0, b/s=12", &[("a/s", 0.0, ""), ("b/s", 12.0, "")]),
             ("a/s=0,\tb/s=12,\nc=3,", &[("a/s", 0.0, ""), ("b/s", 12.0, ""), ("c", 3.0, "")]),
             ("'a b'=1ms, 'c, d'=2%", &[("a b", 1.0, "ms"), ("c, d", 2.0, "%")]),
