@@ -49,7 +49,7 @@ async fn learn_everything(api: &TestApi, id: HostId) {
         by: None,
     };
     let records = vec![
-        Record::Pinned { host: id, fingerprint: "SHA256:abc".into() },
+        Record::Pinned { host: id, key: "SHA256:abc".into() },
         Record::Event(event),
         Record::Host(fixture::up(id)),
         Record::Service(id, fixture::service("ping", Status::Ok)),
