@@ -5,10 +5,11 @@
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::{
-    self, Asked, Clocks, Evidence, MAX_SKEW_MS, Others, ServiceFacts, SiteFacts, TunnelFacts, Verdict,
+    self, Asked, Behind, Clocks, Evidence, MAX_SKEW_MS, Others, ServiceFacts, SiteFacts, TunnelFacts, Verdict,
 };
-use fleetgate_engine::wire::{Check, HostSpec, HostStatus, RoutePolicy, ServiceSpec, ServiceState};
-use fleetgate_probes::{plugin, ssh, tcp};
+use fleetgate_engine::wire::{
+    Check, HostSpec, HostState, HostStatus, RoutePolicy, ServiceSpec, ServiceState,
+};
 
 use crate::live::Live;
 use crate::store::around::{self, Silent};
@@ -17,6 +18,8 @@ use crate::store::{self, SqliteConnection, events, states};
 
 /// The label that names a site.
 const SITE: &str = "site";
+/// The route of a result that came through the tunnel.
+const TUNNEL: &str = "tunnel";
 
 /// `None`: it was added this moment.
 ///
@@ -30,33 +33,35 @@ pub async fn of(
     now: Wall,
 ) -> store::Result<Option<Verdict>> {
     let Some(host) = row.state.clone() else { return Ok(None) };
-    let tunnel = tunnel(live, row, spec, now);
+    let mut tunnel = tunnel(live, row, spec, now);
     let clocks = match tunnel.as_ref().and_then(|t| t.clock_skew_ms).is_some_and(verdict::is_off) {
         true => around::clocks(conn, row.id, MAX_SKEW_MS, now).await?,
         false => Clocks::default(),
     };
     let device = spec.peer.filter(|_| !spec.own_tunnel);
     let behind = match device {
-        Some(device) => around::device(conn, device).await?,
+        Some(device) => behind(conn, live, device, now).await?,
         None => None,
     };
     let is_silent = host.status == HostStatus::Down || host.stale;
     let cut_off = if is_silent { events::cut_off_since(conn).await? } else { None };
     let (site, elsewhere) = match is_silent {
-        true => {
-            let since = Evidence::since(&host, cut_off, now);
-            others(conn, Silent { host: host.host, since, now }, spec, device).await?
-        }
+        true => others(conn, silent(&host, tunnel.as_ref(), cut_off, now), spec, device).await?,
         false => Default::default(),
     };
     let place = behind.as_ref().map(|b| b.device.clone()).or_else(|| spec.labels.get(SITE).cloned());
+    let services = services(conn, spec).await?;
+    if let Some(tunnel) = &mut tunnel {
+        tunnel.answered = answered(&host, &services, tunnel.last_handshake);
+    }
+    let services = services.into_iter().map(|(facts, _)| facts).collect();
     let evidence = Evidence {
         now,
         cut_off,
         tunnel,
         second_path: spec.direct.is_some() && spec.route != RoutePolicy::Tunnel,
         behind,
-        services: services(conn, spec).await?,
+        services,
         site: place.map(|name| SiteFacts { name, others: site }),
         elsewhere,
         clocks,
@@ -89,14 +94,56 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
         refusal: status.last_refusal,
         attempts: status.attempts,
         clock_skew_ms: status.clock_skew_ms.or(remembered.clock_skew_ms),
+        answered: None,
         in_turn: live.in_turn(row.id, now).iter().map(ToString::to_string).collect(),
     })
 }
 
-async fn services(conn: &mut SqliteConnection, spec: &HostSpec) -> store::Result<Vec<ServiceFacts>> {
+/// Memory is newer than the rows: it has the last handshake, which is proved by a packet of its session.
+async fn behind(
+    conn: &mut SqliteConnection,
+    live: &Live,
+    device: HostId,
+    now: Wall,
+) -> store::Result<Option<Behind>> {
+    let found = around::device(conn, device, now).await?;
+    let handshake = live.peer(device).and_then(|status| status.last_handshake).filter(|at| *at <= now);
+    Ok(found.map(|behind| Behind { answered: behind.answered.max(handshake), ..behind }))
+}
+
+/// The last proof of life is a packet, or what the checks found.
+fn silent(host: &HostState, tunnel: Option<&TunnelFacts>, cut_off: Option<Wall>, now: Wall) -> Silent {
+    let since = Evidence::since(host, cut_off, now);
+    let packet = tunnel.and_then(|tunnel| tunnel.last_packet).filter(|at| *at <= now);
+    let alive = host.last_alive.filter(|at| *at <= now).max(packet).unwrap_or(Wall::from_millis(0));
+    Silent { host: host.host, since, alive, now }
+}
+
+/// Each with when its last result is from.
+async fn services(
+    conn: &mut SqliteConnection,
+    spec: &HostSpec,
+) -> store::Result<Vec<(ServiceFacts, Option<Wall>)>> {
     let rows = states::services_of(conn, spec.id).await?;
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|state| state.name == name);
-    Ok(spec.services.iter().filter_map(|service| facts(service, state(&service.name)?)).collect())
+    let found = |service: &ServiceSpec| {
+        let state = state(&service.name)?;
+        Some((facts(service, state)?, state.last_check))
+    };
+    Ok(spec.services.iter().filter_map(found).collect())
+}
+
+/// The last answer to anything that the gateway sent through the host's tunnel.
+fn answered(
+    host: &HostState,
+    services: &[(ServiceFacts, Option<Wall>)],
+    handshake: Option<Wall>,
+) -> Option<Wall> {
+    let own = host.last_check.filter(|_| matches!(host.source.as_str(), "echo" | "tcp" | "handshake"));
+    let asked = services.iter().filter(|(facts, _)| facts.through_tunnel && facts.asked != Asked::Nothing);
+    let answers =
+        asked.filter(|(facts, _)| facts.current && facts.status.is_some() && facts.cause.is_answer());
+    answers.filter_map(|(_, at)| *at).chain(own).chain(handshake).max()
 }
 
 /// The tunnel itself is judged by its packets.
@@ -112,54 +159,74 @@ fn facts(spec: &ServiceSpec, state: &ServiceState) -> Option<ServiceFacts> {
         asked,
         status: state.hard,
         current: !state.stale,
-        answered: answered(asked, state),
+        cause: state.result.cause,
+        path: state.path,
+        through_tunnel: state.route == TUNNEL,
+        since: state.cause_since,
         said: state.result.text.clone(),
     })
 }
 
-/// Whether anything came back: a time, a refusal of the connection or of the login, a command's own end,
-/// a result.
-fn answered(asked: Asked, state: &ServiceState) -> bool {
-    let text = &state.result.text;
-    match asked {
-        Asked::Presence => {
-            let measured = |label: &str| label == "time" || label == "rta";
-            tcp::is_answer(text)
-                || text.starts_with(ssh::KEY_CHANGED)
-                || text.starts_with(ssh::LOGIN_REFUSED)
-                || state.result.metrics.iter().any(|m| measured(&m.label) && m.value.is_some())
-        }
-        Asked::Value => !text.starts_with(plugin::TIMED_OUT),
-        Asked::Nothing => state.route != "none",
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use fleetgate_probes::plugin::PluginResult;
-    use fleetgate_probes::sample::{Metric, Status};
-    use fleetgate_probes::tcp::ConnectEnd;
+    use fleetgate_engine::wire::Timing;
+    use fleetgate_probes::cause::Cause;
+    use fleetgate_probes::plugin::{Ending, PluginResult};
+    use fleetgate_probes::sample::Status;
 
     use super::*;
     use crate::store::fixture;
 
     #[test]
-    fn silence_is_told_from_a_bad_answer() {
-        let state = |text: &str| ServiceState {
-            result: PluginResult::critical(text.to_owned()),
-            route: "tunnel".into(),
-            ..fixture::service("x", Status::Critical)
+    fn what_a_plugin_prints_is_no_answer_of_the_path() {
+        let spec = |check| ServiceSpec {
+            name: "x".into(),
+            check,
+            timing: Timing::DEFAULT,
+            thresholds: Vec::new(),
+            freshness: None,
+            alerting: Default::default(),
         };
-        let answers = |asked, text| answered(asked, &state(text));
-        assert!(!answers(Asked::Presence, "port 554: no answer within 10 s"));
-        let refused = fleetgate_probes::tcp::judge(554, &ConnectEnd::Refused).text;
-        assert!(answers(Asked::Presence, &refused), "nothing listens there, and the host says so: {refused}");
-        assert!(answers(Asked::Presence, "host key changed: pinned a, seen b; nothing was authenticated"));
-        let mut lossy = state("40 % lost");
-        lossy.result.metrics = vec![Metric::plain("rta", 12.5, "ms")];
-        assert!(answered(Asked::Presence, &lossy));
-        assert!(answers(Asked::Value, "DISK CRITICAL") && !answers(Asked::Value, "timed out after 10 s"));
-        let expired = ServiceState { route: "none".into(), ..state("no result for 2 h") };
-        assert!(!answered(Asked::Nothing, &expired) && answers(Asked::Nothing, "backup failed"));
+        let command = spec(Check::Command { line: "check".into() });
+        for text in ["timed out after 10 s", "connected, then no SSH answer in time", "no answer within 10 s"]
+        {
+            let result = PluginResult::from_run(&Ending::Exit(3), text.as_bytes(), b"", false);
+            let state = ServiceState { result, ..fixture::service("x", Status::Unknown) };
+            assert_eq!(facts(&command, &state).map(|f| f.cause), Some(Cause::Answered), "{text}");
+        }
+        let ended = PluginResult::from_run(&Ending::Timeout(Timing::DEFAULT.timeout), b"OK", b"", false);
+        let state = ServiceState { result: ended, ..fixture::service("x", Status::Unknown) };
+        assert_eq!(facts(&command, &state).map(|f| f.cause), Some(Cause::CommandTimedOut));
+    }
+
+    #[test]
+    fn only_what_was_sent_and_answered_proves_both_directions() {
+        let at = |seconds: i64| Wall::from_millis(seconds * 1_000);
+        let host = |source: &str| HostState {
+            source: source.into(),
+            last_check: Some(at(50)),
+            ..fixture::up(HostId::from_i64(1))
+        };
+        assert_eq!(answered(&host("evidence"), &[], Some(at(10))), Some(at(10)), "a packet proves one");
+        assert_eq!(answered(&host("echo"), &[], Some(at(10))), Some(at(50)));
+        let service = |cause, asked, through_tunnel| {
+            let facts = ServiceFacts {
+                name: "x".into(),
+                asked,
+                status: Some(Status::Ok),
+                current: true,
+                cause,
+                path: Default::default(),
+                through_tunnel,
+                since: at(0),
+                said: String::new(),
+            };
+            (facts, Some(at(60)))
+        };
+        let proof = |service| answered(&host("evidence"), &[service], None);
+        assert_eq!(proof(service(Cause::Refused, Asked::Presence, true)), Some(at(60)));
+        assert_eq!(proof(service(Cause::NoAnswer, Asked::Presence, true)), None);
+        assert_eq!(proof(service(Cause::Answered, Asked::Presence, false)), None, "another way");
+        assert_eq!(proof(service(Cause::Answered, Asked::Nothing, true)), None, "it was sent unasked");
     }
 }

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::cause::Cause;
 use crate::packet::{self, EchoKind, MixedFamilies, Parsed};
 use crate::plugin::PluginResult;
 use crate::sample::{Metric, Status};
@@ -61,7 +62,7 @@ pub fn echo_reply(packet: &Parsed<'_>) -> Option<EchoProbe> {
 /// `rtmax` in ms, `pl` in percent.
 pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
     if sent == 0 {
-        return PluginResult::unknown("no echo request was sent");
+        return PluginResult::unknown("no echo request was sent").because(Cause::NotTried);
     }
     let answered = rtts.len().min(sent.into());
     let loss = 100.0 * (f64::from(sent) - answered as f64) / f64::from(sent);
@@ -69,7 +70,8 @@ pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
         let requests =
             if sent == 1 { "the echo request".to_owned() } else { format!("{sent} echo requests") };
         let metrics = vec![Metric::gap("rta", "ms"), Metric::percent("pl", loss)];
-        return PluginResult::new(Status::Critical, format!("no answer to {requests}, loss 100 %"), metrics);
+        let text = format!("no answer to {requests}, loss 100 %");
+        return PluginResult::new(Status::Critical, text, metrics).because(Cause::NoAnswer);
     };
     // At most 255 of them, so the sum does not overflow for any time that can be measured.
     let average = rtts.iter().copied().fold(Duration::ZERO, Duration::saturating_add) / rtts.len() as u32;
@@ -80,8 +82,8 @@ pub fn summary(sent: u8, rtts: &[Duration]) -> PluginResult {
 }
 
 /// Where nothing could be sent at all.
-pub fn not_sent(reason: &str) -> PluginResult {
-    PluginResult::critical(format!("no echo request could be sent: {reason}"))
+pub fn not_sent(cause: Cause, reason: &str) -> PluginResult {
+    PluginResult::critical(format!("no echo request could be sent: {reason}")).because(cause)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Packets in, packets and samples out. Knows no WireGuard, no sockets, no runtime, no database.
 
+pub mod cause;
 pub mod echo;
 pub mod job;
 pub mod packet;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::cause::Cause;
 use crate::perfdata;
 use crate::range::Thresholds;
 use crate::sample::{Metric, Status};
@@ -17,13 +18,12 @@ pub const MAX_OUTPUT: usize = 64 * 1024;
 /// How much of standard error a result quotes, in characters: the line that explains, not a log.
 const STDERR_CHARS: usize = 300;
 
-/// How the text of a command begins that did not end in its time.
-pub const TIMED_OUT: &str = "timed out after";
-
 /// A result in its final form, whatever made it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PluginResult {
     pub status: Status,
+    /// How it came about. What decides goes by this and never by the text.
+    pub cause: Cause,
     /// The first line, without performance data. Empty where a plugin printed nothing before them.
     pub text: String,
     /// The further lines, with their blanks, tabs and empty lines.
@@ -48,7 +48,20 @@ pub enum Ending {
 impl PluginResult {
     /// A result of ours, without long text.
     pub fn new(status: Status, text: impl Into<String>, metrics: Vec<Metric>) -> Self {
-        PluginResult { status, text: text.into(), long_text: String::new(), metrics, warnings: Vec::new() }
+        PluginResult {
+            status,
+            cause: Cause::Answered,
+            text: text.into(),
+            long_text: String::new(),
+            metrics,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The same result with another cause than an answer.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Self {
+        PluginResult { cause, ..self }
     }
 
     pub fn ok(text: impl Into<String>) -> Self {
@@ -74,7 +87,7 @@ impl PluginResult {
         };
         let regular = regular_status(ending).is_some();
         let found = if regular { perfdata::parse(&printed.perfdata) } else { perfdata::Perfdata::default() };
-        let mut result = PluginResult::new(status, text, found.metrics);
+        let mut result = PluginResult::new(status, text, found.metrics).because(ending.into());
         result.long_text = printed.long_text;
         result.warnings = found.warnings;
         if truncated {
@@ -191,7 +204,7 @@ fn abnormality(ending: &Ending) -> String {
         }
         Ending::Exit(code) => format!("exit code {code} (plugins end with 0 to 3)"),
         Ending::Signal(name) => format!("killed by signal {}", words::line(name, 20)),
-        Ending::Timeout(after) => format!("{TIMED_OUT} {}", words::age(after.as_secs_f64())),
+        Ending::Timeout(after) => format!("timed out after {}", words::age(after.as_secs_f64())),
         Ending::Lost => "the connection was lost before the command ended".to_owned(),
     }
 }

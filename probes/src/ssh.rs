@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::cause::Cause;
 use crate::plugin::PluginResult;
 use crate::sample::Status;
 use crate::tcp::{self, ConnectEnd};
@@ -21,10 +22,6 @@ const QUOTED_CHARS: usize = 100;
 
 /// Longest list of what a server offers, in characters. OpenSSH's longest, of key exchanges, has 300.
 const LISTED_CHARS: usize = 400;
-
-/// How the texts of a server begin that answers, and to which nobody can log in.
-pub const KEY_CHANGED: &str = "host key changed";
-pub const LOGIN_REFUSED: &str = "login refused";
 
 /// `SSH-protoversion-softwareversion [comments]` of RFC 4253, section 4.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +187,22 @@ pub fn judge(seen: &SshSeen) -> PluginResult {
         Some(failure) => failed(failure, seen),
     };
     let metrics = seen.connect.map(tcp::time).into_iter().collect();
-    PluginResult::new(status, text, metrics)
+    let cause = seen.failure.as_ref().map_or(Cause::Answered, Cause::from);
+    PluginResult::new(status, text, metrics).because(cause)
+}
+
+impl From<&SshFailure> for Cause {
+    fn from(failure: &SshFailure) -> Self {
+        match failure {
+            SshFailure::Connect(end) => end.into(),
+            SshFailure::NotSsh(_) => Cause::NotSsh,
+            SshFailure::Protocol(_) | SshFailure::NothingInCommon { .. } => Cause::Protocol,
+            SshFailure::HostKeyChanged { .. } => Cause::HostKeyChanged,
+            SshFailure::HostKeyUnknown { .. } => Cause::Answered,
+            SshFailure::LoginRefused { .. } => Cause::LoginRefused,
+            SshFailure::Timeout => Cause::Stalled,
+        }
+    }
 }
 
 fn success(seen: &SshSeen) -> (Status, String) {
@@ -227,7 +239,7 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
         SshFailure::NotSsh(said) => format!("not SSH: it says {:?}", short(said)),
         SshFailure::Protocol(why) => format!("the SSH connection failed: {}", short(why)),
         SshFailure::HostKeyChanged { pinned, seen } => format!(
-            "{KEY_CHANGED}: pinned {}, seen {}; nothing was authenticated",
+            "host key changed: pinned {}, seen {}; nothing was authenticated",
             short(pinned),
             short(seen)
         ),
@@ -238,7 +250,7 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
         ),
         SshFailure::LoginRefused { user, why } => {
             let server = identified(seen).unwrap_or_else(|_| "the server".to_owned());
-            format!("{LOGIN_REFUSED}: {}", refusal(&server, &short(user), why))
+            format!("login refused: {}", refusal(&server, &short(user), why))
         }
         SshFailure::Timeout => "connected, then no SSH answer in time".to_owned(),
     };

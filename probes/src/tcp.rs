@@ -9,10 +9,6 @@ use crate::plugin::PluginResult;
 use crate::sample::{Metric, Status};
 use crate::words;
 
-/// How the words of a failure begin that is an answer: whoever refuses is there.
-const REFUSED: &str = "connection refused";
-const RESET: &str = "connection reset";
-
 /// How much of a foreign reason a text quotes, in characters.
 const REASON_CHARS: usize = 200;
 
@@ -38,8 +34,8 @@ impl ConnectEnd {
         Some(match self {
             ConnectEnd::Connected(_) => return None,
             ConnectEnd::Timeout(after) => format!("no answer within {}", words::age(after.as_secs_f64())),
-            ConnectEnd::Refused => format!("{REFUSED}: the host answers, nothing listens there"),
-            ConnectEnd::Reset => format!("{RESET} while it was being made"),
+            ConnectEnd::Refused => "connection refused: the host answers, nothing listens there".to_owned(),
+            ConnectEnd::Reset => "connection reset while it was being made".to_owned(),
             ConnectEnd::Unreachable(why) => format!("unreachable: {}", words::line(why, REASON_CHARS)),
             ConnectEnd::NoTunnel => "no tunnel".to_owned(),
             ConnectEnd::NotTried(why) => format!("not tried: {}", words::line(why, REASON_CHARS)),
@@ -64,18 +60,9 @@ pub fn judge(port: u16, end: &ConnectEnd) -> PluginResult {
         }
         (_, why) => {
             let text = format!("port {port}: {}", why.unwrap_or_default());
-            PluginResult::new(end.status(), text, Vec::new())
+            PluginResult::new(end.status(), text, Vec::new()).because(end.into())
         }
     }
-}
-
-/// Whether the text of a failed check, of a port or of SSH, says that something came back.
-pub fn is_answer(text: &str) -> bool {
-    let why = match text.strip_prefix("port ").and_then(|rest| rest.split_once(": ")) {
-        Some((_, why)) => why,
-        None => text,
-    };
-    why.starts_with(REFUSED) || why.starts_with(RESET)
 }
 
 pub fn time(took: Duration) -> Metric {
@@ -119,8 +106,7 @@ mod tests {
             (ConnectEnd::NoTunnel, false),
             (ConnectEnd::Unreachable("connection refused".into()), false),
         ] {
-            assert_eq!(is_answer(&judge(22, &end).text), answered, "{end:?}");
-            assert_eq!(is_answer(&end.failure().expect("a failure")), answered, "{end:?}");
+            assert_eq!(judge(22, &end).cause.is_answer(), answered, "{end:?}");
         }
     }
 

@@ -177,7 +177,7 @@ impl Desk {
 
     fn keep(&mut self, record: Record, t: u64) {
         match record {
-            Record::Host(state) => self.host = Some(state),
+            Record::Host(state) => self.host = Some(*state),
             Record::Service(_, state) => drop(self.services.insert(state.name.clone(), state)),
             Record::AckEnded(id, _) => self.acks.retain(|(_, ack)| ack.id != id),
             Record::Event(event) => {

@@ -132,11 +132,13 @@ pub struct Host {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Verdict {
     /// `ok`, `pending`, `gateway_uplink_lost`, `parent_down`, `site_uplink_lost`,
-    /// `local_network_lost`, `key_refused`, `clock_wrong`, `tunnel_down`, `device_gone`,
-    /// `probable_cloned_key`, `service_hung`, `service_problem` or `undetermined`; more may come.
+    /// `local_network_lost`, `key_refused`, `clock_wrong`, `tunnel_down`, `one_way_loss`, `line_lost`,
+    /// `device_gone`, `probable_cloned_key`, `path_mtu`, `service_hung`, `service_problem` or `undetermined`;
+    /// more may come.
     pub kind: String,
     pub text: String,
-    /// Of `undetermined`: what it may be, in the same words as `kind`; also `gateway_clock_wrong`.
+    /// Of `undetermined`: what it may be, in the same words as `kind`; also `gateway_clock_wrong` and
+    /// `packet_loss`.
     pub candidates: Vec<String>,
     /// What it rests on, a line each.
     pub evidence: Vec<String>,
@@ -168,6 +170,10 @@ pub struct HostState {
     /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`; `passive`: somebody sent it;
     /// `silence`: for too long nobody did; `none`: all was asked and failed.
     pub source: String,
+    /// The inner address that was asked.
+    pub asked_address: Option<String>,
+    /// When the first question was asked of those that nothing answered since; absent while it is heard.
+    pub silent_since: Option<String>,
     pub text: String,
     /// Empty in lists and in the stream.
     pub long_text: String,
@@ -266,6 +272,16 @@ pub struct Service {
     /// `tunnel` or `direct`: the way the last result went; `passive`: somebody sent it; `none`:
     /// nothing came for too long.
     pub route: String,
+    /// What became of the question: `answered`, `refused`, `reset`, `no_answer`, `stalled` (a connection was made,
+    /// then nothing came), `command_timed_out`, `connection_lost`, `unreachable`, `no_tunnel`, `not_tried`,
+    /// `host_key_changed`, `login_refused`, `not_ssh`, `protocol` or `overdue` (no result was sent in time); more
+    /// may come. The text of a result decides none of these. Absent before the first result.
+    pub cause: Option<String>,
+    /// The inner address that was asked, where the result came through a tunnel.
+    pub asked_address: Option<String>,
+    /// What echoes of two sizes said of the path after a stall: `large_answered`, `large_lost` or `silent`;
+    /// absent where they were not sent.
+    pub path: Option<String>,
     pub text: String,
     pub long_text: String,
     pub metrics: Vec<Metric>,

@@ -7,7 +7,7 @@ use fleetgate_engine::monitor::pace;
 use fleetgate_engine::time::{Wall, moment};
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
-    DropReason, HostSpec, IncidentId, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
+    DropReason, HostSpec, IncidentId, PathCheck, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
     UnprovedHandshakes, WireDay,
 };
 use fleetgate_probes::range::Range;
@@ -126,6 +126,8 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
         last_check: time(state.last_check),
         next_check: time(state.next_check),
         source: state.source.clone(),
+        asked_address: state.asked.map(|address| address.to_string()),
+        silent_since: time(state.silent_since),
         text: state.output.clone(),
         long_text: state.detail.long_text.clone(),
         metrics: state.detail.metrics.iter().map(metric).collect(),
@@ -152,6 +154,8 @@ fn new_host(max_attempts: i64) -> model::HostState {
         last_check: None,
         next_check: None,
         source: String::new(),
+        asked_address: None,
+        silent_since: None,
         text: String::new(),
         long_text: String::new(),
         metrics: Vec::new(),
@@ -281,6 +285,9 @@ pub fn service(
         last_check: time(state.and_then(|s| s.last_check)),
         next_check: time(state.and_then(|s| s.next_check)),
         route: state.map_or_else(String::new, |s| s.route.clone()),
+        cause: state.filter(|s| s.status.is_some()).map(|s| s.result.cause.name().to_owned()),
+        asked_address: state.and_then(|s| s.asked).map(|address| address.to_string()),
+        path: state.map(|s| s.path).filter(|p| *p != PathCheck::NotAsked).map(|p| p.name().to_owned()),
         text: result.map_or_else(String::new, |r| r.text.clone()),
         long_text: result.map_or_else(String::new, |r| r.long_text.clone()),
         metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(metric).collect()),

@@ -323,7 +323,7 @@ mod tests {
         scene.all_come_up().await;
         // One device of a site whose others are heard, without a second path.
         scene.off(&["cam-01"]).await;
-        scene.becomes("cam-01", "undetermined", &["tunnel_down", "device_gone"]).await;
+        scene.becomes("cam-01", "undetermined", &["tunnel_down", "line_lost", "device_gone"]).await;
         // A whole site, while others are heard.
         scene.off(&["cam-05", "cam-06", "cam-07", "cam-08"]).await;
         for name in ["cam-05", "cam-08"] {

@@ -10,25 +10,25 @@ use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::{Behind, Clocks, Others};
 use sqlx::sqlite::SqliteConnection;
 
-/// Checks are a minute apart and a failure is tried again, so that one cause is found within minutes;
-/// this leaves room for intervals of five.
-const TOGETHER: Duration = Duration::from_secs(600);
+/// One cause ends what is heard of all in one moment: that lies between the last proof of life of each and the
+/// first question that it did not answer. So far apart both may be for what was on its way in that moment.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// So many that are heard elsewhere are enough to be counted.
 const ENOUGH: i64 = 100;
 /// A clock that was measured longer ago says nothing of today's.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
-/// `$1`: the host, `$2`: since when it is silent, `$3`: how far apart is together, `$5`: now. A packet
-/// counts by its own time; of a check only an answer does, because evidence may be older than the check.
-/// What is not judged while the gateway is cut off is stale and not down. A time in the future is from
-/// before the clock was set back, and says nothing.
+/// `$1`: the host, `$2`: since when it is silent, `$3`: its last proof of life, `$5`: now; each time with what
+/// may have been on its way. A packet counts by its own time; of a check only an answer does, because evidence
+/// may be older than the check. What is not judged while the gateway is cut off is stale and not down. A time
+/// in the future is from before the clock was set back, and says nothing.
 macro_rules! packet_since {
     () => {
         "coalesce(m.last_packet > $2 and m.last_packet <= $5, 0)"
     };
 }
 
-/// It may be over a limit, and down for that. Whom somebody only says to be down, did not fall silent either.
+/// It may be over a limit, and down for that.
 macro_rules! answered {
     () => {
         "s.source in ('echo', 'tcp', 'handshake', 'direct')"
@@ -37,20 +37,56 @@ macro_rules! answered {
 
 macro_rules! heard {
     () => {
-        concat!("(", packet_since!(), " or s.last_check > $2 and s.last_check <= $5 and ", answered!(), ")")
+        concat!(
+            "(",
+            packet_since!(),
+            " or coalesce(s.last_alive > $2 and s.last_alive <= $5, 0)
+               or s.last_check > $2 and s.last_check <= $5 and ",
+            answered!(),
+            ")"
+        )
     };
 }
 
+/// Nothing answered it since a moment that may be the same. Who is only said to be down fell not silent.
 macro_rules! silent {
     () => {
         concat!(
-            "(abs(case when s.status = 'down' and s.since <= $5 then s.since
-                       when s.status = 'down' or s.stale = 1 then s.last_check end - $2) <= $3
-             and not ",
-            packet_since!(),
-            " and not (s.status = 'down' and s.stale = 0 and (s.source = 'passive' or ",
-            answered!(),
-            ")))"
+            "((s.status = 'down' or s.stale = 1) and ",
+            silent_since!(),
+            " >= $3 and ",
+            last_life!(),
+            " <= $7 and not ",
+            heard!(),
+            ")"
+        )
+    };
+}
+
+/// Where the clock was set back meanwhile: when it was asked last.
+macro_rules! silent_since {
+    () => {
+        "coalesce(case when s.silent_since <= $5 then s.silent_since
+                       when s.silent_since is not null and s.last_check <= $5 then s.last_check end, 0)"
+    };
+}
+
+macro_rules! last_life {
+    () => {
+        "max(case when s.last_alive <= $5 then s.last_alive else 0 end,
+             case when m.last_packet <= $5 then m.last_packet else 0 end)"
+    };
+}
+
+/// It was well, and nothing was heard of it and nothing asked in vain since then. Who sleeps, who was never
+/// there and of whom others tell is no witness.
+macro_rules! unasked {
+    () => {
+        concat!(
+            "(s.hard = 'up' and s.asleep = 0 and s.source not in ('passive', 'silence')
+              and s.silent_since is null and not ",
+            heard!(),
+            ")"
         )
     };
 }
@@ -67,38 +103,65 @@ macro_rules! others {
     };
 }
 
+macro_rules! counts {
+    ($first:literal) => {
+        concat!(
+            "count(*) filter (where ",
+            heard!(),
+            "), count(*) filter (where ",
+            $first,
+            silent!(),
+            "), count(*) filter (where ",
+            $first,
+            unasked!(),
+            ")"
+        )
+    };
+}
+
 /// What is behind a device fails with it, and is no second witness.
-const SITE: &str = others!(
-    concat!(
-        "count(*) filter (where ",
-        heard!(),
-        "), count(*) filter (where h.via is null and ",
-        silent!(),
-        ")"
-    ),
-    "instr(h.labels, $4) > 0"
-);
-const BESIDE: &str = others!(
-    concat!("count(*) filter (where ", heard!(), "), count(*) filter (where ", silent!(), ")"),
-    "h.via = $4"
-);
+const SITE: &str = others!(counts!("h.via is null and "), "instr(h.labels, $4) > 0");
+const BESIDE: &str = others!(counts!(""), "h.via = $4");
 const HEARD_ELSEWHERE: &str = concat!(
     "select count(*) from (",
     others!("1", concat!("($4 is null or instr(h.labels, $4) = 0) and $3 >= 0 and ", heard!())),
     " limit $6)"
 );
 const SILENT_ELSEWHERE: &str = others!(
-    "count(distinct coalesce(h.labels ->> 'site', h.id))",
-    concat!("($4 is null or instr(h.labels, $4) = 0) and h.via is null and ", silent!())
+    concat!(
+        "count(distinct case when ",
+        silent!(),
+        " then coalesce(h.labels ->> 'site', h.id) end),
+         count(distinct case when ",
+        unasked!(),
+        " then coalesce(h.labels ->> 'site', h.id) end)"
+    ),
+    "($4 is null or instr(h.labels, $4) = 0) and h.via is null"
 );
 
 /// A host that fell silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Silent {
     pub host: HostId,
+    /// The first question that nothing answered since.
     pub since: Wall,
+    /// The last proof of life before it.
+    pub alive: Wall,
     pub now: Wall,
 }
+
+impl Silent {
+    fn earliest(&self) -> i64 {
+        (self.alive.min(self.since) - ON_ITS_WAY).as_millis()
+    }
+
+    fn latest(&self) -> i64 {
+        (self.since + ON_ITS_WAY).as_millis()
+    }
+}
+
+/// Heard, silent and not asked.
+type Counts = (i64, i64, i64);
 
 /// Its label as a piece of the column: compact JSON of sorted strings.
 fn piece(site: &str) -> String {
@@ -111,9 +174,8 @@ fn piece(site: &str) -> String {
 /// When the database cannot be read.
 pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sqlx::Result<Others> {
     let query = sqlx::query_as(SITE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let counted =
-        query.bind(millis(TOGETHER)).bind(piece(site)).bind(silent.now.as_millis()).fetch_one(conn).await?;
-    Ok(others(counted))
+    let query = query.bind(silent.earliest()).bind(piece(site)).bind(silent.now.as_millis());
+    Ok(others(query.bind(ENOUGH).bind(silent.latest()).fetch_one(conn).await?))
 }
 
 /// The others behind the same device.
@@ -122,16 +184,11 @@ pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sq
 /// When the database cannot be read.
 pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId) -> sqlx::Result<Others> {
     let query = sqlx::query_as(BESIDE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let counted = query
-        .bind(millis(TOGETHER))
-        .bind(device.as_i64())
-        .bind(silent.now.as_millis())
-        .fetch_one(conn)
-        .await?;
-    Ok(others(counted))
+    let query = query.bind(silent.earliest()).bind(device.as_i64()).bind(silent.now.as_millis());
+    Ok(others(query.bind(ENOUGH).bind(silent.latest()).fetch_one(conn).await?))
 }
 
-/// Everybody who is not of its site; the silent ones by their places, and only where nobody is heard.
+/// Everybody who is not of its site; the others by their places, and only where nobody is heard.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -142,30 +199,46 @@ pub async fn elsewhere(
 ) -> sqlx::Result<Others> {
     let (host, since, site) = (silent.host.as_i64(), silent.since.as_millis(), site.map(piece));
     let now = silent.now.as_millis();
-    let query = sqlx::query_scalar(HEARD_ELSEWHERE).bind(host).bind(since).bind(millis(TOGETHER));
+    let query = sqlx::query_scalar(HEARD_ELSEWHERE).bind(host).bind(since).bind(silent.earliest());
     let heard: i64 = query.bind(&site).bind(now).bind(ENOUGH).fetch_one(&mut *conn).await?;
     if heard > 0 {
-        return Ok(others((heard, 0)));
+        return Ok(others((heard, 0, 0)));
     }
-    let query = sqlx::query_scalar(SILENT_ELSEWHERE).bind(host).bind(since).bind(millis(TOGETHER));
-    Ok(others((0, query.bind(&site).bind(now).fetch_one(conn).await?)))
+    let query = sqlx::query_as(SILENT_ELSEWHERE).bind(host).bind(since).bind(silent.earliest());
+    let query = query.bind(&site).bind(now).bind(ENOUGH).bind(silent.latest());
+    let (silent, unasked): (i64, i64) = query.fetch_one(conn).await?;
+    Ok(others((0, silent, unasked)))
 }
 
-/// The device that a host stands behind, and whether its tunnel carries.
+/// What the rows say of the tunnel of the device that a host stands behind.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn device(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Option<Behind>> {
-    let row: Option<(String, bool)> = sqlx::query_as(
-        "select h.name, coalesce(s.status = 'up' and s.source <> 'direct'
-                                 or s.source in ('evidence', 'echo', 'tcp', 'handshake'), 0)
-         from hosts h left join host_states s on s.host = h.id where h.id = $1",
-    )
-    .bind(device.as_i64())
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map(|(device, heard)| Behind { device, heard }))
+pub async fn device(conn: &mut SqliteConnection, device: HostId, now: Wall) -> sqlx::Result<Option<Behind>> {
+    type Row = (String, Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+    let row: Option<Row> =
+        sqlx::query_as(DEVICE).bind(device.as_i64()).bind(now.as_millis()).fetch_optional(conn).await?;
+    let wall = |at: Option<i64>| at.map(Wall::from_millis);
+    Ok(row.map(|(device, up, own, beside, failed)| Behind {
+        device,
+        up_since: wall(up),
+        answered: wall(own).max(wall(beside)),
+        failed: wall(failed),
+    }))
 }
+
+/// A packet that merely came proves one direction; an echo, a connection and a handshake prove both, and so
+/// does what another host behind it answered. `$2`: now.
+const DEVICE: &str = "
+    select h.name,
+           case when s.status = 'up' and s.since <= $2 then s.since end,
+           case when s.source in ('echo', 'tcp', 'handshake') and s.last_check <= $2 then s.last_check end,
+           (select max(b.last_check) from hosts o join host_states b on b.host = o.id
+            where o.via = h.id and o.removed_at is null and o.route <> 'direct' and b.last_check <= $2
+              and b.source in ('echo', 'tcp')),
+           case when s.last_check <= $2 and (s.source = 'direct' or s.hard = 'down' and s.source = 'none')
+                then s.last_check end
+    from hosts h left join host_states s on s.host = h.id where h.id = $1";
 
 /// The clocks of the other devices at their last handshakes.
 ///
@@ -190,16 +263,12 @@ pub async fn clocks(
     Ok(Clocks { right: few(right), wrong: few(wrong) })
 }
 
-fn others((heard, silent): (i64, i64)) -> Others {
-    Others { heard: few(heard), silent: few(silent) }
+fn others((heard, silent, unasked): Counts) -> Others {
+    Others { heard: few(heard), silent: few(silent), unasked: few(unasked) }
 }
 
 fn few(count: i64) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -234,7 +303,8 @@ mod tests {
             let state = match other.down_at {
                 Some(at) => {
                     let (since, source) = (Wall::from_millis(at), "none".to_owned());
-                    HostState { status: HostStatus::Down, since, source, ..fixture::up(id) }
+                    let silent_since = Some(since);
+                    HostState { status: HostStatus::Down, since, source, silent_since, ..fixture::up(id) }
                 }
                 None => fixture::up(id),
             };
@@ -247,7 +317,8 @@ mod tests {
 
     fn silent() -> Silent {
         let now = Wall::from_millis(SINCE + 3_600_000);
-        Silent { host: HostId::from_i64(1), since: Wall::from_millis(SINCE), now }
+        let (since, alive) = (Wall::from_millis(SINCE), Wall::from_millis(SINCE - 60_000));
+        Silent { host: HostId::from_i64(1), since, alive, now }
     }
 
     fn down(site: &'static str, down_at: i64) -> Other {
@@ -273,11 +344,11 @@ mod tests {
         let of_site = site(&mut conn, silent(), "north").await.unwrap();
         assert_eq!(
             of_site,
-            Others { heard: 0, silent: 1 },
+            Others { heard: 0, silent: 1, unasked: 1 },
             "one died a day ago, of one nothing is known yet"
         );
         let rest = elsewhere(&mut conn, silent(), Some("north")).await.unwrap();
-        assert_eq!(rest, Others { heard: 2, silent: 0 });
+        assert_eq!(rest, Others { heard: 2, ..Others::default() });
     }
 
     #[tokio::test]
@@ -292,7 +363,7 @@ mod tests {
         let (store, _dir) = fleet(&all).await;
         let mut conn = store.reader().await.unwrap();
         let rest = elsewhere(&mut conn, silent(), Some("north")).await.unwrap();
-        assert_eq!(rest, Others { heard: 0, silent: 3 });
+        assert_eq!(rest, Others { silent: 3, ..Others::default() });
         let all = elsewhere(&mut conn, Silent { host: HostId::from_i64(5), ..silent() }, None).await.unwrap();
         assert_eq!(all.silent, 3, "north, south, and the other that names no site");
     }
@@ -300,20 +371,26 @@ mod tests {
     #[tokio::test]
     async fn who_answers_over_a_limit_is_heard_and_not_silent() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("north", SINCE)]).await;
-        let slow = "update host_states set source = 'echo', last_check = $1 where host in (2, 3)";
+        let slow = "update host_states set source = 'echo', last_check = $1, silent_since = null
+                    where host in (2, 3)";
         fixture::run(&store, slow, &[&(SINCE + 60_000).to_string()]).await;
         let mut conn = store.reader().await.unwrap();
-        assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), Others { heard: 2, silent: 0 });
-        assert!(device(&mut conn, HostId::from_i64(2)).await.unwrap().is_some_and(|b| b.heard));
-        assert!(device(&mut conn, HostId::from_i64(1)).await.unwrap().is_some_and(|b| !b.heard));
+        let heard = Others { heard: 2, ..Others::default() };
+        assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), heard);
+        let now = silent().now;
+        let two = device(&mut conn, HostId::from_i64(2), now).await.unwrap().unwrap();
+        assert_eq!((two.answered, two.up_since), (Some(Wall::from_millis(SINCE + 60_000)), None));
+        let one = device(&mut conn, HostId::from_i64(1), now).await.unwrap().unwrap();
+        assert_eq!((one.answered, one.up_since), (None, None));
     }
 
     #[tokio::test]
     async fn who_is_only_said_to_be_down_did_not_fall_silent() {
         let (store, _dir) = fleet(&[down("north", SINCE), down("north", SINCE), down("", SINCE)]).await;
-        fixture::run(&store, "update host_states set source = 'passive' where host > 1", &[]).await;
+        let sent = "update host_states set source = 'passive', silent_since = null where host > 1";
+        fixture::run(&store, sent, &[]).await;
         let mut conn = store.reader().await.unwrap();
-        let nobody = Others { heard: 0, silent: 0 };
+        let nobody = Others::default();
         assert_eq!(site(&mut conn, silent(), "north").await.unwrap(), nobody);
         assert_eq!(elsewhere(&mut conn, silent(), Some("north")).await.unwrap(), nobody);
     }
@@ -331,8 +408,53 @@ mod tests {
         fixture::run(&store, "update host_states set last_check = $1 where host = 4", &[&checked]).await;
         let mut conn = store.reader().await.unwrap();
         let of_site = site(&mut conn, silent(), "north").await.unwrap();
-        assert_eq!(of_site, Others { heard: 1, silent: 1 }, "by when the other was asked last");
+        assert_eq!(of_site, Others { heard: 1, silent: 1, unasked: 0 }, "by when the other was asked last");
         let rest = elsewhere(&mut conn, silent(), Some("north")).await.unwrap();
-        assert_eq!(rest, Others { heard: 0, silent: 0 });
+        assert_eq!(rest, Others { unasked: 1, ..Others::default() }, "its last packet is from the future");
+    }
+
+    #[tokio::test]
+    async fn devices_that_fell_silent_at_different_times_are_no_crowd() {
+        // Found within the same minute; of each the last packet is newer than the other's silence.
+        let all = [down("", SINCE), down("", SINCE + 90_000), down("", SINCE - 90_000), well("", SINCE - 1)];
+        let (store, _dir) = fleet(&all).await;
+        let mut conn = store.reader().await.unwrap();
+        let rest = elsewhere(&mut conn, silent(), None).await.unwrap();
+        assert_eq!(rest, Others { heard: 1, ..Others::default() }, "a packet came after the silence began");
+        fixture::run(&store, "update peer_memory set last_packet = $1 where peer = 2", &[&SINCE.to_string()])
+            .await;
+        let rest = elsewhere(&mut conn, silent(), None).await.unwrap();
+        assert_eq!(
+            rest,
+            Others { silent: 1, unasked: 1, ..Others::default() },
+            "that may be the same moment"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_device_is_known_by_what_its_tunnel_answered() {
+        let (store, _dir) = fleet(&[well("", SINCE), well("", SINCE)]).await;
+        let mut conn = store.reader().await.unwrap();
+        let now = silent().now;
+        let of = async |conn: &mut SqliteConnection| {
+            device(conn, HostId::from_i64(1), now).await.unwrap().unwrap()
+        };
+        assert_eq!(of(&mut conn).await.answered, None, "packets that come prove one direction");
+        let behind = "update hosts set via = 1 where id = 2";
+        fixture::run(&store, behind, &[]).await;
+        fixture::run(&store, "update host_states set source = 'tcp', last_check = 500 where host = 2", &[])
+            .await;
+        assert_eq!(of(&mut conn).await.answered, Some(Wall::from_millis(500)), "a host behind it answered");
+        let direct = "update host_states set source = 'direct', last_check = 700 where host = 1";
+        fixture::run(&store, direct, &[]).await;
+        assert_eq!(
+            of(&mut conn).await.failed,
+            Some(Wall::from_millis(700)),
+            "only its public address answers"
+        );
+        let down = "update host_states set source = 'none', hard = 'down', status = 'down' where host = 1";
+        fixture::run(&store, down, &[]).await;
+        let found = of(&mut conn).await;
+        assert_eq!((found.up_since, found.failed), (None, Some(Wall::from_millis(700))));
     }
 }

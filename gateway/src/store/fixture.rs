@@ -5,9 +5,11 @@ use std::time::Duration;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Detail, DirectAnswer, HostState, HostStatus, Message, MessageKind, ServiceState, StateType, VoiceState,
+    Detail, DirectAnswer, HostState, HostStatus, Message, MessageKind, PathCheck, ServiceState, StateType,
+    VoiceState,
 };
 use fleetgate_keys::{PrivateKey, SealKey};
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 use tempfile::TempDir;
@@ -79,6 +81,11 @@ pub(crate) fn up(host: HostId) -> HostState {
         source: "evidence".into(),
         direct: DirectAnswer::NotAsked,
         one_way: false,
+        silent_since: None,
+        last_alive: Some(Wall::from_millis(2_000)),
+        asked_at: Some(Wall::from_millis(2_000)),
+        asked: Some([172, 24, 0, 7].into()),
+        strange_key: Some("SHA256:strange".into()),
         output: "an authenticated packet 2 s ago".into(),
         detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,
@@ -99,8 +106,12 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
         last_check: Some(Wall::from_millis(2_000)),
         next_check: None,
         route: "tunnel".into(),
+        asked: Some([172, 24, 0, 7].into()),
+        path: PathCheck::NotAsked,
+        cause_since: Wall::from_millis(1_000),
         result: PluginResult {
             status,
+            cause: Cause::Answered,
             text: format!("{name} is {}", status.name()),
             long_text: "more".into(),
             metrics: vec![Metric {

@@ -163,7 +163,7 @@ macro_rules! select {
                     s.last_check, s.next_check, s.source, s.output, s.notified, s.voice, s.direct,
                     ",
             $long_output,
-            ", s.metrics, s.warnings,
+            ", s.metrics, s.warnings, s.one_way, s.silent_since, s.last_alive, s.asked_at, s.asked, s.strange_key,
                     h.id, h.name, h.labels, h.profile, h.route,
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null

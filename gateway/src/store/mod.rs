@@ -231,7 +231,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 13] = [
+const MAIN: [Step; 15] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -264,11 +264,13 @@ const MAIN: [Step; 13] = [
         name: "host_key_types",
         sql: include_str!("../../../migrations/sqlite/0014_host_key_types.sql"),
     },
+    Step { version: 18, name: "one_way", sql: include_str!("../../../migrations/sqlite/0018_one_way.sql") },
     Step {
         version: 19,
         name: "retired_keys",
         sql: include_str!("../../../migrations/sqlite/0019_retired_keys.sql"),
     },
+    Step { version: 20, name: "causes", sql: include_str!("../../../migrations/sqlite/0020_causes.sql") },
 ];
 const HISTORY: [Step; 1] =
     [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];

@@ -5,14 +5,16 @@
 //! counters are plain aggregates. Decides nothing about states.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Detail, DirectAnswer, HostSpec, HostState, HostStatus, ServiceState, StateType,
+    Detail, DirectAnswer, HostSpec, HostState, HostStatus, PathCheck, ServiceState, StateType,
 };
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::{Metric, Status};
@@ -55,6 +57,18 @@ fn direct_answer(name: &str) -> anyhow::Result<DirectAnswer> {
     found.with_context(|| format!("{name:?} is no direct answer: not_asked, answered, doubtful or silent"))
 }
 
+fn cause(name: &str) -> anyhow::Result<Cause> {
+    Cause::named(name).with_context(|| format!("{name:?} is no cause of a result"))
+}
+
+fn path_check(name: &str) -> anyhow::Result<PathCheck> {
+    PathCheck::named(name).with_context(|| format!("{name:?} is no check of a path"))
+}
+
+fn address(text: Option<&str>) -> anyhow::Result<Option<IpAddr>> {
+    text.map(str::parse).transpose().context("an address that was asked")
+}
+
 fn state_type(name: &str) -> StateType {
     if name == "soft" { StateType::Soft } else { StateType::Hard }
 }
@@ -72,17 +86,19 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 20, |values| {
+    Batched::new(WIDE, 25, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
                      next_check, source, output, notified, voice, direct, long_output, metrics,
-                     warnings, one_way) as (values {values})
+                     warnings, one_way, silent_since, last_alive, asked_at, asked,
+                     strange_key) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
                     source = v.source, output = v.output, notified = v.notified, voice = v.voice,
                     direct = v.direct, long_output = v.long_output, metrics = v.metrics,
-                    warnings = v.warnings, one_way = v.one_way
+                    warnings = v.warnings, one_way = v.one_way, silent_since = v.silent_since, last_alive = v.last_alive,
+                    asked_at = v.asked_at, asked = v.asked, strange_key = v.strange_key
              from v where host_states.host = v.host"
         )
     })
@@ -114,7 +130,12 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(s.detail.long_text.as_str())
         .add(metrics_json(&s.detail.metrics))
         .add(warnings_json(&s.detail.warnings))
-        .add(s.one_way);
+        .add(s.one_way)
+        .add(millis(s.silent_since))
+        .add(millis(s.last_alive))
+        .add(millis(s.asked_at))
+        .add(s.asked.map(|address| address.to_string()))
+        .add(s.strange_key.as_deref());
 }
 
 /// A host's row; `None` for a host that has no result yet.
@@ -122,7 +143,7 @@ pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
     last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings,
-    one_way from host_states";
+    one_way, silent_since, last_alive, asked_at, asked, strange_key from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -145,6 +166,11 @@ impl FromRow<'_, SqliteRow> for HostRow {
             notified: decode(notified.map(host_status).transpose())?,
             voice: decode(voice::from_json(row.try_get(14)?))?,
             direct: decode(direct_answer(row.try_get(15)?))?,
+            silent_since: row.try_get::<Option<i64>, _>(20)?.map(Wall::from_millis),
+            last_alive: row.try_get::<Option<i64>, _>(21)?.map(Wall::from_millis),
+            asked_at: row.try_get::<Option<i64>, _>(22)?.map(Wall::from_millis),
+            asked: decode(address(row.try_get(23)?))?,
+            strange_key: row.try_get(24)?,
             detail: Detail {
                 long_text: row.try_get(16)?,
                 metrics: decode(metrics_from_json(row.try_get(17)?))?,
@@ -162,15 +188,17 @@ fn decode<T>(parsed: anyhow::Result<T>) -> sqlx::Result<T> {
 // ---------------------------------------------------------------- services
 
 static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 17, |values| {
+    Batched::new(WIDE, 21, |values| {
         format!(
             "with v (host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                     route, output, long_output, metrics, warnings, notified, voice) as (values {values})
+                     route, output, long_output, metrics, warnings, notified, voice, cause, asked,
+                     path, cause_since) as (values {values})
              update service_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, stale = v.stale, since = v.since, last_check = v.last_check,
                     next_check = v.next_check, route = v.route, output = v.output,
                     long_output = v.long_output, metrics = v.metrics, warnings = v.warnings,
-                    notified = v.notified, voice = v.voice
+                    notified = v.notified, voice = v.voice, cause = v.cause, asked = v.asked,
+                    path = v.path, cause_since = v.cause_since
              from v where service_states.host = v.host and service_states.service = v.service"
         )
     })
@@ -202,7 +230,11 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(metrics_json(&s.result.metrics))
         .add(warnings_json(&s.result.warnings))
         .add(s.notified.map(Status::name))
-        .add(voice::to_json(&s.voice));
+        .add(voice::to_json(&s.voice))
+        .add(s.result.cause.name())
+        .add(s.asked.map(|address| address.to_string()))
+        .add(s.path.name())
+        .add(s.cause_since.as_millis());
 }
 
 /// A service's row with its host.
@@ -215,7 +247,8 @@ macro_rules! select_services {
     ($which:literal) => {
         concat!(
             "select host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
-                    route, output, long_output, metrics, warnings, notified, voice
+                    route, output, long_output, metrics, warnings, notified, voice, cause, asked, path,
+                    cause_since
              from service_states",
             $which
         )
@@ -259,8 +292,12 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
             last_check: row.try_get::<Option<i64>, _>(8)?.map(Wall::from_millis),
             next_check: row.try_get::<Option<i64>, _>(9)?.map(Wall::from_millis),
             route: row.try_get(10)?,
+            asked: decode(address(row.try_get(18)?))?,
+            path: decode(path_check(row.try_get(19)?))?,
+            cause_since: Wall::from_millis(row.try_get(20)?),
             result: PluginResult {
                 status: status(2)?.unwrap_or(Status::Unknown),
+                cause: decode(cause(row.try_get(17)?))?,
                 text: row.try_get(11)?,
                 long_text: row.try_get(12)?,
                 metrics: decode(metrics_from_json(row.try_get(13)?))?,

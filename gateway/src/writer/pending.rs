@@ -148,7 +148,7 @@ impl Pending {
     fn add_one(&mut self, record: Record) {
         let batch = &mut self.batch;
         match record {
-            Record::Host(state) => drop(batch.hosts.insert(state.host, state)),
+            Record::Host(state) => drop(batch.hosts.insert(state.host, *state)),
             Record::Service(host, state) => replace(batch.services.entry(host).or_default(), state),
             Record::Sample(sample) if batch.samples.len() < MAX_SAMPLES => batch.samples.push(sample),
             Record::Sample(_) => super::samples::dropped("lag", 1),
@@ -275,9 +275,9 @@ mod tests {
     #[test]
     fn results_gather_and_changes_go_at_once() {
         let mut pending = Pending::default();
-        assert!(pending.add(vec![Record::Host(fixture::up(HOST))], at(1_000)));
+        assert!(pending.add(vec![Record::Host(Box::new(fixture::up(HOST)))], at(1_000)));
         assert_eq!(pending.due(), Some(at(1_100)));
-        assert!(!pending.add(vec![Record::Host(fixture::up(HOST))], at(1_050)));
+        assert!(!pending.add(vec![Record::Host(Box::new(fixture::up(HOST)))], at(1_050)));
         assert!(pending.add(vec![event()], at(1_060)));
         assert_eq!(pending.due(), Some(at(1_060)));
         let batch = pending.take(at(1_060));

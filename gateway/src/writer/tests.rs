@@ -68,7 +68,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
         .append(vec![
             event(host, 1),
             Record::Message(fixture::down(host)),
-            Record::Host(down.clone()),
+            Record::Host(Box::new(down.clone())),
             Record::Service(host, service.clone()),
             sample(host, 5),
             Record::Pinned { host, key: "SHA256:abc".into() },
@@ -108,7 +108,7 @@ async fn what_was_appended_is_on_disk_after_the_end() {
 async fn the_dashboards_hear_of_it_after_the_commit() {
     let desk = Desk::new().await;
     let mut changes = desk.live.listen();
-    desk.writer.append(vec![event(desk.host, 1), Record::Host(fixture::up(desk.host))]).await;
+    desk.writer.append(vec![event(desk.host, 1), Record::Host(Box::new(fixture::up(desk.host)))]).await;
     assert_eq!(changes.recv().await.unwrap(), Change::Host(desk.host));
     assert_eq!(changes.recv().await.unwrap(), Change::Event(1));
     assert_eq!(desk.store.last_event().await.unwrap(), 1);
@@ -121,7 +121,7 @@ async fn a_result_for_what_is_gone_makes_no_row() {
     let stranger = Id::from_i64(99);
     desk.writer
         .append(vec![
-            Record::Host(fixture::up(stranger)),
+            Record::Host(Box::new(fixture::up(stranger))),
             Record::Service(desk.host, fixture::service("switched-off", Status::Ok)),
         ])
         .await;

@@ -36,6 +36,8 @@ pub struct Reading {
     pub values: Vec<Value>,
     /// Which of several it was: the name of the zone or of the newest file. May be empty.
     pub note: String,
+    /// The folder was read, and no file is in it.
+    pub empty: bool,
     /// Why there are no values, in the device's words.
     pub error: Option<String>,
 }
@@ -164,6 +166,7 @@ fn section(lines: &mut std::str::Lines<'_>) -> Reading {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("@end", _) => return reading,
             ("@error", why) => reading.error = Some(words::line(why, WORDS_CHARS)),
+            ("@empty", _) => reading.empty = true,
             ("@note", note) => reading.note = words::line(note, WORDS_CHARS),
             (name, rest) if reading.values.len() < MAX_VALUES => reading.values.extend(value(name, rest)),
             _ => {}
@@ -190,6 +193,9 @@ pub fn render(sections: &[(String, Reading)]) -> String {
         }
         if !reading.note.is_empty() {
             text.push_str(&format!("@note {}\n", reading.note));
+        }
+        if reading.empty {
+            text.push_str("@empty\n");
         }
         if let Some(error) = &reading.error {
             text.push_str(&format!("@error {error}\n"));

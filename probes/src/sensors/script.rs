@@ -178,7 +178,7 @@ if [ -z "$n" ] || [ "$f" -nt "$n" ]
 then n=$f
 fi
 done
-[ -n "$n" ] || no "no file in $1"
+[ -n "$n" ] || { echo @empty; no "no file in $1"; }
 note "${n##*/}"
 fi
 t=$(date -r "$n" +%s 2>/dev/null || stat -c %Y -- "$n" 2>/dev/null) || no "cannot read the time of $n"

@@ -198,12 +198,9 @@ fn values(path: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     (!own.is_empty()).then(|| (format!("{}: {}", words::line(path, 80), text.join(", ")), metrics.clone()))
 }
 
-/// What the script says of a folder without any file.
-const NO_FILE: &str = "no file in ";
-
 /// `None`: nothing is known of the pictures.
 fn capture(plan: &Capture, reading: &Reading, now: Timestamp) -> Option<PluginResult> {
-    let empty = reading.error.as_ref().is_some_and(|why| why.starts_with(NO_FILE));
+    let empty = reading.empty;
     if reading.error.is_some() && !empty {
         return None;
     }
@@ -346,7 +343,11 @@ mod tests {
             (Reading::file_age(35.0, "a.jpg"), Status::Ok, "/p: newest file a.jpg is 35 s old"),
             (Reading::file_age(200.0, "a.jpg"), Status::Warning, "late, due 20 s ago"),
             (Reading::file_age(500.0, "a.jpg"), Status::Critical, "2 missed, the first due"),
-            (Reading::failed("no file in /p"), Status::Critical, "/p: no picture; missed"),
+            (
+                Reading { empty: true, ..Reading::failed("no file in /p") },
+                Status::Critical,
+                "/p: no picture; missed",
+            ),
             (Reading::failed("no such file: /p"), Status::Unknown, "no such file: /p"),
         ];
         for (reading, status, says) in table {

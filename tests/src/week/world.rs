@@ -292,7 +292,7 @@ impl World {
         match record {
             Record::Host(state) => {
                 let n = index(state.host);
-                self.kept[n] = Some(state);
+                self.kept[n] = Some(*state);
             }
             Record::Message(m) => {
                 let about_us = m.host == GATEWAY;

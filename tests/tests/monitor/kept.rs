@@ -24,7 +24,7 @@ pub struct Kept {
 impl Kept {
     pub fn keep(&mut self, record: Record) {
         match record {
-            Record::Host(state) => drop(self.hosts.insert(state.host, state)),
+            Record::Host(state) => drop(self.hosts.insert(state.host, *state)),
             Record::Service(host, state) => {
                 self.services.insert((host, state.name.clone()), state);
             }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
@@ -59,7 +60,7 @@ pub fn handshake(outcome: &Result<Duration, ConnectFailure>, skew_ms: Option<i64
             Finding::said(PluginResult::new(Status::Ok, text, metrics))
         }
         Err(ConnectFailure::Busy) => return None,
-        Err(failure) => no_handshake(&failure.to_string()),
+        Err(failure) => no_handshake(cause(failure), &failure.to_string()),
     })
 }
 
@@ -71,15 +72,15 @@ fn clock_skew(ms: i64) -> Metric {
     Metric::plain("clock_skew", ms as f64 / 1000.0, "s")
 }
 
-pub fn no_handshake(why: &str) -> Finding {
+pub fn no_handshake(cause: Cause, why: &str) -> Finding {
     let text = format!("no authenticated packet, and no answer to a handshake: {why}");
-    Finding { result: PluginResult::critical(text), silence: true }
+    Finding { result: PluginResult::critical(text).because(cause), silence: true }
 }
 
 pub fn ping(answer: &EchoAnswer) -> Meaning {
     let result = match &answer.failure {
         Some(ConnectFailure::Busy) => return None,
-        Some(failure) if answer.rtts.is_empty() => echo::not_sent(&failure.to_string()),
+        Some(failure) if answer.rtts.is_empty() => echo::not_sent(cause(failure), &failure.to_string()),
         _ if answer.sent == 0 => return None,
         _ => echo::summary(answer.sent, &answer.rtts),
     };
@@ -123,6 +124,10 @@ pub fn session(
 /// Nobody answered, so that another way may lead there.
 pub fn is_unreached(answer: &SshAnswer) -> bool {
     matches!(&answer.failure, Some(SshFailure::Connect(failure)) if is_silence(failure))
+}
+
+fn cause(failure: &ConnectFailure) -> Cause {
+    Cause::from(&connect_end(&Err(failure.clone()), Duration::ZERO))
 }
 
 fn is_silence(failure: &ConnectFailure) -> bool {

@@ -243,7 +243,7 @@ impl Bench {
                 assert!(!changes || message.from != message.to);
                 assert_eq!(message.problem, !matches!(message.to, "up" | "ok"));
             }
-            Record::Host(state) => drop(self.states.insert(state.host, state)),
+            Record::Host(state) => drop(self.states.insert(state.host, *state)),
             Record::Service(host, state) => {
                 assert!(state.kind == StateType::Soft || state.hard == state.status);
                 self.services.insert((host, state.name.clone()), state);

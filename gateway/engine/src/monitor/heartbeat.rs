@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::job::{Due, Job};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -54,7 +55,7 @@ impl Runs {
         let missed = self.term(job).is_none_or(|term| term.missed <= self.now.mono);
         let last = self.last.and_then(|at| Timestamp::from_millisecond(at.as_millis()).ok());
         let status = if missed { Status::Critical } else { Status::Warning };
-        PluginResult::new(status, job.complaint(!missed, last), Vec::new())
+        PluginResult::new(status, job.complaint(!missed, last), Vec::new()).because(Cause::Overdue)
     }
 
     /// What is worse than late is not made better by it.

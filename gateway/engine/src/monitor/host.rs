@@ -46,6 +46,11 @@ pub struct Host {
     pub(super) last_check: Option<Wall>,
     pub(super) source: String,
     pub(super) direct: DirectAnswer,
+    /// When its own check began last.
+    pub(super) check_began: Option<Wall>,
+    /// When the first check began of those that nothing answered since.
+    pub(super) unanswered_since: Option<Wall>,
+    pub(super) last_alive: Option<Wall>,
     pub(super) output: String,
     pub(super) detail: Detail,
     pub(super) voice: Voice<HostStatus>,
@@ -99,7 +104,7 @@ pub struct Host {
     /// A host key seen first through the tunnel, or the type of the pinned one, until the spec has it.
     pub(super) learnt: Option<HostKey>,
     /// The key that the last event about a changed host key named.
-    pub(super) strange_key: Option<HostKey>,
+    pub(super) strange_key: Option<String>,
     pub(super) told: super::news::Told,
 }
 
@@ -134,6 +139,9 @@ impl Host {
             last_check: None,
             source: String::new(),
             direct: DirectAnswer::default(),
+            check_began: None,
+            unanswered_since: None,
+            last_alive: None,
             output: String::new(),
             detail: Detail::default(),
             voice: Voice::default(),
@@ -175,6 +183,8 @@ impl Host {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
         (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
+        (self.unanswered_since, self.last_alive) = (state.silent_since, state.last_alive);
+        (self.check_began, self.strange_key) = (state.asked_at, state.strange_key);
         (self.output, self.detail) = (state.output, state.detail);
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
@@ -493,7 +503,7 @@ impl Host {
     }
 
     pub(super) fn row(&self, now: Now) -> Record {
-        Record::Host(HostState {
+        Record::Host(Box::new(HostState {
             host: self.spec.id,
             status: self.track.status,
             kind: self.track.kind,
@@ -508,11 +518,16 @@ impl Host {
             source: self.source.clone(),
             direct: self.direct,
             one_way: self.one_way,
+            silent_since: self.unanswered_since,
+            last_alive: self.last_alive,
+            asked_at: self.check_began,
+            asked: self.paths.inner.map(|(_, address)| address),
+            strange_key: self.strange_key.clone(),
             output: self.output.clone(),
             detail: self.detail.clone(),
             notified: self.voice.notified(),
             voice: self.voice.state(now),
-        })
+        }))
     }
 }
 

@@ -9,6 +9,7 @@
 //! same finding by silence. Only where nobody can ask: otherwise a check decides, and what it cannot
 //! tell is not current.
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Now, Wall};
@@ -131,7 +132,7 @@ fn is_older(newest: Option<Wall>, at: Wall, now: Now) -> bool {
 
 /// What is said of a service that nothing was heard of.
 pub fn silence(threshold: std::time::Duration) -> PluginResult {
-    PluginResult::unknown(no_result(threshold))
+    PluginResult::unknown(no_result(threshold)).because(Cause::Overdue)
 }
 
 fn no_result(threshold: std::time::Duration) -> String {

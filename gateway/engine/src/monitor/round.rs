@@ -4,6 +4,7 @@
 //! it depends on holds; if that is not known it is asked, and if it does not hold the failure is
 //! dropped and the service is not current, silently.
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Wall};
@@ -68,7 +69,13 @@ impl Host {
 
     /// A check that can never be asked says why, whatever it depends on.
     pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
-        self.record_now(i, PluginResult::unknown(why).into(), Way::Direct, turn.now.mono, turn);
+        self.record_now(
+            i,
+            PluginResult::unknown(why).because(Cause::NotTried).into(),
+            Way::Direct,
+            turn.now.mono,
+            turn,
+        );
     }
 
     fn first_question(&self, check: &Check) -> Option<Question> {
@@ -125,7 +132,13 @@ impl Host {
         let begun = service.newer_than.or(service.planned);
         match (self.dial_failed.filter(|at| begun.is_some_and(|b| *at >= b)), self.paths.peer) {
             (Some(failed), _) => {
-                self.conclude_at(i, answer::no_handshake("timed out"), Way::Tunnel, failed, turn);
+                self.conclude_at(
+                    i,
+                    answer::no_handshake(Cause::NoAnswer, "timed out"),
+                    Way::Tunnel,
+                    failed,
+                    turn,
+                );
             }
             (None, Some(peer)) => self.ask(i, Question::Handshake { peer }, turn),
             (None, None) => self.discard(i, turn),

@@ -3,13 +3,15 @@
 //! Takes a result and says what is to be recorded. Does not know what is asked of the host, nor
 //! what the result depends on: `round.rs` has settled that.
 
+use std::net::IpAddr;
+
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, EventKind, HeldReason, Object, Record, Sample, ServiceSpec, ServiceState, Timing,
+    AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec, ServiceState, Timing,
 };
 
 use super::depend::On;
@@ -33,6 +35,9 @@ pub struct Service {
     since: Wall,
     last_check: Option<Wall>,
     route: String,
+    asked: Option<IpAddr>,
+    path: PathCheck,
+    cause_since: Wall,
     result: PluginResult,
     /// The status of the last result before the limits set here. After a restart, with them.
     own: Option<Status>,
@@ -104,6 +109,9 @@ impl Service {
             since: now.wall,
             last_check: None,
             route: String::new(),
+            asked: None,
+            path: PathCheck::NotAsked,
+            cause_since: now.wall,
             result: PluginResult::ok(""),
             own: None,
             voice: Voice::default(),
@@ -128,6 +136,9 @@ impl Service {
             since: state.since,
             last_check: state.last_check,
             route: state.route,
+            asked: state.asked,
+            path: state.path,
+            cause_since: state.cause_since,
             result: state.result,
             own: state.status,
             voice: Voice::restored(state.notified.map(Some), state.voice, now),
@@ -195,10 +206,6 @@ impl Service {
     pub fn revive(&mut self, at: Mono) {
         self.track.forgive();
         self.planned = Some(at);
-    }
-
-    pub fn text(&self) -> &str {
-        &self.result.text
     }
 
     /// Takes a result that counts, by the way it came and from when it is.
@@ -284,6 +291,7 @@ impl Service {
         let now = turn.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
         self.stale = false;
+        self.cause_since = if result.cause == self.result.cause { self.cause_since } else { now.wall };
         self.result = result;
         if !self.holds() {
             self.failed_at = Some(now.mono);
@@ -366,6 +374,9 @@ impl Service {
                 last_check: self.last_check,
                 next_check: self.planned.map(|at| now.wall + at.since(now.mono)),
                 route: self.route.clone(),
+                asked: self.asked,
+                path: self.path,
+                cause_since: self.cause_since,
                 result: self.result.clone(),
                 notified: self.voice.notified().flatten(),
                 voice: self.voice.state(now),

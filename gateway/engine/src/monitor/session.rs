@@ -143,7 +143,7 @@ impl Host {
         if let Some(SshFailure::HostKeyChanged { pinned, seen }) = &answer.failure {
             return self.note_strange_key(pinned, seen, turn);
         }
-        self.strange_key = None;
+        self.set_strange_key(None, turn);
         let Some(key) = answer.host_key.clone() else { return };
         match self.pin() {
             None if way == Way::Tunnel => {
@@ -164,13 +164,19 @@ impl Host {
         turn.record(Record::Pinned { host: self.spec.id, key });
     }
 
-    /// Written down once per key; what the `ssh` check already said before a restart is known.
+    /// Whether that is another key than before; the row keeps it over a restart.
+    fn set_strange_key(&mut self, fingerprint: Option<&str>, turn: &mut Turn<'_>) -> bool {
+        let news = self.strange_key.as_deref() != fingerprint;
+        self.strange_key = fingerprint.map(str::to_owned);
+        if news {
+            turn.record(self.row(turn.now));
+        }
+        news
+    }
+
+    /// Written down once per key, also over restarts.
     fn note_strange_key(&mut self, pinned: &HostKey, seen: &HostKey, turn: &mut Turn<'_>) {
-        let said = |i| self.is_ssh(i) && self.services[i].text().contains(&seen.fingerprint);
-        let known =
-            self.strange_key.as_ref().is_some_and(|key| key.is(seen)) || (0..self.services.len()).any(said);
-        self.strange_key = Some(seen.clone());
-        if !known {
+        if self.set_strange_key(Some(&seen.fingerprint), turn) {
             let evidence = format!("pinned {pinned}, seen {seen}");
             self.event(EventKind::HostKeyChanged, "nothing was authenticated", evidence, turn);
         }
@@ -192,6 +198,7 @@ impl Host {
 
 /// Where `ssh` is switched off there is no other to say it.
 fn no_session(finding: Finding) -> Finding {
-    let result = PluginResult::unknown(format!("ssh: {}", finding.result.text));
+    let cause = finding.result.cause;
+    let result = PluginResult::unknown(format!("ssh: {}", finding.result.text)).because(cause);
     Finding { result, ..finding }
 }

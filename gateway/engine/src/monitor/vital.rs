@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
-use crate::time::{Mono, Wall};
+use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample, is_answer,
 };
@@ -45,6 +45,7 @@ impl Host {
         turn.started(self.planned.filter(|at| *at <= turn.now.mono));
         let (check, next) = Liveness::begin(self.rules(turn.now.mono), turn.now.mono);
         (self.newer_than, self.in_passing, self.planned) = (None, false, None);
+        self.check_began = Some(turn.now.wall);
         self.check = Some(Box::new(check));
         self.step(next, turn);
     }
@@ -190,6 +191,7 @@ impl Host {
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => {
                 self.one_way = false;
+                self.note_unanswered();
                 let result = PluginResult::critical(text);
                 self.found_dead(Own { source: "none", result, at: turn.now.wall, begun }, turn);
             }
@@ -234,9 +236,20 @@ impl Host {
         self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
     }
 
+    /// Its silence begins with the first question of this row that nothing answered, not when that is found.
+    fn note_unanswered(&mut self) {
+        self.unanswered_since = self.unanswered_since.or(self.check_began);
+    }
+
+    fn note_alive(&mut self, proof: Mono, now: Now) {
+        self.unanswered_since = None;
+        self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
+    }
+
     /// It does not count. How many are so is what shows whether it is ours.
     fn excused(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now.mono;
+        self.note_unanswered();
         if turn.is_cut_off() && !self.may_sleep(now) {
             self.silent_since = self.silent_since.or(Some(now));
         }
@@ -277,6 +290,9 @@ impl Host {
     pub(super) fn take_own(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
         let is_up = |status| matches!(status, Status::Ok | Status::Warning);
         let answered = is_up(own.result.status);
+        if is_answer(own.source) {
+            self.note_alive(proof, turn.now);
+        }
         let own = Own { result: judged::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
             return self.proved_alive(own, proof, turn);

@@ -3,14 +3,19 @@
 //! Each question is put alone: what would have to be different if this were the cause? Absent
 //! evidence never answers it.
 
-use super::{Behind, Evidence, Finding, Kind, Others, TOGETHER};
-use crate::wire::{DirectAnswer, HostStatus, Refusal, is_of_others};
+use std::collections::BTreeSet;
+
+use super::{Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER};
+use crate::time::Wall;
+use crate::wire::{DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 
 /// Nothing: it is well.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
     match e.host.status {
         // Who knocks and is refused is awake.
-        _ if e.host.asleep && refused_as(e.fresh_refusal()).is_some() => vec![silence(e)],
+        _ if e.host.asleep && (refused_as(e.fresh_refusal()).is_some() || e.knocks_in_vain()) => {
+            vec![silence(e)]
+        }
         _ if e.host.asleep => Vec::new(),
         HostStatus::Pending => vec![Finding(vec![Kind::Pending])],
         HostStatus::Down if e.is_over_limit() => {
@@ -32,76 +37,112 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
 
 /// It does not answer: each cause that nothing speaks against.
 fn silence(e: &Evidence) -> Finding {
-    let open: Vec<Kind> = match &e.behind {
+    let mut open: Vec<Kind> = match &e.behind {
         Some(behind) => behind_causes(e, behind),
         None => own_causes(e),
     };
-    // Each cause is contradicted: more than one thing is wrong, and none of it is claimed.
-    Finding(if open.is_empty() { all_of(e) } else { open })
+    if open.is_empty() {
+        // Each cause is contradicted: more than one thing is wrong, and none of it is claimed.
+        open = all_of(e);
+    }
+    // One packet in three is lost on many a line: a failure counts for nothing before it was repeated.
+    let lossy = e.is_soft() && !is_alive(e) && !is_shared(e);
+    open.extend(lossy.then_some(Kind::PacketLoss));
+    Finding(open)
 }
 
 /// Whatever can make it silent.
 fn all_of(e: &Evidence) -> Vec<Kind> {
     if e.behind.is_some() {
-        return vec![Kind::GatewayUplinkLost, Kind::ParentDown, Kind::LocalNetworkLost, Kind::DeviceGone];
+        return all_behind();
     }
     let tunnel = e.tunnel.as_ref().map(|_| Kind::TunnelDown);
     let own = [Kind::GatewayUplinkLost, Kind::SiteUplinkLost];
-    own.into_iter().chain(tunnel).chain([Kind::DeviceGone]).collect()
+    own.into_iter().chain(tunnel).chain([Kind::LineLost, Kind::DeviceGone]).collect()
+}
+
+fn all_behind() -> Vec<Kind> {
+    use Kind::{DeviceGone, GatewayUplinkLost, LineLost, LocalNetworkLost, ParentDown};
+    vec![GatewayUplinkLost, ParentDown, LocalNetworkLost, LineLost, DeviceGone]
+}
+
+fn open(table: &[(Kind, bool)]) -> Vec<Kind> {
+    table.iter().filter(|(_, open)| *open).map(|(kind, _)| *kind).collect()
 }
 
 fn own_causes(e: &Evidence) -> Vec<Kind> {
     if !e.host.reachable && !is_alive(e) {
         return parent_causes(e);
     }
+    if let Some(causes) = vain_knocks(e) {
+        return causes;
+    }
     let refused = refused_as(e.refusal().map(|(_, refusal)| refusal));
-    let table = [
+    open(&[
         (Kind::GatewayUplinkLost, may_be_gateway(e)),
         (Kind::SiteUplinkLost, may_be_site(e)),
         (Kind::KeyRefused, refused == Some(Kind::KeyRefused) && may_be_tunnel(e)),
         (Kind::ClockWrong, refused == Some(Kind::ClockWrong) && may_be_tunnel(e)),
         (Kind::TunnelDown, may_be_tunnel(e) && refused_as(e.fresh_refusal()).is_none()),
+        (Kind::LineLost, may_be_device(e)),
         (Kind::DeviceGone, may_be_device(e)),
-    ];
-    table.into_iter().filter(|(_, open)| *open).map(|(kind, _)| kind).collect()
+    ])
 }
 
-/// What stands behind a device is judged by that device first.
+/// It makes handshakes, the gateway answers them, and nothing comes of it: its key is refused, or the answers
+/// do not arrive.
+fn vain_knocks(e: &Evidence) -> Option<Vec<Kind>> {
+    let unexplained = e.knocks_in_vain() && refused_as(e.fresh_refusal()).is_none();
+    unexplained.then(|| vec![Kind::KeyRefused, Kind::OneWayLoss])
+}
+
+/// What stands behind a device is judged by that device's tunnel first.
 fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
-    if !behind.heard || !e.host.reachable {
-        return parent_causes(e);
-    }
     let others = site(e);
     let network = others.heard == 0;
-    let device = !(network && others.silent >= TOGETHER);
-    let table = [(Kind::LocalNetworkLost, network), (Kind::DeviceGone, device)];
-    table.into_iter().filter(|(_, open)| *open).map(|(kind, _)| kind).collect()
+    let device = !(network && others.unasked == 0 && others.silent >= TOGETHER);
+    let network = (Kind::LocalNetworkLost, network);
+    let own = [(Kind::LineLost, device), (Kind::DeviceGone, device)];
+    match e.carriage(behind) {
+        Carriage::Fails => parent_causes(e),
+        Carriage::Carries => open(&[network, own[0], own[1]]),
+        // Others behind it that answer prove its tunnel, for their own questions.
+        Carriage::Unknown => open(&[
+            (Kind::GatewayUplinkLost, may_be_gateway(e)),
+            (Kind::ParentDown, others.heard == 0),
+            network,
+            (Kind::LineLost, true),
+            (Kind::DeviceGone, true),
+        ]),
+    }
 }
 
 /// What stands before it is judged by itself; that it does not answer is no cause of its own where
 /// nobody is heard at all.
 fn parent_causes(e: &Evidence) -> Vec<Kind> {
-    let table = [(Kind::GatewayUplinkLost, may_be_gateway(e)), (Kind::ParentDown, !is_everybody(e))];
-    table.into_iter().filter(|(_, open)| *open).map(|(kind, _)| kind).collect()
+    open(&[(Kind::GatewayUplinkLost, may_be_gateway(e)), (Kind::ParentDown, !is_everybody(e))])
 }
 
 fn site(e: &Evidence) -> Others {
     e.site.as_ref().map(|site| site.others).unwrap_or_default()
 }
 
-/// Nobody is heard, and more places are silent than fail by chance.
+/// Nobody is heard, all were asked, and more places are silent than fail by chance, or the monitor has found
+/// the gateway cut off.
 fn is_everybody(e: &Evidence) -> bool {
-    may_be_gateway(e) && e.elsewhere.silent >= TOGETHER
+    let asked = e.elsewhere.unasked == 0 && site(e).unasked == 0;
+    may_be_gateway(e) && (e.cut_off.is_some() || asked && e.elsewhere.silent >= EVERYWHERE)
 }
 
-/// Several of its place fell silent together.
+/// Several of its place fell silent together, and nobody there was well since.
 fn is_whole_site(e: &Evidence) -> bool {
-    site(e).heard == 0 && site(e).silent >= TOGETHER
+    let Others { heard, silent, unasked } = site(e);
+    heard == 0 && unasked == 0 && silent >= TOGETHER
 }
 
 /// It, or what has its key, was heard from after it fell silent.
 fn is_alive(e: &Evidence) -> bool {
-    e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some()
+    e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some() || e.knocks_in_vain()
 }
 
 fn may_be_gateway(e: &Evidence) -> bool {
@@ -147,7 +188,9 @@ fn path(e: &Evidence) -> Option<Finding> {
             Some(Finding(vec![kind]))
         }
         Some(kind) => Some(Finding(vec![kind, Kind::ClonedKey])),
-        None if e.host.direct == DirectAnswer::Answered => Some(Finding(vec![Kind::TunnelDown])),
+        None if e.host.direct == DirectAnswer::Answered => {
+            Some(Finding(vain_knocks(e).unwrap_or_else(|| vec![Kind::TunnelDown])))
+        }
         None => None,
     }
 }
@@ -160,16 +203,47 @@ fn device(e: &Evidence) -> Vec<Finding> {
         _ => vec![Kind::ClockWrong],
     });
     let cloned = tunnel.is_some_and(|tunnel| !tunnel.in_turn.is_empty());
-    let hung = !e.services_that(|service| service.is_hung()).is_empty();
     let reports = !e.services_that(|service| service.reports()).is_empty();
-    [
-        cloned.then(|| vec![Kind::ClonedKey]),
-        clock,
-        hung.then(|| vec![Kind::ServiceHung]),
-        reports.then(|| vec![Kind::ServiceProblem]),
-    ]
-    .into_iter()
-    .flatten()
-    .map(Finding)
-    .collect()
+    let first = [cloned.then(|| vec![Kind::ClonedKey]), clock, one_way(e)].into_iter().flatten();
+    first.chain(hung(e)).chain(reports.then(|| vec![Kind::ServiceProblem])).map(Finding).collect()
+}
+
+/// Its packets arrive, and neither echo nor connection nor handshake of the gateway is answered: packets are lost
+/// on the way to it, or what arrives comes from another device with its key.
+fn one_way(e: &Evidence) -> Option<Vec<Kind>> {
+    e.host.one_way.then(|| vec![Kind::OneWayLoss, Kind::ClonedKey])
+}
+
+/// What can be behind services that say nothing, each list once.
+fn hung(e: &Evidence) -> BTreeSet<Vec<Kind>> {
+    e.services_that(ServiceFacts::is_hung).into_iter().map(|service| of_hung(service, e)).collect()
+}
+
+/// A path that drops large packets lets a connection be made and then stall; one that drops what the gateway
+/// sends lets nothing through that is asked. Echoes of two sizes, and answers to other questions, tell them
+/// from a service that hangs.
+pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+    match (service.cause.is_stall(), service.path) {
+        (true, PathCheck::LargeAnswered) => vec![Kind::ServiceHung],
+        (true, PathCheck::LargeLost) => vec![Kind::PathMtu],
+        (true, PathCheck::NotAsked) => vec![Kind::PathMtu, Kind::ServiceHung],
+        (true, PathCheck::Silent) => vec![Kind::OneWayLoss, Kind::PathMtu, Kind::ServiceHung],
+        (false, _) => unless_unproved(service, e),
+    }
+}
+
+/// Nothing came of what was asked. Where nothing else was answered since either, the way there is in doubt; and
+/// packets that only come may be those of another device with the same key.
+fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+    let since = |at: Option<Wall>| at.is_some_and(|at| at >= service.since);
+    let tunnel = e.tunnel.as_ref().filter(|_| service.through_tunnel && service.asked != Asked::Nothing);
+    let doubtful = match tunnel {
+        None => Vec::new(),
+        Some(tunnel) if since(tunnel.answered) => Vec::new(),
+        Some(tunnel) if since(tunnel.last_packet) => {
+            vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey]
+        }
+        Some(_) => all_of(e).into_iter().chain([Kind::OneWayLoss]).collect(),
+    };
+    doubtful.into_iter().chain([Kind::ServiceHung]).collect()
 }

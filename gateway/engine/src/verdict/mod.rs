@@ -11,10 +11,11 @@ mod words;
 
 use std::time::Duration;
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::sample::Status;
 
 use crate::time::Wall;
-use crate::wire::{Attempts, HostState, HostStatus, Refusal, is_answer};
+use crate::wire::{Attempts, HostState, HostStatus, PathCheck, Refusal, StateType, is_answer};
 
 pub use turns::Turns;
 
@@ -25,8 +26,11 @@ const FRESH_REFUSAL: Duration = Duration::from_secs(180);
 const DIALLED_AGAIN: Duration = Duration::from_secs(660);
 /// Beyond this, logs and pictures carry wrong times and a schedule is missed.
 pub const MAX_SKEW_MS: u64 = 60_000;
-/// So many others that fell silent together with this one did not fail each for itself.
+/// So many others of one place that fell silent together with this one did not fail each for itself.
 const TOGETHER: u32 = 2;
+/// So many other places that fell silent together are the gateway's own doing: with this one as many as let
+/// the monitor doubt the gateway. Two or three devices are switched off in one minute now and then.
+const EVERYWHERE: u32 = 4;
 
 /// Everything that is known about a host and about who fell silent with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,15 +60,34 @@ pub struct TunnelFacts {
     pub attempts: Attempts,
     /// Device clock minus gateway clock.
     pub clock_skew_ms: Option<i64>,
+    /// When something that the gateway sent through it was answered last. A packet that merely arrives proves
+    /// one direction.
+    pub answered: Option<Wall>,
     /// Addresses that its packets come from in turn.
     pub in_turn: Vec<String>,
 }
 
-/// The device that a host stands behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The device that a host stands behind, by its tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     pub device: String,
-    pub heard: bool,
+    /// Since when its own checks find it up; `None`: they do not.
+    pub up_since: Option<Wall>,
+    /// When something that the gateway sent through its tunnel was answered last.
+    pub answered: Option<Wall>,
+    /// When its tunnel was asked last and, after all attempts, answered nothing.
+    pub failed: Option<Wall>,
+}
+
+/// What the tunnel of the device says of the time in which a host behind it is silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriage {
+    /// It carried questions and answers while the host answered nothing.
+    Carries,
+    /// It was asked, and answered nothing.
+    Fails,
+    /// It was not asked since then, or not often enough.
+    Unknown,
 }
 
 /// The other hosts of the same place: of the same `site`, or behind the same device.
@@ -74,11 +97,13 @@ pub struct SiteFacts {
     pub others: Others,
 }
 
-/// Who else was heard after this one fell silent, and who fell silent at about the same time.
+/// Who else was heard after this one fell silent, and who may have fallen silent in the same moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Others {
     pub heard: u32,
     pub silent: u32,
+    /// Neither: they were well, and nothing came from them and nothing was asked of them since.
+    pub unasked: u32,
 }
 
 /// Other devices by their clocks.
@@ -107,8 +132,13 @@ pub struct ServiceFacts {
     pub status: Option<Status>,
     /// Not stale.
     pub current: bool,
-    /// Something came back, whatever it was.
-    pub answered: bool,
+    pub cause: Cause,
+    /// What echoes of two sizes said after a stall.
+    pub path: PathCheck,
+    /// It was asked through the host's tunnel.
+    pub through_tunnel: bool,
+    /// Since when its results have this cause.
+    pub since: Wall,
     pub said: String,
 }
 
@@ -128,11 +158,19 @@ pub enum Kind {
     ClockWrong,
     GatewayClockWrong,
     TunnelDown,
+    /// Packets arrive in one direction only.
+    OneWayLoss,
+    /// What is between the host and the network that others of its place use.
+    LineLost,
     DeviceGone,
     ClonedKey,
+    /// Small packets pass, large ones do not.
+    PathMtu,
     ServiceHung,
     /// It answers, and says that something is not well.
     ServiceProblem,
+    /// Single packets were lost, which is no fault that lasts.
+    PacketLoss,
     Undetermined,
 }
 
@@ -150,10 +188,14 @@ impl Kind {
             Kind::ClockWrong => "clock_wrong",
             Kind::GatewayClockWrong => "gateway_clock_wrong",
             Kind::TunnelDown => "tunnel_down",
+            Kind::OneWayLoss => "one_way_loss",
+            Kind::LineLost => "line_lost",
             Kind::DeviceGone => "device_gone",
             Kind::ClonedKey => "probable_cloned_key",
+            Kind::PathMtu => "path_mtu",
             Kind::ServiceHung => "service_hung",
             Kind::ServiceProblem => "service_problem",
+            Kind::PacketLoss => "packet_loss",
             Kind::Undetermined => "undetermined",
         }
     }
@@ -188,13 +230,13 @@ pub fn judge(e: &Evidence) -> Verdict {
 }
 
 impl Evidence {
-    /// Since when it is silent. What others did after this says what did not fail. Where the clock was set
-    /// back meanwhile, that is when it was asked last.
+    /// Since when it is silent: when the first question was asked that nothing answered. What others did after
+    /// this says what did not fail. Where the clock was set back meanwhile, that is when it was asked last.
     pub fn since(host: &HostState, cut_off: Option<Wall>, now: Wall) -> Wall {
-        let found = match host.status {
+        let found = host.silent_since.unwrap_or_else(|| match host.status {
             HostStatus::Down => host.since,
             _ => host.last_check.max(cut_off).unwrap_or(host.since),
-        };
+        });
         let asked = || host.last_check.filter(|at| *at <= now).unwrap_or(now);
         if found <= now { found } else { asked() }
     }
@@ -238,11 +280,42 @@ impl Evidence {
         self.tunnel.as_ref().and_then(|tunnel| tunnel.last_handshake).is_some_and(|done| done >= replaced_at)
     }
 
+    /// Handshakes of just now that are answered, and nothing comes of it: whoever has the key is alive.
+    fn knocks_in_vain(&self) -> bool {
+        let Some(tunnel) = &self.tunnel else { return false };
+        let unproved = tunnel.attempts.unproved.map(|seen| seen.last);
+        let unproved = unproved.filter(|at| tunnel.last_handshake.is_none_or(|done| *at > done));
+        unproved.is_some_and(|at| self.now.since(at) <= FRESH_REFUSAL)
+    }
+
+    /// What the tunnel of the device before it did while it was silent.
+    fn carriage(&self, behind: &Behind) -> Carriage {
+        let silent = Evidence::since(&self.host, self.cut_off, self.now);
+        let found = if self.host.status == HostStatus::Down { self.host.since.max(silent) } else { silent };
+        let asked = self.host.asked_at.unwrap_or(found);
+        // The tunnel may have broken down and come back between two questions: it was up before the host fell
+        // silent, or before it was asked last.
+        let carried = |up: Wall, answered: Wall| {
+            up <= silent && answered >= found || up <= asked && answered >= asked.max(found)
+        };
+        if behind.up_since.zip(behind.answered).is_some_and(|(up, answered)| carried(up, answered)) {
+            return Carriage::Carries;
+        }
+        let failed =
+            behind.failed.filter(|at| *at >= silent && behind.answered.is_none_or(|done| done < *at));
+        if failed.is_some() { Carriage::Fails } else { Carriage::Unknown }
+    }
+
+    /// It failed, and not often enough to be believed.
+    fn is_soft(&self) -> bool {
+        self.host.status == HostStatus::Down && self.host.kind == StateType::Soft
+    }
+
     fn skew_ms(&self) -> Option<i64> {
         self.tunnel.as_ref()?.clock_skew_ms.filter(|skew| is_off(*skew))
     }
 
-    fn services_that(&self, is: fn(&ServiceFacts) -> bool) -> Vec<&ServiceFacts> {
+    fn services_that(&self, is: impl Fn(&ServiceFacts) -> bool) -> Vec<&ServiceFacts> {
         self.services.iter().filter(|service| service.current && is(service)).collect()
     }
 }
@@ -255,11 +328,16 @@ pub fn is_off(skew_ms: i64) -> bool {
 impl ServiceFacts {
     /// Asked, and nothing came back.
     fn is_hung(&self) -> bool {
-        let bad = match self.asked {
-            Asked::Presence => self.status == Some(Status::Critical),
-            Asked::Value | Asked::Nothing => self.status == Some(Status::Unknown),
-        };
-        bad && !self.answered
+        let bad = self.status.is_some_and(|status| status != Status::Ok);
+        bad && !self.cause.is_answer() && self.cause != Cause::NotTried
+    }
+
+    fn is_hung_in_itself(&self, e: &Evidence) -> bool {
+        self.is_hung() && causes::of_hung(self, e) == [Kind::ServiceHung]
+    }
+
+    fn is_stalled_by_its_path(&self, e: &Evidence) -> bool {
+        self.is_hung() && causes::of_hung(self, e) == [Kind::PathMtu]
     }
 
     fn reports(&self) -> bool {

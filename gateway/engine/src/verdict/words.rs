@@ -2,9 +2,9 @@
 
 use fleetgate_probes::sample::Status;
 
-use super::{Evidence, Finding, Kind, Others, ServiceFacts};
+use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
 use crate::time::{Wall, age, moment};
-use crate::wire::{DirectAnswer, HostStatus, Refusal};
+use crate::wire::{DirectAnswer, HostStatus, PathCheck, Refusal};
 
 /// Services named in one sentence; the list of them is beside it.
 const MAX_NAMED: usize = 3;
@@ -42,7 +42,13 @@ fn claim(kind: Kind, e: &Evidence) -> String {
         Kind::ClonedKey => {
             "probably a cloned key: its packets come from several addresses in turn".to_owned()
         }
-        Kind::ServiceHung => format!("service hung: {}", named(&e.services_that(ServiceFacts::is_hung))),
+        Kind::ServiceHung => {
+            format!("service hung: {}", named(&e.services_that(|s| s.is_hung_in_itself(e))))
+        }
+        Kind::PathMtu => format!(
+            "the path drops large packets, small ones pass: {}",
+            named(&e.services_that(|s| s.is_stalled_by_its_path(e)))
+        ),
         Kind::ServiceProblem if e.is_over_limit() => "it answers, over a limit that is set for it".to_owned(),
         Kind::ServiceProblem => {
             format!(
@@ -68,10 +74,15 @@ fn candidate(kind: Kind, e: &Evidence) -> String {
         Kind::ClockWrong => "clock wrong".to_owned(),
         Kind::GatewayClockWrong => "the gateway's own clock wrong".to_owned(),
         Kind::TunnelDown => "its tunnel alone down".to_owned(),
+        Kind::OneWayLoss => "packets lost in one direction".to_owned(),
+        Kind::LineLost => "its own line lost".to_owned(),
         Kind::DeviceGone => "device gone".to_owned(),
         Kind::ClonedKey => "a cloned key".to_owned(),
+        Kind::PathMtu => "a path that drops large packets".to_owned(),
+        Kind::ServiceHung => "a service that hangs".to_owned(),
         Kind::ServiceProblem => "there but not well".to_owned(),
-        Kind::Ok | Kind::Pending | Kind::ServiceHung | Kind::Undetermined => kind.name().to_owned(),
+        Kind::PacketLoss => "single packets lost".to_owned(),
+        Kind::Ok | Kind::Pending | Kind::Undetermined => kind.name().to_owned(),
     }
 }
 
@@ -120,12 +131,23 @@ pub fn evidence(e: &Evidence) -> Vec<String> {
     lines.extend(tunnel(e));
     lines.extend(direct(e, silent));
     if silent {
-        lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, heard(b.heard))));
+        lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, carriage(e.carriage(b)))));
         lines.extend(e.site.as_ref().map(|site| others(&format!("others of {}", site.name), site.others)));
         lines.push(elsewhere(e.elsewhere));
     }
     lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
+    lines.extend(e.services_that(is_bad).into_iter().filter_map(path));
     lines
+}
+
+fn path(service: &ServiceFacts) -> Option<String> {
+    let said = match service.path {
+        PathCheck::NotAsked => return None,
+        PathCheck::LargeAnswered => "large packets pass",
+        PathCheck::LargeLost => "small packets pass, large ones are lost",
+        PathCheck::Silent => "no echo is answered, small or large",
+    };
+    Some(format!("{}: {said} on its path", service.name))
 }
 
 fn is_bad(service: &ServiceFacts) -> bool {
@@ -145,8 +167,8 @@ fn tunnel(e: &Evidence) -> Vec<String> {
             format!("handshake refused {}: {}", ago(Some(at)), refused(refusal, e.now))
         }));
     lines.extend(e.skew_ms().map(|skew| {
-        let Others { heard, silent } = Others { heard: e.clocks.right, silent: e.clocks.wrong };
-        format!("clock {}; of the other devices {heard} are right and {silent} are not", skewed(skew))
+        let Clocks { right, wrong } = e.clocks;
+        format!("clock {}; of the other devices {right} are right and {wrong} are not", skewed(skew))
     }));
     let turns = !tunnel.in_turn.is_empty();
     lines.extend(turns.then(|| format!("packets in turn from {}", tunnel.in_turn.join(" and "))));
@@ -179,14 +201,27 @@ fn direct(e: &Evidence, silent: bool) -> Option<String> {
     Some(format!("address on the Internet: {said}"))
 }
 
-fn heard(heard: bool) -> &'static str {
-    if heard { "which is heard" } else { "which is not heard" }
+fn carriage(carriage: Carriage) -> &'static str {
+    match carriage {
+        Carriage::Carries => "whose tunnel answered meanwhile",
+        Carriage::Fails => "whose tunnel does not answer",
+        Carriage::Unknown => "whose tunnel was not asked since then",
+    }
 }
 
 fn elsewhere(others: Others) -> String {
-    format!("elsewhere: {} heard since then, {} places silent since about then", others.heard, others.silent)
+    let Others { heard, silent, .. } = others;
+    format!("elsewhere: {heard} heard since then, {silent} places silent since about then{}", unasked(others))
 }
 
 fn others(who: &str, others: Others) -> String {
-    format!("{who}: {} heard since then, {} silent since about then", others.heard, others.silent)
+    let Others { heard, silent, .. } = others;
+    format!("{who}: {heard} heard since then, {silent} silent since about then{}", unasked(others))
+}
+
+fn unasked(others: Others) -> String {
+    match others.unasked {
+        0 => String::new(),
+        n => format!(", {n} not asked since then"),
+    }
 }

@@ -149,6 +149,38 @@ pub struct EchoAnswer {
     pub failure: Option<ConnectFailure>,
 }
 
+/// What echoes of two sizes say of a path on which a connection stalled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PathCheck {
+    #[default]
+    NotAsked,
+    /// A packet as large as any came back: the path is not what stalls.
+    LargeAnswered,
+    /// Small packets came back and large ones did not: the path drops large packets.
+    LargeLost,
+    /// Neither came back.
+    Silent,
+}
+
+impl PathCheck {
+    pub const ALL: [PathCheck; 4] =
+        [PathCheck::NotAsked, PathCheck::LargeAnswered, PathCheck::LargeLost, PathCheck::Silent];
+
+    /// The name that the store uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PathCheck::NotAsked => "not_asked",
+            PathCheck::LargeAnswered => "large_answered",
+            PathCheck::LargeLost => "large_lost",
+            PathCheck::Silent => "silent",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<PathCheck> {
+        PathCheck::ALL.into_iter().find(|check| check.name() == name)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectFailure {
     #[error("no tunnel")]

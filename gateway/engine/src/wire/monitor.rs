@@ -14,7 +14,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
 use super::Why;
-use super::ask::{Answer, Ask, AskId, HostKey};
+use super::ask::{Answer, Ask, AskId, HostKey, PathCheck};
 use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
@@ -233,7 +233,7 @@ pub const GATEWAY: HostId = Id::from_i64(0);
 /// What is to be committed, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
-    Host(HostState),
+    Host(Box<HostState>),
     Service(HostId, ServiceState),
     Sample(Sample),
     Event(Event),
@@ -327,6 +327,16 @@ pub struct HostState {
     /// Its packets arrive through the tunnel, and the questions of its last check got no answer: packets
     /// are lost in one direction, from the gateway to it.
     pub one_way: bool,
+    /// When the first question was asked of those that nothing answered since; `None`: it is heard.
+    pub silent_since: Option<Wall>,
+    /// The last proof that it was alive.
+    pub last_alive: Option<Wall>,
+    /// When its own check began last.
+    pub asked_at: Option<Wall>,
+    /// The inner address that was asked last.
+    pub asked: Option<IpAddr>,
+    /// The fingerprint of the SSH host key that was seen instead of the pinned one.
+    pub strange_key: Option<String>,
     pub output: String,
     pub detail: Detail,
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
@@ -374,6 +384,12 @@ pub struct ServiceState {
     pub next_check: Option<Wall>,
     /// `tunnel` or `direct`; empty before the first result.
     pub route: String,
+    /// The inner address that was asked, where the result came through a tunnel.
+    pub asked: Option<IpAddr>,
+    /// What echoes of two sizes said of the path after a stall.
+    pub path: PathCheck,
+    /// Since when the results have the cause of the last one.
+    pub cause_since: Wall,
     pub result: PluginResult,
     pub notified: Option<Status>,
     pub voice: VoiceState,

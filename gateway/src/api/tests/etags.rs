@@ -51,7 +51,7 @@ async fn learn_everything(api: &TestApi, id: HostId) {
     let records = vec![
         Record::Pinned { host: id, key: "SHA256:abc".into() },
         Record::Event(event),
-        Record::Host(fixture::up(id)),
+        Record::Host(Box::new(fixture::up(id))),
         Record::Service(id, fixture::service("ping", Status::Ok)),
         Record::Message(fixture::down(id)),
     ];

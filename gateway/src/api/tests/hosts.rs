@@ -381,7 +381,7 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..nobody };
     put(&api, &down, &[]).await;
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
-    let all = json!(["gateway_uplink_lost", "site_uplink_lost", "tunnel_down", "device_gone"]);
+    let all = json!(["gateway_uplink_lost", "site_uplink_lost", "tunnel_down", "line_lost", "device_gone"]);
     assert_eq!((&verdict["kind"], &verdict["candidates"]), (&json!("undetermined"), &all));
 
     let direct = DirectAnswer::Silent;
@@ -390,18 +390,19 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
     assert_eq!(
         (&verdict["kind"], &verdict["text"]),
-        (&json!("device_gone"), &json!("device gone")),
+        (&json!("undetermined"), &json!("undetermined: its own line lost or device gone")),
         "{verdict}"
     );
     assert!(verdict["evidence"].to_string().contains("others of north: 1 heard since then"), "{verdict}");
 
     let problem = get(&api, "/problems").await["items"][0].clone();
-    let line = json!({ "kind": "device_gone", "text": "device gone" });
+    let text = "undetermined: its own line lost or device gone";
+    let line = json!({ "kind": "undetermined", "text": text });
     assert_eq!((&problem["host_name"], &problem["verdict"]), (&json!("cam-07"), &line));
 
     let refused = PeerStatus { last_refusal: Some((at, Refusal::Crypto)), ..PeerStatus::default() };
     api.state.live.set_peer(silent, refused.clone());
-    assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "device_gone", "anybody can send that");
+    assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["text"], text, "anybody can send that");
     let unproved =
         UnprovedHandshakes { count: 3, since: at, last: at, from: ([203, 0, 113, 2], 40_000).into() };
     let attempts = Attempts { unproved: Some(unproved), ..Attempts::default() };

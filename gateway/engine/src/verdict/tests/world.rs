@@ -1,16 +1,18 @@
-//! A small world: a host, some of its site, some elsewhere, and what can happen to them. Says what
-//! each path shows, second by second; knows nothing of how a verdict is found.
+//! A small world: a device, a host behind it, some of its site, some elsewhere, and what can happen to them.
+//! Says what each path shows, second by second; knows nothing of how a verdict is found.
 
 use super::super::*;
 use super::{at, host, unproved};
 use crate::time::{Mono, Now};
 use crate::tunnel::sign::Sign;
 use crate::tunnel::stamp::from_unix_ms;
-use crate::wire::DirectAnswer;
+use crate::wire::{DirectAnswer, StateType};
 
 /// A device sends a keepalive so often, and a handshake.
 const KEEPALIVE_S: i64 = 25;
 const HANDSHAKE_S: i64 = 120;
+/// A session ends so long after its handshake.
+const SESSION_S: i64 = 180;
 /// A device that is not let in tries again.
 const TRY_S: i64 = 5;
 const CHECK_S: i64 = 60;
@@ -30,8 +32,10 @@ const CAPTURED_S: i64 = -3_600;
 /// The sentinel has looked in vain, and nothing counts; its witnesses were given this time.
 const DOUBT_S: i64 = 10;
 const CUT_OFF_S: i64 = 40;
-/// Failures this near to each other are one.
-const SAME_TIME_S: i64 = 600;
+/// What was on its way when something broke, as the store has it.
+const ON_ITS_WAY_S: i64 = 5;
+/// Others that have nothing to do with each other are switched off one after the other.
+const ONE_BY_ONE_S: i64 = 40;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -48,10 +52,24 @@ pub enum Fault {
     GatewayCut,
     NeighbourOff,
     Replayed,
+    /// Nothing that the gateway sends arrives at the device.
+    LossIn,
+    /// Nothing that the device sends leaves its line.
+    LossOut,
+    /// Large packets are lost on the way to the device.
+    LargeLost,
+    /// Devices at other places are switched off, one after the other.
+    OthersOff,
+    /// The same in one moment, which is a coincidence.
+    OthersOffTogether,
+    /// What stands behind the device.
+    BehindOff,
+    /// The network behind the device.
+    LocalNetworkCut,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 20] = [
         Fault::TunnelBlocked,
         Fault::WrongPresharedKey,
         Fault::ClockBack,
@@ -65,6 +83,13 @@ impl Fault {
         Fault::GatewayCut,
         Fault::NeighbourOff,
         Fault::Replayed,
+        Fault::LossIn,
+        Fault::LossOut,
+        Fault::LargeLost,
+        Fault::OthersOff,
+        Fault::OthersOffTogether,
+        Fault::BehindOff,
+        Fault::LocalNetworkCut,
     ];
 
     /// What it may be called; the first is its name. Who is refused has no tunnel, which is true too.
@@ -80,7 +105,33 @@ impl Fault {
             Fault::ServiceStopped => &[Kind::ServiceProblem],
             Fault::Cloned => &[Kind::ClonedKey],
             Fault::GatewayCut => &[Kind::GatewayUplinkLost],
-            Fault::NeighbourOff | Fault::Replayed => &[],
+            Fault::LossIn => &[Kind::OneWayLoss, Kind::LineLost],
+            Fault::LossOut => &[Kind::LineLost, Kind::OneWayLoss],
+            Fault::LargeLost => &[Kind::PathMtu],
+            Fault::NeighbourOff | Fault::Replayed | Fault::OthersOff | Fault::OthersOffTogether => &[],
+            Fault::BehindOff | Fault::LocalNetworkCut => &[],
+        }
+    }
+
+    /// When it is there, where it is to be seen from then on.
+    pub fn begins(self, seen: i64) -> i64 {
+        if self == Fault::Cloned { seen + CLONED_S } else { seen }
+    }
+
+    /// What it may be called of the host behind the device.
+    pub fn called_behind(self) -> &'static [Kind] {
+        match self {
+            Fault::TunnelBlocked
+            | Fault::WrongPresharedKey
+            | Fault::ClockBack
+            | Fault::SiteCut
+            | Fault::DeviceOff
+            | Fault::LossIn
+            | Fault::LossOut => &[Kind::ParentDown],
+            Fault::GatewayCut => &[Kind::GatewayUplinkLost],
+            Fault::BehindOff => &[Kind::DeviceGone, Kind::LineLost],
+            Fault::LocalNetworkCut => &[Kind::LocalNetworkLost],
+            _ => &[],
         }
     }
 }
@@ -112,15 +163,21 @@ impl World {
         worlds.chain([World { direct: false, neighbours: 3, elsewhere: 3, sentinel: false }])
     }
 
-    /// What the gateway knows of the host every few seconds after the faults began.
+    /// What the gateway knows of the device every few seconds after the faults began.
     pub fn watch(self, faults: &[Fault], until_s: i64) -> Vec<(i64, Evidence)> {
+        let begun: Vec<(Fault, i64)> = faults.iter().map(|fault| (*fault, 0)).collect();
+        self.watch_from(&begun, until_s).into_iter().map(|(now, own, _)| (now, own)).collect()
+    }
+
+    /// The same of faults that begin at some time each, and of the host behind the device.
+    pub fn watch_from(self, faults: &[(Fault, i64)], until_s: i64) -> Vec<(i64, Evidence, Evidence)> {
         let mut run = Run::new(self, faults);
         let mut seen = Vec::new();
         for step in -BEFORE_S / STEP_S..=until_s / STEP_S {
             let now = step * STEP_S;
             run.step(now);
             if now >= 0 {
-                seen.push((now, run.evidence(now)));
+                seen.push((now, run.evidence(now), run.evidence_behind(now)));
             }
         }
         seen
@@ -139,6 +196,11 @@ struct Machine {
     stale: bool,
     last_check: i64,
     direct: DirectAnswer,
+    /// The first check of those that nothing answered since, and the last proof of life.
+    silent_since: Option<i64>,
+    last_alive: i64,
+    /// When something that was sent to it was answered last.
+    answered: i64,
 }
 
 impl Machine {
@@ -154,27 +216,57 @@ impl Machine {
             stale: false,
             last_check: -BEFORE_S,
             direct: DirectAnswer::NotAsked,
+            silent_since: None,
+            last_alive: -BEFORE_S,
+            answered: -BEFORE_S,
         }
     }
 
+    fn shakes_hands(&self, now: i64) -> bool {
+        (now + self.phase).rem_euclid(HANDSHAKE_S) < STEP_S || now - self.handshake >= SESSION_S
+    }
+
     fn send(&mut self, now: i64) -> bool {
-        let due = |every| (now + self.phase).rem_euclid(every) < STEP_S;
-        if due(HANDSHAKE_S) {
-            self.handshake = now;
-        }
-        let due = due(KEEPALIVE_S);
+        let due = |every: i64| (now + self.phase).rem_euclid(every) < STEP_S;
+        let due = due(KEEPALIVE_S) && now - self.handshake < SESSION_S;
         if due {
             self.packet = now;
         }
         due
     }
 
+    fn is_hard(&self) -> bool {
+        self.up || self.failures >= ATTEMPTS
+    }
+
+    fn state(&self) -> HostState {
+        let status = if self.up { HostStatus::Up } else { HostStatus::Down };
+        let kind = if self.is_hard() { StateType::Hard } else { StateType::Soft };
+        HostState {
+            direct: self.direct,
+            stale: self.stale,
+            kind,
+            last_check: Some(at(self.last_check)),
+            asked_at: Some(at(self.last_check)),
+            silent_since: self.silent_since.map(at),
+            last_alive: Some(at(self.last_alive)),
+            ..host(status, at(self.since))
+        }
+    }
+
     /// The host check: a packet in the interval, else the other path. `doubt`: silence may be the
     /// gateway's own, and does not count.
     fn check(&mut self, now: i64, direct: DirectAnswer, doubt: bool) {
         let heard = now - self.packet < CHECK_S;
+        self.conclude(now, heard, self.packet, direct, doubt);
+    }
+
+    fn conclude(&mut self, now: i64, heard: bool, proof: i64, direct: DirectAnswer, doubt: bool) {
         self.direct = if heard { DirectAnswer::NotAsked } else { direct };
         let up = heard || direct == DirectAnswer::Answered;
+        self.silent_since = if up { None } else { self.silent_since.or(Some(now)) };
+        self.last_alive =
+            if up { self.last_alive.max(if heard { proof } else { now }) } else { self.last_alive };
         self.stale = !up && doubt && (self.up || self.failures < ATTEMPTS);
         if self.stale {
             self.next_check = now + CHECK_S;
@@ -192,8 +284,10 @@ impl Machine {
 
 struct Run {
     world: World,
-    faults: Vec<Fault>,
+    faults: Vec<(Fault, i64)>,
     host: Machine,
+    behind: Machine,
+    beside: Vec<Machine>,
     neighbours: Vec<Machine>,
     elsewhere: Vec<Machine>,
     refusal: Option<(Wall, Refusal)>,
@@ -202,14 +296,58 @@ struct Run {
     dialled: i64,
     skew_ms: Option<i64>,
     turns: Turns,
-    /// How often the port and the login were asked in vain.
-    port_failures: u32,
-    port_refusals: u32,
-    login_failures: u32,
+    port: Service,
+    login: Service,
+}
+
+/// What the checks of a service came to.
+#[derive(Clone, Copy)]
+struct Service {
+    failures: u32,
+    since: i64,
+    cause: Cause,
+    path: PathCheck,
+    last_answer: i64,
+}
+
+impl Service {
+    const WELL: Service = Service {
+        failures: 0,
+        since: -BEFORE_S,
+        cause: Cause::Answered,
+        path: PathCheck::NotAsked,
+        last_answer: -BEFORE_S,
+    };
+
+    fn take(&mut self, now: i64, fails: Option<(Cause, PathCheck)>) {
+        let (cause, path) = fails.unwrap_or((Cause::Answered, PathCheck::NotAsked));
+        if cause != self.cause {
+            self.since = now;
+        }
+        self.failures = if fails.is_some() { self.failures + 1 } else { 0 };
+        (self.cause, self.path) = (cause, path);
+        if cause.is_answer() {
+            self.last_answer = now;
+        }
+    }
+
+    fn facts(&self, name: &str, current: bool) -> ServiceFacts {
+        ServiceFacts {
+            name: name.into(),
+            asked: Asked::Presence,
+            status: Some(if self.failures >= ATTEMPTS { Status::Critical } else { Status::Ok }),
+            current,
+            cause: self.cause,
+            path: self.path,
+            through_tunnel: true,
+            since: at(self.since),
+            said: "no answer".into(),
+        }
+    }
 }
 
 impl Run {
-    fn new(world: World, faults: &[Fault]) -> Run {
+    fn new(world: World, faults: &[(Fault, i64)]) -> Run {
         let machines = |count: usize, first: i64| {
             (0i64..).take(count).map(|i| Machine::new((first + 35 * i) % CHECK_S)).collect()
         };
@@ -217,6 +355,8 @@ impl Run {
             world,
             faults: faults.to_vec(),
             host: Machine::new(10),
+            behind: Machine::new(40),
+            beside: machines(world.neighbours, 20),
             neighbours: machines(world.neighbours, 25),
             elsewhere: machines(world.elsewhere, 50),
             refusal: None,
@@ -225,15 +365,19 @@ impl Run {
             dialled: -BEFORE_S,
             skew_ms: None,
             turns: Turns::default(),
-            port_failures: 0,
-            port_refusals: 0,
-            login_failures: 0,
+            port: Service::WELL,
+            login: Service::WELL,
         }
     }
 
     fn has(&self, fault: Fault, now: i64) -> bool {
-        let from = if fault == Fault::Cloned { CLONED_S } else { 0 };
-        now >= from && self.faults.contains(&fault)
+        self.faults.iter().any(|(begun, from)| *begun == fault && now >= fault.begins(*from))
+    }
+
+    /// Which of the devices at other places is off.
+    fn is_other_off(&self, i: usize, now: i64) -> bool {
+        let later = i64::try_from(i).unwrap_or_default() * ONE_BY_ONE_S;
+        self.has(Fault::OthersOffTogether, now) || self.has(Fault::OthersOff, now - later)
     }
 
     fn step(&mut self, now: i64) {
@@ -245,15 +389,50 @@ impl Run {
             let off = i == 0 && neighbour_off;
             run_other(machine, now, gateway && site && !off, doubt);
         }
-        for machine in &mut self.elsewhere {
-            run_other(machine, now, gateway, doubt);
+        for i in 0..self.elsewhere.len() {
+            let on = !self.is_other_off(i, now);
+            run_other(&mut self.elsewhere[i], now, gateway && on, doubt);
         }
+        let open = gateway && site;
         if self.host.next_check <= now {
-            let direct = self.direct(now, gateway && site);
-            self.dial(now, gateway && site);
+            let direct = self.direct(now, open);
+            self.dial(now, open);
             self.host.check(now, direct, doubt);
-            self.ask_services(now);
+            self.ask_services(now, open);
         }
+        self.ask_behind(now, open, doubt);
+    }
+
+    /// Hosts behind the device are asked through its tunnel; when one fails, the device is asked at once.
+    fn ask_behind(&mut self, now: i64, open: bool, doubt: bool) {
+        let network = self.carries(now, open) && !self.has(Fault::LocalNetworkCut, now);
+        let on = network && !self.has(Fault::BehindOff, now);
+        let mut failed = false;
+        let all = self.beside.iter_mut().map(|machine| (machine, network));
+        for (machine, answers) in all.chain([(&mut self.behind, on)]) {
+            if machine.next_check <= now {
+                machine.answered = if answers { now } else { machine.answered };
+                machine.conclude(now, answers, now, DirectAnswer::NotAsked, doubt);
+                failed |= !answers;
+            }
+        }
+        if failed {
+            self.dial(now, open);
+            let (carries, direct) = (self.carries(now, open), self.direct(now, open));
+            self.host.answered = if carries { now } else { self.host.answered };
+            let planned = self.host.next_check;
+            self.host.conclude(now, carries, now, direct, doubt);
+            if self.host.up {
+                self.host.next_check = planned;
+            }
+        }
+    }
+
+    /// Questions and answers pass its tunnel.
+    fn carries(&self, now: i64, open: bool) -> bool {
+        let in_session = now - self.host.handshake < SESSION_S;
+        let refused = self.has(Fault::ClockBack, now) || self.has(Fault::WrongPresharedKey, now);
+        self.arrives(now, open) && !self.has(Fault::LossIn, now) && in_session && !refused
     }
 
     /// The gateway is cut off for so long, and sees that by itself.
@@ -281,18 +460,32 @@ impl Run {
             () if self.has(Fault::ClockBack, now) && tries => self.refuse_stamp(now - 86_400, now),
             () if self.has(Fault::WrongPresharedKey, now) && tries => note(&mut self.unproved, now, now),
             () if self.has(Fault::ClockBack, now) || self.has(Fault::WrongPresharedKey, now) => {}
-            () if self.host.send(now) => {
-                self.turns.note(([192, 0, 2, 7], 7).into(), at(now));
-                if self.has(Fault::ClockAhead, now) && self.host.handshake >= 0 {
+            () => {
+                self.shake_hands(now, tries);
+                if self.host.send(now) {
+                    self.turns.note(([192, 0, 2, 7], 7).into(), at(now));
+                }
+            }
+        }
+    }
+
+    /// The answer has to arrive, or nothing comes of it.
+    fn shake_hands(&mut self, now: i64, tries: bool) {
+        match self.host.shakes_hands(now) {
+            true if self.has(Fault::LossIn, now) && tries => note(&mut self.unproved, now, now),
+            true if !self.has(Fault::LossIn, now) => {
+                (self.host.handshake, self.host.answered) = (now, now);
+                if self.has(Fault::ClockAhead, now) {
                     self.skew_ms = Some(7_200_000);
                 }
             }
-            () => {}
+            _ => {}
         }
     }
 
     fn arrives(&self, now: i64, open: bool) -> bool {
-        open && !self.has(Fault::DeviceOff, now) && !self.has(Fault::TunnelBlocked, now)
+        let off = [Fault::DeviceOff, Fault::TunnelBlocked, Fault::LossOut].map(|fault| self.has(fault, now));
+        open && off == [false; 3]
     }
 
     /// What the gateway's own initiation comes to, where there is no session.
@@ -318,47 +511,94 @@ impl Run {
         match self.world.direct {
             false => DirectAnswer::NotAsked,
             true if !open || self.has(Fault::DeviceOff, now) => DirectAnswer::Silent,
-            true if self.has(Fault::SshHung, now) => DirectAnswer::Doubtful,
+            true if self.has(Fault::LossIn, now) || self.has(Fault::LossOut, now) => DirectAnswer::Silent,
+            true if self.has(Fault::SshHung, now) || self.has(Fault::LargeLost, now) => {
+                DirectAnswer::Doubtful
+            }
             true => DirectAnswer::Answered,
         }
     }
 
     /// The port is asked through the tunnel only, the login on either path.
-    fn ask_services(&mut self, now: i64) {
-        let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
-        self.port_failures += u32::from(through && self.has(Fault::ServiceHung, now));
-        self.port_refusals += u32::from(through && self.has(Fault::ServiceStopped, now));
-        self.login_failures += u32::from(self.host.up && self.has(Fault::SshHung, now));
+    fn ask_services(&mut self, now: i64, open: bool) {
+        let carries = self.carries(now, open);
+        let (silent, path) = ((Cause::NoAnswer, PathCheck::NotAsked), PathCheck::LargeAnswered);
+        if self.host.up && self.host.direct == DirectAnswer::NotAsked {
+            self.port.take(
+                now,
+                match () {
+                    () if !carries || self.has(Fault::ServiceHung, now) => Some(silent),
+                    () if self.has(Fault::ServiceStopped, now) => Some((Cause::Refused, PathCheck::NotAsked)),
+                    () => None,
+                },
+            );
+        }
+        if self.host.up {
+            self.login.take(
+                now,
+                match () {
+                    () if !carries => Some(silent),
+                    () if self.has(Fault::LargeLost, now) => Some((Cause::Stalled, PathCheck::LargeLost)),
+                    () if self.has(Fault::SshHung, now) => Some((Cause::Stalled, path)),
+                    () => None,
+                },
+            );
+        }
+    }
+
+    fn cut_off(&self, is_silent: bool, now: i64) -> Option<Wall> {
+        Some(at(CUT_OFF_S)).filter(|_| is_silent && self.cut_off_for(now, CUT_OFF_S))
     }
 
     fn evidence(&self, now: i64) -> Evidence {
-        let (status, since) = match self.host.up {
-            true => (HostStatus::Up, at(self.host.since)),
-            false => (HostStatus::Down, at(self.host.since)),
-        };
-        let last_check = Some(at(self.host.last_check));
-        let (direct, stale) = (self.host.direct, self.host.stale);
-        let state = HostState { direct, stale, last_check, ..host(status, since) };
-        let is_silent = !self.host.up || stale;
-        let cut_off = Some(at(CUT_OFF_S)).filter(|_| is_silent && self.cut_off_for(now, CUT_OFF_S));
-        let silent = Evidence::since(&state, cut_off, at(now)).as_millis() / 1_000;
+        let cut_off = self.cut_off(!self.host.up || self.host.stale, now);
+        let silent = silence(&self.host, self.host.packet, cut_off, now);
         let others = |machines: &[Machine]| others(machines, silent);
         let clocks = Clocks { right: (self.neighbours.len() + self.elsewhere.len()) as u32, wrong: 0 };
+        let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
         Evidence {
             now: at(now),
-            host: state,
+            host: self.host.state(),
             cut_off,
             tunnel: Some(self.tunnel(now)),
             second_path: self.world.direct,
             behind: None,
-            services: self.services(),
+            services: vec![self.port.facts("rtsp", through), self.login.facts("ssh", self.host.up)],
             site: Some(SiteFacts { name: "north".into(), others: others(&self.neighbours) }),
             elsewhere: others(&self.elsewhere),
             clocks,
         }
     }
 
+    /// Of the host behind the device.
+    fn evidence_behind(&self, now: i64) -> Evidence {
+        let cut_off = self.cut_off(!self.behind.up || self.behind.stale, now);
+        let silent = silence(&self.behind, -BEFORE_S, cut_off, now);
+        let device = &self.host;
+        let failed = device.direct == DirectAnswer::Answered || !device.up && device.is_hard();
+        let besides = self.beside.iter().map(|machine| machine.answered).max();
+        let behind = Behind {
+            device: "cam-07".into(),
+            up_since: device.up.then(|| at(device.since)),
+            answered: Some(at(device.answered.max(besides.unwrap_or(-BEFORE_S)))),
+            failed: failed.then(|| at(device.last_check)),
+        };
+        Evidence {
+            now: at(now),
+            host: self.behind.state(),
+            cut_off,
+            tunnel: None,
+            second_path: false,
+            behind: Some(behind),
+            services: Vec::new(),
+            site: Some(SiteFacts { name: "cam-07".into(), others: others(&self.beside, silent) }),
+            elsewhere: others(&self.elsewhere, silent),
+            clocks: Clocks::default(),
+        }
+    }
+
     fn tunnel(&self, now: i64) -> TunnelFacts {
+        let answered = self.host.answered.max(self.port.last_answer).max(self.login.last_answer);
         TunnelFacts {
             last_packet: Some(at(self.host.packet)),
             last_handshake: Some(at(self.host.handshake)),
@@ -369,25 +609,16 @@ impl Run {
                 replaced: None,
             },
             clock_skew_ms: self.skew_ms,
+            answered: Some(at(answered)),
             in_turn: self.turns.in_turn(at(now)).iter().map(ToString::to_string).collect(),
         }
     }
+}
 
-    fn services(&self) -> Vec<ServiceFacts> {
-        let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
-        let service = |name: &str, failures: u32, refusals: u32, current| ServiceFacts {
-            name: name.into(),
-            asked: Asked::Presence,
-            status: Some(if failures.max(refusals) >= ATTEMPTS { Status::Critical } else { Status::Ok }),
-            current,
-            answered: failures == 0,
-            said: "no answer".into(),
-        };
-        vec![
-            service("rtsp", self.port_failures, self.port_refusals, through),
-            service("ssh", self.login_failures, 0, self.host.up),
-        ]
-    }
+/// The last proof of life, and the first question without an answer.
+fn silence(machine: &Machine, packet: i64, cut_off: Option<Wall>, now: i64) -> (i64, i64) {
+    let since = Evidence::since(&machine.state(), cut_off, at(now)).as_millis() / 1_000;
+    (machine.last_alive.max(packet).min(since), since)
 }
 
 fn note(sign: &mut Sign, made: i64, now: i64) {
@@ -397,6 +628,7 @@ fn note(sign: &mut Sign, made: i64, now: i64) {
 
 fn run_other(machine: &mut Machine, now: i64, heard: bool, doubt: bool) {
     if heard {
+        machine.handshake = if machine.shakes_hands(now) { now } else { machine.handshake };
         machine.send(now);
     }
     if machine.next_check <= now {
@@ -404,13 +636,20 @@ fn run_other(machine: &mut Machine, now: i64, heard: bool, doubt: bool) {
     }
 }
 
-fn others(machines: &[Machine], silent_since: i64) -> Others {
+/// As the store counts them.
+fn others(machines: &[Machine], (alive, silent_since): (i64, i64)) -> Others {
     let mut others = Others::default();
     for machine in machines {
-        let since = if machine.up { machine.last_check } else { machine.since };
-        let together = (since - silent_since).abs() <= SAME_TIME_S && (!machine.up || machine.stale);
-        others.heard += u32::from(machine.packet > silent_since);
-        others.silent += u32::from(machine.packet <= silent_since && together);
+        let heard = machine.packet.max(machine.last_alive) > silent_since;
+        let overlaps = |since: i64| {
+            let life = machine.packet.max(machine.last_alive);
+            since >= alive - ON_ITS_WAY_S && life <= silent_since + ON_ITS_WAY_S
+        };
+        let down = !machine.up || machine.stale;
+        let hard_up = machine.up || machine.failures < ATTEMPTS;
+        others.heard += u32::from(heard);
+        others.silent += u32::from(!heard && down && machine.silent_since.is_some_and(overlaps));
+        others.unasked += u32::from(!heard && hard_up && machine.silent_since.is_none());
     }
     others
 }
