@@ -10,6 +10,7 @@ export type Tunnel = Schemas['Tunnel'];
 export type Verdict = Schemas['Verdict'];
 export type Service = Schemas['Service'];
 export type ServiceCounts = Schemas['ServiceCounts'];
+export type HostCounts = Schemas['HostCounts'];
 export type Metric = Schemas['Metric'];
 export type Problem = Schemas['Problem'];
 export type IncidentDetails = Schemas['IncidentDetails'];

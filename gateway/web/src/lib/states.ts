@@ -1,6 +1,6 @@
 /** What states there are, how they are named and which is worse. Pure. */
 
-import type { Host, ServiceCounts } from '../api/types';
+import type { Host, HostCounts, ServiceCounts } from '../api/types';
 
 /** The partition of the hosts; exactly one fits each host. */
 export const HOST_STATES = ['up', 'down', 'unreachable', 'pending'] as const;
@@ -73,6 +73,10 @@ export function proofOf(source: string): string {
 
 export function severity(kind: Kind): number {
   return SEVERITY.indexOf(kind);
+}
+
+export function hostsTotal(counts: HostCounts): number {
+  return HOST_STATES.reduce((sum, kind) => sum + counts[kind], counts.stale + (counts.handled ?? 0));
 }
 
 export function servicesTotal(counts: ServiceCounts): number {
