@@ -31,6 +31,8 @@ pub enum Final {
     Claims(&'static str),
     /// Undetermined, with these candidates in any order: the evidence cannot tell them apart.
     Open(&'static [&'static str]),
+    /// Claimed, or on the list of candidates: more may be proved than the gateway can be sure to be told.
+    Names(&'static str),
     /// Whatever is true at that moment: chance decides what the evidence shows.
     True,
 }
@@ -302,6 +304,7 @@ impl Final {
     fn is_said(self, seen: &Seen) -> bool {
         match self {
             Final::Claims(kind) => seen.kind == kind,
+            Final::Names(kind) => seen.kind == kind || seen.candidates.iter().any(|named| named == kind),
             Final::Open(candidates) => {
                 seen.kind == "undetermined"
                     && seen.candidates.len() == candidates.len()
@@ -315,6 +318,7 @@ impl Final {
         match self {
             Final::Claims(kind) => kind.to_owned(),
             Final::Open(candidates) => format!("undetermined of {}", candidates.join(", ")),
+            Final::Names(kind) => format!("{kind}, or a list with it"),
             Final::True => "whatever is true".to_owned(),
         }
     }
@@ -480,6 +484,15 @@ mod tests {
         assert!(judged.is_right(), "{judged:#?}");
         let judged = judge(&case(&spans, &[]), &Timeline { seen, ..Timeline::default() });
         assert_eq!(judged.missing.len(), 1, "{judged:#?}");
+    }
+
+    #[test]
+    fn a_cause_is_named_by_a_claim_or_a_list() {
+        let said = |kind, list: &[&str]| {
+            Final::Names("one_way_loss").is_said(&at(BEGUN, Host::One, "up", kind, list))
+        };
+        assert!(said("one_way_loss", &[]) && said("undetermined", &["one_way_loss", "service_hung"]));
+        assert!(!said("service_hung", &[]) && !said("undetermined", &["service_hung"]));
     }
 
     #[test]
