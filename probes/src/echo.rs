@@ -26,6 +26,8 @@ pub struct EchoProbe {
     pub seq: u16,
     /// From the random source; different for each request.
     pub cookie: [u8; COOKIE_LEN],
+    /// Zeros behind the cookie: a packet of the size that is to be tried. An answer has them all.
+    pub padding: u16,
 }
 
 /// Without the cookie: it proves the answer.
@@ -41,7 +43,9 @@ impl EchoProbe {
     /// # Errors
     /// Addresses of different families.
     pub fn request(&self) -> Result<Vec<u8>, MixedFamilies> {
-        packet::echo_request(self.from, self.to, self.ident, self.seq, &self.cookie)
+        let mut data = self.cookie.to_vec();
+        data.resize(COOKIE_LEN + usize::from(self.padding), 0);
+        packet::echo_request(self.from, self.to, self.ident, self.seq, &data)
     }
 
     pub fn is_answered_by(&self, packet: &Parsed<'_>) -> bool {
@@ -53,8 +57,10 @@ impl EchoProbe {
 /// whole probe. `None`: not an echo reply of ours.
 pub fn echo_reply(packet: &Parsed<'_>) -> Option<EchoProbe> {
     let echo = packet::echo(packet).filter(|echo| echo.kind == EchoKind::Reply)?;
-    let cookie = echo.data.try_into().ok()?;
-    Some(EchoProbe { from: packet.dst, to: packet.src, ident: echo.ident, seq: echo.seq, cookie })
+    let (cookie, zeros) = echo.data.split_first_chunk::<COOKIE_LEN>()?;
+    let padding = u16::try_from(zeros.len()).ok().filter(|_| zeros.iter().all(|byte| *byte == 0))?;
+    let (from, to) = (packet.dst, packet.src);
+    Some(EchoProbe { from, to, ident: echo.ident, seq: echo.seq, cookie: *cookie, padding })
 }
 
 /// What `sent` requests and their answers mean. All lost is CRITICAL; what less loss or a long
@@ -94,7 +100,14 @@ mod tests {
 
     fn probe(from: &str, to: &str) -> EchoProbe {
         let address = |text: &str| text.parse().expect("an address");
-        EchoProbe { from: address(from), to: address(to), ident: 1, seq: 2, cookie: [3; COOKIE_LEN] }
+        EchoProbe {
+            from: address(from),
+            to: address(to),
+            ident: 1,
+            seq: 2,
+            cookie: [3; COOKIE_LEN],
+            padding: 0,
+        }
     }
 
     fn answer(probe: &EchoProbe) -> Vec<u8> {
@@ -108,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_host_answers_the_probe_it_was_sent() {
-        for probe in [probe("172.24.0.1", "172.24.0.7"), probe("fd00::1", "fd00::7")] {
+        let v4 = probe("172.24.0.1", "172.24.0.7");
+        for probe in [v4, probe("fd00::1", "fd00::7"), EchoProbe { padding: 1_236, ..v4 }] {
+            let len = probe.request().expect("one family").len();
+            assert!(probe.padding == 0 || len == 1_280, "{len}");
             let answer = answer(&probe);
             let packet = packet::parse(&answer).expect("a packet");
             assert!(probe.is_answered_by(&packet));
@@ -125,6 +141,7 @@ mod tests {
             EchoProbe { ident: 9, ..asked },
             EchoProbe { seq: 9, ..asked },
             EchoProbe { cookie: [9; COOKIE_LEN], ..asked },
+            EchoProbe { padding: 1, ..asked },
         ];
         for other in others {
             assert!(!asked.is_answered_by(&packet::parse(&answer(&other)).expect("a packet")), "{other:?}");

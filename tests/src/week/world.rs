@@ -269,10 +269,10 @@ impl World {
                 established,
                 ..Evidence::default()
             }),
-            Question::Echo { count, .. } if flows => {
+            Question::Echo { count, .. } | Question::LargeEcho { count, .. } if flows => {
                 Answer::Echo(EchoAnswer { sent: *count, rtts: vec![RTT], failure: None })
             }
-            Question::Echo { .. } => Answer::Echo(EchoAnswer {
+            Question::Echo { .. } | Question::LargeEcho { .. } => Answer::Echo(EchoAnswer {
                 sent: u8::from(established),
                 rtts: Vec::new(),
                 failure: (!established).then_some(failure),

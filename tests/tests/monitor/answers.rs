@@ -21,7 +21,9 @@ impl Device {
                 clock_skew_ms: self.truth.skew_ms,
                 wire_today: self.truth.wire_today,
             }),
-            Question::Echo { count, .. } => Answer::Echo(self.echo(*count, now)),
+            Question::Echo { count, .. } | Question::LargeEcho { count, .. } => {
+                Answer::Echo(self.echo(*count, now))
+            }
             Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
             Question::Handshake { .. } => {
                 let news = self.handshake(now);

@@ -75,6 +75,7 @@ pub fn kind(ask: &Ask) -> &'static str {
     match ask.question {
         Question::Evidence { .. } => "evidence",
         Question::Echo { .. } => "echo",
+        Question::LargeEcho { .. } => "large echo",
         Question::Connect { route: Route::Tunnel { .. }, .. } => "tcp",
         Question::Connect { .. } => "direct tcp",
         Question::Handshake { .. } => "handshake",

@@ -121,6 +121,12 @@ pub fn session(
     Some(Finding { result, silence })
 }
 
+/// A connection was there, and the session or a command of it went silent.
+pub fn is_stalled(answer: &SshAnswer) -> bool {
+    let silent = |run: &CommandAnswer| matches!(run.end, CommandEnd::Timeout | CommandEnd::Lost);
+    answer.failure == Some(SshFailure::Timeout) || answer.commands.iter().any(silent)
+}
+
 /// Nobody answered, so that another way may lead there.
 pub fn is_unreached(answer: &SshAnswer) -> bool {
     matches!(&answer.failure, Some(SshFailure::Connect(failure)) if is_silence(failure))

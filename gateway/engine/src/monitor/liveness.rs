@@ -622,7 +622,7 @@ mod tests {
     fn name(question: &Question) -> &'static str {
         match question {
             Question::Evidence { .. } => "evidence",
-            Question::Echo { .. } => "echo",
+            Question::Echo { .. } | Question::LargeEcho { .. } => "echo",
             Question::Connect { route: crate::wire::Route::Tunnel { .. }, .. } => "tcp",
             Question::Connect { .. } => "direct",
             Question::Handshake { .. } => "handshake",

@@ -36,7 +36,7 @@ pub struct Service {
     last_check: Option<Wall>,
     route: String,
     asked: Option<IpAddr>,
-    path: PathCheck,
+    pub path: PathCheck,
     cause_since: Wall,
     result: PluginResult,
     /// The status of the last result before the limits set here. After a restart, with them.

@@ -3,12 +3,15 @@
 //! A failure of the session is a result of the `ssh` check alone; what did not run has none. Host
 //! keys are learnt here, through the tunnel only.
 
+use std::time::Duration;
+
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sensors::{self, Sensor};
 
 use crate::time::Wall;
 use crate::wire::{
-    Answer, AskId, Check, EventKind, HostKey, Question, Record, RemoteCommand, SshAnswer, SshFailure, SshRun,
+    Answer, AskId, Check, EventKind, HostKey, PathCheck, Question, Record, RemoteCommand, SshAnswer,
+    SshFailure, SshRun,
 };
 
 use super::answer::{self, Finding, Meaning, SENSORS};
@@ -25,7 +28,20 @@ pub struct Session {
     way: Way,
     /// Ways still to be tried.
     rest: Vec<Way>,
+    stalled: Option<Stalled>,
 }
+
+/// It connected and fell silent: echoes of two sizes tell whether that is its path.
+#[derive(Debug)]
+struct Stalled {
+    answer: Box<SshAnswer>,
+    large_lost: bool,
+}
+
+/// Echoes of each size: all lost by chance on a path that loses one in three, is one time in 27.
+const ECHOES: u8 = 3;
+/// The path is known within this time for each size, so that the result does not wait for long.
+const PATH_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Host {
     /// `ssh` itself rides in every session: that is what proves what the others depend on.
@@ -59,7 +75,7 @@ impl Host {
         let (port, connect) = (self.spec.ssh.port, self.spec.timing.timeout);
         let question = Question::Ssh { route, port, connect, run };
         let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
-        self.session = Some(Session { question, riders, way, rest: ways });
+        self.session = Some(Session { question, riders, way, rest: ways, stalled: None });
     }
 
     /// One command for all sensors, one for each plugin.
@@ -95,21 +111,61 @@ impl Host {
     }
 
     pub(super) fn answer_session(&mut self, answer: Answer, turn: &mut Turn<'_>) {
-        let Some(session) = self.session.take() else {
+        let Some(mut session) = self.session.take() else {
             return;
         };
+        if let Some(stalled) = session.stalled.take() {
+            self.weigh_path(session, stalled, &answer, turn);
+            return self.settle_held(turn);
+        }
         match answer {
             Answer::Ssh(answer) if answer::is_unreached(&answer) && !session.rest.is_empty() => {
                 self.open_session(session.riders, session.rest, turn);
             }
-            Answer::Ssh(answer) => self.read_session(&session, &answer, turn),
+            Answer::Ssh(answer) if answer::is_stalled(&answer) && session.way == Way::Tunnel => {
+                self.ask_path(session, Stalled { answer: Box::new(answer), large_lost: false }, turn);
+            }
+            Answer::Ssh(answer) => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
             _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
         }
         self.settle_held(turn);
     }
 
+    /// Large packets first: where they pass, nothing more is to be asked.
+    fn ask_path(&mut self, mut session: Session, stalled: Stalled, turn: &mut Turn<'_>) {
+        let Some((peer, address)) = self.paths.inner else {
+            return self.read_session(&session, &stalled.answer, PathCheck::NotAsked, turn);
+        };
+        let question = match stalled.large_lost {
+            false => Question::LargeEcho { peer, address, count: ECHOES },
+            true => Question::Echo { peer, address, count: ECHOES },
+        };
+        let timeout = self.spec.timing.timeout.min(PATH_TIMEOUT);
+        session.question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
+        session.stalled = Some(stalled);
+        self.session = Some(session);
+    }
+
+    fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &Answer, turn: &mut Turn<'_>) {
+        let path = match answer {
+            Answer::Echo(echo) if echo.sent > 0 => match (echo.rtts.is_empty(), stalled.large_lost) {
+                (true, false) => {
+                    return self.ask_path(session, Stalled { large_lost: true, ..stalled }, turn);
+                }
+                (true, true) => PathCheck::Silent,
+                (false, true) => PathCheck::LargeLost,
+                (false, false) => PathCheck::LargeAnswered,
+            },
+            _ => PathCheck::NotAsked,
+        };
+        self.read_session(&session, &stalled.answer, path, turn);
+    }
+
     /// The session itself first: the others depend on it.
-    fn read_session(&mut self, session: &Session, answer: &SshAnswer, turn: &mut Turn<'_>) {
+    fn read_session(&mut self, session: &Session, answer: &SshAnswer, path: PathCheck, turn: &mut Turn<'_>) {
+        for i in &session.riders {
+            self.services[*i].path = path;
+        }
         self.note_host_key(session.way, answer, turn);
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();

@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use fleetgate_probes::echo::COOKIE_LEN;
+
 use super::Tunnel;
 use super::conn::{Purpose, Report};
 use super::door::Census;
 use super::flows::{Echo, Goal, Want};
 use super::peers::Slot;
 use super::session::Noise;
-use super::stack::Stack;
+use super::stack::{MTU, Stack};
 use crate::id::PeerId;
 use crate::time::Mono;
 use crate::wire::{
@@ -20,6 +22,12 @@ use crate::wire::{
 /// TCP connections to all peers together: 4,096 streams would hold 256 MB.
 const MAX_CONNECTIONS: usize = 4_096;
 
+/// Zeros that make an echo request as large as the largest segment that TCP sends through a tunnel.
+fn padding(address: IpAddr) -> u16 {
+    let headers = if address.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    u16::try_from(MTU - headers - COOKIE_LEN).unwrap_or_default()
+}
+
 impl<N: Noise> Tunnel<N> {
     pub(super) fn ask(&mut self, ask: Ask) {
         let Ask { id, question, timeout, .. } = ask;
@@ -29,7 +37,12 @@ impl<N: Noise> Tunnel<N> {
         match question {
             Question::Evidence { peer } => self.evidence(id, peer),
             Question::Echo { peer, address, count } => {
-                self.want_at(id, peer, address, Goal::Echo { ask: id, address, count }, timeout);
+                let goal = Goal::Echo { ask: id, address, count, padding: 0 };
+                self.want_at(id, peer, address, goal, timeout);
+            }
+            Question::LargeEcho { peer, address, count } => {
+                let goal = Goal::Echo { ask: id, address, count, padding: padding(address) };
+                self.want_at(id, peer, address, goal, timeout);
             }
             Question::Connect { route: Route::Tunnel { peer, address }, port } => {
                 let to = SocketAddr::new(address, port);
@@ -90,9 +103,9 @@ impl<N: Noise> Tunnel<N> {
     fn start(&mut self, slot: Slot, want: Want) {
         let now = self.now.mono;
         match want.goal {
-            Goal::Echo { ask, address, count } => {
+            Goal::Echo { ask, address, count, padding } => {
                 let ends = (self.own_address(address), address);
-                let echo = Echo::new(ask, ends, count, (now, want.deadline), &mut self.random);
+                let echo = Echo::new(ask, ends, (count, padding), (now, want.deadline), &mut self.random);
                 if let Some(peer) = self.peers.get_mut(slot) {
                     peer.live().echoes.push(echo);
                 }

@@ -31,6 +31,8 @@ pub enum Goal {
         ask: AskId,
         address: IpAddr,
         count: u8,
+        /// As in [`EchoProbe`].
+        padding: u16,
     },
     Connect {
         ask: AskId,
@@ -77,11 +79,12 @@ impl Echo {
     pub fn new(
         ask: AskId,
         (from, to): (IpAddr, IpAddr),
-        count: u8,
+        (count, padding): (u8, u16),
         (now, deadline): (Mono, Mono),
         random: &mut Random,
     ) -> Self {
-        let next = EchoProbe { from, to, ident: random.u16(), seq: random.u16(), cookie: random.bytes() };
+        let next =
+            EchoProbe { from, to, ident: random.u16(), seq: random.u16(), cookie: random.bytes(), padding };
         Echo {
             ask,
             next,
@@ -177,7 +180,7 @@ mod tests {
 
     fn echo(count: u8) -> (Echo, Random) {
         let mut random = Random::new([3; 32]);
-        let echo = Echo::new(AskId(1), (GATEWAY, DEVICE), count, (ms(0), ms(5_000)), &mut random);
+        let echo = Echo::new(AskId(1), (GATEWAY, DEVICE), (count, 0), (ms(0), ms(5_000)), &mut random);
         (echo, random)
     }
 

@@ -48,6 +48,12 @@ pub enum Question {
         address: IpAddr,
         count: u8,
     },
+    /// The same with packets as large as any, to tell a path that drops them. Answered like `Echo`.
+    LargeEcho {
+        peer: PeerId,
+        address: IpAddr,
+        count: u8,
+    },
     Connect {
         route: Route,
         port: u16,
