@@ -95,15 +95,15 @@ pub fn restore_hint(dir: &Path) -> String {
 /// # Errors
 /// A [`Refusal`], or that the directory cannot be read.
 pub async fn examine(data: &Path) -> anyhow::Result<Found> {
-    if backup::is_half_restored(data) {
-        return Err(Refusal::HalfRestored { dir: data.display().to_string() }.into());
-    }
     if lies_in(data, MARK) {
         return Ok(Found::FirstStart);
     }
     let ours = [WIREGUARD_FILE, SSH_FILE, HISTORY_FILE, MAIN_FILE];
     let Some(beside) = ours.into_iter().find(|name| lies_in(data, name)) else {
-        return Ok(Found::FirstStart);
+        return match backup::is_half_restored(data) {
+            true => Err(Refusal::HalfRestored { dir: data.display().to_string() }.into()),
+            false => Ok(Found::FirstStart),
+        };
     };
     let (dir, beside) = (data.display().to_string(), beside.to_owned());
     let file = data.join(MAIN_FILE).display().to_string();

@@ -182,7 +182,8 @@ impl Workshop {
             }
             made => made.with_context(|| format!("cannot write in {}", names::folder_of(file).display()))?,
         }
-        let folder = File::open(&path)?;
+        let folder = File::open(&path)
+            .with_context(|| format!("another backup to {} is under way", file.display()))?;
         ensure!(data_dir::try_lock(&folder), "another backup to {} is under way", file.display());
         Ok(Workshop { folder: path, _lock: folder })
     }

@@ -20,16 +20,16 @@ use crate::store::copy;
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
 use crate::{first_start, secret_file};
 
-/// Holds what is being restored.
-const STAGED: &str = "restore";
+/// Holds what is being restored. No folder of anybody else has these names: what is abandoned is removed.
+const STAGED: &str = ".fleetgate-restore";
 /// In it: all was checked.
 const READY: &str = "ready";
 /// In it: what lay in the data directory before is out of the way.
 const MOVED: &str = "moved";
 /// What is left of it when all is in place.
-const DONE: &str = "restored";
+const DONE: &str = ".fleetgate-restored";
 /// Where an upload is read to before it is staged.
-pub const UPLOAD: &str = "upload";
+pub const UPLOAD: &str = ".fleetgate-upload";
 /// What an empty directory may hold: our lock, the administrator's settings, what a new file system has.
 const IN_AN_EMPTY_ONE: [&str; 4] = [LOCK, SETTINGS_FILE, "lost+found", STAGED];
 

@@ -378,15 +378,15 @@ async fn a_restore_that_is_cut_off_while_it_moves_goes_on() {
         // As far as it came: the old gateway is out of the way, and some files are in place.
         let aside = new_folder(dir.path(), "before-restore").unwrap();
         move_gateway(dir.path(), &aside).unwrap();
-        fs::write(dir.path().join("restore/moved"), "").unwrap();
+        fs::write(dir.path().join(".fleetgate-restore/moved"), "").unwrap();
         for name in &CONTENTS_OF_A_GATEWAY[..moved] {
-            fs::rename(dir.path().join("restore").join(name), dir.path().join(name)).unwrap();
+            fs::rename(dir.path().join(".fleetgate-restore").join(name), dir.path().join(name)).unwrap();
         }
         assert!(finish_restore(dir.path()).unwrap() && !finish_restore(dir.path()).unwrap());
         let now = Identity::read(dir.path()).unwrap().wireguard.public();
         assert!(now == made.head.key && now != old);
         assert_eq!(Identity::read(&aside).unwrap().wireguard.public(), old, "nothing is lost");
-        assert!(dir.path().join("history.db").exists() && !dir.path().join("restore").exists());
+        assert!(dir.path().join("history.db").exists() && !dir.path().join(".fleetgate-restore").exists());
     }
 }
 
@@ -398,8 +398,8 @@ async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_
     let out = tempfile::tempdir().unwrap();
     let made = place.back_up(out.path()).await.unwrap();
     let dir = tempfile::tempdir().unwrap();
-    fs::create_dir(dir.path().join("restore")).unwrap();
-    fs::write(dir.path().join("restore/gateway.key"), "half").unwrap();
+    fs::create_dir(dir.path().join(".fleetgate-restore")).unwrap();
+    fs::write(dir.path().join(".fleetgate-restore/gateway.key"), "half").unwrap();
     let error = crate::first_start::examine(dir.path()).await.unwrap_err().to_string();
     assert!(error.contains("cut off") && error.contains("fleetgate restore FILE"), "{error}");
     restore_to(&made.file, dir.path()).await.unwrap();

@@ -135,7 +135,7 @@ async fn a_gateway_without_hosts_takes_a_backup_for_its_next_start() {
     for bad in [Vec::new(), b"no backup".to_vec(), bytes[..bytes.len() / 2].to_vec(), changed] {
         let answer = given(&new, bad).await;
         assert_eq!((answer.status, answer.code()), (422, "invalid"), "{}", answer.text);
-        assert!(!new.state.config.data.join("restore").exists());
+        assert!(!new.state.config.data.join(".fleetgate-restore").exists());
     }
     let taken = given(&new, bytes.clone()).await;
     assert_eq!(taken.status, 202, "{}", taken.text);
