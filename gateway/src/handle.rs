@@ -100,6 +100,7 @@ impl Handle {
     }
 
     pub async fn check_now(&self, host: HostId, service: Option<String>) {
+        self.0.live.check_requested(host, service.as_deref(), crate::clock::wall());
         self.monitor(MonitorInput::CheckNow { host, service }).await;
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Decides nothing and stores nothing; everything in here is lost at a restart, by design.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::time::Wall;
@@ -35,6 +36,13 @@ pub enum Change {
 /// Where a peer's last packet came from, and when.
 type Place = (Option<SocketAddr>, Option<Wall>);
 
+/// A check that somebody asked for is shown until its result, and no longer than this: the result comes by
+/// the deadline of a check, and a service of a host that is down is not asked.
+const REQUEST_SHOWN: Duration = Duration::from_secs(60);
+
+/// Of a host (`None`), or of one of its services.
+type Checked = (HostId, Option<String>);
+
 #[derive(Clone)]
 pub struct Live(Arc<Inner>);
 
@@ -42,6 +50,8 @@ struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
     /// Of those that have moved.
     turns: RwLock<HashMap<PeerId, Turns>>,
+    /// Checks that somebody asked for, and when.
+    requests: RwLock<BTreeMap<Checked, Wall>>,
     changes: broadcast::Sender<Change>,
     health: Health,
     pulse: Pulse,
@@ -54,6 +64,7 @@ impl Default for Live {
         Live(Arc::new(Inner {
             peers: RwLock::default(),
             turns: RwLock::default(),
+            requests: RwLock::default(),
             changes,
             health: Health::default(),
             pulse: Pulse::default(),
@@ -100,6 +111,31 @@ impl Live {
         }
     }
 
+    /// Somebody asks for a check now, of the host with its services or of one service.
+    pub fn check_requested(&self, host: HostId, service: Option<&str>, now: Wall) {
+        let mut requests = self.0.requests.write().expect("no holder panics");
+        requests.retain(|_, at| is_shown(*at, now));
+        requests.insert((host, service.map(str::to_owned)), now);
+        drop(requests);
+        self.tell(Change::Host(host));
+    }
+
+    /// When a check was asked for that is later than the last one.
+    pub fn requested(
+        &self,
+        host: HostId,
+        service: Option<&str>,
+        last_check: Option<Wall>,
+        now: Wall,
+    ) -> Option<Wall> {
+        let requests = self.0.requests.read().expect("no holder panics");
+        let of_all = requests.get(&(host, None));
+        let own = service.and_then(|name| requests.get(&(host, Some(name.to_owned()))));
+        let newest = of_all.max(own).copied()?;
+        let open = last_check.is_none_or(|done| done < newest);
+        (open && is_shown(newest, now)).then_some(newest)
+    }
+
     pub fn tickets(&self) -> &Tickets {
         &self.0.tickets
     }
@@ -120,5 +156,50 @@ impl Live {
 
     pub fn listen(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
+    }
+}
+
+/// A clock that was set back shows none for ever.
+fn is_shown(requested: Wall, now: Wall) -> bool {
+    requested <= now && now.since(requested) < REQUEST_SHOWN
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+
+    use super::*;
+
+    const HOST: HostId = Id::from_i64(7);
+
+    fn at(seconds: i64) -> Wall {
+        Wall::from_millis(seconds * 1_000)
+    }
+
+    #[test]
+    fn a_request_is_shown_until_its_result_and_not_for_ever() {
+        let live = Live::default();
+        let mut changes = live.listen();
+        live.check_requested(HOST, None, at(100));
+        assert_eq!(changes.try_recv().ok(), Some(Change::Host(HOST)));
+        let host = |done, now| live.requested(HOST, None, done, at(now));
+        assert_eq!(host(None, 100), Some(at(100)));
+        assert_eq!(host(Some(at(99)), 110), Some(at(100)));
+        assert_eq!((host(Some(at(101)), 110), host(Some(at(99)), 160), host(None, 90)), (None, None, None));
+        assert_eq!(live.requested(HOST, Some("ping"), None, at(101)), Some(at(100)), "with its services");
+        assert_eq!(live.requested(Id::from_i64(8), None, None, at(101)), None);
+    }
+
+    #[test]
+    fn a_request_for_one_service_is_its_own_and_old_ones_are_let_go() {
+        let live = Live::default();
+        live.check_requested(HOST, Some("ping"), at(100));
+        assert_eq!(live.requested(HOST, Some("ping"), None, at(101)), Some(at(100)));
+        assert_eq!(
+            (live.requested(HOST, None, None, at(101)), live.requested(HOST, Some("x"), None, at(101))),
+            (None, None)
+        );
+        live.check_requested(HOST, Some("ssh"), at(500));
+        assert_eq!(live.0.requests.read().unwrap().len(), 1);
     }
 }

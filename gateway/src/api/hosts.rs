@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, render};
 use crate::clock;
+use crate::live::Live;
 use crate::store::acknowledgements;
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
@@ -116,7 +117,11 @@ pub(super) async fn judged(
 /// With what memory knows of its tunnel.
 pub(super) fn wire(app: &AppState, row: Listed) -> Host {
     let live = app.live.peer(row.id);
-    render::host(row, live, app.config.timing.attempts)
+    let last_check = row.state.as_ref().and_then(|state| state.last_check);
+    let requested = app.live.requested(row.id, None, last_check, clock::wall());
+    let mut host = render::host(row, live, app.config.timing.attempts);
+    host.state.check_requested_at = requested.map(super::ids::time);
+    host
 }
 
 /// # Errors
@@ -172,10 +177,14 @@ async fn services(
 ) -> Result<Json<Page<Service>>, Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
-    Ok(Json(Page { items: rendered(&mut conn, &spec).await?, next: None }))
+    Ok(Json(Page { items: rendered(&app.live, &mut conn, &spec).await?, next: None }))
 }
 
-pub(super) async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Result<Vec<Service>, Problem> {
+pub(super) async fn rendered(
+    live: &Live,
+    conn: &mut SqliteConnection,
+    spec: &HostSpec,
+) -> Result<Vec<Service>, Problem> {
     let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
     let acks = acknowledgements::of_host(conn, spec.id).await?;
     let reachable = states::is_reachable(conn, spec.id).await?;
@@ -184,8 +193,14 @@ pub(super) async fn rendered(conn: &mut SqliteConnection, spec: &HostSpec) -> Re
     let open = incidents::of_host(conn, spec.id).await?;
     let incident = |name: &str| open.iter().find(|(of, _)| of.as_deref() == Some(name)).map(|(_, id)| *id);
     let shown = |s: &ServiceSpec| {
-        let around = render::Around { ack: ack(&s.name), incident: incident(&s.name), reachable };
-        render::service(spec, s, state(&s.name), &around)
+        let (state, now) = (state(&s.name), clock::wall());
+        let around = render::Around {
+            ack: ack(&s.name),
+            incident: incident(&s.name),
+            reachable,
+            requested: live.requested(spec.id, Some(&s.name), state.and_then(|s| s.last_check), now),
+        };
+        render::service(spec, s, state, &around)
     };
     Ok(spec.services.iter().map(shown).collect())
 }
@@ -201,7 +216,7 @@ async fn service(
 ) -> Result<Json<Service>, Problem> {
     let mut conn = app.store.reader().await?;
     let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
-    let all = rendered(&mut conn, &spec).await?;
+    let all = rendered(&app.live, &mut conn, &spec).await?;
     let found = all.into_iter().find(|s| s.name == service);
     found.map(Json).ok_or_else(|| unknown_service(&spec, &service))
 }

@@ -167,6 +167,9 @@ pub struct HostState {
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
+    /// Somebody asked for a check, and its result is not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_requested_at: Option<String>,
     /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`; `passive`: somebody sent it;
     /// `silence`: for too long nobody did; `none`: all was asked and failed.
     pub source: String,
@@ -269,6 +272,9 @@ pub struct Service {
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub next_check: Option<String>,
+    /// Somebody asked for a check, and its result is not there yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check_requested_at: Option<String>,
     /// `tunnel` or `direct`: the way the last result went; `passive`: somebody sent it; `none`:
     /// nothing came for too long.
     pub route: String,

@@ -125,6 +125,7 @@ fn host_state(row: &Listed, max_attempts: i64) -> model::HostState {
         since: Some(ids::time(state.since)),
         last_check: time(state.last_check),
         next_check: time(state.next_check),
+        check_requested_at: None,
         source: state.source.clone(),
         asked_address: state.asked.map(|address| address.to_string()),
         silent_since: time(state.silent_since),
@@ -153,6 +154,7 @@ fn new_host(max_attempts: i64) -> model::HostState {
         since: None,
         last_check: None,
         next_check: None,
+        check_requested_at: None,
         source: String::new(),
         asked_address: None,
         silent_since: None,
@@ -251,6 +253,8 @@ pub struct Around<'a> {
     pub ack: Option<&'a Acknowledgement>,
     pub incident: Option<IncidentId>,
     pub reachable: bool,
+    /// A check that somebody asked for, and whose result is not there yet.
+    pub requested: Option<Wall>,
 }
 
 /// `state`: absent before it has a row.
@@ -284,6 +288,7 @@ pub fn service(
         since: state.map(|s| ids::time(s.since)),
         last_check: time(state.and_then(|s| s.last_check)),
         next_check: time(state.and_then(|s| s.next_check)),
+        check_requested_at: time(around.requested),
         route: state.map_or_else(String::new, |s| s.route.clone()),
         cause: state.filter(|s| s.status.is_some()).map(|s| s.result.cause.name().to_owned()),
         asked_address: state.and_then(|s| s.asked).map(|address| address.to_string()),

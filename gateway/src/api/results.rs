@@ -102,7 +102,7 @@ async fn take_of_service(
         return Ok(ignored);
     }
     let mut conn = app.store.reader().await?;
-    let all = hosts::rendered(&mut conn, &spec).await?;
+    let all = hosts::rendered(&app.live, &mut conn, &spec).await?;
     let state = all.into_iter().find(|s| s.name == service);
     Ok((StatusCode::ACCEPTED, Json(Submitted { service: state, ..Submitted::default() })))
 }

@@ -75,7 +75,7 @@ pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Res
     let path = format!("{}/check", place(&host, service.as_deref()));
     let host = host.split('/').next().unwrap_or_default();
     client.call(reqwest::Method::POST, &path, Some(&Value::Object(Default::default()))).await?;
-    anstream::eprintln!("asked; see: fleetgate host show {host}");
+    anstream::eprintln!("asked; until the result is there, the request is in: fleetgate host show {host}");
     Ok(())
 }
 
@@ -258,7 +258,9 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     } else {
         format!(" by {}", h.state.source)
     };
-    anstream::println!("  since {since}, last check {last}{by}");
+    let asked = h.state.check_requested_at.as_deref();
+    let asked = asked.map(|at| format!(", asked to check {}", table::ago(Some(at), now))).unwrap_or_default();
+    anstream::println!("  since {since}, last check {last}{by}{asked}");
 }
 
 fn shown_profiles(settings: &HostSettings) -> String {

@@ -109,6 +109,19 @@ async fn check_now_tells_the_monitor_and_the_log() {
     assert_eq!(asked.status, 202, "{}", asked.text);
     let MonitorInput::CheckNow { host, service } = api.monitor.try_recv().unwrap() else { panic!("a check") };
     assert_eq!((host, service.as_deref()), (id, Some("ping")));
+    let shown = get(&api, "/hosts/cam-07/services/ping").await;
+    let asked_at = shown["check_requested_at"].as_str().expect("the request is visible at once").to_owned();
+    assert_eq!(get(&api, "/hosts/cam-07").await["state"]["check_requested_at"], Value::Null);
+    assert_eq!(api.operator().post("/api/v1/hosts/cam-07/check", json!({})).await.status, 202);
+    let all = get(&api, "/hosts/cam-07").await["state"]["check_requested_at"].as_str().unwrap().to_owned();
+    assert!(all >= asked_at);
+    let done = crate::clock::wall() + Duration::from_secs(1);
+    put(&api, &HostState { last_check: Some(done), ..fixture::up(id) }, &[]).await;
+    assert_eq!(
+        get(&api, "/hosts/cam-07").await["state"]["check_requested_at"],
+        Value::Null,
+        "its result is there"
+    );
     let events = get(&api, "/events?host=cam-07&kind=check").await;
     assert!(events["items"][0]["principal"].as_str().unwrap().starts_with("token:t_"));
     assert_eq!(api.operator().post("/api/v1/hosts/cam-07/services/x/check", json!({})).await.status, 404);
