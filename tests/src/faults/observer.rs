@@ -170,7 +170,7 @@ fn seen(host: Host, asked: Millis, row: &Value) -> Seen {
         text: text(&state["text"]),
         reachable: state["reachable"] == true,
         last_check: time(&state["last_check"]),
-        check_requested: time(&state["check_requested"]),
+        check_requested: time(&state["check_requested_at"]),
         last_handshake: time(&row["tunnel"]["last_handshake"]),
         kind: text(&verdict["kind"]),
         candidates: texts(&verdict["candidates"]),
