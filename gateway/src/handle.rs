@@ -11,11 +11,21 @@ use tokio::sync::mpsc;
 
 use crate::config::TimingDefaults;
 use crate::live::{Change, Live};
-use crate::store::Store;
+use crate::store::{Refusal, Store, Trouble};
+use crate::tickets::{Admission, Content};
 
 /// Commands in flight to each thread. They are drained each turn; a full queue means a hung
 /// thread, and the sender waits.
 pub const QUEUE: usize = 4096;
+
+/// Why a result has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The database takes nothing: nothing changed.
+    Refused(Refusal),
+    /// It counts, and is not on disk in good time. The same one again is this one.
+    NotYet,
+}
 
 #[derive(Clone)]
 pub struct Handle(Arc<Inner>);
@@ -104,11 +114,34 @@ impl Handle {
         self.monitor(MonitorInput::CheckNow { host, service }).await;
     }
 
-    /// A result that somebody sent; `None`: it is not on disk in good time.
-    pub async fn submit(&self, make: impl FnOnce(Ticket) -> Submission) -> Option<Outcome> {
-        let (ticket, waiter) = self.0.live.tickets().draw();
-        self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
-        waiter.outcome().await
+    /// A result that somebody sent. One of the same `content` that waits for its commit is that one;
+    /// any other takes effect only when the database takes writes.
+    ///
+    /// # Errors
+    /// [`NotTaken`]: whether it may still be taken.
+    pub async fn submit(
+        &self,
+        content: Option<Content>,
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Outcome, NotTaken> {
+        let (tickets, now) = (self.0.live.tickets(), || crate::clock::now().mono);
+        let waiting = content.and_then(|content| tickets.find(content, now()));
+        let admission = match waiting {
+            Some(waiting) => waiting,
+            None => {
+                self.0.store.prove().await.map_err(NotTaken::Refused)?;
+                tickets.admit(content, now())
+            }
+        };
+        match admission {
+            Admission::New(ticket, waiter) => {
+                self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
+                waiter.outcome().await.ok_or(NotTaken::NotYet)
+            }
+            Admission::Joined(waiter) => waiter.outcome().await.ok_or(NotTaken::NotYet),
+            Admission::Known(outcome) => Ok(outcome),
+            Admission::Full => Err(NotTaken::Refused(Some(Trouble::Busy))),
+        }
     }
 
     /// Tells the monitor and waits until what follows is on disk.

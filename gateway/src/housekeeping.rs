@@ -1,19 +1,22 @@
 //! What comes due by itself, without anybody asking: enrolments that nobody approved, days of bytes that
-//! nobody wants any more.
+//! nobody wants any more, answers to calls that will not be repeated any more.
 //!
 //! A late turn harms nothing: whoever reads an enrolment ends those that are over first.
 
 use std::time::Duration;
 
+use fleetgate_engine::time::Wall;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::live::{Change, Live};
-use crate::store::{Store, wire_days};
+use crate::store::{Store, idempotency, wire_days};
 
 /// People approve in hours; the log may be a minute late.
 const EVERY: Duration = Duration::from_secs(60);
+/// Between two steps of a removal: other writes go first.
+const BREATH: Duration = Duration::from_millis(100);
 
 pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: CancellationToken) {
     tasks.spawn(async move {
@@ -23,6 +26,9 @@ pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: Cancellati
             }
             if let Err(error) = forget_days(&store).await {
                 tracing::warn!("old days of bytes on the wire stay: {error}");
+            }
+            if let Err(error) = forget_answers(&store, clock::wall()).await {
+                tracing::warn!("old answers to calls with an Idempotency-Key stay: {error}");
             }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
@@ -36,6 +42,19 @@ async fn forget_days(store: &Store) -> crate::store::Result<()> {
     let mut tx = store.begin().await?;
     wire_days::prune(&mut tx, clock::day()).await?;
     tx.commit().await
+}
+
+/// In small steps: a writer waits for one of them at most.
+async fn forget_answers(store: &Store, now: Wall) -> crate::store::Result<()> {
+    loop {
+        let mut tx = store.begin().await?;
+        let gone = idempotency::prune(&mut tx, now - idempotency::KEPT).await?;
+        tx.commit().await?;
+        if gone < u64::from(idempotency::PRUNED_AT_ONCE) {
+            return Ok(());
+        }
+        tokio::time::sleep(BREATH).await;
+    }
 }
 
 /// Whoever ends them first tells the dashboards.

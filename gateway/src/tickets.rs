@@ -1,44 +1,152 @@
 //! Who waits until something that the monitor was given is on disk.
 //!
 //! A ticket goes in with the input, comes out with what that causes, and is settled by the writer
-//! after the commit. A waiter that goes away leaves nothing behind. Decides nothing.
+//! after the commit. Of results it is known which one a ticket stands for: the same one again joins it
+//! while it waits, also when whoever sent it first has given up waiting. Decides nothing else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use fleetgate_engine::wire::{Outcome, Ticket};
+use fleetgate_engine::time::Mono;
+use fleetgate_engine::wire::{Digest, Outcome, Ticket};
 use tokio::sync::oneshot;
 
 /// A commit takes milliseconds; after this the disk takes nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Results that wait for their commit, some 200 bytes each. While the database takes nothing, no more of
+/// them are let in: a full fleet sends fewer in the second until that is known.
+const MAX_WAITING: usize = 65_536;
+/// Results that were committed after their sender had been told that they are not on disk yet.
+const MAX_UNHEARD: usize = 4_096;
+/// For so long a repetition of one of those is that one: a sender that was refused tries again within it.
+const UNHEARD: Duration = Duration::from_secs(60);
+
+/// Which result, by whom, of what: for one that has neither a timestamp nor a key.
+pub type Content = Digest;
 
 #[derive(Default)]
-pub struct Tickets {
-    last: AtomicU64,
-    waiting: Mutex<HashMap<Ticket, oneshot::Sender<Outcome>>>,
+pub struct Tickets(Mutex<Book>);
+
+#[derive(Default)]
+struct Book {
+    last: u64,
+    waiting: HashMap<Ticket, Entry>,
+    /// Those of `waiting` that can be joined.
+    contents: HashMap<Content, Ticket>,
+    /// What became of results whose senders do not know it, the oldest first.
+    unheard: VecDeque<(Mono, Content, Outcome)>,
+}
+
+#[derive(Default)]
+struct Entry {
+    waiters: Vec<oneshot::Sender<Outcome>>,
+    content: Option<Content>,
+}
+
+/// What a result is to those that wait.
+pub enum Admission<'a> {
+    New(Ticket, Waiter<'a>),
+    /// The same one waits for its commit.
+    Joined(Waiter<'a>),
+    /// The same one was committed, and nobody was told.
+    Known(Outcome),
+    /// Too many wait.
+    Full,
 }
 
 impl Tickets {
     /// A new ticket, and what waits for it.
     pub fn draw(&self) -> (Ticket, Waiter<'_>) {
-        let ticket = Ticket(self.last.fetch_add(1, Ordering::Relaxed));
+        let mut book = self.lock();
+        let (ticket, receiver) = book.issue(None);
+        (ticket, self.waiter(ticket, receiver))
+    }
+
+    /// The one of the same content that waits, or was committed just now unheard.
+    pub fn find(&self, content: Content, now: Mono) -> Option<Admission<'_>> {
+        self.found(&mut self.lock(), content, now)
+    }
+
+    fn found(&self, book: &mut Book, content: Content, now: Mono) -> Option<Admission<'_>> {
+        if let Some(outcome) = book.hear(content, now) {
+            return Some(Admission::Known(outcome));
+        }
+        let ticket = *book.contents.get(&content)?;
         let (sender, receiver) = oneshot::channel();
-        self.lock().insert(ticket, sender);
-        (ticket, Waiter { tickets: self, ticket, receiver })
+        book.waiting.get_mut(&ticket)?.waiters.push(sender);
+        Some(Admission::Joined(self.waiter(ticket, receiver)))
+    }
+
+    /// For a result: a new ticket, unless the same one waits.
+    pub fn admit(&self, content: Option<Content>, now: Mono) -> Admission<'_> {
+        let mut book = self.lock();
+        if let Some(found) = content.and_then(|content| self.found(&mut book, content, now)) {
+            return found;
+        }
+        if book.waiting.len() >= MAX_WAITING {
+            return Admission::Full;
+        }
+        let (ticket, receiver) = book.issue(content);
+        Admission::New(ticket, self.waiter(ticket, receiver))
     }
 
     /// What the ticket stands for is on disk.
-    pub fn settle(&self, ticket: Ticket, outcome: Outcome) {
-        if let Some(waiter) = self.lock().remove(&ticket) {
-            // Whoever waited may have gone.
-            let _ = waiter.send(outcome);
+    pub fn settle(&self, ticket: Ticket, outcome: Outcome, now: Mono) {
+        let mut book = self.lock();
+        let Some(entry) = book.waiting.remove(&ticket) else { return };
+        if let Some(content) = &entry.content {
+            book.contents.remove(content);
+        }
+        let heard =
+            entry.waiters.into_iter().map(|waiter| waiter.send(outcome)).filter(Result::is_ok).count();
+        if let (0, Some(content)) = (heard, entry.content) {
+            book.unheard.push_back((now, content, outcome));
+            if book.unheard.len() > MAX_UNHEARD {
+                book.unheard.pop_front();
+            }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Ticket, oneshot::Sender<Outcome>>> {
-        self.waiting.lock().expect("no holder panics")
+    /// Who waits for a commit.
+    #[cfg(test)]
+    pub fn waiters(&self) -> usize {
+        self.lock().waiting.values().map(|entry| entry.waiters.len()).sum()
+    }
+
+    fn waiter(&self, ticket: Ticket, receiver: oneshot::Receiver<Outcome>) -> Waiter<'_> {
+        Waiter { tickets: self, ticket, receiver }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Book {
+    fn issue(&mut self, content: Option<Content>) -> (Ticket, oneshot::Receiver<Outcome>) {
+        let ticket = Ticket(self.last);
+        self.last += 1;
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.insert(ticket, Entry { waiters: vec![sender], content });
+        self.contents.extend(content.map(|content| (content, ticket)));
+        (ticket, receiver)
+    }
+
+    /// What became of it, said once.
+    fn hear(&mut self, content: Content, now: Mono) -> Option<Outcome> {
+        self.unheard.retain(|(at, ..)| *at + UNHEARD > now);
+        let at = self.unheard.iter().position(|(_, known, _)| *known == content)?;
+        self.unheard.remove(at).map(|(.., outcome)| outcome)
+    }
+
+    /// Only a result outlives those who wait for it.
+    fn leave(&mut self, ticket: Ticket) {
+        if self.waiting.get(&ticket).is_some_and(|entry| entry.content.is_none()) {
+            self.waiting.remove(&ticket);
+        } else if let Some(entry) = self.waiting.get_mut(&ticket) {
+            entry.waiters.retain(|waiter| !waiter.is_closed());
+        }
     }
 }
 
@@ -57,7 +165,8 @@ impl Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.tickets.lock().remove(&self.ticket);
+        self.receiver.close();
+        self.tickets.lock().leave(self.ticket);
     }
 }
 
@@ -65,15 +174,77 @@ impl Drop for Waiter<'_> {
 mod tests {
     use super::*;
 
+    const CONTENT: Content = Digest([7; 12]);
+
+    fn at(secs: u64) -> Mono {
+        Mono::from_secs(secs)
+    }
+
+    fn new(tickets: &Tickets) -> (Ticket, Waiter<'_>) {
+        match tickets.admit(Some(CONTENT), at(0)) {
+            Admission::New(ticket, waiter) => (ticket, waiter),
+            _ => panic!("nothing like it waits"),
+        }
+    }
+
+    fn joined(tickets: &Tickets) -> Waiter<'_> {
+        match tickets.admit(Some(CONTENT), at(0)) {
+            Admission::Joined(waiter) => waiter,
+            _ => panic!("the same one waits"),
+        }
+    }
+
     #[tokio::test]
     async fn a_ticket_is_settled_once_and_leaves_nothing_behind() {
         let tickets = Tickets::default();
         let (ticket, waiter) = tickets.draw();
         let (_, gone) = tickets.draw();
         drop(gone);
-        tickets.settle(ticket, Outcome::Older);
-        tickets.settle(ticket, Outcome::Done);
+        tickets.settle(ticket, Outcome::Older, at(0));
+        tickets.settle(ticket, Outcome::Done, at(0));
         assert_eq!(waiter.outcome().await, Some(Outcome::Older));
-        assert!(tickets.lock().is_empty());
+        assert!(tickets.lock().waiting.is_empty() && tickets.lock().unheard.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_same_result_joins_the_one_that_waits_whoever_has_left() {
+        let tickets = Tickets::default();
+        let (ticket, first) = new(&tickets);
+        drop(first);
+        let (second, third) = (joined(&tickets), joined(&tickets));
+        drop(second);
+        tickets.settle(ticket, Outcome::Done, at(1));
+        assert_eq!(third.outcome().await, Some(Outcome::Done));
+        let (_, waiter) = new(&tickets);
+        drop(waiter);
+        assert!(tickets.lock().unheard.is_empty(), "somebody was told of the first one");
+    }
+
+    #[test]
+    fn what_was_committed_unheard_is_said_once_and_not_for_ever() {
+        let tickets = Tickets::default();
+        let lost = |tickets: &Tickets| {
+            let (ticket, waiter) = new(tickets);
+            drop(waiter);
+            tickets.settle(ticket, Outcome::Done, at(0));
+        };
+        lost(&tickets);
+        let said = tickets.admit(Some(CONTENT), at(30));
+        assert!(matches!(said, Admission::Known(Outcome::Done)));
+        assert!(matches!(tickets.admit(Some(CONTENT), at(30)), Admission::New(..)));
+        let tickets = Tickets::default();
+        lost(&tickets);
+        assert!(matches!(tickets.admit(Some(CONTENT), at(61)), Admission::New(..)));
+    }
+
+    #[test]
+    fn no_more_wait_than_there_is_room_for() {
+        let tickets = Tickets::default();
+        for n in 0..MAX_WAITING {
+            let mut content = [0; 12];
+            content[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            assert!(matches!(tickets.admit(Some(Digest(content)), at(0)), Admission::New(..)));
+        }
+        assert!(matches!(tickets.admit(Some(CONTENT), at(0)), Admission::Full));
     }
 }

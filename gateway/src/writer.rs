@@ -219,8 +219,9 @@ impl Task {
         if let Some(seq) = done.last_event {
             self.live.tell(Change::Event(seq));
         }
+        let now = clock::now().mono;
         for (ticket, outcome) in &batch.replies {
-            self.live.tickets().settle(*ticket, *outcome);
+            self.live.tickets().settle(*ticket, *outcome, now);
         }
         if done.messages {
             self.bell.notices();

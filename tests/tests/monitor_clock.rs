@@ -49,7 +49,7 @@ fn each(mut story: impl FnMut(&dyn Fn(&mut World), i64)) {
 fn sends(world: &mut World, host: HostId, service: Option<&str>, status: Status, at: Wall) {
     let result = PluginResult::new(status, "sent", Vec::new());
     let (service, by) = (service.map(str::to_owned), String::new());
-    let sent = Submission { host, service, result, at, by, ticket: Ticket(1) };
+    let sent = Submission { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 

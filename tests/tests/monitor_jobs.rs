@@ -32,7 +32,7 @@ fn runs(world: &mut World, host: HostId, status: Status) {
     let result = PluginResult::new(status, "copied", Vec::new());
     let (service, at) = (Some("backup".to_owned()), world.now.wall);
     let by = "token:t_1".to_owned();
-    let sent = Submission { host, service, result, at, by, ticket: Ticket(1) };
+    let sent = Submission { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 

@@ -214,7 +214,8 @@ fn what_is_sent_of_many_hosts_is_no_silence() {
         for id in &ids {
             let result = PluginResult::from_run(&Ending::Exit(exit), b"said", b"", false);
             let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
-            let sent = Submission { host: *id, service: None, result, at, by, ticket };
+            let sent =
+                Submission { host: *id, service: None, result, at, by, identity: Default::default(), ticket };
             world.input(MonitorInput::Submit(Box::new(sent)));
         }
         world.run(MINUTE);
@@ -231,7 +232,8 @@ fn what_is_sent_of_a_host_is_kept_whole_and_judged() {
     let send = |world: &mut World, output: &str| {
         let result = PluginResult::from_run(&Ending::Exit(0), output.as_bytes(), b"", false);
         let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
-        let sent = Submission { host: id, service: None, result, at, by, ticket };
+        let sent =
+            Submission { host: id, service: None, result, at, by, identity: Default::default(), ticket };
         world.input(MonitorInput::Submit(Box::new(sent)));
         world.run(SECOND);
         world.host(id).expect("a state").clone()

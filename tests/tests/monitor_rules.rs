@@ -149,6 +149,7 @@ fn a_host_that_only_sends_its_results_is_down_when_it_is_silent_for_too_long() {
             result,
             at,
             by: String::new(),
+            identity: Default::default(),
             ticket: Ticket(1),
         })));
     };

@@ -39,6 +39,7 @@ fn submit(world: &mut World, host: HostId, service: Option<String>, status: Stat
         result,
         at,
         by,
+        identity: Default::default(),
         ticket: Ticket(1),
     })));
 }

@@ -313,7 +313,15 @@ impl Sim {
         };
         let result = PluginResult::new(Status::ALL[code as usize], "said", Vec::new());
         let (by, at, ticket) = (String::new(), wall(stamp), Ticket(1));
-        let sent = Submission { host: HOST, service: service.clone(), result, at, by, ticket };
+        let sent = Submission {
+            host: HOST,
+            service: service.clone(),
+            result,
+            at,
+            by,
+            identity: Default::default(),
+            ticket,
+        };
         self.desk.input(MonitorInput::Submit(Box::new(sent)), self.t);
         let taken = self.clerk.submit(service.as_deref(), code, stamp, self.t);
         assert_eq!(self.desk.outcome.take() == Some(Outcome::Done), taken, "{}", self.context());

@@ -19,8 +19,7 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::auth::{Principal, RequireAdmin};
-use super::extract::{Path, Query};
-use super::idempotency::Idempotent;
+use super::extract::{Body, Path, Query};
 use super::ids;
 use super::model::{self, BackupState, NewBackup, Page};
 use super::page::Paging;
@@ -147,20 +146,17 @@ async fn list(
 async fn begin(
     State(app): State<AppState>,
     RequireAdmin(who): RequireAdmin,
-    Idempotent { value: new, once }: Idempotent<NewBackup>,
+    Body(new): Body<NewBackup>,
 ) -> Result<Response, Problem> {
     who.unlimited()?;
     let keep = keep(new.keep)?;
-    let mut write = Write::begin(&app, &who).await?;
-    if let Some(again) = once.replay(write.tx(), &who.to_string()).await? {
-        return Ok(again);
-    }
+    let write = Write::begin(&app, &who).await?;
     let name = names::dated(write.now);
     if folder(&app).join(&name).exists() {
         return Err(Problem::conflict("backup_running", "one was made in this second: wait a moment"));
     }
     app.backups().begin(&name, new.history)?;
-    let started = record(write, once, &who, &name, new.history).await;
+    let started = record(write, &name, new.history).await;
     match started {
         Ok(answer) => {
             tokio::spawn(run(app, name, new.history, keep));
@@ -184,16 +180,13 @@ fn keep(given: Option<u16>) -> Result<Option<NonZeroUsize>, Problem> {
 
 async fn record(
     mut write: Write<'_>,
-    once: super::idempotency::Once,
-    who: &Principal,
     name: &str,
     history: bool,
 ) -> Result<Response, Problem> {
     let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;
-    let (now, begun) = (write.now, begun.wire());
-    once.remember(write.tx(), &who.to_string(), now, StatusCode::ACCEPTED, &begun).await?;
+    let begun = begun.wire();
     write.commit().await?;
     Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
 }

@@ -17,7 +17,7 @@ use super::AppState;
 use super::auth::RequireOperator;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
-use super::idempotency::Idempotent;
+use super::idempotency::Disclosed;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
 use super::model::{self, ContactChange, ContactWithSecret, Messages, NewContact, Page};
@@ -62,34 +62,28 @@ async fn list(
 
 #[utoipa::path(post, path = "/contacts", operation_id = "create_contact", tag = "notifications",
     security(("token" = ["operator"])), request_body = NewContact,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one contact")),
     responses((status = 201, body = ContactWithSecret)))]
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
-    request: Idempotent<NewContact>,
-) -> Result<Response, Problem> {
+    Body(new): Body<NewContact>,
+) -> Result<Disclosed<ContactWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
-        return Ok(replay);
-    }
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
         return Err(Problem::conflict("too_many", format!("at most {MAX_CONTACTS} contacts are kept")));
     }
     let managed = Managed::new(manager.writer(&by));
-    let mut contact = parse_new(request.value, managed, now)?;
+    let mut contact = parse_new(new, managed, now)?;
     let secret = contact.webhook_url.is_some().then(|| seal_new_secret(&app, &mut contact));
     put(write.tx(), &contact).await?;
     write.made((Removable::Contact, &contact.name), &manager).await?;
     let data = json!({ "name": contact.name });
     write.event("contact.created", (Object::Contact, contact.id), "made", data).await?;
-    let shown = ContactWithSecret { contact: wire(&contact), webhook_secret: None };
-    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.commit().await?;
     app.office.bell.routing();
-    Ok((StatusCode::CREATED, Json(ContactWithSecret { webhook_secret: secret, ..shown })).into_response())
+    Ok(disclosed(StatusCode::CREATED, &contact, secret))
 }
 
 #[utoipa::path(get, path = "/contacts/{contact}", operation_id = "show_contact", tag = "notifications",
@@ -177,7 +171,7 @@ async fn new_secret(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     Path(contact): Path<String>,
-) -> Result<Response, Problem> {
+) -> Result<Disclosed<ContactWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let mut found = load(write.tx(), &contact).await?;
     if found.webhook_url.is_none() {
@@ -188,7 +182,12 @@ async fn new_secret(
     let data = json!({ "name": found.name });
     write.event("contact.secret_renewed", (Object::Contact, found.id), "renewed", data).await?;
     write.commit().await?;
-    Ok(Json(ContactWithSecret { contact: wire(&found), webhook_secret: Some(secret) }).into_response())
+    Ok(disclosed(StatusCode::OK, &found, Some(secret)))
+}
+
+fn disclosed(status: StatusCode, contact: &Contact, secret: Option<String>) -> Disclosed<ContactWithSecret> {
+    let shown = |webhook_secret| ContactWithSecret { contact: wire(contact), webhook_secret };
+    Disclosed { status, once: shown(secret), again: shown(None) }
 }
 
 /// Sends a test to each address of a contact. `GET /messages/{message}` says what became of it.

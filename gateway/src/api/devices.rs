@@ -19,7 +19,7 @@ use super::AppState;
 use super::auth::{Principal, RequireOperator, RequireViewer, Role};
 use super::etag::{IfMatch, Tagged, header_value};
 use super::extract::{Body, Path, Query};
-use super::idempotency::Idempotent;
+use super::idempotency::Disclosed;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
 use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, NewDevice, Page, Trust};
@@ -78,19 +78,15 @@ async fn list(
 /// shown once and never stored.
 #[utoipa::path(post, path = "/devices", operation_id = "create_device", tag = "devices",
     security(("token" = ["operator"])), request_body = NewDevice,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one device")),
     responses((status = 201, body = DeviceWithCredentials)))]
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
-    request: Idempotent<NewDevice>,
+    Body(new): Body<NewDevice>,
 ) -> Result<Response, Problem> {
-    let wanted = Wish::parse(&app, request.value)?;
+    let wanted = Wish::parse(&app, new)?;
     let mut write = Write::begin(&app, &who).await?;
-    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
-        return Ok(replay);
-    }
     profiles::must_exist(write.tx(), &wanted.settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
@@ -106,13 +102,10 @@ async fn create(
     let data = json!({ "name": wanted.settings.name, "tunnel": credentials.is_some() });
     write.event("device.created", (Object::Device, id), "added", data).await?;
     let made = load(write.tx(), Named::Id(id)).await?;
-    let shown = DeviceWithCredentials { device: wire(&made), credentials: None };
-    let by = write.by.clone();
-    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.host(id);
     write.commit().await?;
     let tag = [(header::ETAG, header_value(made.version))];
-    Ok((StatusCode::CREATED, tag, Json(DeviceWithCredentials { credentials, ..shown })).into_response())
+    Ok((tag, disclosed(StatusCode::CREATED, wire(&made), credentials)).into_response())
 }
 
 #[utoipa::path(get, path = "/devices/{device}", operation_id = "show_device", tag = "devices",
@@ -231,32 +224,34 @@ async fn remove(
 /// New keys for a device; those before stop working at once.
 #[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "reissue_credentials",
     tag = "devices", security(("token" = ["operator"])), request_body = NewCredentials,
-    params(("device" = String, Path, description = "id or name"),
-        ("Idempotency-Key" = Option<String>, Header, description = "the same call twice changes keys once")),
+    params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = DeviceWithCredentials)))]
 async fn reissue(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     Path(device): Path<String>,
-    request: Idempotent<NewCredentials>,
-) -> Result<Response, Problem> {
-    let given = Given::parse(&app, request.value.public_key.as_deref())?;
+    Body(new): Body<NewCredentials>,
+) -> Result<Disclosed<DeviceWithCredentials>, Problem> {
+    let given = Given::parse(&app, new.public_key.as_deref())?;
     let mut write = Write::begin(&app, &who).await?;
-    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
-        return Ok(replay);
-    }
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     let credentials = issue(&app, &mut write, before.id, given, &who).await?;
     let before_key = before.tunnel.map(|t| t.public_key);
     let data = json!({ "previous_key": before_key });
     write.event("device.rekeyed", (Object::Device, before.id), "new credentials", data).await?;
     let device = wire(&load(write.tx(), Named::Id(before.id)).await?);
-    let shown = DeviceWithCredentials { device, credentials: None };
-    let (by, now) = (write.by.clone(), write.now);
-    request.once.remember(write.tx(), &by, now, StatusCode::OK, &shown).await?;
     write.host(before.id);
     write.commit().await?;
-    Ok(Json(DeviceWithCredentials { credentials: Some(credentials), ..shown }).into_response())
+    Ok(disclosed(StatusCode::OK, device, Some(credentials)))
+}
+
+fn disclosed(
+    status: StatusCode,
+    device: model::Device,
+    credentials: Option<Credentials>,
+) -> Disclosed<DeviceWithCredentials> {
+    let again = DeviceWithCredentials { device, credentials: None };
+    Disclosed { status, once: DeviceWithCredentials { credentials, ..again.clone() }, again }
 }
 
 /// Confirms the host key that the device's SSH server is to prove from now on.

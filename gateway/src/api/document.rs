@@ -6,6 +6,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::AppState;
+use super::idempotency;
 use super::problem::{CONTENT_TYPE, ProblemDocument};
 
 #[derive(utoipa::OpenApi)]
@@ -14,7 +15,7 @@ use super::problem::{CONTENT_TYPE, ProblemDocument};
         title = "fleetgate",
         version = "1",
         description = "Every error is a problem document (RFC 9457) with a stable `code`. Lists are paged: \
-            `limit`, `after`, and `next` in the answer. A POST that makes something takes an \
+            `limit`, `after`, and `next` in the answer. Every POST but the login takes an \
             `Idempotency-Key`; what can be changed has an `ETag` and takes `If-Match`. \
             The role that an operation needs stands in its security requirement.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
@@ -49,7 +50,42 @@ pub(super) fn complete(declared: &OpenApi) -> Value {
     for operation in operations(&mut document) {
         complete_operation(operation);
     }
+    for operation in repeatable(&mut document) {
+        take_key(operation);
+    }
     document
+}
+
+/// Every POST but the login, and a restore.
+fn repeatable(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let paths = paths.filter(|(path, _)| !idempotency::KEYLESS.contains(&path.as_str()));
+    paths.filter_map(|(_, item)| item.get_mut("post")?.as_object_mut())
+}
+
+fn take_key(operation: &mut Map<String, Value>) {
+    let key = json!({
+        "name": "Idempotency-Key", "in": "header", "required": false,
+        "description": "1 to 255 printable characters. The same call with the same key has one effect; the \
+            repetition gets the first answer, without its secrets and with `Idempotency-Replayed: true`. \
+            With another request the key is refused (422 `idempotency_key_reused`). Kept for 24 hours; of \
+            results: the last 32 of their service.",
+        "schema": { "type": ["string", "null"], "minLength": 1, "maxLength": 255 },
+    });
+    let parameters = operation.entry("parameters").or_insert_with(|| json!([]));
+    if let Some(parameters) = parameters.as_array_mut() {
+        parameters.push(key);
+    }
+    let replayed = json!({
+        "Idempotency-Replayed": {
+            "description": "`true`: this call was made before, and nothing changed. Absent otherwise.",
+            "schema": { "type": "string" },
+        },
+    });
+    let responses = operation.get_mut("responses").and_then(Value::as_object_mut).into_iter().flatten();
+    for (_, response) in responses.filter(|(status, _)| status.starts_with('2')) {
+        response["headers"] = replayed.clone();
+    }
 }
 
 fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {

@@ -92,7 +92,7 @@ impl Attempt {
         if !refusals::is_written(app, &self.by, crate::clock::now().mono) {
             return Ok(());
         }
-        let mut write = Write::begin(app, &self.by).await?;
+        let mut write = Write::beside(app, &self.by).await?;
         let data = json!({ "code": problem.code(), "from": self.source.to_string() });
         write.event("enrolment.refused", self.about, problem.detail(), data).await?;
         write.commit().await

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
@@ -16,8 +15,8 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::RequireOperator;
 use super::devices::load;
-use super::extract::{Path, Query};
-use super::idempotency::{Idempotent, Once};
+use super::extract::{Body, Path, Query};
+use super::idempotency::Disclosed;
 use super::ids::{self, Kind};
 use super::model::{self, EnrolmentTokenWithSecret, NewEnrolmentToken, NewReplacement, Page};
 use super::page::Paging;
@@ -55,70 +54,58 @@ async fn list(
 
 #[utoipa::path(post, path = "/enrolment-tokens", operation_id = "create_enrolment_token",
     tag = "enrolment", security(("token" = ["operator"])), request_body = NewEnrolmentToken,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
     responses((status = 201, body = EnrolmentTokenWithSecret)))]
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
-    request: Idempotent<NewEnrolmentToken>,
-) -> Result<Response, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
-    let by = write.by.clone();
-    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
-        return Ok(replay);
-    }
-    let token = parse_new(request.value, by, write.now)?;
-    store(&app, write, token, request.once).await
+    Body(new): Body<NewEnrolmentToken>,
+) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
+    let write = Write::begin(&app, &who).await?;
+    let token = parse_new(new, write.by.clone(), write.now)?;
+    store(&app, write, token).await
 }
 
 /// A token that lets a successor take a device's place: one enrolment swaps WireGuard key and SSH
 /// pin, and all else stays, history included. The newest one counts.
 #[utoipa::path(post, path = "/devices/{device}/replacement", operation_id = "create_replacement",
     tag = "devices", security(("token" = ["operator"])), request_body = NewReplacement,
-    params(("device" = String, Path, description = "id or name"),
-        ("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
+    params(("device" = String, Path, description = "id or name")),
     responses((status = 201, body = EnrolmentTokenWithSecret)))]
 async fn create_replacement(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     Path(device): Path<String>,
-    request: Idempotent<NewReplacement>,
-) -> Result<Response, Problem> {
+    Body(new): Body<NewReplacement>,
+) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
-        return Ok(replay);
-    }
     let device = load(write.tx(), Kind::Host.named(&device)).await?;
     enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
     let wanted = NewEnrolmentToken {
         label: format!("replaces {}", device.settings.name),
         profile: render::profile(&device.settings.profile),
         ssh_user: device.settings.ssh.user,
-        needs_approval: request.value.needs_approval,
-        expires_in_s: request.value.expires_in_s.map(Some),
+        needs_approval: new.needs_approval,
+        expires_in_s: new.expires_in_s.map(Some),
         ..NewEnrolmentToken::default()
     };
     let token = EnrolmentToken { replaces: Some(device.id), ..parse_new(wanted, by, now)? };
-    store(&app, write, token, request.once).await
+    store(&app, write, token).await
 }
 
 async fn store(
     app: &AppState,
     mut write: Write<'_>,
     token: EnrolmentToken,
-    once: Once,
-) -> Result<Response, Problem> {
+) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
     let secret = Token::generate(kind(token.replaces), token.id);
     profiles::must_exist(write.tx(), &token.profile).await?;
     enrolment_tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let data = json!({ "label": token.label, "replaces": token.replaces.map(|d| Kind::Host.text(d)) });
     write.event("enrolment_token.created", (Object::Token, token.id), "made", data).await?;
     let shown = EnrolmentTokenWithSecret { token: wire(&token), secret: None, command: None, hint: None };
-    let (by, now) = (write.by.clone(), write.now);
-    once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.commit().await?;
-    let answer = EnrolmentTokenWithSecret {
+    let once = EnrolmentTokenWithSecret {
         command: Some(format!(
             "curl -fsS {}/enrol.sh | sudo sh -s -- --token {}",
             app.base_url(),
@@ -126,9 +113,9 @@ async fn store(
         )),
         secret: Some(secret.reveal().to_owned()),
         hint: app.reach_hint(),
-        ..shown
+        ..shown.clone()
     };
-    Ok((StatusCode::CREATED, Json(answer)).into_response())
+    Ok(Disclosed { status: StatusCode::CREATED, once, again: shown })
 }
 
 fn kind(replaces: Option<HostId>) -> TokenKind {

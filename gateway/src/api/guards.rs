@@ -10,6 +10,7 @@ use fleetgate_engine::time::Mono;
 use tokio::sync::Semaphore;
 
 use super::client::throttled_as;
+use super::idempotency::UnderWay;
 use super::intake::LARGE_AT_ONCE;
 use super::problem::Problem;
 use super::refusals::Refusals;
@@ -46,6 +47,8 @@ pub struct Guards {
     /// Room for the large bodies that come through tunnels.
     pub large_bodies: Semaphore,
     pub refusals: Refusals,
+    /// Calls with an `Idempotency-Key`.
+    pub calls: UnderWay,
 }
 
 impl Default for Guards {
@@ -60,6 +63,7 @@ impl Default for Guards {
             hashing: Semaphore::new(HASHES_AT_ONCE),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
             refusals: Refusals::default(),
+            calls: UnderWay::default(),
         }
     }
 }

@@ -23,7 +23,6 @@ use super::devices::{self, refusal};
 use super::etag::{IfMatch, Tagged, header_value};
 use super::extract::{Body, Path};
 use super::hosts as shown;
-use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
 use super::model::{self, Host, HostChange, NewHost};
@@ -129,20 +128,16 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
 /// Adds a host behind a device, such as a NAS. It is reached through the device's tunnel.
 #[utoipa::path(post, path = "/hosts", operation_id = "create_host", tag = "monitoring",
     security(("token" = ["operator"])), request_body = NewHost,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one host")),
     responses((status = 201, body = Host)))]
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
-    request: Idempotent<NewHost>,
+    Body(new): Body<NewHost>,
 ) -> Result<Response, Problem> {
-    let via = request.value.via.clone();
-    let settings = parsed(app.config.timing.interval, request.value)?;
+    let via = new.via.clone();
+    let settings = parsed(app.config.timing.interval, new)?;
     let mut write = Write::begin(&app, &who).await?;
-    if let Some(replay) = request.once.replay(write.tx(), &who.to_string()).await? {
-        return Ok(replay);
-    }
     let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
     let device = device.map_err(|e| Problem::invalid("via", e.detail()))?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
@@ -154,8 +149,7 @@ async fn create(
     let data = json!({ "name": settings.name, "via": device.settings.name });
     write.event("host.created", (Object::Host, id), "added", data).await?;
     let made = shown::load(write.tx(), Named::Id(id)).await?;
-    let (by, version, host) = (write.by.clone(), made.version, shown::wire(&app, made));
-    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &host).await?;
+    let (version, host) = (made.version, shown::wire(&app, made));
     write.host(id);
     write.commit().await?;
     Ok((StatusCode::CREATED, [(header::ETAG, header_value(version))], Json(host)).into_response())

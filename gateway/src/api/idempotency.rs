@@ -1,101 +1,332 @@
-//! `Idempotency-Key`: the same call twice has one effect. The answer is stored in the transaction
-//! of the effect, without its secrets; the repeated call gets that one.
+//! `Idempotency-Key`: the same POST twice has one effect.
+//!
+//! One layer around all routes, so that no handler can forget it. It finds the answer of a call that was
+//! made before, and lets any other through with its key in reach of [`Write`](super::write::Write), which
+//! commits the key together with the effect. Then the answer is kept, without its secrets
+//! ([`Disclosed`]). Results have their keys with the state of their service: `results.rs`.
 
-use crate::store::SqliteConnection;
-use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use axum::Json;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use fleetgate_engine::time::Wall;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::extract;
+use super::auth::{Principal, Role};
 use super::problem::Problem;
-use crate::store::idempotency as stored;
+use super::{AppState, extract};
+use crate::store::SqliteConnection;
+use crate::store::idempotency::{self as stored, Answer};
 
 /// A UUID has 36 characters; more than this was not meant as a key.
 const MAX_KEY: usize = 255;
-const HEADER: &str = "idempotency-key";
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const HEADER: &str = "idempotency-key";
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// The largest answer that is kept: the answers to POST have a tenth of it.
+const MAX_ANSWER: u64 = 64 * 1024;
+/// The one POST that takes no key: a login is made anew each time.
+const LOGIN: &str = "/api/v1/session";
+/// What takes no key either: its body is a whole backup, which is not kept to compare another with.
+const RESTORE: &str = "/api/v1/restore";
+/// Of every other POST one key has one effect.
+pub(super) const KEYLESS: [&str; 2] = [LOGIN, RESTORE];
+/// The end of the routes that keep their keys by themselves.
+const RESULTS: &str = "/results";
 
-/// A JSON body whose effect happens once per key and principal.
-pub struct Idempotent<T> {
-    pub value: T,
-    pub once: Once,
+tokio::task_local! {
+    static CURRENT: Arc<Call>;
 }
 
-/// The caller's key, if one was sent.
-pub struct Once {
-    key: Option<String>,
+/// A call with a key that has not been made before.
+pub struct Call {
+    principal: String,
+    key: String,
     request: [u8; 32],
+    /// The key is committed.
+    is_kept: AtomicBool,
 }
 
-impl Once {
-    /// The answer of the first call, if this repeats it.
-    ///
-    /// # Errors
-    /// 422 when the key was used for another request.
-    pub async fn replay(&self, tx: &mut SqliteConnection, by: &str) -> Result<Option<Response>, Problem> {
-        let Some(key) = &self.key else { return Ok(None) };
-        let Some(answer) = stored::find(tx, by, key).await? else { return Ok(None) };
-        if answer.request != self.request {
-            return Err(Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "this Idempotency-Key was sent with another request: take a new key",
-            ));
-        }
-        Ok(Some(replayed(answer)))
+impl Call {
+    /// The call that this task answers, if it has a key.
+    pub fn current() -> Option<Arc<Call>> {
+        CURRENT.try_with(Arc::clone).ok()
     }
 
-    /// Remembers the answer. `shown_again` must hold no secret.
+    /// Commits the key with the effect: with the first transaction of the call.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn remember(
-        &self,
-        tx: &mut SqliteConnection,
-        by: &str,
-        now: Wall,
-        status: StatusCode,
-        shown_again: &impl Serialize,
-    ) -> Result<(), Problem> {
-        let Some(key) = &self.key else { return Ok(()) };
-        let body = serde_json::to_string(shown_again).map_err(Problem::internal)?;
-        let answer = stored::Answer { request: self.request, status: status.as_u16(), body };
-        Ok(stored::insert(tx, by, key, &answer, now).await?)
+    pub async fn keep(&self, tx: &mut SqliteConnection, now: Wall) -> Result<(), Problem> {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            stored::begin(tx, self.stored(), now).await?;
+        }
+        Ok(())
+    }
+
+    /// The transaction with the key is committed.
+    pub fn kept(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    fn stored(&self) -> stored::Call<'_> {
+        stored::Call { principal: &self.principal, key: &self.key, request: self.request }
     }
 }
 
-fn replayed(answer: stored::Answer) -> Response {
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (REPLAYED, HeaderValue::from_static("true")),
-    ];
-    (status, headers, answer.body).into_response()
+/// An answer with secrets, and the same without them: a repeated call gets the latter.
+pub struct Disclosed<T> {
+    pub status: StatusCode,
+    pub once: T,
+    pub again: T,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Idempotent<T> {
-    type Rejection = Problem;
+/// The body that a repeated call gets.
+#[derive(Clone)]
+struct ShownAgain(String);
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        extract::must_be_json(&request)?;
-        let key = request.headers().get(HEADER).map(parse_key).transpose()?;
-        let mut hash = Sha256::new();
-        hash.update(request.method().as_str());
-        hash.update(request.uri().path());
-        hash.update([0]);
-        let bytes = extract::read(request, state).await?;
-        hash.update(&bytes);
-        let once = Once { key, request: hash.finalize().into() };
-        Ok(Idempotent { value: extract::parse(&bytes)?, once })
+impl<T: Serialize> IntoResponse for Disclosed<T> {
+    fn into_response(self) -> Response {
+        let again = match serde_json::to_string(&self.again) {
+            Ok(again) => again,
+            Err(error) => return Problem::internal(error).into_response(),
+        };
+        let mut response = (self.status, Json(self.once)).into_response();
+        response.extensions_mut().insert(ShownAgain(again));
+        response
     }
+}
+
+/// Calls under way, by principal and key: a second one waits for the first and gets its answer. As many
+/// as the listener lets in.
+#[derive(Default)]
+pub struct UnderWay(Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>);
+
+/// Held while a call is under way.
+struct Turn<'a> {
+    calls: &'a UnderWay,
+    name: (String, String),
+    lock: Option<tokio::sync::OwnedMutexGuard<()>>,
+}
+
+impl UnderWay {
+    async fn turn(&self, principal: &str, key: &str) -> Turn<'_> {
+        let name = (principal.to_owned(), key.to_owned());
+        let lock = self.lock().entry(name.clone()).or_default().clone();
+        Turn { calls: self, name, lock: Some(lock.lock_owned().await) }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.lock = None;
+        let mut calls = self.calls.lock();
+        // Whoever waits for it holds it too.
+        if calls.get(&self.name).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            calls.remove(&self.name);
+        }
+    }
+}
+
+/// The layer. Everything that is no POST with a key goes by.
+///
+/// # Errors
+/// As the handler would refuse the caller; 400 for a key that is none; 422 when the key was sent with
+/// another request; 409 when the call was made and its answer was not kept.
+pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route =
+        route.filter(|route| request.method() == Method::POST && !KEYLESS.contains(&route.as_str()) && !route.ends_with(RESULTS));
+    match (key_of(request.headers())?, route) {
+        (Some(key), Some(route)) => once(&app, key, &route, request, next).await,
+        _ => Ok(next.run(request).await),
+    }
+}
+
+async fn once(
+    app: &AppState,
+    key: String,
+    route: &str,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    extract::must_be_json(&request)?;
+    let (mut parts, body) = request.into_parts();
+    let known = caller(app, route, &mut parts).await?;
+    let bytes = extract::read(Request::new(body), app).await?;
+    let principal = known.unwrap_or_else(|| bearer(&bytes));
+    let call = Call { principal, key, request: digest_of(&parts, &bytes), is_kept: AtomicBool::new(false) };
+    let _turn = app.guards().calls.turn(&call.principal, &call.key).await;
+    if let Some(answer) = before(app, &call).await? {
+        return Ok(answer);
+    }
+    let call = Arc::new(call);
+    let request = Request::from_parts(parts, Body::from(bytes));
+    let response = CURRENT.scope(call.clone(), next.run(request)).await;
+    Ok(if response.status().is_success() { remember(app, &call, response).await } else { response })
+}
+
+/// The caller's key, if one was sent.
+///
+/// # Errors
+/// 400 for one that is empty, too long or not printable.
+pub(super) fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    headers.get(HEADER).map(parse_key).transpose()
 }
 
 fn parse_key(value: &HeaderValue) -> Result<String, Problem> {
     let key = value.to_str().ok().filter(|k| (1..=MAX_KEY).contains(&k.len()));
     let wanted = format!("Idempotency-Key: 1 to {MAX_KEY} printable characters are expected");
     key.map(ToOwned::to_owned).ok_or_else(|| Problem::bad_request("bad_idempotency_key", wanted))
+}
+
+/// Whoever calls, with the role that the route asks for: an answer is not repeated to somebody who lost
+/// it. `None`: nobody is asked who he is.
+async fn caller(app: &AppState, route: &str, parts: &mut Parts) -> Result<Option<String>, Problem> {
+    let Some(role) = ROLES.get(route) else { return Ok(None) };
+    let who = Principal::from_request_parts(parts, app).await?.must_be(*role, route)?;
+    let name = who.to_string();
+    parts.extensions.insert(who);
+    Ok(Some(name))
+}
+
+/// In place of a principal: the secret that the body holds.
+fn bearer(body: &[u8]) -> String {
+    let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+    let token = sent["token"].as_str().unwrap_or_default();
+    format!("enrol:{}", hex(&Sha256::digest(token)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The role that each POST asks for, by its route, as the document says.
+static ROLES: LazyLock<BTreeMap<String, Role>> = LazyLock::new(|| {
+    let document = super::openapi();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let role = |operation: &Value| operation["security"][0]["token"][0].as_str()?.parse().ok();
+    paths.filter_map(|(path, item)| Some((path.clone(), role(&item["post"])?))).collect()
+});
+
+fn digest_of(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(parts.method.as_str());
+    hash.update(parts.uri.path_and_query().map_or("", |path| path.as_str()));
+    hash.update([0]);
+    hash.update(body);
+    hash.finalize().into()
+}
+
+/// What the first call was answered with, if this repeats it.
+async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem> {
+    let mut conn = app.store.reader().await?;
+    let Some(known) = stored::find(&mut conn, &call.principal, &call.key).await? else { return Ok(None) };
+    if known.request != call.request {
+        return Err(reused());
+    }
+    match known.answer {
+        Some(answer) => Ok(Some(replayed(answer))),
+        None => Err(Problem::conflict(
+            "answer_lost",
+            "this call was made and took effect, and its answer was not kept: read the resource instead",
+        )),
+    }
+}
+
+/// The key was sent with something else.
+pub(super) fn reused() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "idempotency_key_reused",
+        "this Idempotency-Key was sent with another request: take a new key",
+    )
+}
+
+fn replayed(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    let mut response = (status, answer.body.clone()).into_response();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_TYPE);
+    if !answer.body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
+        headers.insert(header::ETAG, etag);
+    }
+    headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// Keeps the answer. If that fails, the key is kept all the same, and with it that the call was made.
+async fn remember(app: &AppState, call: &Call, response: Response) -> Response {
+    let (parts, body) = response.into_parts();
+    let size = body.size_hint().upper();
+    if size.is_none_or(|size| size > MAX_ANSWER) {
+        return Response::from_parts(parts, body);
+    }
+    let bytes = match axum::body::to_bytes(body, MAX_ANSWER as usize).await {
+        Ok(bytes) => bytes,
+        Err(error) => return Problem::internal(error).into_response(),
+    };
+    if let Err(error) = store(app, call, &parts, &bytes).await {
+        tracing::warn!("the answer to a call with an Idempotency-Key is not kept: {error}");
+    }
+    Response::from_parts(parts, Body::from(bytes))
+}
+
+async fn store(
+    app: &AppState,
+    call: &Call,
+    parts: &axum::http::response::Parts,
+    body: &Bytes,
+) -> crate::store::Result<()> {
+    let again = parts.extensions.get::<ShownAgain>().map(|again| again.0.clone());
+    let answer = Answer {
+        status: parts.status.as_u16(),
+        etag: parts.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned),
+        body: again.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()),
+    };
+    let mut tx = app.store.begin().await?;
+    stored::answered(&mut tx, call.stored(), &answer, crate::clock::wall()).await?;
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_post_but_logins_and_enrolments_has_a_role() {
+        let document = super::super::openapi();
+        let posts =
+            document["paths"].as_object().unwrap().iter().filter(|(_, item)| item.get("post").is_some());
+        for (path, _) in posts {
+            assert_eq!(ROLES.contains_key(path), path != LOGIN && path != "/api/v1/enrol", "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_ended_leaves_nothing_behind() {
+        let calls = UnderWay::default();
+        let first = calls.turn("user:a", "k").await;
+        let other = calls.turn("user:b", "k").await;
+        let waiting = calls.turn("user:a", "k");
+        tokio::pin!(waiting);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        drop((first, other));
+        drop(waiting.await);
+        assert!(calls.lock().is_empty());
+    }
 }

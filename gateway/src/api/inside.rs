@@ -17,6 +17,7 @@ use super::client::Client;
 use super::edge;
 use super::extract::{self, Path, Query};
 use super::hosts::load;
+use super::idempotency;
 use super::ids::{Kind, Named};
 use super::intake;
 use super::model::{NewResult, Timestamp};
@@ -99,11 +100,12 @@ impl Sender {
         &self,
         app: &AppState,
         (host, service): (Option<&str>, Option<String>),
-        new: NewResult,
+        (new, key): (NewResult, Option<String>),
     ) -> Answer {
         app.guards().result(self.0.id, clock::now().mono)?;
         let host = self.host(app, host).await?;
-        results::take(app, &self.principal(), (host, service), new).await
+        let sender = results::Sender { by: self.principal(), key };
+        results::take(app, sender, (host, service), new).await
     }
 }
 
@@ -135,13 +137,14 @@ struct Sent {
 
 async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Request) -> Answer {
     extract::must_be_json(&request)?;
+    let key = idempotency::key_of(request.headers())?;
     let body = intake::read(request, results::BODY_LIMIT, &app.guards().large_bodies).await?;
     if body.cut {
         return Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
     let Sent { host, service, exit_status, output, timestamp } = extract::parse(&body.bytes)?;
     let new = model::NewResult { exit_status, output, timestamp };
-    sender.send(&app, (host.as_deref(), service), new).await
+    sender.send(&app, (host.as_deref(), service), (new, key)).await
 }
 
 /// For programs that can send a line of text and no more.
@@ -160,11 +163,12 @@ async fn sent_as_text(
     Query(asked): Query<Asked>,
     request: Request,
 ) -> Answer {
+    let key = idempotency::key_of(request.headers())?;
     let body = intake::read(request, TEXT, &app.guards().large_bodies).await?;
     let new = model::NewResult {
         exit_status: asked.exit_status,
         output: String::from_utf8_lossy(&body.bytes).into_owned(),
         timestamp: asked.timestamp.map(Timestamp::Seconds),
     };
-    sender.send(&app, (asked.host.as_deref(), Some(service)), new).await
+    sender.send(&app, (asked.host.as_deref(), Some(service)), (new, key)).await
 }

@@ -65,6 +65,7 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use fleetgate_keys::{PublicKey, SshPublicKey};
@@ -209,6 +210,7 @@ pub fn router(state: AppState) -> axum::Router {
     let text: Arc<str> = openapi().to_string().into();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
     let routes = routes
+        .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)

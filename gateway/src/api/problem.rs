@@ -182,22 +182,29 @@ impl From<anyhow::Error> for Problem {
 
 impl From<crate::store::Error> for Problem {
     fn from(error: crate::store::Error) -> Self {
-        let (status, code, detail) = match store::trouble(&error) {
-            Some(Trouble::Full) => {
+        match store::trouble(&error) {
+            Some(trouble) => Problem { cause: Some(Arc::new(error.into())), ..trouble.into() },
+            None => Problem::internal(error),
+        }
+    }
+}
+
+/// Nothing was changed.
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match trouble {
+            Trouble::Full => {
                 let detail = "the gateway's disk is full; nothing was changed";
-                (StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail)
+                Problem::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", detail)
             }
-            Some(Trouble::Disk) => {
+            Trouble::Disk => {
                 let detail =
                     "the gateway's database cannot be used now; the log says why under the request id";
-                (StatusCode::SERVICE_UNAVAILABLE, "database_unavailable", detail)
+                Problem::new(unavailable, "database_unavailable", detail)
             }
-            Some(Trouble::Busy) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "busy", "the database is busy; try again")
-            }
-            None => return Problem::internal(error),
-        };
-        Problem { cause: Some(Arc::new(error.into())), ..Problem::new(status, code, detail) }
+            Trouble::Busy => Problem::new(unavailable, "busy", "the database is busy; try again"),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{Period, Severity};
 use fleetgate_engine::time::Wall;
@@ -18,7 +17,6 @@ use super::auth::{RequireOperator, RequireViewer};
 use super::contacts::load as load_contact;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
-use super::idempotency::Idempotent;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
 use super::model::{self, NewRule, Page, RuleChange};
@@ -55,23 +53,18 @@ async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page
 
 #[utoipa::path(post, path = "/rules", operation_id = "create_rule", tag = "notifications",
     security(("token" = ["operator"])), request_body = NewRule,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one rule")),
     responses((status = 201, body = model::Rule)))]
 async fn create(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
-    request: Idempotent<NewRule>,
-) -> Result<Response, Problem> {
+    Body(new): Body<NewRule>,
+) -> Result<(StatusCode, Json<model::Rule>), Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
-    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
-        return Ok(replay);
-    }
     if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
         return Err(Problem::conflict("too_many", format!("at most {MAX_RULES} rules are kept")));
     }
-    let new = request.value;
     let contact = load_contact(write.tx(), &new.contact).await.map_err(unknown_contact)?.id;
     let change = RuleChange {
         name: Some(new.name),
@@ -87,10 +80,9 @@ async fn create(
     let data = json!({ "name": rule.name });
     write.event("rule.created", (Object::Rule, rule.id), "made", data).await?;
     let shown = wire(write.tx(), &rule).await?;
-    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.commit().await?;
     app.office.bell.routing();
-    Ok((StatusCode::CREATED, Json(shown)).into_response())
+    Ok((StatusCode::CREATED, Json(shown)))
 }
 
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",

@@ -5,7 +5,6 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{Token, TokenKind};
 use serde_json::json;
@@ -14,8 +13,8 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::auth::{Principal, RequireAdmin, SCOPES};
-use super::extract::{Path, Query};
-use super::idempotency::Idempotent;
+use super::extract::{Body, Path, Query};
+use super::idempotency::Disclosed;
 use super::ids::{self, Kind};
 use super::model::{self, ApiTokenWithSecret, NewApiToken, Page};
 use super::page::Paging;
@@ -47,29 +46,22 @@ async fn list(
 
 #[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
     security(("token" = ["admin"])), request_body = NewApiToken,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the same call twice makes one token")),
     responses((status = 201, body = ApiTokenWithSecret)))]
 async fn create(
     State(app): State<AppState>,
     RequireAdmin(who): RequireAdmin,
-    request: Idempotent<NewApiToken>,
-) -> Result<Response, Problem> {
+    Body(new): Body<NewApiToken>,
+) -> Result<Disclosed<ApiTokenWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
-    let by = write.by.clone();
-    if let Some(replay) = request.once.replay(write.tx(), &by).await? {
-        return Ok(replay);
-    }
-    let now = write.now;
-    let token = parse_new(request.value, &who, now)?;
+    let token = parse_new(new, &who, write.now)?;
     let secret = Token::generate(TokenKind::Api, token.id);
     tokens::insert(write.tx(), &token, &secret.hash()).await?;
     let data = json!({ "name": token.name, "role": token.role.name(), "scopes": token.scopes });
     write.event("token.created", (Object::Token, token.id), "made", data).await?;
-    let shown = ApiTokenWithSecret { token: wire(&token), secret: None };
-    request.once.remember(write.tx(), &by, now, StatusCode::CREATED, &shown).await?;
     write.commit().await?;
-    let secret = Some(secret.reveal().to_owned());
-    Ok((StatusCode::CREATED, Json(ApiTokenWithSecret { secret, ..shown })).into_response())
+    let shown = |secret| ApiTokenWithSecret { token: wire(&token), secret };
+    let once = shown(Some(secret.reveal().to_owned()));
+    Ok(Disclosed { status: StatusCode::CREATED, once, again: shown(None) })
 }
 
 fn parse_new(new: NewApiToken, who: &Principal, now: Wall) -> Result<ApiToken, Problem> {

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::{RequireAdmin, Role};
 use super::extract::{Body, Path, Query};
+use super::idempotency::Disclosed;
 use super::ids::{self, Kind, Named};
 use super::model::{self, LoginLink, NewUser, Page, UserChange};
 use super::page::Paging;
@@ -143,7 +144,7 @@ async fn login_link(
     State(app): State<AppState>,
     RequireAdmin(who): RequireAdmin,
     Path(user): Path<String>,
-) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+) -> Result<Disclosed<LoginLink>, Problem> {
     who.unlimited()?;
     let mut write = Write::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
@@ -152,8 +153,9 @@ async fn login_link(
     write.event("user.login_link", (Object::User, user.id), "one-time login made", json!({})).await?;
     write.commit().await?;
     let url = format!("{}/login#{}", app.base_url(), link.reveal());
-    let shown = LoginLink { secret: link.reveal().to_owned(), url, expires_at: ids::time(until) };
-    Ok((StatusCode::CREATED, Json(shown)))
+    let again = LoginLink { secret: None, url: None, expires_at: ids::time(until) };
+    let once = LoginLink { secret: Some(link.reveal().to_owned()), url: Some(url), ..again.clone() };
+    Ok(Disclosed { status: StatusCode::CREATED, once, again })
 }
 
 /// The hash of a password that is good enough.

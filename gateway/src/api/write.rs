@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::store::SqliteConnection;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
 use fleetgate_engine::time::Wall;
 
+use super::idempotency::Call;
 use super::manager::Manager;
 use super::problem::Problem;
 use super::{AppState, ids};
@@ -33,6 +35,8 @@ pub struct Write<'a> {
     resettled: BTreeSet<HostId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
+    /// Whose key is committed with the effect.
+    call: Option<Arc<Call>>,
 }
 
 impl<'a> Write<'a> {
@@ -51,7 +55,16 @@ impl<'a> Write<'a> {
             resettled: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
+            call: Call::current(),
         })
+    }
+
+    /// A transaction beside the call: a repetition of the call is not one of this.
+    ///
+    /// # Errors
+    /// When the database cannot be written now.
+    pub async fn beside(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+        Ok(Write { call: None, ..Write::begin(app, by).await? })
     }
 
     pub fn tx(&mut self) -> &mut SqliteConnection {
@@ -202,7 +215,11 @@ impl<'a> Write<'a> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;
         }
+        if let Some(call) = &self.call {
+            call.keep(&mut self.tx, self.now).await?;
+        }
         self.tx.commit().await?;
+        self.call.iter().for_each(|call| call.kept());
         let (handle, live) = (&self.app.handle, &self.app.live);
         for id in self.peers {
             handle.peer_changed(id).await?;

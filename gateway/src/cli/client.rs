@@ -71,6 +71,18 @@ impl Client {
         response.json().await.context("the gateway's answer is not what this version expects")
     }
 
+    /// The same call with the same key has one effect.
+    pub async fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &Value,
+        key: &str,
+    ) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, path).json(body).timeout(PATIENCE);
+        let response = self.judged(request.header("idempotency-key", key)).await?;
+        response.json().await.context("the gateway's answer is not what this version expects")
+    }
+
     /// For answers without a body.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<()> {
         self.send(method, path, &[], body).await.map(drop)

@@ -25,6 +25,9 @@ pub(crate) struct ResultArgs {
     /// When it was so: RFC 3339, or so long ago, such as 10m
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// Names this result: sent again with the same key (and --at, if there is one), it counts once
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
 }
 
 fn exit_status(word: &str) -> Result<u32, String> {
@@ -42,7 +45,11 @@ pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()>
     let at = at.map(|at| at.to_string());
     let output = output(&args.output)?;
     let body = present(json!({ "exit_status": args.status, "output": output, "timestamp": at }));
-    let answer: Submitted = client.post(&format!("{}/results", place(&args.object, None)), &body).await?;
+    let path = format!("{}/results", place(&args.object, None));
+    let answer: Submitted = match &args.key {
+        Some(key) => client.post_once(&path, &body, key).await?,
+        None => client.post(&path, &body).await?,
+    };
     if client.json {
         println!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
@@ -64,6 +71,13 @@ fn outcome(answer: &Submitted) -> String {
     if answer.ignored.is_some() {
         return "ignored, a newer result is known".to_owned();
     }
+    if answer.repeated {
+        return format!("taken before, nothing changed: {}", state(answer));
+    }
+    state(answer)
+}
+
+fn state(answer: &Submitted) -> String {
     let service = answer.service.as_ref().map(|s| (&s.last_result, &s.state_type, s.attempt, s.max_attempts));
     let host = answer.host.as_ref().map(|h| &h.state);
     let host = host.map(|s| (&s.last_result, &s.state_type, s.attempt, s.max_attempts));
@@ -85,5 +99,11 @@ mod tests {
         let codes = ["ok", "1", "down", "unknown"].map(exit_status);
         assert_eq!(codes, [Ok(0), Ok(1), Ok(2), Ok(3)]);
         assert!(exit_status("4").is_err() && exit_status("bad").is_err());
+    }
+
+    #[test]
+    fn a_repetition_is_called_one() {
+        let answer = Submitted { repeated: true, ..Submitted::default() };
+        assert_eq!(outcome(&answer), "taken before, nothing changed: taken");
     }
 }

@@ -90,6 +90,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,
         voice: VoiceState::default(),
+        taken: Default::default(),
     }
 }
 
@@ -124,6 +125,7 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
         },
         notified: None,
         voice: VoiceState::default(),
+        taken: Default::default(),
     }
 }
 

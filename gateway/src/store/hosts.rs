@@ -164,6 +164,7 @@ macro_rules! select {
                     ",
             $long_output,
             ", s.metrics, s.warnings, s.one_way, s.silent_since, s.last_alive, s.asked_at, s.asked, s.strange_key,
+                    s.taken,
                     h.id, h.name, h.labels, h.profile, h.route,
                     coalesce(h.address, (select a.address from addresses a
                                          where a.peer = h.id and a.released_at is null

@@ -7,50 +7,157 @@ use sqlx::SqliteConnection;
 
 /// How long a call can be repeated. Clients retry for minutes; a day outlives an outage.
 pub const KEPT: Duration = Duration::from_secs(24 * 3_600);
+/// Old answers that go in one step: some milliseconds, while which other writes wait.
+pub const PRUNED_AT_ONCE: u32 = 500;
+
+/// The call whose effect happens once.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    pub principal: &'a str,
+    pub key: &'a str,
+    /// SHA-256 of method, path and body.
+    pub request: [u8; 32],
+}
+
+/// What is known of a call that was made before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    pub request: [u8; 32],
+    /// `None`: it had its effect, and the gateway stopped before the answer was kept.
+    pub answer: Option<Answer>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// SHA-256 of method, path and body.
-    pub request: [u8; 32],
     pub status: u16,
+    pub etag: Option<String>,
     pub body: String,
 }
 
+/// Status of a row whose answer was not kept.
+const NO_ANSWER: u16 = 0;
+
+const FIND: &str =
+    "select request_hash, status, etag, body from idempotency where principal = $1 and key = $2";
+
 /// # Errors
 /// When the database cannot be read.
-pub async fn find(tx: &mut SqliteConnection, by: &str, key: &str) -> sqlx::Result<Option<Answer>> {
-    let sql = "select request_hash, status, body from idempotency where principal = $1 and key = $2";
-    let row: Option<(Vec<u8>, u16, String)> =
-        sqlx::query_as(sql).bind(by).bind(key).fetch_optional(tx).await?;
-    Ok(row.map(|(hash, status, body)| Answer { request: hash.try_into().unwrap_or_default(), status, body }))
+pub async fn find(conn: &mut SqliteConnection, by: &str, key: &str) -> sqlx::Result<Option<Before>> {
+    let row: Option<(Vec<u8>, u16, Option<String>, String)> =
+        sqlx::query_as(FIND).bind(by).bind(key).fetch_optional(conn).await?;
+    Ok(row.map(|(hash, status, etag, body)| Before {
+        request: hash.try_into().unwrap_or_default(),
+        answer: (status != NO_ANSWER).then_some(Answer { status, etag, body }),
+    }))
 }
 
-/// Also forgets what is too old.
+/// The call takes effect in this transaction.
+///
+/// # Errors
+/// When the database cannot be written; also when the call is known already.
+pub async fn begin(tx: &mut SqliteConnection, call: Call<'_>, now: Wall) -> sqlx::Result<()> {
+    sqlx::query(
+        "insert into idempotency (principal, key, request_hash, status, body, created_at)
+         values ($1, $2, $3, $4, '', $5)",
+    )
+    .bind(call.principal)
+    .bind(call.key)
+    .bind(call.request.as_slice())
+    .bind(NO_ANSWER)
+    .bind(now.as_millis())
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// What the call was answered with.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn insert(
+pub async fn answered(
     tx: &mut SqliteConnection,
-    by: &str,
-    key: &str,
+    call: Call<'_>,
     answer: &Answer,
     now: Wall,
 ) -> sqlx::Result<()> {
-    sqlx::query("delete from idempotency where created_at < $1")
-        .bind((now - KEPT).as_millis())
-        .execute(&mut *tx)
-        .await?;
     sqlx::query(
-        "insert into idempotency (principal, key, request_hash, status, body, created_at)
-         values ($1, $2, $3, $4, $5, $6)",
+        "insert into idempotency (principal, key, request_hash, status, etag, body, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7)
+         on conflict (principal, key) do update set status = excluded.status, etag = excluded.etag,
+                                                    body = excluded.body",
     )
-    .bind(by)
-    .bind(key)
-    .bind(answer.request.as_slice())
+    .bind(call.principal)
+    .bind(call.key)
+    .bind(call.request.as_slice())
     .bind(answer.status)
+    .bind(&answer.etag)
     .bind(&answer.body)
     .bind(now.as_millis())
     .execute(tx)
     .await?;
     Ok(())
+}
+
+const PRUNE: &str = "delete from idempotency where rowid in
+     (select rowid from idempotency where created_at < $1 order by created_at limit $2)";
+
+/// Takes away answers from before `before`; gives how many went, at most [`PRUNED_AT_ONCE`].
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn prune(tx: &mut SqliteConnection, before: Wall) -> sqlx::Result<u64> {
+    let gone = sqlx::query(PRUNE).bind(before.as_millis()).bind(PRUNED_AT_ONCE).execute(tx).await?;
+    Ok(gone.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, fixture};
+
+    async fn plan(store: &Store, sql: &'static str) -> String {
+        let mut conn = store.reader().await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sql).bind(0).bind(0).fetch_all(&mut *conn).await.unwrap();
+        rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ")
+    }
+
+    async fn fill(store: &Store, at: impl Iterator<Item = i64>) {
+        let mut tx = store.begin().await.unwrap();
+        for (n, at) in at.enumerate() {
+            let key = format!("{n}");
+            let call = Call { principal: "user:a", key: &key, request: [7; 32] };
+            begin(&mut tx, call, Wall::from_millis(at)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn neither_a_keyed_call_nor_the_removal_of_old_ones_scans_the_table() {
+        let (store, _dir) = fixture::store().await;
+        let found = plan(&store, FIND).await;
+        assert!(found.contains("(principal=? AND key=?)") && !found.contains("SCAN"), "{found}");
+        let pruned = plan(&store, PRUNE).await;
+        assert!(pruned.contains("idempotency_age (created_at<?)") && !pruned.contains("SCAN"), "{pruned}");
+    }
+
+    #[tokio::test]
+    async fn old_answers_go_in_small_steps_and_the_others_stay() {
+        let (store, _dir) = fixture::store().await;
+        fill(&store, 0..1_200).await;
+        let mut steps = Vec::new();
+        loop {
+            let mut tx = store.begin().await.unwrap();
+            steps.push(prune(&mut tx, Wall::from_millis(1_100)).await.unwrap());
+            tx.commit().await.unwrap();
+            if steps.last() < Some(&u64::from(PRUNED_AT_ONCE)) {
+                break;
+            }
+        }
+        assert_eq!(steps, [500, 500, 100]);
+        let mut conn = store.reader().await.unwrap();
+        assert!(find(&mut conn, "user:a", "1099").await.unwrap().is_none());
+        assert!(find(&mut conn, "user:a", "1100").await.unwrap().is_some());
+    }
 }

@@ -36,6 +36,7 @@ pub mod outbox;
 pub mod outcomes;
 pub mod overrides;
 pub mod profiles;
+mod proof;
 pub mod prune;
 pub mod recurrence;
 pub mod removals;
@@ -52,6 +53,7 @@ pub mod zones;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -63,6 +65,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use proof::Prover;
+pub use proof::Refusal;
 pub use sqlx::{Connection, Error, Result, SqliteConnection};
 use sqlx::{SqlStr, Sqlite};
 use zeroize::Zeroizing;
@@ -91,6 +95,7 @@ pub struct Store {
     pub(crate) read: SqlitePool,
     pub history: History,
     seal: SealKey,
+    prover: Arc<Prover>,
 }
 
 impl Store {
@@ -117,7 +122,8 @@ impl Store {
         let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
         migrate(migrations(&MAIN), &write, &main).await?;
         let (history, lost) = History::open(dir, unfinished).await?;
-        Ok((Store { write, read, history, seal }, lost))
+        let prover = Arc::new(Prover::new(dir));
+        Ok((Store { write, read, history, seal, prover }, lost))
     }
 
     pub async fn close(&self) {
@@ -133,6 +139,14 @@ impl Store {
     /// When the connection does not become free in time.
     pub async fn begin(&self) -> sqlx::Result<Tx> {
         self.write.begin_with("begin immediate").await
+    }
+
+    /// Whether the main database takes a write now, shown by one.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn prove(&self) -> std::result::Result<(), Refusal> {
+        self.prover.prove(&self.write).await
     }
 
     /// A connection for several readings.
@@ -231,7 +245,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 15] = [
+const MAIN: [Step; 16] = [
     Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
     Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
     Step {
@@ -259,6 +273,11 @@ const MAIN: [Step; 15] = [
     },
     Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
     Step { version: 11, name: "removals", sql: include_str!("../../../migrations/sqlite/0011_removals.sql") },
+    Step {
+        version: 12,
+        name: "repeated_calls",
+        sql: include_str!("../../../migrations/sqlite/0012_repeated_calls.sql"),
+    },
     Step {
         version: 14,
         name: "host_key_types",

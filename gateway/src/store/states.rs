@@ -12,7 +12,8 @@ use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Detail, DirectAnswer, HostSpec, HostState, HostStatus, PathCheck, ServiceState, StateType,
+    Detail, Digest, DirectAnswer, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState, StateType,
+    Taken,
 };
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
@@ -86,19 +87,20 @@ fn millis(at: Option<Wall>) -> Option<i64> {
 // ------------------------------------------------------------------- hosts
 
 static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 25, |values| {
+    Batched::new(WIDE, 26, |values| {
         format!(
             "with v (host, status, kind, attempt, hard, reachable, stale, asleep, since, last_check,
                      next_check, source, output, notified, voice, direct, long_output, metrics,
                      warnings, one_way, silent_since, last_alive, asked_at, asked,
-                     strange_key) as (values {values})
+                     strange_key, taken) as (values {values})
              update host_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, reachable = v.reachable, stale = v.stale, asleep = v.asleep,
                     since = v.since, last_check = v.last_check, next_check = v.next_check,
                     source = v.source, output = v.output, notified = v.notified, voice = v.voice,
                     direct = v.direct, long_output = v.long_output, metrics = v.metrics,
                     warnings = v.warnings, one_way = v.one_way, silent_since = v.silent_since, last_alive = v.last_alive,
-                    asked_at = v.asked_at, asked = v.asked, strange_key = v.strange_key
+                    asked_at = v.asked_at, asked = v.asked, strange_key = v.strange_key,
+                    taken = v.taken
              from v where host_states.host = v.host"
         )
     })
@@ -135,7 +137,8 @@ fn bind_host(s: &HostState, a: &mut Arguments) {
         .add(millis(s.last_alive))
         .add(millis(s.asked_at))
         .add(s.asked.map(|address| address.to_string()))
-        .add(s.strange_key.as_deref());
+        .add(s.strange_key.as_deref())
+        .add(taken_json(&s.taken));
 }
 
 /// A host's row; `None` for a host that has no result yet.
@@ -143,7 +146,7 @@ pub struct HostRow(pub HostState);
 
 pub const ALL_HOSTS: &str = "select host, status, kind, attempt, hard, reachable, stale, asleep, since,
     last_check, next_check, source, output, notified, voice, direct, long_output, metrics, warnings,
-    one_way, silent_since, last_alive, asked_at, asked, strange_key from host_states";
+    one_way, silent_since, last_alive, asked_at, asked, strange_key, taken from host_states";
 
 impl FromRow<'_, SqliteRow> for HostRow {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -171,6 +174,7 @@ impl FromRow<'_, SqliteRow> for HostRow {
             asked_at: row.try_get::<Option<i64>, _>(22)?.map(Wall::from_millis),
             asked: decode(address(row.try_get(23)?))?,
             strange_key: row.try_get(24)?,
+            taken: decode(taken_from_json(row.try_get(25)?))?,
             detail: Detail {
                 long_text: row.try_get(16)?,
                 metrics: decode(metrics_from_json(row.try_get(17)?))?,
@@ -188,17 +192,17 @@ fn decode<T>(parsed: anyhow::Result<T>) -> sqlx::Result<T> {
 // ---------------------------------------------------------------- services
 
 static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
-    Batched::new(WIDE, 21, |values| {
+    Batched::new(WIDE, 22, |values| {
         format!(
             "with v (host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
                      route, output, long_output, metrics, warnings, notified, voice, cause, asked,
-                     path, cause_since) as (values {values})
+                     path, cause_since, taken) as (values {values})
              update service_states set status = v.status, kind = v.kind, attempt = v.attempt,
                     hard = v.hard, stale = v.stale, since = v.since, last_check = v.last_check,
                     next_check = v.next_check, route = v.route, output = v.output,
                     long_output = v.long_output, metrics = v.metrics, warnings = v.warnings,
                     notified = v.notified, voice = v.voice, cause = v.cause, asked = v.asked,
-                    path = v.path, cause_since = v.cause_since
+                    path = v.path, cause_since = v.cause_since, taken = v.taken
              from v where service_states.host = v.host and service_states.service = v.service"
         )
     })
@@ -234,7 +238,8 @@ fn bind_service(host: HostId, s: &ServiceState, a: &mut Arguments) {
         .add(s.result.cause.name())
         .add(s.asked.map(|address| address.to_string()))
         .add(s.path.name())
-        .add(s.cause_since.as_millis());
+        .add(s.cause_since.as_millis())
+        .add(taken_json(&s.taken));
 }
 
 /// A service's row with its host.
@@ -248,7 +253,7 @@ macro_rules! select_services {
         concat!(
             "select host, service, status, kind, attempt, hard, stale, since, last_check, next_check,
                     route, output, long_output, metrics, warnings, notified, voice, cause, asked, path,
-                    cause_since
+                    cause_since, taken
              from service_states",
             $which
         )
@@ -305,6 +310,7 @@ impl FromRow<'_, SqliteRow> for ServiceRow {
             },
             notified: status(15)?,
             voice: decode(voice::from_json(row.try_get(16)?))?,
+            taken: decode(taken_from_json(row.try_get(21)?))?,
         };
         Ok(ServiceRow { host: HostId::from_i64(row.try_get(0)?), state })
     }
@@ -368,6 +374,50 @@ fn warnings_json(warnings: &[String]) -> String {
 
 fn warnings_from_json(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(serde_json::from_str(text)?)
+}
+
+/// A result that was taken: its digests in hexadecimal, each only where there is one.
+#[derive(Serialize, Deserialize)]
+struct StoredIdentity {
+    /// Of principal, timestamp and content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    d: Option<String>,
+    /// Of principal and key, and of what was sent with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    k: Option<(String, String)>,
+}
+
+fn taken_json(taken: &Taken) -> String {
+    let stored: Vec<StoredIdentity> = taken
+        .iter()
+        .map(|identity| StoredIdentity {
+            d: identity.dated.map(hex),
+            k: identity.keyed.map(|(key, content)| (hex(key), hex(content))),
+        })
+        .collect();
+    serde_json::to_string(&stored).expect("texts are plain values")
+}
+
+fn taken_from_json(text: &str) -> anyhow::Result<Taken> {
+    let stored: Vec<StoredIdentity> = serde_json::from_str(text)?;
+    let identity = |stored: StoredIdentity| {
+        let keyed = stored.k.map(|(key, content)| anyhow::Ok((unhex(&key)?, unhex(&content)?)));
+        Ok(Identity { dated: stored.d.as_deref().map(unhex).transpose()?, keyed: keyed.transpose()? })
+    };
+    stored.into_iter().map(identity).collect()
+}
+
+fn hex(digest: Digest) -> String {
+    digest.0.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> anyhow::Result<Digest> {
+    let pair = |at: usize| text.get(2 * at..2 * at + 2).and_then(|d| u8::from_str_radix(d, 16).ok());
+    let mut digest = Digest([0; 12]);
+    for (at, byte) in digest.0.iter_mut().enumerate() {
+        *byte = pair(at).with_context(|| format!("{text:?} is no digest: 24 hexadecimal digits"))?;
+    }
+    Ok(digest)
 }
 
 // ------------------------------------------------------------- settlement

@@ -81,7 +81,15 @@ impl Running {
         for status in results {
             let (result, at) = (PluginResult::new(*status, "sent", Vec::new()), clock::wall());
             let (service, by) = (Some(service.to_owned()), String::new());
-            let sent = Submission { host: HOST, service, result, at, by, ticket: Ticket(1) };
+            let sent = Submission {
+                host: HOST,
+                service,
+                result,
+                at,
+                by,
+                identity: Default::default(),
+                ticket: Ticket(1),
+            };
             self.input(MonitorInput::Submit(Box::new(sent))).await;
         }
     }

@@ -234,9 +234,17 @@ impl Sender {
         let (at, by): (Wall, String) = (fleetgate::clock::wall(), "token:bench".to_owned());
         let outcome = self
             .handle
-            .submit(|ticket| Submission { host, service: Some(name), result, at, by, ticket })
+            .submit(None, |ticket| Submission {
+                host,
+                service: Some(name),
+                result,
+                at,
+                by,
+                identity: Default::default(),
+                ticket,
+            })
             .await;
-        ensure!(outcome == Some(Outcome::Done), "a result came to nothing: {outcome:?}");
+        ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         Ok(())
     }
 }

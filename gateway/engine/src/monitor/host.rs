@@ -10,7 +10,7 @@ use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     AskId, Detail, DirectAnswer, HeldReason, HostKey, HostMemory, HostSpec, HostState, HostStatus, Record,
-    ServiceSpec, ServiceState, Timing, is_of_others,
+    ServiceSpec, ServiceState, Taken, Timing, is_of_others,
 };
 
 use super::downtime::Window;
@@ -54,6 +54,8 @@ pub struct Host {
     pub(super) output: String,
     pub(super) detail: Detail,
     pub(super) voice: Voice<HostStatus>,
+    /// Results of it that were sent.
+    pub(super) taken: Taken,
     /// Downtimes that are for this host.
     pub(super) windows: Vec<Window>,
     pub(super) reach: Reach,
@@ -145,6 +147,7 @@ impl Host {
             output: String::new(),
             detail: Detail::default(),
             voice: Voice::default(),
+            taken: Taken::default(),
             windows: Vec::new(),
             reach: Reach::FREE,
             failing_since: None,
@@ -190,6 +193,7 @@ impl Host {
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
         self.hard_since = self.track.hard.is_problem().then(|| now.mono + self.spec.timing.interval);
         self.voice = Voice::restored(state.notified, state.voice, now);
+        self.taken = state.taken;
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
         let last = state.last_check.map(|at| now.mono_at(at));
@@ -527,6 +531,7 @@ impl Host {
             detail: self.detail.clone(),
             notified: self.voice.notified(),
             voice: self.voice.state(now),
+            taken: self.taken.clone(),
         }))
     }
 }

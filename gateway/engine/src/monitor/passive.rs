@@ -1,7 +1,7 @@
 //! Results that somebody sends, and what it means that nobody does, by SEMANTICS 5.
 //!
-//! They go through the same machine as any other. Each carries its own time: one that is older than
-//! what is known is ignored. Silence longer than a service allows is UNKNOWN at once, except where
+//! They go through the same machine as any other, each once: a repetition of one that was taken changes
+//! nothing. Each carries its own time: one that is older than what is known is ignored. Silence longer than a service allows is UNKNOWN at once, except where
 //! nothing could be expected: while its host is down, out of reach or asleep or we may be cut off, and
 //! for one threshold after that, a restart or a suspend.
 //!
@@ -13,7 +13,7 @@ use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Now, Wall};
-use crate::wire::{Check, HostStatus, Outcome, SENT, Submission, is_of_others};
+use crate::wire::{Check, HostStatus, Outcome, Repetition, SENT, Submission, is_of_others};
 
 use super::host::Host;
 use super::liveness::age;
@@ -29,26 +29,37 @@ pub const NOTHING_CAME: &str = "nothing came in time";
 impl Host {
     pub fn submit(&mut self, sent: Submission, turn: &mut Turn<'_>) -> Outcome {
         let at = sent.at.min(turn.now.wall);
-        match sent.service.as_deref().map(|name| self.position(name)) {
-            None => self.submit_own(sent.result, at, turn),
-            Some(Some(i)) => self.submit_to(i, sent.result, at, turn),
-            Some(None) => Outcome::Unknown,
+        let of = match sent.service.as_deref().map(|name| self.position(name)) {
+            None => None,
+            Some(Some(i)) => Some(i),
+            Some(None) => return Outcome::Unknown,
+        };
+        let taken = of.map_or(&self.taken, |i| &self.services[i].taken);
+        match (taken.of(&sent.identity), of) {
+            (Repetition::Same, _) => Outcome::Repeated,
+            (Repetition::KeyReused, _) => Outcome::KeyReused,
+            (Repetition::New, None) => self.submit_own(sent, at, turn),
+            (Repetition::New, Some(i)) => self.submit_to(i, sent, at, turn),
         }
     }
 
-    fn submit_own(&mut self, result: PluginResult, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+    fn submit_own(&mut self, sent: Submission, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+        let Submission { result, identity, .. } = sent;
         if is_older(self.last_check, at, turn.now) {
             return Outcome::Older;
         }
+        self.taken.note(identity);
         self.take_own(Own { source: SENT, result, at, begun: turn.now.mono }, turn.now.mono, turn);
         Outcome::Done
     }
 
-    fn submit_to(&mut self, i: usize, result: PluginResult, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+    fn submit_to(&mut self, i: usize, sent: Submission, at: Wall, turn: &mut Turn<'_>) -> Outcome {
+        let Submission { result, identity, .. } = sent;
         if is_older(self.services[i].last_check(), at, turn.now) {
             return Outcome::Older;
         }
         let service = &mut self.services[i];
+        service.taken.note(identity);
         let result = service.judged(result);
         // A check that is under way goes on; it will be the newer one.
         let run = std::mem::replace(&mut service.run, super::service::Run::Idle);

@@ -11,7 +11,8 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec, ServiceState, Timing,
+    AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec, ServiceState, Taken,
+    Timing,
 };
 
 use super::depend::On;
@@ -42,6 +43,8 @@ pub struct Service {
     /// The status of the last result before the limits set here. After a restart, with them.
     own: Option<Status>,
     pub voice: Voice<Option<Status>>,
+    /// Results that were sent.
+    pub taken: Taken,
     /// When it is due, or was when it started; `None` while nothing starts it.
     pub planned: Option<Mono>,
     /// Somebody waits for a check that only what is newer can satisfy.
@@ -115,6 +118,7 @@ impl Service {
             result: PluginResult::ok(""),
             own: None,
             voice: Voice::default(),
+            taken: Taken::default(),
             planned: None,
             newer_than: None,
             run: Run::Idle,
@@ -142,6 +146,7 @@ impl Service {
             result: state.result,
             own: state.status,
             voice: Voice::restored(state.notified.map(Some), state.voice, now),
+            taken: state.taken,
             failed_at,
             planned: ahead(state.next_check, now),
             heard_at,
@@ -380,6 +385,7 @@ impl Service {
                 result: self.result.clone(),
                 notified: self.voice.notified().flatten(),
                 voice: self.voice.state(now),
+                taken: self.taken.clone(),
             },
         )
     }

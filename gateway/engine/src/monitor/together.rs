@@ -311,6 +311,7 @@ mod tests {
             detail: Default::default(),
             notified: Some(HostStatus::Down),
             voice: VoiceState::default(),
+            taken: Default::default(),
         };
         let acknowledged = acknowledged.into_iter().map(|ack| (None, ack)).collect();
         HostMemory { spec, state: Some(state), services: Vec::new(), acknowledged }

@@ -19,7 +19,7 @@ use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
     AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Occasion, Outcome, Submission,
-    Ticket, VoiceState,
+    Taken, Ticket, VoiceState,
 };
 use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Wall};
@@ -342,6 +342,8 @@ pub struct HostState {
     /// The last hard status that was mailed; `None`: nothing is to be taken back.
     pub notified: Option<HostStatus>,
     pub voice: VoiceState,
+    /// Results that were sent.
+    pub taken: Taken,
 }
 
 /// The route of a result that was sent, and the source of one of a host.
@@ -393,6 +395,8 @@ pub struct ServiceState {
     pub result: PluginResult,
     pub notified: Option<Status>,
     pub voice: VoiceState,
+    /// Results that were sent.
+    pub taken: Taken,
 }
 
 /// The metrics of one result.

@@ -356,13 +356,91 @@ pub struct Submission {
     pub at: Wall,
     /// The principal that sent it.
     pub by: String,
+    /// By what a repetition of it is known.
+    pub identity: Identity,
     pub ticket: Ticket,
+}
+
+/// The shell's digest of something, beyond any accident.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 12]);
+
+/// What tells a result of one service (or host) from its repetition. Empty: nothing does.
+#[derive(Clone, Copy, Debug, Default, Hash, PartialEq, Eq)]
+pub struct Identity {
+    /// Of principal, timestamp and content, where the sender said the timestamp.
+    pub dated: Option<Digest>,
+    /// Of principal and `Idempotency-Key`, and of what was sent with it.
+    pub keyed: Option<(Digest, Digest)>,
+}
+
+/// Results of one service (or host) that are remembered. A sender repeats its last few; of those that are
+/// older than the newest result nothing counts anyway.
+pub const MAX_TAKEN: usize = 32;
+
+/// The newest results that were taken, the newest last; at most [`MAX_TAKEN`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken(Vec<Identity>);
+
+/// What a result is to those that were taken before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repetition {
+    /// Of none of them.
+    New,
+    Same,
+    /// Its key was sent with something else.
+    KeyReused,
+}
+
+impl Taken {
+    pub fn of(&self, sent: &Identity) -> Repetition {
+        let keyed = sent.keyed.and_then(|(key, content)| Some((self.content_of(key)?, content)));
+        match keyed {
+            Some((before, content)) if before != content => return Repetition::KeyReused,
+            Some(_) => return Repetition::Same,
+            None => {}
+        }
+        let dated = sent.dated.is_some() && self.0.iter().any(|before| before.dated == sent.dated);
+        if dated { Repetition::Same } else { Repetition::New }
+    }
+
+    fn content_of(&self, key: Digest) -> Option<Digest> {
+        let keys = self.0.iter().rev().filter_map(|before| before.keyed);
+        keys.filter(|(known, _)| *known == key).map(|(_, content)| content).next()
+    }
+
+    pub fn note(&mut self, sent: Identity) {
+        if sent == Identity::default() {
+            return;
+        }
+        if self.0.len() >= MAX_TAKEN {
+            self.0.remove(0);
+        }
+        self.0.push(sent);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Identity> {
+        self.0.iter()
+    }
+}
+
+/// The last [`MAX_TAKEN`] of them.
+impl FromIterator<Identity> for Taken {
+    fn from_iter<I: IntoIterator<Item = Identity>>(identities: I) -> Self {
+        let mut taken = Taken::default();
+        identities.into_iter().for_each(|identity| taken.note(identity));
+        taken
+    }
 }
 
 /// What became of what a ticket stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
+    /// It was taken before: nothing changed.
+    Repeated,
+    /// Its key was sent with something else: nothing changed.
+    KeyReused,
     /// A newer result is known.
     Older,
     /// There is no such host or service (any more).

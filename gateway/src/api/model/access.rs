@@ -64,9 +64,12 @@ pub struct UserChange {
 /// A one-time login, shown once.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoginLink {
-    pub secret: String,
-    /// Where a browser uses it.
-    pub url: String,
+    /// Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Where a browser uses it. Absent when the call was a repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     pub expires_at: String,
 }
 

@@ -66,7 +66,7 @@ pub struct ContactChange {
 pub struct ContactWithSecret {
     #[serde(flatten)]
     pub contact: Contact,
-    /// Shown once: what `X-Fleetgate-Signature` is made with.
+    /// Shown once: what `X-Fleetgate-Signature` is made with. Absent when the call was a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook_secret: Option<String>,
 }

@@ -174,10 +174,14 @@ pub enum Timestamp {
 
 /// What became of a result: the state that it led to, or why it was ignored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
 pub struct Submitted {
     /// `older`: a newer result is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ignored: Option<String>,
+    /// It was taken before, and nothing changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repeated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
     #[serde(skip_serializing_if = "Option::is_none")]

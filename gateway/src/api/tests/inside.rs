@@ -67,6 +67,34 @@ async fn a_device_sends_its_results_without_a_token() {
 }
 
 #[tokio::test]
+async fn a_result_that_a_device_sends_twice_counts_once() {
+    let site = Site::new().await;
+    let patient = json!({ "check": { "type": "passive" }, "max_check_attempts": 3 });
+    let put = site.ward.api.operator().put("/api/v1/hosts/nas/services/backup", patient).await;
+    assert_eq!(put.status, 200, "{}", put.text);
+    site.post("/results/backup?exit_status=0", "fine").await;
+    let attempt = |answer: &Value| answer["service"]["attempt"].clone();
+    let dated =
+        format!("/results/backup?exit_status=2&timestamp={}", crate::clock::wall().as_millis() / 1_000 + 1);
+    for repeated in [Value::Null, json!(true)] {
+        let (status, answer) = site.post(&dated, "bad").await;
+        assert_eq!((status, attempt(&answer), &answer["repeated"]), (202, json!(1), &repeated), "{answer}");
+    }
+    for repeated in [Value::Null, json!(true)] {
+        let request = Request::post("/results/backup?exit_status=2").header("idempotency-key", "k");
+        let request =
+            request.extension(ConnectInfo(Client::Device(site.peer))).body(Body::from("bad")).unwrap();
+        let (status, text) = site.send(request).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, attempt(&answer), &answer["repeated"]), (202, json!(2), &repeated), "{text}");
+    }
+    let behind =
+        r#"{"host":"camera","service":"clip","exit_status":2,"output":"bad","timestamp":4000000000}"#;
+    assert_eq!(site.post("/results", behind).await.1["repeated"], Value::Null);
+    assert_eq!(site.post("/results", behind).await.1["repeated"], true);
+}
+
+#[tokio::test]
 async fn a_change_of_state_says_which_device_sent_it() {
     let site = Site::new().await;
     site.post("/results/backup?exit_status=2", "no disk").await;

@@ -14,5 +14,6 @@ mod incidents;
 mod inside;
 mod notifications;
 mod profiles;
+mod repeated;
 mod script;
 mod stream;

@@ -1,0 +1,127 @@
+//! Whether the main database takes a write of some size now.
+//!
+//! Asked before something takes effect in memory that can only be committed later: what would fail then is
+//! refused now, and has changed nothing. All who ask at a time share one commit.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use sqlx::SqlitePool;
+use tokio::sync::OnceCell;
+
+use super::{Trouble, trouble};
+
+/// Room in the file for what one result changes, in bytes: its row, an event, messages, indices.
+const FILLER: i64 = 64 * 1024;
+/// Room in the file system for the log of these writes.
+const FREE: u64 = 1024 * 1024;
+
+/// Why a write would fail; `None` of the statement's own making.
+pub type Refusal = Option<Trouble>;
+
+/// Those who ask at a time, and what they are told.
+type Round = Arc<OnceCell<Result<(), Refusal>>>;
+
+pub(super) struct Prover {
+    dir: PathBuf,
+    /// Has not begun: whoever asks now is answered by it.
+    next: Mutex<Round>,
+    /// Held by the round that is under way.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Prover {
+    pub fn new(dir: &Path) -> Self {
+        Prover { dir: dir.to_owned(), next: Mutex::default(), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// # Errors
+    /// Why the database takes nothing.
+    pub async fn prove(&self, write: &SqlitePool) -> Result<(), Refusal> {
+        let round = self.next().clone();
+        *round.get_or_init(|| self.run(write)).await
+    }
+
+    async fn run(&self, write: &SqlitePool) -> Result<(), Refusal> {
+        let _turn = self.turn.lock().await;
+        // Whoever asks from now on is not answered by what begins here.
+        *self.next() = Round::default();
+        if free(&self.dir).is_some_and(|free| free < FREE) {
+            return Err(Some(Trouble::Full));
+        }
+        attempt(write).await.map_err(|error| {
+            tracing::warn!("the database takes nothing, results are refused: {error}");
+            trouble(&error)
+        })
+    }
+
+    fn next(&self) -> std::sync::MutexGuard<'_, Round> {
+        self.next.lock().expect("no holder panics")
+    }
+}
+
+/// The filler's pages stay with the file, free for what follows.
+async fn attempt(write: &SqlitePool) -> sqlx::Result<()> {
+    let mut tx = write.begin_with("begin immediate").await?;
+    sqlx::query("insert into room (id, filler) values (1, zeroblob($1))")
+        .bind(FILLER)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query("delete from room").execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// Bytes that the file system of `dir` has left for us; `None`: it does not say.
+#[allow(unsafe_code, reason = "statvfs, which std does not have")]
+fn free(dir: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::ffi::CString::new(dir.as_os_str().as_bytes()).ok()?;
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path ends with a zero, and the struct is read only after the call has filled it.
+    let found = unsafe {
+        if libc::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        found.assume_init()
+    };
+    Some(u64::from(found.f_bavail).saturating_mul(u64::from(found.f_frsize)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_database_is_known_before_anything_is_written() {
+        let (store, _dir) = fixture::store().await;
+        assert_eq!(store.prove().await, Ok(()));
+        sqlx::query("vacuum").execute(&store.write).await.unwrap();
+        sqlx::query("pragma max_page_count = 1").execute(&store.write).await.unwrap();
+        assert_eq!(store.prove().await, Err(Some(Trouble::Full)));
+        sqlx::query("pragma max_page_count = 1000000").execute(&store.write).await.unwrap();
+        assert_eq!(store.prove().await, Ok(()));
+        let left: i64 = sqlx::query_scalar("select count(*) from room").fetch_one(&store.read).await.unwrap();
+        assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_a_time_share_a_commit_and_the_next_one_has_its_own() {
+        let (store, _dir) = fixture::store().await;
+        let held = store.begin().await.unwrap();
+        let (first, second) = (store.prove(), store.prove());
+        tokio::pin!(first, second);
+        assert!(
+            futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending()
+        );
+        drop(held);
+        assert_eq!((first.await, second.await), (Ok(()), Ok(())));
+        store.write.close().await;
+        assert!(store.prove().await.is_err(), "an old proof counts no more");
+    }
+
+    #[test]
+    fn the_file_system_says_what_is_left() {
+        assert!(free(Path::new("/")).is_some() && free(Path::new("/nowhere/at/all")).is_none());
+    }
+}
