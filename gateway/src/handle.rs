@@ -1,15 +1,20 @@
 //! How the shell tells the engine that the database changed: commit first, then tell.
 //!
-//! Carries values to the two engine threads; loads them from the store; decides nothing.
+//! Carries values to the two engine threads; loads them from the store; decides nothing. What cannot be
+//! loaded is remembered and told later: a change that was committed is never lost to the engine.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::wire::{Command, MonitorInput, Outcome, Submission, Ticket, UplinkReading};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::TimingDefaults;
+use crate::driver::sleep;
 use crate::live::{Change, Live};
 use crate::store::{Refusal, Store, Trouble};
 use crate::tickets::{Admission, Content};
@@ -17,6 +22,9 @@ use crate::tickets::{Admission, Content};
 /// Commands in flight to each thread. They are drained each turn; a full queue means a hung
 /// thread, and the sender waits.
 pub const QUEUE: usize = 4096;
+/// Between attempts to tell what failed: a removed device is not to keep its tunnel for long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why a result has no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +46,36 @@ struct Inner {
     monitor: mpsc::Sender<MonitorInput>,
     /// Held from the reading of a row to its sending: of two changes the later one is sent last.
     order: tokio::sync::Mutex<()>,
+    /// Committed, and the engine has not heard of it yet.
+    behind: Mutex<Changes>,
+    fell_behind: Notify,
+    #[cfg(test)]
+    failures: std::sync::atomic::AtomicUsize,
+}
+
+/// What changed in the database. As many as there are rows: each is there once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub peers: BTreeSet<PeerId>,
+    pub hosts: BTreeSet<HostId>,
+    /// Their profiles changed, and their rows of states are settled already.
+    pub resettled: BTreeSet<HostId>,
+}
+
+impl Changes {
+    fn add(&mut self, more: &Changes) {
+        self.peers.extend(&more.peers);
+        self.hosts.extend(&more.hosts);
+        self.resettled.extend(&more.resettled);
+    }
+
+    fn len(&self) -> usize {
+        self.peers.len() + self.hosts.len() + self.resettled.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Handle {
@@ -48,16 +86,95 @@ impl Handle {
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
     ) -> Self {
-        let order = tokio::sync::Mutex::default();
-        Handle(Arc::new(Inner { store, live, timing, tunnel, monitor, order }))
+        Handle(Arc::new(Inner {
+            store,
+            live,
+            timing,
+            tunnel,
+            monitor,
+            order: tokio::sync::Mutex::default(),
+            behind: Mutex::default(),
+            fell_behind: Notify::new(),
+            #[cfg(test)]
+            failures: Default::default(),
+        }))
+    }
+
+    /// Something was committed: the engine is to load it again. What fails is repeated until it succeeds
+    /// ([`Handle::keep_up`]).
+    pub async fn changed(&self, changes: Changes) {
+        // First of all: whatever happens from here on, it is not forgotten.
+        self.behind().add(&changes);
+        if !self.catch_up(changes).await {
+            self.0.fell_behind.notify_one();
+        }
+        self.measure();
+    }
+
+    /// Repeats what has failed, in growing steps, until the gateway stops.
+    pub async fn keep_up(self, stop: CancellationToken) {
+        let pauses = || {
+            let steps = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+            steps.without_max_times().build()
+        };
+        let mut steps = pauses();
+        loop {
+            let wait = self.is_behind().then(|| steps.next().unwrap_or(LONGEST_PAUSE));
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.0.fell_behind.notified() => continue,
+                () = stop.cancelled() => return,
+            }
+            if self.repeat().await {
+                tracing::info!("the engine has heard of every change again");
+                steps = pauses();
+            }
+        }
+    }
+
+    /// One attempt at all that has failed. Whether nothing is left.
+    pub(crate) async fn repeat(&self) -> bool {
+        let changes = self.behind().clone();
+        let done = self.catch_up(changes).await;
+        self.measure();
+        done
+    }
+
+    /// Whether the engine has not heard of every change.
+    pub fn is_behind(&self) -> bool {
+        !self.behind().is_empty()
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Changes> {
+        self.0.behind.lock().expect("no holder panics")
+    }
+
+    fn measure(&self) {
+        metrics::gauge!("fleetgate_changes_behind").set(self.behind().len() as f64);
+    }
+
+    /// Whether all of it succeeded.
+    async fn catch_up(&self, changes: Changes) -> bool {
+        let mut done = true;
+        for id in changes.peers {
+            let told = self.peer_changed(id).await;
+            done &= heard(&format!("peer {id}"), told);
+        }
+        for id in changes.hosts {
+            let told = self.host_changed(id).await;
+            done &= heard(&format!("host {id}"), told);
+        }
+        if !changes.resettled.is_empty() {
+            let told = self.hosts_resettled(&changes.resettled).await;
+            done &= heard(&format!("{} hosts", changes.resettled.len()), told);
+        }
+        done
     }
 
     /// A peer was added, changed or removed: its row decides which.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
+    async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
+        self.fails_in_tests()?;
         let command = match self.0.store.peer_spec(id).await? {
             Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
             None => {
@@ -66,15 +183,14 @@ impl Handle {
             }
         };
         self.tunnel(command).await;
+        self.behind().peers.remove(&id);
         Ok(())
     }
 
     /// A host was added, changed or removed: its row decides which.
-    ///
-    /// # Errors
-    /// When the store cannot be read or written.
-    pub async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
+    async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
+        self.fails_in_tests()?;
         let store = &self.0.store;
         let (input, change) = match store.host_spec(id, &self.0.timing).await? {
             Some(spec) => {
@@ -88,21 +204,43 @@ impl Handle {
         };
         self.monitor(input).await;
         self.0.live.tell(change);
+        self.behind().hosts.remove(&id);
         Ok(())
     }
 
     /// Profiles changed under these hosts, and their rows of states with them.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn hosts_resettled(&self, hosts: &BTreeSet<HostId>) -> anyhow::Result<()> {
+    async fn hosts_resettled(&self, hosts: &BTreeSet<HostId>) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
+        self.fails_in_tests()?;
         for spec in self.0.store.host_specs(hosts, &self.0.timing).await? {
             let id = spec.id;
             self.monitor(MonitorInput::Upsert(Box::new(spec))).await;
             self.0.live.tell(Change::Host(id));
         }
+        self.behind().resettled.retain(|id| !hosts.contains(id));
         Ok(())
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the tests have one that fails")]
+    fn fails_in_tests(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// As many readings fail as a test wants.
+    #[cfg(test)]
+    fn fails_in_tests(&self) -> anyhow::Result<()> {
+        let left = |n: usize| n.checked_sub(1);
+        let order = std::sync::atomic::Ordering::Relaxed;
+        match self.0.failures.fetch_update(order, order, left) {
+            Ok(_) => anyhow::bail!("a test wants this reading to fail"),
+            Err(_) => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail(&self, times: usize) {
+        self.0.failures.store(times, std::sync::atomic::Ordering::Relaxed);
     }
 
     pub async fn reset_clock(&self, peer: PeerId) {
@@ -178,4 +316,11 @@ impl Handle {
             tracing::warn!("the monitor thread has ended; a command was dropped");
         }
     }
+}
+
+fn heard(what: &str, told: anyhow::Result<()>) -> bool {
+    if let Err(error) = &told {
+        tracing::warn!("the engine has not heard of a change of {what}, it is told again: {error:#}");
+    }
+    told.is_ok()
 }

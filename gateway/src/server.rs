@@ -161,6 +161,7 @@ impl Server {
             shutdown: stop_api.clone(),
         });
         heartbeat::start(&mut tasks, organs(&state, &writer), state.office.listen(), stop_api.clone())?;
+        tasks.spawn(state.handle.clone().keep_up(stop_api.clone()));
         housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
         let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
         reached(Step::Engine)?;

@@ -78,10 +78,9 @@ impl Carrier {
                 let (streams, timeout) = (self.0.streams.clone(), connect.min(ask.timeout));
                 let dialled = move || dial(streams.clone(), route.clone(), port, timeout);
                 let client = self.0.ssh.clone();
-                self.spawn(
-                    ask.id,
-                    async move { Answer::Ssh(client.run(key, dialled, run, ask.timeout).await) },
-                );
+                self.spawn(ask.id, async move {
+                    Answer::Ssh(client.run_within(key, dialled, run, (connect, ask.timeout)).await)
+                });
             }
             _ => {
                 if self.0.tunnel.send(Command::Ask(ask)).is_err() {

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, RequireAdmin};
+use super::auth::RequireAdmin;
 use super::extract::{Body, Path, Query};
 use super::ids;
 use super::model::{self, BackupState, NewBackup, Page};
@@ -178,11 +178,7 @@ fn keep(given: Option<u16>) -> Result<Option<NonZeroUsize>, Problem> {
     }
 }
 
-async fn record(
-    mut write: Write<'_>,
-    name: &str,
-    history: bool,
-) -> Result<Response, Problem> {
+async fn record(mut write: Write<'_>, name: &str, history: bool) -> Result<Response, Problem> {
     let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;

@@ -39,6 +39,8 @@ use crate::store::removals::Kind as Removable;
 const MAX_CONTACTS: usize = 1_000;
 /// More receivers want a mailing list.
 const MAX_EMAILS: usize = 32;
+/// Of a contact that names no other.
+const USUAL_ZONE: &str = "UTC";
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -281,7 +283,7 @@ fn blank(managed: Managed, now: Wall) -> Contact {
         emails: Vec::new(),
         webhook_url: None,
         webhook_secret: None,
-        time_zone: "UTC".to_owned(),
+        time_zone: USUAL_ZONE.to_owned(),
         digest_at: None,
         group_wait: None,
         managed,
@@ -296,9 +298,9 @@ fn parse_new(new: NewContact, managed: Managed, now: Wall) -> Result<Contact, Pr
         blank(managed, now),
         ContactChange {
             name: Some(new.name),
-            emails: Some(new.emails),
+            emails: Some(Some(new.emails)),
             webhook_url: Some(new.webhook_url),
-            time_zone: new.time_zone,
+            time_zone: new.time_zone.map(Some),
             digest_at: Some(new.digest_at),
             group_wait_s: Some(new.group_wait_s),
         },
@@ -313,14 +315,15 @@ fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Con
         after.name = fields.take("name", name_of(&name)).unwrap_or_default();
     }
     if let Some(emails) = change.emails {
-        after.emails = fields.take("emails", mailboxes(&emails)).unwrap_or_default();
+        after.emails = fields.take("emails", mailboxes(&emails.unwrap_or_default())).unwrap_or_default();
     }
     if let Some(url) = change.webhook_url {
         after.webhook_url = url.and_then(|u| fields.take("webhook_url", webhook::address(&u)));
         after.webhook_secret = after.webhook_secret.filter(|_| after.webhook_url.is_some());
     }
     if let Some(zone) = change.time_zone {
-        after.time_zone = fields.take("time_zone", time_zone(zone)).unwrap_or_default();
+        let zone = time_zone(zone.unwrap_or_else(|| USUAL_ZONE.to_owned()));
+        after.time_zone = fields.take("time_zone", zone).unwrap_or_default();
     }
     if let Some(at) = change.digest_at {
         after.digest_at = at.and_then(|t| fields.take("digest_at", digest_at(&t)));

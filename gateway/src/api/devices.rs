@@ -17,11 +17,13 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::auth::{Principal, RequireOperator, RequireViewer, Role};
+use super::cascade::{Consequences, Removal};
 use super::etag::{IfMatch, Tagged, header_value};
 use super::extract::{Body, Path, Query};
 use super::idempotency::Disclosed;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
+use super::merge;
 use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, NewDevice, Page, Trust};
 use super::page::Paging;
 use super::parse::{self, Fields};
@@ -29,7 +31,7 @@ use super::problem::Problem;
 use super::write::Write;
 use super::{conf, gateway, hosts, profiles, render};
 use crate::store::addresses::NoAddress;
-use crate::store::devices::{self, Device, NewKey, NotMade, Pin, Settings, Ssh};
+use crate::store::devices::{self, Dependent, Device, NewKey, NotMade, Pin, Settings, Ssh};
 use crate::store::events::Object;
 use crate::store::removals::Kind as Removable;
 use crate::store::snapshot::psk_place;
@@ -189,28 +191,33 @@ async fn none_is_stranded(
     security(("token" = ["operator"])),
     params(("device" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
-        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it"),
+        Removal),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
     Path(device): Path<String>,
+    Query(removal): Query<Removal>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let gone = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(gone.version)?;
     let now = write.now;
-    let behind = devices::hosts_behind(write.tx(), gone.id).await?;
-    for host in &behind {
-        if let Some(gone) = host_settings::by_id(write.tx(), *host).await? {
+    let consequences = Consequences::of(write.tx(), gone.id).await?;
+    consequences.agreed(&gone.settings.name, removal)?;
+    for Dependent { id, name } in &consequences.removed {
+        if let Some(gone) = host_settings::by_id(write.tx(), *id).await? {
             write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;
         }
-        devices::remove(write.tx(), *host, now).await?;
-        write.event("host.removed", (Object::Host, *host), "its device was removed", json!({})).await?;
-        write.host(*host);
+        devices::remove(write.tx(), *id, now).await?;
+        let data = json!({ "name": name });
+        write.event("host.removed", (Object::Host, *id), "its device was removed", data).await?;
+        write.host(*id);
     }
+    orphan(&mut write, &consequences, gone.id).await?;
     devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Device, &gone.settings.name), &gone.managed, &manager).await?;
     let data = json!({ "name": gone.settings.name });
@@ -219,6 +226,22 @@ async fn remove(
     write.host(gone.id);
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hosts that stay lose what goes as a parent.
+pub(super) async fn orphan(
+    write: &mut Write<'_>,
+    consequences: &Consequences,
+    host: HostId,
+) -> Result<(), Problem> {
+    let gone: Vec<HostId> = consequences.removed.iter().map(|dependent| dependent.id).chain([host]).collect();
+    for Dependent { id, .. } in &consequences.orphaned {
+        devices::drop_parents(write.tx(), *id, &gone).await?;
+        let data = json!({ "changed": ["parents"] });
+        write.event("host.changed", (Object::Host, *id), "its parent was removed", data).await?;
+        write.host(*id);
+    }
+    Ok(())
 }
 
 /// New keys for a device; those before stop working at once.
@@ -475,18 +498,17 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
     let mut settings = before.settings.clone();
     let mut set = Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
-    set.to(&mut settings.labels, "labels", change.labels.map(parse::host_labels));
-    set.to(&mut settings.route, "route", change.route.as_deref().map(parse::route));
+    let labels = change.labels.map(|change| parse::host_labels(merge::labels(&settings.labels, change)));
+    set.to(&mut settings.labels, "labels", labels);
+    let usual = if before.tunnel.is_some() { RoutePolicy::Auto } else { RoutePolicy::Direct };
+    let route = change.route.map(|route| route.as_deref().map_or(Ok(usual), parse::route));
+    set.to(&mut settings.route, "route", route);
     let direct = change.direct_address.map(|a| a.as_deref().map(crate::names::host_address).transpose());
     set.to(&mut settings.direct_address, "direct_address", direct);
-    if let Some(ssh) = change.ssh {
-        set.to(&mut settings.ssh.port, "ssh.port", ssh.port.map(parse::ssh_port));
-        let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
-        set.to(&mut settings.ssh.user, "ssh.user", user);
-    }
-    let networks = change.networks.map(|n| parse::networks(&n, app.config.pools()));
+    change_ssh(&mut settings.ssh, change.ssh, &mut set);
+    let networks = change.networks.map(|n| parse::networks(&n.unwrap_or_default(), app.config.pools()));
     set.to(&mut settings.networks, "networks", networks);
-    set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
+    set.to(&mut settings.notes, "notes", change.notes.map(|n| parse::notes(n.unwrap_or_default())));
     if before.tunnel.is_none() {
         fields.take("direct_address", stays_reachable(&settings));
     }
@@ -500,6 +522,16 @@ fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {
     let wanted =
         "a device without a tunnel needs an address, the route direct, and has no networks behind it";
     if direct && settings.networks.is_empty() { Ok(()) } else { Err(wanted) }
+}
+
+/// Of a host too. The pin is no setting: `POST /devices/{device}/trust` changes it.
+pub(super) fn change_ssh(ssh: &mut Ssh, change: Option<Option<model::SshChange>>, set: &mut Setter<'_>) {
+    let Some(change) = change else { return };
+    let usual = model::SshChange { port: Some(None), user: Some(None) };
+    let change = change.unwrap_or(usual);
+    set.to(&mut ssh.port, "ssh.port", change.port.map(|port| parse::ssh_port(port.unwrap_or(SSH_PORT))));
+    let user = change.user.map(|user| user.as_deref().map(parse::login).transpose());
+    set.to(&mut ssh.user, "ssh.user", user);
 }
 
 /// Puts values in place that were given and are right.

@@ -86,6 +86,9 @@ async fn plan_for_service(
     if !spec.services.iter().any(|s| s.name == service) {
         return Err(unknown_service(&spec, &service));
     }
+    if new.service.as_ref().is_some_and(|named| *named != service) {
+        return Err(Problem::invalid("service", format!("the path names {service}: leave this out")));
+    }
     let (hosts, zone) = (HostScope::One(spec.id), zones::of(&spec.labels));
     let target = Target { hosts, name: Some(spec.name), service: Some(service), zone };
     add(&app, &who, &manager, target, new).await

@@ -82,6 +82,7 @@ async fn approve(
 ) -> Result<Json<model::Enrolment>, Problem> {
     let mut fields = Fields::default();
     let name = approval.name.as_deref().map(parse::name).and_then(|n| fields.take("name", n));
+    let is_labelled = !approval.labels.is_empty();
     let labels = fields.take("labels", parse::host_labels(approval.labels)).unwrap_or_default();
     fields.finish()?;
     let mut write = Write::begin(&app, &who).await?;
@@ -92,6 +93,9 @@ async fn approve(
     let token = enrolment_tokens::find(write.tx(), waiting.token).await?;
     let (token, _) =
         token.ok_or_else(|| Problem::internal(anyhow::anyhow!("an enrolment without its token")))?;
+    if token.replaces.is_some() {
+        keeps_its_own(name.is_some(), is_labelled)?;
+    }
     let key = waiting.public_key.parse().map_err(|e| Problem::internal(anyhow::anyhow!("{e}")))?;
     let ssh_host_key = waiting.ssh_host_key.as_deref();
     let name = name.as_deref().unwrap_or(&waiting.name);
@@ -127,6 +131,16 @@ async fn reject(
 }
 
 /// What waits, or what was decided like this before.
+/// A successor has the name and the labels of the device that it replaces.
+fn keeps_its_own(named: bool, labelled: bool) -> Result<(), Problem> {
+    let mut fields = Fields::default();
+    let detail = "this enrolment replaces a device, whose name and labels it keeps: PATCH /devices/{device} changes them";
+    for (field, _) in [("name", named), ("labels", labelled)].into_iter().filter(|(_, given)| *given) {
+        fields.take(field, Err::<(), _>(detail));
+    }
+    fields.finish()
+}
+
 async fn load_waiting(write: &mut Write<'_>, text: &str, wanted: Stage) -> Result<Enrolment, Problem> {
     let now = write.now;
     enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));

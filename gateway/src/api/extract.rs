@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::{StatusCode, header, request::Parts};
+use axum::http::{Method, StatusCode, header, request::Parts};
 use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
@@ -47,11 +47,15 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Json::from_bytes(bytes).map(|Json(value)| value).map_err(json_problem)
 }
 
+/// RFC 7396: what every PATCH is.
+const MERGE_PATCH: &str = "application/merge-patch+json";
+
 /// Anything else may come from a form on a stranger's page.
 pub(super) fn must_be_json(request: &Request) -> Result<(), Problem> {
     let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
     let mime = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if mime.eq_ignore_ascii_case("application/json") {
+    let is_patch = request.method() == Method::PATCH && mime.eq_ignore_ascii_case(MERGE_PATCH);
+    if is_patch || mime.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     Err(Problem::from_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
@@ -110,6 +114,16 @@ where
     T: serde::Deserialize<'de>,
 {
     serde::Deserialize::deserialize(deserializer).map(Some)
+}
+
+/// For PATCH, of what cannot be absent: `null` would remove it.
+pub fn never_null<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    let given: Option<T> = serde::Deserialize::deserialize(deserializer)?;
+    given.map(Some).ok_or_else(|| serde::de::Error::custom("cannot be removed: leave it out to keep it"))
 }
 
 #[cfg(test)]

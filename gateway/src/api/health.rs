@@ -57,7 +57,12 @@ const HISTORY: &str = "history";
 /// What is wrong with each part, in words for strangers.
 async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
     let health = app.live.health();
-    let engine = (!app.handle.is_running()).then_some("a thread has ended; the log says why");
+    let engine = if app.handle.is_running() {
+        let behind = "has not heard of every change yet, and is told again; the log says why";
+        app.handle.is_behind().then_some(behind)
+    } else {
+        Some("a thread has ended; the log says why")
+    };
     let database = if !health.is_well(Part::States) {
         Some("takes no writes: is the disk full? the log says why")
     } else {

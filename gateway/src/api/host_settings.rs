@@ -19,12 +19,14 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::auth::{RequireOperator, RequireViewer};
+use super::cascade::{Consequences, Removal};
 use super::devices::{self, refusal};
 use super::etag::{IfMatch, Tagged, header_value};
-use super::extract::{Body, Path};
+use super::extract::{Body, Path, Query};
 use super::hosts as shown;
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
+use super::merge;
 use super::model::{self, Host, HostChange, NewHost};
 use super::parse::{self, Fields};
 use super::problem::Problem;
@@ -293,7 +295,7 @@ async fn change(
     let (behind, was) = (before.via.is_some(), before.settings.clone());
     let mut settings = changed(app.config.timing.interval, behind, was, change)?;
     if let Some(parents) = parents {
-        settings.parents = stands_after(write.tx(), before.id, &parents).await?;
+        settings.parents = stands_after(write.tx(), before.id, &parents.unwrap_or_default()).await?;
     }
     let moved = settings.address != before.settings.address;
     if let (true, Some(via), Some(name)) = (moved, before.via, &before.via_name) {
@@ -353,12 +355,14 @@ fn changed(
         settings.alerting = alerting;
     }
     if let Some(wanted) = &change.thresholds {
+        let wanted = wanted.as_deref().unwrap_or_default();
         settings.thresholds = named(&mut fields, limits(wanted)).unwrap_or_default();
     }
     let mut set = devices::Setter(&mut fields);
     set.to(&mut settings.name, "name", change.name.as_deref().map(parse::name));
-    set.to(&mut settings.labels, "labels", change.labels.map(parse::host_labels));
-    set.to(&mut settings.notes, "notes", change.notes.map(parse::notes));
+    let labels = change.labels.map(|change| parse::host_labels(merge::labels(&settings.labels, change)));
+    set.to(&mut settings.labels, "labels", labels);
+    set.to(&mut settings.notes, "notes", change.notes.map(|n| parse::notes(n.unwrap_or_default())));
     let address = change.address.as_deref().map(|text| match behind {
         true => ip(text).map(Some),
         false => Err("a device has the address that the gateway gave it"),
@@ -369,11 +373,7 @@ fn changed(
         false => bytes.map(budget).transpose(),
     });
     set.to(&mut settings.budget, "budget_bytes_per_day", budget);
-    if let Some(ssh) = change.ssh {
-        set.to(&mut settings.ssh.port, "ssh.port", ssh.port.map(parse::ssh_port));
-        let user = ssh.user.map(|u| u.as_deref().map(parse::login).transpose());
-        set.to(&mut settings.ssh.user, "ssh.user", user);
-    }
+    devices::change_ssh(&mut settings.ssh, change.ssh, &mut set);
     fields.finish()?;
     settings.profile = change.profile.map_or(settings.profile, Option::unwrap_or_default);
     Ok(settings)
@@ -400,7 +400,8 @@ fn alerting_change(
         ("flapping", change.flapping.as_ref().map(|f| json!(f))),
         ("notify", change.notify.as_ref().map(|n| json!(n))),
     ];
-    whole.extend(parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    let patch = parts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    merge::object(&mut whole, patch.collect());
     alerting::of_host(alerting::parse(&Value::Object(whole))?)
 }
 
@@ -464,13 +465,15 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
     security(("token" = ["operator"])),
     params(("host" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
-        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
+        ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it"),
+        Removal),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
     RequireOperator(who): RequireOperator,
     manager: Manager,
     Path(host): Path<String>,
+    Query(removal): Query<Removal>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -480,6 +483,9 @@ async fn remove(
         let detail = format!("{} is a device: DELETE /devices/{0} ends its tunnel too", gone.settings.name);
         return Err(Problem::conflict("is_a_device", detail));
     }
+    let consequences = Consequences::of(write.tx(), gone.id).await?;
+    consequences.agreed(&gone.settings.name, removal)?;
+    devices::orphan(&mut write, &consequences, gone.id).await?;
     let now = write.now;
     crate::store::devices::remove(write.tx(), gone.id, now).await?;
     write.removed((Removable::Host, &gone.settings.name), &gone.managed, &manager).await?;

@@ -146,8 +146,9 @@ impl Drop for Turn<'_> {
 /// another request; 409 when the call was made and its answer was not kept.
 pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route =
-        route.filter(|route| request.method() == Method::POST && !KEYLESS.contains(&route.as_str()) && !route.ends_with(RESULTS));
+    let route = route.filter(|route| {
+        request.method() == Method::POST && !KEYLESS.contains(&route.as_str()) && !route.ends_with(RESULTS)
+    });
     match (key_of(request.headers())?, route) {
         (Some(key), Some(route)) => once(&app, key, &route, request, next).await,
         _ => Ok(next.run(request).await),

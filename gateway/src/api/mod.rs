@@ -7,6 +7,7 @@ mod acknowledgements;
 mod admission;
 mod auth;
 mod backups;
+mod cascade;
 mod client;
 mod conf;
 mod contacts;
@@ -31,6 +32,7 @@ mod incidents;
 pub mod inside;
 mod intake;
 mod manager;
+pub(crate) mod merge;
 mod metrics;
 pub mod model;
 mod notifications;
@@ -78,7 +80,7 @@ use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
 pub use client::{Client, throttled_as};
 pub use manager::HEADER as MANAGER_HEADER;
-pub use problem::{FieldError, ProblemDocument};
+pub use problem::{Affected, Effect, FieldError, ProblemDocument};
 
 use crate::config::Config;
 use crate::handle::Handle;

@@ -30,6 +30,8 @@ pub use voice::*;
 
 /// Labels of a host: sorted, at most 32, keys `[a-z0-9._/-]{1,63}`, values up to 255 characters.
 pub type Labels = BTreeMap<String, String>;
+/// What a PATCH changes of labels: a value, or `null` to remove one.
+pub type LabelsChange = BTreeMap<String, Option<String>>;
 
 /// One strip of counters that answers "is anything wrong".
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -32,6 +32,26 @@ pub struct ProblemDocument {
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// What else would go, or be changed: repeated with `?cascade=true` the call does that too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub affected: Vec<Affected>,
+}
+
+/// Something that a removal takes along, or changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Affected {
+    /// `h_...`
+    pub id: String,
+    pub name: String,
+    /// `removed`: it stands behind the device and goes with it. `loses_parent`: it stays, without this parent.
+    pub effect: Effect,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    Removed,
+    LosesParent,
 }
 
 /// What is wrong with one field of the request.
@@ -49,13 +69,22 @@ pub struct Problem {
     code: &'static str,
     detail: String,
     errors: Vec<FieldError>,
+    affected: Vec<Affected>,
     retry_after_s: Option<u64>,
     cause: Option<Arc<anyhow::Error>>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Problem { status, code, detail: detail.into(), errors: Vec::new(), retry_after_s: None, cause: None }
+        Problem {
+            status,
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            affected: Vec::new(),
+            retry_after_s: None,
+            cause: None,
+        }
     }
 
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
@@ -90,6 +119,11 @@ impl Problem {
             field => format!("{field}: {}", e.detail),
         });
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", first) }
+    }
+
+    /// Something else would go along.
+    pub fn affects(code: &'static str, detail: impl Into<String>, affected: Vec<Affected>) -> Self {
+        Problem { affected, ..Problem::conflict(code, detail) }
     }
 
     pub fn too_many(detail: impl Into<String>, retry_after_s: u64) -> Self {
@@ -129,6 +163,7 @@ impl Problem {
             detail: self.detail.clone(),
             request_id: request_id.to_owned(),
             errors: self.errors.clone(),
+            affected: self.affected.clone(),
         }
     }
 

@@ -274,9 +274,8 @@ async fn is_unused(shelf: &Shelf, conn: &mut SqliteConnection, name: &str) -> Re
     if catalogue.rules().iter().any(|rule| rule.profile == name) {
         uses.push("a profile rule".to_owned());
     }
-    if stored::has_tokens(conn, name).await? {
-        uses.push("an enrolment token".to_owned());
-    }
+    let tokens = stored::tokens(conn, name).await?;
+    uses.extend(named("enrolment tokens", tokens.iter().map(String::as_str).collect()));
     if uses.is_empty() {
         return Ok(());
     }

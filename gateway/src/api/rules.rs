@@ -19,6 +19,7 @@ use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::ids::{self, Kind, Named};
 use super::manager::Manager;
+use super::merge;
 use super::model::{self, NewRule, Page, RuleChange};
 use super::parse::{self, Fields};
 use super::problem::Problem;
@@ -69,10 +70,10 @@ async fn create(
     let change = RuleChange {
         name: Some(new.name),
         contact: None,
-        labels: Some(new.labels),
-        severity: new.severity,
+        labels: Some(Some(new.labels.into_iter().map(|(key, value)| (key, Some(value))).collect())),
+        severity: new.severity.map(Some),
         period: Some(new.period),
-        delay_s: new.delay_s,
+        delay_s: new.delay_s.map(Some),
     };
     let rule = parse_change(blank(contact, Managed::new(manager.writer(&by)), now), contact, change)?;
     put(write.tx(), &rule).await?;
@@ -178,6 +179,9 @@ async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<(), Problem> {
     })
 }
 
+/// What is told where a rule says nothing: all of it.
+const MILDEST: Severity = Severity::Warning;
+
 /// Whether this would be taken, beside the name of its contact.
 pub(super) fn sound(change: RuleChange) -> Result<Rule, Problem> {
     let managed = Managed { by: String::new(), edited_by: None };
@@ -191,7 +195,7 @@ fn blank(contact: Id, managed: Managed, now: Wall) -> Rule {
         name: String::new(),
         contact,
         labels: model::Labels::new(),
-        severity: Severity::Warning,
+        severity: MILDEST,
         period: None,
         delay: Duration::ZERO,
         managed,
@@ -206,17 +210,19 @@ fn parse_change(before: Rule, contact: Id, change: RuleChange) -> Result<Rule, P
     if let Some(name) = change.name {
         after.name = fields.take("name", parse::name(&name)).unwrap_or_default();
     }
-    if let Some(labels) = change.labels {
-        after.labels = fields.take("labels", parse::labels(labels)).unwrap_or_default();
+    if let Some(change) = change.labels {
+        let labels = parse::labels(merge::labels(&after.labels, change));
+        after.labels = fields.take("labels", labels).unwrap_or_default();
     }
-    if let Some(text) = change.severity {
-        after.severity = fields.take("severity", severity(&text)).unwrap_or(after.severity);
+    if let Some(wanted) = change.severity {
+        let wanted = wanted.as_deref().map_or(Ok(MILDEST), severity);
+        after.severity = fields.take("severity", wanted).unwrap_or(after.severity);
     }
     if let Some(period) = change.period {
         after.period = period.and_then(|p| fields.take("period", p.parse::<Period>()));
     }
     if let Some(seconds) = change.delay_s {
-        after.delay = fields.take("delay_s", delay(seconds)).unwrap_or_default();
+        after.delay = fields.take("delay_s", delay(seconds.unwrap_or_default())).unwrap_or_default();
     }
     fields.finish()?;
     Ok(after)

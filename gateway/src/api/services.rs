@@ -104,6 +104,7 @@ fn sensible(spec: &HostSpec, change: &ServiceOverride) -> Result<(), Problem> {
         return Err(Problem::invalid("", format!("a host has at most {MAX_SERVICES} services")));
     }
     let Some(service) = spec.services.iter().find(|s| s.name == change.service) else { return Ok(()) };
+    definition::has_effect(&service.check, change).map_err(invalid)?;
     if change.timeout.is_some_and(|timeout| timeout >= service.timing.interval) {
         let interval = service.timing.interval.as_secs_f64();
         return Err(Problem::invalid(

@@ -14,6 +14,7 @@ use super::idempotency::Call;
 use super::manager::Manager;
 use super::problem::Problem;
 use super::{AppState, ids};
+use crate::handle::Changes;
 use crate::live::Change;
 use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
@@ -30,8 +31,8 @@ pub struct Write<'a> {
     pub now: Wall,
     /// The principal of all its events.
     pub by: String,
-    peers: Vec<PeerId>,
-    hosts: Vec<HostId>,
+    peers: BTreeSet<PeerId>,
+    hosts: BTreeSet<HostId>,
     resettled: BTreeSet<HostId>,
     enrolments: Vec<Id>,
     last_event: Option<i64>,
@@ -50,8 +51,8 @@ impl<'a> Write<'a> {
             tx,
             now,
             by: by.to_string(),
-            peers: Vec::new(),
-            hosts: Vec::new(),
+            peers: BTreeSet::new(),
+            hosts: BTreeSet::new(),
             resettled: BTreeSet::new(),
             enrolments: Vec::new(),
             last_event: None,
@@ -154,12 +155,12 @@ impl<'a> Write<'a> {
 
     /// The engine is to load this peer again.
     pub fn peer(&mut self, id: PeerId) {
-        self.peers.push(id);
+        self.peers.insert(id);
     }
 
     /// The engine is to load this host again.
     pub fn host(&mut self, id: HostId) {
-        self.hosts.push(id);
+        self.hosts.insert(id);
     }
 
     /// Settles the services of every host whose profiles differ between these catalogues, or among
@@ -210,7 +211,7 @@ impl<'a> Write<'a> {
     }
 
     /// # Errors
-    /// When a host would have too many services; when the commit fails (then nothing happened), or when the engine cannot be told.
+    /// When a host would have too many services; when the commit fails. Then nothing happened.
     pub async fn commit(mut self) -> Result<(), Problem> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;
@@ -220,17 +221,10 @@ impl<'a> Write<'a> {
         }
         self.tx.commit().await?;
         self.call.iter().for_each(|call| call.kept());
-        let (handle, live) = (&self.app.handle, &self.app.live);
-        for id in self.peers {
-            handle.peer_changed(id).await?;
-        }
+        let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        for id in self.hosts {
-            handle.host_changed(id).await?;
-        }
-        if !self.resettled.is_empty() {
-            handle.hosts_resettled(&self.resettled).await?;
-        }
+        let Write { peers, hosts, resettled, .. } = self;
+        self.app.handle.changed(Changes { peers, hosts, resettled }).await;
         // Of a host that is gone nothing more is told.
         if removed_or_changed {
             self.app.office.bell.notices();

@@ -293,7 +293,7 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
         RuleCommand::Set { rule, contact, of, every_host, always, at_once, name } => {
             let mut body = of.body(name, contact)?;
             let nothing = [
-                ("labels", every_host, json!({})),
+                ("labels", every_host, Value::Null),
                 ("period", always, Value::Null),
                 ("delay_s", at_once, json!(0)),
             ];

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::host::pages;
+use super::removal::{self, Along};
 use super::table;
 use crate::api::model::Device;
 use crate::secret_file;
@@ -26,8 +27,12 @@ pub(crate) enum DeviceCommand {
     Set(SetArgs),
     /// Give it another name; everything else stays
     Rename { device: String, name: String },
-    /// End its tunnel at once; its history stays
-    Remove { device: String },
+    /// End its tunnel at once; its history stays. Hosts behind it are named first
+    Remove {
+        device: String,
+        #[command(flatten)]
+        along: Along,
+    },
     /// A token with which a successor takes over its name, addresses and history
     Replace {
         device: String,
@@ -166,10 +171,7 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             client.patch(&format!("/devices/{device}"), &json!({ "name": name })).await?;
             said(client, &format!("{device} is now {name}"))
         }
-        DeviceCommand::Remove { device } => {
-            client.call(Method::DELETE, &format!("/devices/{device}"), None).await?;
-            said(client, &format!("{device} is removed; its tunnel has ended, its history stays"))
-        }
+        DeviceCommand::Remove { device, along } => remove(client, &device, along).await,
         DeviceCommand::Replace { device, approval } => replace(client, &device, approval).await,
         DeviceCommand::Set(args) => set(client, args).await,
         DeviceCommand::Reissue { device, public_key, qr, out, yes } => {
@@ -226,6 +228,19 @@ pub(crate) fn present(body: Value) -> Value {
     let Value::Object(fields) = body else { return body };
     let given = fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, present(v)));
     Value::Object(given.collect::<Map<_, _>>())
+}
+
+async fn remove(client: &Client, device: &str, along: Along) -> anyhow::Result<()> {
+    match removal::remove(client, &format!("/devices/{device}"), along).await? {
+        None => said(client, "nothing is removed"),
+        Some(others) if others.is_empty() => {
+            said(client, &format!("{device} is removed; its tunnel has ended, its history stays"))
+        }
+        Some(others) => {
+            let others = removal::words(&others);
+            said(client, &format!("{device} is removed; its tunnel has ended, its history stays; {others}"))
+        }
+    }
 }
 
 async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {

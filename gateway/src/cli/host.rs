@@ -32,8 +32,12 @@ pub(crate) enum HostCommand {
     Set(Box<host_change::SetArgs>),
     /// Add a host behind a device, such as a NAS
     Add(host_change::AddArgs),
-    /// Remove a host behind a device; its history stays
-    Remove { host: String },
+    /// Remove a host behind a device; its history stays. Hosts that have it as a parent are named first
+    Remove {
+        host: String,
+        #[command(flatten)]
+        along: super::removal::Along,
+    },
     /// What a device cost on the wire, day by day
     Traffic { host: String },
     /// What its checks may cost on the wire: fleetgate host budget cam-07 1000000
@@ -64,7 +68,7 @@ pub(crate) async fn run(client: &Client, command: HostCommand) -> anyhow::Result
         HostCommand::Show { host } => show(client, &host).await,
         HostCommand::Set(args) => host_change::set(client, *args).await,
         HostCommand::Add(args) => host_change::add(client, args).await,
-        HostCommand::Remove { host } => host_change::remove(client, &host).await,
+        HostCommand::Remove { host, along } => host_change::remove(client, &host, along).await,
         HostCommand::Traffic { host } => traffic(client, &host).await,
         HostCommand::Budget { host, bytes_per_day, .. } => budget(client, &host, bytes_per_day).await,
     }

@@ -1,14 +1,12 @@
 //! `fleetgate host set`, `add` and `remove`: what an operator sets of hosts, and hosts behind devices.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
-use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::device::{Ssh, labels, pair, present, said};
 use super::limits::Limits;
+use super::removal::{self, Along};
 use super::settings::{Settings, number};
 use super::table;
 use crate::api::model::{Host, HostSettings, ThresholdSettings};
@@ -109,14 +107,16 @@ impl SetArgs {
         Ok(body)
     }
 
-    fn labelled(&self, before: &Value) -> anyhow::Result<BTreeMap<String, Value>> {
-        let kept = before["labels"].as_object().cloned().unwrap_or_default();
-        let mut all: BTreeMap<String, Value> = kept.into_iter().collect();
+    /// What changes of its labels; `null` drops one.
+    fn labelled(&self, before: &Value) -> anyhow::Result<Map<String, Value>> {
+        let mut change = Map::new();
         for key in &self.drop_label {
-            anyhow::ensure!(all.remove(key).is_some(), "--drop-label {key}: {} has no such label", self.host);
+            let is_there = before["labels"].get(key).is_some();
+            anyhow::ensure!(is_there, "--drop-label {key}: {} has no such label", self.host);
+            change.insert(key.clone(), Value::Null);
         }
-        all.extend(labels(self.labels.clone())?);
-        Ok(all)
+        change.extend(labels(self.labels.clone())?);
+        Ok(change)
     }
 }
 
@@ -136,9 +136,14 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     said(client, &format!("{} is added; checks begin now, through {}", made.name, args.via))
 }
 
-pub(crate) async fn remove(client: &Client, host: &str) -> anyhow::Result<()> {
-    client.call(Method::DELETE, &format!("/hosts/{host}"), None).await?;
-    said(client, &format!("{host} is removed; its history stays"))
+pub(crate) async fn remove(client: &Client, host: &str, along: Along) -> anyhow::Result<()> {
+    match removal::remove(client, &format!("/hosts/{host}"), along).await? {
+        None => said(client, "nothing is removed"),
+        Some(others) if others.is_empty() => said(client, &format!("{host} is removed; its history stays")),
+        Some(others) => {
+            said(client, &format!("{host} is removed; its history stays; {}", removal::words(&others)))
+        }
+    }
 }
 
 /// How a host differs from what is usual, a line each.

@@ -19,6 +19,7 @@ mod limits;
 mod metrics;
 mod profile;
 mod remote_backup;
+mod removal;
 mod result;
 mod serve;
 mod service;

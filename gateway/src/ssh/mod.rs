@@ -84,14 +84,31 @@ impl SshClient {
         })))
     }
 
-    /// Does one run. `connect` is called only if no kept connection serves, and more than once where only the
-    /// fingerprint of the pinned key is known: a server shows one of its keys per connection.
+    /// [`SshClient::run_within`], where opening the session may take all the time that there is.
+    #[cfg(test)]
     pub async fn run<S, C>(
         &self,
         key: SessionKey,
         connect: impl Fn() -> C,
         run: SshRun,
         timeout: Duration,
+    ) -> SshAnswer
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Future<Output = Result<S, ConnectFailure>>,
+    {
+        self.run_within(key, connect, run, (timeout, timeout)).await
+    }
+
+    /// Does one run. `connect` is called only if no kept connection serves, and more than once where only the
+    /// fingerprint of the pinned key is known: a server shows one of its keys per connection. `opening`: how
+    /// long all of that may take, the login included.
+    pub async fn run_within<S, C>(
+        &self,
+        key: SessionKey,
+        connect: impl Fn() -> C,
+        run: SshRun,
+        (opening, timeout): (Duration, Duration),
     ) -> SshAnswer
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -104,7 +121,10 @@ impl SshClient {
         let epoch = self.pool().epoch();
         let ended = match self.resume(&key, &run, deadline).await {
             Some(ended) => ended,
-            None => self.meet(connect, &run, deadline).await,
+            None => {
+                let opening = Deadline::after(opening).or_earlier(deadline);
+                self.meet(connect, &run, (opening, deadline)).await
+            }
         };
         if let Some(connection) = ended.connection {
             self.keep(key, connection, epoch);
@@ -131,7 +151,12 @@ impl SshClient {
 
     /// On a fresh connection, or on one after the other: until the server has shown the pinned key, or has no
     /// type of key left to show. What it showed first is then what has changed.
-    async fn meet<S, C>(&self, connect: impl Fn() -> C, run: &SshRun, deadline: Deadline) -> Ended
+    async fn meet<S, C>(
+        &self,
+        connect: impl Fn() -> C,
+        run: &SshRun,
+        (opening, deadline): (Deadline, Deadline),
+    ) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Future<Output = Result<S, ConnectFailure>>,
@@ -139,8 +164,8 @@ impl SshClient {
         let mut wanted = Wanted::of(run);
         let mut changed = None;
         loop {
-            let ended = match deadline.limit(connect()).await {
-                Some(Ok(stream)) => self.converse(stream, run.clone(), &wanted, deadline).await,
+            let ended = match opening.limit(connect()).await {
+                Some(Ok(stream)) => self.converse(stream, run.clone(), &wanted, (opening, deadline)).await,
                 Some(Err(failure)) => failed(SshFailure::Connect(failure)).into(),
                 None => failed(SshFailure::Connect(ConnectFailure::Timeout)).into(),
             };
@@ -157,12 +182,18 @@ impl SshClient {
         }
     }
 
-    async fn converse<S>(&self, stream: S, run: SshRun, wanted: &Wanted, deadline: Deadline) -> Ended
+    async fn converse<S>(
+        &self,
+        stream: S,
+        run: SshRun,
+        wanted: &Wanted,
+        deadlines: (Deadline, Deadline),
+    ) -> Ended
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let login = self.0.login.asking_for(wanted.key_types());
-        isolated(session::converse(stream, login, run, deadline)).await.unwrap_or_else(Ended::from)
+        isolated(session::converse(stream, login, run, deadlines)).await.unwrap_or_else(Ended::from)
     }
 
     fn keep(&self, key: SessionKey, connection: Connection, epoch: u64) {
@@ -233,6 +264,10 @@ struct Deadline(Mono);
 impl Deadline {
     fn after(timeout: Duration) -> Self {
         Deadline(clock::now().mono + timeout)
+    }
+
+    fn or_earlier(self, other: Deadline) -> Deadline {
+        Deadline(self.0.min(other.0))
     }
 
     fn remaining(self) -> Duration {

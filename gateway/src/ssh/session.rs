@@ -123,13 +123,18 @@ impl Drop for Stream {
     }
 }
 
-/// The whole of a run on a fresh stream.
-pub(super) async fn converse<S>(stream: S, login: Asking, run: SshRun, deadline: Deadline) -> Ended
+/// The whole of a run on a fresh stream. `opening`: by when it must be logged in.
+pub(super) async fn converse<S>(
+    stream: S,
+    login: Asking,
+    run: SshRun,
+    (opening, deadline): (Deadline, Deadline),
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut answer = SshAnswer::default();
-    let connection = match introduce(stream, &login, &run, deadline, &mut answer).await {
+    let connection = match introduce(stream, &login, &run, opening, &mut answer).await {
         Ok(connection) => connection.perform(&run, None, deadline, &mut answer).await,
         Err(failure) => Err(failure),
     };

@@ -321,6 +321,17 @@ async fn a_command_that_hangs_costs_only_its_own_time() {
 }
 
 #[tokio::test]
+async fn a_session_that_does_not_open_has_the_time_for_that_alone() {
+    let silent = || says(b"SSH-2.0-silent\r\n".to_vec(), false);
+    let times = (SECOND / 10, 600 * SECOND);
+    let answer = client().run_within(key(), silent, pinned("SHA256:x", &["hello"]), times).await;
+    assert_eq!(answer.failure, Some(SshFailure::Timeout));
+    let never = || std::future::pending::<Result<DuplexStream, ConnectFailure>>();
+    let answer = client().run_within(key(), never, pinned("", &[]), times).await;
+    assert_eq!(answer.failure, Some(SshFailure::Connect(ConnectFailure::Timeout)));
+}
+
+#[tokio::test]
 async fn the_whole_run_ends_in_time_and_keeps_what_it_has() {
     let server = Server::new();
     let run = pinned(&server.pin(), &["hello", "hang", "never"]);

@@ -109,7 +109,32 @@ pub fn parse_service(service: &str, value: &Value) -> Result<ServiceOverride, Fi
 pub fn parse_new_service(service: &str, value: &Value) -> Result<ServiceOverride, FieldError> {
     let mut found = parse_service(service, value)?;
     found.alerting = alerting::of_problems(found.alerting)?;
+    if let Some(check) = &found.check {
+        has_effect(check, &found)?;
+    }
     Ok(found)
+}
+
+/// Nobody is told that something is set which changes nothing: of what is sent nothing is asked, and a
+/// job has its own patience.
+///
+/// # Errors
+/// The first field that this check does not heed.
+pub fn has_effect(check: &Check, change: &ServiceOverride) -> Result<(), FieldError> {
+    let unheeded = [
+        ("interval_s", change.interval.is_some() && check.is_sent()),
+        ("retry_s", change.retry.is_some() && check.is_sent()),
+        ("timeout_s", change.timeout.is_some() && check.is_sent()),
+        ("freshness_s", change.freshness.is_some() && matches!(check, Check::Heartbeat(_))),
+    ];
+    let detail = match check {
+        Check::Heartbeat(_) => "has no effect on a heartbeat: every_s or by, and grace_s say when it is late",
+        _ => "has no effect on a passive service: its results are sent, freshness_s says when they are late",
+    };
+    match unheeded.into_iter().find(|(_, unheeded)| *unheeded) {
+        Some((field, _)) => Err(wrong(field, detail)),
+        None => Ok(()),
+    }
 }
 
 /// What [`parse_service`] reads.

@@ -377,6 +377,55 @@ pub async fn hosts_behind(tx: &mut SqliteConnection, device: HostId) -> sqlx::Re
     Ok(ids.into_iter().map(Id::from_i64).collect())
 }
 
+/// A host that something depends on another for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dependent {
+    pub id: HostId,
+    pub name: String,
+}
+
+fn dependents(rows: Vec<(i64, String)>) -> Vec<Dependent> {
+    rows.into_iter().map(|(id, name)| Dependent { id: Id::from_i64(id), name }).collect()
+}
+
+/// Hosts behind a device, by name.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn behind(conn: &mut SqliteConnection, device: HostId) -> sqlx::Result<Vec<Dependent>> {
+    let sql = "select id, name from hosts where via = $1 and removed_at is null order by name";
+    Ok(dependents(sqlx::query_as(sql).bind(device.as_i64()).fetch_all(conn).await?))
+}
+
+const CHILDREN: &str = "select id, name from hosts
+     where removed_at is null and id not in (select value from json_each($1))
+       and exists (select 1 from json_each(hosts.parents) p
+                   where p.value in (select value from json_each($1)))
+     order by name";
+
+/// Hosts beside `hosts` that name one of them as a parent.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn children(conn: &mut SqliteConnection, hosts: &[HostId]) -> sqlx::Result<Vec<Dependent>> {
+    let ids: Vec<i64> = hosts.iter().map(|id| id.as_i64()).collect();
+    Ok(dependents(sqlx::query_as(CHILDREN).bind(sqlx::types::Json(ids)).fetch_all(conn).await?))
+}
+
+/// Takes parents away from a host that named them.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn drop_parents(tx: &mut SqliteConnection, host: HostId, gone: &[HostId]) -> sqlx::Result<()> {
+    let ids: Vec<i64> = gone.iter().map(|id| id.as_i64()).collect();
+    let sql = "update hosts set version = version + 1, parents =
+                   (select coalesce(json_group_array(p.value), '[]') from json_each(hosts.parents) p
+                    where p.value not in (select value from json_each($2)))
+               where id = $1";
+    sqlx::query(sql).bind(host.as_i64()).bind(sqlx::types::Json(ids)).execute(tx).await?;
+    Ok(())
+}
+
 /// Hosts behind a device by name, with their addresses there.
 ///
 /// # Errors

@@ -60,13 +60,13 @@ use anyhow::Context as _;
 use fleetgate_keys::SealKey;
 // What the other rooms may name of the database library: a connection inside a transaction, and why
 // it failed. Statements stay in here.
+use proof::Prover;
+pub use proof::Refusal;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use proof::Prover;
-pub use proof::Refusal;
 pub use sqlx::{Connection, Error, Result, SqliteConnection};
 use sqlx::{SqlStr, Sqlite};
 use zeroize::Zeroizing;

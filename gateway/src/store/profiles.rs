@@ -4,6 +4,7 @@
 //! [`Catalogue`] to say, before the transaction is committed.
 
 use anyhow::Context as _;
+use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::profile::{Catalogue, Profile, ProfileRule, ServiceOverride};
 use fleetgate_engine::notify::Selector;
 use serde_json::{Map, Value, json};
@@ -151,11 +152,16 @@ pub async fn put_rules(
     .await
 }
 
-/// Whether tokens that can still let devices in would give them this profile.
+/// The labels (or ids) of tokens that can still let devices in and would give them this profile.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn has_tokens(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<bool> {
-    let sql = "select exists (select 1 from enrolment_tokens where profile = $1 and revoked_at is null)";
-    sqlx::query_scalar(sql).bind(name).fetch_one(conn).await
+pub async fn tokens(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Vec<String>> {
+    let sql = "select id, label from enrolment_tokens where profile = $1 and revoked_at is null order by id";
+    let rows: Vec<(i64, String)> = sqlx::query_as(sql).bind(name).fetch_all(conn).await?;
+    let shown = |(id, label): (i64, String)| match label.as_str() {
+        "" => format!("t_{}", Id::from_i64(id)),
+        _ => label,
+    };
+    Ok(rows.into_iter().map(shown).collect())
 }

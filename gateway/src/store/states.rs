@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    Detail, Digest, DirectAnswer, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState, StateType,
-    Taken,
+    Detail, Digest, DirectAnswer, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState,
+    StateType, Taken,
 };
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;

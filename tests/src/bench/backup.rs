@@ -230,8 +230,18 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
         let (at, by) = (fleetgate::clock::wall(), "token:bench".to_owned());
         let service = Some(name.clone());
         let handle = &program.server.state.handle;
-        let outcome = handle.submit(|ticket| Submission { host, service, result, at, by, ticket }).await;
-        ensure!(outcome == Some(Outcome::Done), "a result came to nothing: {outcome:?}");
+        let outcome = handle
+            .submit(None, |ticket| Submission {
+                host,
+                service,
+                result,
+                at,
+                by,
+                identity: Default::default(),
+                ticket,
+            })
+            .await;
+        ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         ledger.results[index].store(round, Ordering::SeqCst);
     }
     Ok(())

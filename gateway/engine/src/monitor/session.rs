@@ -70,9 +70,10 @@ impl Host {
         let pin = self.pin();
         let user = self.spec.ssh.user.clone().filter(|_| way == Way::Tunnel || pin.is_some());
         let commands = if user.is_some() { self.commands(&riders) } else { Vec::new() };
-        let timeout = commands.iter().fold(self.spec.timing.timeout, |sum, c| sum.saturating_add(c.timeout));
+        let connect = self.opening();
+        let timeout = commands.iter().fold(connect, |sum, c| sum.saturating_add(c.timeout));
         let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
-        let (port, connect) = (self.spec.ssh.port, self.spec.timing.timeout);
+        let port = self.spec.ssh.port;
         let question = Question::Ssh { route, port, connect, run };
         let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
         self.session = Some(Session { question, riders, way, rest: ways, stalled: None });
@@ -81,9 +82,8 @@ impl Host {
     /// One command for all sensors, one for each plugin.
     fn commands(&self, riders: &[usize]) -> Vec<RemoteCommand> {
         let specs = || riders.iter().map(|i| &self.services[*i].spec);
-        let timeout = specs().filter(|s| matches!(s.check, Check::Sensor(_))).map(|s| s.timing.timeout).max();
         let sensors = self.sensors(riders);
-        let script = timeout.map(|timeout| RemoteCommand {
+        let script = self.script_timeout(riders).map(|timeout| RemoteCommand {
             name: SENSORS.to_owned(),
             line: sensors::script(&sensors, timeout),
             timeout,
@@ -99,6 +99,18 @@ impl Host {
             _ => None,
         });
         script.into_iter().chain(plugins).collect()
+    }
+
+    /// The one command of all sensors has as much time as the most patient of them.
+    fn script_timeout(&self, riders: &[usize]) -> Option<Duration> {
+        let specs = riders.iter().map(|i| &self.services[*i].spec);
+        specs.filter(|s| matches!(s.check, Check::Sensor(_))).map(|s| s.timing.timeout).max()
+    }
+
+    /// How long a session may take to open, login and all: the timeout of the `ssh` service.
+    fn opening(&self) -> Duration {
+        let ssh = (0..self.services.len()).find(|i| self.is_ssh(*i));
+        ssh.map_or(self.spec.timing.timeout, |i| self.services[i].spec.timing.timeout)
     }
 
     /// The sensors under the names of their services.
@@ -170,7 +182,7 @@ impl Host {
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();
         self.connect = answer.connect.filter(|_| !answer.reused).or(self.connect);
-        let verdict = answer::session(answer, user.as_deref(), self.spec.timing.timeout, self.connect);
+        let verdict = answer::session(answer, user.as_deref(), self.opening(), self.connect);
         for i in &own {
             self.conclude(*i, verdict.clone(), session.way, turn);
         }
@@ -182,7 +194,7 @@ impl Host {
     }
 
     fn meanings(&self, runs: &[usize], answer: &SshAnswer, now: Wall) -> Vec<(usize, Meaning)> {
-        let timeout = self.spec.timing.timeout;
+        let timeout = self.script_timeout(runs).unwrap_or(self.spec.timing.timeout);
         let mut read = answer::sensors(answer, &self.sensors(runs), timeout, now).into_iter();
         let meaning = |i: &usize| {
             let spec = &self.services[*i].spec;
@@ -257,4 +269,43 @@ fn no_session(finding: Finding) -> Finding {
     let cause = finding.result.cause;
     let result = PluginResult::unknown(format!("ssh: {}", finding.result.text)).because(cause);
     Finding { result, ..finding }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::Host;
+    use super::super::testing;
+    use super::*;
+    use crate::time::{Mono, Now};
+    use crate::wire::{Alerting, ServiceSpec, Timing};
+
+    fn service(name: &str, check: Check, secs: u64) -> ServiceSpec {
+        let timing = Timing { timeout: Duration::from_secs(secs), ..Timing::DEFAULT };
+        let (thresholds, freshness, alerting) = (Vec::new(), None, Alerting::default());
+        ServiceSpec { name: name.to_owned(), check, timing, thresholds, freshness, alerting }
+    }
+
+    fn with(services: Vec<ServiceSpec>) -> Host {
+        let spec = crate::wire::HostSpec { services, ..testing::host(1) };
+        Host::new(spec, Vec::new(), Now { mono: Mono::from_secs(1_000), wall: Wall::from_millis(0) })
+    }
+
+    #[test]
+    fn the_timeout_of_the_ssh_service_bounds_the_opening_of_the_session() {
+        let ssh = || service("login", Check::Ssh, 3);
+        let disk = service("disk", Check::Sensor(Sensor::Load), 20);
+        assert_eq!(with(vec![disk.clone(), ssh()]).opening(), Duration::from_secs(3));
+        assert_eq!(with(vec![disk]).opening(), Timing::DEFAULT.timeout, "without it the host's");
+    }
+
+    #[test]
+    fn the_sensors_of_a_session_have_the_time_of_the_most_patient() {
+        let sensor = |name: &str, secs| service(name, Check::Sensor(Sensor::Load), secs);
+        let host = with(vec![sensor("a", 5), sensor("b", 20), service("ssh", Check::Ssh, 60)]);
+        assert_eq!(host.script_timeout(&[0, 1, 2]), Some(Duration::from_secs(20)));
+        assert_eq!(
+            (host.script_timeout(&[0]), host.script_timeout(&[2])),
+            (Some(Duration::from_secs(5)), None)
+        );
+    }
 }

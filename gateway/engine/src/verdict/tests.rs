@@ -46,6 +46,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         asked_at: None,
         asked: None,
         strange_key: None,
+        taken: Default::default(),
         output: "no answer".into(),
         detail: Default::default(),
         notified: None,

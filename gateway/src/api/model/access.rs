@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::extract::present;
+use crate::api::extract::{never_null, present};
 use crate::store::access::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -56,8 +56,11 @@ pub struct NewUser {
 #[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UserChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub role: Option<RoleName>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
 }
 

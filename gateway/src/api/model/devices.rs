@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, Managed};
-use crate::api::extract::present;
+use super::{Labels, LabelsChange, Managed};
+use crate::api::extract::{never_null, present};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Device {
@@ -84,28 +84,42 @@ pub struct NewSsh {
     pub host_key: Option<String>,
 }
 
-/// What is absent stays as it is; `null` clears what can be absent.
+/// A JSON merge patch (RFC 7396): what is absent stays as it is, `null` removes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeviceChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    pub labels: Option<Labels>,
+    /// Laid over those that there are; a label that is `null` is removed.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LabelsChange>)]
+    pub labels: Option<Option<LabelsChange>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub profile: Option<Option<String>>,
-    pub route: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub route: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub direct_address: Option<Option<String>>,
-    pub ssh: Option<SshChange>,
-    pub networks: Option<Vec<String>>,
-    pub notes: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SshChange>)]
+    pub ssh: Option<Option<SshChange>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub networks: Option<Option<Vec<String>>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub notes: Option<Option<String>>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SshChange {
-    pub port: Option<u16>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u16>)]
+    pub port: Option<Option<u16>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub user: Option<Option<String>>,

@@ -1,12 +1,13 @@
 //! What an operator sets of hosts and services.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::devices::{DeviceSsh, NewSsh, SshChange};
-use super::{AlertingSettings, FlappingSettings, Labels, Managed, NotifySettings};
+use super::{AlertingSettings, FlappingSettings, Labels, LabelsChange, Managed, NotifySettings};
 
-use crate::api::extract::present;
+use crate::api::extract::{never_null, present};
 
 /// The settings of a host; absent timings are the gateway's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -84,14 +85,21 @@ pub struct NewHost {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    pub labels: Option<Labels>,
+    /// Laid over those that there are; a label that is `null` is removed.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LabelsChange>)]
+    pub labels: Option<Option<LabelsChange>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub profile: Option<Option<String>>,
     /// Of a host behind a device.
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    pub ssh: Option<SshChange>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<SshChange>)]
+    pub ssh: Option<Option<SshChange>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     pub interval_s: Option<Option<f64>>,
@@ -115,21 +123,27 @@ pub struct HostChange {
     #[schema(value_type = Option<u64>)]
     pub budget_bytes_per_day: Option<Option<u64>>,
     /// Ids or names.
-    pub parents: Option<Vec<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub parents: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<bool>)]
     pub volatile: Option<Option<bool>>,
-    /// Takes the place of the former settings.
+    /// Laid over the former settings.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<FlappingSettings>)]
-    pub flapping: Option<Option<FlappingSettings>>,
-    /// Takes the place of the former settings.
+    pub flapping: Option<Option<Map<String, Value>>>,
+    /// Laid over the former settings.
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<NotifySettings>)]
-    pub notify: Option<Option<NotifySettings>>,
+    pub notify: Option<Option<Map<String, Value>>>,
     /// Takes the place of the former limits.
-    pub thresholds: Option<Vec<ThresholdSettings>>,
-    pub notes: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<ThresholdSettings>>)]
+    pub thresholds: Option<Option<Vec<ThresholdSettings>>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub notes: Option<Option<String>>,
 }
 
 /// How a service differs from the profile. What is absent is as the profile has it; with a `check`

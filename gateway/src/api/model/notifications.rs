@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Labels, Managed};
-use crate::api::extract::present;
+use super::{Labels, LabelsChange, Managed};
+use crate::api::extract::{never_null, present};
 
 /// Who is told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -47,12 +47,17 @@ pub struct NewContact {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContactChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    pub emails: Option<Vec<String>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub emails: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub webhook_url: Option<Option<String>>,
-    pub time_zone: Option<String>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub time_zone: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub digest_at: Option<Option<String>>,
@@ -111,14 +116,23 @@ pub struct NewRule {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RuleChange {
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(deserialize_with = "never_null", skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
-    pub labels: Option<Labels>,
-    pub severity: Option<String>,
+    /// Laid over those that there are; a label that is `null` is removed.
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<LabelsChange>)]
+    pub labels: Option<Option<LabelsChange>>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub severity: Option<Option<String>>,
     #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub period: Option<Option<String>>,
-    pub delay_s: Option<f64>,
+    #[serde(deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    pub delay_s: Option<Option<f64>>,
 }
 
 /// Something that was to be told, and what became of it for each contact.

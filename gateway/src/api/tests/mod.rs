@@ -2,18 +2,21 @@
 
 mod access;
 mod backups;
+mod behind;
 mod care;
 mod counts;
 mod devices;
 mod document;
 mod enrolments;
 mod etags;
+mod fields;
 mod hostile;
 mod hosts;
 mod incidents;
 mod inside;
 mod notifications;
 mod profiles;
+mod removals;
 mod repeated;
 mod script;
 mod stream;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::absent::Removed;
 use super::lines::Lines;
+use crate::api::merge;
 
 /// In the order in which things are made; they are removed the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -168,9 +169,9 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
         .iter()
         .filter(|f| f.former || !named.contains(&(f.kind, f.name.as_str())))
         .filter_map(|f| leftover(f, &hosts, policy))
-        .map(|step| with_guests(step, found, policy))
         .collect();
     gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
+    let gone = dependents_first(with_guests(gone, found), found);
     inherited_first(made.collect()).into_iter().chain(heirs_first(gone, found)).collect()
 }
 
@@ -230,9 +231,24 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
         _ if differences.is_empty() => (Act::Adopt, String::new()),
         _ => (Act::Change, String::new()),
     };
-    let fields = w.fields.clone();
+    let fields = patched(w, &found.fields);
     let (line, lines, version, id) = (w.line, w.lines.clone(), found.version, found.id.clone());
     Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
+}
+
+/// As a PATCH has it: of a part that the file says whole, what it does not name goes.
+fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields = w.fields.clone();
+    if !w.kind.is_partial() {
+        return fields;
+    }
+    for part in SAID_WHOLE {
+        let before = now.get(part).and_then(Value::as_object);
+        if let (Some(before), Some(Value::Object(wanted))) = (before, fields.get_mut(part)) {
+            *wanted = merge::between(before, wanted);
+        }
+    }
+    fields
 }
 
 /// What the file does not name (any more).
@@ -271,17 +287,50 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
 }
 
-/// A device is kept while somebody else's host stands behind it: that would go too.
-fn with_guests(step: Step, found: &[Found], policy: &Policy) -> Step {
-    let is_behind = |f: &&Found| {
-        let via = f.fields.get("via").and_then(Value::as_str);
-        f.kind == Kind::Host && via == Some(&step.name) && f.managed_by != policy.manager
-    };
-    let is_end = (step.kind, step.act) == (Kind::Device, Act::Remove);
-    let Some(guest) = found.iter().find(is_behind).filter(|_| is_end) else { return step };
-    let (name, by) = (&guest.name, &guest.managed_by);
-    let why = format!("kept, host {name} stands behind it and is managed by {by}: remove that first");
-    Step { act: Act::Keep, why, ..step }
+/// A device is kept while a host stands behind it that is not removed itself: that would go too.
+fn with_guests(mut steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+    let ends = |step: &Step| step.act == Act::Remove && step.kind.needs_prune();
+    let removed: BTreeSet<String> = steps.iter().filter(|s| ends(s)).map(|s| s.name.clone()).collect();
+    let stays = |f: &&Found| f.kind == Kind::Host && f.removed.is_none() && !removed.contains(&f.name);
+    for step in steps.iter_mut().filter(|step| step.kind == Kind::Device && step.act == Act::Remove) {
+        let is_behind = |f: &&Found| via(f) == Some(&step.name);
+        let Some(guest) = found.iter().filter(stays).find(is_behind) else { continue };
+        let (name, by) = (&guest.name, &guest.managed_by);
+        step.why = format!("kept, host {name} stands behind it and is managed by {by}: remove that first");
+        step.act = Act::Keep;
+    }
+    steps
+}
+
+fn via(found: &Found) -> Option<&str> {
+    found.fields.get("via").and_then(Value::as_str)
+}
+
+/// What stands right before a host: its device and its parents.
+fn before(found: &Found) -> impl Iterator<Item = &str> {
+    let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
+    via(found).into_iter().chain(parents.filter_map(Value::as_str))
+}
+
+/// Of the hosts and devices that are removed, each before what stands before it.
+fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+    let is_host = |kind: Kind| matches!(kind, Kind::Host | Kind::Device);
+    let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
+    let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
+    let mut steps = steps;
+    let mut hosts: Vec<Step> = steps.splice(start..end, []).collect();
+    let mut ordered = Vec::with_capacity(hosts.len());
+    while !hosts.is_empty() {
+        let needed = |name: &str| {
+            let there = found.iter().filter(|f| is_host(f.kind) && hosts.iter().any(|s| s.name == f.name));
+            there.filter(|f| f.name != name).any(|f| before(f).any(|parent| parent == name))
+        };
+        // A circle has no first one, and cannot be.
+        let next = hosts.iter().position(|step| !needed(&step.name)).unwrap_or(0);
+        ordered.push(hosts.remove(next));
+    }
+    steps.splice(start..start, ordered);
+    steps
 }
 
 fn forget(found: &Found, removed: &Removed) -> Step {

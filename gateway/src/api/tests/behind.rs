@@ -1,0 +1,103 @@
+//! Changes that were committed and of which the engine could not be told.
+
+use fleetgate_engine::wire::{Command, MonitorInput};
+use serde_json::json;
+
+use crate::api::testing::TestApi;
+
+/// With a device of which the engine knows.
+async fn api() -> TestApi {
+    let mut api = TestApi::with_endpoint().await;
+    assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam" })).await.status, 201);
+    drain(&mut api);
+    api
+}
+
+/// What the engine was told, in words.
+fn drain(api: &mut TestApi) -> Vec<&'static str> {
+    let mut told = Vec::new();
+    while let Ok(command) = api.tunnel.try_recv() {
+        told.push(match command {
+            Command::Upsert(..) => "peer",
+            Command::Remove(_) => "peer removed",
+            _ => "something else",
+        });
+    }
+    while let Ok(input) = api.monitor.try_recv() {
+        told.push(match input {
+            MonitorInput::Upsert(_) => "host",
+            MonitorInput::Remove(_) => "host removed",
+            _ => "something else",
+        });
+    }
+    told
+}
+
+async fn engine(api: &TestApi) -> (u16, String) {
+    let health = api.anonymous().get("/healthz").await;
+    let words = health.json["parts"]["engine"].as_str().unwrap().to_owned();
+    (api.anonymous().get("/readyz").await.status, words)
+}
+
+#[tokio::test]
+async fn a_removed_peer_loses_its_tunnel_though_the_first_reading_failed() {
+    let mut api = api().await;
+    api.state.handle.fail(2);
+    assert_eq!(api.operator().delete("/api/v1/devices/cam").await.status, 204, "it is removed");
+    assert!(drain(&mut api).is_empty(), "and nobody knows");
+    let (ready, words) = engine(&api).await;
+    assert!(ready == 503 && words.contains("has not heard of every change"), "{ready} {words}");
+    assert!(api.state.handle.repeat().await);
+    assert_eq!(drain(&mut api), ["peer removed", "host removed"]);
+    assert_eq!(engine(&api).await, (200, "ok".to_owned()));
+    assert!(api.state.handle.repeat().await);
+    assert!(drain(&mut api).is_empty(), "once is enough");
+}
+
+#[tokio::test]
+async fn a_change_is_told_however_many_times_that_fails() {
+    let mut api = api().await;
+    api.state.handle.fail(5);
+    let changed =
+        api.operator().patch("/api/v1/devices/cam", json!({ "networks": ["192.168.1.0/24"] })).await;
+    assert_eq!(changed.status, 200, "{}", changed.text);
+    assert!(!api.state.handle.repeat().await);
+    assert!(drain(&mut api).is_empty());
+    // The fifth failure, and what is left of this attempt.
+    assert!(!api.state.handle.repeat().await);
+    assert_eq!(drain(&mut api), ["host"]);
+    assert!(api.state.handle.repeat().await);
+    assert_eq!(drain(&mut api), ["peer"]);
+}
+
+#[tokio::test]
+async fn hosts_whose_profile_changed_are_told_again_too() {
+    let mut api = api().await;
+    let profile = json!({ "services": { "web": { "check": { "type": "tcp", "port": 443 } } } });
+    let rules = json!({ "rules": [{ "labels": { "kind": "*" }, "profile": "own" }] });
+    assert_eq!(api.operator().put("/api/v1/profiles/own", profile).await.status, 200);
+    assert_eq!(api.operator().put("/api/v1/profile-rules", rules).await.status, 200);
+    assert_eq!(
+        api.operator().patch("/api/v1/devices/cam", json!({ "labels": { "kind": "a" } })).await.status,
+        200
+    );
+    drain(&mut api);
+    api.state.handle.fail(1);
+    let profile = json!({ "services": { "web": { "check": { "type": "tcp", "port": 80 } } } });
+    assert_eq!(api.operator().put("/api/v1/profiles/own", profile).await.status, 200);
+    assert!(drain(&mut api).is_empty() && api.state.handle.is_behind());
+    assert!(api.state.handle.repeat().await);
+    assert_eq!(drain(&mut api), ["host"]);
+}
+
+#[tokio::test]
+async fn the_running_gateway_repeats_it_by_itself() {
+    let mut api = api().await;
+    let task = tokio::spawn(api.state.handle.clone().keep_up(api.state.shutdown.clone()));
+    api.state.handle.fail(2);
+    assert_eq!(api.operator().delete("/api/v1/devices/cam").await.status, 204);
+    assert!(matches!(api.tunnel.recv().await, Some(Command::Remove(_))));
+    assert!(matches!(api.monitor.recv().await, Some(MonitorInput::Remove(_))));
+    api.state.shutdown.cancel();
+    task.await.unwrap();
+}

@@ -1,0 +1,93 @@
+//! Removals that take something else along: named, and done only where that is wanted.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+
+use clap::Args;
+use reqwest::Method;
+
+use super::client::{Client, Refused};
+use super::table;
+use crate::api::{Affected, Effect};
+
+/// What may go along.
+#[derive(Args, Clone, Copy, Default)]
+pub(crate) struct Along {
+    /// Also what depends on it: the hosts behind a device go too, children lose this parent
+    #[arg(long)]
+    cascade: bool,
+    /// Ask nothing: the same as --cascade
+    #[arg(long, short = 'y')]
+    yes: bool,
+}
+
+/// Removes what stands at `path`. Gives what went along; `None`: the person did not want it.
+pub(crate) async fn remove(
+    client: &Client,
+    path: &str,
+    along: Along,
+) -> anyhow::Result<Option<Vec<Affected>>> {
+    let refused = match client.call(Method::DELETE, path, None).await {
+        Ok(()) => return Ok(Some(Vec::new())),
+        Err(error) => error,
+    };
+    let Some(affected) = affected(&refused) else { return Err(refused) };
+    if !(along.cascade || along.yes) {
+        if !std::io::stdin().is_terminal() {
+            let said = words(&affected);
+            anyhow::bail!("nothing was removed: {said}. --cascade removes all the same");
+        }
+        if !agrees(&affected)? {
+            return Ok(None);
+        }
+    }
+    client.call(Method::DELETE, &format!("{path}?cascade=true"), None).await?;
+    Ok(Some(affected))
+}
+
+fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
+    let document = &error.downcast_ref::<Refused>()?.document;
+    if document["code"] != "others_affected" {
+        return None;
+    }
+    serde_json::from_value(document["affected"].clone()).ok()
+}
+
+/// `camera, printer stand behind it and go too; nas loses it as a parent`.
+pub(crate) fn words(affected: &[Affected]) -> String {
+    let of = |effect| {
+        let names = affected.iter().filter(move |a| a.effect == effect).map(|a| table::safe(&a.name));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let removed = of(Effect::Removed);
+    let orphaned = of(Effect::LosesParent);
+    let parts = [
+        (!removed.is_empty()).then(|| format!("these hosts behind it are removed too: {removed}")),
+        (!orphaned.is_empty()).then(|| format!("these hosts lose it as a parent: {orphaned}")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn agrees(affected: &[Affected]) -> anyhow::Result<bool> {
+    eprint!("{}. Remove? [y/N] ", words(affected));
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_along_is_named() {
+        let of = |name: &str, effect| Affected { id: "h_1".into(), name: name.into(), effect };
+        let both =
+            [of("camera", Effect::Removed), of("nas", Effect::LosesParent), of("printer", Effect::Removed)];
+        assert_eq!(
+            words(&both),
+            "these hosts behind it are removed too: camera, printer; these hosts lose it as a parent: nas"
+        );
+        assert_eq!(words(&both[1..2]), "these hosts lose it as a parent: nas");
+    }
+}
