@@ -107,7 +107,9 @@ impl<T: Serialize> IntoResponse for Disclosed<T> {
 /// Calls under way, by principal and key: a second one waits for the first and gets its answer. As many
 /// as the listener lets in.
 #[derive(Default)]
-pub struct UnderWay(Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>>);
+pub struct UnderWay(Mutex<Calls>);
+
+type Calls = HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
 
 /// Held while a call is under way.
 struct Turn<'a> {
@@ -123,7 +125,7 @@ impl UnderWay {
         Turn { calls: self, name, lock: Some(lock.lock_owned().await) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Arc<tokio::sync::Mutex<()>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Calls> {
         self.0.lock().expect("no holder panics")
     }
 }

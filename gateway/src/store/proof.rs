@@ -73,6 +73,7 @@ async fn attempt(write: &SqlitePool) -> sqlx::Result<()> {
 
 /// Bytes that the file system of `dir` has left for us; `None`: it does not say.
 #[allow(unsafe_code, reason = "statvfs, which std does not have")]
+#[allow(clippy::useless_conversion, reason = "they have 32 bits on other machines")]
 fn free(dir: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt as _;
     let path = std::ffi::CString::new(dir.as_os_str().as_bytes()).ok()?;
