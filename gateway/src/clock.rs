@@ -1,6 +1,6 @@
 //! The one place where the program reads its clocks.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fleetgate_engine::time::{Mono, Now, Wall};
 
@@ -13,6 +13,11 @@ pub fn now() -> Now {
 pub fn wall() -> Wall {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Wall::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// When a task that may take this long has to be over.
+pub fn deadline(within: Duration) -> tokio::time::Instant {
+    tokio::time::Instant::now() + within
 }
 
 #[allow(unsafe_code, reason = "std has no CLOCK_BOOTTIME")]

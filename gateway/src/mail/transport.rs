@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::dialogue::{self, Dialogue, Step};
 use super::{hello, trust};
+use crate::clock;
 use crate::config::{MailConfig, MailSecurity};
 use crate::pem;
 
@@ -61,7 +62,7 @@ impl Transport {
     /// # Errors
     /// When it does not, or may not have it.
     pub async fn send(&self, envelope: &Envelope, mail: &[u8]) -> Result<(), Error> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = clock::deadline(self.patience);
         let stream = self.connect(deadline).await?;
         let hello = self.hello(&stream).await;
         let letter = Letter { envelope, mail, hello: &hello };
