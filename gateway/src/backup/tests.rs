@@ -21,7 +21,7 @@ struct Place {
 
 impl Place {
     async fn new() -> Place {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let identity = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         let store = Store::open(dir.path(), identity.seal_key()).await.unwrap();
         let pools = Config::load(dir.path(), None).unwrap().pools();
@@ -51,6 +51,11 @@ impl Place {
     }
 }
 
+/// As a data directory is; `tempdir` leaves it to the umask.
+fn private_dir() -> TempDir {
+    tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
 fn silent() -> Progress {
     Arc::new(|_, _| {})
 }
@@ -71,7 +76,7 @@ fn names_in(dir: &Path) -> Vec<String> {
 }
 
 async fn refused(file: &Path) -> String {
-    let empty = tempfile::tempdir().unwrap();
+    let empty = private_dir();
     let error = restore_to(file, empty.path()).await.expect_err("it was to be refused");
     assert_eq!(names_in(empty.path()), ["lock"], "nothing is left of it");
     format!("{error:#}")
@@ -81,7 +86,7 @@ async fn refused(file: &Path) -> String {
 async fn what_was_backed_up_is_restored_and_belongs_to_its_owner_alone() {
     let place = Place::new().await;
     fs::write(place.dir.path().join("fleetgate.toml"), "keepalive = 30\n").unwrap();
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     assert_eq!(names_in(out.path()), [made.file.file_name().unwrap().to_str().unwrap()]);
     assert_eq!(fs::metadata(&made.file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -114,9 +119,9 @@ async fn the_schema_of_a_copy_is_that_of_the_original_and_numbers_go_on() {
     let place = Place::new().await;
     fixture::run(&place.store, "insert into events (at, kind, object, cause, principal) values (1, 'a', 'host', '', 'x'), (2, 'b', 'host', '', 'x')", &[]).await;
     fixture::run(&place.store, "delete from events where kind = 'b'", &[]).await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(&out.path().join("one.tar")).await.unwrap();
-    let target = tempfile::tempdir().unwrap();
+    let target = private_dir();
     restore_to(&made.file, target.path()).await.unwrap();
     let store = Store::open(target.path(), Identity::read(target.path()).unwrap().seal_key()).await.unwrap();
     let schema = "select type || name || coalesce(sql, '') from sqlite_schema order by type, name";
@@ -129,7 +134,7 @@ async fn the_schema_of_a_copy_is_that_of_the_original_and_numbers_go_on() {
 #[tokio::test]
 async fn a_file_that_is_there_is_not_replaced_and_a_folder_that_is_not_there_is_said() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let file = out.path().join("mine.tar");
     fs::write(&file, "mine").unwrap();
     let error = place.back_up(&file).await.unwrap_err().to_string();
@@ -143,7 +148,7 @@ async fn a_file_that_is_there_is_not_replaced_and_a_folder_that_is_not_there_is_
 #[tokio::test]
 async fn of_two_to_one_file_one_is_refused_and_two_to_two_are_made() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let (a, b) = (out.path().join("a.tar"), out.path().join("b.tar"));
     let (first, second) = tokio::join!(place.back_up(&a), place.back_up(&a));
     assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
@@ -158,7 +163,7 @@ async fn of_two_to_one_file_one_is_refused_and_two_to_two_are_made() {
 #[tokio::test]
 async fn what_a_killed_backup_left_goes_with_the_next_one_and_what_runs_stays() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let left = out.path().join(".nightly-1.tar.partial");
     fs::create_dir(&left).unwrap();
     fs::write(left.join("backup.tar"), "half").unwrap();
@@ -172,7 +177,7 @@ async fn what_a_killed_backup_left_goes_with_the_next_one_and_what_runs_stays() 
 #[tokio::test]
 async fn a_backup_that_is_dropped_at_any_time_leaves_nothing() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     for ms in [0, 5, 50, 500, 2_900, 3_100] {
         let file = out.path().join("x.tar");
         let cut = tokio::time::timeout(std::time::Duration::from_millis(ms), place.back_up(&file)).await;
@@ -186,7 +191,7 @@ async fn a_backup_that_is_dropped_at_any_time_leaves_nothing() {
 #[tokio::test]
 async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let others = Place::new().await;
     others.back_up(&out.path().join("n-0.tar")).await.unwrap();
     fs::write(out.path().join("n-1.tar"), "no backup at all").unwrap();
@@ -205,7 +210,7 @@ async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
 #[tokio::test]
 async fn a_backup_that_fails_removes_no_older_one() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     place.back_up(&out.path().join("n-1.tar")).await.unwrap();
     fs::write(place.dir.path().join("gateway.key"), PrivateKey::from_bytes([3; 32]).to_base64()).unwrap();
     let order = Order { keep: NonZeroUsize::new(1), ..place.order(&out.path().join("n-2.tar")) };
@@ -217,10 +222,10 @@ async fn a_backup_that_fails_removes_no_older_one() {
 #[tokio::test]
 async fn a_directory_that_holds_something_is_not_restored_into() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     for name in ["gateway.key", "fleetgate.db", "letter.txt", ".hidden", "first-start"] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         fs::write(dir.path().join(name), "").unwrap();
         let error = restore_to(&made.file, dir.path()).await.unwrap_err().to_string();
         assert!(error.contains("is not empty") && error.contains(name), "{error}");
@@ -233,9 +238,9 @@ async fn a_directory_that_holds_something_is_not_restored_into() {
 async fn the_administrators_settings_stay_and_those_of_the_backup_lie_beside_them() {
     let place = Place::new().await;
     fs::write(place.dir.path().join("fleetgate.toml"), "keepalive = 30\n").unwrap();
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_dir();
     fs::write(dir.path().join("fleetgate.toml"), "keepalive = 25\n").unwrap();
     restore_to(&made.file, dir.path()).await.unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("fleetgate.toml")).unwrap(), "keepalive = 25\n");
@@ -245,7 +250,7 @@ async fn the_administrators_settings_stay_and_those_of_the_backup_lie_beside_the
 #[tokio::test]
 async fn a_backup_that_was_cut_off_anywhere_is_refused() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(&out.path().join("whole.tar")).await.unwrap();
     let whole = fs::read(&made.file).unwrap();
     let cut = out.path().join("cut.tar");
@@ -260,7 +265,7 @@ async fn a_backup_that_was_cut_off_anywhere_is_refused() {
 #[tokio::test]
 async fn a_byte_that_was_changed_anywhere_in_a_file_is_found() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(&out.path().join("whole.tar")).await.unwrap();
     let whole = fs::read(&made.file).unwrap();
     let changed = out.path().join("changed.tar");
@@ -270,7 +275,7 @@ async fn a_byte_that_was_changed_anywhere_in_a_file_is_found() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x20;
         fs::write(&changed, bytes).unwrap();
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         assert!(restore_to(&changed, dir.path()).await.is_err(), "byte {at}");
         assert_eq!(names_in(dir.path()), ["lock"]);
     }
@@ -308,7 +313,7 @@ fn entries_of(file: &Path) -> Vec<(String, Vec<u8>)> {
 #[tokio::test]
 async fn an_archive_that_was_made_by_hand_writes_nothing_elsewhere_and_is_refused() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let order = Order { history: false, ..place.order(&out.path().join("whole.tar")) };
     let made = make(&order, silent()).await.unwrap();
     let whole = entries_of(&made.file);
@@ -317,7 +322,7 @@ async fn an_archive_that_was_made_by_hand_writes_nothing_elsewhere_and_is_refuse
         whole.iter().map(|(name, content)| (name.as_str(), content.as_slice(), regular)).collect();
     let forged = out.path().join("forged.tar");
     tarred(&forged, &as_they_are);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_dir();
     assert!(restore_to(&forged, dir.path()).await.is_ok(), "a copy is as good");
 
     let with = |at: usize, extra: (&'static str, &'static [u8], tar::EntryType)| {
@@ -351,7 +356,7 @@ async fn an_archive_that_was_made_by_hand_writes_nothing_elsewhere_and_is_refuse
 
 #[tokio::test]
 async fn what_is_no_backup_and_what_is_newer_is_said() {
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let file = out.path().join("x.tar");
     for content in [&b""[..], b"hello", &[0; 4_096]] {
         fs::write(&file, content).unwrap();
@@ -369,10 +374,10 @@ async fn what_is_no_backup_and_what_is_newer_is_said() {
 #[tokio::test]
 async fn a_restore_that_is_cut_off_while_it_moves_goes_on() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
     for moved in 0..=CONTENTS_OF_A_GATEWAY.len() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = private_dir();
         let old = Identity::open(dir.path(), &|_| Ok(())).unwrap().wireguard.public();
         stage(File::open(&made.file).unwrap(), dir.path()).await.unwrap();
         // As far as it came: the old gateway is out of the way, and some files are in place.
@@ -395,9 +400,9 @@ const CONTENTS_OF_A_GATEWAY: [&str; 4] = ["gateway.key", "gateway_ssh_key", "fle
 #[tokio::test]
 async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_again() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let made = place.back_up(out.path()).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_dir();
     fs::create_dir(dir.path().join(".fleetgate-restore")).unwrap();
     fs::write(dir.path().join(".fleetgate-restore/gateway.key"), "half").unwrap();
     let error = crate::first_start::examine(dir.path()).await.unwrap_err().to_string();
@@ -409,7 +414,7 @@ async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_
 #[tokio::test]
 async fn progress_only_grows_and_names_each_step() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let seen: Arc<Mutex<Vec<(Phase, u8)>>> = Arc::default();
     let told = seen.clone();
     let progress: Progress = Arc::new(move |phase, percent| told.lock().unwrap().push((phase, percent)));
@@ -434,7 +439,7 @@ async fn a_damaged_database_is_named_and_there_is_no_backup() {
         let middle = usize::try_from(size / 2 / 4096 * 4096).unwrap();
         bytes[8_192..middle + 8_192].fill(0x5a);
         fs::write(&file, bytes).unwrap();
-        let out = tempfile::tempdir().unwrap();
+        let out = private_dir();
         let error = format!("{:#}", place.back_up(out.path()).await.unwrap_err());
         assert!(error.contains(said), "{name}: {error}");
         assert!(names_in(out.path()).is_empty());
@@ -444,7 +449,7 @@ async fn a_damaged_database_is_named_and_there_is_no_backup() {
 #[tokio::test]
 async fn a_series_whose_number_was_given_to_another_meanwhile_keeps_nothing_of_the_former() {
     let place = Place::new().await;
-    let out = tempfile::tempdir().unwrap();
+    let out = private_dir();
     let (file, store) = (out.path().join("x.tar"), place.store.clone());
     let changes = async {
         // The samples were copied: what remains is the wait for those that follow.
@@ -459,7 +464,7 @@ async fn a_series_whose_number_was_given_to_another_meanwhile_keeps_nothing_of_t
         fixture::history_run(&store, "insert into samples values (2, 7, 1.0)").await;
     };
     let (made, ()) = tokio::join!(place.back_up(&file), changes);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = private_dir();
     restore_to(&made.unwrap().file, dir.path()).await.unwrap();
     let seal = SealKey::from_bytes([1; 32]);
     let store = Store::open(dir.path(), seal).await.unwrap();

@@ -67,11 +67,11 @@ async fn a_first_start_that_fails_after_any_step_is_completed_by_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_is_half_made_is_completed_from_any_step_on() {
-    for steps in 0..=crate::store::copy::newest_schemas().0 {
+    for steps in 0..=fixture::schema_steps() {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
         begin(dir.path()).unwrap();
-        fixture::half_made(dir.path(), usize::try_from(steps).unwrap()).await;
+        fixture::half_made(dir.path(), steps).await;
         let server = start(dir.path(), &|_| Ok(())).await.unwrap_or_else(|e| panic!("{steps}: {e:#}"));
         assert!(logs_in(&server).await, "{steps}");
         server.stop().await;

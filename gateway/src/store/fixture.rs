@@ -147,6 +147,11 @@ pub(crate) fn down(host: HostId) -> Message {
     }
 }
 
+/// How many steps the schema takes.
+pub(crate) fn schema_steps() -> usize {
+    super::MAIN.len()
+}
+
 /// A database whose first `steps` of the schema were made, as a start that was cut off leaves it.
 pub(crate) async fn half_made(dir: &std::path::Path, steps: usize) {
     let file = dir.join(super::files::MAIN_FILE);

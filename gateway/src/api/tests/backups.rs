@@ -11,7 +11,7 @@ use crate::identity::Identity;
 
 /// An API over a data directory that a gateway could start in.
 async fn api() -> TestApi {
-    let api = TestApi::new().await;
+    let api = TestApi::with_endpoint().await;
     let (store, data) = (&api.state.store, &api.state.config.data);
     let identity = Identity::open(data, &|_| Ok(())).unwrap();
     let known = Known { key: identity.wireguard.public(), pools: api.state.config.pools() };
