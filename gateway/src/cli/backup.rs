@@ -27,7 +27,7 @@ pub(crate) struct BackupArgs {
     /// Leave the samples out: a fraction of the size, and graphs begin anew after a restore
     #[arg(long)]
     without_history: bool,
-    /// No progress on stderr
+    /// Print nothing unless it fails, for cron
     #[arg(long, short)]
     quiet: bool,
 }
@@ -54,7 +54,11 @@ pub(crate) async fn back_up(to: &Connection, args: BackupArgs) -> anyhow::Result
     };
     let made = unless_interrupted(made).await;
     progress.end();
-    report(to, &made?)
+    let made = made?;
+    match args.quiet && !to.json {
+        true => Ok(()),
+        false => report(to, &made),
+    }
 }
 
 /// The given directory, or that of the gateway of this user: `serve` before `demo`.
