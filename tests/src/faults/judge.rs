@@ -176,12 +176,18 @@ impl Case<'_> {
         spans.into_iter().any(|span| span.is_past(seen.answered) && of_host(span.fault))
     }
 
-    /// Something has been wrong for longer than it takes to find it.
+    /// Something has been wrong for longer than it takes to find it. While the gateway doubts its own line, no
+    /// failure of a device counts.
     fn is_overdue(&self, seen: &Seen) -> bool {
-        self.spans.iter().filter(|span| span.is_sure(seen.asked)).any(|span| {
-            let within = self.world(&[span.fault]).says(seen.host).found_within;
-            within.is_some_and(|within| seen.asked > span.begun.1 + millis(within))
-        })
+        let sure: Vec<&Span> = self.spans.iter().filter(|span| span.is_sure(seen.asked)).collect();
+        let found = |span: &Span| {
+            let within = self.world(&[span.fault]).says(seen.host).found_within?;
+            Some(span.begun.1 + millis(within))
+        };
+        let cut =
+            sure.iter().filter(|span| span.fault == Fault::GatewayCut).filter_map(|span| found(span)).max();
+        let overdue = |span: &&Span| found(span).max(cut).is_some_and(|by| seen.asked > by);
+        sure.iter().any(|span| found(span).is_some() && overdue(span))
     }
 
     fn false_down(&self, seen: &Seen) -> Option<String> {
@@ -411,6 +417,16 @@ mod tests {
         assert_eq!((ok(5_000, Host::One), ok(45_000, Host::One), ok(45_000, Host::Two)), (0, 1, 0));
         let two = at(BEGUN + 5_000, Host::Two, "down", "device_gone", &[]);
         assert_eq!(wrong(&case, vec![two]).len(), 2, "its state and its verdict");
+    }
+
+    #[test]
+    fn who_is_off_behind_a_line_of_the_gateway_that_is_cut_is_found_when_that_is() {
+        let spans = [span(Fault::GatewayCut), span(Fault::Off(Host::Far))];
+        let ok = |ms| wrong(&case(&spans, &[]), vec![at(BEGUN + ms, Host::Far, "up", "ok", &[])]).len();
+        assert_eq!((ok(40_000), ok(49_000)), (0, 0));
+        let alone = [span(Fault::Off(Host::Far))];
+        let seen = vec![at(BEGUN + 40_000, Host::Far, "up", "ok", &[])];
+        assert_eq!(wrong(&case(&alone, &[]), seen).len(), 1);
     }
 
     #[test]

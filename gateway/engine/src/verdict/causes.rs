@@ -25,6 +25,8 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         HostStatus::Down if is_of_others(&e.host.source) => {
             vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
         }
+        // The gateway was cut off until just now, and has not asked it since.
+        HostStatus::Down if e.host.stale && e.cut_off.is_none() => vec![wider(silence(e), e)],
         HostStatus::Down => vec![silence(e)],
         // Too old to go by: nobody is known to be silent, so that nothing is claimed.
         HostStatus::Up if e.host.stale && e.cut_off.is_none() => vec![Finding(all_of(e))],
@@ -49,6 +51,12 @@ fn silence(e: &Evidence) -> Finding {
     let lossy = e.is_soft() && !is_alive(e) && !is_shared(e);
     open.extend(lossy.then_some(Kind::PacketLoss));
     Finding(open)
+}
+
+/// What is left open, and whatever else makes a host silent.
+fn wider(Finding(open): Finding, e: &Evidence) -> Finding {
+    let all: BTreeSet<Kind> = open.into_iter().chain(all_of(e)).collect();
+    Finding(all.into_iter().collect())
 }
 
 /// Whatever can make it silent.

@@ -356,6 +356,19 @@ fn a_result_that_is_too_old_claims_nothing() {
 }
 
 #[test]
+fn the_first_that_is_heard_after_the_gateway_was_cut_off_makes_no_site_lost() {
+    let place = |silent| SiteFacts { name: "hill".into(), others: Others { silent, ..Others::default() } };
+    let down = host(HostStatus::Down, at(900));
+    let elsewhere = Others { heard: 1, ..Others::default() };
+    let asked = Evidence { host: down.clone(), site: Some(place(2)), elsewhere, ..quiet() };
+    assert_eq!(judge(&asked).kind, Kind::SiteUplinkLost, "all were asked");
+    let not_asked = Evidence { host: HostState { stale: true, ..down }, ..asked };
+    let verdict = judge(&not_asked);
+    assert!(verdict.candidates.contains(&Kind::GatewayUplinkLost), "{verdict:?}");
+    assert!(verdict.candidates.contains(&Kind::TunnelDown), "{verdict:?}");
+}
+
+#[test]
 fn services_are_named_and_told_apart() {
     let of = |services| judge(&Evidence { services, ..answering() });
     let hung = service("rtsp", Asked::Presence, Status::Critical, Cause::NoAnswer);
