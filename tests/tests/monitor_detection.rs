@@ -213,6 +213,35 @@ fn a_device_that_hears_nothing_is_alive_while_its_packets_arrive() {
     }
 }
 
+/// Its key is refused, or the answers do not reach it: it is alive, and only its tunnel is not.
+#[test]
+fn a_device_whose_handshakes_lead_to_nothing_is_up_and_its_dead_tunnel_is_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let checks = || vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
+        let shape = |raw: i64, spec: HostSpec| if raw == 1 { with(spec, checks()) } else { spec };
+        let mut world = fleet(&mut dice, 60, shape);
+        let refused = Truth { refused: true, ..Truth::well() };
+        let (mut mailbox, since) = (Mailbox::new(&world), world.now.wall);
+        lose(&mut world, &[1], &refused);
+        for _ in 0..20 {
+            mailbox.run(&mut world, Duration::from_millis(30_000 + dice.roll(20_000)));
+            let state = world.host(HostId::from_i64(1)).expect("a state");
+            assert_eq!(state.hard, HostStatus::Up, "seed {seed}: {state:?}");
+        }
+        let state = world.host(HostId::from_i64(1)).expect("a state");
+        assert_eq!((state.source.as_str(), state.one_way), ("handshakes", false), "seed {seed}: {state:?}");
+        assert_eq!(found(&world, 1, since), None, "seed {seed}");
+        let messages = &world.kept.messages;
+        assert_eq!(mailbox.sizes(), [1], "seed {seed}: {messages:?}");
+        assert_eq!(messages[0].service.as_deref(), Some("tunnel"), "seed {seed}");
+        lose(&mut world, &[1], &Truth { alive: false, ..refused });
+        mailbox.run(&mut world, 3 * MINUTE);
+        let state = world.host(HostId::from_i64(1)).expect("a state");
+        assert_eq!(state.hard, HostStatus::Down, "seed {seed}, it makes no more of them: {state:?}");
+    }
+}
+
 /// Other intervals, timeouts longer than the retry, and more attempts: three attempts of the longer of
 /// retry and timeout after the evidence has expired.
 #[test]

@@ -35,6 +35,26 @@ fn a_device_that_speaks_is_up_without_being_asked_anything() {
     assert_eq!(told(&world), Vec::<String>::new());
 }
 
+/// What a look costs a device without a keepalive, or one behind another device: an echo.
+#[test]
+fn who_says_nothing_unasked_is_asked_for_an_echo_and_nothing_more() {
+    let quiet = Truth { quiet: true, ..Truth::well() };
+    let behind = HostSpec { own_tunnel: false, peer: Some(HostId::from_i64(2)), ..device(1) };
+    for spec in [device(1), behind] {
+        let mut world = World::new(1);
+        world.add(device(2), quiet.clone());
+        world.run(10 * SECOND);
+        let id = world.add(spec, quiet.clone());
+        world.run(10 * MINUTE);
+        world.asked.clear();
+        world.run(HOUR);
+        let count = |what| world.asked.iter().filter(|(_, ask)| ask.host == id && kind(ask) == what).count();
+        assert!((58..=61).contains(&count("echo")), "{} echoes", count("echo"));
+        assert_eq!((count("tcp"), count("handshake")), (0, 0));
+        assert_eq!(status(&world, id), HostStatus::Up);
+    }
+}
+
 #[test]
 fn echo_tcp_handshake_and_the_public_address_are_asked_in_the_moment_in_which_the_evidence_expires() {
     let (mut world, id) = settled(with_direct(device(1)));

@@ -172,7 +172,8 @@ pub struct HostState {
     /// Somebody asked for a check, and its result is not there yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check_requested_at: Option<String>,
-    /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`; `passive`: somebody sent it;
+    /// What decided: `evidence`, `echo`, `tcp`, `ssh`, `handshake`, `direct`;
+    /// `handshakes`: its handshakes arrive and lead to no session; `passive`: somebody sent it;
     /// `silence`: for too long nobody did; `none`: all was asked and failed.
     pub source: String,
     /// The inner address that was asked.

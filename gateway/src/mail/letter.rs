@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use fleetgate_engine::verdict::Verdict;
+use fleetgate_engine::wire::GATEWAY;
 use jiff::tz::TimeZone;
 
 use super::concerns;
@@ -242,16 +243,20 @@ fn summary(contents: &Contents, names: Names) -> String {
     headlines.iter().enumerate().map(part).collect::<Vec<_>>().join("; ")
 }
 
-/// Those that are wanted: `cam-01, cam-02`, `nas-1 disk`, `ssh on nas-1, nas-2`, or how many.
+/// Those that are wanted: `cam-01, cam-02`, `nas-1 disk`, `ssh on nas-1, nas-2`, or how many. The gateway itself is
+/// no host among others.
 fn things(contents: &Contents, named: bool, wanted: impl Fn((&str, bool, &str)) -> bool) -> String {
     let counts: Vec<&Count> =
         contents.counts.iter().filter(|c| wanted((&c.kind, c.problem, &c.to))).collect();
     let (services, hosts): (Vec<&Count>, Vec<&Count>) = counts.into_iter().partition(|c| c.services);
-    let notices = contents.notices.iter().filter(|n| named && wanted((&n.kind, n.problem, &n.to)));
+    let notices = contents.notices.iter().filter(|n| wanted((&n.kind, n.problem, &n.to)));
+    let (of_gateway, others): (Vec<&NoticeRow>, Vec<&NoticeRow>) = notices.partition(|n| n.host == GATEWAY);
     let (of_services, of_hosts): (Vec<&NoticeRow>, Vec<&NoticeRow>) =
-        notices.partition(|notice| notice.service.is_some());
-    let hosts = listed(hosts.iter().map(|c| c.count).sum(), "host", of_hosts.iter().map(|n| object(n)));
-    [hosts, of_those(&services, &of_services)].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        others.into_iter().filter(|_| named).partition(|notice| notice.service.is_some());
+    let count = hosts.iter().map(|c| c.count).sum::<i64>() - of_gateway.len() as i64;
+    let hosts = listed(count, "host", of_hosts.iter().map(|n| object(n)));
+    let gateway = of_gateway.first().map(|notice| object(notice));
+    [gateway, hosts, of_those(&services, &of_services)].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn of_those(counts: &[&Count], notices: &[&NoticeRow]) -> Option<String> {

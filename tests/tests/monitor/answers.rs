@@ -17,6 +17,7 @@ impl Device {
             Question::Evidence { .. } => Answer::Evidence(Evidence {
                 last_packet: self.last_packet,
                 last_handshake: self.last_handshake,
+                last_attempt: self.last_attempt(now),
                 established: self.established(now),
                 clock_skew_ms: self.truth.skew_ms,
                 wire_today: self.truth.wire_today,

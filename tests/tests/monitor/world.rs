@@ -25,6 +25,8 @@ use fleetgate_engine::wire::{
 pub const RTT: Duration = Duration::from_millis(30);
 /// How often a device with a keepalive says something.
 const KEEPALIVE: Duration = Duration::from_secs(25);
+/// A device without a session tries again after so long.
+const ATTEMPT: Duration = Duration::from_secs(5);
 /// A session that lost its link is believed in for so long.
 const SESSION: Duration = Duration::from_secs(120);
 /// A device that can dial again does so within this time.
@@ -44,6 +46,10 @@ pub struct Truth {
     pub hung: bool,
     /// Its packets get through, and what is sent to it does not.
     pub deaf: bool,
+    /// Its handshakes are answered, and lead to no session: another preshared key, or the answers are lost.
+    pub refused: bool,
+    /// It says nothing unasked.
+    pub quiet: bool,
     /// The public address leads to it.
     pub direct: bool,
     pub sshd: bool,
@@ -67,6 +73,8 @@ impl Truth {
             link: true,
             hung: false,
             deaf: false,
+            refused: false,
+            quiet: false,
             direct: true,
             sshd: true,
             connect: Some(RTT),
@@ -85,7 +93,7 @@ impl Truth {
     }
 
     pub fn tunnel_works(&self) -> bool {
-        self.alive && self.link
+        self.alive && self.link && !self.refused
     }
 }
 
@@ -100,12 +108,14 @@ pub struct Device {
     believed: Mono,
     last_packet: Option<Mono>,
     last_handshake: Option<Mono>,
+    /// Since when its handshakes lead to nothing.
+    refused_from: Option<Mono>,
 }
 
 impl Device {
     /// Brings the last packet up to date.
     fn settle(&mut self, now: Mono) {
-        if let Some(since) = self.flow {
+        if let Some(since) = self.flow.filter(|_| !self.truth.quiet) {
             let beats = now.since(since).as_nanos() / KEEPALIVE.as_nanos();
             let last = since + KEEPALIVE * u32::try_from(beats).expect("few");
             self.last_packet = self.last_packet.max(Some(last));
@@ -122,6 +132,13 @@ impl Device {
         if self.flow.take().is_some() {
             self.believed = now + believed;
         }
+    }
+
+    /// It tries again every five seconds.
+    fn last_attempt(&self, now: Mono) -> Option<Mono> {
+        let since = self.refused_from.filter(|_| self.truth.alive && self.truth.link)?;
+        let tries = now.since(since).as_nanos() / ATTEMPT.as_nanos();
+        Some(since + ATTEMPT * u32::try_from(tries).expect("few"))
     }
 
     fn established(&self, now: Mono) -> bool {
@@ -228,6 +245,7 @@ impl World {
             believed: Mono::ZERO,
             last_packet: None,
             last_handshake: None,
+            refused_from: None,
         };
         self.devices.insert(id, device);
         self.plan(REDIAL, Happening::Handshake(id));
@@ -270,6 +288,7 @@ impl World {
         let now = self.now.mono;
         let device = self.device(id);
         device.truth = truth;
+        device.refused_from = device.refused_from.or(Some(now)).filter(|_| device.truth.refused);
         if !device.truth.tunnel_works() {
             device.cut(now, SESSION);
         }

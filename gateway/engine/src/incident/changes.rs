@@ -122,6 +122,17 @@ impl Incidents {
         }
     }
 
+    /// Others stand behind a device whose tunnel is dead, while something else proves the device alive.
+    pub(super) fn widen_behind_tunnel(&mut self, id: IncidentId, behind: HostId, now: Now) {
+        let Some(incident) = self.open.get(&id) else { return };
+        let narrow = !incident.matter.extent.is_wide() && incident.matter.head.is_none();
+        let heads = |host: &&HostId| incident.members.keys().any(|o| o.host == **host && o.service.is_some());
+        if let Some(device) = self.fleet.parents(behind).iter().find(heads).filter(|_| narrow) {
+            let matter = words::behind_tunnel(self.fleet.name(*device), incident.matter.site.clone());
+            self.widen(id, matter, now);
+        }
+    }
+
     pub(super) fn close(&mut self, id: IncidentId) {
         let Some(incident) = self.take(id) else { return };
         // Some belong to another meanwhile.

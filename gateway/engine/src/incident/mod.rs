@@ -212,6 +212,11 @@ impl Incidents {
         }
     }
 
+    /// The service of a host that watches its tunnel, if one does.
+    pub fn know_tunnel(&mut self, host: HostId, service: Option<&str>) {
+        self.fleet.know_tunnel(host, service);
+    }
+
     /// These are the services of a host from now on.
     pub fn know_services<'a>(&mut self, host: HostId, services: impl Iterator<Item = &'a str>) {
         self.alike.know(host, services);
@@ -379,10 +384,16 @@ impl Incidents {
         self.open.get(&id).is_some_and(|i| i.is_ill(object)).then_some(id)
     }
 
-    /// The incident of what a host stands behind, however far before it, if that is down.
+    /// The incident of what a host stands behind, however far before it, if that is down or its tunnel is
+    /// dead.
     fn explanation(&self, host: HostId, depth: usize) -> Option<IncidentId> {
         let further = |parent| if depth > 1 { self.explanation(parent, depth - 1) } else { None };
-        let of = |parent: &HostId| self.place_of_ill(&Object::host(*parent)).or_else(|| further(*parent));
+        let tunnel = |parent: HostId| {
+            let service = self.fleet.tunnel(parent)?.to_owned();
+            self.place_of_ill(&Object { host: parent, service: Some(service) })
+        };
+        let own = |parent: HostId| self.place_of_ill(&Object::host(parent)).or_else(|| tunnel(parent));
+        let of = |parent: &HostId| own(*parent).or_else(|| further(*parent));
         self.fleet.parents(host).iter().find_map(of)
     }
 
@@ -432,6 +443,7 @@ impl Incidents {
         };
         if cause.is_some() {
             self.widen_behind(id, at.now);
+            self.widen_behind_tunnel(id, object.host, at.now);
         }
         self.join(id, object, began, at.now);
         self.widen_to_host(id, object.host, at.now);

@@ -15,6 +15,7 @@ struct Known {
     name: String,
     site: Option<String>,
     parents: Vec<HostId>,
+    tunnel: Option<String>,
     /// It has a state.
     seen: bool,
     /// Since when it fails.
@@ -49,7 +50,17 @@ impl Fleet {
     pub fn know(&mut self, id: HostId, name: &str, site: Option<&str>, parents: &[HostId]) {
         self.forget(id);
         let (name, site) = (name.to_owned(), site.map(str::to_owned));
-        self.hosts.insert(id, Known { name, site, parents: parents.to_vec(), seen: false, down: None });
+        self.hosts.insert(id, Known { name, site, parents: parents.to_vec(), ..Known::default() });
+    }
+
+    pub fn know_tunnel(&mut self, id: HostId, service: Option<&str>) {
+        if let Some(known) = self.hosts.get_mut(&id) {
+            known.tunnel = service.map(str::to_owned);
+        }
+    }
+
+    pub fn tunnel(&self, id: HostId) -> Option<&str> {
+        self.hosts.get(&id)?.tunnel.as_deref()
     }
 
     pub fn forget(&mut self, id: HostId) {

@@ -42,6 +42,12 @@ pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
+/// The device itself is there, by another way: it does not head what is behind its tunnel.
+pub fn behind_tunnel(name: &str, site: Option<String>) -> Matter {
+    let words = format!("the tunnel of {name} is dead, and what stands behind it cannot be reached");
+    Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: None }
+}
+
 /// A switch, a floor, or whatever else many hosts of one place share.
 pub fn part_of_site(name: &str) -> Matter {
     let words = format!("many hosts of {name} fell silent together");

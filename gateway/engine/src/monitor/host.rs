@@ -81,6 +81,8 @@ pub struct Host {
     pub(super) questions: Vec<AskId>,
     /// It found nothing while it is being found out whether that is our own doing.
     pub(super) undecided: Option<String>,
+    /// When it answered a question last.
+    pub(super) answered_at: Option<Mono>,
     /// Its packets arrive, and our questions get no answer.
     pub(super) one_way: bool,
     /// The tunnel it is reached through has carried something, ever.
@@ -161,6 +163,7 @@ impl Host {
             check: None,
             questions: Vec::new(),
             undecided: None,
+            answered_at: None,
             one_way: false,
             came: false,
             good_at: None,

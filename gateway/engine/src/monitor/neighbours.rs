@@ -92,12 +92,13 @@ fn next_to(hosts: &BTreeSet<HostId>, id: HostId) -> Vec<HostId> {
 impl Monitor {
     /// After a host has changed: who fails first has others asked, and who waits for others may be told of.
     pub(super) fn mind_crowd(&mut self, id: HostId, before: Standing, after: Standing, now: Now) {
-        let failing = |standing: Standing| standing.member.silent_since.is_some() && standing.member.up;
+        let silent = |standing: Standing| standing.member.silent_since.is_some();
+        let failing = |standing: Standing| silent(standing) && standing.member.up;
+        if before.member.up && !silent(before) && silent(after) {
+            self.ask_neighbours(id, now);
+        }
         match (failing(before), failing(after)) {
-            (false, true) => {
-                self.failing.insert(id);
-                self.ask_neighbours(id, now);
-            }
+            (false, true) => drop(self.failing.insert(id)),
             (true, false) => {
                 self.failing.remove(&id);
                 if self.failing.len() < self.crowd() {

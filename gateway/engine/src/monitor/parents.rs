@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now};
-use crate::wire::{EventKind, HostStatus, SENT, Timing, is_answer};
+use crate::wire::{EventKind, HostStatus, SENT, Timing, is_answer, is_beside_tunnel};
 
 use super::Monitor;
 use super::host::Host;
 use super::population::Member;
+use super::service::Service;
 use super::status::Level;
 use super::turn::Turn;
 
@@ -68,6 +69,8 @@ impl Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     blocks: bool,
+    /// Its own tunnel is dead, whatever else proves it alive.
+    tunnel_is_dead: bool,
     pub(super) member: Member,
 }
 
@@ -113,9 +116,17 @@ impl Monitor {
         if parents.peek().is_none() {
             return Reach { in_doubt: uplink, ..Reach::FREE };
         }
-        let there: Vec<&Host> = parents.filter(|parent| !parent.stands().blocks).collect();
+        let blocks = |parent: &Host| {
+            let standing = parent.stands();
+            standing.blocks || standing.tunnel_is_dead && host.passes_through(parent)
+        };
+        let there: Vec<&Host> = parents.filter(|parent| !blocks(parent)).collect();
         let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
-        let outlived = |since: Mono| there.iter().any(|parent| parent.vouches(since, now.mono));
+        let vouches = |parent: &Host, since| {
+            let carries = !host.passes_through(parent) || !is_beside_tunnel(&parent.source);
+            carries && parent.vouches(since, now.mono)
+        };
+        let outlived = |since: Mono| there.iter().any(|parent| vouches(parent, since));
         // Where nobody is there, that is no question any more.
         let asked = !there.is_empty() && since.is_some_and(|since| !outlived(since));
         let in_doubt = uplink || asked;
@@ -129,8 +140,21 @@ impl Monitor {
         };
         let (parents, since) = (host.spec.parents.clone(), host.failing_since);
         for parent in parents {
-            self.with(parent, now, |parent, turn| parent.prove_itself(since, turn));
+            let carries = self.passes_through(id, parent);
+            self.with(parent, now, |parent, turn| {
+                parent.prove_itself(since, turn);
+                if carries {
+                    parent.prove_its_tunnel(since, turn);
+                }
+            });
         }
+    }
+}
+
+impl Monitor {
+    fn passes_through(&self, id: HostId, device: HostId) -> bool {
+        let ends = self.hosts.get(&id).zip(self.hosts.get(&device));
+        ends.is_some_and(|(host, device)| host.passes_through(device))
     }
 }
 
@@ -143,9 +167,16 @@ impl Host {
     pub(super) fn stands(&self) -> Standing {
         let down = self.track.hard == HostStatus::Down && !is_answer(&self.source);
         let blocks = down || self.asleep || !self.reach.reachable;
+        let tunnel = self.tunnel_service().map(|i| &self.services[i]);
+        let tunnel_is_dead = tunnel.is_some_and(|s| s.track.hard.is_problem() && !s.holds());
         let up = self.track.hard == HostStatus::Up;
         let (asleep, silent_since, good_at) = (self.asleep, self.silent_since, self.good_at);
-        Standing { blocks, member: Member { up, asleep, silent_since, good_at } }
+        Standing { blocks, tunnel_is_dead, member: Member { up, asleep, silent_since, good_at } }
+    }
+
+    /// Nothing but that device's tunnel leads to it.
+    fn passes_through(&self, device: &Host) -> bool {
+        !self.spec.own_tunnel && self.spec.peer == Some(device.spec.id) && self.paths.direct.is_none()
     }
 
     /// What was never checked counts as fine.
@@ -229,6 +260,15 @@ impl Host {
         if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_only_told_of() {
             self.planned = Some(turn.now.mono);
             self.newer_than = since;
+        }
+    }
+
+    /// One that only its tunnel leads to fails: whether the tunnel carries anything is asked now.
+    fn prove_its_tunnel(&mut self, since: Option<Mono>, turn: &Turn<'_>) {
+        let tunnel = self.tunnel_service().map(|i| &mut self.services[i]);
+        let waits = |s: &&mut Service| s.is_idle() && s.holds() && s.good_at < since;
+        if let Some(service) = tunnel.filter(waits) {
+            (service.planned, service.newer_than) = (Some(turn.now.mono), since);
         }
     }
 

@@ -11,7 +11,7 @@ use fleetgate_probes::sensors::{self, Sensor};
 use crate::time::Wall;
 use crate::wire::{
     Answer, AskId, Check, EventKind, HostKey, PathCheck, Question, Record, RemoteCommand, SshAnswer,
-    SshFailure, SshRun,
+    SshFailure, SshRun, is_beside_tunnel,
 };
 
 use super::answer::{self, Finding, Meaning, SENSORS};
@@ -260,7 +260,7 @@ impl Host {
 
     /// As far as is known without asking.
     fn tunnel_is_down(&self) -> bool {
-        self.source == "direct" || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
+        is_beside_tunnel(&self.source) || self.tunnel_service().is_some_and(|i| !self.services[i].holds())
     }
 }
 

@@ -9,7 +9,7 @@ use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample, is_answer,
+    ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample, is_answer,
 };
 
 use super::host::Host;
@@ -24,8 +24,8 @@ use super::turn::{Asker, Turn, cause};
 /// this is for those that cannot, and costs their uplink two small packets.
 const QUIET_DIAL: Duration = Duration::from_secs(300);
 
-/// A device with a keepalive says something every 25 s. Where its packets are all that is heard of it, it
-/// is believed for so long after each.
+/// A device with a keepalive says something every 25 s, and makes a handshake at least as often while it has no
+/// session. Where this is all that is heard of it, it is believed for so long after each.
 const RHYTHM: Duration = Duration::from_secs(30);
 
 /// Of the interval: the last that a check may take, so that it has ended before the next one.
@@ -121,12 +121,11 @@ impl Host {
             _ => None,
         });
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
-        let answered = is_answer(&self.source) && self.source != EVIDENCE;
         Rules {
             newer_than: self.proves_from(now),
             demanded: self.newer_than.is_some(),
             must_ask: self.one_way,
-            echo_first: !self.track.status.is_problem() && (answered || self.in_passing),
+            echo_first: !self.track.status.is_problem() && (self.in_passing || self.only_answers()),
             may_dial: self.newer_than.is_some() || self.may_dial(now),
             came: self.came,
             port,
@@ -136,9 +135,15 @@ impl Host {
         }
     }
 
+    /// It says nothing unasked, as far as is known: each look at it costs a question.
+    fn only_answers(&self) -> bool {
+        self.answered_at.is_some_and(|at| self.good_at <= Some(at))
+    }
+
     fn proves_from(&self, now: Mono) -> Mono {
         let limit = self.newer_than.unwrap_or_else(|| self.evidence_limit(now));
-        if self.one_way { limit.min(now - RHYTHM) } else { limit }
+        let only_heard = self.one_way || self.source == ATTEMPTS;
+        if only_heard { limit.min(now - RHYTHM) } else { limit }
     }
 
     /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
@@ -274,6 +279,8 @@ impl Host {
     fn answered(&mut self, alive: Alive, begun: Mono, turn: &mut Turn<'_>) {
         let Alive { source, text, rtt, proof, one_way } = alive;
         self.one_way = one_way;
+        self.answered_at =
+            self.answered_at.max(Some(turn.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
         let metrics = match rtt {
             Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
             None if source == EVIDENCE => {

@@ -243,6 +243,7 @@ impl<S> Peer<S> {
         Evidence {
             last_packet: self.last_packet.map(|seen| seen.mono),
             last_handshake: self.last_handshake.map(|seen| seen.mono),
+            last_attempt: self.signs.as_ref().and_then(|signs| signs.unproved.heard()),
             established: self.is_up(),
             clock_skew_ms: self.skew_ms,
             wire_today: self.wire.today(now),

@@ -78,6 +78,12 @@ impl Unused {
         (self.count >= UNPROVED).then_some(seen)
     }
 
+    /// When the last of them came that shows that they are made now.
+    pub fn heard(&self) -> Option<Mono> {
+        self.seen()?;
+        self.sign.seen.map(|now| now.mono)
+    }
+
     /// Where the one is who has the key and cannot use our answers, if that is so just now.
     pub fn source(&self, now: Mono) -> Option<Endpoint> {
         self.seen()?;
@@ -102,7 +108,7 @@ impl Unused {
 pub struct Sign {
     /// The last initiation: its stamp in ms, and when it came.
     last: Option<(i64, Mono)>,
-    seen: Option<Wall>,
+    seen: Option<Now>,
 }
 
 impl Sign {
@@ -112,7 +118,7 @@ impl Sign {
         let made = unix_ms(stamp);
         let made_now = self.last.is_some_and(|(last, at)| goes_on(made, last, now.mono.since(at)));
         if made_now {
-            self.seen = Some(now.wall);
+            self.seen = Some(now);
         }
         // The same once more says nothing, and takes nothing back.
         if self.last.is_none_or(|(last, _)| last != made) {
@@ -123,7 +129,7 @@ impl Sign {
 
     /// When it was last seen that somebody makes them.
     pub fn seen(&self) -> Option<Wall> {
-        self.seen
+        self.seen.map(|now| now.wall)
     }
 }
 
@@ -189,12 +195,13 @@ mod tests {
         assert_eq!(unused(&[(100, 100), (105, 105)]).seen(), None, "one answer may be lost");
         let mut three = unused(&[(100, 100), (105, 105), (110, 110)]);
         let seen = three.seen().expect("a sign");
+        assert_eq!(three.heard(), Some(Mono::from_secs(110)));
         let seconds = |wall: Wall| wall.as_millis() / 1_000;
         assert_eq!((seen.count, seconds(seen.since), seconds(seen.last)), (3, 100, 110));
         assert_eq!(three.source(Mono::from_secs(110)), Some(place(1)));
         assert_eq!(three.source(Mono::from_secs(291)), None, "long ago");
         three.proved();
-        assert_eq!(three.seen(), None);
+        assert_eq!((three.seen(), three.heard()), (None, None));
     }
 
     #[test]
@@ -204,7 +211,10 @@ mod tests {
 
     #[test]
     fn captured_initiations_at_another_pace_are_no_sign() {
-        assert_eq!(unused(&[(100, 7), (101, 12), (102, 17), (103, 22)]).seen(), None);
+        let captured = unused(&[(100, 7), (101, 12), (102, 17), (103, 22)]);
+        assert_eq!((captured.seen(), captured.heard()), (None, None));
+        let replayed = unused(&[(100, 100), (105, 105), (110, 110), (140, 110), (170, 105)]);
+        assert_eq!(replayed.heard(), Some(Mono::from_secs(110)), "what is sent again proves nothing");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER};
 use crate::time::Wall;
-use crate::wire::{DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
+use crate::wire::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 
 /// Nothing: it is well.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
@@ -192,15 +192,19 @@ fn path(e: &Evidence) -> Option<Finding> {
     e.tunnel.as_ref()?;
     let refused = refused_as(e.fresh_refusal());
     match refused {
-        Some(kind) if e.host.direct == DirectAnswer::Answered || e.uses_replaced_key() => {
-            Some(Finding(vec![kind]))
-        }
+        Some(kind) if is_beside_its_tunnel(e) || e.uses_replaced_key() => Some(Finding(vec![kind])),
         Some(kind) => Some(Finding(vec![kind, Kind::ClonedKey])),
         None if e.host.direct == DirectAnswer::Answered => {
             Some(Finding(vain_knocks(e).unwrap_or_else(|| vec![Kind::TunnelDown])))
         }
+        None if e.host.source == ATTEMPTS => vain_knocks(e).map(Finding),
         None => None,
     }
+}
+
+/// Something else than its tunnel proves it alive, and no packet of a session does.
+fn is_beside_its_tunnel(e: &Evidence) -> bool {
+    e.host.direct == DirectAnswer::Answered || e.host.source == ATTEMPTS
 }
 
 /// What is wrong with a device that answers.
@@ -248,6 +252,7 @@ fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
     let doubtful = match tunnel {
         None => Vec::new(),
         Some(tunnel) if since(tunnel.answered) => Vec::new(),
+        Some(_) if e.host.source == ATTEMPTS => vec![Kind::KeyRefused, Kind::OneWayLoss],
         Some(tunnel) if since(tunnel.last_packet) => {
             vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey]
         }

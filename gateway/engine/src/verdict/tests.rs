@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::Id;
-use crate::wire::{DirectAnswer, ReplacedKeyUse, StateType, UnprovedHandshakes, VoiceState};
+use crate::wire::{ATTEMPTS, DirectAnswer, ReplacedKeyUse, StateType, UnprovedHandshakes, VoiceState};
 
 mod world;
 
@@ -333,6 +333,13 @@ fn who_is_answered_in_vain_has_another_key_or_does_not_hear_the_answers() {
     let down = host(HostStatus::Down, at(900));
     let verdict = judge(&Evidence { host: down.clone(), tunnel: Some(tunnel.clone()), ..quiet() });
     assert_eq!(verdict.candidates, [Kind::KeyRefused, Kind::OneWayLoss], "{verdict:?}");
+    let up = HostState { source: ATTEMPTS.into(), ..host(HostStatus::Up, at(0)) };
+    let verdict = judge(&Evidence { host: up.clone(), tunnel: Some(tunnel.clone()), ..quiet() });
+    assert_eq!(verdict.candidates, [Kind::KeyRefused, Kind::OneWayLoss], "it is up by them: {verdict:?}");
+    let refusal = Some((at(980), Refusal::Crypto));
+    let dialled = TunnelFacts { refusal, ..tunnel.clone() };
+    let verdict = judge(&Evidence { host: up, tunnel: Some(dialled), ..quiet() });
+    assert_eq!(verdict.kind, Kind::KeyRefused, "a dial has told: {verdict:?}");
     let let_in = TunnelFacts { last_handshake: Some(at(995)), ..tunnel };
     let verdict = judge(&Evidence { host: down, tunnel: Some(let_in), ..quiet() });
     assert!(verdict.candidates.contains(&Kind::DeviceGone), "it was let in since: {verdict:?}");

@@ -141,6 +141,9 @@ pub enum Answer {
 pub struct Evidence {
     pub last_packet: Option<Mono>,
     pub last_handshake: Option<Mono>,
+    /// The last of several handshakes of the peer that were answered and led to no session: the peer is alive.
+    /// A replayed one does not count.
+    pub last_attempt: Option<Mono>,
     pub established: bool,
     pub clock_skew_ms: Option<i64>,
     /// Bytes of the peer on the wire, both ways, since midnight UTC.

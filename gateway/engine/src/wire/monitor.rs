@@ -359,7 +359,17 @@ pub fn is_of_others(source: &str) -> bool {
 
 /// Whether a host's last result is an answer of its own, by its source: it is there, whatever its state.
 pub fn is_answer(source: &str) -> bool {
-    matches!(source, "evidence" | "echo" | "tcp" | "handshake" | "direct")
+    matches!(source, "evidence" | "echo" | "tcp" | "handshake") || is_beside_tunnel(source)
+}
+
+/// The source of a host whose own handshakes arrive and lead to no session.
+pub const ATTEMPTS: &str = "handshakes";
+/// The source of a host that answers at its public address.
+pub const DIRECT: &str = "direct";
+
+/// Whether this proves the host alive and its tunnel not.
+pub fn is_beside_tunnel(source: &str) -> bool {
+    matches!(source, ATTEMPTS | DIRECT)
 }
 
 /// What a result of a host says beside its text.

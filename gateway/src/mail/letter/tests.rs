@@ -1,7 +1,7 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::NoticeId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::IncidentId;
+use fleetgate_engine::wire::{GATEWAY, IncidentId};
 use proptest::prelude::*;
 
 use super::*;
@@ -307,4 +307,14 @@ proptest! {
         prop_assert_eq!(ours.count(), 4);
         prop_assert_eq!(letter.html.matches('<').count(), 18);
     }
+}
+
+#[test]
+fn the_gateway_is_no_host_among_others() {
+    let gateway = NoticeRow { host: GATEWAY, host_name: "gateway".into(), ..down() };
+    let cam = NoticeRow { host_name: "cam-1".into(), ..down() };
+    let subject = |notices| write(Kind::Notices, notices).subject;
+    assert_eq!(subject(vec![gateway.clone(), cam]), "DOWN: gateway, cam-1 at north");
+    let long = |n: usize| NoticeRow { host_name: format!("{}-{n}", "y".repeat(60)), ..down() };
+    assert_eq!(subject(vec![gateway, long(1), long(2), long(3)]), "DOWN: gateway, 3 hosts at north");
 }
