@@ -139,8 +139,9 @@ fn a_stored_stamp_is_as_good_as_one_from_this_run() {
 
 #[test]
 fn an_unknown_key_gets_silence_and_is_told_of_once() {
-    let mut world = plain(1);
-    world.command(Command::Remove(id(2)));
+    let mut world = plain(0);
+    let session = plain_session(2, None, world.now);
+    world.add(2, session);
     for _ in 0..5 {
         world.initiate(2);
         world.run(6 * SECOND);
