@@ -1,11 +1,11 @@
-//! The story of the rental unit: it comes up, passes its checks, and goes off to be reconfigured.
+//! The story of the rental unit: it comes up, passes its check, and goes off to be reconfigured.
 
 use std::future::Future;
 use std::time::Duration;
 
 use super::fleet::{DemoFleet, FleetError};
 
-/// Between two looks at the unit's checks.
+/// Between two looks at the unit's check.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Asks `passed` until it says yes, then switches the unit off.
