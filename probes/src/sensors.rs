@@ -26,6 +26,8 @@ pub enum Sensor {
     Disk {
         path: String,
     },
+    /// File systems that turned read-only.
+    Mounts,
     Load,
     Memory,
     Uptime,
@@ -67,7 +69,7 @@ pub enum Sensor {
 }
 
 /// Every kind that the script knows.
-const KINDS: &str = "disk, load, memory, uptime, temperature, processes, file_age, usb, users, cpu, traffic, \
+const KINDS: &str = "disk, mounts, load, memory, uptime, temperature, processes, file_age, usb, users, cpu, traffic, \
                      daily or values";
 
 /// Why something is not a sensor.
@@ -102,6 +104,8 @@ impl Sensor {
             ("traffic", _) => Sensor::Traffic { name: owned.filter(|name| !name.is_empty()) },
             ("usb", Some(name)) if !name.is_empty() => Sensor::Usb { name: name.to_owned() },
             ("usb", _) => return Err(BadSensor::NoName),
+            ("mounts", None) => Sensor::Mounts,
+            ("mounts", _) => return Err(BadSensor::Argument("mounts")),
             ("users", None) => Sensor::Users,
             ("cpu", None) => Sensor::Cpu,
             ("users", _) => return Err(BadSensor::Argument("users")),
@@ -125,6 +129,7 @@ impl Sensor {
     pub const fn kind(&self) -> &'static str {
         match self {
             Sensor::Disk { .. } => "disk",
+            Sensor::Mounts => "mounts",
             Sensor::Load => "load",
             Sensor::Memory => "memory",
             Sensor::Uptime => "uptime",
@@ -160,7 +165,9 @@ impl Sensor {
                 name.as_deref()
             }
             Sensor::Usb { name } => Some(name),
-            Sensor::Load | Sensor::Memory | Sensor::Uptime | Sensor::Users | Sensor::Cpu => None,
+            Sensor::Mounts | Sensor::Load | Sensor::Memory | Sensor::Uptime | Sensor::Users | Sensor::Cpu => {
+                None
+            }
         }
     }
 }
@@ -181,6 +188,7 @@ mod tests {
     fn a_sensor_survives_its_parts() {
         let sensors = [
             Sensor::Disk { path: "/a b".into() },
+            Sensor::Mounts,
             Sensor::Load,
             Sensor::Memory,
             Sensor::Uptime,
@@ -204,7 +212,7 @@ mod tests {
     fn what_is_no_sensor_is_refused_with_advice() {
         let long = format!("/{}", "x".repeat(MAX_ARGUMENT));
         let table = [
-            ("nose", None, "use disk, load"),
+            ("nose", None, "use disk, mounts"),
             ("disk", None, "needs a path"),
             ("disk", Some("var"), "begin it with /"),
             ("load", Some("x"), "takes no argument"),

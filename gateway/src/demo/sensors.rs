@@ -11,11 +11,12 @@ const MEMORY_BYTES: u64 = 4 * GIB;
 const CPUS: u32 = 4;
 const PICTURE_BYTES: u64 = 4_200_000;
 
-/// Every kind of sensor, and what a healthy device says: percent used, average of one minute,
-/// percent used, seconds, degrees Celsius, a count, seconds, two counts, percent busy, bytes received,
-/// pictures of a day, and degrees Celsius on the board.
-const HEALTHY: [(&str, f64); 13] = [
+/// Every kind of sensor, and what a healthy device says: percent used, file systems that turned read-only,
+/// average of one minute, percent used, seconds, degrees Celsius, a count, seconds, two counts, percent busy,
+/// bytes received, pictures of a day, and degrees Celsius on the board.
+const HEALTHY: [(&str, f64); 14] = [
     ("disk", 41.0),
+    ("mounts", 0.0),
     ("load", 0.4),
     ("memory", 37.0),
     ("uptime", 1_209_600.0),
@@ -32,7 +33,7 @@ const HEALTHY: [(&str, f64); 13] = [
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no sensor is called {0:?}: use disk, load, memory, uptime, temperature, processes, file_age, usb, users, \
+    "no sensor is called {0:?}: use disk, mounts, load, memory, uptime, temperature, processes, file_age, usb, users, \
      cpu, traffic, daily or values"
 )]
 pub struct NoSensor(pub String);
@@ -70,6 +71,7 @@ impl Sensors {
         let share = |total: u64| (total as f64 * (value / 100.0).clamp(0.0, 1.0)) as u64;
         match sensor {
             Sensor::Disk { .. } => Reading::disk(DISK_BYTES, share(DISK_BYTES)),
+            Sensor::Mounts => Reading::mounts(count(value)),
             Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
             Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),
             Sensor::Uptime => Reading::uptime(value),

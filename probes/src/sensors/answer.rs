@@ -74,7 +74,11 @@ impl Reading {
     pub fn disk(total: u64, used: u64) -> Reading {
         let kb = |bytes: u64| (bytes / 1024) as f64;
         let free = total.saturating_sub(used);
-        Reading::of(&[("total", kb(total), "kB"), ("used", kb(used), "kB"), ("free", kb(free), "kB")])
+        Reading::of(&[("used", kb(used), "kB"), ("free", kb(free), "kB")])
+    }
+
+    pub fn mounts(read_only: u32) -> Reading {
+        Reading::count("read_only", read_only)
     }
 
     pub fn load(averages: [f64; 3], cpus: u32) -> Reading {

@@ -34,12 +34,15 @@ pub const MAX_SCRIPT: usize = remote::MAX_LINE;
 /// Sensors asked at once; more would not fit `MAX_SCRIPT` either.
 pub const MAX_SENSORS: usize = 64;
 
-/// Search path, the line feed as a variable, and how to say what is wrong: one line.
+/// Search path, the line feed as a variable, how to say what is wrong (one line), and how to read a variable from
+/// the first line of a file.
 const PROLOGUE: &str = r#"export PATH="$PATH:/bin:/usr/bin:/sbin:/usr/sbin"
 nl="
 "
 no() { printf "@error %.200s\n" "${1%%"$nl"*}"; exit; }
-note() { printf "@note %.100s\n" "${1%%"$nl"*}"; }
+note() { [ -z "$1" ] || printf "@note %.100s\n" "${1%%"$nl"*}"; }
+can() { [ -r "$1" ] || no "cannot read $1"; }
+get() { IFS= read -r $1 2>/dev/null <"$2"; }
 "#;
 
 /// Each sensor runs in a subshell: what one does to variables or how it fails is its own affair.
@@ -52,26 +55,80 @@ echo @end
 shift 3
 done"#;
 
-/// The device name may have blanks: the figures are found by their shape, not by their column.
-const DISK: &str = r#"fg_disk() {
-o=$(df -P -k -- "$1" 2>&1) || no "$o"
+/// The device name may have blanks: the figures are found by their shape, not by their column. Where a file
+/// system counts no inodes (btrfs, vfat), or `df` does not know the question, there are none.
+const DISK: &str = r#"fg_df() {
 set -f
-set -- ${o##*"$nl"}
+i=$2 u=$3
+set -- ${1##*"$nl"}
 while [ $# -gt 3 ]
 do
 case $2,$3,$4 in
-*[!0-9,]*|,*|*,) shift ;;
-*) echo "total $2 kB"; echo "used $3 kB"; echo "free $4 kB"; exit ;;
+*[!0-9,]*|,*|*,|*,,*) shift ;;
+*)
+echo "${i}used $3$u
+${i}free $4$u"
+return ;;
 esac
 done
-no "df: $o"
+[ "$i" ] || no "df: $o"
+}
+fg_disk() {
+o=$(df -P -k -- "$1" 2>&1) || no "$o"
+fg_df "$o" "" " kB"
+o=$(df -P -i -- "$1" 2>/dev/null) && fg_df "$o" i
 }
 "#;
 
+/// File systems on block devices that are read-only and were meant to be writable: the kernel does that to one
+/// with errors. Meant is what `/etc/fstab` or the kernel's command line (for the root) says, except the kinds that
+/// cannot be written, and a read-only view of what is writable elsewhere. What neither names was mounted by hand.
+const MOUNTS: &str = r##"fg_mounts() {
+can /proc/mounts
+p= q= f= k= n=0 w=
+set -f
+read -r k 2>/dev/null </proc/cmdline
+case " $k " in
+*" rw "*) f=" / " ;;
+esac
+[ -r /etc/fstab ] && while read -r d m t o r
+do
+case $d,,$o, in
+"#"*) ;;
+*,ro,*) q="$q $m " ;;
+*) f="$f $m " ;;
+esac
+done </etc/fstab
+while read -r d m t o r
+do
+case $t,$d,,$o, in
+squashfs,*|iso9660,*|udf,*|erofs,*|cramfs,*|romfs,*|*,/dev/loop*) ;;
+*,/dev/*,ro,*) p="$p $d $m" ;;
+*,/dev/*) q="$q $d " ;;
+esac
+done </proc/mounts
+set -- $p
+while [ $# -gt 1 ]
+do
+case $q in
+*" $1 "*|*" $2 "*) ;;
+*) case $f in
+*" $2 "*) n=$((n+1)) w=$2 ;;
+esac ;;
+esac
+shift 2
+done
+echo "read_only $n"
+note "$w"
+}
+"##;
+
 const LOAD: &str = r#"fg_load() {
-[ -r /proc/loadavg ] || no "cannot read /proc/loadavg"
+can /proc/loadavg
 read -r a b c r </proc/loadavg
-echo "load1 $a"; echo "load5 $b"; echo "load15 $c"
+echo "load1 $a
+load5 $b
+load15 $c"
 n=0
 [ -r /proc/stat ] && while read -r a r
 do
@@ -87,30 +144,36 @@ done </proc/stat
 
 /// Kernels before 3.14 do not say what is available; free, buffers and cache come close.
 const MEMORY: &str = r#"fg_memory() {
-[ -r /proc/meminfo ] || no "cannot read /proc/meminfo"
-t= a= f=0
+can /proc/meminfo
+t= a= f=0 s=0 e=0
 while read -r k v r
 do
 case $k in
+SwapTotal:) s=$v ;;
+SwapFree:) e=$v ;;
 MemTotal:) t=$v ;;
 MemAvailable:) a=$v ;;
 MemFree:|Buffers:|Cached:) f=$((f+v)) ;;
 esac
 done </proc/meminfo
-[ -n "$t" ] || no "no MemTotal in /proc/meminfo"
-echo "total $t kB"; echo "available ${a:-$f} kB"
+[ "$t" ] || no "no MemTotal in /proc/meminfo"
+echo "total $t kB
+available ${a:-$f} kB"
+[ $s = 0 ] || { echo "swap $s kB
+swap_free $e kB"; }
 }
 "#;
 
 const UPTIME: &str = r#"fg_uptime() {
-[ -r /proc/uptime ] || no "cannot read /proc/uptime"
+can /proc/uptime
 read -r a r </proc/uptime
 echo "uptime $a s"
 }
 "#;
 
 /// A sensor is called by its zone type or chip name, or by chip and label: `cpu-thermal`,
-/// `coretemp`, `coretemp/Core 0`.
+/// `coretemp`, `coretemp/Core 0`. Inputs to which nothing is connected say 127 °C, or less than any diode measures:
+/// the hottest one is looked for among the others. A machine may have none (most virtual ones), which is no error.
 const TEMPERATURE: &str = r#"fg_temperature() {
 m= w=
 for f in /sys/class/thermal/thermal_zone*/temp /sys/class/hwmon/hwmon*/temp*_input
@@ -118,10 +181,10 @@ do
 [ -r "$f" ] || continue
 n= l=
 case $f in
-*/temp) IFS= read -r n 2>/dev/null <"${f%temp}type" ;;
+*/temp) get n "${f%temp}type" ;;
 *)
-IFS= read -r n 2>/dev/null <"${f%/*}/name"
-[ -r "${f%input}label" ] && IFS= read -r l 2>/dev/null <"${f%input}label"
+get n "${f%/*}/name"
+[ -r "${f%input}label" ] && get l "${f%input}label"
 ;;
 esac
 case $1 in
@@ -129,17 +192,19 @@ case $1 in
 *) continue ;;
 esac
 v=
-read -r v 2>/dev/null <"$f"
+get v "$f"
 case ${v#-} in
 ""|*[!0-9]*) continue ;;
 esac
+[ "$1" ] || [ "$v" -lt 126000 -a "$v" -gt -60000 ] || continue
 if [ -z "$m" ] || [ "$v" -gt "$m" ]
 then m=$v w=$n${l:+/$l}
 fi
 done
-[ -n "$m" ] || no "no temperature sensor${1:+ named $1} can be read"
+[ "$m$1" ] || exit 0
+[ "$m" ] || no "no temperature sensor named $1 can be read"
 echo "temperature $m mC"
-[ -z "$w" ] || note "$w"
+note "$w"
 }
 "#;
 
@@ -150,10 +215,10 @@ w=$(printf "%.15s" "$1")
 n=0
 for p in /proc/[0-9]*
 do
-if [ -n "$w" ]
+if [ "$w" ]
 then
 c=
-IFS= read -r c 2>/dev/null <"$p/comm"
+get c "$p/comm"
 [ "$c" = "$w" ] || continue
 fi
 n=$((n+1))
@@ -178,7 +243,7 @@ if [ -z "$n" ] || [ "$f" -nt "$n" ]
 then n=$f
 fi
 done
-[ -n "$n" ] || { echo @empty; no "no file in $1"; }
+[ "$n" ] || { echo @empty; no "no file in $1"; }
 note "${n##*/}"
 fi
 t=$(date -r "$n" +%s 2>/dev/null || stat -c %Y -- "$n" 2>/dev/null) || no "cannot read the time of $n"
@@ -193,24 +258,20 @@ n=0 w=
 for d in /sys/bus/usb/devices/*
 do
 c= v= p= m= t=
-IFS= read -r c 2>/dev/null <"$d/bInterfaceClass"
-IFS= read -r v 2>/dev/null <"$d/idVendor"
-IFS= read -r p 2>/dev/null <"$d/idProduct"
-IFS= read -r m 2>/dev/null <"$d/manufacturer"
-IFS= read -r t 2>/dev/null <"$d/product"
-case "$v$c" in
-"") continue ;;
-esac
-case "class:$c" in
-"$1") n=$((n+1)); continue ;;
-esac
-[ -n "$v" ] || continue
+get c "$d/bInterfaceClass"
+get v "$d/idVendor"
+get p "$d/idProduct"
+get m "$d/manufacturer"
+get t "$d/product"
+[ "$v$c" ] || continue
+[ "class:$c" != "$1" ] || n=$((n+1))
+[ "$v" ] || continue
 case "$v:$p $m $t" in
 *"$1"*) n=$((n+1)) w="$m $t" ;;
 esac
 done
 echo "devices $n"
-[ -z "$w" ] || note "$w"
+note "$w"
 }
 "#;
 
@@ -229,28 +290,32 @@ echo "users $n"
 
 /// The counters are ever-growing; a second between two looks makes them a share.
 const CPU: &str = r#"fg_cpu() {
-[ -r /proc/stat ] || no "cannot read /proc/stat"
+can /proc/stat
 read -r x u n s i w q f t r </proc/stat
 a=$((u+n+s+q+f+t)) b=$((i+w))
 sleep 1
 read -r x u n s i w q f t r </proc/stat
-echo "busy $((u+n+s+q+f+t-a))"; echo "idle $((i+w-b))"
+echo "busy $((u+n+s+q+f+t-a))
+idle $((i+w-b))"
 }
 "#;
 
 const TRAFFIC: &str = r#"fg_traffic() {
 w=$1
-[ -n "$w" ] || while read -r a b r
+[ "$w" ] || while read -r a b r
 do
 [ "$b" = 00000000 ] && w=$a && break
 done </proc/net/route
-[ -n "$w" ] || no "no default route"
+[ "$w" ] || no "no default route"
 d=/sys/class/net/$w/statistics
 [ -r "$d/rx_bytes" ] || no "no interface $w"
 read -r a <"$d/rx_bytes"; read -r b <"$d/tx_bytes"
 sleep 1
 read -r c <"$d/rx_bytes"; read -r e <"$d/tx_bytes"
-echo "rx $c B"; echo "tx $e B"; echo "in $((c-a)) B"; echo "out $((e-b)) B"
+echo "rx $c B
+tx $e B
+in $((c-a)) B
+out $((e-b)) B"
 note "$w"
 }
 "#;
@@ -272,7 +337,8 @@ n=$((n+1)) b=$((b+s))
 done <<fg
 $o
 fg
-echo "files $n"; echo "bytes $b B"
+echo "files $n
+bytes $b B"
 }
 "#;
 
@@ -280,7 +346,7 @@ echo "files $n"; echo "bytes $b B"
 const VALUES: &str = r#"fg_values() {
 [ -f "$1" ] && [ -r "$1" ] || no "cannot read $1"
 t=$(date -r "$1" +%s 2>/dev/null || stat -c %Y -- "$1" 2>/dev/null) && echo "age $(($(date +%s)-t)) s"
-while IFS= read -r l || [ -n "$l" ]
+while IFS= read -r l || [ "$l" ]
 do
 case $l in
 ""|@*) ;;
@@ -291,8 +357,9 @@ done <"$1"
 "#;
 
 /// Kinds by the name they have in a request, with the function that answers.
-const KINDS: [(&str, &str); 13] = [
+const KINDS: [(&str, &str); 14] = [
     ("disk", DISK),
+    ("mounts", MOUNTS),
     ("load", LOAD),
     ("memory", MEMORY),
     ("uptime", UPTIME),
@@ -404,6 +471,7 @@ mod tests {
     fn all_kinds() -> Vec<(String, Sensor)> {
         let sensors = [
             Sensor::Disk { path: "/".into() },
+            Sensor::Mounts,
             Sensor::Load,
             Sensor::Memory,
             Sensor::Uptime,

@@ -99,6 +99,7 @@ fn file_age(path: &str) -> Sensor {
 fn each_shell_answers_for_this_machine() {
     let sensors = [
         disk("/"),
+        Sensor::Mounts,
         Sensor::Load,
         Sensor::Memory,
         Sensor::Uptime,
@@ -122,11 +123,81 @@ fn a_machine_without_proc_and_sys_says_so() {
         (Sensor::Memory, "cannot read /nowhere/meminfo"),
         (Sensor::Uptime, "cannot read /nowhere/uptime"),
         (Sensor::Processes { name: None }, "cannot read /nowhere"),
-        (Sensor::Temperature { name: None }, "no temperature sensor can be read"),
+        (Sensor::Mounts, "cannot read /nowhere/mounts"),
         (Sensor::Temperature { name: Some("gpu".into()) }, "no temperature sensor named gpu can be read"),
     ];
     for (sensor, error) in table {
         assert_eq!(one(sensor, nowhere).error.as_deref(), Some(error));
+    }
+}
+
+#[test]
+fn a_machine_without_a_temperature_sensor_is_well() {
+    let sensor = Sensor::Temperature { name: None };
+    let reading = one(sensor.clone(), |command| command.replace("/sys/class", "/nowhere"));
+    let result = judge(&sensor, &reading, jiff::Timestamp::UNIX_EPOCH, &[]);
+    assert_eq!((result.status, result.text.as_str()), (Status::Ok, "no temperature sensor"));
+}
+
+#[test]
+fn only_what_turned_read_only_counts() {
+    const RW: &str = "/dev/sda1 / ext4 rw,relatime 0 0\n";
+    const RO: &str = "/dev/sda1 / ext4 ro,relatime,errors=remount-ro 0 0\n";
+    const FSTAB: &str = "# /media/stick was on /dev/sdd1\n#/dev/sdd1 /media/stick vfat rw 0 0\nUUID=a / ext4 errors=remount-ro 0 1\nUUID=b /data ext4 defaults 0 2\n\
+                         UUID=c /boot vfat ro 0 2\n";
+    let data = |options: &str| format!("{RW}/dev/sdb1 /data ext4 {options} 0 0\n");
+    let design = format!(
+        "{RW}/dev/loop3 /snap squashfs ro 0 0\n/dev/sr0 /media/cd iso9660 ro 0 0\n/dev/mtdblock5 /rom squashfs ro 0 0\n\
+         /dev/sdc1 /boot vfat ro,nosuid 0 0\ntmpfs /sys/fs/cgroup tmpfs ro 0 0\n/dev/sda1 /jail ext4 ro 0 0\n\
+         /dev/sdd1 /media/stick vfat ro 0 0\n"
+    );
+    let table = [
+        (RW.to_owned(), FSTAB, "quiet", 0.0, ""),
+        (RO.to_owned(), FSTAB, "root=/dev/sda1 ro quiet", 1.0, "/"),
+        (RO.to_owned(), "", "root=/dev/sda1 rw quiet", 1.0, "/"),
+        (RO.to_owned(), "", "root=/dev/sda1 ro quiet", 0.0, ""),
+        (RO.to_owned(), "", "root=/dev/sda1 quiet", 0.0, ""),
+        (
+            "/dev/mapper/a-b,c / btrfs ro 0 0\n/dev/mapper/a-b,c /home,x btrfs ro 0 0\n".to_owned(),
+            "U / btrfs x\nU /home,x btrfs y\n",
+            "ro",
+            2.0,
+            "/home,x",
+        ),
+        (RO.to_owned(), "/dev/sda1 / ext4 ro 0 0\n", "rw", 0.0, ""),
+        (data("rw"), FSTAB, "ro", 0.0, ""),
+        (data("ro,relatime"), FSTAB, "ro", 1.0, "/data"),
+        (format!("{RO}/dev/sdb1 /data ext4 ro 0 0\n"), FSTAB, "ro", 2.0, "/data"),
+        (design, FSTAB, "ro", 0.0, ""),
+    ];
+    for (i, (mounts, fstab, cmdline, count, place)) in table.into_iter().enumerate() {
+        let scratch = Scratch::new(&format!("mounts-{i}"));
+        scratch.file("mounts", &mounts);
+        scratch.file("fstab", fstab);
+        scratch.file("cmdline", &format!("{cmdline}\n"));
+        let at = text(&scratch.0);
+        let reading = one(Sensor::Mounts, |command| command.replace("/proc", &at).replace("/etc", &at));
+        assert_eq!((reading.number("read_only", ""), reading.note.as_str()), (Some(count), place), "{i}");
+    }
+}
+
+#[test]
+fn inodes_and_swap_are_read_where_there_are_any() {
+    let reading = one(Sensor::Memory, |command| {
+        let scratch = Scratch::new("swap");
+        scratch.file("meminfo", "MemTotal: 1000 kB\nMemAvailable: 400 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n");
+        let command = command.replace("/proc", &text(&scratch.0));
+        std::mem::forget(scratch);
+        command
+    });
+    assert_eq!(reading.number("swap", "kB"), None);
+    for (listing, inodes) in [("x 100 90 10 90% /\n", Some(90.0)), ("x 0 0 0 - /\n", Some(0.0))] {
+        let scratch = Scratch::new("inodes");
+        let listing =
+            scratch.file("listing", &format!("Filesystem Inodes IUsed IFree IUse% Mounted on\n{listing}"));
+        let fake = format!("df() {{ cat {listing}; }}\nfg_df() {{");
+        let reading = one(disk("/"), |command| command.replace("fg_df() {", &fake));
+        assert_eq!(reading.number("iused", ""), inodes);
     }
 }
 
@@ -152,6 +223,8 @@ fn the_hottest_or_the_named_temperature_is_taken() {
     scratch.file("hwmon/hwmon0/temp1_input", "61000\n");
     scratch.file("hwmon/hwmon0/temp1_label", "Core 0\n");
     scratch.file("hwmon/hwmon0/temp2_input", "-5000\n");
+    scratch.file("hwmon/hwmon1/name", "nct6775\n");
+    scratch.file("hwmon/hwmon1/temp3_input", "127000\n");
     let read = |name: Option<&str>| {
         let sensor = Sensor::Temperature { name: name.map(str::to_owned) };
         let reading = one(sensor, |command| command.replace("/sys/class", &text(&scratch.0)));
@@ -187,8 +260,8 @@ fn a_device_name_with_blanks_does_not_shift_the_figures() {
     let scratch = Scratch::new("df");
     let table = "Filesystem 1024-blocks Used Available Capacity Mounted on\n//nas/my 2 share 1000 710 290 71% /mnt/a b\n";
     let listing = scratch.file("listing", table);
-    let fake = format!("df() {{ cat {listing}; }}\nfg_disk() {{");
-    let reading = one(disk("/"), |command| command.replace("fg_disk() {", &fake));
+    let fake = format!("df() {{ cat {listing}; }}\nfg_df() {{");
+    let reading = one(disk("/"), |command| command.replace("fg_df() {", &fake));
     assert_eq!(reading.number("used", "kB"), Some(710.0));
     assert_eq!(reading.number("free", "kB"), Some(290.0));
 }

@@ -2,11 +2,12 @@
 //!
 //! | sensor | metrics |
 //! |---|---|
-//! | disk | `used` in %, `free` in B |
+//! | disk | `used` in %, `free` in B, `fullness` in %, `inodes` in % where they are counted |
+//! | mounts | `read_only`: file systems that turned so |
 //! | load | `load1 load5 load15`, and each with `_per_cpu` where the number of processors is known |
-//! | memory | `used` in %, `available` in B |
+//! | memory | `used` in %, `available` in B, `swap` in % where there is any |
 //! | uptime | `uptime` in s |
-//! | temperature | `temperature` in C |
+//! | temperature | `temperature` in C, where the machine has a sensor |
 //! | processes | `processes` |
 //! | file_age | `age` in s; negative for a file from the future |
 //! | usb, users | `devices`, `users` |
@@ -67,10 +68,11 @@ fn name(sensor: &Sensor) -> String {
 fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     match sensor {
         Sensor::Disk { .. } => disk(&name(sensor), reading),
+        Sensor::Mounts => mounts(reading),
         Sensor::Load => load(reading),
         Sensor::Memory => memory(reading),
         Sensor::Uptime => uptime(reading),
-        Sensor::Temperature { .. } => temperature(reading),
+        Sensor::Temperature { name } => temperature(name.as_deref(), reading),
         Sensor::Processes { name } => processes(name.as_deref(), reading),
         Sensor::FileAge { path } | Sensor::Capture(Capture { path, .. }) => file_age(path, reading),
         Sensor::Usb { name } => usb(name, reading),
@@ -82,14 +84,44 @@ fn said(sensor: &Sensor, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     }
 }
 
+/// A disk that is larger than this counts as one of this size in `fullness`: 5 % of a small card are soon written,
+/// 5 % of 4 TB last for months.
+const LARGE_DISK: f64 = 100e9;
+
 /// Percent as `df` has it: of what ordinary users can fill, without what is reserved for root.
 fn disk(name: &str, reading: &Reading) -> Option<(String, Vec<Metric>)> {
     let used = reading.number("used", "kB")?;
     let free = reading.number("free", "kB")?;
     let percent = share(used, used + free)?;
     let free = free * BYTES_PER_KB;
-    let text = format!("{name} {} % used, {} free", whole(percent), words::bytes(free));
-    Some((text, vec![Metric::percent("used", percent), Metric::amount("free", free, "B")]))
+    let mut text = format!("{name} {} % used, {} free", whole(percent), words::bytes(free));
+    let room = (used * BYTES_PER_KB + free).min(LARGE_DISK);
+    let fullness = share(room - free, room)?;
+    let mut metrics = vec![
+        Metric::percent("used", percent),
+        Metric::amount("free", free, "B"),
+        Metric::percent("fullness", fullness),
+    ];
+    if let Some(inodes) = inodes(reading) {
+        text = format!("{text}, inodes {} % used", whole(inodes));
+        metrics.push(Metric::percent("inodes", inodes));
+    }
+    Some((text, metrics))
+}
+
+fn inodes(reading: &Reading) -> Option<f64> {
+    let (used, free) = (reading.number("iused", "")?, reading.number("ifree", "")?);
+    share(used, used + free)
+}
+
+fn mounts(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    let count = reading.number("read_only", "")?;
+    let text = match (count, reading.note.as_str()) {
+        (0.0, _) => "no file system turned read-only".to_owned(),
+        (1.0, place) => format!("{place} turned read-only"),
+        (n, place) => format!("{} file systems turned read-only, {place} among them", words::brief(n)),
+    };
+    Some((text, vec![Metric::amount("read_only", count, "")]))
 }
 
 fn load(reading: &Reading) -> Option<(String, Vec<Metric>)> {
@@ -112,8 +144,18 @@ fn memory(reading: &Reading) -> Option<(String, Vec<Metric>)> {
     let available = reading.number("available", "kB")?;
     let percent = share(total - available, total)?;
     let available = available * BYTES_PER_KB;
-    let text = format!("memory {} % used, {} available", whole(percent), words::bytes(available));
-    Some((text, vec![Metric::percent("used", percent), Metric::amount("available", available, "B")]))
+    let mut text = format!("memory {} % used, {} available", whole(percent), words::bytes(available));
+    let mut metrics = vec![Metric::percent("used", percent), Metric::amount("available", available, "B")];
+    if let Some(swap) = swap(reading) {
+        text = format!("{text}, swap {} % used", whole(swap));
+        metrics.push(Metric::percent("swap", swap));
+    }
+    Some((text, metrics))
+}
+
+fn swap(reading: &Reading) -> Option<f64> {
+    let (total, free) = (reading.number("swap", "kB")?, reading.number("swap_free", "kB")?);
+    share(total - free, total)
 }
 
 fn uptime(reading: &Reading) -> Option<(String, Vec<Metric>)> {
@@ -121,7 +163,10 @@ fn uptime(reading: &Reading) -> Option<(String, Vec<Metric>)> {
     Some((format!("up {}", words::age(seconds)), vec![Metric::amount("uptime", seconds, "s")]))
 }
 
-fn temperature(reading: &Reading) -> Option<(String, Vec<Metric>)> {
+fn temperature(name: Option<&str>, reading: &Reading) -> Option<(String, Vec<Metric>)> {
+    if name.is_none() && reading.values.is_empty() {
+        return Some(("no temperature sensor".to_owned(), Vec::new()));
+    }
     let celsius = reading.number("temperature", "mC")? / 1000.0;
     let place = if reading.note.is_empty() { String::new() } else { format!(" ({})", reading.note) };
     Some((format!("temperature {celsius:.1} °C{place}"), vec![Metric::plain("temperature", celsius, "C")]))
@@ -258,7 +303,43 @@ mod tests {
         let reading = Reading::of(&[("total", 1e8, "kB"), ("used", 7.1e7, "kB"), ("free", 2.9e7, "kB")]);
         let (status, text, values) = result(&root(), &reading);
         assert_eq!((status, text.as_str()), (Status::Ok, "disk / 71 % used, 29.7 GB free"));
-        assert_eq!(values, [("used".into(), 71.0), ("free".into(), 2.9e7 * 1024.0)]);
+        assert_eq!(values[..2], [("used".into(), 71.0), ("free".into(), 2.9e7 * 1024.0)]);
+    }
+
+    #[test]
+    fn a_large_disk_is_as_full_as_one_of_100_gb_with_the_same_room() {
+        let gb = |n: f64| n * 1e9 / 1024.0;
+        let table = [
+            (8.0, 0.4, 95.0),
+            (64.0, 32.0, 50.0),
+            (500.0, 100.0, 0.0),
+            (4000.0, 200.0, 0.0),
+            (4000.0, 15.0, 85.0),
+            (4000.0, 5.0, 95.0),
+            (4000.0, 0.0, 100.0),
+            (0.5, 0.0, 100.0),
+        ];
+        for (size, free, expected) in table {
+            let reading = Reading::of(&[("used", gb(size - free), "kB"), ("free", gb(free), "kB")]);
+            let values = result(&root(), &reading).2;
+            let (label, fullness) = &values[2];
+            assert_eq!(label, "fullness");
+            assert!((fullness - expected).abs() < 0.01, "{size} GB, {free} free: {fullness}");
+        }
+    }
+
+    #[test]
+    fn inodes_swap_and_mounts_are_told() {
+        let mut reading = Reading::disk(100 << 30, 50 << 30);
+        reading.values.extend(Reading::of(&[("iused", 90.0, ""), ("ifree", 10.0, "")]).values);
+        let (_, text, values) = result(&root(), &reading);
+        assert!(text.ends_with("free, inodes 90 % used") && values[3] == ("inodes".into(), 90.0), "{text}");
+        let mut reading = Reading::memory(4_000_000_000, 1_000_000_000);
+        reading.values.extend(Reading::of(&[("swap", 100.0, "kB"), ("swap_free", 25.0, "kB")]).values);
+        let (_, text, values) = result(&Sensor::Memory, &reading);
+        assert!(text.ends_with("available, swap 75 % used") && values[2] == ("swap".into(), 75.0), "{text}");
+        let turned = Reading { note: "/data".into(), ..Reading::mounts(1) };
+        assert_eq!(result(&Sensor::Mounts, &turned).1, "/data turned read-only");
     }
 
     #[test]
@@ -303,6 +384,7 @@ mod tests {
             (Sensor::FileAge { path: "/x".into() }, Reading::file_age(-5.0, ""), "/x is 5 s in the future"),
             (Sensor::Usb { name: "class:06".into() }, Reading::count("devices", 1), "1 USB device class:06"),
             (Sensor::Usb { name: "04a9:".into() }, Reading::count("devices", 0), "no USB device 04a9:"),
+            (Sensor::Mounts, Reading::mounts(0), "no file system turned read-only"),
             (Sensor::Users, Reading::count("users", 2), "2 users logged in"),
             (Sensor::Cpu, Reading::cpu(12.4), "cpu 12 % busy"),
             (Sensor::Traffic { name: None }, Reading::traffic(5, 6, "wwan0"), "wwan0 0 B/s in, 0 B/s out"),

@@ -69,6 +69,9 @@ fn may_lack(check: &Check, label: &str) -> bool {
         Check::Ping { .. } => matches!(label, "rta" | "rtmin" | "rtmax"),
         Check::Ssh | Check::Tcp { .. } => label == "time",
         Check::Sensor(Sensor::Load) => label.ends_with("_per_cpu"),
+        Check::Sensor(Sensor::Disk { .. }) => label == "inodes",
+        Check::Sensor(Sensor::Memory) => label == "swap",
+        Check::Sensor(Sensor::Temperature { name: None }) => label == "temperature",
         Check::Sensor(Sensor::Values { .. }) => true,
         Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) => false,
     }
@@ -91,12 +94,18 @@ mod tests {
     #[test]
     fn a_limit_on_what_a_check_of_ours_did_not_measure_judges_nothing() {
         let values = Check::Sensor(Sensor::Values { path: "/board".into() });
+        let disk = Check::Sensor(Sensor::Disk { path: "/".into() });
         let plugin = Check::Command { line: "true".into() };
         let table = [
             (&Check::Tunnel, "clock_skew", Status::Ok),
             (&Check::Ssh, "time", Status::Ok),
             (&Check::Ssh, "tmie", Status::Unknown),
             (&values, "humidity", Status::Ok),
+            (&disk, "inodes", Status::Ok),
+            (&disk, "inode", Status::Unknown),
+            (&Check::Sensor(Sensor::Memory), "swap", Status::Ok),
+            (&Check::Sensor(Sensor::Temperature { name: None }), "temperature", Status::Ok),
+            (&Check::Sensor(Sensor::Load), "load15_per_cpu", Status::Ok),
             (&plugin, "time", Status::Unknown),
             (&Check::Passive, "time", Status::Unknown),
         ];

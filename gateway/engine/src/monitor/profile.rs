@@ -368,8 +368,13 @@ impl ServiceOverride {
 /// Metric by metric: own limits in the place of those below. What has none is kept, since a host's
 /// override may still lie under it.
 fn limits_upon(own: &[Threshold], below: &[Threshold]) -> Vec<Threshold> {
-    let kept = below.iter().filter(|t| own.iter().all(|o| o.metric != t.metric));
+    let kept = below.iter().filter(|t| own.iter().all(|o| !replaces(&o.metric, &t.metric)));
     kept.chain(own).cloned().collect()
+}
+
+/// Of one metric; and a limit of `used` or `free` says how full a disk may be, in the place of `fullness`.
+fn replaces(own: &str, below: &str) -> bool {
+    own == below || below == "fullness" && matches!(own, "used" | "free")
 }
 
 fn bare(name: &str, check: Check, timing: Timing) -> ServiceSpec {

@@ -185,7 +185,7 @@ pub struct CheckSettings {
     /// `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// `sensor`: `disk`, `load`, `memory`, `uptime`, `temperature`, `processes`, `file_age`, `usb`,
+    /// `sensor`: `disk`, `mounts`, `load`, `memory`, `uptime`, `temperature`, `processes`, `file_age`, `usb`,
     /// `users`, `cpu`, `traffic`, `daily`, `values` or `capture`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sensor: Option<String>,

@@ -31,6 +31,7 @@ pub fn take(fields: &mut Fields) -> Result<Sensor, FieldError> {
     let kind = fields.required_text("sensor", MAX_LABEL)?;
     Ok(match kind.as_str() {
         "disk" => Sensor::Disk { path: fields.path()? },
+        "mounts" => Sensor::Mounts,
         "load" => Sensor::Load,
         "memory" => Sensor::Memory,
         "uptime" => Sensor::Uptime,

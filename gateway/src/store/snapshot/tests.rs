@@ -67,8 +67,10 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     for (service, disabled, definition) in [
         ("disk", "1", "{}"),
         ("http", "0", r#"{"check":{"type":"tcp","port":80},"interval_s":7}"#),
+        ("mounts", "1", "{}"),
         ("load", "1", "{}"),
         ("memory", "1", "{}"),
+        ("temperature", "1", "{}"),
     ] {
         run(
             &store,

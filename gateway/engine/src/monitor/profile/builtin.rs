@@ -19,25 +19,27 @@ pub fn builtin() -> &'static [Profile] {
     &PROFILES
 }
 
+/// Limits that hold for any Linux machine; docs/operations.md says why these.
 fn default() -> Profile {
+    let disk = sensor("disk", Sensor::Disk { path: "/".into() });
     let services = vec![
-        checked("tunnel", Check::Tunnel),
+        limited(checked("tunnel", Check::Tunnel), "clock_skew", "-60:60", "-600:600"),
         checked("ping", Check::Ping { count: PING_COUNT }),
         checked("ssh", Check::Ssh),
-        sensor("disk", Sensor::Disk { path: "/".into() }),
-        sensor("load", Sensor::Load),
-        sensor("memory", Sensor::Memory),
+        limited(limited(disk, "fullness", "85", "95"), "inodes", "90", "97"),
+        limited(sensor("mounts", Sensor::Mounts), "read_only", "~:", "0"),
+        limited(sensor("load", Sensor::Load), "load15_per_cpu", "2", "4"),
+        limited(limited(sensor("memory", Sensor::Memory), "used", "90", "97"), "swap", "80", "~:"),
+        limited(sensor("temperature", Sensor::Temperature { name: None }), "temperature", "~:85", "~:95"),
         sensor("uptime", Sensor::Uptime),
     ];
-    let summary = "tunnel and ping; with a login also ssh, disk, load, memory and uptime";
+    let summary =
+        "tunnel and ping; with a login also ssh, disk, mounts, load, memory, temperature and uptime";
     Profile { name: DEFAULT.into(), summary: summary.into(), extends: Vec::new(), services }
 }
 
 fn linux() -> Profile {
     let services = vec![
-        limited(of("disk"), "used", "80", "90"),
-        limited(of("load"), "load15_per_cpu", "2", "4"),
-        limited(of("memory"), "used", "90", "97"),
         sensor("processes", Sensor::Processes { name: None }),
         limited(sensor("cpu", Sensor::Cpu), "used", "95", "~:"),
         sensor("users", Sensor::Users),
@@ -46,7 +48,7 @@ fn linux() -> Profile {
     extending(
         DEFAULT,
         "linux",
-        "a Linux machine: default with limits, and processes, processor, users and traffic",
+        "a Linux machine: default, and processes, processor, users and traffic",
         services,
     )
 }

@@ -45,7 +45,7 @@ fn labels(text: &str) -> BTreeMap<String, String> {
 fn the_default_profile_grows_with_what_a_host_has() {
     assert_eq!(names(VPN, &[]), ["tunnel", "ping"]);
     let with_login = Facts { login: true, ..VPN };
-    let all = ["tunnel", "ping", "ssh", "disk", "load", "memory", "uptime"];
+    let all = ["tunnel", "ping", "ssh", "disk", "mounts", "load", "memory", "temperature", "uptime"];
     assert_eq!(names(with_login, &[]), all);
     let behind = Facts { behind: true, ..VPN };
     assert_eq!(names(behind, &[]), ["ping"]);
@@ -221,8 +221,10 @@ fn a_time_lapse_camera_has_every_check_that_it_is_known_for() {
         "ping",
         "ssh",
         "disk",
+        "mounts",
         "load",
         "memory",
+        "temperature",
         "uptime",
         "processes",
         "cpu",
@@ -235,8 +237,41 @@ fn a_time_lapse_camera_has_every_check_that_it_is_known_for() {
         "sensors",
     ];
     assert_eq!(names, expected);
-    let disk = &services[3].thresholds[0];
-    assert_eq!(disk.limits.warn.map(|r| r.to_string()).as_deref(), Some("92"));
+    let limits: Vec<_> = services[3].thresholds.iter().map(|t| (t.metric.as_str(), warning(t))).collect();
+    assert_eq!(limits, [("inodes", "90".to_owned()), ("used", "92".to_owned())]);
+}
+
+fn warning(limit: &Threshold) -> String {
+    limit.limits.warn.map(|range| range.to_string()).unwrap_or_default()
+}
+
+/// Every limit that an enrolled Linux device has without a word of its operator.
+#[test]
+fn the_default_profile_has_a_limit_on_everything_that_has_an_obvious_one() {
+    let login = Facts { login: true, ..VPN };
+    for profile in [DEFAULT, "linux", "router"] {
+        let services = fold(profile, login, &[]);
+        let limited = |service: &str, metric: &str| {
+            let found = services.iter().find(|s| s.name == service);
+            found.is_some_and(|s| s.thresholds.iter().any(|t| t.metric == metric && t.limits.crit.is_some()))
+        };
+        for (service, metric) in [
+            ("disk", "fullness"),
+            ("disk", "inodes"),
+            ("mounts", "read_only"),
+            ("load", "load15_per_cpu"),
+            ("memory", "used"),
+            ("memory", "swap"),
+            ("temperature", "temperature"),
+            ("tunnel", "clock_skew"),
+        ] {
+            assert!(limited(service, metric), "{profile}: {service} {metric}");
+        }
+    }
+    let own = ServiceOverride { thresholds: Some(vec![limit("free", "1000:")]), ..change("disk") };
+    let services = fold(DEFAULT, login, &[own]);
+    let metrics: Vec<&str> = services[3].thresholds.iter().map(|t| t.metric.as_str()).collect();
+    assert_eq!(metrics, ["inodes", "free"], "an own limit of how full a disk is takes the place of fullness");
 }
 
 #[test]
