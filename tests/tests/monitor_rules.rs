@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
-    Check, EventKind, HostSpec, HostStatus, MonitorInput, Question, RoutePolicy, StateType, Submission,
+    Ask, Check, EventKind, HostSpec, HostStatus, MonitorInput, Question, RoutePolicy, StateType, Submission,
     Ticket,
 };
 use fleetgate_probes::plugin::PluginResult;
@@ -592,4 +592,56 @@ fn a_question_that_nobody_answers_is_no_failure_and_does_not_hang_the_check() {
 fn results_leave_samples() {
     let (world, _) = settled(with(with_login(device(1)), everything()));
     assert!(world.kept.samples > 30, "{}", world.kept.samples);
+}
+
+/// A device with an inner address of each family.
+fn of_both_families() -> HostSpec {
+    let other_address = "fd00::1".parse().ok();
+    HostSpec { other_address, ..with_login(with(device(1), everything())) }
+}
+
+/// Lets it run, and at no moment is anything of it ill.
+fn stays_well(world: &mut World, id: HostId) {
+    for _ in 0..20 * 60 {
+        world.run(SECOND);
+        assert_ne!(world.host(id).map(|s| s.status), Some(HostStatus::Down));
+        for spec in everything() {
+            let found = world.service(id, &spec.name).and_then(|s| s.status);
+            assert!(found.is_none_or(|status| status == Status::Ok), "{}: {found:?}", spec.name);
+        }
+    }
+}
+
+fn asked(world: &World, id: HostId) -> [String; 3] {
+    let words = |address: Option<std::net::IpAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+    let service = |name| words(world.service(id, name).and_then(|s| s.asked));
+    [words(world.host(id).and_then(|s| s.asked)), service("ping"), service("ssh")]
+}
+
+#[test]
+fn a_device_that_uses_one_of_its_inner_addresses_is_asked_there() {
+    let mut world = World::new(1);
+    let id = world.add(of_both_families(), Truth { uses: (false, true), ..Truth::well() });
+    stays_well(&mut world, id);
+    assert_eq!(asked(&world, id), ["fd00::1"; 3]);
+    world.restart(MINUTE);
+    world.asked.clear();
+    stays_well(&mut world, id);
+    let at = |(_, ask): &(_, Ask)| ask.question.inner_address();
+    assert!(world.asked.iter().filter_map(at).all(|address| address.is_ipv6()), "that is remembered");
+    world.set(id, Truth { uses: (true, false), ..Truth::well() });
+    stays_well(&mut world, id);
+    assert_eq!(asked(&world, id), ["172.24.0.1"; 3]);
+    world.set(id, Truth { uses: (false, false), ..Truth::well() });
+    world.run(10 * MINUTE);
+    let ping = world.service(id, "ping").map(|s| s.result.text.clone()).unwrap_or_default();
+    assert!(ping.ends_with("no answer at fd00::1 either"), "{ping}");
+}
+
+#[test]
+fn the_other_inner_address_of_a_device_that_answers_costs_nothing() {
+    let (mut world, id) = settled(of_both_families());
+    stays_well(&mut world, id);
+    let at = |(_, ask): &(_, Ask)| ask.question.inner_address();
+    assert!(world.asked.iter().filter_map(at).all(|address| address.is_ipv4()));
 }

@@ -92,6 +92,7 @@ fn spec(host: &Rules, services: &[Rules]) -> HostSpec {
         peer: None,
         own_tunnel: false,
         address: None,
+        other_address: None,
         direct: None,
         ssh: SshSpec { port: 22, user: None, pin: None },
         route: RoutePolicy::Tunnel,

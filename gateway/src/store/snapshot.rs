@@ -501,10 +501,13 @@ impl HostRows {
         let pace = Pace { timing, ping: defaults.ping_interval };
         let mut services = self.catalogue.fold(&profiles, facts, pace, &self.changes(id)?)?;
         zones::settle(&mut services, &host.labels);
-        let address = match &host.via {
-            Some(_) => host.address.as_deref().map(|a| a.parse().context("address")).transpose()?,
-            None => inner(self.addresses.get(&id))?.first().copied(),
-        };
+        let mut inside = match &host.via {
+            Some(_) => host.address.iter().map(|a| a.parse().context("address")).collect::<Result<_, _>>()?,
+            None => inner(self.addresses.get(&id))?,
+        }
+        .into_iter();
+        let address: Option<IpAddr> = inside.next();
+        let other_address = address.and_then(|a| inside.find(|other| other.is_ipv4() != a.is_ipv4()));
         let parents = host.via.into_iter().chain(host.parents.iter().map(|id| Id::from_i64(*id)));
         Ok(HostSpec {
             id: host.id,
@@ -515,6 +518,7 @@ impl HostRows {
             peer: host.peer,
             own_tunnel: host.peer == Some(host.id),
             address,
+            other_address,
             direct: host.direct,
             ssh: host.ssh,
             route,

@@ -108,6 +108,7 @@ impl World {
             peer: Some(id(n)),
             own_tunnel: true,
             address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0002 + n as u32))),
+            other_address: None,
             direct: None,
             ssh: SshSpec { port: 22, user: None, pin: None },
             route: RoutePolicy::Auto,

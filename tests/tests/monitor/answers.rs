@@ -1,5 +1,6 @@
 //! What a device of the world answers, from the injected truth.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_engine::time::Mono;
@@ -22,8 +23,8 @@ impl Device {
                 clock_skew_ms: self.truth.skew_ms,
                 wire_today: self.truth.wire_today,
             }),
-            Question::Echo { count, .. } | Question::LargeEcho { count, .. } => {
-                Answer::Echo(self.echo(*count, now))
+            Question::Echo { count, address, .. } | Question::LargeEcho { count, address, .. } => {
+                Answer::Echo(self.echo(*address, *count, now))
             }
             Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
             Question::Handshake { .. } => {
@@ -38,8 +39,8 @@ impl Device {
         (answer, None)
     }
 
-    fn echo(&mut self, count: u8, now: Mono) -> EchoAnswer {
-        match self.inside(now) {
+    fn echo(&mut self, address: IpAddr, count: u8, now: Mono) -> EchoAnswer {
+        match self.inside(address, now) {
             Ok(()) => EchoAnswer { sent: count, rtts: vec![RTT; count.into()], failure: None },
             Err(ConnectFailure::Timeout) => EchoAnswer { sent: count, rtts: Vec::new(), failure: None },
             Err(failure) => EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) },
@@ -47,8 +48,10 @@ impl Device {
     }
 
     /// Whether a packet through the tunnel comes back.
-    fn inside(&mut self, now: Mono) -> Result<(), ConnectFailure> {
-        let mute = self.truth.hung || self.truth.deaf || !self.truth.alive;
+    fn inside(&mut self, address: IpAddr, now: Mono) -> Result<(), ConnectFailure> {
+        let (v4, v6) = self.truth.uses;
+        let used = if address.is_ipv4() { v4 } else { v6 };
+        let mute = !used || self.truth.hung || self.truth.deaf || !self.truth.alive;
         match (self.flow.is_some(), mute) {
             (true, false) => {
                 self.last_packet = Some(now);
@@ -61,7 +64,7 @@ impl Device {
 
     fn reach(&mut self, route: &Route, now: Mono) -> Result<(), ConnectFailure> {
         match route {
-            Route::Tunnel { .. } => self.inside(now),
+            Route::Tunnel { address, .. } => self.inside(*address, now),
             Route::Direct { .. } if self.truth.alive && self.truth.direct && !self.truth.hung => Ok(()),
             Route::Direct { .. } => Err(ConnectFailure::Timeout),
         }

@@ -50,6 +50,8 @@ pub struct Truth {
     pub refused: bool,
     /// It says nothing unasked.
     pub quiet: bool,
+    /// It uses its inner IPv4 and IPv6 address.
+    pub uses: (bool, bool),
     /// The public address leads to it.
     pub direct: bool,
     pub sshd: bool,
@@ -75,6 +77,7 @@ impl Truth {
             deaf: false,
             refused: false,
             quiet: false,
+            uses: (true, true),
             direct: true,
             sshd: true,
             connect: Some(RTT),
@@ -509,6 +512,7 @@ pub fn device(raw: i64) -> HostSpec {
         peer: Some(id),
         own_tunnel: true,
         address: Some(IpAddr::V4(Ipv4Addr::from(0xac18_0000 + raw as u32))),
+        other_address: None,
         direct: None,
         ssh: SshSpec { port: 22, user: None, pin: None },
         route: RoutePolicy::Auto,

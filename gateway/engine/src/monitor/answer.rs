@@ -3,6 +3,7 @@
 //! Translates the engine's answers for `fleetgate-probes`, which judges them. Knows no states, no
 //! thresholds and no dependencies.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_probes::cause::Cause;
@@ -14,7 +15,9 @@ use fleetgate_probes::tcp::{self, ConnectEnd};
 use fleetgate_probes::{echo, sensors};
 
 use crate::time::{Mono, Wall};
-use crate::wire::{CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, SshAnswer, SshFailure};
+use crate::wire::{
+    Answer, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, SshAnswer, SshFailure,
+};
 
 use super::liveness::{age, millis};
 
@@ -130,6 +133,37 @@ pub fn is_stalled(answer: &SshAnswer) -> bool {
 /// Nobody answered, so that another way may lead there.
 pub fn is_unreached(answer: &SshAnswer) -> bool {
     matches!(&answer.failure, Some(SshFailure::Connect(failure)) if is_silence(failure))
+}
+
+/// Nothing at all came back from that inner address: the device may be using its other one.
+pub fn is_unanswered(answer: &Answer) -> bool {
+    let silent = |f: &ConnectFailure| matches!(f, ConnectFailure::Timeout | ConnectFailure::Unreachable(_));
+    match answer {
+        Answer::Echo(echo) => echo.rtts.is_empty() && echo.failure.as_ref().map_or(echo.sent > 0, silent),
+        Answer::Connect(Err(failure)) => silent(failure),
+        Answer::Ssh(SshAnswer { failure: Some(SshFailure::Connect(failure)), .. }) => silent(failure),
+        _ => false,
+    }
+}
+
+/// Something of the device answered; a refusal comes from it too.
+pub fn is_answered(answer: &Answer) -> bool {
+    match answer {
+        Answer::Echo(echo) => !echo.rtts.is_empty(),
+        Answer::Connect(outcome) => {
+            matches!(outcome, Ok(_) | Err(ConnectFailure::Refused | ConnectFailure::Reset))
+        }
+        _ => false,
+    }
+}
+
+/// Says of a silence that the other inner address was asked too.
+pub fn nor_at(meaning: Meaning, other: Option<IpAddr>) -> Meaning {
+    let mut finding = meaning?;
+    if let Some(other) = other.filter(|_| finding.silence) {
+        finding.result.text = format!("{}; no answer at {other} either", finding.result.text);
+    }
+    Some(finding)
 }
 
 fn cause(failure: &ConnectFailure) -> Cause {

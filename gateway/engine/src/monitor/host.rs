@@ -4,6 +4,7 @@
 //! their last states marked not current, while it is not. Its own check is in `vital.rs`, those of
 //! its services in `round.rs`, what the tunnel tells unasked in `news.rs`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::id::{HostId, PeerId};
@@ -191,6 +192,7 @@ impl Host {
         (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
         (self.unanswered_since, self.last_alive) = (state.silent_since, state.last_alive);
         (self.check_began, self.strange_key) = (state.asked_at, state.strange_key);
+        state.asked.map(|address| self.paths.prefer(address));
         (self.output, self.detail) = (state.output, state.detail);
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
@@ -267,6 +269,7 @@ impl Host {
         self.forget_services_questions(turn);
         let own_changed = !is_same_host(&spec, &self.spec);
         let before = std::mem::replace(&mut self.paths, Paths::of(&spec));
+        before.address().map(|address| self.paths.prefer(address));
         if !self.paths.own && self.paths != before {
             // What answered there says nothing of what is here.
             self.newer_than = Some(turn.now.mono);
@@ -387,6 +390,13 @@ impl Host {
         }
     }
 
+    /// The inner address that answered is asked first from now on.
+    pub(super) fn prefer(&mut self, address: IpAddr, turn: &mut Turn<'_>) {
+        if self.paths.prefer(address) {
+            turn.record(self.row(turn.now));
+        }
+    }
+
     /// Its services can answer.
     pub(super) fn is_watched(&self) -> bool {
         let there = self.track.status == HostStatus::Up && !self.asleep;
@@ -484,7 +494,7 @@ impl Host {
             turn.cancel(session.question);
         }
         for service in &mut self.services {
-            if let Run::Asked(id) = service.run {
+            if let Run::Asked(id) | Run::AskedOther(id, _) = service.run {
                 turn.cancel(id);
             }
             service.run = Run::Idle;
@@ -528,7 +538,7 @@ impl Host {
             silent_since: self.unanswered_since,
             last_alive: self.last_alive,
             asked_at: self.check_began,
-            asked: self.paths.inner.map(|(_, address)| address),
+            asked: self.paths.address(),
             strange_key: self.strange_key.clone(),
             output: self.output.clone(),
             detail: self.detail.clone(),
@@ -542,7 +552,8 @@ impl Host {
 /// Whether the host's own check asks the same questions at the same times.
 fn is_same_host(a: &HostSpec, b: &HostSpec) -> bool {
     let key = |s: &HostSpec| {
-        (s.peer, s.own_tunnel, s.address, s.direct.clone(), s.ssh.clone(), s.route, s.max_silence, s.timing)
+        let inside = (s.peer, s.own_tunnel, s.address, s.other_address);
+        (inside, s.direct.clone(), s.ssh.clone(), s.route, s.max_silence, s.timing)
     };
     key(a) == key(b)
 }

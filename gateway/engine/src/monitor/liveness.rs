@@ -9,13 +9,15 @@
 //! nothing of attempts, states and schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use crate::time::age;
 
 use crate::time::Mono;
 use crate::wire::{
-    ATTEMPTS, Answer, ConnectFailure, DIRECT, DirectAnswer, Evidence, HostKey, Question, SshFailure, SshRun,
+    ATTEMPTS, Answer, ConnectFailure, DIRECT, DirectAnswer, Evidence, HostKey, Question, Route, SshFailure,
+    SshRun,
 };
 
 use super::reach::{Paths, Way};
@@ -33,12 +35,19 @@ const HEAD_SHARE: u32 = 5;
 /// What is asked late in a check, once a dial has come through, has at least so long.
 const LEAST: Duration = Duration::from_secs(1);
 
+/// A device may use but one of its two inner addresses. The other is asked where the first stays silent for
+/// the head start, so that a device that answers there costs no more.
+const OTHER: [Asked; 2] = [Asked::OtherEcho, Asked::OtherConnect];
+
 /// What a check asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {
     Evidence,
     Echo,
     Connect,
+    /// At the inner address of the other family.
+    OtherEcho,
+    OtherConnect,
     Handshake,
     Direct,
 }
@@ -91,6 +100,8 @@ pub struct Liveness {
     pub dialled: Option<Mono>,
     /// What the public address said.
     pub direct: DirectAnswer,
+    /// The inner address that answered.
+    pub answered: Option<IpAddr>,
     /// It answered at the public address, while its tunnel may still answer.
     direct_proof: Option<Verdict>,
     failures: BTreeMap<Asked, String>,
@@ -153,6 +164,7 @@ impl Liveness {
             dial_failed: None,
             dialled: None,
             direct: DirectAnswer::NotAsked,
+            answered: None,
             direct_proof: None,
             failures: BTreeMap::new(),
         };
@@ -180,13 +192,25 @@ impl Liveness {
 
     /// When to go on without an answer.
     pub fn wake_at(&self) -> Option<Mono> {
-        let head_start = HEAD_START.min(self.rules.timeout / HEAD_SHARE);
-        (self.phase == Phase::HeadStart).then(|| self.began + head_start)
+        let waits = self.phase == Phase::HeadStart || self.owes_other();
+        waits.then(|| self.head_start_ends())
+    }
+
+    fn head_start_ends(&self) -> Mono {
+        self.began + HEAD_START.min(self.rules.timeout / HEAD_SHARE)
+    }
+
+    /// The first inner address has been asked, and the other has not.
+    fn owes_other(&self) -> bool {
+        let asked = |asked| self.asked.contains(&asked);
+        let other = self.session && self.rules.paths.other.is_some() && !asked(Asked::OtherEcho);
+        other && self.phase == Phase::Asking && asked(Asked::Echo)
     }
 
     pub fn wake(&mut self, now: Mono) -> Next {
         match self.wake_at() {
-            Some(at) if at <= now => self.ask_all(now),
+            Some(at) if at <= now && self.phase == Phase::HeadStart => self.ask_all(now),
+            Some(at) if at <= now => self.ask(&OTHER, now),
             _ => Next::Wait,
         }
     }
@@ -195,13 +219,34 @@ impl Liveness {
         if !self.open.remove(&asked) {
             return Next::Wait;
         }
+        let next = self.take(asked, answer, now);
+        if matches!(next, Next::Done(Verdict::Alive(_))) {
+            self.answered = self.address(asked);
+        }
+        next
+    }
+
+    /// The inner address that this asks.
+    fn address(&self, asked: Asked) -> Option<IpAddr> {
+        match asked {
+            Asked::Echo | Asked::Connect => self.rules.paths.address(),
+            Asked::OtherEcho | Asked::OtherConnect => self.rules.paths.other,
+            Asked::Evidence | Asked::Handshake | Asked::Direct => None,
+        }
+    }
+
+    fn take(&mut self, asked: Asked, answer: Answer, now: Mono) -> Next {
         match (asked, answer) {
             (Asked::Evidence, Answer::Evidence(evidence)) => self.weigh(&evidence, now),
-            (Asked::Echo, Answer::Echo(echo)) => match echo.rtts.iter().min() {
-                Some(rtt) => alive("echo", format!("echo in {}", millis(*rtt)), Some(*rtt), now),
-                None => self.failed(Asked::Echo, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
+            (Asked::Echo | Asked::OtherEcho, Answer::Echo(echo)) => match echo.rtts.iter().min() {
+                Some(rtt) => {
+                    alive("echo", format!("echo{} in {}", self.at(asked), millis(*rtt)), Some(*rtt), now)
+                }
+                None => self.failed(asked, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
             },
-            (Asked::Connect, Answer::Connect(outcome)) => self.connected(outcome, now),
+            (Asked::Connect | Asked::OtherConnect, Answer::Connect(outcome)) => {
+                self.connected(asked, outcome, now)
+            }
             (Asked::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
             (Asked::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
             (Asked::Direct, Answer::Ssh(ssh)) => match ssh.failure {
@@ -264,13 +309,16 @@ impl Liveness {
 
     fn ask_all(&mut self, now: Mono) -> Next {
         self.phase = Phase::Asking;
-        let Paths { own, inner, direct, .. } = &self.rules.paths;
+        let late = now >= self.head_start_ends();
+        let Paths { own, inner, other, direct, .. } = &self.rules.paths;
         let through = self.session && inner.is_some();
         // Behind a device that is there, a handshake of that device proves nothing.
         let dials = self.may_dial() && (*own || !self.session);
         let wanted = [
             (Asked::Echo, through),
             (Asked::Connect, through),
+            (Asked::OtherEcho, through && late && other.is_some()),
+            (Asked::OtherConnect, through && late && other.is_some()),
             (Asked::Handshake, dials),
             (Asked::Direct, direct.is_some()),
         ];
@@ -311,7 +359,12 @@ impl Liveness {
                 let (peer, address) = paths.inner?;
                 Question::Echo { peer, address, count: ECHOES }
             }
+            Asked::OtherEcho => Question::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
             Asked::Connect => Question::Connect { route: paths.route(Way::Tunnel)?, port },
+            Asked::OtherConnect => {
+                let route = Route::Tunnel { peer: paths.peer?, address: paths.other? };
+                Question::Connect { route, port }
+            }
             Asked::Direct => {
                 let route = paths.route(Way::Direct)?;
                 match pin.clone().filter(|_| paths.own) {
@@ -331,15 +384,21 @@ impl Liveness {
     // ------------------------------------------------------------------ answers
 
     /// A refusal that came through the tunnel is an answer.
-    fn connected(&mut self, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
-        let port = self.rules.port;
+    fn connected(&mut self, asked: Asked, outcome: Result<Duration, ConnectFailure>, now: Mono) -> Next {
+        let what = format!("tcp port {}{}", self.rules.port, self.at(asked));
         match outcome {
-            Ok(took) => alive("tcp", format!("tcp port {port} in {}", millis(took)), Some(took), now),
+            Ok(took) => alive("tcp", format!("{what} in {}", millis(took)), Some(took), now),
             Err(failure @ (ConnectFailure::Refused | ConnectFailure::Reset)) => {
-                alive("tcp", format!("tcp port {port} answered: {failure}"), None, now)
+                alive("tcp", format!("{what} answered: {failure}"), None, now)
             }
-            Err(failure) => self.failed(Asked::Connect, &failure, now),
+            Err(failure) => self.failed(asked, &failure, now),
         }
+    }
+
+    /// Where a host has two inner addresses, words name the one that is meant.
+    fn at(&self, asked: Asked) -> String {
+        let named = self.rules.paths.other.and(self.address(asked));
+        named.map(|address| format!(" at {address}")).unwrap_or_default()
     }
 
     /// Behind a device it opens the way to ask.
@@ -433,6 +492,9 @@ impl Liveness {
 
     /// Nothing is open any more, and nothing has proved it alive through its tunnel.
     fn settle(&mut self, now: Mono) -> Next {
+        if self.owes_other() {
+            return self.ask(&OTHER, now);
+        }
         let asked = self.asked.iter().any(|asked| *asked != Asked::Evidence);
         let looks = self.rules.paths.own && asked && !self.failures.contains_key(&Asked::Evidence);
         let look = if looks { self.look(Phase::LastLook, now) } else { None };
@@ -471,8 +533,10 @@ impl Liveness {
         let port = self.rules.port;
         let words = |(asked, failure): (&Asked, &String)| match asked {
             Asked::Evidence => failure.clone(),
-            Asked::Echo => format!("echo: {failure}"),
-            Asked::Connect => format!("tcp port {port}: {failure}"),
+            Asked::Echo | Asked::OtherEcho => format!("echo{}: {failure}", self.at(*asked)),
+            Asked::Connect | Asked::OtherConnect => {
+                format!("tcp port {port}{}: {failure}", self.at(*asked))
+            }
             Asked::Handshake => format!("handshake: {failure}"),
             Asked::Direct => format!("public address: {failure}"),
         };

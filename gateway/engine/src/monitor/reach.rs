@@ -36,7 +36,10 @@ pub struct Paths {
     pub peer: Option<PeerId>,
     /// Whether packets of that peer prove this host alive.
     pub own: bool,
+    /// The address that is asked first: the one that answered last.
     pub inner: Option<(PeerId, IpAddr)>,
+    /// Its address of the other family, asked where that one is silent.
+    pub other: Option<IpAddr>,
     pub direct: Option<String>,
 }
 
@@ -49,8 +52,29 @@ impl Paths {
             peer: spec.peer.filter(|_| through || spec.own_tunnel),
             own: spec.own_tunnel,
             inner: spec.peer.zip(spec.address).filter(|_| through),
+            other: spec.other_address.filter(|_| through && spec.peer.is_some() && spec.address.is_some()),
             direct: spec.direct.clone().filter(|_| spec.route != RoutePolicy::Tunnel),
         }
+    }
+
+    pub fn address(&self) -> Option<IpAddr> {
+        self.inner.map(|(_, address)| address)
+    }
+
+    /// Asks this address first from now on; whether that is news.
+    pub fn prefer(&mut self, address: IpAddr) -> bool {
+        let news = self.other == Some(address);
+        if news {
+            self.other = self.address();
+            self.inner = self.inner.map(|(peer, _)| (peer, address));
+        }
+        news
+    }
+
+    /// The one of the two inner addresses that this is not.
+    pub fn other_than(&self, asked: Option<IpAddr>) -> Option<IpAddr> {
+        let asked = asked?;
+        self.other.into_iter().chain(self.address()).find(|address| *address != asked)
     }
 
     pub fn route(&self, way: Way) -> Option<Route> {
@@ -127,6 +151,20 @@ mod tests {
         assert_eq!(paths(RoutePolicy::Direct).ssh(false), [Way::Direct]);
         assert_eq!(paths(RoutePolicy::Direct).tcp(), Some(Way::Direct));
         assert_eq!(auto.tcp(), Some(Way::Tunnel));
+    }
+
+    #[test]
+    fn the_address_that_answered_is_asked_first() {
+        let [v4, v6]: [IpAddr; 2] = ["172.24.0.1", "fd00::1"].map(|text| text.parse().unwrap());
+        let spec = HostSpec { other_address: Some(v6), ..testing::host(1) };
+        let mut paths = Paths::of(&spec);
+        assert_eq!((paths.address(), paths.other_than(Some(v4))), (Some(v4), Some(v6)));
+        assert!(!paths.prefer(v4) && paths.prefer(v6) && !paths.prefer(v6));
+        assert_eq!((paths.address(), paths.other_than(Some(v6))), (Some(v6), Some(v4)));
+        assert!(!paths.prefer("fd00::2".parse().unwrap()), "it has no such address");
+        assert_eq!(Paths::of(&testing::host(1)).other_than(Some(v4)), None, "it has but one");
+        let direct = Paths::of(&HostSpec { route: RoutePolicy::Direct, ..spec });
+        assert_eq!((direct.address(), direct.other), (None, None));
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! it depends on holds; if that is not known it is asked, and if it does not hold the failure is
 //! dropped and the service is not current, silently.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, Evidence, HostStatus, Question};
+use crate::wire::{Answer, Check, Evidence, HostStatus, Question, Route};
 
-use super::answer::{self, Finding, Meaning};
+use super::answer::{self, Finding, Meaning, nor_at};
 use super::depend::{self, On};
 use super::host::Host;
 use super::judged::Judged;
@@ -19,6 +22,10 @@ use super::service::{Held, Run, Service};
 use super::speech::surroundings;
 use super::status::Level;
 use super::turn::{Asker, Turn};
+
+/// A device whose first inner address is silent is asked at the other one for so long: several round trips
+/// of a mobile link, so that a failure is found hardly later.
+pub(super) const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How something stands that a failure depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +71,7 @@ impl Host {
         let Some(question) = self.first_question(&spec.check) else {
             return self.discard(i, turn);
         };
+        self.services[i].asked = question.inner_address();
         self.ask(i, question, turn);
     }
 
@@ -99,6 +107,41 @@ impl Host {
     }
 
     pub(super) fn answer_service(&mut self, i: usize, answer: Answer, turn: &mut Turn<'_>) {
+        let other = self.paths.other_than(self.services[i].asked);
+        let first = match &self.services[i].run {
+            Run::AskedOther(_, first) => Some(first.clone()),
+            _ => None,
+        };
+        match (first, other) {
+            (None, Some(other)) if answer::is_unanswered(&answer) => self.ask_other(i, other, answer, turn),
+            (Some(_), Some(other)) if answer::is_answered(&answer) => {
+                self.services[i].asked = Some(other);
+                self.prefer(other, turn);
+                self.read_answer(i, answer, None, turn);
+            }
+            (Some(first), _) => self.read_answer(i, *first, other, turn),
+            (None, _) => self.read_answer(i, answer, None, turn),
+        }
+        self.settle_held(turn);
+    }
+
+    /// The same question, at the inner address of the other family.
+    fn ask_other(&mut self, i: usize, other: IpAddr, first: Answer, turn: &mut Turn<'_>) {
+        let spec = &self.services[i].spec;
+        let question = match (self.paths.peer, &spec.check) {
+            (Some(peer), Check::Ping { count }) => Question::Echo { peer, address: other, count: *count },
+            (Some(peer), Check::Tcp { port }) => {
+                Question::Connect { route: Route::Tunnel { peer, address: other }, port: *port }
+            }
+            _ => return self.read_answer(i, first, None, turn),
+        };
+        let timeout = spec.timing.timeout.min(OTHER_TIMEOUT);
+        let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
+        self.services[i].run = Run::AskedOther(id, Box::new(first));
+    }
+
+    /// `silent`: the other inner address, where that was silent too.
+    fn read_answer(&mut self, i: usize, answer: Answer, silent: Option<IpAddr>, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
         match (&self.services[i].spec.check, answer) {
             (Check::Tunnel, Answer::Evidence(evidence)) => self.weigh_evidence(i, &evidence, turn),
@@ -106,15 +149,14 @@ impl Host {
                 self.conclude(i, answer::handshake(&outcome, self.skew_ms), Way::Tunnel, turn);
             }
             (Check::Ping { .. }, Answer::Echo(echo)) => {
-                self.conclude(i, answer::ping(&echo), Way::Tunnel, turn);
+                self.conclude(i, nor_at(answer::ping(&echo), silent), Way::Tunnel, turn);
             }
             (Check::Tcp { port }, Answer::Connect(outcome)) => {
-                let meaning = answer::connect(*port, &outcome, timeout);
+                let meaning = nor_at(answer::connect(*port, &outcome, timeout), silent);
                 self.conclude(i, meaning, self.paths.tcp().unwrap_or(Way::Direct), turn);
             }
             _ => self.discard(i, turn),
         }
-        self.settle_held(turn);
     }
 
     /// The `tunnel` check takes evidence, else it forces a handshake, unless the host's own check

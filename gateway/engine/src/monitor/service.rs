@@ -11,8 +11,8 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec, ServiceState, Taken,
-    Timing,
+    Answer, AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec,
+    ServiceState, Taken, Timing,
 };
 
 use super::depend::On;
@@ -36,7 +36,8 @@ pub struct Service {
     since: Wall,
     last_check: Option<Wall>,
     route: String,
-    asked: Option<IpAddr>,
+    /// The inner address that its last question went to.
+    pub asked: Option<IpAddr>,
     pub path: PathCheck,
     cause_since: Wall,
     result: PluginResult,
@@ -64,6 +65,8 @@ pub struct Service {
 pub enum Run {
     Idle,
     Asked(AskId),
+    /// Nothing came of its question at one inner address, and the other one is asked.
+    AskedOther(AskId, Box<Answer>),
     /// Part of the host's SSH session.
     Riding,
     /// Failed, and waits for what it depends on.

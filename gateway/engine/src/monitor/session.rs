@@ -3,6 +3,7 @@
 //! A failure of the session is a result of the `ssh` check alone; what did not run has none. Host
 //! keys are learnt here, through the tunnel only.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_probes::plugin::PluginResult;
@@ -10,13 +11,14 @@ use fleetgate_probes::sensors::{self, Sensor};
 
 use crate::time::Wall;
 use crate::wire::{
-    Answer, AskId, Check, EventKind, HostKey, PathCheck, Question, Record, RemoteCommand, SshAnswer,
+    Answer, AskId, Check, EventKind, HostKey, PathCheck, Question, Record, RemoteCommand, Route, SshAnswer,
     SshFailure, SshRun, is_beside_tunnel,
 };
 
 use super::answer::{self, Finding, Meaning, SENSORS};
 use super::host::Host;
 use super::reach::Way;
+use super::round::OTHER_TIMEOUT;
 use super::service::Run;
 use super::turn::{Asker, Turn};
 
@@ -26,9 +28,22 @@ pub struct Session {
     pub question: AskId,
     riders: Vec<usize>,
     way: Way,
+    /// The inner address that it went to.
+    address: Option<IpAddr>,
+    /// The other one, once that has been asked.
+    other: Option<IpAddr>,
     /// Ways still to be tried.
     rest: Vec<Way>,
-    stalled: Option<Stalled>,
+    aside: Aside,
+}
+
+/// What is asked beside the session before its answer is read.
+#[derive(Debug)]
+enum Aside {
+    Nothing,
+    Path(Stalled),
+    /// Nothing came of it at one inner address: whether the other one answers.
+    Other(Box<SshAnswer>),
 }
 
 /// It connected and fell silent: echoes of two sizes tell whether that is its path.
@@ -75,8 +90,10 @@ impl Host {
         let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
         let port = self.spec.ssh.port;
         let question = Question::Ssh { route, port, connect, run };
+        let address = question.inner_address();
         let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
-        self.session = Some(Session { question, riders, way, rest: ways, stalled: None });
+        self.session =
+            Some(Session { question, riders, way, address, other: None, rest: ways, aside: Aside::Nothing });
     }
 
     /// One command for all sensors, one for each plugin.
@@ -126,26 +143,76 @@ impl Host {
         let Some(mut session) = self.session.take() else {
             return;
         };
-        if let Some(stalled) = session.stalled.take() {
-            self.weigh_path(session, stalled, &answer, turn);
-            return self.settle_held(turn);
-        }
-        match answer {
-            Answer::Ssh(answer) if answer::is_unreached(&answer) && !session.rest.is_empty() => {
-                self.open_session(session.riders, session.rest, turn);
-            }
-            Answer::Ssh(answer) if answer::is_stalled(&answer) && session.way == Way::Tunnel => {
-                self.ask_path(session, Stalled { answer: Box::new(answer), large_lost: false }, turn);
-            }
-            Answer::Ssh(answer) => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
-            _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
+        match std::mem::replace(&mut session.aside, Aside::Nothing) {
+            Aside::Nothing => self.take_session(session, answer, turn),
+            Aside::Path(stalled) => self.weigh_path(session, stalled, &answer, turn),
+            Aside::Other(unreached) => self.weigh_other(session, &unreached, &answer, turn),
         }
         self.settle_held(turn);
     }
 
+    fn take_session(&mut self, session: Session, answer: Answer, turn: &mut Turn<'_>) {
+        let silent = answer::is_unanswered(&answer) && session.other.is_none();
+        match (answer, self.paths.other_than(session.address)) {
+            (Answer::Ssh(answer), Some(other)) if silent => self.ask_other_too(session, answer, other, turn),
+            (Answer::Ssh(answer), _) if answer::is_unreached(&answer) => {
+                self.try_rest(session, &answer, turn);
+            }
+            (Answer::Ssh(answer), _) if answer::is_stalled(&answer) && session.way == Way::Tunnel => {
+                self.ask_path(session, Stalled { answer: Box::new(answer), large_lost: false }, turn);
+            }
+            (Answer::Ssh(answer), _) => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
+            _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
+        }
+    }
+
+    fn try_rest(&mut self, session: Session, unreached: &SshAnswer, turn: &mut Turn<'_>) {
+        match session.rest.is_empty() {
+            true => self.read_session(&session, unreached, PathCheck::NotAsked, turn),
+            false => self.open_session(session.riders, session.rest, turn),
+        }
+    }
+
+    /// A connection to the same port tells in little time whether a session there is worth it.
+    fn ask_other_too(
+        &mut self,
+        mut session: Session,
+        unreached: SshAnswer,
+        other: IpAddr,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(peer) = self.paths.peer else {
+            return self.try_rest(session, &unreached, turn);
+        };
+        let route = Route::Tunnel { peer, address: other };
+        let question = Question::Connect { route, port: self.spec.ssh.port };
+        session.question = turn.ask(self.spec.id, Asker::Ssh, question, self.opening().min(OTHER_TIMEOUT));
+        session.other = Some(other);
+        session.aside = Aside::Other(Box::new(unreached));
+        self.session = Some(session);
+    }
+
+    fn weigh_other(
+        &mut self,
+        mut session: Session,
+        unreached: &SshAnswer,
+        answer: &Answer,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(other) = session.other.filter(|_| answer::is_answered(answer)) else {
+            return self.try_rest(session, unreached, turn);
+        };
+        self.prefer(other, turn);
+        session.rest.insert(0, Way::Tunnel);
+        self.open_session(session.riders, session.rest, turn);
+        if let Some(again) = &mut self.session {
+            again.other = session.address;
+        }
+    }
+
     /// Large packets first: where they pass, nothing more is to be asked.
     fn ask_path(&mut self, mut session: Session, stalled: Stalled, turn: &mut Turn<'_>) {
-        let Some((peer, address)) = self.paths.inner else {
+        let (Some(peer), Some(address)) = (self.paths.peer, session.address) else {
             return self.read_session(&session, &stalled.answer, PathCheck::NotAsked, turn);
         };
         let question = match stalled.large_lost {
@@ -154,7 +221,7 @@ impl Host {
         };
         let timeout = self.spec.timing.timeout.min(PATH_TIMEOUT);
         session.question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
-        session.stalled = Some(stalled);
+        session.aside = Aside::Path(stalled);
         self.session = Some(session);
     }
 
@@ -177,12 +244,15 @@ impl Host {
     fn read_session(&mut self, session: &Session, answer: &SshAnswer, path: PathCheck, turn: &mut Turn<'_>) {
         for i in &session.riders {
             self.services[*i].path = path;
+            self.services[*i].asked = session.address;
         }
         self.note_host_key(session.way, answer, turn);
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();
         self.connect = answer.connect.filter(|_| !answer.reused).or(self.connect);
         let verdict = answer::session(answer, user.as_deref(), self.opening(), self.connect);
+        let silent = session.other.filter(|_| answer::is_unreached(answer) && session.way == Way::Tunnel);
+        let verdict = answer::nor_at(verdict, silent);
         for i in &own {
             self.conclude(*i, verdict.clone(), session.way, turn);
         }

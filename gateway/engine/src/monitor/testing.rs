@@ -17,6 +17,7 @@ pub fn host(raw: i64) -> HostSpec {
         peer: Some(id),
         own_tunnel: true,
         address: Some(IpAddr::V4(Ipv4Addr::new(172, 24, 0, raw as u8))),
+        other_address: None,
         direct: None,
         ssh: SshSpec { port: 22, user: None, pin: None },
         route: RoutePolicy::Auto,

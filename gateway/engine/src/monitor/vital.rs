@@ -182,6 +182,7 @@ impl Host {
             self.dialled = check.dialled.or(self.dialled);
             self.dial_failed = check.dial_failed.or(self.dial_failed);
             self.direct = check.direct;
+            check.answered.into_iter().for_each(|address| self.prefer(address, turn));
             if check.came && !self.came {
                 self.tunnel_came(turn.now.mono);
             }

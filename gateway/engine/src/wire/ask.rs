@@ -72,6 +72,18 @@ pub enum Question {
     },
 }
 
+impl Question {
+    /// The address inside a tunnel that it goes to.
+    pub fn inner_address(&self) -> Option<IpAddr> {
+        match self {
+            Question::Echo { address, .. } | Question::LargeEcho { address, .. } => Some(*address),
+            Question::Connect { route: Route::Tunnel { address, .. }, .. }
+            | Question::Ssh { route: Route::Tunnel { address, .. }, .. } => Some(*address),
+            _ => None,
+        }
+    }
+}
+
 /// One SSH session: identification, host key, and, where there is a login, commands in order.
 /// Without a user it ends after the key exchange and is never answered from a kept session: it
 /// asks whether that host is there now.

@@ -40,6 +40,8 @@ pub struct HostSpec {
     pub own_tunnel: bool,
     /// Inside the tunnel.
     pub address: Option<IpAddr>,
+    /// Inside the tunnel too, of the other address family: a device may use but one of the two.
+    pub other_address: Option<IpAddr>,
     /// On the Internet, for direct checks and the fallback.
     pub direct: Option<String>,
     pub ssh: SshSpec,

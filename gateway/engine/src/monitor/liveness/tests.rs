@@ -291,3 +291,31 @@ fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
     let outside = outside.gets(Direct, Answer::Connect(Ok(TOOK))).gets(Handshake, NO_HANDSHAKE);
     assert_eq!(outside.gets(Asked::Evidence, with(999)).end(), "direct", "an answer says more");
 }
+
+#[test]
+fn a_device_that_is_silent_at_one_inner_address_is_asked_at_the_other() {
+    let other: IpAddr = "fd00::1".parse().unwrap();
+    let spec = HostSpec { other_address: Some(other), ..tunnel_only() };
+    let quiet = Rules { may_dial: false, ..rules(&spec) };
+    let asked = || Run::new(quiet.clone()).looks(1, true);
+    asked().gets(Echo, echo(true)).is("evidence | echo tcp", "echo");
+    let silent = || asked().gets(Echo, echo(false)).gets(Connect, SILENT);
+    silent().is("evidence | echo tcp | echo tcp", "open");
+    let found = silent().gets(Asked::OtherEcho, echo(true));
+    assert_eq!((found.end(), found.check.answered), ("echo", Some(other)));
+    assert!(found.alive().text.starts_with("echo at fd00::1 in"));
+    let none = silent().gets(Asked::OtherEcho, echo(false)).gets(Asked::OtherConnect, SILENT);
+    none.looks(1, true).is("evidence | echo tcp | echo tcp | evidence", "dead");
+    let mut late = asked();
+    assert_eq!(late.check.wake_at(), Some(START + HEAD_START), "not longer, where nothing comes back");
+    let next = late.check.wake(START + HEAD_START);
+    late.note(next);
+    late.is("evidence | echo tcp | echo tcp", "open");
+    assert_eq!(late.check.wake_at(), None);
+    let mut first = Run::new(Rules { echo_first: true, ..quiet.clone() }).looks(1, true);
+    let next = first.check.wake(START + HEAD_START);
+    first.note(next);
+    first.is("evidence | echo | tcp echo tcp", "open");
+    let lost = asked().gets(Echo, no_session()).gets(Connect, SILENT);
+    lost.is("evidence | echo tcp | evidence", "open");
+}
