@@ -9,6 +9,9 @@ const GIB: u64 = 1 << 30;
 const DISK_BYTES: u64 = 64 * GIB;
 const MEMORY_BYTES: u64 = 4 * GIB;
 const CPUS: u32 = 4;
+/// Pictures are few and large.
+const INODES_USED: u32 = 90_000;
+const INODES_FREE: u32 = 910_000;
 const PICTURE_BYTES: u64 = 4_200_000;
 
 /// Every kind of sensor, and what a healthy device says: percent used, file systems that turned read-only,
@@ -70,7 +73,9 @@ impl Sensors {
         let value = self.values().get(sensor.kind()).copied().unwrap_or_default();
         let share = |total: u64| (total as f64 * (value / 100.0).clamp(0.0, 1.0)) as u64;
         match sensor {
-            Sensor::Disk { .. } => Reading::disk(DISK_BYTES, share(DISK_BYTES)),
+            Sensor::Disk { .. } => {
+                Reading::disk(DISK_BYTES, share(DISK_BYTES)).with_inodes(INODES_USED, INODES_FREE)
+            }
             Sensor::Mounts => Reading::mounts(count(value)),
             Sensor::Load => Reading::load([value, value * 0.9, value * 0.8], CPUS),
             Sensor::Memory => Reading::memory(MEMORY_BYTES, MEMORY_BYTES - share(MEMORY_BYTES)),

@@ -77,6 +77,12 @@ impl Reading {
         Reading::of(&[("used", kb(used), "kB"), ("free", kb(free), "kB")])
     }
 
+    /// With the inodes of the file system.
+    pub fn with_inodes(mut self, used: u32, free: u32) -> Reading {
+        self.values.extend(Reading::of(&[("iused", used.into(), ""), ("ifree", free.into(), "")]).values);
+        self
+    }
+
     pub fn mounts(read_only: u32) -> Reading {
         Reading::count("read_only", read_only)
     }

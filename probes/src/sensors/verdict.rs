@@ -330,8 +330,7 @@ mod tests {
 
     #[test]
     fn inodes_swap_and_mounts_are_told() {
-        let mut reading = Reading::disk(100 << 30, 50 << 30);
-        reading.values.extend(Reading::of(&[("iused", 90.0, ""), ("ifree", 10.0, "")]).values);
+        let reading = Reading::disk(100 << 30, 50 << 30).with_inodes(90, 10);
         let (_, text, values) = result(&root(), &reading);
         assert!(text.ends_with("free, inodes 90 % used") && values[3] == ("inodes".into(), 90.0), "{text}");
         let mut reading = Reading::memory(4_000_000_000, 1_000_000_000);

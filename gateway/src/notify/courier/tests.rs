@@ -254,7 +254,7 @@ async fn one_conversation_is_one_thread() {
 #[tokio::test]
 async fn a_thousand_hosts_are_one_letter() {
     let office = Office::open(&[Manner::Take]).await;
-    let lost: Vec<Message> = (0..1_000).map(down).collect();
+    let lost: Vec<Message> = (1..=1_000).map(down).collect();
     office.queue(Channel::Email, OPS, &lost).await;
     let letters = office.sink.wait_for(1).await;
     assert_eq!(header(&letters[0], "Subject"), "Subject: DOWN: cam-07 and 999 more hosts");
