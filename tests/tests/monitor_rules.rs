@@ -350,6 +350,27 @@ fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing
     );
 }
 
+#[test]
+fn a_check_that_somebody_asked_for_is_not_lost_by_news_or_a_change_meanwhile() {
+    use fleetgate_engine::wire::{MonitorInput, News};
+    let mut world = World::new(1);
+    let id = world.add(device(1), Truth::well());
+    world.run(30 * SECOND);
+    assert_eq!(world.host(id).map(|state| state.source.as_str()), Some("evidence"));
+    let renamed = HostSpec { name: "another".into(), ..device(1) };
+    let interruptions =
+        [MonitorInput::News(News::FirstHandshake(id)), MonitorInput::Upsert(Box::new(renamed))];
+    for interruption in interruptions {
+        let asked = world.now.wall;
+        world.input(MonitorInput::CheckNow { host: id, service: None });
+        world.input(interruption);
+        world.run(11 * SECOND);
+        let state = world.host(id).expect("a state");
+        assert!(state.last_check >= Some(asked), "by the deadline of a check: {state:?}");
+        assert_ne!(state.source, "evidence", "what came before it was asked proves nothing: {state:?}");
+    }
+}
+
 // ------------------------------------------------------------- dependencies
 
 /// What is shown of each service: status and, with a question mark, not current.

@@ -282,7 +282,8 @@ impl Host {
         }
         self.spec = spec;
         if interrupted || own_changed || self.track.status == HostStatus::Pending {
-            self.planned = Some(turn.soon(self.soon()));
+            let waits = self.newer_than.is_some();
+            self.planned = Some(if waits { turn.now.mono } else { turn.soon(self.soon()) });
         }
         self.change_services(services, own_changed, turn);
         self.review_all(false, turn);
@@ -479,8 +480,10 @@ impl Host {
         SOON.min(self.spec.timing.retry)
     }
 
+    /// What somebody asked for with it is still wanted.
     pub(super) fn forget_question(&mut self, turn: &mut Turn<'_>) {
-        (self.check, self.undecided, self.newer_than) = (None, None, None);
+        let demanded = self.check.take().and_then(|check| check.demanded_since());
+        (self.undecided, self.newer_than) = (None, self.newer_than.or(demanded));
         self.cancel_questions(turn);
     }
 

@@ -176,6 +176,11 @@ impl Liveness {
         self.rules.demanded
     }
 
+    /// From when on a proof satisfies who asked for this check, if somebody did.
+    pub fn demanded_since(&self) -> Option<Mono> {
+        self.rules.demanded.then_some(self.rules.newer_than)
+    }
+
     /// Nothing has been sent yet.
     pub fn is_at_first_look(&self) -> bool {
         self.phase == Phase::Look
