@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, RequireOperator};
+use super::auth::Principal;
 use super::extract::{Body, Path};
 use super::hosts::{load, load_spec, unknown_service};
 use super::ids::{self, Kind};
@@ -31,12 +31,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 /// Says that somebody knows: no problem and no reminder is told until it ends. A second one takes
 /// the place of the first.
 #[utoipa::path(post, path = "/hosts/{host}/acknowledgement", operation_id = "acknowledge_host",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = NewAcknowledgement,
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
     params(("host" = String, Path, description = "id or name")),
     responses((status = 201, body = model::Acknowledgement)))]
 async fn acknowledge_host(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(host): Path<String>,
     Body(new): Body<NewAcknowledgement>,
 ) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
@@ -50,13 +50,13 @@ async fn acknowledge_host(
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/acknowledgement",
-    operation_id = "acknowledge_service", tag = "monitoring", security(("token" = ["operator"])),
+    operation_id = "acknowledge_service", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewAcknowledgement,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 201, body = model::Acknowledgement)))]
 async fn acknowledge_service(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewAcknowledgement>,
 ) -> Result<(StatusCode, Json<model::Acknowledgement>), Problem> {
@@ -132,11 +132,11 @@ pub(super) fn shown(ack: &Acknowledgement) -> model::Acknowledgement {
 
 /// Takes it back: what is wrong is told again, and reminded of.
 #[utoipa::path(delete, path = "/hosts/{host}/acknowledgement", operation_id = "withdraw_host_acknowledgement",
-    tag = "monitoring", security(("token" = ["operator"])),
+    tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name")), responses((status = 204)))]
 async fn withdraw_host(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(host): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut conn = app.store.reader().await?;
@@ -147,12 +147,12 @@ async fn withdraw_host(
 
 #[utoipa::path(delete, path = "/hosts/{host}/services/{service}/acknowledgement",
     operation_id = "withdraw_service_acknowledgement", tag = "monitoring",
-    security(("token" = ["operator"])),
+    security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 204)))]
 async fn withdraw_service(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path((host, service)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let id = service_of(&app, &host, &service).await?;

@@ -1,11 +1,11 @@
 //! Who calls: a token, a session, or our own user on the Unix socket; and what he may.
 //!
-//! Deny by default: a handler without `Require...` is public, and a test names every one of those.
+//! What he must be for a route stands in `permission.rs`.
 
 use std::fmt;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, MatchedPath};
+use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, HeaderName, header, request::Parts};
 use axum_extra::extract::CookieJar;
 use fleetgate_engine::id::Id;
@@ -15,6 +15,7 @@ use fleetgate_keys::{Token, TokenHash, TokenKind};
 use super::AppState;
 use super::client::Client;
 use super::ids::Kind;
+use super::permission::Area;
 use super::problem::Problem;
 use crate::public_url::PublicUrl;
 pub use crate::store::access::Role;
@@ -53,20 +54,6 @@ pub enum Who {
     Local,
 }
 
-impl Principal {
-    /// Users and their logins have no scopes: whoever is limited to some must not make himself one.
-    ///
-    /// # Errors
-    /// 403 for a token that is limited to areas.
-    pub fn unlimited(&self) -> Result<(), Problem> {
-        if self.scopes.is_empty() {
-            return Ok(());
-        }
-        let detail = format!("this token is limited to: {}; users are not", self.scopes.join(", "));
-        Err(Problem::new(axum::http::StatusCode::FORBIDDEN, "limited_token", detail))
-    }
-}
-
 /// As events name it.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,36 +65,38 @@ impl fmt::Display for Principal {
     }
 }
 
-/// Areas of the API that a token can be limited to.
-pub const SCOPES: [&str; 5] = ["monitoring", "devices", "enrolments", "access", "gateway"];
-
-/// By the first part of a route.
-fn scope_of(route: &str) -> &'static str {
-    let first = route.trim_start_matches("/api/v1/").trim_start_matches('/');
-    let first = first.split('/').next().unwrap_or_default();
-    match first {
-        "devices" => "devices",
-        "enrolments" | "enrolment-tokens" => "enrolments",
-        "tokens" | "users" | "audit" | "session" => "access",
-        "gateway" | "metrics" | "backups" | "restore" => "gateway",
-        _ => "monitoring",
-    }
-}
-
 impl Principal {
     /// # Errors
-    /// 403 for less than that role, or a token of other areas.
-    pub(super) fn must_be(self, role: Role, route: &str) -> Result<Self, Problem> {
+    /// 403 for less than that role.
+    pub(super) fn must_be(&self, role: Role) -> Result<(), Problem> {
         if self.role < role {
             let detail = format!("this needs the role {role}; {self} is {}", self.role);
             return Err(Problem::forbidden("role_missing", detail));
         }
-        let scope = scope_of(route);
-        if !self.scopes.is_empty() && !self.scopes.iter().any(|s| s == scope) {
-            let detail = format!("this needs the scope {scope}, which this token does not have");
+        Ok(())
+    }
+
+    /// Users and their logins have no scopes: whoever is limited to some must not make himself one.
+    ///
+    /// # Errors
+    /// 403 for a token that is limited to areas.
+    pub(super) fn must_be_unlimited(&self) -> Result<(), Problem> {
+        if self.scopes.is_empty() {
+            return Ok(());
+        }
+        let detail =
+            format!("this token is limited to: {}; this needs one without limits", self.scopes.join(", "));
+        Err(Problem::forbidden("limited_token", detail))
+    }
+
+    /// # Errors
+    /// 403 for a token of other areas.
+    pub(super) fn must_reach(&self, area: Area) -> Result<(), Problem> {
+        if !self.scopes.is_empty() && !self.scopes.iter().any(|s| s == area.name()) {
+            let detail = format!("this needs the scope {area}, which this token does not have");
             return Err(Problem::forbidden("scope_missing", detail));
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -115,7 +104,7 @@ impl FromRequestParts<AppState> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-        // The layer around the handlers may have asked already.
+        // The layer around the handlers has asked already.
         if let Some(known) = parts.extensions.get::<Principal>() {
             return Ok(known.clone());
         }
@@ -211,26 +200,6 @@ fn is_ours(origin: &str, host: Option<&str>, public: Option<&str>) -> bool {
     public == Some(origin) || authority.is_some() && authority == host
 }
 
-macro_rules! require {
-    ($($name:ident $role:ident),*) => {$(
-        #[doc = concat!("The caller, who is ", stringify!($role), " or more.")]
-        #[derive(Clone, Debug)]
-        pub struct $name(pub Principal);
-
-        impl FromRequestParts<AppState> for $name {
-            type Rejection = Problem;
-
-            async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Problem> {
-                let principal = Principal::from_request_parts(parts, app).await?;
-                let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-                principal.must_be(Role::$role, route).map($name)
-            }
-        }
-    )*};
-}
-
-require!(RequireViewer Viewer, RequireOperator Operator, RequireAdmin Admin);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,20 +211,19 @@ mod tests {
 
     #[test]
     fn a_role_includes_the_lower_ones_only() {
-        let route = "/api/v1/devices";
-        assert!(token(Role::Operator, &[]).must_be(Role::Viewer, route).is_ok());
-        assert!(token(Role::Operator, &[]).must_be(Role::Operator, route).is_ok());
-        assert!(token(Role::Operator, &[]).must_be(Role::Admin, route).is_err());
+        let may = |role| token(Role::Operator, &[]).must_be(role).is_ok();
+        assert_eq!([Role::Viewer, Role::Operator, Role::Admin].map(may), [true, true, false]);
     }
 
     #[test]
     fn a_scope_limits_a_token_to_its_area() {
         let limited = token(Role::Admin, &["devices"]);
-        assert!(limited.clone().must_be(Role::Operator, "/api/v1/devices/{device}").is_ok());
-        for elsewhere in ["/api/v1/hosts", "/api/v1/tokens", "/api/v1/gateway/endpoint", "/api/v1/enrolments"]
-        {
-            assert!(limited.clone().must_be(Role::Viewer, elsewhere).is_err(), "{elsewhere}");
+        for area in Area::ALL {
+            let may = limited.must_reach(area).is_ok();
+            assert_eq!(may, area == Area::Devices, "{area}");
+            assert!(token(Role::Viewer, &[]).must_reach(area).is_ok(), "{area} without limits");
         }
+        assert!(limited.must_be_unlimited().is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireAdmin;
+use super::auth::Principal;
 use super::extract::{Body, Path, Query};
 use super::ids;
 use super::model::{self, BackupState, NewBackup, Page};
@@ -113,13 +113,11 @@ impl Current {
 
 /// The backups in the data directory, the newest first, with the one that is being made.
 #[utoipa::path(get, path = "/backups", operation_id = "list_backups", tag = "gateway",
-    security(("token" = ["admin"])), params(Paging), responses((status = 200, body = Page<model::Backup>)))]
+    security(("token" = ["unlimited:admin"])), params(Paging), responses((status = 200, body = Page<model::Backup>)))]
 async fn list(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<model::Backup>>, Problem> {
-    who.unlimited()?;
     let (limit, after) = (paging.limit()?, paging.after()?);
     let folder = folder(&app);
     let mut all: Vec<model::Backup> = std::fs::read_dir(&folder)
@@ -141,14 +139,13 @@ async fn list(
 /// `GET /backups/{name}` says how far it is. It needs twice the room of the databases in the data
 /// directory until it is complete.
 #[utoipa::path(post, path = "/backups", operation_id = "create_backup", tag = "gateway",
-    security(("token" = ["admin"])), request_body = NewBackup,
+    security(("token" = ["unlimited:admin"])), request_body = NewBackup,
     responses((status = 202, body = model::Backup)))]
 async fn begin(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Body(new): Body<NewBackup>,
 ) -> Result<Response, Problem> {
-    who.unlimited()?;
     let keep = keep(new.keep)?;
     let write = Write::begin(&app, &who).await?;
     let name = names::dated(write.now);
@@ -229,14 +226,9 @@ fn folder(app: &AppState) -> PathBuf {
 }
 
 #[utoipa::path(get, path = "/backups/{name}", operation_id = "show_backup", tag = "gateway",
-    security(("token" = ["admin"])), params(("name" = String, Path)),
+    security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
     responses((status = 200, body = model::Backup)))]
-async fn show(
-    State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
-    Path(name): Path<String>,
-) -> Result<Json<model::Backup>, Problem> {
-    who.unlimited()?;
+async fn show(State(app): State<AppState>, Path(name): Path<String>) -> Result<Json<model::Backup>, Problem> {
     let current = app.backups().current().filter(|c| c.name == name).map(|c| c.wire());
     let found = current.or_else(|| complete(&folder(&app), &name));
     found.map(Json).ok_or_else(|| unknown(&name))
@@ -272,14 +264,13 @@ fn path_of(folder: &FilePath, name: &str) -> Option<PathBuf> {
 
 /// The file. It holds the gateway's keys.
 #[utoipa::path(get, path = "/backups/{name}/file", operation_id = "download_backup", tag = "gateway",
-    security(("token" = ["admin"])), params(("name" = String, Path)),
+    security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/x-tar")))]
 async fn download(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    who.unlimited()?;
     let folder = folder(&app);
     let path = path_of(&folder, &name).filter(|_| complete(&folder, &name).is_some());
     let path = path.ok_or_else(|| unknown(&name))?;
@@ -299,13 +290,12 @@ async fn download(
 }
 
 #[utoipa::path(delete, path = "/backups/{name}", operation_id = "delete_backup", tag = "gateway",
-    security(("token" = ["admin"])), params(("name" = String, Path)), responses((status = 204)))]
+    security(("token" = ["unlimited:admin"])), params(("name" = String, Path)), responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    who.unlimited()?;
     if app.backups().current().is_some_and(|c| c.name == name && c.error.is_none()) {
         return Err(Problem::conflict("backup_running", format!("{name} is being made: wait for it")));
     }

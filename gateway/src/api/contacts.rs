@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireOperator;
+use super::auth::Principal;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::idempotency::Disclosed;
@@ -52,22 +52,19 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// All of them, by name; the built-in one first.
 #[utoipa::path(get, path = "/contacts", operation_id = "list_contacts", tag = "notifications",
-    security(("token" = ["operator"])), responses((status = 200, body = Page<model::Contact>)))]
-async fn list(
-    State(app): State<AppState>,
-    _: RequireOperator,
-) -> Result<Json<Page<model::Contact>>, Problem> {
+    security(("token" = ["monitoring:operator"])), responses((status = 200, body = Page<model::Contact>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Contact>>, Problem> {
     let own = contacts::all(&mut *app.store.reader().await?).await?;
     let items = built_in(&app.office.settings()).into_iter().chain(own.iter().map(wire)).collect();
     Ok(Json(Page { items, next: None }))
 }
 
 #[utoipa::path(post, path = "/contacts", operation_id = "create_contact", tag = "notifications",
-    security(("token" = ["operator"])), request_body = NewContact,
+    security(("token" = ["monitoring:operator"])), request_body = NewContact,
     responses((status = 201, body = ContactWithSecret)))]
 async fn create(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Body(new): Body<NewContact>,
 ) -> Result<Disclosed<ContactWithSecret>, Problem> {
@@ -89,13 +86,9 @@ async fn create(
 }
 
 #[utoipa::path(get, path = "/contacts/{contact}", operation_id = "show_contact", tag = "notifications",
-    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Contact)))]
-async fn show(
-    State(app): State<AppState>,
-    _: RequireOperator,
-    Path(contact): Path<String>,
-) -> Result<Response, Problem> {
+async fn show(State(app): State<AppState>, Path(contact): Path<String>) -> Result<Response, Problem> {
     if let Some(built_in) = built_in(&app.office.settings()).filter(|_| contact == BUILT_IN_NAME) {
         return Ok(Json(built_in).into_response());
     }
@@ -105,13 +98,13 @@ async fn show(
 
 /// Changes a contact. A webhook that is new gets a secret, which this answer shows once.
 #[utoipa::path(patch, path = "/contacts/{contact}", operation_id = "change_contact", tag = "notifications",
-    security(("token" = ["operator"])), request_body = ContactChange,
+    security(("token" = ["monitoring:operator"])), request_body = ContactChange,
     params(("contact" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
     responses((status = 200, body = ContactWithSecret)))]
 async fn change(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(contact): Path<String>,
     if_match: IfMatch,
@@ -139,12 +132,12 @@ async fn change(
 
 /// Takes a contact away that no rule names. What waits for it is not told any more.
 #[utoipa::path(delete, path = "/contacts/{contact}", operation_id = "remove_contact", tag = "notifications",
-    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name"),
+    security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(contact): Path<String>,
 ) -> Result<StatusCode, Problem> {
@@ -166,12 +159,12 @@ async fn remove(
 
 /// A new secret for the webhook, shown once. The old one ends at once.
 #[utoipa::path(post, path = "/contacts/{contact}/webhook-secret", operation_id = "renew_webhook_secret",
-    tag = "notifications", security(("token" = ["operator"])),
+    tag = "notifications", security(("token" = ["monitoring:operator"])),
     params(("contact" = String, Path, description = "id or name")),
     responses((status = 200, body = ContactWithSecret)))]
 async fn new_secret(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(contact): Path<String>,
 ) -> Result<Disclosed<ContactWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -194,11 +187,11 @@ fn disclosed(status: StatusCode, contact: &Contact, secret: Option<String>) -> D
 
 /// Sends a test to each address of a contact. `GET /messages/{message}` says what became of it.
 #[utoipa::path(post, path = "/contacts/{contact}/test", operation_id = "test_contact", tag = "notifications",
-    security(("token" = ["operator"])), params(("contact" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name")),
     responses((status = 202, body = Messages)))]
 async fn test(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(contact): Path<String>,
 ) -> Result<(StatusCode, Json<Messages>), Problem> {
     let settings = app.office.settings();

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, RequireOperator, RequireViewer, Role};
+use super::auth::{Principal, Role};
 use super::cascade::{Consequences, Removal};
 use super::etag::{IfMatch, Tagged, header_value};
 use super::extract::{Body, Path, Query};
@@ -58,11 +58,10 @@ struct Wanted {
 }
 
 #[utoipa::path(get, path = "/devices", operation_id = "list_devices", tag = "devices",
-    security(("token" = ["viewer"])), params(Paging, Wanted),
+    security(("token" = ["devices:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Device>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<model::Device>>, Problem> {
@@ -79,11 +78,11 @@ async fn list(
 /// Adds a device, which is a host from then on. Without a key of its own it gets a pair, which is
 /// shown once and never stored.
 #[utoipa::path(post, path = "/devices", operation_id = "create_device", tag = "devices",
-    security(("token" = ["operator"])), request_body = NewDevice,
+    security(("token" = ["devices:operator"])), request_body = NewDevice,
     responses((status = 201, body = DeviceWithCredentials)))]
 async fn create(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Body(new): Body<NewDevice>,
 ) -> Result<Response, Problem> {
@@ -111,11 +110,10 @@ async fn create(
 }
 
 #[utoipa::path(get, path = "/devices/{device}", operation_id = "show_device", tag = "devices",
-    security(("token" = ["viewer"])), params(("device" = String, Path, description = "id or name")),
+    security(("token" = ["devices:viewer"])), params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Device)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(device): Path<String>,
 ) -> Result<Tagged<model::Device>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -123,13 +121,13 @@ async fn show(
 }
 
 #[utoipa::path(patch, path = "/devices/{device}", operation_id = "change_device", tag = "devices",
-    security(("token" = ["operator"])), request_body = model::DeviceChange,
+    security(("token" = ["devices:operator"])), request_body = model::DeviceChange,
     params(("device" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
     responses((status = 200, body = model::Device)))]
 async fn change(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(device): Path<String>,
     if_match: IfMatch,
@@ -188,7 +186,7 @@ async fn none_is_stranded(
 
 /// Ends the tunnel at once. History and events stay; the addresses rest for a day.
 #[utoipa::path(delete, path = "/devices/{device}", operation_id = "remove_device", tag = "devices",
-    security(("token" = ["operator"])),
+    security(("token" = ["devices:operator"])),
     params(("device" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it"),
@@ -196,7 +194,7 @@ async fn none_is_stranded(
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(device): Path<String>,
     Query(removal): Query<Removal>,
@@ -246,12 +244,12 @@ pub(super) async fn orphan(
 
 /// New keys for a device; those before stop working at once.
 #[utoipa::path(post, path = "/devices/{device}/credentials", operation_id = "reissue_credentials",
-    tag = "devices", security(("token" = ["operator"])), request_body = NewCredentials,
+    tag = "devices", security(("token" = ["devices:operator"])), request_body = NewCredentials,
     params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = DeviceWithCredentials)))]
 async fn reissue(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(device): Path<String>,
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<DeviceWithCredentials>, Problem> {
@@ -279,12 +277,12 @@ fn disclosed(
 
 /// Confirms the host key that the device's SSH server is to prove from now on.
 #[utoipa::path(post, path = "/devices/{device}/trust", operation_id = "trust_device", tag = "devices",
-    security(("token" = ["operator"])), request_body = Trust,
+    security(("token" = ["devices:operator"])), request_body = Trust,
     params(("device" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Device)))]
 async fn trust(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(device): Path<String>,
     Body(trust): Body<Trust>,
 ) -> Result<Tagged<model::Device>, Problem> {
@@ -306,11 +304,11 @@ async fn trust(
 /// Forgets the newest handshake stamp: for a device whose clock was wrong in the future, and right
 /// again now.
 #[utoipa::path(post, path = "/devices/{device}/reset-clock", operation_id = "reset_device_clock",
-    tag = "devices", security(("token" = ["operator"])),
+    tag = "devices", security(("token" = ["devices:operator"])),
     params(("device" = String, Path, description = "id or name")), responses((status = 204)))]
 async fn reset_clock(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(device): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;

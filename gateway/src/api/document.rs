@@ -17,7 +17,9 @@ use super::problem::{CONTENT_TYPE, ProblemDocument};
         description = "Every error is a problem document (RFC 9457) with a stable `code`. Lists are paged: \
             `limit`, `after`, and `next` in the answer. Every POST but the login takes an \
             `Idempotency-Key`; what can be changed has an `ETag` and takes `If-Match`. \
-            The role that an operation needs stands in its security requirement.",
+            What an operation needs stands in its security requirement: `devices:operator` is that role, or \
+            a higher one, and no token that is limited to other areas than `devices`; `unlimited:admin` is \
+            that role and a token without limits; an empty list is any caller who is known.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
         contact()
     ),

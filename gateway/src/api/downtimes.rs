@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::extract::{Body, Path, Query};
 use super::hosts::{load, load_spec, unknown_service};
 use super::ids::{self, Kind};
@@ -49,12 +49,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// The host and all its services, or one of them.
 #[utoipa::path(post, path = "/hosts/{host}/downtimes", operation_id = "plan_host_downtime",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = NewDowntime,
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
     params(("host" = String, Path, description = "id or name")),
     responses((status = 201, body = model::Downtime)))]
 async fn plan_for_host(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(host): Path<String>,
     Body(new): Body<NewDowntime>,
@@ -69,13 +69,13 @@ async fn plan_for_host(
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/downtimes",
-    operation_id = "plan_service_downtime", tag = "monitoring", security(("token" = ["operator"])),
+    operation_id = "plan_service_downtime", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewDowntime,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 201, body = model::Downtime)))]
 async fn plan_for_service(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path((host, service)): Path<(String, String)>,
     Body(new): Body<NewDowntime>,
@@ -96,11 +96,11 @@ async fn plan_for_service(
 
 /// A selection by labels: hosts that have all of them, also those that come later.
 #[utoipa::path(post, path = "/downtimes", operation_id = "plan_downtime", tag = "monitoring",
-    security(("token" = ["operator"])), request_body = NewDowntime,
+    security(("token" = ["monitoring:operator"])), request_body = NewDowntime,
     responses((status = 201, body = model::Downtime)))]
 async fn plan(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Body(mut new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
@@ -272,11 +272,10 @@ struct Wanted {
 
 /// The newest first.
 #[utoipa::path(get, path = "/downtimes", operation_id = "list_downtimes", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Downtime>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<model::Downtime>>, Problem> {
@@ -289,11 +288,10 @@ async fn list(
 }
 
 #[utoipa::path(get, path = "/downtimes/{downtime}", operation_id = "show_downtime", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("downtime" = String, Path)),
+    security(("token" = ["monitoring:viewer"])), params(("downtime" = String, Path)),
     responses((status = 200, body = model::Downtime)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(downtime): Path<String>,
 ) -> Result<Json<model::Downtime>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -304,11 +302,11 @@ async fn show(
 
 /// Ends it at once, or before it begins. What is wrong is told then.
 #[utoipa::path(delete, path = "/downtimes/{downtime}", operation_id = "cancel_downtime",
-    tag = "monitoring", security(("token" = ["operator"])), params(("downtime" = String, Path)),
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), params(("downtime" = String, Path)),
     responses((status = 204)))]
 async fn cancel(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(downtime): Path<String>,
 ) -> Result<StatusCode, Problem> {

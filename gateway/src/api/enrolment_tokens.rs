@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireOperator;
+use super::auth::Principal;
 use super::devices::load;
 use super::extract::{Body, Path, Query};
 use super::idempotency::Disclosed;
@@ -40,11 +40,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/enrolment-tokens", operation_id = "list_enrolment_tokens",
-    tag = "enrolment", security(("token" = ["operator"])), params(Paging),
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), params(Paging),
     responses((status = 200, body = Page<model::EnrolmentToken>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireOperator,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<model::EnrolmentToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
@@ -53,11 +52,11 @@ async fn list(
 }
 
 #[utoipa::path(post, path = "/enrolment-tokens", operation_id = "create_enrolment_token",
-    tag = "enrolment", security(("token" = ["operator"])), request_body = NewEnrolmentToken,
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = NewEnrolmentToken,
     responses((status = 201, body = EnrolmentTokenWithSecret)))]
 async fn create(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Body(new): Body<NewEnrolmentToken>,
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
     let write = Write::begin(&app, &who).await?;
@@ -68,12 +67,12 @@ async fn create(
 /// A token that lets a successor take a device's place: one enrolment swaps WireGuard key and SSH
 /// pin, and all else stays, history included. The newest one counts.
 #[utoipa::path(post, path = "/devices/{device}/replacement", operation_id = "create_replacement",
-    tag = "devices", security(("token" = ["operator"])), request_body = NewReplacement,
+    tag = "devices", security(("token" = ["devices:operator"])), request_body = NewReplacement,
     params(("device" = String, Path, description = "id or name")),
     responses((status = 201, body = EnrolmentTokenWithSecret)))]
 async fn create_replacement(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(device): Path<String>,
     Body(new): Body<NewReplacement>,
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
@@ -162,11 +161,10 @@ fn parse_uses(uses: i64) -> Result<i64, String> {
 }
 
 #[utoipa::path(get, path = "/enrolment-tokens/{token}", operation_id = "show_enrolment_token",
-    tag = "enrolment", security(("token" = ["operator"])), params(("token" = String, Path)),
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), params(("token" = String, Path)),
     responses((status = 200, body = model::EnrolmentToken)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireOperator,
     Path(token): Path<String>,
 ) -> Result<Json<model::EnrolmentToken>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -176,11 +174,11 @@ async fn show(
 
 /// Ends a token at once. Devices that came in by it stay.
 #[utoipa::path(delete, path = "/enrolment-tokens/{token}", operation_id = "revoke_enrolment_token",
-    tag = "enrolment", security(("token" = ["operator"])), params(("token" = String, Path)),
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), params(("token" = String, Path)),
     responses((status = 204)))]
 async fn revoke(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Token.parse(&token)?;

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use super::AppState;
 use super::admission::{self, Newcomer};
-use super::auth::RequireOperator;
+use super::auth::Principal;
 use super::devices::load as load_device;
 use super::extract::{Body, Path, Query};
 use super::ids::{self, Kind, Named};
@@ -41,11 +41,10 @@ struct Wanted {
 }
 
 #[utoipa::path(get, path = "/enrolments", operation_id = "list_enrolments", tag = "enrolment",
-    security(("token" = ["operator"])), params(Paging, Wanted),
+    security(("token" = ["enrolments:operator"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Enrolment>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireOperator,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<model::Enrolment>>, Problem> {
@@ -58,11 +57,10 @@ async fn list(
 }
 
 #[utoipa::path(get, path = "/enrolments/{enrolment}", operation_id = "show_enrolment", tag = "enrolment",
-    security(("token" = ["operator"])), params(("enrolment" = String, Path)),
+    security(("token" = ["enrolments:operator"])), params(("enrolment" = String, Path)),
     responses((status = 200, body = model::Enrolment)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireOperator,
     Path(enrolment): Path<String>,
 ) -> Result<Json<model::Enrolment>, Problem> {
     housekeeping::end_enrolments(&app.store, &app.live).await?;
@@ -72,11 +70,11 @@ async fn show(
 
 /// Lets the device in: it gets its address and becomes a host. Repeated, it changes nothing.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/approve", operation_id = "approve_enrolment",
-    tag = "enrolment", security(("token" = ["operator"])), request_body = Approval,
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Approval,
     params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
 async fn approve(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(enrolment): Path<String>,
     Body(approval): Body<Approval>,
 ) -> Result<Json<model::Enrolment>, Problem> {
@@ -110,11 +108,11 @@ async fn approve(
 
 /// Turns the device away. Its owner reads the reason; its key may ask again with another token.
 #[utoipa::path(post, path = "/enrolments/{enrolment}/reject", operation_id = "reject_enrolment",
-    tag = "enrolment", security(("token" = ["operator"])), request_body = Rejection,
+    tag = "enrolment", security(("token" = ["enrolments:operator"])), request_body = Rejection,
     params(("enrolment" = String, Path)), responses((status = 200, body = model::Enrolment)))]
 async fn reject(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(enrolment): Path<String>,
     Body(rejection): Body<Rejection>,
 ) -> Result<Json<model::Enrolment>, Problem> {

@@ -7,7 +7,6 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{RequireAdmin, RequireViewer};
 use super::extract::Query;
 use super::ids::{Kind, Named};
 use super::model::{Event, Page};
@@ -33,11 +32,10 @@ struct Wanted {
 
 /// What happened, newest first.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Event>>, Problem> {
@@ -46,11 +44,10 @@ async fn list(
 
 /// What people, tokens and devices did, newest first.
 #[utoipa::path(get, path = "/audit", operation_id = "list_audit", tag = "access",
-    security(("token" = ["admin"])), params(Paging, Wanted),
+    security(("token" = ["access:admin"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Event>)))]
 async fn audit(
     State(app): State<AppState>,
-    _: RequireAdmin,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Event>>, Problem> {

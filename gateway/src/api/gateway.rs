@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireAdmin, RequireViewer};
+use super::auth::Principal;
 use super::extract::Body;
 use super::model::{EndpointChange, Gateway};
 use super::problem::Problem;
@@ -25,8 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/gateway", operation_id = "show_gateway", tag = "gateway",
-    security(("token" = ["viewer"])), responses((status = 200, body = Gateway)))]
-async fn show(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Gateway>, Problem> {
+    security(("token" = ["gateway:viewer"])), responses((status = 200, body = Gateway)))]
+async fn show(State(app): State<AppState>) -> Result<Json<Gateway>, Problem> {
     let mut conn = app.store.reader().await?;
     Ok(Json(facts(&app, confirmed_endpoint(&app, &mut conn).await?)))
 }
@@ -34,11 +34,11 @@ async fn show(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Gate
 /// Confirms the address that devices are given. Once is enough; configurations that have left keep
 /// what they say.
 #[utoipa::path(put, path = "/gateway/endpoint", operation_id = "set_endpoint", tag = "gateway",
-    security(("token" = ["admin"])), request_body = EndpointChange,
+    security(("token" = ["gateway:admin"])), request_body = EndpointChange,
     responses((status = 200, body = Gateway)))]
 async fn set_endpoint(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Body(change): Body<EndpointChange>,
 ) -> Result<Json<Gateway>, Problem> {
     let endpoint: Endpoint =

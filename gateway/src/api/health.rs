@@ -10,8 +10,9 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::AppState;
-use super::auth::RequireOperator;
+use super::auth::Role;
 use super::client::Client;
+use super::permission::{self, Area, Rule};
 use super::problem::Problem;
 use crate::health::Part;
 use crate::pulse::Organ;
@@ -85,7 +86,7 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
     let (mut parts, _) = request.into_parts();
     let Ok(client) = Client::from_request_parts(&mut parts, &app).await;
     if !client.is_this_machine() || came_through_a_proxy(&parts.headers) {
-        RequireOperator::from_request_parts(&mut parts, &app).await?;
+        permission::admit(&app, &mut parts, Rule::Least(Area::Gateway, Role::Operator)).await?;
     }
     count_problems(&app.store.totals().await?);
     let text = app.metrics.render();

@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::cascade::{Consequences, Removal};
 use super::devices::{self, refusal};
 use super::etag::{IfMatch, Tagged, header_value};
@@ -58,12 +58,11 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/settings", operation_id = "show_host_settings",
-    tag = "monitoring", security(("token" = ["viewer"])),
+    tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = model::HostSettings)))]
 async fn settings(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(host): Path<String>,
 ) -> Result<Tagged<model::HostSettings>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -129,11 +128,11 @@ async fn wire(conn: &mut SqliteConnection, host: &Stored) -> Result<model::HostS
 
 /// Adds a host behind a device, such as a NAS. It is reached through the device's tunnel.
 #[utoipa::path(post, path = "/hosts", operation_id = "create_host", tag = "monitoring",
-    security(("token" = ["operator"])), request_body = NewHost,
+    security(("token" = ["monitoring:operator"])), request_body = NewHost,
     responses((status = 201, body = Host)))]
 async fn create(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Body(new): Body<NewHost>,
 ) -> Result<Response, Problem> {
@@ -276,13 +275,13 @@ fn ends_in_time(usual: Duration, timing: &Timing) -> Result<(), String> {
 }
 
 #[utoipa::path(patch, path = "/hosts/{host}", operation_id = "change_host", tag = "monitoring",
-    security(("token" = ["operator"])), request_body = HostChange,
+    security(("token" = ["monitoring:operator"])), request_body = HostChange,
     params(("host" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
     responses((status = 200, body = model::HostSettings)))]
 async fn change(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(host): Path<String>,
     if_match: IfMatch,
@@ -462,7 +461,7 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
 
 /// Removes a host behind a device. Its history and events stay.
 #[utoipa::path(delete, path = "/hosts/{host}", operation_id = "remove_host", tag = "monitoring",
-    security(("token" = ["operator"])),
+    security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it"),
@@ -470,7 +469,7 @@ fn differences(before: &Settings, after: &Settings) -> Vec<&'static str> {
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(host): Path<String>,
     Query(removal): Query<Removal>,

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{Principal, RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::etag::Tagged;
 use super::extract::{Path, Query};
 use super::ids::{Kind, Named};
@@ -70,11 +70,10 @@ impl Wanted {
 }
 
 #[utoipa::path(get, path = "/hosts", operation_id = "list_hosts", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<Host>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<Host>>, Problem> {
@@ -85,13 +84,9 @@ async fn list(
 
 /// A host that was removed is found by its id, as are its services and samples.
 #[utoipa::path(get, path = "/hosts/{host}", operation_id = "show_host", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Host)))]
-async fn show(
-    State(app): State<AppState>,
-    _: RequireViewer,
-    Path(host): Path<String>,
-) -> Result<Tagged<Host>, Problem> {
+async fn show(State(app): State<AppState>, Path(host): Path<String>) -> Result<Tagged<Host>, Problem> {
     let mut conn = app.store.reader().await?;
     let row = load_ever(&mut conn, Kind::Host.named(&host)).await?;
     let verdict = match row.removed_at {
@@ -168,11 +163,10 @@ pub(super) async fn load_spec(
 
 /// All services of a host, in the order of its profile.
 #[utoipa::path(get, path = "/hosts/{host}/services", operation_id = "list_services", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Page<Service>)))]
 async fn services(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(host): Path<String>,
 ) -> Result<Json<Page<Service>>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -206,12 +200,11 @@ pub(super) async fn rendered(
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
-    tag = "monitoring", security(("token" = ["viewer"])),
+    tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 200, body = Service)))]
 async fn service(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path((host, service)): Path<(String, String)>,
 ) -> Result<Json<Service>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -229,11 +222,11 @@ pub(super) fn unknown_service(spec: &HostSpec, service: &str) -> Problem {
 
 /// Checks the host and all its services now.
 #[utoipa::path(post, path = "/hosts/{host}/check", operation_id = "check_host", tag = "monitoring",
-    security(("token" = ["operator"])), params(("host" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:operator"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 202, description = "it is on its way")))]
 async fn check_host(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(host): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut conn = app.store.reader().await?;
@@ -243,12 +236,12 @@ async fn check_host(
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/check", operation_id = "check_service",
-    tag = "monitoring", security(("token" = ["operator"])),
+    tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 202, description = "it is on its way")))]
 async fn check_service(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path((host, service)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let mut conn = app.store.reader().await?;

@@ -5,13 +5,13 @@
 //! commits the key together with the effect. Then the answer is kept, without its secrets
 //! ([`Disclosed`]). Results have their keys with the state of their service: `results.rs`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody as _};
-use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::auth::{Principal, Role};
+use super::auth::Principal;
 use super::problem::Problem;
 use super::{AppState, extract};
 use crate::store::SqliteConnection;
@@ -144,30 +144,25 @@ impl Drop for Turn<'_> {
 /// The layer. Everything that is no POST with a key goes by.
 ///
 /// # Errors
-/// As the handler would refuse the caller; 400 for a key that is none; 422 when the key was sent with
+/// 400 for a key that is none; 422 when the key was sent with
 /// another request; 409 when the call was made and its answer was not kept.
 pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route = route.filter(|route| {
-        request.method() == Method::POST && !KEYLESS.contains(&route.as_str()) && !route.ends_with(RESULTS)
-    });
-    match (key_of(request.headers())?, route) {
-        (Some(key), Some(route)) => once(&app, key, &route, request, next).await,
+    match key_of(request.headers())? {
+        Some(key) if takes_key(&request) => once(&app, key, request, next).await,
         _ => Ok(next.run(request).await),
     }
 }
 
-async fn once(
-    app: &AppState,
-    key: String,
-    route: &str,
-    request: Request,
-    next: Next,
-) -> Result<Response, Problem> {
+fn takes_key(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    request.method() == Method::POST && !KEYLESS.contains(&route) && !route.ends_with(RESULTS)
+}
+
+async fn once(app: &AppState, key: String, request: Request, next: Next) -> Result<Response, Problem> {
     extract::must_be_json(&request)?;
-    let (mut parts, body) = request.into_parts();
-    let known = caller(app, route, &mut parts).await?;
+    let (parts, body) = request.into_parts();
     let bytes = extract::read(Request::new(body), app).await?;
+    let known = parts.extensions.get::<Principal>().map(ToString::to_string);
     let principal = known.unwrap_or_else(|| bearer(&bytes));
     let call = Call { principal, key, request: digest_of(&parts, &bytes), is_kept: AtomicBool::new(false) };
     let _turn = app.guards().calls.turn(&call.principal, &call.key).await;
@@ -194,16 +189,6 @@ fn parse_key(value: &HeaderValue) -> Result<String, Problem> {
     key.map(ToOwned::to_owned).ok_or_else(|| Problem::bad_request("bad_idempotency_key", wanted))
 }
 
-/// Whoever calls, with the role that the route asks for: an answer is not repeated to somebody who lost
-/// it. `None`: nobody is asked who he is.
-async fn caller(app: &AppState, route: &str, parts: &mut Parts) -> Result<Option<String>, Problem> {
-    let Some(role) = ROLES.get(route) else { return Ok(None) };
-    let who = Principal::from_request_parts(parts, app).await?.must_be(*role, route)?;
-    let name = who.to_string();
-    parts.extensions.insert(who);
-    Ok(Some(name))
-}
-
 /// In place of a principal: the secret that the body holds.
 fn bearer(body: &[u8]) -> String {
     let sent: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -214,14 +199,6 @@ fn bearer(body: &[u8]) -> String {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
-
-/// The role that each POST asks for, by its route, as the document says.
-static ROLES: LazyLock<BTreeMap<String, Role>> = LazyLock::new(|| {
-    let document = super::openapi();
-    let paths = document["paths"].as_object().into_iter().flatten();
-    let role = |operation: &Value| operation["security"][0]["token"][0].as_str()?.parse().ok();
-    paths.filter_map(|(path, item)| Some((path.clone(), role(&item["post"])?))).collect()
-});
 
 fn digest_of(parts: &Parts, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -309,16 +286,6 @@ async fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_post_but_logins_and_enrolments_has_a_role() {
-        let document = super::super::openapi();
-        let posts =
-            document["paths"].as_object().unwrap().iter().filter(|(_, item)| item.get("post").is_some());
-        for (path, _) in posts {
-            assert_eq!(ROLES.contains_key(path), path != LOGIN && path != "/api/v1/enrol", "{path}");
-        }
-    }
 
     #[tokio::test]
     async fn a_call_that_ended_leaves_nothing_behind() {

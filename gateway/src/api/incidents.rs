@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::extract::{Body, Path, Query};
 use super::ids::{self, Kind};
 use super::model::{self, IncidentDetails, NewAcknowledgement, Page};
@@ -45,11 +45,10 @@ struct Filter {
 
 /// The newest first, without those that were merged into another.
 #[utoipa::path(get, path = "/incidents", operation_id = "list_incidents", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging, Filter),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<model::Incident>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<model::Incident>>, Problem> {
@@ -68,11 +67,10 @@ async fn list(
 
 /// One that was merged into another says which, and keeps what was told of it until then.
 #[utoipa::path(get, path = "/incidents/{incident}", operation_id = "show_incident", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("incident" = String, Path)),
+    security(("token" = ["monitoring:viewer"])), params(("incident" = String, Path)),
     responses((status = 200, body = IncidentDetails)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(incident): Path<String>,
 ) -> Result<Json<IncidentDetails>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -96,11 +94,11 @@ async fn show(
 /// told of them until it ends, and no rule's delay runs out. A second one takes the place of the
 /// first.
 #[utoipa::path(post, path = "/incidents/{incident}/acknowledgement", operation_id = "acknowledge_incident",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = NewAcknowledgement,
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewAcknowledgement,
     params(("incident" = String, Path)), responses((status = 201, body = model::Incident)))]
 async fn acknowledge(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(incident): Path<String>,
     Body(new): Body<NewAcknowledgement>,
 ) -> Result<(StatusCode, Json<model::Incident>), Problem> {
@@ -136,10 +134,10 @@ async fn acknowledge(
 /// closed, or was merged into another.
 #[utoipa::path(delete, path = "/incidents/{incident}/acknowledgement",
     operation_id = "withdraw_incident_acknowledgement", tag = "monitoring",
-    security(("token" = ["operator"])), params(("incident" = String, Path)), responses((status = 204)))]
+    security(("token" = ["monitoring:operator"])), params(("incident" = String, Path)), responses((status = 204)))]
 async fn withdraw(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(incident): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;

@@ -15,7 +15,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireViewer;
 use super::extract::{Path, Query};
 use super::hosts::load_ever;
 use super::ids::{self, Kind};
@@ -44,11 +43,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// The metrics that there are samples of.
 #[utoipa::path(get, path = "/hosts/{host}/metrics", operation_id = "list_metrics", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Page<SeriesInfo>)))]
 async fn series(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(host): Path<String>,
 ) -> Result<Json<Page<SeriesInfo>>, Problem> {
     let id = host_id(&app, &host).await?;
@@ -115,12 +113,11 @@ fn within(name: &str, given: i64, most: i64) -> Result<i64, Problem> {
 
 /// Samples of the host check itself: raw, or with `points` in buckets.
 #[utoipa::path(get, path = "/hosts/{host}/metrics/{label}", operation_id = "host_samples",
-    tag = "monitoring", security(("token" = ["viewer"])),
+    tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), ("label" = String, Path), Span),
     responses((status = 200, body = Samples)))]
 async fn host_samples(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path((host, label)): Path<(String, String)>,
     Query(span): Query<Span>,
 ) -> Result<Json<Samples>, Problem> {
@@ -130,13 +127,12 @@ async fn host_samples(
 /// Samples of one metric of a service: raw, where a gap is `null`, or with `points` in buckets, where one
 /// without a value is absent. Counters (`c`) are as they were counted.
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}/metrics/{label}",
-    operation_id = "service_samples", tag = "monitoring", security(("token" = ["viewer"])),
+    operation_id = "service_samples", tag = "monitoring", security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
         ("label" = String, Path), Span),
     responses((status = 200, body = Samples)))]
 async fn service_samples(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path((host, service, label)): Path<(String, String, String)>,
     Query(span): Query<Span>,
 ) -> Result<Json<Samples>, Problem> {

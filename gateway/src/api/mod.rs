@@ -39,6 +39,7 @@ mod notifications;
 mod overview;
 mod page;
 mod parse;
+mod permission;
 mod problem;
 mod profile_rules;
 mod profiles;
@@ -217,7 +218,9 @@ pub fn router(state: AppState) -> axum::Router {
         .merge(enrol::script_route())
         .merge(swagger)
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
+        .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
         .fallback(elsewhere);
+    let uploads = uploads.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer));
     let uploads = edge::wrap_uploads(uploads, &state);
     edge::wrap(routes, &state, results::BODY_LIMIT).merge(uploads).with_state(state)
 }

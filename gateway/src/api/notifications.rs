@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::extract::{Path, Query};
 use super::ids::{self, Kind, Named};
 use super::model::{self, Page};
@@ -55,11 +55,10 @@ struct Filter {
 /// Everything that was to be told, the newest first: what was sent, what waits, and what was held
 /// back, with the reason.
 #[utoipa::path(get, path = "/notifications", operation_id = "list_notifications", tag = "notifications",
-    security(("token" = ["viewer"])), params(Paging, Filter),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Filter),
     responses((status = 200, body = Page<model::Notification>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(filter): Query<Filter>,
 ) -> Result<Json<Page<model::Notification>>, Problem> {
@@ -129,11 +128,10 @@ fn by_notice(outcomes: Vec<Outcome>) -> BTreeMap<NoticeId, Vec<Outcome>> {
 }
 
 #[utoipa::path(get, path = "/notifications/{notification}", operation_id = "show_notification",
-    tag = "notifications", security(("token" = ["viewer"])), params(("notification" = String, Path)),
+    tag = "notifications", security(("token" = ["monitoring:viewer"])), params(("notification" = String, Path)),
     responses((status = 200, body = model::Notification)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(notification): Path<String>,
 ) -> Result<Json<model::Notification>, Problem> {
     let id = NoticeId(Kind::Notice.parse(&notification)?.as_i64());
@@ -151,11 +149,10 @@ struct MessageFilter {
 
 /// Messages to addresses, the newest first.
 #[utoipa::path(get, path = "/messages", operation_id = "list_messages", tag = "notifications",
-    security(("token" = ["operator"])), params(Paging, MessageFilter),
+    security(("token" = ["monitoring:operator"])), params(Paging, MessageFilter),
     responses((status = 200, body = Page<model::Message>)))]
 async fn list_messages(
     State(app): State<AppState>,
-    _: RequireOperator,
     Query(paging): Query<Paging>,
     Query(filter): Query<MessageFilter>,
 ) -> Result<Json<Page<model::Message>>, Problem> {
@@ -177,11 +174,10 @@ async fn list_messages(
 }
 
 #[utoipa::path(get, path = "/messages/{message}", operation_id = "show_message", tag = "notifications",
-    security(("token" = ["operator"])), params(("message" = String, Path)),
+    security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
     responses((status = 200, body = model::Message)))]
 async fn show_message(
     State(app): State<AppState>,
-    _: RequireOperator,
     Path(message): Path<String>,
 ) -> Result<Json<model::Message>, Problem> {
     let id = Kind::Message.parse(&message)?.as_i64();
@@ -194,11 +190,11 @@ async fn show_message(
 /// Tries a message again that was given up, without what is well by now or was told by a newer one. 409
 /// `superseded`: then nothing is left of it.
 #[utoipa::path(post, path = "/messages/{message}/resend", operation_id = "resend_message",
-    tag = "notifications", security(("token" = ["operator"])), params(("message" = String, Path)),
+    tag = "notifications", security(("token" = ["monitoring:operator"])), params(("message" = String, Path)),
     responses((status = 202, body = model::Message)))]
 async fn resend(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(message): Path<String>,
 ) -> Result<(StatusCode, Json<model::Message>), Problem> {
     let id = Kind::Message.parse(&message)?;

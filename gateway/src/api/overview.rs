@@ -8,7 +8,6 @@ use fleetgate_engine::id::HostId;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::RequireViewer;
 use super::extract::Query;
 use super::model::{self, Overview, Page};
 use super::page::Paging;
@@ -26,8 +25,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/overview", operation_id = "overview", tag = "monitoring",
-    security(("token" = ["viewer"])), responses((status = 200, body = Overview)))]
-async fn overview(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Overview>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Overview)))]
+async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem> {
     Ok(Json(render::overview(&app.store.totals().await?)))
 }
 
@@ -35,11 +34,10 @@ async fn overview(State(app): State<AppState>, _: RequireViewer) -> Result<Json<
 /// warnings, hosts whose last result is too old. What is acknowledged or in downtime (`handled`) follows in the same
 /// order. Services that are not current are left out. The counters of `/overview` are those of this list.
 #[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging),
+    security(("token" = ["monitoring:viewer"])), params(Paging),
     responses((status = 200, body = Page<model::Problem>)))]
 async fn problems(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<model::Problem>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?);

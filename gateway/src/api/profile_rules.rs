@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::etag::{IfMatch, Tagged};
 use super::extract::Body;
 use super::manager::{self, Manager};
@@ -30,8 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/profile-rules", operation_id = "show_profile_rules", tag = "monitoring",
-    security(("token" = ["viewer"])), responses((status = 200, body = model::ProfileRules)))]
-async fn show(State(app): State<AppState>, _: RequireViewer) -> Result<Tagged<model::ProfileRules>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = model::ProfileRules)))]
+async fn show(State(app): State<AppState>) -> Result<Tagged<model::ProfileRules>, Problem> {
     let mut conn = app.store.reader().await?;
     Ok(wire(&stored::rules(&mut conn).await?))
 }
@@ -49,13 +49,13 @@ fn wire(rules: &stored::Rules) -> Tagged<model::ProfileRules> {
 
 /// Replaces the whole list. It takes effect at once on every host whose profiles differ by it.
 #[utoipa::path(put, path = "/profile-rules", operation_id = "put_profile_rules", tag = "monitoring",
-    security(("token" = ["operator"])), request_body = NewProfileRules,
+    security(("token" = ["monitoring:operator"])), request_body = NewProfileRules,
     params(("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 200, body = model::ProfileRules)))]
 async fn put(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     if_match: IfMatch,
     Body(body): Body<NewProfileRules>,

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::manager::{self, Manager};
@@ -38,8 +38,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Few enough for one page.
 #[utoipa::path(get, path = "/profiles", operation_id = "list_profiles", tag = "monitoring",
-    security(("token" = ["viewer"])), responses((status = 200, body = Page<model::Profile>)))]
-async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page<model::Profile>>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<model::Profile>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Profile>>, Problem> {
     let mut conn = app.store.reader().await?;
     let shelf = Shelf::load(&mut conn).await?;
     let items = shelf.catalogue.profiles().map(|p| shelf.wire(p)).collect::<Result<_, _>>()?;
@@ -47,11 +47,10 @@ async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page
 }
 
 #[utoipa::path(get, path = "/profiles/{profile}", operation_id = "show_profile", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("profile" = String, Path)),
+    security(("token" = ["monitoring:viewer"])), params(("profile" = String, Path)),
     responses((status = 200, body = model::Profile)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(name): Path<String>,
 ) -> Result<Tagged<model::Profile>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -119,14 +118,14 @@ fn goes_by(member: &Member, catalogue: &Catalogue, profile: &str) -> bool {
 
 /// Makes or replaces a profile. It takes effect at once on every host that is checked by it.
 #[utoipa::path(put, path = "/profiles/{profile}", operation_id = "put_profile", tag = "monitoring",
-    security(("token" = ["operator"])), request_body = ProfileSettings,
+    security(("token" = ["monitoring:operator"])), request_body = ProfileSettings,
     params(("profile" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 200, body = model::Profile)))]
 async fn put(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(name): Path<String>,
     if_match: IfMatch,
@@ -227,14 +226,14 @@ pub(super) async fn must_exist(conn: &mut SqliteConnection, name: &str) -> Resul
 
 /// Removes a profile that nothing uses.
 #[utoipa::path(delete, path = "/profiles/{profile}", operation_id = "remove_profile", tag = "monitoring",
-    security(("token" = ["operator"])),
+    security(("token" = ["monitoring:operator"])),
     params(("profile" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(name): Path<String>,
     if_match: IfMatch,

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::extract::{Path, Query};
 use super::ids::{self, Kind};
 use super::model::{self, Page};
@@ -31,11 +31,10 @@ struct Wanted {
 
 /// The newest first.
 #[utoipa::path(get, path = "/removals", operation_id = "list_removals", tag = "monitoring",
-    security(("token" = ["viewer"])), params(Paging, Wanted),
+    security(("token" = ["monitoring:viewer"])), params(Paging, Wanted),
     responses((status = 200, body = Page<model::Removal>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Query(paging): Query<Paging>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Page<model::Removal>>, Problem> {
@@ -59,11 +58,11 @@ fn wire(removal: Removal) -> model::Removal {
 
 /// Forgets it: the program may make the thing again.
 #[utoipa::path(delete, path = "/removals/{removal}", operation_id = "forget_removal", tag = "monitoring",
-    security(("token" = ["operator"])), params(("removal" = String, Path)),
+    security(("token" = ["monitoring:operator"])), params(("removal" = String, Path)),
     responses((status = 204)))]
 async fn forget(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(removal): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Removal.parse(&removal)?;

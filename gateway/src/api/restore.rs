@@ -19,7 +19,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireAdmin;
+use super::auth::Principal;
 use super::model::Restore;
 use super::problem::Problem;
 use super::write::Write;
@@ -46,14 +46,13 @@ impl Default for Uploads {
 /// Takes a backup, checks all of it, and puts it in place of this gateway at its next start. Only a gateway
 /// that never had a host takes one; what it has made at its first start goes into a folder beside.
 #[utoipa::path(post, path = "/restore", operation_id = "restore", tag = "gateway",
-    security(("token" = ["admin"])), request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    security(("token" = ["unlimited:admin"])), request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = 202, body = Restore, description = "whole; takes effect at the next start")))]
 async fn restore(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     body: Body,
 ) -> Result<(StatusCode, Json<Restore>), Problem> {
-    who.unlimited()?;
     let _one =
         app.uploads().0.try_acquire().map_err(|_| {
             Problem::conflict("restore_running", "another backup is being uploaded: wait for it")

@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireOperator;
+use super::auth::Principal;
 use super::extract::{Body, Path};
 use super::hosts::{self, load, load_spec, unknown_service};
 use super::idempotency;
@@ -36,13 +36,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// A result of the host itself; 0 and 1 mean that it is up.
 #[utoipa::path(post, path = "/hosts/{host}/results", operation_id = "submit_host_result",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = NewResult,
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = NewResult,
     params(("host" = String, Path, description = "id or name")),
     responses((status = 202, body = Submitted, description = "taken; the state that it led to"),
         (status = 200, body = Submitted, description = "ignored")))]
 async fn of_host(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path(host): Path<String>,
     headers: HeaderMap,
     Body(new): Body<NewResult>,
@@ -55,14 +55,14 @@ async fn of_host(
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/results",
-    operation_id = "submit_service_result", tag = "monitoring", security(("token" = ["operator"])),
+    operation_id = "submit_service_result", tag = "monitoring", security(("token" = ["monitoring:operator"])),
     request_body = NewResult,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path)),
     responses((status = 202, body = Submitted, description = "taken; the state that it led to"),
         (status = 200, body = Submitted, description = "ignored")))]
 async fn of_service(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     Path((host, service)): Path<(String, String)>,
     headers: HeaderMap,
     Body(new): Body<NewResult>,

@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::contacts::load as load_contact;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
@@ -42,8 +42,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// All of them, by name. While there is none, the built-in contact is told of everything.
 #[utoipa::path(get, path = "/rules", operation_id = "list_rules", tag = "notifications",
-    security(("token" = ["viewer"])), responses((status = 200, body = Page<model::Rule>)))]
-async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page<model::Rule>>, Problem> {
+    security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Page<model::Rule>)))]
+async fn list(State(app): State<AppState>) -> Result<Json<Page<model::Rule>>, Problem> {
     let mut conn = app.store.reader().await?;
     let mut items = Vec::new();
     for rule in contacts::rules(&mut conn).await? {
@@ -53,11 +53,11 @@ async fn list(State(app): State<AppState>, _: RequireViewer) -> Result<Json<Page
 }
 
 #[utoipa::path(post, path = "/rules", operation_id = "create_rule", tag = "notifications",
-    security(("token" = ["operator"])), request_body = NewRule,
+    security(("token" = ["monitoring:operator"])), request_body = NewRule,
     responses((status = 201, body = model::Rule)))]
 async fn create(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Body(new): Body<NewRule>,
 ) -> Result<(StatusCode, Json<model::Rule>), Problem> {
@@ -87,26 +87,22 @@ async fn create(
 }
 
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",
-    security(("token" = ["viewer"])), params(("rule" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:viewer"])), params(("rule" = String, Path, description = "id or name")),
     responses((status = 200, body = model::Rule)))]
-async fn show(
-    State(app): State<AppState>,
-    _: RequireViewer,
-    Path(rule): Path<String>,
-) -> Result<Tagged<model::Rule>, Problem> {
+async fn show(State(app): State<AppState>, Path(rule): Path<String>) -> Result<Tagged<model::Rule>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = load(&mut conn, &rule).await?;
     Ok(Tagged { version: found.version, value: wire(&mut conn, &found).await? })
 }
 
 #[utoipa::path(patch, path = "/rules/{rule}", operation_id = "change_rule", tag = "notifications",
-    security(("token" = ["operator"])), request_body = RuleChange,
+    security(("token" = ["monitoring:operator"])), request_body = RuleChange,
     params(("rule" = String, Path, description = "id or name"),
         ("If-Match" = Option<String>, Header, description = "the `ETag` that was seen")),
     responses((status = 200, body = model::Rule)))]
 async fn change(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(rule): Path<String>,
     if_match: IfMatch,
@@ -135,12 +131,12 @@ async fn change(
 
 /// Whoever was told of a problem by it is still told when that is over.
 #[utoipa::path(delete, path = "/rules/{rule}", operation_id = "remove_rule", tag = "notifications",
-    security(("token" = ["operator"])), params(("rule" = String, Path, description = "id or name"),
+    security(("token" = ["monitoring:operator"])), params(("rule" = String, Path, description = "id or name"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path(rule): Path<String>,
 ) -> Result<StatusCode, Problem> {

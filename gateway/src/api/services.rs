@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireOperator, RequireViewer};
+use super::auth::Principal;
 use super::etag::{IfMatch, Tagged};
 use super::extract::{Body, Path};
 use super::hosts::load;
@@ -34,11 +34,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Every difference from the profile, also of services that are switched off.
 #[utoipa::path(get, path = "/hosts/{host}/overrides", operation_id = "list_overrides", tag = "monitoring",
-    security(("token" = ["viewer"])), params(("host" = String, Path, description = "id or name")),
+    security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
     responses((status = 200, body = Page<model::ServiceOverride>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(host): Path<String>,
 ) -> Result<Json<Page<model::ServiceOverride>>, Problem> {
     let mut conn = app.store.reader().await?;
@@ -61,13 +60,13 @@ fn wire(stored: &Stored) -> Result<model::ServiceOverride, Problem> {
 
 /// Says how a service differs from the profile, switches it off, or adds one.
 #[utoipa::path(put, path = "/hosts/{host}/services/{service}", operation_id = "put_override",
-    tag = "monitoring", security(("token" = ["operator"])), request_body = ServiceSettings,
+    tag = "monitoring", security(("token" = ["monitoring:operator"])), request_body = ServiceSettings,
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the change is meant for")),
     responses((status = 200, body = model::ServiceOverride)))]
 async fn put(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,
@@ -137,14 +136,14 @@ async fn has_a_check(
 
 /// Back to the profile.
 #[utoipa::path(delete, path = "/hosts/{host}/services/{service}", operation_id = "remove_override",
-    tag = "monitoring", security(("token" = ["operator"])),
+    tag = "monitoring", security(("token" = ["monitoring:operator"])),
     params(("host" = String, Path, description = "id or name"), ("service" = String, Path),
         ("If-Match" = Option<String>, Header, description = "the ETag that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
     State(app): State<AppState>,
-    RequireOperator(who): RequireOperator,
+    who: Principal,
     manager: Manager,
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{self, Principal, RequireViewer, SESSION_LIFE, Who};
+use super::auth::{self, Principal, SESSION_LIFE, Who};
 use super::client::Source;
 use super::extract::Body;
 use super::ids;
@@ -97,13 +97,13 @@ async fn begin(app: &AppState, user: User, how: &str, source: &str) -> Result<Re
 }
 
 #[utoipa::path(get, path = "/session", operation_id = "show_session", tag = "access",
-    security(("token" = ["viewer"])), responses((status = 200, body = Me)))]
+    security(("token" = [])), responses((status = 200, body = Me)))]
 async fn who(principal: Principal) -> Json<Me> {
     Json(me(&principal))
 }
 
 #[utoipa::path(delete, path = "/session", operation_id = "log_out", tag = "access",
-    security(("token" = ["viewer"])), responses((status = 204)))]
+    security(("token" = [])), responses((status = 204)))]
 async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Response, Problem> {
     if let Who::User { session, .. } = &principal.who {
         let mut tx = app.store.begin().await?;
@@ -117,12 +117,12 @@ async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Re
 
 /// Changes the own password, and ends all other sessions of this user.
 #[utoipa::path(put, path = "/session/password", operation_id = "change_own_password", tag = "access",
-    security(("token" = ["viewer"])), request_body = PasswordChange,
+    security(("token" = [])), request_body = PasswordChange,
     responses((status = 200, body = Me)))]
 async fn change_password(
     State(app): State<AppState>,
     Source(source): Source,
-    RequireViewer(principal): RequireViewer,
+    principal: Principal,
     Body(change): Body<PasswordChange>,
 ) -> Result<Response, Problem> {
     let Who::User { id, name, .. } = &principal.who else {

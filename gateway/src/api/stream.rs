@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::store::SqliteConnection;
 use async_stream::stream;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
@@ -35,10 +35,9 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::auth::RequireViewer;
 use super::ids::Kind;
 use super::problem::Problem;
-use super::{AppState, hosts, render};
+use super::{AppState, hosts, permission, render};
 use crate::clock;
 use crate::live::Change;
 use crate::store::events::{EventFilter, Span};
@@ -259,12 +258,11 @@ async fn host_frame(
 
 /// Changes as they happen, as server-sent events.
 #[utoipa::path(get, path = "/stream", operation_id = "stream", tag = "monitoring",
-    security(("token" = ["viewer"])),
+    security(("token" = ["monitoring:viewer"])),
     responses((status = 200, content_type = "text/event-stream", body = String,
         description = "`snapshot`, then `host`, `host_removed`, `overview`, `event`, `enrolment`, `reload`")))]
 async fn listen(
     State(app): State<AppState>,
-    _: RequireViewer,
     parts: Parts,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     if app.hub().ticks.receiver_count() >= MAX_STREAMS {
@@ -291,7 +289,7 @@ fn follow(
             tokio::select! {
                 () = app.shutdown.cancelled() => return,
                 () = &mut asked => {
-                    if RequireViewer::from_request_parts(&mut parts, &app).await.is_err() {
+                    if permission::again(&app, &mut parts).await.is_err() {
                         return;
                     }
                     asked = Box::pin(tokio::time::sleep(STILL_ALLOWED));

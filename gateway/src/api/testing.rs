@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
+use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Command, MonitorInput, MonitorOutput};
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::permission::Area;
 use super::{AppState, Client, Identity, Parts, ids, router};
 use crate::config::Config;
 use crate::handle::{Handle, QUEUE};
@@ -57,9 +59,9 @@ impl TestApi {
         let (to_monitor, monitor) = mpsc::channel(QUEUE);
         let handle = Handle::new(store.clone(), live.clone(), config.timing, to_tunnel, to_monitor);
         let bearers = [
-            bearer(&store, Role::Viewer).await,
-            bearer(&store, Role::Operator).await,
-            bearer(&store, Role::Admin).await,
+            unlimited(&store, Role::Viewer).await,
+            unlimited(&store, Role::Operator).await,
+            unlimited(&store, Role::Admin).await,
         ];
         let state = AppState::new(Parts {
             store,
@@ -133,6 +135,13 @@ impl TestApi {
     pub fn admin(&self) -> Caller<'_> {
         self.anonymous().bearer(self.bearers[2].reveal())
     }
+
+    /// With a token that reaches one area alone.
+    pub async fn limited(&self, role: Role, area: Area) -> Caller<'_> {
+        let id = ids::new_id(crate::clock::wall());
+        let token = bearer(&self.state.store, id, role, vec![area.to_string()]).await;
+        self.anonymous().bearer(token.reveal())
+    }
 }
 
 async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
@@ -156,14 +165,17 @@ fn identity() -> Identity {
     Identity { public_key: gateway.public(), ssh_public_key: SshKey::generate("fleetgate").public() }
 }
 
-async fn bearer(store: &Store, role: Role) -> Token {
-    let id = ids::new_id(Wall::from_millis(role as i64));
+async fn unlimited(store: &Store, role: Role) -> Token {
+    bearer(store, ids::new_id(Wall::from_millis(role as i64)), role, Vec::new()).await
+}
+
+async fn bearer(store: &Store, id: Id, role: Role, scopes: Vec<String>) -> Token {
     let secret = Token::generate(TokenKind::Api, id);
     let token = ApiToken {
         id,
         name: role.to_string(),
         role,
-        scopes: Vec::new(),
+        scopes,
         created_by: "test".into(),
         created_at: crate::clock::wall(),
         expires_at: None,

@@ -12,13 +12,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{Principal, RequireAdmin, SCOPES};
+use super::auth::Principal;
 use super::extract::{Body, Path, Query};
 use super::idempotency::Disclosed;
 use super::ids::{self, Kind};
 use super::model::{self, ApiTokenWithSecret, NewApiToken, Page};
 use super::page::Paging;
 use super::parse::{self, Fields};
+use super::permission::Area;
 use super::problem::Problem;
 use super::write::Write;
 use crate::store::events::Object;
@@ -32,11 +33,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/tokens", operation_id = "list_tokens", tag = "access",
-    security(("token" = ["admin"])), params(Paging),
+    security(("token" = ["access:admin"])), params(Paging),
     responses((status = 200, body = Page<model::ApiToken>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireAdmin,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<model::ApiToken>>, Problem> {
     let (limit, before) = (paging.limit()?, paging.after_number()?.unwrap_or(i64::MAX));
@@ -45,11 +45,11 @@ async fn list(
 }
 
 #[utoipa::path(post, path = "/tokens", operation_id = "create_token", tag = "access",
-    security(("token" = ["admin"])), request_body = NewApiToken,
+    security(("token" = ["access:admin"])), request_body = NewApiToken,
     responses((status = 201, body = ApiTokenWithSecret)))]
 async fn create(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Body(new): Body<NewApiToken>,
 ) -> Result<Disclosed<ApiTokenWithSecret>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
@@ -95,8 +95,8 @@ fn not_empty(text: String) -> Result<String, String> {
 fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, String> {
     wanted.sort_unstable();
     wanted.dedup();
-    if let Some(unknown) = wanted.iter().find(|s| !SCOPES.contains(&s.as_str())) {
-        return Err(format!("{unknown:?} is no scope; there are: {}", SCOPES.join(", ")));
+    if let Some(unknown) = wanted.iter().find(|s| Area::named(s).is_none()) {
+        return Err(format!("{unknown:?} is no scope; there are: {}", Area::ALL.map(Area::name).join(", ")));
     }
     let wider = wanted.is_empty() || wanted.iter().any(|s| !who.scopes.contains(s));
     if !who.scopes.is_empty() && wider {
@@ -106,11 +106,10 @@ fn scopes(mut wanted: Vec<String>, who: &Principal) -> Result<Vec<String>, Strin
 }
 
 #[utoipa::path(get, path = "/tokens/{token}", operation_id = "show_token", tag = "access",
-    security(("token" = ["admin"])), params(("token" = String, Path)),
+    security(("token" = ["access:admin"])), params(("token" = String, Path)),
     responses((status = 200, body = model::ApiToken)))]
 async fn show(
     State(app): State<AppState>,
-    _: RequireAdmin,
     Path(token): Path<String>,
 ) -> Result<Json<model::ApiToken>, Problem> {
     let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
@@ -119,10 +118,10 @@ async fn show(
 
 /// Ends a token at once.
 #[utoipa::path(delete, path = "/tokens/{token}", operation_id = "revoke_token", tag = "access",
-    security(("token" = ["admin"])), params(("token" = String, Path)), responses((status = 204)))]
+    security(("token" = ["access:admin"])), params(("token" = String, Path)), responses((status = 204)))]
 async fn revoke(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Token.parse(&token)?;

@@ -10,7 +10,6 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::RequireViewer;
 use super::extract::{Path, Query};
 use super::hosts::load;
 use super::ids::{self, Kind};
@@ -35,12 +34,11 @@ struct Wanted {
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/traffic", operation_id = "host_traffic", tag = "monitoring",
-    security(("token" = ["viewer"])),
+    security(("token" = ["monitoring:viewer"])),
     params(("host" = String, Path, description = "id or name"), Wanted),
     responses((status = 200, body = Traffic)))]
 async fn traffic(
     State(app): State<AppState>,
-    _: RequireViewer,
     Path(host): Path<String>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Traffic>, Problem> {

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::auth::{RequireAdmin, Role};
+use super::auth::{Principal, Role};
 use super::extract::{Body, Path, Query};
 use super::idempotency::Disclosed;
 use super::ids::{self, Kind, Named};
@@ -34,11 +34,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 }
 
 #[utoipa::path(get, path = "/users", operation_id = "list_users", tag = "access",
-    security(("token" = ["admin"])), params(Paging),
+    security(("token" = ["access:admin"])), params(Paging),
     responses((status = 200, body = Page<model::User>)))]
 async fn list(
     State(app): State<AppState>,
-    _: RequireAdmin,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Page<model::User>>, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?.unwrap_or_default());
@@ -47,14 +46,13 @@ async fn list(
 }
 
 #[utoipa::path(post, path = "/users", operation_id = "create_user", tag = "access",
-    security(("token" = ["admin"])), request_body = NewUser,
+    security(("token" = ["unlimited:admin"])), request_body = NewUser,
     responses((status = 201, body = model::User)))]
 async fn create(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Body(new): Body<NewUser>,
 ) -> Result<(StatusCode, Json<model::User>), Problem> {
-    who.unlimited()?;
     let mut fields = Fields::default();
     let name = fields.take("name", parse::name(&new.name).and_then(not_reserved)).unwrap_or_default();
     fields.take("password", password::check(&new.password));
@@ -84,29 +82,24 @@ fn name_taken(error: crate::store::Error, name: &str) -> Problem {
 }
 
 #[utoipa::path(get, path = "/users/{user}", operation_id = "show_user", tag = "access",
-    security(("token" = ["admin"])), params(("user" = String, Path, description = "id or name")),
+    security(("token" = ["access:admin"])), params(("user" = String, Path, description = "id or name")),
     responses((status = 200, body = model::User)))]
-async fn show(
-    State(app): State<AppState>,
-    _: RequireAdmin,
-    Path(user): Path<String>,
-) -> Result<Json<model::User>, Problem> {
+async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<Json<model::User>, Problem> {
     let mut conn = app.store.reader().await?;
     Ok(Json(wire(&load(&mut conn, &user).await?)))
 }
 
 /// Changes role or password, or locks a user out. All his sessions end.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
-    security(("token" = ["admin"])), request_body = UserChange,
+    security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
     responses((status = 200, body = model::User)))]
 async fn change(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Path(user): Path<String>,
     Body(change): Body<UserChange>,
 ) -> Result<Json<model::User>, Problem> {
-    who.unlimited()?;
     let hash = match change.password {
         Some(password) => Some(new_password(&app, "password", password).await?),
         None => None,
@@ -137,15 +130,14 @@ async fn change(
 
 /// A one-time login, for somebody who forgot his password or has none yet.
 #[utoipa::path(post, path = "/users/{user}/login-link", operation_id = "create_login_link",
-    tag = "access", security(("token" = ["admin"])),
+    tag = "access", security(("token" = ["unlimited:admin"])),
     params(("user" = String, Path, description = "id or name")),
     responses((status = 201, body = LoginLink)))]
 async fn login_link(
     State(app): State<AppState>,
-    RequireAdmin(who): RequireAdmin,
+    who: Principal,
     Path(user): Path<String>,
 ) -> Result<Disclosed<LoginLink>, Problem> {
-    who.unlimited()?;
     let mut write = Write::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
     let until = write.now + LINK_LIFE;

@@ -1,20 +1,27 @@
 //! The OpenAPI document is fresh, and every route does what it says about roles.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use axum::body::Body;
+use axum::http::Method;
 use serde_json::Value;
+use tower::ServiceExt as _;
 
+use crate::api::auth::Role;
 use crate::api::openapi;
+use crate::api::permission::{self, Area, Rule, rule};
 use crate::api::testing::{Caller, TestApi};
 
 /// Routes that anybody may call; each has its own way to know its caller, or has nothing to hide.
-const PUBLIC: [&str; 4] = [
+const OPEN: [&str; 4] = [
     "POST /api/v1/session",
     "POST /api/v1/enrol",
-    "GET /api/v1/enrol/{}",
-    "GET /api/v1/enrol/{}/preshared-key",
+    "GET /api/v1/enrol/{enrolment}",
+    "GET /api/v1/enrol/{enrolment}/preshared-key",
 ];
+/// Routes for every caller who is known, and about himself alone.
+const KNOWN: [&str; 3] = ["GET /api/v1/session", "DELETE /api/v1/session", "PUT /api/v1/session/password"];
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 #[test]
@@ -34,16 +41,15 @@ fn the_committed_document_is_fresh() {
 }
 
 struct Operation {
-    method: String,
+    method: Method,
     path: String,
-    /// `None`: public.
-    role: Option<String>,
+    rule: Rule,
 }
 
-/// As a key of the table of public routes: parameters have no names.
-fn shape(method: &str, path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').map(|p| if p.starts_with('{') { "{}" } else { p }).collect();
-    format!("{} {}", method.to_uppercase(), parts.join("/"))
+impl Operation {
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
 }
 
 fn operations() -> Vec<Operation> {
@@ -51,28 +57,28 @@ fn operations() -> Vec<Operation> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in METHODS.iter().filter(|m| item.get(**m).is_some()) {
-            let role = item[*method]["security"][0]["token"][0].as_str().map(ToOwned::to_owned);
-            all.push(Operation { method: method.to_uppercase(), path: path.clone(), role });
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let rule = rule(path, &method).unwrap_or_else(|_| panic!("{method} {path} says nothing"));
+            all.push(Operation { method, path: path.clone(), rule });
         }
     }
     all
 }
 
 #[test]
-fn every_route_says_who_may_call_it() {
-    let operations = operations();
-    assert!(operations.len() > 30, "{}", operations.len());
-    for operation in operations {
-        let shape = shape(&operation.method, &operation.path);
-        let public = PUBLIC.contains(&shape.as_str());
-        assert_eq!(operation.role.is_none(), public, "{shape}");
-    }
+fn what_is_open_or_asks_for_no_role_is_named_here() {
+    let of = |rule: Rule| {
+        let names = operations().into_iter().filter(move |o| o.rule == rule).map(|o| o.name());
+        names.collect::<BTreeSet<_>>()
+    };
+    assert_eq!(of(Rule::Open), OPEN.map(ToOwned::to_owned).into());
+    assert_eq!(of(Rule::Known), KNOWN.map(ToOwned::to_owned).into());
 }
 
 #[test]
 fn operation_ids_are_unique() {
     let document = openapi();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in METHODS.iter().filter(|m| item.get(**m).is_some()) {
             let id = item[*method]["operationId"].as_str().unwrap().to_owned();
@@ -85,25 +91,49 @@ fn operation_ids_are_unique() {
 async fn status(caller: &Caller<'_>, operation: &Operation) -> u16 {
     let path = operation.path.split('/').map(|p| if p.starts_with('{') { "nothing" } else { p });
     let path = path.collect::<Vec<_>>().join("/");
-    caller.respond(&operation.method, &path, Body::empty()).await.status().as_u16()
+    caller.respond(operation.method.as_str(), &path, Body::empty()).await.status().as_u16()
 }
 
 #[tokio::test]
 async fn every_route_lets_in_whom_it_says_and_nobody_else() {
+    // Whoever is refused changes nothing, so that one gateway does for them all.
+    let shared = TestApi::new().await;
+    let mut limited = Vec::new();
+    for area in Area::ALL {
+        limited.push((area, shared.limited(Role::Admin, area).await));
+    }
     for operation in operations() {
-        let Some(role) = &operation.role else { continue };
-        // Each has a gateway of its own: some of these calls change what others need.
+        let (area, role) = match operation.rule {
+            Rule::Open | Rule::Known => continue,
+            Rule::Least(area, role) => (Some(area), role),
+            Rule::Unlimited(role) => (None, role),
+        };
+        let name = operation.name();
+        assert_eq!(status(&shared.anonymous(), &operation).await, 401, "{name} anonymous");
+        for (limit, caller) in limited.iter().filter(|(limit, _)| Some(*limit) != area) {
+            assert_eq!(status(caller, &operation).await, 403, "{name} within {limit}");
+        }
         let api = TestApi::new().await;
-        let callers = [("viewer", api.viewer()), ("operator", api.operator()), ("admin", api.admin())];
-        let name = format!("{} {}", operation.method, operation.path);
-        assert_eq!(status(&api.anonymous(), &operation).await, 401, "{name} anonymous");
-        let needed = callers.iter().position(|(r, _)| r == role).unwrap();
-        for (i, (who, caller)) in callers.iter().enumerate() {
-            let status = status(caller, &operation).await;
+        if let Some(area) = area {
+            assert_ne!(status(&api.limited(role, area).await, &operation).await, 403, "{name} within {area}");
+        }
+        let callers = [api.viewer(), api.operator(), api.admin()];
+        for (who, caller) in [Role::Viewer, Role::Operator, Role::Admin].into_iter().zip(callers) {
+            let status = status(&caller, &operation).await;
             let refused = status == 401 || status == 403;
-            assert_eq!(refused, i < needed, "{name} as {who}: {status}");
+            assert_eq!(refused, who < role, "{name} as {who}: {status}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_route_that_says_nothing_is_closed_to_everybody() {
+    let api = TestApi::new().await;
+    let forgotten = axum::Router::new().route("/api/v1/rentals", axum::routing::get(|| async { "secret" }));
+    let layer = axum::middleware::from_fn_with_state(api.state.clone(), permission::layer);
+    let request = axum::extract::Request::get("/api/v1/rentals").body(Body::empty()).unwrap();
+    let answer = forgotten.route_layer(layer).oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 403);
 }
 
 #[tokio::test]

@@ -1,0 +1,267 @@
+//! Who may call a route. Every request for one passes here before its handler, and a route that does not
+//! say whom it serves serves nobody.
+//!
+//! A route says it where it is declared: `security(("token" = ["devices:operator"]))` is an area and the
+//! least role. The rules are read out of the API document, so what the document says is what holds.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::AppState;
+use super::auth::{Principal, Role};
+use super::problem::Problem;
+
+/// A part of the API that a token can be limited to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Area {
+    Monitoring,
+    Devices,
+    Enrolments,
+    Access,
+    Gateway,
+}
+
+impl Area {
+    pub const ALL: [Area; 5] =
+        [Area::Monitoring, Area::Devices, Area::Enrolments, Area::Access, Area::Gateway];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Area::Monitoring => "monitoring",
+            Area::Devices => "devices",
+            Area::Enrolments => "enrolments",
+            Area::Access => "access",
+            Area::Gateway => "gateway",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Area> {
+        Area::ALL.into_iter().find(|area| area.name() == name)
+    }
+}
+
+impl fmt::Display for Area {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Nothing, or its handler asks for a proof of its own: a password, an enrolment's secret.
+    Open,
+    /// That he is known, whoever he is.
+    Known,
+    /// A role in an area; each role includes the lower ones.
+    Least(Area, Role),
+    /// A role, and no token that is limited to areas: what this gives reaches all of them.
+    Unlimited(Role),
+}
+
+/// `devices:operator` or `unlimited:admin`, as a declaration has it.
+impl FromStr for Rule {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Rule, ()> {
+        let (area, role) = text.split_once(':').ok_or(())?;
+        let role = role.parse().map_err(|_| ())?;
+        match area {
+            "unlimited" => Ok(Rule::Unlimited(role)),
+            area => Area::named(area).map(|area| Rule::Least(area, role)).ok_or(()),
+        }
+    }
+}
+
+impl Rule {
+    /// What one operation of the document declares; `None`: nothing that can be understood.
+    fn of(operation: &Value) -> Option<Rule> {
+        let first = operation["security"].as_array()?.first()?.as_object()?;
+        match first.get("token").map(Value::as_array) {
+            None => (first.is_empty() || first.contains_key("enrolment")).then_some(Rule::Open),
+            Some(asked) => match asked?.as_slice() {
+                [] => Some(Rule::Known),
+                [only] => only.as_str()?.parse().ok(),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Routes that are not in the document: probes of whoever runs the gateway, and files without a secret.
+/// `/metrics` is open to this machine; its handler asks all others.
+const UNDOCUMENTED: [&str; 8] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/enrol.sh",
+    "/api/v1/openapi.json",
+    "/api/v1/docs",
+    "/api/v1/docs/",
+    "/api/v1/docs/{*rest}",
+];
+
+type Rules = HashMap<String, Vec<(Method, Rule)>>;
+
+static RULES: LazyLock<Rules> = LazyLock::new(|| {
+    let mut rules = declared(&super::openapi());
+    rules.extend(UNDOCUMENTED.map(|path| (path.to_owned(), vec![(Method::GET, Rule::Open)])));
+    rules
+});
+
+fn declared(document: &Value) -> Rules {
+    let paths = document["paths"].as_object().into_iter().flatten();
+    paths.map(|(path, item)| (path.clone(), rules_of(item))).collect()
+}
+
+fn rules_of(item: &Value) -> Vec<(Method, Rule)> {
+    let operations = item.as_object().into_iter().flatten();
+    let rule = |(method, operation): (&String, &Value)| {
+        Some((method.to_uppercase().parse().ok()?, Rule::of(operation)?))
+    };
+    operations.filter_map(rule).collect()
+}
+
+/// What this route asks.
+///
+/// # Errors
+/// 405 for a method that the route does not have; 403 for a route that does not say, and is closed.
+pub(super) fn rule(route: &str, method: &Method) -> Result<Rule, Problem> {
+    let rules = RULES.get(route).map(Vec::as_slice).unwrap_or_default();
+    // A handler of GET answers HEAD too.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    match rules.iter().find(|(m, _)| m == method) {
+        Some((_, rule)) => Ok(*rule),
+        None if rules.is_empty() => Err(closed()),
+        None => Err(Problem::from_status(StatusCode::METHOD_NOT_ALLOWED)),
+    }
+}
+
+/// The layer around all routes. What it learns of the caller the handler finds as its [`Principal`].
+///
+/// # Errors
+/// As [`rule`] and [`admit`].
+pub(super) async fn layer(
+    State(app): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let rule = rule(route, &parts.method)?;
+    admit(&app, &mut parts, rule).await?;
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+fn closed() -> Problem {
+    Problem::forbidden("closed_route", "this route does not say who may call it, so that nobody may")
+}
+
+/// Asks who calls, now, whatever was known of him before.
+///
+/// # Errors
+/// 401 and 403 for whom the rule does not let in.
+pub(super) async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Result<(), Problem> {
+    if rule == Rule::Open {
+        return Ok(());
+    }
+    parts.extensions.remove::<Principal>();
+    let caller = Principal::from_request_parts(parts, app).await?;
+    match rule {
+        Rule::Open | Rule::Known => {}
+        Rule::Least(area, role) => caller.must_be(role).and_then(|()| caller.must_reach(area))?,
+        Rule::Unlimited(role) => caller.must_be(role).and_then(|()| caller.must_be_unlimited())?,
+    }
+    parts.extensions.insert(caller);
+    parts.extensions.insert(rule);
+    Ok(())
+}
+
+/// Asks once more, for an answer that goes on: whether its caller may still have it.
+///
+/// # Errors
+/// As [`admit`].
+pub(super) async fn again(app: &AppState, parts: &mut Parts) -> Result<(), Problem> {
+    let rule = parts.extensions.get::<Rule>().copied().ok_or_else(closed)?;
+    admit(app, parts, rule).await
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::testing::TestApi;
+
+    fn of(security: &Value) -> Option<Rule> {
+        Rule::of(&json!({ "security": security }))
+    }
+
+    #[test]
+    fn a_declaration_is_understood_or_closes_the_route() {
+        let operator = Some(Rule::Least(Area::Devices, Role::Operator));
+        assert_eq!(of(&json!([{ "token": ["devices:operator"] }, { "session": [] }])), operator);
+        let admin = Some(Rule::Unlimited(Role::Admin));
+        assert_eq!(of(&json!([{ "token": ["unlimited:admin"] }])), admin);
+        assert_eq!(of(&json!([{ "token": [] }])), Some(Rule::Known));
+        assert_eq!(of(&json!([{}])), Some(Rule::Open));
+        assert_eq!(of(&json!([{ "enrolment": [] }])), Some(Rule::Open));
+        for nonsense in [
+            json!([]),
+            json!([{ "token": ["operator"] }]),
+            json!([{ "token": ["devices:owner"] }]),
+            json!([{ "token": ["gadgets:viewer"] }]),
+            json!([{ "token": ["devices:viewer", "access:viewer"] }]),
+            json!([{ "token": null }]),
+            json!([{ "something": [] }]),
+        ] {
+            assert_eq!(of(&nonsense), None, "{nonsense}");
+        }
+        assert_eq!(Rule::of(&json!({})), None, "a route that says nothing");
+    }
+
+    #[test]
+    fn every_operation_of_the_document_has_a_rule() {
+        let document = super::super::openapi();
+        let operations: usize =
+            document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+        assert!(operations > 100, "{operations}");
+        assert_eq!(declared(&document).values().map(Vec::len).sum::<usize>(), operations);
+    }
+
+    #[test]
+    fn head_is_asked_what_get_is_and_what_says_nothing_is_closed() {
+        let asked = |route, method| rule(route, &method).map_err(|problem| problem.code());
+        let admin = Ok(Rule::Least(Area::Access, Role::Admin));
+        assert_eq!(asked("/api/v1/tokens", Method::GET), admin);
+        assert_eq!(asked("/api/v1/tokens", Method::HEAD), admin);
+        assert_eq!(asked("/api/v1/tokens", Method::PUT), Err("method_not_allowed"));
+        assert_eq!(asked("/api/v1/rentals", Method::GET), Err("closed_route"));
+        assert_eq!(asked("", Method::GET), Err("closed_route"));
+    }
+
+    #[tokio::test]
+    async fn whoever_lost_his_login_is_not_taken_for_known_again() {
+        let api = TestApi::new().await;
+        let request =
+            Request::get("/api/v1/stream").header("authorization", format!("Bearer {}", api.viewer_token()));
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        assert!(again(&api.state, &mut parts).await.is_err(), "nobody let it in");
+        let viewer = Rule::Least(Area::Monitoring, Role::Viewer);
+        admit(&api.state, &mut parts, viewer).await.unwrap();
+        again(&api.state, &mut parts).await.unwrap();
+        let mine = api.viewer().get("/api/v1/session").await.json["principal"].as_str().unwrap().to_owned();
+        let path = mine.replace("token:", "/api/v1/tokens/");
+        assert_eq!(api.admin().delete(&path).await.status, 204);
+        assert_eq!(again(&api.state, &mut parts).await.map_err(|p| p.code()), Err("token_refused"));
+    }
+}
