@@ -1,6 +1,8 @@
 //! A whole API in memory, with typed callers, for the tests of its files.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -9,7 +11,10 @@ use axum::response::Response;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Command, MonitorInput, MonitorOutput};
+use fleetgate_engine::wire::{
+    Answer as Said, Ask, Command, CommandAnswer, CommandEnd, EchoAnswer, Evidence, MonitorInput,
+    MonitorOutput, Question, RemoteCommand, SshAnswer, SshRun,
+};
 use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
@@ -23,6 +28,7 @@ use tower::ServiceExt as _;
 use super::permission::Area;
 use super::{AppState, Client, Identity, Parts, ids, router};
 use crate::config::Config;
+use crate::demo::sensors::Sensors;
 use crate::handle::{Handle, QUEUE};
 use crate::listener::{self, House};
 use crate::live::Live;
@@ -33,7 +39,7 @@ use crate::store::{Store, fixture};
 use crate::writer::Writer;
 
 /// Longer than a test.
-const KEEP: std::time::Duration = std::time::Duration::from_secs(86_400);
+const KEEP: Duration = Duration::from_secs(86_400);
 
 pub struct TestApi {
     pub state: AppState,
@@ -84,13 +90,18 @@ impl TestApi {
         TestApi::with(|config| config.endpoint = "vpn.example.net:51820".parse().ok()).await
     }
 
-    /// A real monitor and the real writer, for as long as the tasks are kept.
+    /// A real monitor and the real writer, for as long as the tasks are kept. What it asks is not answered.
     pub fn start_monitor(&mut self) -> JoinSet<()> {
+        self.start_monitor_of(None)
+    }
+
+    /// The same, of a fleet whose devices are well and say what these sensors say.
+    pub fn start_monitor_of(&mut self, sensors: Option<Sensors>) -> JoinSet<()> {
         let inputs = std::mem::replace(&mut self.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
         let (store, live) = (self.state.store.clone(), self.state.live.clone());
         let writer = Writer::start(&mut tasks, store, live, Bell::default(), KEEP);
-        tasks.spawn(watch(inputs, writer));
+        tasks.spawn(watch(inputs, writer, sensors));
         tasks
     }
 
@@ -144,19 +155,64 @@ impl TestApi {
     }
 }
 
-async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer) {
+async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors: Option<Sensors>) {
     let mut monitor = Monitor::new(fleetgate_engine::monitor::Config::default(), 1);
     while let Some(input) = inputs.recv().await {
-        monitor.handle(input, crate::clock::now());
-        let mut records = Vec::new();
-        loop {
-            match monitor.poll_output() {
-                MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => {}
-                MonitorOutput::Wait(..) => break,
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            monitor.handle(input, crate::clock::now());
+            let mut records = Vec::new();
+            loop {
+                match monitor.poll_output() {
+                    MonitorOutput::Record(record) => records.push(record),
+                    MonitorOutput::Ask(ask) => inputs.extend(sensors.as_ref().map(|s| answer(ask, s))),
+                    MonitorOutput::LookOutside => {}
+                    MonitorOutput::Wait(..) => break,
+                }
             }
+            writer.append(records).await;
         }
-        writer.append(records).await;
+    }
+}
+
+/// What a device says that is well.
+fn answer(ask: Ask, sensors: &Sensors) -> MonitorInput {
+    let now = Some(crate::clock::now().mono);
+    let took = Duration::from_millis(40);
+    let answer = match ask.question {
+        Question::Evidence { .. } => Said::Evidence(Evidence {
+            last_packet: now,
+            last_handshake: now,
+            established: true,
+            clock_skew_ms: Some(20),
+            ..Evidence::default()
+        }),
+        Question::Echo { count, .. } | Question::LargeEcho { count, .. } => {
+            Said::Echo(EchoAnswer { sent: count, rtts: vec![took; count.into()], failure: None })
+        }
+        Question::Connect { .. } => Said::Connect(Ok(took)),
+        Question::Handshake { .. } => Said::Handshake(Ok(took)),
+        Question::Ssh { run, .. } => Said::Ssh(session(&run, sensors)),
+    };
+    MonitorInput::Answer(ask.id, answer)
+}
+
+fn session(run: &SshRun, sensors: &Sensors) -> SshAnswer {
+    let command = |command: &RemoteCommand| CommandAnswer {
+        name: command.name.clone(),
+        end: CommandEnd::Exit(0),
+        stdout: sensors.answer(&command.line).unwrap_or_default().into_bytes(),
+        stderr: Vec::new(),
+        truncated: false,
+        took: Duration::from_millis(40),
+    };
+    SshAnswer {
+        identification: Some("SSH-2.0-OpenSSH_10.0".into()),
+        host_key: run.pin.clone().or_else(|| Some("SHA256:own".into())),
+        logged_in: run.user.is_some(),
+        connect: Some(Duration::from_millis(80)),
+        commands: run.commands.iter().map(command).collect(),
+        ..SshAnswer::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod hostile;
 mod hosts;
 mod incidents;
 mod inside;
+mod limits;
 mod notifications;
 mod profiles;
 mod removals;
