@@ -86,103 +86,14 @@ impl Server {
     /// As of [`Server::start`], and those of `reached`.
     pub async fn start_noting(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
         let dir = data.path().to_owned();
-        let started = Server::start_in(config, data, reached).await;
-        started.map_err(|error| match files::stems_from_damage(&error) {
+        let started = async { Opened::new(config, data, reached).await?.start(reached).await };
+        started.await.map_err(|error| match files::stems_from_damage(&error) {
             true => error.context(format!(
                 "{} is damaged. {}",
                 dir.join(MAIN_FILE).display(),
                 first_start::restore_hint(&dir)
             )),
             false => error,
-        })
-    }
-
-    async fn start_in(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Server> {
-        backup::finish_restore(data.path())?;
-        let found = first_start::examine(data.path()).await?;
-        if found == Found::FirstStart {
-            first_start::begin(data.path())?;
-            reached(Step::Marked)?;
-        }
-        let identity = Arc::new(Identity::open(data.path(), reached)?);
-        let sockets = Sockets::bind(&config, &data).await?;
-        reached(Step::Sockets)?;
-        let (store, lost) =
-            Store::open_noticing(data.path(), identity.seal_key(), found == Found::FirstStart).await?;
-        reached(Step::Databases)?;
-        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store, data.path()).await?;
-        reached(Step::Identity)?;
-        if let Some(lost) = &lost {
-            store.tell_of_lost_history(lost).await;
-        }
-        let live = Live::default();
-        let (commands_in, commands) = mpsc::channel(QUEUE);
-        let (inputs_in, inputs) = mpsc::channel(QUEUE);
-        let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
-        let (udp_port, api) = (sockets.udp.local_addr()?.port(), sockets.api.local_addr()?);
-        let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
-        // A start that fails below leaves no thread behind that writes.
-        let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
-        let mut tasks = JoinSet::new();
-
-        let office = Office::new(&config);
-        office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
-        let writer =
-            Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
-        let (outside, passage) = (Arc::new(Notify::new()), Passage::default());
-        let engine = Engine {
-            config: &config,
-            identity: &identity,
-            store: &store,
-            live: &live,
-            writer: &writer,
-            outside: &outside,
-            passage: &passage,
-        };
-        let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
-        sentinel::start(
-            &mut tasks,
-            config.uplink.clone(),
-            handle.clone(),
-            passage,
-            outside,
-            stop_api.clone(),
-        );
-        let state = AppState::new(api::Parts {
-            store: store.clone(),
-            handle,
-            live,
-            office,
-            config,
-            identity: api::Identity::from(&*identity),
-            udp_port,
-            api,
-            metrics: telemetry::metrics(),
-            shutdown: stop_api.clone(),
-        });
-        heartbeat::start(&mut tasks, organs(&state, &writer), state.office.listen(), stop_api.clone())?;
-        tasks.spawn(state.handle.clone().keep_up(stop_api.clone()));
-        housekeeping::start(&mut tasks, store.clone(), state.live.clone(), stop_api.clone());
-        let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
-        reached(Step::Engine)?;
-        // Last: a login that is made by a start which then fails is not shown by that start.
-        let first_admin = store.ensure_first_admin(clock::wall(), found == Found::FirstStart).await?;
-        reached(Step::Administrator)?;
-        let _ = cleanup.map(DropGuard::disarm);
-        Ok(Server {
-            state,
-            identity,
-            udp_port,
-            api,
-            first_admin,
-            stop_api,
-            stop_engine,
-            doors,
-            tasks,
-            threads,
-            writer,
-            store,
-            data,
         })
     }
 
@@ -264,6 +175,118 @@ impl Sockets {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         Ok(Sockets { udp, api, local })
     }
+}
+
+/// What a start has opened before anything runs.
+struct Opened {
+    config: Config,
+    data: DataDir,
+    identity: Arc<Identity>,
+    sockets: Sockets,
+    store: Store,
+    is_first: bool,
+}
+
+impl Opened {
+    async fn new(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
+        backup::finish_restore(data.path())?;
+        let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
+        if is_first {
+            first_start::begin(data.path())?;
+            reached(Step::Marked)?;
+        }
+        let identity = Arc::new(Identity::open(data.path(), reached)?);
+        let sockets = Sockets::bind(&config, &data).await?;
+        reached(Step::Sockets)?;
+        let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
+        reached(Step::Databases)?;
+        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store, data.path()).await?;
+        reached(Step::Identity)?;
+        if let Some(lost) = &lost {
+            store.tell_of_lost_history(lost).await;
+        }
+        Ok(Opened { config, data, identity, sockets, store, is_first })
+    }
+
+    /// Makes the parts and joins them.
+    async fn start(self, reached: Reached<'_>) -> anyhow::Result<Server> {
+        let Opened { config, data, identity, sockets, store, is_first } = self;
+        let live = Live::default();
+        let (commands_in, commands) = mpsc::channel(QUEUE);
+        let (inputs_in, inputs) = mpsc::channel(QUEUE);
+        let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
+        let (udp_port, api) = (sockets.udp.local_addr()?.port(), sockets.api.local_addr()?);
+        let (stop_api, stop_engine) = (CancellationToken::new(), CancellationToken::new());
+        // A start that fails below leaves no thread behind that writes.
+        let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
+        let mut tasks = JoinSet::new();
+
+        let office = Office::new(&config);
+        office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
+        let writer =
+            Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
+        let (outside, passage) = (Arc::new(Notify::new()), Passage::default());
+        let engine = Engine {
+            config: &config,
+            identity: &identity,
+            store: &store,
+            live: &live,
+            writer: &writer,
+            outside: &outside,
+            passage: &passage,
+        };
+        let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
+        let uplink = config.uplink.clone();
+        sentinel::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
+        let state = AppState::new(api::Parts {
+            store: store.clone(),
+            handle,
+            live,
+            office,
+            config,
+            identity: api::Identity::from(&*identity),
+            udp_port,
+            api,
+            metrics: telemetry::metrics(),
+            shutdown: stop_api.clone(),
+        });
+        look_after(&mut tasks, &state, &writer, &stop_api)?;
+        let doors = serve(&state, sockets.api, sockets.local, arrivals, stop_api.clone())?;
+        reached(Step::Engine)?;
+        // Last: a login that is made by a start which then fails is not shown by that start.
+        let first_admin = store.ensure_first_admin(clock::wall(), is_first).await?;
+        reached(Step::Administrator)?;
+        let _ = cleanup.map(DropGuard::disarm);
+        Ok(Server {
+            state,
+            identity,
+            udp_port,
+            api,
+            first_admin,
+            stop_api,
+            stop_engine,
+            doors,
+            tasks,
+            threads,
+            writer,
+            store,
+            data,
+        })
+    }
+}
+
+/// What runs beside all else: the gateway's own pulse, changes that the engine was not told of yet, and what
+/// has become old.
+fn look_after(
+    tasks: &mut JoinSet<()>,
+    state: &AppState,
+    writer: &Writer,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    heartbeat::start(tasks, organs(state, writer), state.office.listen(), stop.clone())?;
+    tasks.spawn(state.handle.clone().keep_up(stop.clone()));
+    housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
+    Ok(())
 }
 
 struct Engine<'a> {

@@ -76,17 +76,28 @@ fn log(child: &mut Child) -> String {
     log
 }
 
+/// A program that is sent `signal` that long after its start.
+fn signalled(command: &str, dir: &Path, moment: u64, signal: &str) -> Child {
+    let child = gateway(command, dir);
+    until_main(&child);
+    sleep(Duration::from_millis(moment));
+    send(&child, signal);
+    child
+}
+
+/// `what` was done to it.
+fn ends_cleanly(mut child: Child, what: &str) {
+    let status = end(&mut child);
+    assert_eq!(status.code(), Some(0), "{what}: {status}, {}", log(&mut child));
+}
+
 #[test]
 fn a_stop_at_any_moment_of_a_start_is_a_clean_exit() {
     for signal in ["TERM", "INT"] {
         for moment in MOMENTS {
             let dir = folder();
-            let mut child = gateway("serve", dir.path());
-            until_main(&child);
-            sleep(Duration::from_millis(moment));
-            send(&child, signal);
-            let status = end(&mut child);
-            assert_eq!(status.code(), Some(0), "{signal} after {moment} ms: {status}, {}", log(&mut child));
+            let child = signalled("serve", dir.path(), moment, signal);
+            ends_cleanly(child, &format!("{signal} after {moment} ms"));
         }
     }
 }
@@ -95,12 +106,8 @@ fn a_stop_at_any_moment_of_a_start_is_a_clean_exit() {
 fn the_demo_ends_cleanly_while_it_starts_too() {
     for (moment, signal) in [(0, "TERM"), (20, "INT"), (200, "HUP"), (600, "TERM")] {
         let dir = closed();
-        let mut child = gateway("demo", dir.path());
-        until_main(&child);
-        sleep(Duration::from_millis(moment));
-        send(&child, signal);
-        let status = end(&mut child);
-        assert_eq!(status.code(), Some(0), "{signal} after {moment} ms: {status}, {}", log(&mut child));
+        let child = signalled("demo", dir.path(), moment, signal);
+        ends_cleanly(child, &format!("{signal} after {moment} ms"));
     }
 }
 
@@ -108,16 +115,11 @@ fn the_demo_ends_cleanly_while_it_starts_too() {
 fn a_hangup_at_any_moment_of_a_start_loads_the_settings_again() {
     for moment in MOMENTS {
         let dir = folder();
-        let mut child = gateway("serve", dir.path());
-        until_main(&child);
-        sleep(Duration::from_millis(moment));
-        send(&child, "HUP");
+        let child = signalled("serve", dir.path(), moment, "HUP");
         let taken = "fleetgate_config_reloads_total{outcome=\"ok\"} 1\n";
         eventually("the hangup is taken", || said(dir.path(), taken));
         send(&child, "TERM");
-        let status = end(&mut child);
-        let log = log(&mut child);
-        assert_eq!(status.code(), Some(0), "HUP after {moment} ms: {status}, {log}");
+        ends_cleanly(child, &format!("HUP after {moment} ms"));
     }
 }
 

@@ -246,53 +246,28 @@ struct Step {
 }
 
 const MAIN: [Step; 16] = [
-    Step { version: 1, name: "init", sql: include_str!("../../../migrations/sqlite/0001_init.sql") },
-    Step { version: 2, name: "states", sql: include_str!("../../../migrations/sqlite/0002_states.sql") },
-    Step {
-        version: 3,
-        name: "notifications",
-        sql: include_str!("../../../migrations/sqlite/0003_notifications.sql"),
-    },
-    Step { version: 4, name: "profiles", sql: include_str!("../../../migrations/sqlite/0004_profiles.sql") },
-    Step { version: 5, name: "verdict", sql: include_str!("../../../migrations/sqlite/0005_verdict.sql") },
-    Step {
-        version: 6,
-        name: "incidents",
-        sql: include_str!("../../../migrations/sqlite/0006_incidents.sql"),
-    },
-    Step { version: 7, name: "wire", sql: include_str!("../../../migrations/sqlite/0007_wire.sql") },
-    Step {
-        version: 8,
-        name: "planned_and_silent",
-        sql: include_str!("../../../migrations/sqlite/0008_planned_and_silent.sql"),
-    },
-    Step {
-        version: 9,
-        name: "host_results",
-        sql: include_str!("../../../migrations/sqlite/0009_host_results.sql"),
-    },
-    Step { version: 10, name: "rules", sql: include_str!("../../../migrations/sqlite/0010_rules.sql") },
-    Step { version: 11, name: "removals", sql: include_str!("../../../migrations/sqlite/0011_removals.sql") },
-    Step {
-        version: 12,
-        name: "repeated_calls",
-        sql: include_str!("../../../migrations/sqlite/0012_repeated_calls.sql"),
-    },
-    Step {
-        version: 14,
-        name: "host_key_types",
-        sql: include_str!("../../../migrations/sqlite/0014_host_key_types.sql"),
-    },
-    Step { version: 18, name: "one_way", sql: include_str!("../../../migrations/sqlite/0018_one_way.sql") },
-    Step {
-        version: 19,
-        name: "retired_keys",
-        sql: include_str!("../../../migrations/sqlite/0019_retired_keys.sql"),
-    },
-    Step { version: 20, name: "causes", sql: include_str!("../../../migrations/sqlite/0020_causes.sql") },
+    step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
+    step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
+    step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
+    step(4, "profiles", include_str!("../../../migrations/sqlite/0004_profiles.sql")),
+    step(5, "verdict", include_str!("../../../migrations/sqlite/0005_verdict.sql")),
+    step(6, "incidents", include_str!("../../../migrations/sqlite/0006_incidents.sql")),
+    step(7, "wire", include_str!("../../../migrations/sqlite/0007_wire.sql")),
+    step(8, "planned_and_silent", include_str!("../../../migrations/sqlite/0008_planned_and_silent.sql")),
+    step(9, "host_results", include_str!("../../../migrations/sqlite/0009_host_results.sql")),
+    step(10, "rules", include_str!("../../../migrations/sqlite/0010_rules.sql")),
+    step(11, "removals", include_str!("../../../migrations/sqlite/0011_removals.sql")),
+    step(12, "repeated_calls", include_str!("../../../migrations/sqlite/0012_repeated_calls.sql")),
+    step(14, "host_key_types", include_str!("../../../migrations/sqlite/0014_host_key_types.sql")),
+    step(18, "one_way", include_str!("../../../migrations/sqlite/0018_one_way.sql")),
+    step(19, "retired_keys", include_str!("../../../migrations/sqlite/0019_retired_keys.sql")),
+    step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
 ];
-const HISTORY: [Step; 1] =
-    [Step { version: 1, name: "init", sql: include_str!("../../../migrations/history/0001_init.sql") }];
+const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
+
+const fn step(version: i64, name: &'static str, sql: &'static str) -> Step {
+    Step { version, name, sql }
+}
 
 fn migrations(steps: &'static [Step]) -> Migrator {
     let step = |s: &'static Step| {
