@@ -1,31 +1,78 @@
 //! Files that hold a secret: made for their owner alone, refused when others can read them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
+
+/// More than a configuration or a key has.
+const ROOM: usize = 4096;
 
 /// Makes a file that was not there, whole or not at all.
 ///
 /// # Errors
 /// When it is there, or cannot be written.
 pub fn write_new(file: &Path, text: &str) -> anyhow::Result<()> {
-    make(file, |out| out.write_all(text.as_bytes()))
+    Place::reserve(file)?.keep(text)
 }
 
-fn make(file: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> anyhow::Result<()> {
-    let mut half = file.as_os_str().to_owned();
-    half.push(".new");
-    let half = Path::new(&half);
-    // What is left of one that was cut off.
-    let _ = fs::remove_file(half);
-    // Unlike a renaming, a link never replaces what is there.
-    let made = write_half(half, fill).and_then(|()| fs::hard_link(half, file));
-    let _ = fs::remove_file(half);
-    made.and_then(|()| sync_folder(file)).with_context(|| format!("cannot write {}", file.display()))
+/// Room for a secret that is made elsewhere and shown once: taken before, so that none is made that cannot
+/// be kept. Without a secret nothing is left of it.
+pub struct Place {
+    file: PathBuf,
+    /// What is written here gets its name when it is whole.
+    half: PathBuf,
+    out: File,
+}
+
+impl Place {
+    /// # Errors
+    /// When the file is there, or cannot be written.
+    pub fn reserve(file: &Path) -> anyhow::Result<Place> {
+        Place::make(file).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    fn make(file: &Path) -> io::Result<Place> {
+        if file.symlink_metadata().is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mut half = file.as_os_str().to_owned();
+        half.push(".new");
+        let half = PathBuf::from(half);
+        // What is left of one that was cut off.
+        let _ = fs::remove_file(&half);
+        let out = make_new(&half)?;
+        let mut place = Place { file: file.to_owned(), half, out };
+        place.out.write_all(&[b' '; ROOM])?;
+        place.out.sync_all()?;
+        Ok(place)
+    }
+
+    /// # Errors
+    /// When another file has taken the name meanwhile, or nothing can be written any more.
+    pub fn keep(self, text: &str) -> anyhow::Result<()> {
+        self.fill(text).with_context(|| format!("cannot write {}", self.file.display()))
+    }
+
+    fn fill(&self, text: &str) -> io::Result<()> {
+        let mut out = &self.out;
+        out.rewind()?;
+        out.write_all(text.as_bytes())?;
+        out.set_len(text.len() as u64)?;
+        out.sync_all()?;
+        // Unlike a renaming, a link never replaces what is there.
+        fs::hard_link(&self.half, &self.file)?;
+        sync_folder(&self.file)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.half);
+    }
 }
 
 /// An empty file of our own, which was not there.
@@ -38,12 +85,6 @@ pub fn create(file: &Path) -> anyhow::Result<File> {
 
 fn make_new(file: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(file)
-}
-
-fn write_half(half: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut out = make_new(half)?;
-    fill(&mut out)?;
-    out.sync_all()
 }
 
 /// The name, too, survives a power cut.
@@ -111,18 +152,24 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_was_full_leaves_no_half_file_behind() {
+    fn a_place_is_taken_before_there_is_a_secret_and_leaves_nothing_without_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
-        let full = make(&file, |out| {
-            out.write_all(b"sec")?;
-            Err(io::ErrorKind::StorageFull.into())
-        });
-        assert!(format!("{:#}", full.unwrap_err()).contains("cannot write"));
+        drop(Place::reserve(&file).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(dir.path().join("key.new"), "what a power cut left").unwrap();
-        write_new(&file, "secret").unwrap();
+        Place::reserve(&file).unwrap().keep("secret").unwrap();
         assert_eq!(read(&file).unwrap().as_str(), "secret");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        for (at, why) in [("key", "already"), ("none/key", "cannot write")] {
+            let error = format!("{:#}", Place::reserve(&dir.path().join(at)).err().unwrap());
+            assert!(error.contains("cannot write") && error.contains(why), "{error}");
+        }
+        let late = Place::reserve(&dir.path().join("late")).unwrap();
+        fs::write(dir.path().join("late"), "of another").unwrap();
+        assert!(late.keep("secret").is_err());
+        assert_eq!(fs::read_to_string(dir.path().join("late")).unwrap(), "of another");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

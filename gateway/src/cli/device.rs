@@ -13,7 +13,7 @@ use super::host::pages;
 use super::removal::{self, Along};
 use super::table;
 use crate::api::model::Device;
-use crate::secret_file;
+use crate::secret_file::Place;
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
@@ -179,9 +179,10 @@ pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Resu
             if !yes {
                 may_replace(client, &device).await?;
             }
+            let place = reserve(out.as_deref()).context("nothing was changed")?;
             let body = present(json!({ "public_key": public_key }));
             let made: Value = client.post(&format!("/devices/{device}/credentials"), &body).await?;
-            credentials(client, &made, qr, out.as_deref())
+            credentials(client, &made, qr, out.as_deref().zip(place))
         }
         DeviceCommand::Trust { device, host_key } => {
             let body = json!({ "host_key": host_key });
@@ -260,12 +261,17 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     said(client, &format!("{} is set", args.device))
 }
 
-/// Before a key is made that could not be kept.
+/// Before anything is asked.
 fn is_free(out: Option<&Path>) -> anyhow::Result<()> {
     match out.filter(|file| file.symlink_metadata().is_ok()) {
         Some(file) => anyhow::bail!("--out {}: it is there already: choose another name", file.display()),
         None => Ok(()),
     }
+}
+
+/// A key that could not be kept is not made.
+fn reserve(out: Option<&Path>) -> anyhow::Result<Option<Place>> {
+    out.map(Place::reserve).transpose()
 }
 
 async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
@@ -280,16 +286,18 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
         "direct_address": args.direct,
         "ssh": args.ssh.body(),
     }));
+    let place = reserve(args.out.as_deref()).context("nothing was added")?;
     let made: Value = client.post("/devices", &body).await?;
-    credentials(client, &made, args.qr, args.out.as_deref())
+    credentials(client, &made, args.qr, args.out.as_deref().zip(place))
 }
 
 /// The configuration goes to the file, or to stdout, alone.
-fn credentials(client: &Client, made: &Value, qr: bool, out: Option<&Path>) -> anyhow::Result<()> {
+fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Place)>) -> anyhow::Result<()> {
     let conf = made["credentials"]["conf"].as_str();
     let name = made["device"]["name"].as_str().unwrap_or_default();
-    if let (Some(conf), Some(out)) = (conf, out) {
-        secret_file::write_new(out, conf)
+    if let (Some(conf), Some((out, place))) = (conf, out) {
+        place
+            .keep(conf)
             .with_context(|| format!("{name} is made; `fleetgate device reissue {name}` shows it again"))?;
         return said(
             client,

@@ -44,7 +44,8 @@ pub(crate) async fn remove(
     Ok(Some(affected))
 }
 
-fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
+/// What a refused removal would take along; `None`: it was refused for another reason.
+pub(crate) fn affected(error: &anyhow::Error) -> Option<Vec<Affected>> {
     let document = &error.downcast_ref::<Refused>()?.document;
     if document["code"] != "others_affected" {
         return None;

@@ -132,7 +132,8 @@ fn leads_to(w: &Wanted) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Act, plan, render, testing::*};
+    use super::super::plan::{Act, plan, testing::*};
+    use super::super::report::render;
     use super::*;
 
     fn removed(kind: Kind, name: &str, to: Option<&str>) -> Found {

@@ -4,12 +4,15 @@
 //! decides. Not one transaction: a run that breaks off is finished by the next.
 
 mod absent;
+mod differences;
 mod downtime;
+mod ends;
 mod file;
 mod fits;
 mod lines;
 mod plan;
 mod refusals;
+mod report;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -26,8 +29,9 @@ use super::client::{Client, Refused};
 use super::device::said;
 use super::host::pages;
 use super::service::settings;
-use super::table;
+use super::{removal, table};
 use crate::api::model::{Device, Gateway, Host, HostSettings, Managed, Page, Profile, ProfileRules, Removal};
+use crate::api::{Affected, Effect};
 use plan::{Act, Found, Kind, Policy, Step, Wanted};
 use refusals::Names;
 
@@ -84,21 +88,48 @@ pub(crate) async fn run(client: Client, args: ApplyArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let client = client.managed_by(&args.manager);
-    let to_do: Vec<&Step> = steps.iter().filter(|s| s.act != Act::Keep).collect();
-    for (done, step) in to_do.iter().enumerate() {
-        if let Err(error) = act(&client, step, args.out.as_deref()).await {
-            anstream::eprintln!("{done} of {} are done; another run does what is left", to_do.len());
-            let place = at(&args, step, &error);
-            return Err(error.context(place));
-        }
-    }
-    for step in steps.iter().filter(|s| matches!(s.act, Act::Make | Act::Change | Act::Adopt)) {
-        if let Err(error) = place(&client, step).await {
-            let place = at(&args, step, &error);
-            return Err(error.context(place));
-        }
-    }
+    Run { client: &client, args: &args, steps: &steps }.all().await?;
     said(&client, "done")
+}
+
+/// What the plan says is done.
+struct Run<'a> {
+    client: &'a Client,
+    args: &'a ApplyArgs,
+    steps: &'a [Step],
+}
+
+impl Run<'_> {
+    /// What is made has its parents before others go: nothing is removed that the file says is needed no more.
+    async fn all(&self) -> anyhow::Result<()> {
+        let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
+        let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
+        for step in self.steps.iter().filter(stays) {
+            let done = act(self.client, step, self.args.out.as_deref()).await;
+            self.or_stop(step, done)?;
+        }
+        for step in self.steps.iter().filter(stays) {
+            self.or_stop(step, place(self.client, step, "parents").await)?;
+        }
+        for step in self.steps.iter().filter(goes) {
+            let done = act(self.client, step, self.args.out.as_deref()).await;
+            self.or_stop(step, done)?;
+        }
+        for step in self.steps.iter().filter(stays) {
+            self.or_stop(step, place(self.client, step, "name").await)?;
+        }
+        Ok(())
+    }
+
+    fn or_stop(&self, step: &Step, done: anyhow::Result<()>) -> anyhow::Result<()> {
+        done.map_err(|error| {
+            let to_do: Vec<&Step> = self.steps.iter().filter(|s| s.act != Act::Keep).collect();
+            let done = to_do.iter().position(|s| std::ptr::eq(*s, step)).unwrap_or_default();
+            anstream::eprintln!("{done} of {} are done; another run does what is left", to_do.len());
+            let place = at(self.args, step, &error);
+            error.context(place)
+        })
+    }
 }
 
 /// What is to be done, and what is told and left alone.
@@ -114,19 +145,15 @@ fn at(args: &ApplyArgs, step: &Step, error: &anyhow::Error) -> String {
     refusals::place(&args.file, step, field.unwrap_or_default())
 }
 
-/// What stands before a host may have been made after it; and what has its name of the file again had
-/// that of today until now.
-async fn place(client: &Client, step: &Step) -> anyhow::Result<()> {
-    let last = ["parents", "name"].into_iter().filter_map(|name| Some((name, step.fields.get(name)?)));
-    let last: Map<String, Value> = last.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-    if last.is_empty() {
-        return Ok(());
-    }
+/// A field that waits until other things are as they will be: what stands before a host may have been made
+/// after it, and another may have had the name that it gets again.
+async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> {
+    let Some(value) = step.fields.get(field) else { return Ok(()) };
     let path = match step.kind {
         Kind::Device => format!("/hosts/{}", step.name),
         _ => path(step),
     };
-    client.patch(&path, &Value::Object(last)).await.map(drop)
+    client.patch(&path, &json!({ field: value })).await.map(drop)
 }
 
 fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
@@ -134,7 +161,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(steps)?);
         return Ok(());
     }
-    for line in plan::render(steps).lines() {
+    for line in report::render(steps).lines() {
         let line = table::safe(line);
         match line.as_bytes().first() {
             Some(b'+') => anstream::println!("{}", line.green()),
@@ -143,7 +170,7 @@ fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
             _ => anstream::println!("{line}"),
         }
     }
-    let words = plan::summary(steps).unwrap_or_else(|| "everything is as the file says".to_owned());
+    let words = report::summary(steps).unwrap_or_else(|| "everything is as the file says".to_owned());
     said(client, &words)
 }
 
@@ -337,6 +364,7 @@ async fn act(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result
         (Kind::ProfileRules, Act::Remove) => {
             client.put(&path, &json!({ "rules": [] }), step.version).await.map(drop)
         }
+        (Kind::Device | Kind::Host, Act::Remove) => remove_host(client, &path, step).await,
         (_, Act::Remove) => client.delete(&path, step.version).await,
         (Kind::Profile | Kind::ProfileRules | Kind::Service, _) => {
             let version = step.version.unwrap_or(NEW);
@@ -440,11 +468,24 @@ async fn change(
 }
 
 /// The secret of a webhook is shown once, as a configuration is.
+/// Whoever loses it as a parent, and is not of the file, keeps it.
+async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result<()> {
+    let Err(refused) = client.delete(path, step.version).await else { return Ok(()) };
+    let Some(affected) = removal::affected(&refused) else { return Err(refused) };
+    let is_known = |a: &Affected| a.effect == Effect::LosesParent && step.losers.contains(&a.name);
+    if affected.iter().all(is_known) {
+        return client.delete(&format!("{path}?cascade=true"), step.version).await;
+    }
+    let (kind, name) = (step.kind.name(), &step.name);
+    said(client, &format!("{kind} {name} is kept: {}", removal::words(&affected)))
+}
+
 async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let list = if step.kind == Kind::Contact { "/contacts" } else { "/rules" };
+    let place = secrets::reserve(out, step)?;
     let made: Value = client.post(list, &named(step)).await?;
-    match (made["webhook_secret"].as_str(), out) {
-        (Some(secret), Some(out)) => secrets::keep(out, &secrets::file(step), secret),
+    match (made["webhook_secret"].as_str(), place) {
+        (Some(secret), Some(place)) => place.keep(secret),
         (Some(_), None) => said(
             client,
             &format!(
@@ -458,9 +499,10 @@ async fn make_named(client: &Client, step: &Step, out: Option<&Path>) -> anyhow:
 
 async fn make_device(client: &Client, step: &Step, out: Option<&Path>) -> anyhow::Result<()> {
     let (_, host) = split(step);
+    let place = secrets::reserve(out, step)?;
     let made: Value = client.post("/devices", &new_device(step)).await?;
-    if let (Some(conf), Some(out)) = (made["credentials"]["conf"].as_str(), out) {
-        secrets::keep(out, &secrets::file(step), conf).with_context(|| {
+    if let (Some(conf), Some(place)) = (made["credentials"]["conf"].as_str(), place) {
+        place.keep(conf).with_context(|| {
             format!("{} is made; `fleetgate device reissue {0}` gives it a configuration again", step.name)
         })?;
     }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::absent::Removed;
+use super::differences::{self, Difference};
+use super::ends::{self, Fleet};
 use super::lines::Lines;
-use crate::api::merge;
 
 /// In the order in which things are made; they are removed the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -42,7 +43,7 @@ impl Kind {
     }
 
     /// Whether what the file does not say of it stays as it is.
-    const fn is_partial(self) -> bool {
+    pub const fn is_partial(self) -> bool {
         matches!(self, Kind::Contact | Kind::NotificationRule | Kind::Device | Kind::Host)
     }
 
@@ -51,12 +52,6 @@ impl Kind {
         matches!(self, Kind::Device | Kind::Host)
     }
 }
-
-/// Fields that count only when something is made.
-const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
-
-/// Parts that are said all or not at all; of the rest each field is by itself.
-const SAID_WHOLE: [&str; 4] = ["labels", "flapping", "notify", "thresholds"];
 
 /// Something that the file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,14 +135,9 @@ pub struct Step {
     pub version: Option<i64>,
     #[serde(skip)]
     pub id: Option<String>,
-}
-
-/// From what is there to what the file says; absent is absent.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Difference {
-    pub field: String,
-    pub now: Option<String>,
-    pub file: Option<String>,
+    /// Of what is removed: those that have it as a parent, and of which the file knows that.
+    #[serde(skip)]
+    pub losers: Vec<String>,
 }
 
 /// Steps in the order in which they can be done.
@@ -165,14 +155,14 @@ pub fn plan(wanted: &[Wanted], found: &[Found], policy: &Policy) -> Vec<Step> {
         Some(found) => differing(w, found, policy),
         None => Some(w.without.as_ref().map_or_else(|| make(w), |host| absent(w, host))),
     });
-    let mut gone: Vec<Step> = found
+    let mut steps = ends::inherited_first(made.collect());
+    let gone = found
         .iter()
         .filter(|f| f.former || !named.contains(&(f.kind, f.name.as_str())))
-        .filter_map(|f| leftover(f, &hosts, policy))
-        .collect();
-    gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
-    let gone = dependents_first(with_guests(gone, found), found);
-    inherited_first(made.collect()).into_iter().chain(heirs_first(gone, found)).collect()
+        .filter_map(|f| leftover(f, &hosts, policy));
+    let gone = Fleet { found, made: &steps, named: &named }.ends(gone.collect());
+    steps.extend(gone);
+    steps
 }
 
 fn step(of: (Kind, &str), act: Act) -> Step {
@@ -188,11 +178,12 @@ fn step(of: (Kind, &str), act: Act) -> Step {
         lines: Lines::default(),
         version: None,
         id: None,
+        losers: Vec::new(),
     }
 }
 
 fn make(w: &Wanted) -> Step {
-    let differences = compare(w, &Map::new());
+    let differences = differences::compare(w, &Map::new());
     let (fields, lines) = (w.fields.clone(), w.lines.clone());
     Step { differences, fields, line: w.line, lines, ..step((w.kind, &w.name), Act::Make) }
 }
@@ -215,7 +206,7 @@ fn taken_away(w: &Wanted, removed: &Removed, policy: &Policy) -> Step {
 }
 
 fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
-    let differences = compare(w, &found.fields);
+    let differences = differences::compare(w, &found.fields);
     let is_own = found.managed_by == policy.manager;
     // Rules are always there; as long as nobody has written any they are nobody's.
     let is_free = found.kind == Kind::ProfileRules && found.version == Some(1);
@@ -231,24 +222,9 @@ fn differing(w: &Wanted, found: &Found, policy: &Policy) -> Option<Step> {
         _ if differences.is_empty() => (Act::Adopt, String::new()),
         _ => (Act::Change, String::new()),
     };
-    let fields = patched(w, &found.fields);
+    let fields = differences::patched(w, &found.fields);
     let (line, lines, version, id) = (w.line, w.lines.clone(), found.version, found.id.clone());
     Some(Step { differences, why, fields, line, lines, version, id, ..step((w.kind, &w.name), act) })
-}
-
-/// As a PATCH has it: of a part that the file says whole, what it does not name goes.
-fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
-    let mut fields = w.fields.clone();
-    if !w.kind.is_partial() {
-        return fields;
-    }
-    for part in SAID_WHOLE {
-        let before = now.get(part).and_then(Value::as_object);
-        if let (Some(before), Some(Value::Object(wanted))) = (before, fields.get_mut(part)) {
-            *wanted = merge::between(before, wanted);
-        }
-    }
-    fields
 }
 
 /// What the file does not name (any more).
@@ -281,56 +257,10 @@ fn leftover(found: &Found, hosts: &BTreeSet<&str>, policy: &Policy) -> Option<St
     };
     let mut differences = Vec::new();
     if act == Act::Keep && found.kind == Kind::Service {
-        differences = diff(&flat(&Value::Object(found.fields.clone())), &BTreeMap::new());
+        differences = differences::from(&found.fields);
     }
     let (version, id) = (found.version, found.id.clone());
     Some(Step { differences, why, version, id, ..step((found.kind, &found.name), act) })
-}
-
-/// A device is kept while a host stands behind it that is not removed itself: that would go too.
-fn with_guests(mut steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
-    let ends = |step: &Step| step.act == Act::Remove && step.kind.needs_prune();
-    let removed: BTreeSet<String> = steps.iter().filter(|s| ends(s)).map(|s| s.name.clone()).collect();
-    let stays = |f: &&Found| f.kind == Kind::Host && f.removed.is_none() && !removed.contains(&f.name);
-    for step in steps.iter_mut().filter(|step| step.kind == Kind::Device && step.act == Act::Remove) {
-        let is_behind = |f: &&Found| via(f) == Some(&step.name);
-        let Some(guest) = found.iter().filter(stays).find(is_behind) else { continue };
-        let (name, by) = (&guest.name, &guest.managed_by);
-        step.why = format!("kept, host {name} stands behind it and is managed by {by}: remove that first");
-        step.act = Act::Keep;
-    }
-    steps
-}
-
-fn via(found: &Found) -> Option<&str> {
-    found.fields.get("via").and_then(Value::as_str)
-}
-
-/// What stands right before a host: its device and its parents.
-fn before(found: &Found) -> impl Iterator<Item = &str> {
-    let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
-    via(found).into_iter().chain(parents.filter_map(Value::as_str))
-}
-
-/// Of the hosts and devices that are removed, each before what stands before it.
-fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
-    let is_host = |kind: Kind| matches!(kind, Kind::Host | Kind::Device);
-    let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
-    let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
-    let mut steps = steps;
-    let mut hosts: Vec<Step> = steps.splice(start..end, []).collect();
-    let mut ordered = Vec::with_capacity(hosts.len());
-    while !hosts.is_empty() {
-        let needed = |name: &str| {
-            let there = found.iter().filter(|f| is_host(f.kind) && hosts.iter().any(|s| s.name == f.name));
-            there.filter(|f| f.name != name).any(|f| before(f).any(|parent| parent == name))
-        };
-        // A circle has no first one, and cannot be.
-        let next = hosts.iter().position(|step| !needed(&step.name)).unwrap_or(0);
-        ordered.push(hosts.remove(next));
-    }
-    steps.splice(start..start, ordered);
-    steps
 }
 
 fn forget(found: &Found, removed: &Removed) -> Step {
@@ -340,154 +270,6 @@ fn forget(found: &Found, removed: &Removed) -> Step {
 
 fn is_empty(list: &Value) -> bool {
     list.as_array().is_none_or(Vec::is_empty)
-}
-
-/// A profile after those of the file that it extends.
-fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
-    let (mut profiles, rest): (Vec<Step>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
-    let mut ordered: Vec<Step> = Vec::with_capacity(profiles.len());
-    while !profiles.is_empty() {
-        let waits = |s: &Step| {
-            let mut names = extended(&s.fields);
-            names.any(|n| n != s.name && profiles.iter().any(|o| o.name == n))
-        };
-        // A circle has no first one: it is refused by name.
-        let next = profiles.iter().position(|s| !waits(s)).unwrap_or(0);
-        ordered.push(profiles.remove(next));
-    }
-    ordered.into_iter().chain(rest).collect()
-}
-
-fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
-    fields.get("extends").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
-}
-
-/// A profile that goes, before those that it extends; profiles are the last of what goes.
-fn heirs_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
-    let (profiles, mut rest): (Vec<Step>, Vec<Step>) =
-        steps.into_iter().partition(|s| s.kind == Kind::Profile);
-    let with_heirs = profiles.into_iter().map(|step| {
-        let there = found.iter().find(|f| f.kind == Kind::Profile && f.name == step.name);
-        Step { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
-    });
-    let mut last = inherited_first(with_heirs.collect());
-    last.reverse();
-    rest.extend(last);
-    rest
-}
-
-/// Field by field; of what is partial only what the file says.
-fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
-    let wanted = flat(&Value::Object(w.fields.clone()));
-    let mut there = flat(&Value::Object(now.clone()));
-    if w.kind.is_partial() {
-        let said = |field: &str| {
-            let whole = field.split('.').next().filter(|part| SAID_WHOLE.contains(part));
-            wanted.contains_key(field) || whole.is_some_and(|part| w.fields.contains_key(part))
-        };
-        there.retain(|field, _| said(field));
-    }
-    let is_new = now.is_empty();
-    let mut differences = diff(&there, &wanted);
-    differences.retain(|d| is_new || !AT_BIRTH.contains(&d.field.as_str()));
-    differences
-}
-
-fn diff(now: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> Vec<Difference> {
-    let fields: BTreeSet<&String> = now.keys().chain(file.keys()).collect();
-    let of = |field: &String| Difference {
-        field: field.clone(),
-        now: now.get(field).cloned(),
-        file: file.get(field).cloned(),
-    };
-    fields.into_iter().map(of).filter(|d| d.now != d.file).collect()
-}
-
-/// Paths with the text of what stands there. Limits go by their metric, other lists by place.
-fn flat(value: &Value) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    flatten("", value, &mut found);
-    found
-}
-
-fn flatten(at: &str, value: &Value, into: &mut BTreeMap<String, String>) {
-    let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => fields.iter().for_each(|(name, v)| flatten(&below(name), v, into)),
-        Value::Array(list) if list.iter().any(Value::is_object) => {
-            for (i, item) in list.iter().enumerate() {
-                match item["metric"].as_str() {
-                    Some(metric) => limit(&below(metric), item, into),
-                    None => flatten(&format!("{at}[{}]", i + 1), item, into),
-                }
-            }
-        }
-        // 5 and 5.0 are the same number.
-        Value::Number(n) => drop(into.insert(at.to_owned(), n.as_f64().unwrap_or_default().to_string())),
-        // Said to be empty, or not said: the same.
-        Value::Array(list) if list.is_empty() => {}
-        Value::String(text) if text.is_empty() => {}
-        other => drop(into.insert(at.to_owned(), other.to_string())),
-    }
-}
-
-fn limit(at: &str, item: &Value, into: &mut BTreeMap<String, String>) {
-    let sides = ["warn", "crit"].map(|side| (side, &item[side]));
-    for (side, range) in sides.iter().filter(|(_, range)| !range.is_null()) {
-        into.insert(format!("{at}.{side}"), range.to_string());
-    }
-    if sides.iter().all(|(_, range)| range.is_null()) {
-        into.insert(at.to_owned(), "no limit".to_owned());
-    }
-}
-
-/// One line a step, and below it what differs.
-pub fn render(steps: &[Step]) -> String {
-    let mut text = String::new();
-    for step in steps {
-        let mark = match step.act {
-            Act::Make => '+',
-            Act::Change | Act::Adopt | Act::Forget => '~',
-            Act::Remove => '-',
-            Act::Keep => '!',
-        };
-        let why = match step.act {
-            Act::Adopt => ": taken over as it is".to_owned(),
-            _ if step.why.is_empty() => String::new(),
-            _ => format!(": {}", step.why),
-        };
-        let name = format!("{} {}", step.kind.name(), step.name);
-        text.push_str(&format!("{mark} {}{why}\n", name.trim_end()));
-        step.differences.iter().for_each(|d| text.push_str(&line(d)));
-    }
-    text
-}
-
-fn line(d: &Difference) -> String {
-    match (&d.now, &d.file) {
-        (None, Some(file)) => format!("      {}: {file}\n", d.field),
-        (Some(now), None) => format!("      {}: {now} -> none\n", d.field),
-        (now, file) => {
-            let (now, file) = (now.as_deref().unwrap_or_default(), file.as_deref().unwrap_or_default());
-            format!("      {}: {now} -> {file}\n", d.field)
-        }
-    }
-}
-
-/// `1 to make, 2 to change, 1 kept`; `None`: nothing is to be done or told.
-pub fn summary(steps: &[Step]) -> Option<String> {
-    let count = |acts: &[Act]| steps.iter().filter(|s| acts.contains(&s.act)).count();
-    let parts = [
-        (count(&[Act::Make]), "to make"),
-        (count(&[Act::Change, Act::Adopt]), "to change"),
-        (count(&[Act::Remove]), "to remove"),
-        (count(&[Act::Forget]), "to forget"),
-        (count(&[Act::Keep]), "kept"),
-    ];
-    let shown: Vec<String> =
-        parts.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
-    (!shown.is_empty()).then(|| shown.join(", "))
 }
 
 /// What tests of plans are made of.
@@ -524,6 +306,7 @@ pub mod testing {
 mod tests {
     use serde_json::json;
 
+    use super::super::report::{render, summary};
     use super::testing::*;
     use super::*;
 

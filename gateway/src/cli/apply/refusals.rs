@@ -9,8 +9,9 @@ use anyhow::{anyhow, bail, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::differences::Difference;
 use super::fits::Future;
-use super::plan::{Act, Difference, Found, Kind, Step};
+use super::plan::{Act, Found, Kind, Step};
 use crate::api::sound;
 use crate::clock;
 

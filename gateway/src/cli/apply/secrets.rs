@@ -9,13 +9,13 @@ use serde_json::json;
 
 use super::plan::{Act, Kind, Step, Wanted};
 use super::refusals::{self, Names};
-use crate::secret_file;
+use crate::secret_file::Place;
 
 /// Names in one hint: a killed run leaves one behind, a folder of another name all of them.
 const MOST_NAMED: usize = 10;
 
 /// The name of the file for what a new thing shows once.
-pub fn file(step: &Step) -> String {
+fn file(step: &Step) -> String {
     let what = if step.kind == Kind::Device { "conf" } else { "webhook-secret" };
     format!("{}.{what}", step.name)
 }
@@ -48,9 +48,14 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
     Ok(())
 }
 
-pub fn keep(folder: &Path, name: &str, secret: &str) -> anyhow::Result<()> {
+/// Room in the folder for what the step shows once; `None`: it shows nothing.
+///
+/// # Errors
+/// When it cannot be kept there.
+pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
+    let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    secret_file::write_new(&folder.join(name), secret)
+    Place::reserve(&folder.join(file(step))).map(Some)
 }
 
 /// Devices of the file that are there and whose tunnel was never up: what they need may never have reached

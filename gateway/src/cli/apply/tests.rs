@@ -119,7 +119,7 @@ impl Fleet {
         wanted.retain(|w| !downtime::is_over(w));
         let policy = Policy { manager: "apply".into(), ..policy };
         let (found, names) = look(&self.connect(), &wanted, &policy).await.unwrap();
-        plan::render(&steps(wanted, &found, &names, &policy))
+        report::render(&steps(wanted, &found, &names, &policy))
     }
 
     async fn get(&self, path: &str) -> Value {

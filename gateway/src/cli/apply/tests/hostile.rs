@@ -118,6 +118,74 @@ async fn a_profile_goes_before_those_that_it_extends() {
 }
 
 #[tokio::test]
+async fn a_device_stays_with_a_host_behind_it_that_a_person_changed() {
+    let fleet = Fleet::new().await;
+    let text = "[devices.d]\nnetworks = [\"10.4.0.0/24\"]\n[hosts.h]\nvia = \"d\"\naddress = \"10.4.0.1\"\n\
+                [hosts.other]\nvia = \"d\"\naddress = \"10.4.0.2\"\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    let by_hand = fleet.api.operator().patch("/api/v1/hosts/h", json!({ "notes": "mine" })).await;
+    assert_eq!(by_hand.status, 200, "{}", by_hand.text);
+    let prune = Policy { prune: true, ..Policy::default() };
+    let told = fleet.left("", prune.clone()).await;
+    for line in [
+        "! host h: kept, no longer in the file, but changed by",
+        "- host other\n",
+        "! device d: kept, host h",
+    ] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    fleet.apply("", |args| args.prune = true).await.unwrap();
+    assert_eq!(fleet.get("/hosts/h/settings").await["via"], "d");
+    assert_eq!(fleet.api.viewer().get("/api/v1/hosts/other").await.status, 404);
+    fleet.apply("", |args| (args.prune, args.overwrite) = (true, true)).await.unwrap();
+    assert_eq!(fleet.get("/devices").await["items"], json!([]), "host and device go together");
+    assert_eq!(fleet.left("", prune).await, "");
+}
+
+#[tokio::test]
+async fn a_parent_that_goes_leaves_those_that_stay() {
+    let fleet = Fleet::new().await;
+    let text = "[devices.gate]\n[devices.mast]\n[devices.cam]\nparents = [\"gate\", \"mast\"]\n";
+    fleet.apply(text, |_| {}).await.unwrap();
+    let prune = Policy { prune: true, ..Policy::default() };
+    // The file says what is left.
+    let less = "[devices.mast]\n[devices.cam]\nparents = [\"mast\"]\n";
+    fleet.apply(less, |args| args.prune = true).await.unwrap();
+    assert_eq!(fleet.get("/hosts/cam/settings").await["parents"], json!(["mast"]));
+    assert_eq!(fleet.api.viewer().get("/api/v1/hosts/gate").await.status, 404);
+    assert_eq!(fleet.left(less, prune.clone()).await, "");
+    // It says nothing of parents any more.
+    let none = "[devices.cam]\n";
+    let told = fleet.left(none, prune.clone()).await;
+    assert!(told.contains("- device mast: no parent of cam any more\n"), "{told}");
+    fleet.apply(none, |args| args.prune = true).await.unwrap_or_else(|error| panic!("{told}{error:#}"));
+    assert_eq!(fleet.get("/hosts/cam/settings").await["parents"], json!([]));
+    assert_eq!(fleet.left(none, prune).await, "");
+}
+
+#[tokio::test]
+async fn a_parent_that_the_host_of_a_person_needs_does_not_go() {
+    let fleet = Fleet::new().await;
+    fleet.apply("[devices.gate]\n[devices.other]\n", |_| {}).await.unwrap();
+    let made = fleet.api.operator().post("/api/v1/devices", json!({ "name": "own" })).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    let set = fleet.api.operator().patch("/api/v1/hosts/own", json!({ "parents": ["gate"] })).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    let behind = json!({ "networks": ["10.4.0.0/24"] });
+    assert_eq!(fleet.api.operator().patch("/api/v1/devices/own", behind).await.status, 200);
+    let guest = json!({ "name": "guest", "via": "own", "address": "10.4.0.1" });
+    assert_eq!(fleet.api.operator().post("/api/v1/hosts", guest).await.status, 201);
+    let set = fleet.api.operator().patch("/api/v1/hosts/guest", json!({ "parents": ["other"] })).await;
+    assert_eq!(set.status, 200, "{}", set.text);
+    let told = fleet.left("", Policy { prune: true, ..Policy::default() }).await;
+    let kept = "! device other: kept, host guest has it as a parent and is managed by api: remove that first";
+    assert!(told.contains(kept), "{told}");
+    fleet.apply("", |args| args.prune = true).await.unwrap_or_else(|error| panic!("{told}{error:#}"));
+    assert_eq!(fleet.get("/hosts/own/settings").await["parents"], json!(["gate"]));
+    assert_eq!(fleet.get("/hosts/guest/settings").await["parents"], json!(["other"]));
+}
+
+#[tokio::test]
 async fn what_somebody_else_needs_does_not_go() {
     let fleet = Fleet::new().await;
     let text = "[profiles.a]\n[profiles.b]\nextends = [\"a\"]\n[contacts.c]\nemails = [\"c@example.com\"]\n\
@@ -156,6 +224,14 @@ async fn a_key_has_its_place_before_it_is_made() {
         "{refused}"
     );
     assert_eq!(fleet.get("/devices").await["items"], json!([]));
+    // Seen only when it is tried: nothing can be made in there, whoever asks.
+    let nowhere = Some(PathBuf::from("/proc"));
+    let text = "[devices.y]\n[contacts.z]\nwebhook_url = \"https://hooks.example.com/\"\n";
+    let refused = fleet.apply(text, |args| args.out = nowhere).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("cannot write /proc/"), "{refused:#}");
+    assert_eq!(fleet.get("/devices").await["items"], json!([]));
+    let contacts = fleet.api.operator().get("/api/v1/contacts").await.json;
+    assert!(!contacts.to_string().contains("hooks.example.com"), "{contacts}");
 }
 
 #[tokio::test]

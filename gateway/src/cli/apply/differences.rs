@@ -1,0 +1,110 @@
+//! What differs between what is there and what the file says, field by field.
+//!
+//! Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::plan::Wanted;
+use crate::api::merge;
+
+/// Fields that count only when something is made.
+const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
+
+/// Parts that are said all or not at all; of the rest each field is by itself.
+const SAID_WHOLE: [&str; 4] = ["labels", "flapping", "notify", "thresholds"];
+
+/// From what is there to what the file says; absent is absent.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Difference {
+    pub field: String,
+    pub now: Option<String>,
+    pub file: Option<String>,
+}
+
+/// Field by field; of what is partial only what the file says.
+pub fn compare(w: &Wanted, now: &Map<String, Value>) -> Vec<Difference> {
+    let wanted = flat(&Value::Object(w.fields.clone()));
+    let mut there = flat(&Value::Object(now.clone()));
+    if w.kind.is_partial() {
+        let said = |field: &str| {
+            let whole = field.split('.').next().filter(|part| SAID_WHOLE.contains(part));
+            wanted.contains_key(field) || whole.is_some_and(|part| w.fields.contains_key(part))
+        };
+        there.retain(|field, _| said(field));
+    }
+    let is_new = now.is_empty();
+    let mut differences = diff(&there, &wanted);
+    differences.retain(|d| is_new || !AT_BIRTH.contains(&d.field.as_str()));
+    differences
+}
+
+/// To nothing at all.
+pub fn from(now: &Map<String, Value>) -> Vec<Difference> {
+    diff(&flat(&Value::Object(now.clone())), &BTreeMap::new())
+}
+
+fn diff(now: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> Vec<Difference> {
+    let fields: BTreeSet<&String> = now.keys().chain(file.keys()).collect();
+    let of = |field: &String| Difference {
+        field: field.clone(),
+        now: now.get(field).cloned(),
+        file: file.get(field).cloned(),
+    };
+    fields.into_iter().map(of).filter(|d| d.now != d.file).collect()
+}
+
+/// Paths with the text of what stands there. Limits go by their metric, other lists by place.
+fn flat(value: &Value) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    flatten("", value, &mut found);
+    found
+}
+
+fn flatten(at: &str, value: &Value, into: &mut BTreeMap<String, String>) {
+    let below = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => fields.iter().for_each(|(name, v)| flatten(&below(name), v, into)),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            for (i, item) in list.iter().enumerate() {
+                match item["metric"].as_str() {
+                    Some(metric) => limit(&below(metric), item, into),
+                    None => flatten(&format!("{at}[{}]", i + 1), item, into),
+                }
+            }
+        }
+        // 5 and 5.0 are the same number.
+        Value::Number(n) => drop(into.insert(at.to_owned(), n.as_f64().unwrap_or_default().to_string())),
+        // Said to be empty, or not said: the same.
+        Value::Array(list) if list.is_empty() => {}
+        Value::String(text) if text.is_empty() => {}
+        other => drop(into.insert(at.to_owned(), other.to_string())),
+    }
+}
+
+fn limit(at: &str, item: &Value, into: &mut BTreeMap<String, String>) {
+    let sides = ["warn", "crit"].map(|side| (side, &item[side]));
+    for (side, range) in sides.iter().filter(|(_, range)| !range.is_null()) {
+        into.insert(format!("{at}.{side}"), range.to_string());
+    }
+    if sides.iter().all(|(_, range)| range.is_null()) {
+        into.insert(at.to_owned(), "no limit".to_owned());
+    }
+}
+
+/// As a PATCH has it: of a part that the file says whole, what it does not name goes.
+pub fn patched(w: &Wanted, now: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields = w.fields.clone();
+    if !w.kind.is_partial() {
+        return fields;
+    }
+    for part in SAID_WHOLE {
+        let before = now.get(part).and_then(Value::as_object);
+        if let (Some(before), Some(Value::Object(wanted))) = (before, fields.get_mut(part)) {
+            *wanted = merge::between(before, wanted);
+        }
+    }
+    fields
+}

@@ -1,0 +1,171 @@
+//! What goes: what must stay for the sake of something else, and in which order the rest goes.
+//!
+//! Pure.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::plan::{Act, Found, Kind, Step};
+
+/// What is there, and what becomes of that which the file has.
+pub struct Fleet<'a> {
+    pub found: &'a [Found],
+    pub made: &'a [Step],
+    /// All that the file has.
+    pub named: &'a BTreeSet<(Kind, &'a str)>,
+}
+
+impl Fleet<'_> {
+    /// What goes, in the order in which it can: devices and hosts before those that they stand behind. What
+    /// something needs that stays, is kept with it.
+    pub fn ends(&self, mut gone: Vec<Step>) -> Vec<Step> {
+        gone.sort_by_key(|step| std::cmp::Reverse(step.kind));
+        let gone = self.telling_losers(self.with_dependents(gone));
+        heirs_first(dependents_first(gone, self.found), self.found)
+    }
+
+    /// A device or host is kept while another one stands behind it that is not removed itself.
+    fn with_dependents(&self, mut gone: Vec<Step>) -> Vec<Step> {
+        // Each turn keeps one more, so that there is an end.
+        while let Some((at, why)) = self.first_needed(&gone) {
+            (gone[at].act, gone[at].why) = (Act::Keep, format!("kept, {why}: remove that first"));
+        }
+        gone
+    }
+
+    fn first_needed(&self, gone: &[Step]) -> Option<(usize, String)> {
+        let needed = |(at, step): (usize, &Step)| {
+            let needs = |f: &Found| Some((at, self.needs(f, &step.name)?));
+            self.staying(gone).find_map(needs)
+        };
+        gone.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
+    }
+
+    /// Why `name` stays for the sake of a host or device.
+    fn needs(&self, f: &Found, name: &str) -> Option<String> {
+        let how = match via(f) {
+            Some(device) if device == name => "stands behind it",
+            _ if self.has_parent(f, name) && !self.follows(f) => "has it as a parent",
+            _ => return None,
+        };
+        let whose = match &f.edited_by {
+            Some(who) => format!("was changed by {who}"),
+            None => format!("is managed by {}", f.managed_by),
+        };
+        Some(format!("{} {} {how} and {whose}", f.kind.name(), f.name))
+    }
+
+    /// The file says nothing of their parents, and has this one no more.
+    fn telling_losers(&self, mut gone: Vec<Step>) -> Vec<Step> {
+        let losers: Vec<Vec<String>> = gone.iter().map(|step| self.losers(step, &gone)).collect();
+        for (step, losers) in gone.iter_mut().zip(losers).filter(|(_, losers)| !losers.is_empty()) {
+            step.why = format!("no parent of {} any more", losers.join(", "));
+            step.losers = losers;
+        }
+        gone
+    }
+
+    fn losers(&self, step: &Step, gone: &[Step]) -> Vec<String> {
+        if !ends(step) {
+            return Vec::new();
+        }
+        let children = self.staying(gone).filter(|f| self.has_parent(f, &step.name));
+        children.map(|f| f.name.clone()).collect()
+    }
+
+    fn staying(&self, gone: &[Step]) -> impl Iterator<Item = &Found> {
+        let goes = |f: &Found| gone.iter().any(|step| ends(step) && step.name == f.name);
+        self.found.iter().filter(move |f| is_host(f.kind) && f.removed.is_none() && !f.former && !goes(f))
+    }
+
+    /// Whether that is still its parent when the file is applied.
+    fn has_parent(&self, f: &Found, parent: &str) -> bool {
+        let said = self.step_of(f).filter(|step| step.act != Act::Keep);
+        let said = said.and_then(|step| step.fields.get("parents"));
+        let parents = said.or_else(|| f.fields.get("parents")).and_then(Value::as_array);
+        parents.into_iter().flatten().any(|name| name == parent)
+    }
+
+    /// Whether it is as the file says, or becomes so.
+    fn follows(&self, f: &Found) -> bool {
+        let is_kept = self.step_of(f).is_some_and(|step| step.act == Act::Keep);
+        self.named.contains(&(f.kind, f.name.as_str())) && !is_kept
+    }
+
+    fn step_of(&self, f: &Found) -> Option<&Step> {
+        self.made.iter().find(|step| step.kind == f.kind && step.name == f.name)
+    }
+}
+
+fn ends(step: &Step) -> bool {
+    step.act == Act::Remove && is_host(step.kind)
+}
+
+fn is_host(kind: Kind) -> bool {
+    matches!(kind, Kind::Host | Kind::Device)
+}
+
+fn via(found: &Found) -> Option<&str> {
+    found.fields.get("via").and_then(Value::as_str)
+}
+
+/// What stands right before a host: its device and its parents.
+fn before(found: &Found) -> impl Iterator<Item = &str> {
+    let parents = found.fields.get("parents").and_then(Value::as_array).into_iter().flatten();
+    via(found).into_iter().chain(parents.filter_map(Value::as_str))
+}
+
+/// Of the hosts and devices that are removed, each before what stands before it.
+fn dependents_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+    let end = steps.iter().rposition(|step| is_host(step.kind)).map_or(0, |at| at + 1);
+    let start = steps.iter().position(|step| is_host(step.kind)).unwrap_or(end);
+    let mut steps = steps;
+    let mut hosts: Vec<Step> = steps.splice(start..end, []).collect();
+    let mut ordered = Vec::with_capacity(hosts.len());
+    while !hosts.is_empty() {
+        let needed = |name: &str| {
+            let there = found.iter().filter(|f| is_host(f.kind) && hosts.iter().any(|s| s.name == f.name));
+            there.filter(|f| f.name != name).any(|f| before(f).any(|parent| parent == name))
+        };
+        // A circle has no first one, and cannot be.
+        let next = hosts.iter().position(|step| !needed(&step.name)).unwrap_or(0);
+        ordered.push(hosts.remove(next));
+    }
+    steps.splice(start..start, ordered);
+    steps
+}
+
+/// A profile after those of the file that it extends.
+pub fn inherited_first(steps: Vec<Step>) -> Vec<Step> {
+    let (mut profiles, rest): (Vec<Step>, _) = steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let mut ordered: Vec<Step> = Vec::with_capacity(profiles.len());
+    while !profiles.is_empty() {
+        let waits = |s: &Step| {
+            let mut names = extended(&s.fields);
+            names.any(|n| n != s.name && profiles.iter().any(|o| o.name == n))
+        };
+        // A circle has no first one: it is refused by name.
+        let next = profiles.iter().position(|s| !waits(s)).unwrap_or(0);
+        ordered.push(profiles.remove(next));
+    }
+    ordered.into_iter().chain(rest).collect()
+}
+
+fn extended(fields: &Map<String, Value>) -> impl Iterator<Item = &str> {
+    fields.get("extends").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// A profile that goes, before those that it extends; profiles are the last of what goes.
+fn heirs_first(steps: Vec<Step>, found: &[Found]) -> Vec<Step> {
+    let (profiles, mut rest): (Vec<Step>, Vec<Step>) =
+        steps.into_iter().partition(|s| s.kind == Kind::Profile);
+    let with_heirs = profiles.into_iter().map(|step| {
+        let there = found.iter().find(|f| f.kind == Kind::Profile && f.name == step.name);
+        Step { fields: there.map(|f| f.fields.clone()).unwrap_or_default(), ..step }
+    });
+    let mut last = inherited_first(with_heirs.collect());
+    last.reverse();
+    rest.extend(last);
+    rest
+}

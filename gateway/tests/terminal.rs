@@ -1,0 +1,229 @@
+//! What the commands ask a person at a terminal before they take something away, and what becomes of the
+//! answer; and that a program is asked nothing.
+//!
+//! `script` of util-linux gives each command a terminal of its own.
+
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fleetgate_keys::PrivateKey;
+use serde_json::Value;
+
+/// Patience with a busy machine, not a promise of speed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_fleetgate");
+const SETTINGS: &str =
+    "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:51820\"\n";
+
+/// A gateway, and the commands of whoever runs it.
+struct Gateway {
+    dir: tempfile::TempDir,
+    process: Child,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Gateway {
+    fn start() -> Gateway {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o700)).expect("our own");
+        fs::write(dir.path().join("fleetgate.toml"), SETTINGS).expect("a file");
+        let mut serve = Command::new(PROGRAM);
+        serve.arg("--data").arg(dir.path()).arg("serve").stdout(Stdio::null()).stderr(Stdio::null());
+        let gateway = Gateway { process: serve.spawn().expect("it runs"), dir };
+        let begin = Instant::now();
+        while !gateway.run(&["device", "list"]).status.success() {
+            assert!(begin.elapsed() < PATIENCE, "the gateway does not answer");
+            sleep(Duration::from_millis(50));
+        }
+        gateway
+    }
+
+    fn data(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.data().join(name)
+    }
+
+    /// As a program runs it: without a terminal.
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--data").arg(self.data()).args(args).stdin(Stdio::null());
+        command.output().expect("it runs")
+    }
+
+    fn must(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// As a person runs it, who types `answer`. Gives the exit code and what stood on the terminal.
+    fn at_terminal(&self, args: &[&str], answer: &str) -> (i32, String) {
+        let line = format!("'{PROGRAM}' --data '{}' {}", self.data().display(), args.join(" "));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let piped = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut script = piped.spawn().expect("script of util-linux");
+        let mut keyboard = script.stdin.take().expect("piped");
+        keyboard.write_all(answer.as_bytes()).expect("it reads");
+        drop(keyboard);
+        let output = script.wait_with_output().expect("it ends");
+        (output.status.code().expect("a code"), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let text = self.must(&[args, &["--json"]].concat());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    fn hosts(&self) -> Vec<String> {
+        let listed = self.json(&["host", "list"]);
+        let names =
+            listed.as_array().expect("a list").iter().map(|host| host["name"].as_str().expect("a name"));
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    fn key(&self, device: &str) -> String {
+        let shown = self.json(&["device", "show", device]);
+        shown["tunnel"]["public_key"].as_str().expect("a key").to_owned()
+    }
+}
+
+/// A device with two hosts behind it, and another one that has it as a parent.
+fn site() -> Gateway {
+    let gateway = Gateway::start();
+    gateway.must(&["device", "add", "router"]);
+    gateway.must(&["device", "set", "router", "--network", "192.168.1.0/24"]);
+    for (name, address) in [("camera", "192.168.1.2"), ("printer", "192.168.1.3")] {
+        gateway.must(&["host", "add", name, "--via", "router", "--address", address]);
+    }
+    gateway.must(&["device", "add", "mast"]);
+    gateway.must(&["host", "set", "mast", "--parent", "router"]);
+    gateway
+}
+
+const ALL: [&str; 4] = ["camera", "mast", "printer", "router"];
+const QUESTION: &str = "these hosts behind it are removed too: camera, printer; these hosts lose it as a parent: \
+                        mast. Remove? [y/N] ";
+
+#[test]
+fn a_device_with_hosts_behind_it_is_removed_from_a_terminal_by_yes_alone() {
+    let gateway = site();
+    // Return, a no, an end of the input, another word.
+    for answer in ["\n", "n\n", "\u{4}", "yeah\n", "no, y\n"] {
+        let (code, screen) = gateway.at_terminal(&["device", "remove", "router"], answer);
+        assert!(screen.contains(QUESTION) && screen.contains("nothing is removed"), "{answer:?}: {screen}");
+        assert_eq!((code, gateway.hosts()), (0, ALL.map(str::to_owned).to_vec()), "{answer:?}");
+    }
+    let (code, screen) = gateway.at_terminal(&["device", "remove", "router"], "y\n");
+    assert_eq!((code, gateway.hosts()), (0, vec!["mast".to_owned()]), "{screen}");
+    assert!(screen.contains("router is removed"), "{screen}");
+    let (code, screen) = gateway.at_terminal(&["device", "remove", "mast"], "");
+    assert!(code == 0 && !screen.contains("Remove?"), "nothing goes along, nothing is asked: {screen}");
+}
+
+#[test]
+fn a_program_is_not_asked_and_says_that_the_others_are_meant_too() {
+    let gateway = site();
+    let refused = gateway.run(&["device", "remove", "router"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("camera, printer") && said.contains("--cascade"), "{said}");
+    assert_eq!(gateway.hosts(), ALL);
+    gateway.must(&["device", "remove", "router", "--cascade"]);
+    assert_eq!(gateway.hosts(), ["mast"]);
+    let gateway = site();
+    let (code, screen) = gateway.at_terminal(&["device", "remove", "router", "--yes"], "");
+    assert!(code == 0 && !screen.contains("Remove?"), "{screen}");
+    assert_eq!(gateway.hosts(), ["mast"]);
+}
+
+const REPLACE: &str = "Replace its keys? [y/N] ";
+
+#[test]
+fn a_working_configuration_is_replaced_from_a_terminal_by_yes_alone() {
+    let gateway = Gateway::start();
+    gateway.must(&["device", "add", "cam"]);
+    let before = gateway.key("cam");
+    for answer in ["\n", "n\n", "\u{4}", "yeah\n"] {
+        let (code, screen) = gateway.at_terminal(&["device", "reissue", "cam"], answer);
+        assert!(screen.contains(REPLACE) && screen.contains("stops working at once"), "{answer:?}: {screen}");
+        assert!(screen.contains("nothing was changed") && !screen.contains("PrivateKey"), "{screen}");
+        assert_eq!((code, gateway.key("cam")), (1, before.clone()), "{answer:?}");
+    }
+    let (code, screen) = gateway.at_terminal(&["device", "reissue", "cam"], "y\n");
+    assert!(code == 0 && screen.contains("PrivateKey = "), "{screen}");
+    assert_ne!(gateway.key("cam"), before);
+    let before = gateway.key("cam");
+    let (code, screen) = gateway.at_terminal(&["device", "reissue", "cam", "--yes"], "");
+    assert!(code == 0 && !screen.contains(REPLACE) && screen.contains("PrivateKey = "), "{screen}");
+    assert_ne!(gateway.key("cam"), before);
+    let (code, screen) = gateway.at_terminal(&["device", "reissue", "nobody"], "y\n");
+    assert!(code == 1 && !screen.contains(REPLACE), "{screen}");
+}
+
+#[test]
+fn a_program_gets_a_new_configuration_unasked_as_text_as_a_code_or_in_a_file() {
+    let gateway = Gateway::start();
+    gateway.must(&["device", "add", "cam"]);
+    let conf = gateway.must(&["device", "reissue", "cam"]);
+    assert!(conf.starts_with("[Interface]") && conf.contains("PrivateKey = "), "{conf}");
+    let code = gateway.must(&["device", "reissue", "cam", "--qr"]);
+    assert!(!code.contains("PrivateKey") && code.chars().any(|c| "█▀▄".contains(c)), "{code}");
+    let out = gateway.file("cam.conf");
+    let printed = gateway.must(&["device", "reissue", "cam", "--out", out.to_str().expect("UTF-8")]);
+    assert_eq!(printed, "", "the secret is in the file alone");
+    let kept = fs::read_to_string(&out).expect("the file");
+    assert!(kept.starts_with("[Interface]") && kept.contains("PrivateKey = "), "{kept}");
+    assert_eq!(out.metadata().expect("the file").permissions().mode() & 0o777, 0o600);
+    let own = PrivateKey::generate().public().to_string();
+    let given = gateway.must(&["device", "reissue", "cam", "--public-key", &own]);
+    let secret = given.lines().any(|line| line.starts_with("PrivateKey"));
+    assert!(!secret, "the device has its own: {given}");
+    assert_eq!(gateway.key("cam"), own);
+}
+
+/// Keys are not replaced where the new ones would be lost: the device would be cut off for nothing.
+#[test]
+fn a_file_that_cannot_be_written_is_found_out_before_keys_are_made() {
+    let gateway = Gateway::start();
+    gateway.must(&["device", "add", "cam"]);
+    let before = gateway.key("cam");
+    let taken = gateway.file("taken.conf");
+    fs::write(&taken, "of another").expect("a file");
+    let dangling = gateway.file("dangling.conf");
+    std::os::unix::fs::symlink("/nonexistent/cam.conf", &dangling).expect("a link");
+    for out in
+        [taken.clone(), dangling, gateway.file("no-such-folder/cam.conf"), PathBuf::from("/proc/cam.conf")]
+    {
+        let out = out.to_str().expect("UTF-8");
+        for yes in [&[][..], &["--yes"]] {
+            let refused = gateway.run(&[&["device", "reissue", "cam", "--out", out], yes].concat());
+            let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{out}: {said}");
+            assert_eq!(gateway.key("cam"), before, "{out}: {said}");
+        }
+        let refused = gateway.run(&["device", "add", "other", "--out", out]);
+        assert_eq!(refused.status.code(), Some(1), "{out}");
+        assert_eq!(gateway.hosts(), ["cam"], "{out}");
+    }
+    assert_eq!(fs::read_to_string(&taken).expect("the file"), "of another");
+    let left: Vec<_> = fs::read_dir(gateway.data()).expect("the folder").flatten().collect();
+    let left = left.iter().filter(|entry| entry.file_name().to_string_lossy().contains(".conf"));
+    assert_eq!(left.count(), 2, "nothing half made is left");
+}
