@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use fleetgate_keys::Endpoint;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lettre::message::{Mailbox, Mailboxes};
 use serde::Deserialize;
 
 use crate::notify::{self, webhook};
+use crate::outbound::Outbound;
 use crate::public_url::PublicUrl;
 use crate::secret_file;
 use crate::store::addresses::Pools;
@@ -46,6 +47,8 @@ pub struct Config {
     pub heartbeat: Option<heartbeat::Target>,
     /// How the gateway's own way out is watched.
     pub uplink: sentinel::Uplink,
+    /// Where webhooks, the heartbeat and watched hosts without a tunnel may lead.
+    pub outbound: Outbound,
     /// What is logged beside the usual.
     pub log_filter: Option<String>,
     pub ssh_idle: Duration,
@@ -136,6 +139,7 @@ struct File {
     notifications: NotificationsFile,
     heartbeat: Option<HeartbeatFile>,
     uplink: UplinkFile,
+    outbound: OutboundFile,
     log_filter: Option<String>,
 }
 
@@ -181,6 +185,12 @@ struct HeartbeatFile {
 struct UplinkFile {
     anchors: List,
     interval: Option<f64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct OutboundFile {
+    allow: List,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -261,6 +271,7 @@ impl Config {
         }
         let public_url = raw.public_url.map(|url| url.parse()).transpose()?;
         let endpoint = raw.endpoint.map(|e| endpoint(&e)).transpose()?;
+        let outbound = outbound(&raw.outbound)?;
         Ok(Config {
             data: data.to_owned(),
             listen: socket_addr("listen", raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN))?,
@@ -275,8 +286,9 @@ impl Config {
             timing: timing(&raw.checks)?,
             mail: raw.mail.map(mail).transpose()?,
             group_wait: group_wait(raw.notifications.group_wait)?,
-            heartbeat: raw.heartbeat.map(heartbeat).transpose()?,
+            heartbeat: raw.heartbeat.map(|file| heartbeat(&file, &outbound)).transpose()?,
             uplink: uplink(&raw.uplink)?,
+            outbound,
             log_filter: raw.log_filter.map(log_filter).transpose()?,
             digest: raw.notifications.digest.map(|t| time_of_day("notifications.digest", &t)).transpose()?,
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
@@ -289,7 +301,7 @@ impl Config {
 
     /// What differs in `other` of what is read at the start only.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 17] {
+        let facts = |c: &Config| -> [(&'static str, String); 18] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -307,6 +319,7 @@ impl Config {
                 ("history.keep", shown(&c.history_keep)),
                 ("log", shown(&c.log_json)),
                 ("uplink", shown(&c.uplink)),
+                ("outbound", shown(&c.outbound)),
                 ("trusted_proxies", shown(&c.trusted_proxies)),
                 ("data", shown(&c.data)),
             ]
@@ -400,8 +413,9 @@ fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(u64::from(days) * 86_400))
 }
 
-fn heartbeat(file: HeartbeatFile) -> anyhow::Result<heartbeat::Target> {
+fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<heartbeat::Target> {
     let url = webhook::address(file.url.reveal()).map_err(|e| anyhow::anyhow!("heartbeat.url: {e}"))?;
+    webhook::permitted(&url, outbound).context("heartbeat.url")?;
     let interval = seconds("heartbeat.interval", file.interval, 60.0)?;
     if interval < heartbeat::SHORTEST {
         bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
@@ -426,6 +440,21 @@ fn uplink(file: &UplinkFile) -> anyhow::Result<sentinel::Uplink> {
         bail!("uplink.interval = {}: expected at most {longest} seconds", interval.as_secs_f64());
     }
     Ok(sentinel::Uplink { anchors, interval })
+}
+
+fn outbound(file: &OutboundFile) -> anyhow::Result<Outbound> {
+    let network = |text: &str| {
+        let text = text.trim();
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| address()).with_context(|| {
+            format!("outbound.allow: {text:?} is no network; 10.0.0.0/8, fd00::/8 or one address is expected")
+        })
+    };
+    let networks: anyhow::Result<Vec<IpNet>> = match &file.allow {
+        List::Text(text) => text.split(',').map(network).collect(),
+        List::Items(items) => items.iter().map(|item| network(item)).collect(),
+    };
+    Ok(Outbound::allowing(networks?))
 }
 
 /// `host:port`, as it is dialled.

@@ -56,7 +56,7 @@ pub fn start(
     settings: watch::Receiver<Settings>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let http = webhook::http(PING_PATIENCE)?;
+    let http = webhook::http(PING_PATIENCE, &settings.borrow().outbound)?;
     let watchdog = sd_notify::watchdog_enabled();
     tasks.spawn(Heart { organs, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
     Ok(())
@@ -167,6 +167,7 @@ fn note(answer: reqwest::Result<reqwest::Response>) {
 
 #[cfg(test)]
 mod tests {
+    use crate::outbound::Outbound;
     use std::sync::{Arc, Mutex};
 
     use tokio::sync::mpsc;
@@ -221,11 +222,12 @@ mod tests {
             group_wait: Duration::ZERO,
             digest: None,
             heartbeat: Some(target),
+            outbound: Outbound::default(),
             timing: fixture::TIMING,
         };
         let (settings, listener) = watch::channel(quiet);
         let organs = Organs { pulse: pulse.clone(), handle, writer, bell };
-        let http = webhook::http(PING_PATIENCE).unwrap();
+        let http = webhook::http(PING_PATIENCE, &Outbound::default()).unwrap();
         let heart = Heart { organs, settings: listener, http, watchdog: None, pings: JoinSet::new() };
         tasks.spawn(heart.run(CancellationToken::new()));
         Body { pulse, store, sink, still, _dir: dir, _tunnel: tunnel, _settings: settings, _tasks: tasks }

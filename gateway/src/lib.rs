@@ -20,6 +20,7 @@ pub mod live;
 pub mod mail;
 pub mod names;
 pub mod notify;
+mod outbound;
 pub mod password;
 pub mod pem;
 pub mod public_url;

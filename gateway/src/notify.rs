@@ -34,6 +34,7 @@ use crate::config::{Config, MailConfig, TimingDefaults};
 use crate::heartbeat;
 use crate::live::Live;
 use crate::mail::smtp::Smtp;
+use crate::outbound::Outbound;
 use crate::store::Store;
 use courier::Courier;
 use desk::Desk;
@@ -52,6 +53,8 @@ pub struct Settings {
     /// Of the built-in contact, in the machine's time zone.
     pub digest: Option<Time>,
     pub heartbeat: Option<heartbeat::Target>,
+    /// Where webhooks and the heartbeat may lead; read at the start.
+    pub outbound: Outbound,
     /// How hosts are checked that have no times of their own.
     pub timing: TimingDefaults,
 }
@@ -64,6 +67,7 @@ impl From<&Config> for Settings {
             group_wait: config.group_wait,
             digest: config.digest,
             heartbeat: config.heartbeat.clone(),
+            outbound: config.outbound.clone(),
             timing: config.timing,
         }
     }

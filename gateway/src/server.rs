@@ -322,7 +322,8 @@ impl Engine<'_> {
         };
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
-        let carrier = Carrier::new(asks_in, answers_in, streams, ssh, self.outside.clone(), runtime);
+        let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
+        let carrier = Carrier::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
         let tunnels = driver::start(tunnel, socket, driver::Inbox { commands, asks }, mouths, stop.clone())?;
         let inbox = watch::Inbox { commands: inputs, answers };
         let monitors =

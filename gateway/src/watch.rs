@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::driver::sleep;
+use crate::outbound::{Outbound, Purpose};
 use crate::pulse::{Organ, Pulse};
 use crate::ssh::{SessionKey, SshClient};
 use crate::stream::{Streams, TunnelStream};
@@ -48,6 +49,8 @@ struct Roads {
     answers: mpsc::UnboundedSender<MonitorInput>,
     streams: Streams,
     ssh: SshClient,
+    /// Where questions without a tunnel may lead.
+    outbound: Outbound,
     /// Wakes the sentinel.
     outside: Arc<Notify>,
     runtime: tokio::runtime::Handle,
@@ -59,24 +62,25 @@ impl Carrier {
         answers: mpsc::UnboundedSender<MonitorInput>,
         streams: Streams,
         ssh: SshClient,
+        outbound: Outbound,
         outside: Arc<Notify>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, outside, runtime }))
+        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, outbound, outside, runtime }))
     }
 
     fn carry(&self, ask: Ask) {
         match ask.question {
             Question::Connect { route: Route::Direct { host }, port } => {
-                self.spawn(
-                    ask.id,
-                    async move { Answer::Connect(direct_time(&host, port, ask.timeout).await) },
-                );
+                let outbound = self.0.outbound.clone();
+                self.spawn(ask.id, async move {
+                    Answer::Connect(direct_time(&outbound, &host, port, ask.timeout).await)
+                });
             }
             Question::Ssh { route, port, connect, run } => {
                 let key = SessionKey { host: ask.host, route: route.clone(), port };
-                let (streams, timeout) = (self.0.streams.clone(), connect.min(ask.timeout));
-                let dialled = move || dial(streams.clone(), route.clone(), port, timeout);
+                let (roads, timeout) = (self.0.clone(), connect.min(ask.timeout));
+                let dialled = move || dial(roads.clone(), route.clone(), port, timeout);
                 let client = self.0.ssh.clone();
                 self.spawn(ask.id, async move {
                     Answer::Ssh(client.run_within(key, dialled, run, (connect, ask.timeout)).await)
@@ -101,27 +105,41 @@ impl Carrier {
 
 /// Dials for SSH: through the tunnel or straight.
 async fn dial(
-    streams: Streams,
+    roads: Arc<Roads>,
     route: Route,
     port: u16,
     timeout: Duration,
 ) -> Result<Either<TunnelStream, TcpStream>, ConnectFailure> {
     match route {
         Route::Tunnel { peer, address } => {
-            Ok(Either::Left(streams.connect(peer, SocketAddr::new(address, port), timeout).await?))
+            Ok(Either::Left(roads.streams.connect(peer, SocketAddr::new(address, port), timeout).await?))
         }
-        Route::Direct { host } => Ok(Either::Right(direct(&host, port, timeout).await?)),
+        Route::Direct { host } => Ok(Either::Right(direct(&roads.outbound, &host, port, timeout).await?)),
     }
 }
 
-async fn direct_time(host: &str, port: u16, timeout: Duration) -> Result<Duration, ConnectFailure> {
+async fn direct_time(
+    outbound: &Outbound,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> Result<Duration, ConnectFailure> {
     let before = clock::now().mono;
-    direct(host, port, timeout).await?;
+    direct(outbound, host, port, timeout).await?;
     Ok(clock::now().mono.since(before))
 }
 
-async fn direct(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, ConnectFailure> {
-    match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
+async fn direct(
+    outbound: &Outbound,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> Result<TcpStream, ConnectFailure> {
+    let connected = async {
+        let addresses = outbound.resolve(host, port, Purpose::Watch).await?;
+        TcpStream::connect(addresses.as_slice()).await
+    };
+    match tokio::time::timeout(timeout, connected).await {
         Ok(Ok(stream)) => {
             // Small packets in both directions: nothing is won by waiting to fill them.
             let _ = stream.set_nodelay(true);

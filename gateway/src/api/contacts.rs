@@ -28,6 +28,7 @@ use super::render;
 use super::write::Write;
 use crate::config::time_of_day;
 use crate::notify::{BUILT_IN_NAME, LONGEST_GROUP_WAIT, Settings, webhook};
+use crate::outbound::Purpose;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
 use crate::store::events::Object;
@@ -68,6 +69,7 @@ async fn create(
     manager: Manager,
     Body(new): Body<NewContact>,
 ) -> Result<Disclosed<ContactWithSecret>, Problem> {
+    permitted(&app, new.webhook_url.as_deref()).await?;
     let mut write = Write::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
@@ -110,6 +112,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<ContactChange>,
 ) -> Result<Response, Problem> {
+    permitted(&app, change.webhook_url.as_ref().and_then(Option::as_deref)).await?;
     let mut write = Write::begin(&app, &who).await?;
     let before = load(write.tx(), &contact).await?;
     if_match.check(before.version)?;
@@ -231,6 +234,14 @@ async fn test(
 fn addresses(emails: &[String], webhook: Option<&str>) -> Vec<(Channel, String)> {
     let emails = emails.iter().map(|e| (Channel::Email, e.clone()));
     emails.chain(webhook.map(|url| (Channel::Webhook, url.to_owned()))).collect()
+}
+
+/// Whether a webhook may be kept: a name is looked up, so that a wrong one is told at once.
+async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
+    let host = url.and_then(|url| webhook::address(url).ok()).map(|url| webhook::host_of(&url));
+    let Some(host) = host else { return Ok(()) };
+    let asked = app.config.outbound.may_save(&host, Purpose::Call).await;
+    asked.map_err(|refused| Problem::invalid("webhook_url", refused.to_string()))
 }
 
 /// By id or name.

@@ -1,5 +1,6 @@
 //! Devices: identity and tunnel. Their states are `hosts`.
 
+use crate::outbound::Purpose;
 use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
@@ -86,6 +87,7 @@ async fn create(
     manager: Manager,
     Body(new): Body<NewDevice>,
 ) -> Result<Response, Problem> {
+    permitted(&app, new.direct_address.as_deref()).await?;
     let wanted = Wish::parse(&app, new)?;
     let mut write = Write::begin(&app, &who).await?;
     profiles::must_exist(write.tx(), &wanted.settings.profile).await?;
@@ -133,6 +135,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<model::DeviceChange>,
 ) -> Result<Tagged<model::Device>, Problem> {
+    permitted(&app, change.direct_address.as_ref().and_then(Option::as_deref)).await?;
     let mut write = Write::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(before.version)?;
@@ -405,6 +408,15 @@ pub(super) fn refusal(error: NotMade, who: Option<&Principal>) -> Problem {
         NotMade::Address(NoAddress::Full(_)) => Problem::conflict("pool_full", error.to_string()),
         NotMade::Address(NoAddress::Store(error)) | NotMade::Store(error) => error.into(),
     }
+}
+
+/// Whether an address outside of the tunnel may be kept: a name is looked up, so that a wrong one is told
+/// at once.
+async fn permitted(app: &AppState, address: Option<&str>) -> Result<(), Problem> {
+    let host = address.and_then(|address| crate::names::host_address(address).ok());
+    let Some(host) = host else { return Ok(()) };
+    let asked = app.config.outbound.may_save(&host, Purpose::Watch).await;
+    asked.map_err(|refused| Problem::invalid("direct_address", refused.to_string()))
 }
 
 /// A request to add a device, parsed.

@@ -1,7 +1,7 @@
 //! `fleetgate demo`: a gateway with a simulated fleet over real tunnels, and the commands that
 //! switch its devices off and on. The fleet is enrolled through the API, as anybody's would be.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use fleetgate_engine::monitor::profile::ServiceOverride;
+use ipnet::Ipv4Net;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
 use crate::demo::{plan, rental};
+use crate::outbound::Outbound;
 use crate::server::Server;
 use crate::signals::{self, Signals};
 use crate::store::definition;
@@ -123,6 +125,8 @@ fn settings(path: &Path) -> anyhow::Result<Config> {
     config.listen = free(51_820, |a| UdpSocket::bind(a).and_then(|s| s.local_addr()))?;
     config.api_listen = free(8080, |a| TcpListener::bind(a).and_then(|s| s.local_addr()))?;
     config.endpoint = Some(config.listen.to_string().parse()?);
+    // Its devices outside of the VPN live on this machine.
+    config.outbound = Outbound::allowing(vec![Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).into()]);
     config.keepalive = u16::try_from(plan::KEEPALIVE.as_secs()).unwrap_or(u16::MAX);
     config.timing = TimingDefaults {
         interval: plan::TIMING.interval,

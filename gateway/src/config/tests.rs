@@ -125,6 +125,17 @@ fn a_pool_that_would_hijack_a_device_is_refused_with_what_is_allowed() {
 }
 
 #[test]
+fn the_heartbeat_goes_nowhere_that_gives_credentials_away_unless_that_is_opened() {
+    let heartbeat = "[heartbeat]\nurl = \"http://169.254.169.254/latest\"\n";
+    let error = refused(heartbeat, &[]);
+    assert!(error.contains("heartbeat.url") && error.contains("outbound.allow"), "{error}");
+    assert!(load(heartbeat, 0o600, &[("OUTBOUND__ALLOW", "169.254.0.0/16, ::1")]).is_ok());
+    assert!(load(&format!("{heartbeat}[outbound]\nallow = [\"169.254.169.254\"]"), 0o600, &[]).is_ok());
+    let error = refused("[outbound]\nallow = [\"10.0.0.0/33\"]", &[]);
+    assert!(error.contains("outbound.allow: \"10.0.0.0/33\""), "{error}");
+}
+
+#[test]
 fn the_form_of_the_log_and_its_filter_are_two_settings() {
     let config = load("", 0o600, &[("LOG", "json"), ("LOG_FILTER", "debug,fleetgate=trace")]).unwrap();
     assert_eq!((config.log_json, config.log_filter.as_deref()), (true, Some("debug,fleetgate=trace")));

@@ -146,7 +146,7 @@ impl Courier {
     ) -> anyhow::Result<Courier> {
         let now = settings.borrow_and_update().clone();
         let round = Round {
-            hooks: webhook::Client::new(pace.hook_patience)?,
+            hooks: webhook::Client::new(pace.hook_patience, &now.outbound)?,
             smtp: smtp(&now, pace)?,
             built_in: built_in(&now),
             store,

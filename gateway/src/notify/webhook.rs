@@ -5,7 +5,6 @@
 //! that follow, when `Retry-After` says so; anything else refuses this one. Redirects are not followed: an address that answers
 //! with one is told so, or a program elsewhere would learn what was meant for this one.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -23,6 +22,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use crate::api::ids::{self, Kind};
 use crate::clock;
+use crate::outbound::{Outbound, Purpose, Refused};
 use crate::store::contacts::{self, secret_place};
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{self, Contents, MessageRow};
@@ -131,8 +131,8 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
     }
 }
 
-/// An address that may be called: http or https, no login in it, and not this link's own services
-/// (169.254.0.0/16, fe80::/10), where clouds keep their machines' secrets.
+/// An address that can be called: http or https, no login in it. Whether it may be called says
+/// [`Outbound`].
 ///
 /// # Errors
 /// Says what is expected.
@@ -145,32 +145,34 @@ pub fn address(text: &str) -> Result<String, &'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Err("no login is expected in the address: the signature proves who calls");
     }
-    let literal = url.host_str().map(|h| h.trim_start_matches('[').trim_end_matches(']'));
-    if literal.and_then(|h| h.parse().ok()).is_some_and(is_link_local) {
-        return Err("link-local addresses are not called");
-    }
     Ok(url.to_string())
 }
 
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
+/// The host of what [`address`] took.
+pub fn host_of(url: &str) -> String {
+    let url: Option<Url> = url.parse().ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    // The brackets of an IPv6 address are the URL's.
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+/// Whether what [`address`] took may be called, if it holds an address and not a name.
+///
+/// # Errors
+/// Names the address that is refused.
+pub fn permitted(url: &str, outbound: &Outbound) -> Result<(), Refused> {
+    host_of(url).parse().map_or(Ok(()), |ip| outbound.permit(ip, Purpose::Call))
 }
 
 /// Resolves as the system does, and leaves out what must not be called.
-struct Resolver;
+struct Resolver(Outbound);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let outbound = self.0.clone();
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|a| !is_link_local(a.ip())).collect();
-            if allowed.is_empty() {
-                return Err("link-local addresses are not called".into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            let permitted = outbound.resolve(name.as_str(), 0, Purpose::Call).await?;
+            Ok(Box::new(permitted.into_iter()) as Addrs)
         })
     }
 }
@@ -216,18 +218,22 @@ pub(super) fn signature(secret: &[u8], seconds: i64, body: &[u8]) -> String {
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Client(reqwest::Client);
+pub(super) struct Client {
+    http: reqwest::Client,
+    outbound: Outbound,
+}
 
-/// Calls addresses that people give: with a time limit, without redirects, and not on this link.
+/// Calls addresses that people give: with a time limit, without redirects, and only where a name may lead.
+/// An address without a name passes by the resolver, and is asked before the call.
 ///
 /// # Errors
 /// When TLS cannot be set up.
-pub fn http(patience: Duration) -> anyhow::Result<reqwest::Client> {
+pub fn http(patience: Duration, outbound: &Outbound) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder()
         .timeout(patience)
         .connect_timeout(patience)
         .redirect(reqwest::redirect::Policy::none())
-        .dns_resolver(std::sync::Arc::new(Resolver))
+        .dns_resolver(std::sync::Arc::new(Resolver(outbound.clone())))
         // Each call is a matter of its own; nobody gains by a connection that is kept.
         .pool_max_idle_per_host(0)
         .user_agent(concat!("fleetgate/", env!("CARGO_PKG_VERSION")))
@@ -238,8 +244,8 @@ pub fn http(patience: Duration) -> anyhow::Result<reqwest::Client> {
 impl Client {
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(patience: Duration) -> anyhow::Result<Client> {
-        http(patience).map(Client)
+    pub fn new(patience: Duration, outbound: &Outbound) -> anyhow::Result<Client> {
+        Ok(Client { http: http(patience, outbound)?, outbound: outbound.clone() })
     }
 
     /// # Errors
@@ -253,10 +259,11 @@ impl Client {
     ) -> Result<(), Failure> {
         let refused = |e: &dyn std::fmt::Display| Failure::Refused(Failure::shorten(&e.to_string()));
         let url = address(&message.address).map_err(|e| refused(&e))?;
+        permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
         let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
         let signed = signature(secret, clock::wall().as_millis() / 1_000, &body);
         let request = self
-            .0
+            .http
             .post(url)
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .header(SIGNATURE, signed)
@@ -345,11 +352,18 @@ mod tests {
         for good in ["https://hooks.example.com/x?y=1", "http://127.0.0.1:9/", "http://[2001:db8::1]/"] {
             assert!(address(good).is_ok(), "{good}");
         }
-        let bad = ["", "example.com", "file:///etc/passwd", "ftp://example.com/", "http://u:p@example.com/"];
-        let local =
-            ["http://169.254.169.254/latest", "http://[fe80::1]/", "http://[::ffff:169.254.169.254]/"];
-        for text in bad.iter().chain(&local) {
-            assert!(address(text).is_err(), "{text}");
+        for bad in ["", "example.com", "file:///etc/passwd", "ftp://example.com/", "http://u:p@example.com/"]
+        {
+            assert!(address(bad).is_err(), "{bad}");
+        }
+        for local in [
+            "http://169.254.169.254/latest",
+            "http://0xa9fea9fe/",
+            "http://2852039166/",
+            "http://[fe80::1]/",
+            "http://[::ffff:169.254.169.254]/",
+        ] {
+            assert!(permitted(&address(local).unwrap(), &Outbound::default()).is_err(), "{local}");
         }
     }
 

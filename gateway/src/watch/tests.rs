@@ -22,6 +22,19 @@ async fn a_host_that_changed_or_went_keeps_no_connection() {
     assert_eq!(outdated(&MonitorInput::CheckNow { host, service: None }), None);
 }
 
+#[tokio::test]
+async fn a_name_that_leads_to_this_machine_is_not_dialled() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let dial = |outbound: Outbound| async move {
+        direct(&outbound, "localhost", port, Duration::from_secs(5)).await.map(drop)
+    };
+    let Err(ConnectFailure::Unreachable(why)) = dial(Outbound::default()).await else { panic!("dialled") };
+    assert!(why.contains("outbound.allow"), "{why}");
+    let loopback = ["127.0.0.0/8", "::1/128"].map(|net| net.parse().unwrap());
+    dial(Outbound::allowing(loopback.into())).await.unwrap();
+}
+
 #[test]
 fn what_the_gateway_has_no_means_for_says_nothing_of_a_host() {
     let ends = |code| failure(&std::io::Error::from_raw_os_error(code));

@@ -16,6 +16,7 @@ mod incidents;
 mod inside;
 mod limits;
 mod notifications;
+mod outbound;
 mod profiles;
 mod removals;
 mod repeated;

@@ -10,6 +10,7 @@ use super::super::sink::{self, HookSink};
 use super::*;
 use crate::config::{MailConfig, MailSecurity};
 use crate::mail::sink::{Manner, Sink};
+use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact};
 use crate::store::managed::Managed;
 use crate::store::outbox::NewMessage;
@@ -193,7 +194,8 @@ fn settings(sink: &Sink) -> Settings {
     };
     let public_url = Some("https://watch.example.com".to_owned());
     let (group_wait, timing) = (Duration::ZERO, fixture::TIMING);
-    Settings { mail: Some(mail), public_url, group_wait, digest: None, heartbeat: None, timing }
+    let outbound = Outbound::default();
+    Settings { mail: Some(mail), public_url, group_wait, digest: None, heartbeat: None, outbound, timing }
 }
 
 fn down(host: i64) -> Message {

@@ -5,6 +5,7 @@ use jiff::civil::Time;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact, Rule};
 use crate::store::managed::Managed;
 use crate::store::outbox::{MessageRow, Wanted};
@@ -29,6 +30,7 @@ fn settings() -> Settings {
         group_wait: Duration::ZERO,
         digest: None,
         heartbeat: None,
+        outbound: Outbound::default(),
         timing: fixture::TIMING,
     }
 }
