@@ -17,6 +17,7 @@ struct Lost {
     host: HostId,
     /// What it belongs to.
     with: IncidentId,
+    /// Most of its site was lost. Part of one may be part of something wider as well.
     of_site: bool,
 }
 
@@ -32,10 +33,11 @@ impl Incidents {
         }
     }
 
-    /// Most of a site may have been lost together.
+    /// Most of a site may have been lost together. A device is one thing that was lost, with all that stands
+    /// behind it.
     fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
-        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of(of));
         let Some(SiteLoss { site, hosts, most }) = self.fleet.site_loss(host, began) else { return };
+        let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of_one(of));
         let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
         let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
         if alone.len() < if most { sites::FEWEST } else { alike::FEWEST } {
@@ -45,6 +47,14 @@ impl Incidents {
         let matter = if most { words::site(&site) } else { words::part_of_site(&site) };
         let into = self.unite(&alone, matter, at);
         self.lost.insert(site, into);
+    }
+
+    /// What stands behind a device of a site is no part of it any more: the rest that was lost may be most of it.
+    pub(super) fn gather_heads(&mut self, id: IncidentId, began: Wall, at: Moment) {
+        let head = self.open.get(&id).filter(|i| i.matter.cause == CauseKind::ParentDown);
+        if let Some(head) = head.and_then(|i| i.matter.head) {
+            self.gather_site(head, began, at);
+        }
     }
 
     /// What many hosts of a site were in has become most of it.
@@ -66,7 +76,8 @@ impl Incidents {
         let lost = self.loose_hosts(began);
         let (wide, others): (BTreeSet<_>, BTreeSet<_>) =
             lost.iter().map(|lost| lost.with).partition(|id| self.is_of_many(*id, CauseKind::HostDown));
-        if lost.len() < enough || wide.is_empty() && !self.is_scattered(lost, enough) {
+        let scattered = || self.has_many_sites(&lost) || self.is_scattered(&lost, enough);
+        if lost.len() < enough || wide.is_empty() && !scattered() {
             return;
         }
         let all: Vec<IncidentId> = wide.into_iter().chain(others).collect();
@@ -89,10 +100,10 @@ impl Incidents {
         };
         let outlived: BTreeSet<IncidentId> =
             lost.iter().filter(|lost| outlived(lost)).map(|lost| lost.with).collect();
-        let sites: BTreeSet<IncidentId> = lost.iter().filter(|l| l.of_site).map(|l| l.with).collect();
-        let many_sites = sites.len() >= alike::FEWEST;
+        let many_sites = self.has_many_sites(&lost);
         lost.retain(|lost| {
-            !old(&lost.with) && !outlived.contains(&lost.with) && (many_sites || !lost.of_site)
+            let explained = lost.of_site && !many_sites;
+            !old(&lost.with) && !outlived.contains(&lost.with) && !explained
         });
         lost
     }
@@ -102,18 +113,22 @@ impl Incidents {
     fn loose_host(&self, host: HostId) -> Option<Lost> {
         let id = self.place_of_ill(&Object::host(host))?;
         let incident = self.open.get(&id)?;
-        let of_site = incident.matter.cause == CauseKind::SiteLost;
-        let of_several = of_site
-            || incident.matter.cause == CauseKind::ParentDown
+        let of_several = matches!(incident.matter.cause, CauseKind::SiteLost | CauseKind::ParentDown)
             || incident.is_of_many(CauseKind::HostDown);
         let loose = incident.is_of(host) || of_several && incident.ack.is_none();
-        loose.then_some(Lost { host, with: id, of_site })
+        loose.then_some(Lost { host, with: id, of_site: incident.is_of_site() })
+    }
+
+    /// So many sites of which several hosts were lost have one cause.
+    fn has_many_sites(&self, lost: &[Lost]) -> bool {
+        let at = counts(lost.iter().filter_map(|lost| self.fleet.site(lost.host)));
+        at.values().filter(|count| **count >= sites::FEWEST).count() >= alike::FEWEST
     }
 
     /// Whether no site and no router explains most of it: that is one by itself, and what falls elsewhere
     /// at the same time is by chance.
-    fn is_scattered(&self, lost: Vec<Lost>, enough: usize) -> bool {
-        let (of_sites, others): (Vec<Lost>, Vec<Lost>) = lost.into_iter().partition(|lost| lost.of_site);
+    fn is_scattered(&self, lost: &[Lost], enough: usize) -> bool {
+        let (of_sites, others): (Vec<&Lost>, Vec<&Lost>) = lost.iter().partition(|lost| lost.of_site);
         let (at, with) = (
             counts(others.iter().filter_map(|l| self.fleet.site(l.host))),
             counts(others.iter().map(|l| l.with)),
@@ -191,6 +206,17 @@ fn counts<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, usize> {
 }
 
 impl Incident {
+    /// Of that host alone, or of what it heads and nobody knows of yet.
+    fn is_of_one(&self, host: HostId) -> bool {
+        let heads = self.matter.cause == CauseKind::ParentDown && self.matter.head == Some(host);
+        self.is_of(host) || heads && self.ack.is_none()
+    }
+
+    /// Of most of a site.
+    fn is_of_site(&self) -> bool {
+        self.matter.site.as_deref().is_some_and(|name| self.matter == words::site(name))
+    }
+
     /// Of many hosts that share nothing but the time.
     pub(super) fn is_of_many(&self, cause: CauseKind) -> bool {
         self.matter.extent == Extent::Fleet && self.matter.cause == cause

@@ -212,6 +212,11 @@ impl Incidents {
         }
     }
 
+    /// A host fails, and what stands before it is down.
+    pub fn know_unreachable(&mut self, id: HostId) {
+        self.fleet.behind(id);
+    }
+
     /// The service of a host that watches its tunnel, if one does.
     pub fn know_tunnel(&mut self, host: HostId, service: Option<&str>) {
         self.fleet.know_tunnel(host, service);
@@ -284,8 +289,10 @@ impl Incidents {
     /// A hard problem, at each result that finds it. `began`: the first failure of this row of them.
     pub fn ill(&mut self, object: &Object, began: Wall, reachable: bool, at: Moment) -> Placed {
         let is_host = object.service.is_none();
-        if is_host {
-            self.fleet.down(object.host, began);
+        match (is_host, reachable) {
+            (true, true) => self.fleet.down(object.host, began),
+            (true, false) => self.fleet.behind(object.host),
+            (false, _) => {}
         }
         let cause = if is_host && !reachable { self.explanation(object.host, DEEPEST) } else { None };
         match self.place_of_ill(object) {
@@ -408,13 +415,15 @@ impl Incidents {
         }
     }
 
-    /// Whether the cause of an incident is over, and this one still fails. Of many hosts, that is what
-    /// each of them stands behind.
+    /// Whether the cause of an incident is over, and this one still fails. Of many hosts or of a site, that is
+    /// what each of them stands behind.
     fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
         let Some(incident) = self.open.get(&id) else { return false };
         match incident.matter.head.filter(|head| *head != object.host) {
             Some(head) => !incident.is_ill(&Object::host(head)),
-            None if incident.is_of_many(CauseKind::HostDown) => {
+            None if incident.is_of_many(CauseKind::HostDown)
+                || incident.matter.cause == CauseKind::SiteLost =>
+            {
                 self.is_cause_back(incident, object.host, DEEPEST)
             }
             None => false,
@@ -452,13 +461,15 @@ impl Incidents {
             self.widen_alike(id, service, at.now);
         }
         let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
-        // Behind one host there may be thousands: that they add up is seen as often as they double.
-        let adds_up = || self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
+        // Behind one host or in one site there may be thousands: that they add up is seen as often as they double.
+        let adds_up = self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
         match cause {
             _ if with_many => {}
             None => self.gather(object, began, at),
-            Some(_) if adds_up() => self.gather_crowd(began, at),
-            Some(_) => {}
+            Some(_) => self.gather_heads(id, began, at),
+        }
+        if adds_up && (with_many || cause.is_some()) {
+            self.gather_crowd(began, at);
         }
         // Of what it is in now: that may be another.
         Placed { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }

@@ -16,15 +16,31 @@ struct Known {
     site: Option<String>,
     parents: Vec<HostId>,
     tunnel: Option<String>,
-    /// It has a state.
-    seen: bool,
+    state: State,
+}
+
+/// What a host says of its site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// It has no state.
+    #[default]
+    New,
+    Up,
     /// Since when it fails.
-    down: Option<Wall>,
+    Down(Wall),
+    /// What stands before it is down: that it fails too says nothing of its site.
+    Behind,
+}
+
+impl State {
+    fn is_counted(self) -> bool {
+        matches!(self, State::Up | State::Down(_))
+    }
 }
 
 #[derive(Debug, Default)]
 struct Site {
-    /// Hosts that have a state.
+    /// Hosts that are counted.
     seen: usize,
     down: BTreeMap<HostId, Wall>,
 }
@@ -64,41 +80,36 @@ impl Fleet {
     }
 
     pub fn forget(&mut self, id: HostId) {
-        let Some(Known { site, seen: true, .. }) = self.hosts.remove(&id) else { return };
-        self.seen -= 1;
-        let Some(site) = site else { return };
-        if let Some(of) = self.sites.get_mut(&site) {
-            of.seen -= 1;
-            of.down.remove(&id);
-            if of.seen == 0 {
-                self.sites.remove(&site);
-            }
-        }
+        self.set(id, State::New);
+        self.hosts.remove(&id);
     }
 
     pub fn down(&mut self, id: HostId, began: Wall) {
-        self.set(id, Some(began));
+        self.set(id, State::Down(began));
     }
 
     pub fn up(&mut self, id: HostId) {
-        self.set(id, None);
+        self.set(id, State::Up);
     }
 
-    fn set(&mut self, id: HostId, down: Option<Wall>) {
+    /// It fails, and what stands before it is down.
+    pub fn behind(&mut self, id: HostId) {
+        self.set(id, State::Behind);
+    }
+
+    fn set(&mut self, id: HostId, state: State) {
         let Some(known) = self.hosts.get_mut(&id) else { return };
-        if known.seen && known.down == down {
-            return;
+        let before = std::mem::replace(&mut known.state, state);
+        self.seen = self.seen + usize::from(state != State::New) - usize::from(before != State::New);
+        let Some(name) = known.site.clone().filter(|_| before != state) else { return };
+        let site = self.sites.entry(name.clone()).or_default();
+        site.seen = site.seen + usize::from(state.is_counted()) - usize::from(before.is_counted());
+        match state {
+            State::Down(began) => drop(site.down.insert(id, began)),
+            _ => drop(site.down.remove(&id)),
         }
-        let first = !std::mem::replace(&mut known.seen, true);
-        self.seen += usize::from(first);
-        known.down = down;
-        if let Some(site) = &known.site {
-            let site = self.sites.entry(site.clone()).or_default();
-            site.seen += usize::from(first);
-            match down {
-                Some(began) => drop(site.down.insert(id, began)),
-                None => drop(site.down.remove(&id)),
-            }
+        if site.seen == 0 {
+            self.sites.remove(&name);
         }
     }
 

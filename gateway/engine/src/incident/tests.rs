@@ -264,6 +264,41 @@ fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
     assert_eq!(watch.said.iter().filter(merged).count(), 3, "who knew of a host knows of that");
 }
 
+/// Three devices of a site, and hosts behind the first, whether or not they name the site.
+#[test]
+fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves() {
+    for label in [None, Some("north")] {
+        let mut watch = Watch::of_site("north", 3);
+        (3..8).for_each(|n| watch.know(n, label, &[0]));
+        watch.ill(&host(1));
+        watch.ill(&host(0));
+        watch.ill(&host(2));
+        (3..8).for_each(|n| drop(watch.found(&host(n), false)));
+        let site = watch.of(&host(0));
+        assert!((1..8).all(|n| watch.of(&host(n)) == site), "{label:?}");
+        assert_eq!(watch.matter(), words::site("north"), "{label:?}");
+        watch.well(&host(0));
+        let placed = watch.wait(30).ill(&host(7));
+        assert_eq!(placed.left, Some(site), "{label:?}: its device is back");
+    }
+}
+
+/// The other way round: what stands behind the device is found first.
+#[test]
+fn a_device_that_heads_others_is_one_of_the_hosts_of_a_lost_site() {
+    let mut watch = Watch::of_site("north", 6);
+    (6..30).for_each(|n| watch.know(n, Some("north"), &[0]));
+    watch.ill(&host(0));
+    (6..30).for_each(|n| drop(watch.found(&host(n), false)));
+    assert_eq!(watch.matter().cause, CauseKind::ParentDown, "nothing else of the site has failed");
+    watch.ill(&host(1));
+    watch.ill(&host(2));
+    assert_ne!(watch.of(&host(1)), watch.of(&host(0)), "three of six are not most of it");
+    watch.ill(&host(3));
+    assert!((1..4).all(|n| watch.of(&host(n)) == watch.of(&host(0))));
+    assert_eq!(watch.matter(), words::site("north"));
+}
+
 /// A router (0) before cameras (1..=count).
 fn behind_a_router(count: i64) -> Watch {
     let mut watch = Watch::new();

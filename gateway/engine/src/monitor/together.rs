@@ -189,6 +189,9 @@ impl Monitor {
             (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
         self.neighbours.know(id, site);
         self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
+        if host.track.hard.is_problem() && !host.reach.reachable {
+            self.desk.incidents.know_unreachable(id);
+        }
         let tunnel = host.tunnel_service().map(|i| host.services[i].spec.name.as_str());
         self.desk.incidents.know_tunnel(id, tunnel);
         self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
