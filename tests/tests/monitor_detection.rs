@@ -138,6 +138,40 @@ fn a_lost_site_is_one_incident_and_one_message() {
     }
 }
 
+/// Three devices of one place, the first with hosts behind it, of which some name the site.
+fn hill(raw: i64, mut spec: HostSpec) -> HostSpec {
+    match raw {
+        1..=3 => drop(spec.labels.insert("site".into(), "hill".into())),
+        4..=9 => {
+            let first = HostId::from_i64(1);
+            (spec.peer, spec.own_tunnel, spec.parents) = (Some(first), false, vec![first]);
+            let site = (raw % 2 == 0).then(|| ("site".to_owned(), "hill".to_owned()));
+            spec.labels = site.into_iter().collect();
+        }
+        _ => {}
+    }
+    spec
+}
+
+#[test]
+fn a_lost_site_with_hosts_behind_a_device_of_it_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 80, hill);
+        let (mut mailbox, incidents, _) = told(&mut world, &[1, 2, 3]);
+        assert_eq!((incidents, mailbox.sizes()), (1, vec![3]), "seed {seed}: {:?}", world.kept.messages);
+        let all = world.kept.incident_of(HostId::from_i64(1)).expect("an incident");
+        assert_eq!((all.matter.site.as_deref(), all.members.len()), (Some("hill"), 9), "seed {seed}");
+        // One of the hosts behind died meanwhile: it is told once its device is back, by itself.
+        lose(&mut world, &[5], &Truth::off());
+        lose(&mut world, &[1, 2, 3], &Truth::well());
+        mailbox.run(&mut world, 10 * MINUTE);
+        assert_eq!(mailbox.sizes()[1..], [3, 1], "seed {seed}: {:?}", world.kept.messages);
+        let own = world.kept.incident_of(HostId::from_i64(5)).expect("an incident of its own");
+        assert_eq!((own.matter.extent, own.members.len()), (Extent::Host, 1), "seed {seed}");
+    }
+}
+
 /// Part of a site is a crowd too: a switch, or the power of a floor.
 #[test]
 fn part_of_a_large_site_is_one_incident_and_one_message() {
@@ -187,6 +221,48 @@ fn one_lost_host_is_told_without_waiting_for_others() {
         assert_eq!((incidents, mailbox.sizes()), (1, vec![1]), "seed {seed}");
         let waited = mailbox.posts[0].0.since(mailbox.began).saturating_sub(times.0[0]);
         assert!(waited <= 13 * SECOND, "seed {seed}: {waited:?} after it was hard: the group's ten");
+    }
+}
+
+fn once(_: i64, spec: HostSpec) -> HostSpec {
+    HostSpec { timing: Timing { attempts: 1, ..Timing::DEFAULT }, ..spec }
+}
+
+/// The first failure of each is its last: others are asked all the same before anything is told.
+#[test]
+fn a_lost_site_of_hosts_that_have_one_attempt_is_one_incident_and_one_message() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 200, once);
+        let site: Vec<i64> = (1..=200).filter(|raw| raw % 10 == 3).collect();
+        let (mailbox, incidents, times) = told(&mut world, &site);
+        assert_eq!((times.0.len(), incidents), (20, 1), "seed {seed}");
+        assert_eq!(mailbox.sizes(), [20], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_host_that_has_one_attempt_has_its_neighbours_asked_before_it_is_told_of() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 100, once);
+        (world.keep_asked, world.kept.messages) = (true, Vec::new());
+        let lost = HostId::from_i64(17);
+        lose(&mut world, &[17], &Truth::off());
+        while world.host(lost).is_none_or(|state| state.hard == HostStatus::Up) {
+            world.run(SECOND / 100);
+        }
+        assert!(world.kept.messages.is_empty(), "seed {seed}: {:?}", world.kept.messages);
+        let is_asked = |id: HostId| {
+            let lately =
+                world.asked.iter().rev().take_while(|(at, _)| world.now.mono.since(*at) < SECOND / 50);
+            lately.into_iter().any(|(_, ask)| ask.host == id)
+        };
+        let neighbours = (7..100).step_by(10).filter(|raw| *raw != 17).map(HostId::from_i64);
+        let asked = neighbours.filter(|id| is_asked(*id)).count();
+        assert!(asked >= 7, "seed {seed}: {asked} of its site are asked");
+        world.run(2 * SECOND);
+        assert_eq!(world.kept.messages.len(), 1, "seed {seed}: they have answered");
     }
 }
 

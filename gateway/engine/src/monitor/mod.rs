@@ -4,7 +4,7 @@
 //! [`Monitor::handle`], then drain [`Monitor::poll_output`] until it says `Wait`. Here is only the
 //! turn: which host an input is for, and which hosts are due.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id, PeerId};
@@ -109,6 +109,8 @@ pub struct Monitor {
     neighbours: Neighbours,
     /// Were up, fell silent, and are not hard down yet.
     failing: BTreeSet<HostId>,
+    /// Were up, and turned hard down lately.
+    fallen: VecDeque<(Mono, HostId)>,
     /// Both clocks at the last call.
     last: Option<Now>,
 }
@@ -129,6 +131,7 @@ impl Monitor {
             sentinel: Sentinel::default(),
             neighbours: Neighbours::default(),
             failing: BTreeSet::new(),
+            fallen: VecDeque::new(),
             last: None,
         }
     }
@@ -216,8 +219,8 @@ impl Monitor {
 
     /// Lets one host act, and plans it anew.
     fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
-        self.desk.with_others =
-            self.hosts.get(&id).is_some_and(Host::may_turn_hard) && self.fails_with_others(id);
+        self.desk.with_others = self.hosts.get(&id).is_some_and(Host::may_turn_hard)
+            && (self.will_look(id) || self.fails_with_others(id, now.mono));
         if let Some(host) = self.hosts.get_mut(&id) {
             let before = host.stands();
             act(host, &mut self.desk.turn(now));
@@ -338,7 +341,7 @@ impl Monitor {
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
             self.population.note(id, None, now.mono);
-            self.neighbours.forget(id);
+            self.neighbours.remove(id);
             self.failing.remove(&id);
             self.desk.incidents.forget(|_| true, id, now);
             self.desk.publish_incidents();

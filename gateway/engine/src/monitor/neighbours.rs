@@ -1,6 +1,7 @@
 //! Whether a host that fails is alone: when one falls silent, others of its site, those behind the same
 //! device and a few from all over the fleet are asked at once, so that a crowd is known before the first
-//! message. While others fail with it, a host that is hard down waits for what becomes of them.
+//! message. A host that is hard down waits until those asked for its sake have answered, and while others
+//! fail with it, for what becomes of them.
 //!
 //! Who is asked, and how often, is bounded: an unsteady link must not cost its neighbours their bytes.
 
@@ -14,7 +15,8 @@ use crate::wire::HostStatus;
 
 use super::Monitor;
 use super::host::Host;
-use super::parents::Standing;
+use super::parents::{PATIENCE, Standing};
+use super::status::Level;
 use super::turn::Turn;
 
 /// Of the same site, and of those behind the same device.
@@ -26,7 +28,8 @@ const REST: Duration = Duration::from_secs(300);
 /// Neighbours asked in one [`SPAN`], over all hosts: they go on asking theirs.
 const MOST: usize = 200;
 const SPAN: Duration = Duration::from_secs(10);
-/// So many others near it that fail at the same time make a host wait, for with it they may be a site.
+/// So many others near it that fail or have just failed make a host wait while one of them is neither up nor
+/// down yet, for with it they may be a site.
 const OTHERS_NEAR: usize = 2;
 /// The same of others anywhere: with it they may be a crowd.
 const OTHERS: usize = 4;
@@ -40,6 +43,10 @@ pub struct Neighbours {
     of: BTreeMap<HostId, String>,
     span: Mono,
     asked: usize,
+    /// For whose sake those were asked that have not answered yet.
+    open: BTreeMap<HostId, BTreeSet<HostId>>,
+    /// How many neighbours of a host have not answered yet.
+    looking: BTreeMap<HostId, usize>,
 }
 
 impl Neighbours {
@@ -49,6 +56,48 @@ impl Neighbours {
             self.sites.entry(site.to_owned()).or_default().insert(id);
             self.of.insert(id, site.to_owned());
         }
+    }
+
+    /// `other` is asked for the sake of `id`.
+    fn opened(&mut self, id: HostId, other: HostId) {
+        if self.open.entry(other).or_default().insert(id) {
+            *self.looking.entry(id).or_default() += 1;
+        }
+    }
+
+    /// Its own check has ended. Who waits for no other any more by that.
+    fn closed(&mut self, other: HostId) -> Vec<HostId> {
+        let askers = self.open.remove(&other).unwrap_or_default();
+        let mut done = Vec::new();
+        for id in askers {
+            match self.looking.get_mut(&id) {
+                Some(left) if *left > 1 => *left -= 1,
+                _ => {
+                    self.looking.remove(&id);
+                    done.push(id);
+                }
+            }
+        }
+        done
+    }
+
+    fn is_looking(&self, id: HostId) -> bool {
+        self.looking.contains_key(&id)
+    }
+
+    fn looking(&self) -> impl Iterator<Item = HostId> {
+        self.looking.keys().copied()
+    }
+
+    /// It is no more.
+    pub fn remove(&mut self, id: HostId) {
+        self.forget(id);
+        self.closed(id);
+        self.looking.remove(&id);
+        self.open.retain(|_, askers| {
+            askers.remove(&id);
+            !askers.is_empty()
+        });
     }
 
     pub fn forget(&mut self, id: HostId) {
@@ -94,8 +143,12 @@ impl Monitor {
     pub(super) fn mind_crowd(&mut self, id: HostId, before: Standing, after: Standing, now: Now) {
         let silent = |standing: Standing| standing.member.silent_since.is_some();
         let failing = |standing: Standing| silent(standing) && standing.member.up;
+        if before.member.up && !after.member.up && silent(after) {
+            self.note_fallen(id, now.mono);
+        }
         if before.member.up && !silent(before) && silent(after) {
             self.ask_neighbours(id, now);
+            self.refresh(id, now);
         }
         match (failing(before), failing(after)) {
             (false, true) => drop(self.failing.insert(id)),
@@ -109,17 +162,51 @@ impl Monitor {
         }
     }
 
+    fn note_fallen(&mut self, id: HostId, now: Mono) {
+        while self.fallen.front().is_some_and(|(at, _)| now.since(*at) >= PATIENCE) {
+            self.fallen.pop_front();
+        }
+        self.fallen.push_back((now, id));
+    }
+
+    /// Whoever had this one asked and waits for nobody else may be told of.
+    pub(super) fn mind_askers(&mut self, id: HostId, now: Now) {
+        let is_asked = self.hosts.get(&id).is_some_and(Host::is_being_asked);
+        if !is_asked && !self.neighbours.closed(id).is_empty() {
+            self.end_doubts(now);
+        }
+    }
+
     /// So many others that fail are more than chance.
     fn crowd(&self) -> usize {
         OTHERS.max(self.hosts.len() / SHARE)
     }
 
-    /// Others fail as this one does, and it is not known yet whether they are lost.
-    pub(super) fn fails_with_others(&self, id: HostId) -> bool {
-        let others = || self.failing.iter().filter(|other| **other != id);
-        let near = |other: &&HostId| self.is_near(id, **other);
-        others().take(self.crowd()).count() == self.crowd()
-            || others().filter(near).take(OTHERS_NEAR).count() == OTHERS_NEAR
+    /// It is not known yet whether it is lost alone: neighbours were asked for its sake and have not answered,
+    /// or others fail as it does.
+    pub(super) fn fails_with_others(&self, id: HostId, now: Mono) -> bool {
+        let others = self.failing.iter().filter(|other| **other != id);
+        self.neighbours.is_looking(id)
+            || others.take(self.crowd()).count() == self.crowd()
+            || self.fails_with_near(id, now)
+    }
+
+    fn fails_with_near(&self, id: HostId, now: Mono) -> bool {
+        let near = |other: &HostId| *other != id && self.is_near(id, *other);
+        let looking = self.neighbours.looking().filter(|other| !self.failing.contains(other));
+        let open = self.failing.iter().copied().chain(looking).filter(near).take(OTHERS_NEAR).count();
+        let is_down = |other: &HostId| {
+            let since = self.hosts.get(other).and_then(|host| host.hard_since);
+            since.is_some_and(|since| now.since(since) < PATIENCE) && !self.neighbours.is_looking(*other)
+        };
+        let fallen = || self.fallen.iter().map(|(_, other)| *other).filter(near).filter(is_down);
+        open > 0 && open + fallen().take(OTHERS_NEAR).count() >= OTHERS_NEAR
+    }
+
+    /// Its first failure is its last: neighbours are asked for its sake just after it.
+    pub(super) fn will_look(&self, id: HostId) -> bool {
+        let falls_at_once = self.hosts.get(&id).is_some_and(Host::falls_at_once);
+        falls_at_once && self.hosts.len() > 1 && !self.desk.cut_off
     }
 
     fn is_near(&self, a: HostId, b: HostId) -> bool {
@@ -139,6 +226,7 @@ impl Monitor {
             let can =
                 self.hosts.get(&other).is_some_and(|host| host.can_be_asked_in_passing(began, now.mono));
             if can && self.neighbours.may_ask(now.mono) {
+                self.neighbours.opened(id, other);
                 self.with(other, now, |host, turn| host.show_itself(began, turn));
             }
         }
@@ -165,6 +253,15 @@ impl Host {
         let rested = self.asked_in_passing.is_none_or(|at| now.since(at) >= REST);
         let known = self.good_at.is_some_and(|at| at >= since);
         steady && rested && !known && self.check.is_none() && !self.is_only_told_of()
+    }
+
+    /// Nobody knows yet what its check finds.
+    fn is_being_asked(&self) -> bool {
+        self.check.is_some() || self.in_passing
+    }
+
+    fn falls_at_once(&self) -> bool {
+        self.spec.timing.attempts <= 1 && !self.track.status.is_problem()
     }
 
     /// Another has failed: only what is newer than its last chance to answer proves anything.

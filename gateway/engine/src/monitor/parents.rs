@@ -27,7 +27,7 @@ use super::turn::Turn;
 const SLOWER: u32 = 5;
 /// Parents that say nothing about themselves for so long after a host turned hard hold nothing back any
 /// more: they were asked when it failed first, and their own attempts take no longer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a host stands to its parents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,7 @@ impl Monitor {
             self.look_outside(now);
             self.ask_parents(id, now);
         }
+        self.mind_askers(id, now);
     }
 
     /// Holds a host against its parents.
@@ -111,7 +112,9 @@ impl Monitor {
 
     fn reach(&self, host: &Host, now: Now) -> Reach {
         let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono))
-            || host.hard_since.is_some() && host.is_waited_for(now.mono) && self.fails_with_others(host.id());
+            || host.hard_since.is_some()
+                && host.is_waited_for(now.mono)
+                && self.fails_with_others(host.id(), now.mono);
         let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
         if parents.peek().is_none() {
             return Reach { in_doubt: uplink, ..Reach::FREE };
@@ -272,10 +275,10 @@ impl Host {
         }
     }
 
-    /// The pace of its own check.
+    /// The pace of its own check. What fails is repeated as ever, so that it is known to be down.
     pub(super) fn pace(&self) -> Timing {
         let timing = self.spec.timing;
-        if self.reach.reachable {
+        if self.reach.reachable || self.track.is_soft() {
             return timing;
         }
         let interval = timing.interval.saturating_mul(SLOWER);
