@@ -188,11 +188,13 @@ pub(super) async fn rendered(
     let incident = |name: &str| open.iter().find(|(of, _)| of.as_deref() == Some(name)).map(|(_, id)| *id);
     let shown = |s: &ServiceSpec| {
         let (state, now) = (state(&s.name), clock::wall());
+        let requested = live.requested(spec.id, Some(&s.name), state.and_then(|s| s.last_check), now);
         let around = render::Around {
             ack: ack(&s.name),
             incident: incident(&s.name),
             reachable,
-            requested: live.requested(spec.id, Some(&s.name), state.and_then(|s| s.last_check), now),
+            // Where results are sent, nothing is asked.
+            requested: requested.filter(|_| !s.check.is_sent()),
         };
         render::service(spec, s, state, &around)
     };

@@ -253,11 +253,12 @@ impl Bench {
     }
 
     /// Nobody is forgotten: each host has a time when it acts, waits for an answer, or waits for
-    /// its first handshake.
+    /// its first handshake; so has each service of a host that is there.
     fn check(&self) {
         for (id, host) in &self.monitor.hosts {
             let waits = self.monitor.agenda.is_planned(*id) || self.monitor.desk.asks.is_open(*id);
             assert!(waits || host.awaits_its_first_handshake(), "{id:?} is forgotten");
+            assert_eq!(host.forgotten_service(), None, "of {id:?}");
         }
         assert!(self.monitor.desk.asks.len() <= ROOM + OVERTIME);
         let overdue = self.wait.is_some_and(|at| at <= self.now.mono);

@@ -242,6 +242,8 @@ impl Host {
         for i in 0..self.services.len() {
             let startable = self.can_start(i);
             let service = &mut self.services[i];
+            // Whether a first check was dropped is not kept.
+            service.missed = service.track.status.is_none();
             let could_be = self.spec.budget.filter(|_| pace::sends(&service.spec.check));
             let timing = pace::slowed(&service.spec.timing, could_be.map_or(1, |_| pace::UNKNOWN));
             let kept = if service.planned.is_some() { timing } else { service.spec.timing };
@@ -314,9 +316,8 @@ impl Host {
         }
         for i in 0..self.services.len() {
             let named = service.is_none_or(|name| self.services[i].spec.name == name);
-            if named && self.services[i].is_idle() && self.can_start(i) {
-                self.services[i].planned = Some(now);
-                self.services[i].newer_than = Some(now);
+            if named && self.can_start(i) {
+                self.services[i].demand(now);
             }
         }
     }
@@ -369,7 +370,8 @@ impl Host {
         let id = self.spec.id;
         self.stretch = stretch;
         for service in &mut self.services {
-            let waits = service.is_idle() && !service.track.is_soft() && service.newer_than.is_none();
+            let demanded = service.newer_than.is_some() || service.is_demanded();
+            let waits = service.is_idle() && !service.track.is_soft() && !demanded;
             if service.pace(stretch) && waits && service.planned.is_some() {
                 service.planned = Some(turn.slot(id, &service.timing()));
             }
@@ -470,7 +472,7 @@ impl Host {
     pub(super) fn resume_services(&mut self, at: Mono) {
         for i in 0..self.services.len() {
             let service = &self.services[i];
-            if service.is_idle() && (service.stale || service.planned.is_none()) && self.can_start(i) {
+            if service.is_idle() && (service.waits() || service.planned.is_none()) && self.can_start(i) {
                 self.services[i].revive(at);
             }
         }
@@ -507,6 +509,15 @@ impl Host {
 
     pub fn id(&self) -> HostId {
         self.spec.id
+    }
+
+    /// A service that could be asked and will not be.
+    #[cfg(test)]
+    pub fn forgotten_service(&self) -> Option<&str> {
+        let planned = |s: &Service| s.planned.is_some() || !s.is_idle();
+        let forgotten = |i: &usize| self.can_start(*i) && !planned(&self.services[*i]);
+        let found = (0..self.services.len()).filter(|_| self.is_watched()).find(forgotten);
+        found.map(|i| self.services[i].spec.name.as_str())
     }
 
     #[cfg(test)]

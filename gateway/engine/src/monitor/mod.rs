@@ -236,6 +236,7 @@ impl Monitor {
         self.population.note(id, Some(host.stands().member), Mono::ZERO);
         self.agenda.set(id, host.wake_at(now));
         self.hosts.insert(id, host);
+        self.desk.hosts = self.hosts.len();
         self.introduce(id);
     }
 
@@ -338,6 +339,7 @@ impl Monitor {
         self.with(id, now, Host::retire);
         self.agenda.set(id, None);
         if let Some(host) = self.hosts.remove(&id) {
+            self.desk.hosts = self.hosts.len();
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
             self.population.note(id, None, now.mono);

@@ -107,7 +107,7 @@ impl Host {
             && let Some(i) = self.tunnel_service()
         {
             let service = &mut self.services[i];
-            let waits = service.stale || service.track.status.is_problem() && !service.track.is_soft();
+            let waits = service.waits() || service.track.status.is_problem() && !service.track.is_soft();
             if service.is_idle() && waits {
                 service.planned = Some(now);
             }

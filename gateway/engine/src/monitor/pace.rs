@@ -1,13 +1,14 @@
-//! How far the checks of a device are stretched so that it stays within its bytes of the day.
+//! How far the checks of a device are stretched so that it stays within its bytes of the day; and how many hosts
+//! may start at once what waited.
 //!
-//! A pure function of what the device has cost since midnight UTC: the nearer that is to the budget's
+//! The stretch is a pure function of what the device has cost since midnight UTC: the nearer that is to the budget's
 //! share of the day so far, the rarer the checks that send. Evidence costs nothing and is never
 //! stretched, nor is a result that somebody sends, nor the repetition of a failure. What keepalives and
 //! handshakes alone cost cannot be saved here.
 
 use std::time::Duration;
 
-use crate::time::Wall;
+use crate::time::{Mono, Wall};
 use crate::wire::{Check, Timing};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -47,6 +48,34 @@ pub(super) fn slowed(timing: &Timing, stretch: u32) -> Timing {
 /// How far a check may have been stretched before a restart, when nobody knows any more.
 pub(super) const UNKNOWN: u32 = MOST;
 
+/// What a whole fleet waits for may be there again in one moment: each host starts within this time, so that it
+/// adds twice the load of every day.
+const ROUND: Duration = Duration::from_secs(30);
+/// Hosts that may start in one second, however small the fleet is.
+const LEAST: usize = 20;
+/// Nobody waits longer, however many places are taken: two rounds.
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
+
+/// When hosts may start what waited: one after the other, at a bounded rate.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// The next place.
+    free: Mono,
+}
+
+impl Queue {
+    /// The place of one of so many hosts. `None`: there is none within [`LONGEST`].
+    pub fn place(&mut self, hosts: usize, now: Mono) -> Option<Mono> {
+        let at = self.free.max(now);
+        if at.since(now) > LONGEST {
+            return None;
+        }
+        let of_a_second = (hosts / ROUND.as_secs() as usize).max(LEAST);
+        self.free = at + Duration::from_secs(1) / u32::try_from(of_a_second).unwrap_or(u32::MAX);
+        Some(at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +104,28 @@ mod tests {
     fn no_budget_is_too_small_or_too_large() {
         assert_eq!(stretch(0, 1, at(1.0)), MOST);
         assert_eq!(stretch(u64::MAX, u64::MAX / 2, at(23.0)), 1);
+    }
+
+    #[test]
+    fn what_waited_starts_at_once_alone_and_at_a_bounded_rate_together() {
+        let (mut queue, now) = (Queue::default(), Mono::from_secs(100));
+        assert_eq!(queue.place(1, now), Some(now));
+        for (hosts, secs) in [(10, 1), (600, 30), (10_000, 31)] {
+            let (mut queue, mut starts) = (Queue::default(), [0; 62]);
+            for _ in 0..hosts {
+                starts[queue.place(hosts, now).expect("a place").since(now).as_secs() as usize] += 1;
+            }
+            assert!(starts.iter().all(|n| *n <= (hosts / 30).max(LEAST) + 1), "{hosts}: {starts:?}");
+            assert!(starts[secs..].iter().all(|n| *n == 0), "{hosts}: within {secs} s");
+        }
+    }
+
+    #[test]
+    fn the_queue_is_no_longer_than_a_minute() {
+        let (mut queue, now) = (Queue::default(), Mono::from_secs(100));
+        let places = (0..10_000).filter(|_| queue.place(1, now).is_some()).count();
+        assert_eq!(places, 60 * LEAST + 1);
+        assert_eq!(queue.place(1, now + LONGEST), Some(now + LONGEST + Duration::from_millis(50)));
     }
 
     /// A device whose keepalives cost 0.35 MB a day and whose checks would cost 4 MB unpaced.

@@ -152,6 +152,6 @@ fn no_result(threshold: std::time::Duration) -> String {
 
 /// Whether silence of this service means something: one that is asked and waits for what it depends
 /// on is not current, and that is all.
-pub fn listens(check: &Check, stale: bool) -> bool {
-    check.is_sent() || !stale
+pub fn listens(check: &Check, waits: bool) -> bool {
+    check.is_sent() || !waits
 }

@@ -63,6 +63,7 @@ impl Host {
     }
 
     fn start_service(&mut self, i: usize, turn: &mut Turn<'_>) {
+        self.services[i].begin(turn.now.mono);
         let spec = &self.services[i].spec;
         turn.started(self.services[i].planned);
         if let Some(why) = self.paths.refusal(&spec.check) {
@@ -77,6 +78,7 @@ impl Host {
 
     /// A check that can never be asked says why, whatever it depends on.
     pub(super) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
+        self.services[i].begin(turn.now.mono);
         self.record_now(
             i,
             PluginResult::unknown(why).because(Cause::NotTried).into(),
@@ -166,8 +168,8 @@ impl Host {
         self.skew_ms = evidence.clock_skew_ms;
         let now = turn.now.mono;
         let service = &self.services[i];
-        let limit = service.newer_than.unwrap_or_else(|| evidence_limit(service, now));
-        if let Some(packet) = evidence.last_packet.filter(|at| *at > limit) {
+        let limit = service.newer_than.max(Some(evidence_limit(service, now)));
+        if let Some(packet) = evidence.last_packet.filter(|at| Some(*at) > limit) {
             let finding = Finding::said(answer::evidence(evidence, packet, now));
             return self.conclude_at(i, finding, Way::Tunnel, packet, turn);
         }
@@ -296,6 +298,7 @@ impl Host {
     }
 
     fn record_now(&mut self, i: usize, result: Judged, way: Way, at: Mono, turn: &mut Turn<'_>) {
+        self.services[i].answer_demand();
         self.record(i, result, way.name(), (at, turn.now.wall), turn);
     }
 
@@ -313,36 +316,45 @@ impl Host {
         let next = turn.next(self.spec.id, &self.services[i].timing(), begun);
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
-        let held_before = service.holds();
+        let held_before = service.holds() && !service.missed;
         service.newer_than = None;
         service.take(result, (route, shown), of, next, turn);
+        if service.is_demanded() {
+            service.planned = Some(turn.earliest());
+        }
         if service.holds() {
             service.good_at = service.good_at.max(Some(at));
         }
         let recovered = !held_before && service.holds();
         if recovered {
-            self.revive_dependents(i, turn.soon(self.soon()));
+            self.revive_dependents(i, turn);
         }
     }
 
-    fn revive_dependents(&mut self, of: usize, at: Mono) {
-        let checks: Vec<Check> = self.services.iter().map(|s| s.spec.check.clone()).collect();
-        let checks: Vec<&Check> = checks.iter().collect();
-        for service in self.services.iter_mut().filter(|s| s.stale && s.is_idle()) {
-            if depend::nearest(&service.spec.check, Way::Tunnel, &checks) == On::Service(of) {
-                service.revive(at);
-            }
+    /// Promptly, and all of them at one time: what rides over SSH shares one session.
+    fn revive_dependents(&mut self, of: usize, turn: &mut Turn<'_>) {
+        let waiting = self.waiting_for(of);
+        if waiting.is_empty() {
+            return;
         }
+        let prompt = turn.promptly();
+        let planned = waiting.iter().filter_map(|i| self.services[*i].planned).min();
+        let at = planned.map_or(prompt, |planned| planned.min(prompt));
+        waiting.into_iter().for_each(|i| self.services[i].revive(at));
+    }
+
+    fn waiting_for(&self, of: usize) -> Vec<usize> {
+        let checks: Vec<&Check> = self.services.iter().map(|s| &s.spec.check).collect();
+        let depends = |check: &Check| depend::nearest(check, Way::Tunnel, &checks) == On::Service(of);
+        let waits = |s: &Service| s.waits() && s.is_idle() && depends(&s.spec.check);
+        (0..self.services.len()).filter(|i| waits(&self.services[*i]) && self.can_start(*i)).collect()
     }
 
     /// No result. What was known stays, not current, until the next slot.
     pub(super) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
         let slot = turn.slot(self.spec.id, &self.services[i].timing());
         let service = &mut self.services[i];
-        service.run = Run::Idle;
-        service.newer_than = None;
-        service.planned = Some(slot);
-        service.mark_stale();
+        service.miss(slot, turn.earliest());
         turn.record(service.row(self.spec.id, turn.now));
     }
 

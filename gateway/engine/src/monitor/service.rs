@@ -33,6 +33,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     pub track: Track<Option<Status>>,
     pub stale: bool,
+    /// Its last check yielded nothing.
+    pub missed: bool,
     since: Wall,
     last_check: Option<Wall>,
     route: String,
@@ -50,7 +52,11 @@ pub struct Service {
     pub planned: Option<Mono>,
     /// Somebody waits for a check that only what is newer can satisfy.
     pub newer_than: Option<Mono>,
+    /// When a person asked for a check, until one that began since then has a result.
+    demanded: Option<Mono>,
     pub run: Run,
+    /// When the check that is under way began, or the last one.
+    began: Option<Mono>,
     /// The newest proof that it holds, for what depends on it.
     pub good_at: Option<Mono>,
     pub failed_at: Option<Mono>,
@@ -112,6 +118,7 @@ impl Service {
             spec,
             track: Track::pending(),
             stale: false,
+            missed: false,
             since: now.wall,
             last_check: None,
             route: String::new(),
@@ -124,7 +131,9 @@ impl Service {
             taken: Taken::default(),
             planned: None,
             newer_than: None,
+            demanded: None,
             run: Run::Idle,
+            began: None,
             good_at: None,
             failed_at: None,
             heard_at: now.mono,
@@ -210,6 +219,49 @@ impl Service {
         asked && is_outdated(self.last_check, timing, now) && self.mark_stale()
     }
 
+    /// What is known of it is not current, or nothing is because its check yielded nothing.
+    pub fn waits(&self) -> bool {
+        self.stale || self.missed
+    }
+
+    /// A person wants a check. One that is under way began before.
+    pub fn demand(&mut self, now: Mono) {
+        self.demanded = Some(now);
+        if self.is_idle() {
+            self.planned = Some(now);
+        }
+    }
+
+    pub fn is_demanded(&self) -> bool {
+        self.demanded.is_some()
+    }
+
+    /// A check of it begins. What a person asked for before is what it is to find out.
+    pub fn begin(&mut self, now: Mono) {
+        self.began = Some(now);
+        self.newer_than = self.newer_than.max(self.demanded);
+    }
+
+    /// The check that was under way has a result.
+    pub fn answer_demand(&mut self) {
+        self.demanded = self.demanded.filter(|_| self.is_asked_again());
+    }
+
+    /// A person asked for another check while this one was under way.
+    pub fn is_asked_again(&self) -> bool {
+        self.demanded > self.began
+    }
+
+    /// The check that was under way yielded nothing. The next one is at `slot`, at once if a person asked for it
+    /// meanwhile.
+    pub fn miss(&mut self, slot: Mono, at_once: Mono) {
+        self.planned = Some(if self.is_asked_again() { at_once } else { slot });
+        self.run = Run::Idle;
+        self.newer_than = None;
+        self.missed = true;
+        self.mark_stale();
+    }
+
     /// Is checked again at `at`, after it was left alone.
     pub fn revive(&mut self, at: Mono) {
         self.track.forgive();
@@ -255,7 +307,7 @@ impl Service {
         if let Check::Heartbeat(job) = &self.spec.check {
             return self.past_runs(now).overdue_at(job);
         }
-        let listens = passive::listens(&self.spec.check, self.stale) && self.route != passive::SILENCE;
+        let listens = passive::listens(&self.spec.check, self.waits()) && self.route != passive::SILENCE;
         let threshold = self.spec.freshness.filter(|_| listens)?;
         Some(self.heard_at + threshold.saturating_mul(self.stretch))
     }
@@ -298,7 +350,7 @@ impl Service {
     ) {
         let now = turn.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
-        self.stale = false;
+        (self.stale, self.missed) = (false, false);
         self.cause_since = if result.cause == self.result.cause { self.cause_since } else { now.wall };
         self.result = result;
         if !self.holds() {

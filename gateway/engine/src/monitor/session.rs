@@ -71,6 +71,7 @@ impl Host {
         for i in &riders {
             let service = &mut self.services[*i];
             turn.started(service.planned.filter(|at| *at <= turn.now.mono));
+            service.begin(turn.now.mono);
             service.run = Run::Riding;
         }
         self.open_session(riders, ways, turn);

@@ -11,6 +11,7 @@ use crate::time::{Mono, Now};
 use crate::wire::{Ask, AskId, EventKind, MonitorOutput, Question, Record, Timing};
 
 use super::liveness::Asked;
+use super::pace::{self, Queue};
 use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
 use super::status::{Change, Level, Track};
@@ -62,6 +63,9 @@ pub struct Desk {
     pub is_watched: bool,
     /// Others fail as the host does whose turn it is.
     pub with_others: bool,
+    /// Hosts that are watched.
+    pub hosts: usize,
+    waiting: Queue,
     jitter: Jitter,
     /// Fixed by the first time that is seen.
     slots: Option<Slots>,
@@ -80,6 +84,8 @@ impl Desk {
             asks_witnesses: false,
             is_watched: false,
             with_others: false,
+            hosts: 0,
+            waiting: Queue::default(),
             jitter: Jitter::new(seed),
             slots: None,
         }
@@ -164,6 +170,13 @@ impl Turn<'_> {
     /// Promptly, but not everything at the same moment.
     pub fn soon(&self, within: Duration) -> Mono {
         self.now.mono + within.min(MAX_RETRY).mul_f64(self.spread)
+    }
+
+    /// When the host whose turn it is may start what waited for something that is there again: at once where few
+    /// do, else one host after the other. Where even that takes too long, somewhere in that time.
+    pub fn promptly(&mut self) -> Mono {
+        let place = self.desk.waiting.place(self.desk.hosts, self.now.mono);
+        place.unwrap_or_else(|| self.soon(pace::LONGEST))
     }
 
     /// Whether what fails waits for a look at our own way out.

@@ -128,6 +128,25 @@ async fn check_now_tells_the_monitor_and_the_log() {
 }
 
 #[tokio::test]
+async fn what_is_never_asked_shows_no_request() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let sent =
+        [("backup", json!({ "type": "passive" })), ("sync", json!({ "type": "heartbeat", "every_s": 60 }))];
+    for (job, check) in sent {
+        let path = format!("/api/v1/hosts/cam-07/services/{job}");
+        assert_eq!(api.operator().put(&path, json!({ "check": check })).await.status, 200);
+    }
+    assert_eq!(api.operator().post("/api/v1/hosts/cam-07/check", json!({})).await.status, 202);
+    let services = get(&api, "/hosts/cam-07/services").await["items"].as_array().unwrap().clone();
+    let waits = |name: &str| {
+        let service = services.iter().find(|s| s["name"] == name).expect("a service");
+        service.get("check_requested_at").is_some()
+    };
+    assert_eq!(["ping", "tunnel", "backup", "sync"].map(waits), [true, true, false, false]);
+}
+
+#[tokio::test]
 async fn an_override_changes_switches_off_and_goes_back() {
     let mut api = TestApi::with_endpoint().await;
     device(&api, "cam-07").await;
