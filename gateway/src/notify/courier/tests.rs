@@ -77,7 +77,11 @@ impl Office {
     }
 
     async fn queue(&self, channel: Channel, address: &str, messages: &[Message]) -> i64 {
-        queue_at(&self.store, channel, address, messages, clock::wall(), &self.bell).await
+        self.queue_a(Kind::Notices, channel, address, messages).await
+    }
+
+    async fn queue_a(&self, kind: Kind, channel: Channel, address: &str, messages: &[Message]) -> i64 {
+        queue_at(&self.store, (kind, channel), address, messages, clock::wall(), &self.bell).await
     }
 
     async fn mail(&self, address: &str, message: &Message) -> i64 {
@@ -157,7 +161,7 @@ async fn reached_at(tx: &mut SqliteConnection, channel: Channel, address: &str) 
 
 async fn queue_at(
     store: &Store,
-    channel: Channel,
+    (kind, channel): (Kind, Channel),
     address: &str,
     messages: &[Message],
     at: Wall,
@@ -171,7 +175,7 @@ async fn queue_at(
         // The first notice of all began every conversation.
         items.push(Item { notice, root: fleetgate_engine::notify::NoticeId(1), rule: None });
     }
-    let (contact, contact_name, kind) = (Id::from_i64(1), "ops", Kind::Notices);
+    let (contact, contact_name) = (Id::from_i64(1), "ops");
     let new =
         NewMessage { contact, contact_name, channel, address, kind, site: "", folded: 0, items: &items };
     let id = outbox::insert(&mut tx, &new, at).await.unwrap();
@@ -355,7 +359,7 @@ async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     for to in ["warning", "critical"] {
         let message = Message { service: Some("disk".into()), to, ..down(7) };
-        queue_at(&store, Channel::Email, OPS, &[message], long_ago, &Bell::default()).await;
+        queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[message], long_ago, &Bell::default()).await;
     }
     let office = Office::on(store, dir, &[Manner::Take], PACE).await;
     office.until(|rows| rows[1].1).await;
@@ -372,7 +376,8 @@ async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
     let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
     let queue = |message| async {
         let messages = [message];
-        queue_at(&office.store, Channel::Email, OPS, &messages, nearly_held_up, &office.bell).await
+        queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &messages, nearly_held_up, &office.bell)
+            .await
     };
     queue(down(7)).await;
     office.sink.wait_for(1).await;
@@ -390,11 +395,11 @@ async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
     let slow = Manner::Slow(Duration::from_secs(60));
     let office = Office::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
-    queue_at(&office.store, Channel::Email, OPS, &[down(7)], long_ago, &office.bell).await;
+    queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.bell).await;
     office.sink.wait_for(1).await;
     office.courier.abort();
     let (store, dir) = (office.store, office._dir);
-    queue_at(&store, Channel::Email, OPS, &[up(7)], long_ago, &Bell::default()).await;
+    queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Bell::default()).await;
     let office = Office::on(store, dir, &[Manner::Take], PACE).await;
     let letters = office.sink.wait_for(1).await;
     assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
@@ -640,6 +645,29 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
         3,
         "{events:?}"
     );
+}
+
+#[tokio::test]
+async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
+    let office = Office::with_pace(&[Manner::Busy, Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
+    for host in [7, 8] {
+        fixture::device(&office.store, host, &format!("cam-0{host}")).await;
+    }
+    let reminder = Message { kind: MessageKind::Reminder, from: "down", ..down(7) };
+    let reminded = office.mail("ada@example.org", &reminder).await;
+    let alone = office.queue_a(Kind::Digest, Channel::Email, "bo@example.org", &[down(7)]).await;
+    let both = office.queue_a(Kind::Digest, Channel::Email, "cy@example.org", &[down(7), down(8)]).await;
+    office.until(|rows| rows.iter().all(|row| row.0 == 1)).await;
+    office.without("update hosts set removed_at = 1 where id = 7").await;
+    office.bell.messages();
+    for id in [reminded, alone] {
+        office.until(|rows| rows.iter().filter(|row| row.2).count() == 2).await;
+        assert_eq!(office.message(id).await.last_error.unwrap(), "superseded");
+    }
+    let mut conn = office.store.reader().await.unwrap();
+    let left = outbox::contents(&mut conn, both, 9, outbox::Order::Time).await.unwrap();
+    assert_eq!((left.total(), left.notices[0].host.as_i64()), (1, 8));
+    assert!(office.sink.letters().is_empty());
 }
 
 // ----------------------------------------------------------------- whose turn it is

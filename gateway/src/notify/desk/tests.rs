@@ -11,6 +11,8 @@ use crate::store::managed::Managed;
 use crate::store::outbox::{MessageRow, Wanted};
 use crate::store::{Tx, fixture};
 
+mod removed;
+
 const OPS: ContactId = Id::from_i64(1);
 
 /// A desk at work on a store with a contact `ops`, a rule for everything, and hosts 7, 8, 9.

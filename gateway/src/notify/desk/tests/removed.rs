@@ -1,0 +1,195 @@
+//! Whatever waits for its time (an escalation, a digest, a reminder) is not told of a host that is removed
+//! meanwhile, nor to a contact that is. Each has a twin that stays and is told: by then the other would be.
+
+use super::*;
+
+const ADA: ContactId = Id::from_i64(2);
+
+fn ada() -> Contact {
+    Contact {
+        id: ADA,
+        name: "ada".into(),
+        webhook_url: Some("http://127.0.0.1:9/ada".into()),
+        group_wait: Some(Duration::ZERO),
+        ..ops()
+    }
+}
+
+/// Escalates what still fails after a moment.
+fn late(contact: ContactId) -> Rule {
+    let name = format!("late {}", contact.as_i64());
+    Rule { id: contact, name, contact, delay: Duration::from_millis(600), ..everything() }
+}
+
+fn now(message: Message) -> Message {
+    Message { at: clock::wall(), ..message }
+}
+
+fn reminder(host: i64) -> Message {
+    Message { kind: MessageKind::Reminder, from: "down", ..down(host) }
+}
+
+impl Room {
+    /// With a second contact, and these rules; all hosts have a state and are down.
+    async fn with(rules: &[Rule]) -> Room {
+        let room = Room::open().await;
+        room.store.all_hosts(&fixture::TIMING).await.unwrap();
+        room.write(async |tx| {
+            contacts::put(tx, &ada()).await.unwrap();
+            for rule in rules {
+                contacts::put_rule(tx, rule).await.unwrap();
+            }
+        })
+        .await;
+        fixture::run(&room.store, "update host_states set hard = 'down', notified = 'down'", &[]).await;
+        // Another desk has read all of that.
+        room.restart().await
+    }
+
+    async fn remove(&self, host: &str) {
+        fixture::run(&self.store, "update hosts set removed_at = 1 where id = $1", &[host]).await;
+        self.bell.routing();
+    }
+
+    async fn remove_contact(&self, contact: ContactId) {
+        self.change(async |tx| {
+            contacts::remove_rule(tx, contact).await.unwrap();
+            contacts::remove(tx, contact).await.unwrap();
+        })
+        .await;
+    }
+
+    /// Who was told of what, in order.
+    async fn words(&self) -> Vec<(String, Kind, Vec<i64>)> {
+        let mut words = Vec::new();
+        for message in self.messages().await.iter().rev() {
+            words.push((message.contact_name.clone(), message.kind, told(self, message).await));
+        }
+        words
+    }
+
+    /// All that was told so far was told long ago, and each contact has a digest at midnight.
+    async fn a_day_passes(&self) {
+        self.write(async |tx| {
+            for contact in [ops(), ada()] {
+                let digest_at = Some(Time::midnight());
+                contacts::put(tx, &Contact { digest_at, ..contact }).await.unwrap();
+            }
+            for (contact, object, mut told) in notices::told(tx).await.unwrap() {
+                told.at = Wall::from_millis(0);
+                notices::tell(tx, contact, &object, Some(&told)).await.unwrap();
+            }
+        })
+        .await;
+    }
+}
+
+fn word(contact: &str, kind: Kind, host: i64) -> (String, Kind, Vec<i64>) {
+    (contact.to_owned(), kind, vec![host])
+}
+
+#[tokio::test]
+async fn an_escalation_of_a_host_that_is_removed_is_not_sent() {
+    let room = Room::with(&[late(OPS)]).await;
+    room.say(&[now(down(7)), now(down(8))]).await;
+    room.until(async |room| room.waiting().await == 2).await;
+    room.remove("7").await;
+    room.until_messages(1).await;
+    assert_eq!(room.words().await, [word("ops", Kind::Notices, 8)]);
+    assert_eq!((room.waiting().await, room.held().await), (0, vec!["ops host_removed".to_owned()]));
+}
+
+#[tokio::test]
+async fn an_escalation_of_a_host_that_is_removed_while_the_gateway_is_off_is_not_sent() {
+    let room = Room::with(&[late(OPS)]).await;
+    room.say(&[now(down(7)), now(down(8))]).await;
+    room.until(async |room| room.waiting().await == 2).await;
+    room.stop.cancel();
+    fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
+    let room = room.restart().await;
+    room.until_messages(1).await;
+    assert_eq!(room.words().await, [word("ops", Kind::Notices, 8)]);
+    assert_eq!(room.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn an_escalation_to_a_contact_that_is_removed_is_not_sent() {
+    let room = Room::with(&[late(OPS), late(ADA)]).await;
+    room.say(&[now(down(7))]).await;
+    room.until(async |room| room.waiting().await == 2).await;
+    room.remove_contact(OPS).await;
+    room.until_messages(1).await;
+    assert_eq!(room.words().await, [word("ada", Kind::Notices, 7)]);
+    let room = room.restart().await;
+    room.say(&[now(down(8))]).await;
+    room.until_messages(2).await;
+    assert_eq!(room.words().await[1..], [word("ada", Kind::Notices, 8)]);
+    assert_eq!(room.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn an_escalation_whose_rule_is_removed_is_not_sent() {
+    let room = Room::with(&[late(OPS), late(ADA)]).await;
+    room.say(&[now(down(7))]).await;
+    room.until(async |room| room.waiting().await == 2).await;
+    room.change(async |tx| contacts::remove_rule(tx, OPS).await.unwrap()).await;
+    room.until_messages(1).await;
+    assert_eq!(room.words().await, [word("ada", Kind::Notices, 7)]);
+    assert_eq!(room.waiting().await, 0);
+}
+
+#[tokio::test]
+async fn a_reminder_of_a_host_that_is_removed_is_not_sent() {
+    let room = Room::with(&[]).await;
+    room.say(&[down(7), down(8)]).await;
+    room.until(async |room| room.told().await == 2).await;
+    let before = room.messages().await.len();
+    // The monitor said it in the moment in which somebody removed the host.
+    fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
+    room.say(&[reminder(7), reminder(8)]).await;
+    room.until_messages(before + 1).await;
+    assert_eq!(room.words().await[before..], [word("ops", Kind::Notices, 8)]);
+    room.until(async |room| room.told().await == 1).await;
+}
+
+#[tokio::test]
+async fn a_reminder_to_a_contact_that_is_removed_is_not_sent() {
+    let to_ada = Rule { id: ADA, contact: ADA, name: "ada".into(), ..everything() };
+    let room = Room::with(&[to_ada]).await;
+    room.say(&[down(7)]).await;
+    room.until_messages(2).await;
+    room.remove_contact(OPS).await;
+    room.say(&[reminder(7)]).await;
+    room.until_messages(3).await;
+    assert_eq!(room.words().await[2..], [word("ada", Kind::Notices, 7)]);
+}
+
+#[tokio::test]
+async fn a_digest_does_not_list_a_host_that_is_removed() {
+    let room = Room::with(&[]).await;
+    room.say(&[down(7), down(8)]).await;
+    room.until(async |room| room.told().await == 2).await;
+    let before = room.messages().await.len();
+    room.a_day_passes().await;
+    fixture::run(&room.store, "update hosts set removed_at = 1 where id = 7", &[]).await;
+    let room = room.restart().await;
+    room.until_messages(before + 1).await;
+    assert_eq!(room.words().await[before..], [word("ops", Kind::Digest, 8)]);
+}
+
+#[tokio::test]
+async fn a_contact_that_is_removed_gets_no_digest() {
+    let to_ada = Rule { id: ADA, contact: ADA, name: "ada".into(), ..everything() };
+    let room = Room::with(&[to_ada]).await;
+    room.say(&[down(7)]).await;
+    room.until(async |room| room.told().await == 2).await;
+    let before = room.messages().await.len();
+    room.a_day_passes().await;
+    room.remove_contact(OPS).await;
+    let room = room.restart().await;
+    room.until_messages(before + 1).await;
+    assert_eq!(room.words().await[before..], [word("ada", Kind::Digest, 7)]);
+    room.say(&[down(8)]).await;
+    room.until_messages(before + 2).await;
+    assert_eq!(room.words().await[before + 1..], [word("ada", Kind::Notices, 8)]);
+}
