@@ -30,6 +30,9 @@ const RESULTS_BY_DEVICE: Rate = Rate { burst: 120, refill: Duration::from_millis
 /// Results for hosts that are not its own, as the audit has them: a mistaken script is seen, and a
 /// hostile device writes 15 kB a day.
 const STRAYS_BY_DEVICE: Rate = Rate { burst: 5, refill: Duration::from_secs(1_800) };
+/// New values of `Idempotency-Key`, each of which is a row for 24 hours: a caller has 100,000 of them at most at a
+/// time, half of them at once and the rest as the first become old.
+pub const KEYS_BY_PRINCIPAL: Rate = Rate { burst: 50_000, refill: Duration::from_millis(1_728) };
 /// Pairs of account and source that are remembered for having logged in, 100 bytes each. A user has
 /// a handful, so that this is enough for a thousand of them.
 const MAX_KNOWN: usize = 10_000;
@@ -43,6 +46,7 @@ pub struct Guards {
     enrol_by_source: Throttle<IpAddr>,
     results_by_device: Throttle<HostId>,
     strays_by_device: Throttle<HostId>,
+    keys_by_principal: Throttle<String>,
     hashing: Semaphore,
     /// Room for the large bodies that come through tunnels.
     pub large_bodies: Semaphore,
@@ -60,6 +64,7 @@ impl Default for Guards {
             enrol_by_source: Throttle::new(ENROL_BY_SOURCE),
             results_by_device: Throttle::new(RESULTS_BY_DEVICE),
             strays_by_device: Throttle::new(STRAYS_BY_DEVICE),
+            keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
             refusals: Refusals::default(),
@@ -75,6 +80,19 @@ impl Guards {
     /// 429 after too many.
     pub fn result(&self, device: HostId, now: Mono) -> Result<(), Problem> {
         self.results_by_device.take(&device, now).map_err(|wait| too_many("results", wait))
+    }
+
+    /// Takes a new `Idempotency-Key` of this caller; [`Guards::key_unused`] gives it back.
+    ///
+    /// # Errors
+    /// 429 after too many.
+    pub fn key(&self, principal: &String, now: Mono) -> Result<(), Problem> {
+        self.keys_by_principal.take(principal, now).map_err(|wait| too_many("new keys", wait))
+    }
+
+    /// The call was refused, and its key is not kept.
+    pub fn key_unused(&self, principal: &String) {
+        self.keys_by_principal.refund(principal);
     }
 
     /// Whether one more attempt of this device on another host is to be written.

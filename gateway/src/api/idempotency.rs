@@ -145,7 +145,7 @@ impl Drop for Turn<'_> {
 ///
 /// # Errors
 /// 400 for a key that is none; 422 when the key was sent with
-/// another request; 409 when the call was made and its answer was not kept.
+/// another request; 409 when the call was made and its answer was not kept; 429 after too many new keys.
 pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
     match key_of(request.headers())? {
         Some(key) if takes_key(&request) => once(&app, key, request, next).await,
@@ -169,10 +169,17 @@ async fn once(app: &AppState, key: String, request: Request, next: Next) -> Resu
     if let Some(answer) = before(app, &call).await? {
         return Ok(answer);
     }
+    app.guards().key(&call.principal, crate::clock::now().mono)?;
     let call = Arc::new(call);
     let request = Request::from_parts(parts, Body::from(bytes));
     let response = CURRENT.scope(call.clone(), next.run(request)).await;
-    Ok(if response.status().is_success() { remember(app, &call, response).await } else { response })
+    if response.status().is_success() {
+        return Ok(remember(app, &call, response).await);
+    }
+    if !call.is_kept.load(Ordering::Relaxed) {
+        app.guards().key_unused(&call.principal);
+    }
+    Ok(response)
 }
 
 /// The caller's key, if one was sent.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::care::Ward;
 use crate::api::Client;
+use crate::api::guards::KEYS_BY_PRINCIPAL;
 use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 
@@ -283,6 +284,33 @@ async fn a_refused_call_uses_no_key_up() {
     assert_eq!(send(&api.anonymous(), "k", "/hosts", &host).await.status, 401);
     let long = "k".repeat(256);
     assert_eq!(send(&caller, &long, "/hosts", &host).await.code(), "bad_idempotency_key");
+}
+
+#[tokio::test]
+async fn a_caller_has_a_bounded_number_of_keys_and_others_have_their_own() {
+    let api = TestApi::with_endpoint().await;
+    let (operator, body) = (api.operator(), json!({ "name": "cam" }));
+    let first = send(&operator, "k", "/devices", &body).await;
+    assert_eq!(first.status, 201, "{}", first.text);
+    let events = api.viewer().get("/api/v1/events?since=0&kind=device.created").await;
+    let principal = events.json["items"][0]["principal"].as_str().unwrap().to_owned();
+    let now = crate::clock::now().mono;
+    for _ in 2..KEYS_BY_PRINCIPAL.burst {
+        api.state.guards().key(&principal, now).unwrap();
+    }
+    let twin = json!({ "name": "cam" });
+    assert_eq!(send(&operator, "refused", "/devices", &twin).await.status, 409, "uses none up");
+    let other = json!({ "name": "other" });
+    assert_eq!(send(&operator, "last", "/devices", &other).await.status, 201);
+    let more = json!({ "name": "more" });
+    let refused = send(&operator, "one more", "/devices", &more).await;
+    assert_eq!((refused.status, refused.code()), (429, "too_many_requests"), "{}", refused.text);
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(api.viewer().get("/api/v1/devices/more").await.status, 404, "it had no effect");
+    assert!(replayed(&send(&operator, "k", "/devices", &body).await), "a key from before is known");
+    assert_eq!(send(&api.admin(), "one more", "/devices", &more).await.status, 201, "somebody else's");
+    assert_eq!(operator.post("/api/v1/devices", json!({ "name": "keyless" })).await.status, 201);
+    assert_eq!(KEYS_BY_PRINCIPAL.refill * KEYS_BY_PRINCIPAL.burst, crate::store::idempotency::KEPT);
 }
 
 #[tokio::test]
