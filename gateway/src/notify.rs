@@ -39,6 +39,13 @@ use crate::store::Store;
 use courier::Courier;
 use desk::Desk;
 
+/// What the router hears of contacts and rules, in words.
+#[cfg(test)]
+pub(crate) async fn heard(store: &Store, config: &Config) -> String {
+    let mut conn = store.reader().await.expect("a connection");
+    format!("{:?}", routing::load(&mut conn, &Settings::from(config)).await.expect("rows"))
+}
+
 /// Hosts lost together are told together; a person does not notice the wait.
 pub const GROUP_WAIT: Duration = Duration::from_secs(10);
 /// A group leaves after 90 s at the latest; to wait longer for quiet would mean nothing.

@@ -436,7 +436,7 @@ impl Wish {
         let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
         let route = route.unwrap_or(default_route);
         if !tunnelled {
-            fields.take("direct_address", direct_only(&new, route));
+            direct_only(&mut fields, &new, route);
         }
         let direct = new.direct_address.as_deref().map(crate::names::host_address);
         let settings = Settings {
@@ -466,7 +466,7 @@ pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     key.and_then(|key| fields.take("public_key", key.map_err(|e| e.to_string())));
     let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
     if is_new && !tunnelled {
-        fields.take("direct_address", direct_only(&new, route.unwrap_or(RoutePolicy::Direct)));
+        direct_only(&mut fields, &new, route.unwrap_or(RoutePolicy::Direct));
     }
     let direct = new.direct_address.as_deref().map(crate::names::host_address);
     direct.and_then(|address| fields.take("direct_address", address));
@@ -477,14 +477,21 @@ pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     fields.finish()
 }
 
-fn direct_only(new: &NewDevice, route: RoutePolicy) -> Result<(), &'static str> {
-    if new.direct_address.is_none() {
-        return Err("a device without a tunnel needs one: there is no other way to it");
+/// What a device has that is reached without a tunnel, and what it has not.
+fn direct_only(fields: &mut Fields, new: &NewDevice, route: RoutePolicy) {
+    let wrong = [
+        (
+            "direct_address",
+            new.direct_address.is_none(),
+            "a device without a tunnel needs one: there is no other way to it",
+        ),
+        ("public_key", new.public_key.is_some(), "a device without a tunnel has no key"),
+        ("networks", !new.networks.is_empty(), "no networks stand behind a device without a tunnel"),
+        ("route", route != RoutePolicy::Direct, "a device without a tunnel has the route direct"),
+    ];
+    for (field, _, why) in wrong.into_iter().filter(|(_, is_wrong, _)| *is_wrong) {
+        fields.take(field, Err::<(), _>(why));
     }
-    if new.public_key.is_some() || !new.networks.is_empty() || route != RoutePolicy::Direct {
-        return Err("a device without a tunnel has no key, no networks behind it, and the route direct");
-    }
-    Ok(())
 }
 
 fn ssh(fields: &mut Fields, new: model::NewSsh) -> Ssh {

@@ -18,7 +18,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::Principal;
 use super::extract::{Body, Path, Query};
-use super::hosts::{load, load_spec, unknown_service};
+use super::hosts::{load_spec, unknown_service};
 use super::ids::{self, Kind};
 use super::manager::Manager;
 use super::model::{self, NewDowntime, Page};
@@ -60,11 +60,14 @@ async fn plan_for_host(
     Body(new): Body<NewDowntime>,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
     let mut conn = app.store.reader().await?;
-    let found = load(&mut conn, Kind::Host.named(&host)).await?;
+    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
     let service = new.service.clone();
-    let zone = zones::of(&found.labels);
-    let target = Target { hosts: HostScope::One(found.id), name: Some(found.name), service, zone };
+    if let Some(unknown) = service.as_ref().filter(|name| !spec.services.iter().any(|s| s.name == **name)) {
+        return Err(Problem::invalid("service", unknown_service(&spec, unknown).detail()));
+    }
+    let zone = zones::of(&spec.labels);
+    let target = Target { hosts: HostScope::One(spec.id), name: Some(spec.name), service, zone };
     add(&app, &who, &manager, target, new).await
 }
 

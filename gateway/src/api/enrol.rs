@@ -207,7 +207,8 @@ async fn record(
     let waits = token.needs_approval;
     let host =
         if waits { None } else { Some(admission::let_in(app, write, token, candidate.newcomer()).await?) };
-    let name = match host {
+    // A successor comes in under the name that the device has.
+    let name = match host.or(token.replaces) {
         Some(host) => load(write.tx(), Named::Id(host)).await?.settings.name,
         None => candidate.name,
     };

@@ -28,6 +28,7 @@ pub(super) struct Reach {
     pub addresses: Vec<(Channel, String)>,
 }
 
+#[derive(Debug)]
 pub(super) struct Known {
     pub routing: Routing,
     pub reach: BTreeMap<ContactId, Reach>,

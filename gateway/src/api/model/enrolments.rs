@@ -110,6 +110,7 @@ pub struct Rejection {
 #[serde(deny_unknown_fields)]
 pub struct EnrolRequest {
     pub token: String,
+    /// What the device is to be called. Of one that takes the place of another not heeded: it keeps that name.
     pub name: String,
     pub public_key: String,
     /// SHA-256, in hexadecimal, of the secret that the device made to ask again with.

@@ -7,6 +7,7 @@ mod care;
 mod counts;
 mod devices;
 mod document;
+mod effects;
 mod enrolments;
 mod etags;
 mod fields;
