@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::client::{Client, DEMO};
 use super::{Connection, remote_backup, serve};
 use crate::backup::{self, Made, Order, Phase, Progress};
+use crate::cli::out;
 use crate::data_dir::{self, DataDir};
 use crate::store::files::MAIN_FILE;
 
@@ -85,17 +86,17 @@ fn report(to: &Connection, made: &Made) -> anyhow::Result<()> {
             "public_key": made.head.key.to_string(), "history": made.head.history_schema.is_some(),
             "removed": made.removed,
         });
-        println!("{}", serde_json::to_string_pretty(&shown)?);
+        out::line!("{}", serde_json::to_string_pretty(&shown)?);
         return Ok(());
     }
-    anstream::println!(
+    out::line!(
         "{}: {} of the gateway {}, read back and whole. It holds the gateway's keys: keep it secret",
         made.file.display(),
         size(made.bytes),
         made.head.key
     );
     for old in &made.removed {
-        anstream::println!("removed {}", old.display());
+        out::line!("removed {}", old.display());
     }
     Ok(())
 }
@@ -111,7 +112,7 @@ pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Resul
     let progress = Arc::new(Shown::new(args.quiet));
     if to.url.is_some() {
         let said = remote_backup::upload(&Client::new(to)?, &args.file).await?;
-        anstream::println!("{said}");
+        out::line!("{said}");
         return Ok(());
     }
     let path = data_dir::default_path(to.data.clone(), serve::NAME)?;
@@ -122,10 +123,10 @@ pub(crate) async fn restore(to: &Connection, args: RestoreArgs) -> anyhow::Resul
     let head = head?;
     if to.json {
         let shown = json!({ "data": path, "made_at": head.made_at, "public_key": head.key.to_string() });
-        println!("{}", serde_json::to_string_pretty(&shown)?);
+        out::line!("{}", serde_json::to_string_pretty(&shown)?);
         return Ok(());
     }
-    anstream::println!(
+    out::line!(
         "{} holds the gateway {} as it was at {}.\nStop the old one for good before you start this: \
          `fleetgate serve --data {}`",
         path.display(),

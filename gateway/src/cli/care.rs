@@ -13,6 +13,7 @@ use super::host::pages;
 use super::table;
 use super::token::span;
 use crate::api::model::{Acknowledgement, Downtime, Host};
+use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct AckArgs {
@@ -128,7 +129,7 @@ pub(crate) async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Resul
     }
     let made: Acknowledgement = client.post(&path, &args.word.body()?).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     said(client, &acknowledged(args.word.sticky, made.expires.as_deref()))
 }
@@ -168,7 +169,7 @@ async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     };
     let made: Downtime = client.post(&path, &body(args)?).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     let whom = match &made.labels {
         Some(labels) => format!(", for {}", concerned(client, labels).await?),
@@ -243,7 +244,7 @@ fn repeated(args: AddArgs) -> Value {
 async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
     let downtimes: Vec<Downtime> = pages(client, "/downtimes", &[("all", all.to_string())]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&downtimes)?);
+        out::line!("{}", serde_json::to_string_pretty(&downtimes)?);
         return Ok(());
     }
     if downtimes.is_empty() {

@@ -13,6 +13,7 @@ use super::settings::number;
 use super::table;
 use super::token::span;
 use crate::api::model::{Contact, ContactWithSecret, Message, Messages, Page, Rule};
+use crate::cli::out;
 
 /// How long a test is followed, and how often it is looked at.
 const TEST_PATIENCE: Duration = Duration::from_secs(30);
@@ -120,7 +121,7 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
         ContactCommand::List => list(client).await,
         ContactCommand::Show { contact } => {
             let contact: Contact = client.get(&format!("/contacts/{contact}"), &[]).await?;
-            println!("{}", serde_json::to_string_pretty(&contact)?);
+            out::line!("{}", serde_json::to_string_pretty(&contact)?);
             Ok(())
         }
         ContactCommand::Set { contact, to, without, name } => {
@@ -142,12 +143,12 @@ pub(crate) async fn run(client: &Client, command: ContactCommand) -> anyhow::Res
 
 fn shown(client: &Client, made: ContactWithSecret, what: &str) -> anyhow::Result<()> {
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
         return Ok(());
     }
-    anstream::println!("{} {what}", table::safe(&made.contact.name));
+    out::line!("{} {what}", table::safe(&made.contact.name));
     if let Some(secret) = &made.webhook_secret {
-        anstream::println!("  secret of its webhook, shown once: {secret}");
+        out::line!("  secret of its webhook, shown once: {secret}");
     }
     Ok(())
 }
@@ -155,7 +156,7 @@ fn shown(client: &Client, made: ContactWithSecret, what: &str) -> anyhow::Result
 async fn list(client: &Client) -> anyhow::Result<()> {
     let page: Page<Contact> = client.get("/contacts", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&page.items)?);
+        out::line!("{}", serde_json::to_string_pretty(&page.items)?);
         return Ok(());
     }
     let row = |c: &Contact| {
@@ -185,9 +186,9 @@ async fn test(client: &Client, contact: &str) -> anyhow::Result<()> {
         };
         failed += usize::from(message.outcome != "sent");
         if client.json {
-            println!("{}", serde_json::to_string(&message)?);
+            out::line!("{}", serde_json::to_string(&message)?);
         } else {
-            anstream::println!("{} to {}: {what}", message.channel, table::safe(&message.address));
+            out::line!("{} to {}: {what}", message.channel, table::safe(&message.address));
         }
     }
     if failed > 0 {
@@ -280,14 +281,14 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
         RuleCommand::Add { name, contact, of } => {
             let made: Rule = client.post("/rules", &of.body(Some(name), Some(contact))?).await?;
             if client.json {
-                println!("{}", serde_json::to_string_pretty(&made)?);
+                out::line!("{}", serde_json::to_string_pretty(&made)?);
             }
             said(client, &format!("{} tells {}", table::safe(&made.name), table::safe(&made.contact)))
         }
         RuleCommand::List => list_rules(client).await,
         RuleCommand::Show { rule } => {
             let rule: Rule = client.get(&format!("/rules/{rule}"), &[]).await?;
-            println!("{}", serde_json::to_string_pretty(&rule)?);
+            out::line!("{}", serde_json::to_string_pretty(&rule)?);
             Ok(())
         }
         RuleCommand::Set { rule, contact, of, every_host, always, at_once, name } => {
@@ -303,7 +304,7 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
                 .for_each(|(field, _, value)| body[field] = value);
             let changed = client.patch(&format!("/rules/{rule}"), &body).await?;
             if client.json {
-                println!("{}", serde_json::to_string_pretty(&changed)?);
+                out::line!("{}", serde_json::to_string_pretty(&changed)?);
             }
             said(client, &format!("{rule} is changed"))
         }
@@ -317,7 +318,7 @@ pub(crate) async fn rule(client: &Client, command: RuleCommand) -> anyhow::Resul
 async fn list_rules(client: &Client) -> anyhow::Result<()> {
     let page: Page<Rule> = client.get("/rules", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&page.items)?);
+        out::line!("{}", serde_json::to_string_pretty(&page.items)?);
         return Ok(());
     }
     if page.items.is_empty() {

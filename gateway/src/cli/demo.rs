@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::client::{Client, DEMO};
 use super::device::present;
 use super::{Connection, serve};
+use crate::cli::out;
 use crate::config::{Config, TimingDefaults};
 use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
@@ -71,7 +72,7 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let path = data_dir::default_path(to.data.clone(), DEMO)?;
     if let Some(order) = args.order {
         signals::release();
-        println!("{}", control::send(&path, &order.into()).await?);
+        out::line!("{}", control::send(&path, &order.into()).await?);
         return Ok(());
     }
     let mut signals = Signals::listen()?;
@@ -200,7 +201,7 @@ async fn passed(client: &Client) -> bool {
 async fn announce(server: &Server, path: &Path, own_data: bool) -> anyhow::Result<()> {
     let link = server.state.store.login_link("admin", clock::wall() + LOGIN_LIFE).await?;
     let program = program(own_data.then_some(path));
-    anstream::println!(
+    out::line!(
         "fleetgate demo: {} devices over real tunnels, on UDP port {}\n\n  \
          {}\n\n\
          opens the page; it works once (`{program} user login-link admin` makes another). In a minute it shows\n\

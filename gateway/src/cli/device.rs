@@ -13,6 +13,7 @@ use super::host::pages;
 use super::removal::{self, Along};
 use super::table;
 use crate::api::model::Device;
+use crate::cli::out;
 use crate::secret_file::Place;
 
 #[derive(Subcommand)]
@@ -256,7 +257,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     anyhow::ensure!(body != json!({}), "nothing is given that could be set: fleetgate device set --help");
     let made = client.patch(&format!("/devices/{}", args.device), &body).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     said(client, &format!("{} is set", args.device))
 }
@@ -305,15 +306,15 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
         );
     }
     if client.json {
-        println!("{}", serde_json::to_string_pretty(made)?);
+        out::line!("{}", serde_json::to_string_pretty(made)?);
         return Ok(());
     }
     let Some(shown) = made.get("credentials").filter(|c| !c.is_null()) else {
         return said(client, &format!("{name} is added; it has no tunnel, checks begin now"));
     };
     match shown["qr_text"].as_str().filter(|_| qr) {
-        Some(code) => anstream::println!("{code}"),
-        None => print!("{}", shown["conf"].as_str().unwrap_or_default()),
+        Some(code) => out::line!("{code}"),
+        None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
     }
     said(client, &format!("{name}: this was shown once and is not stored"))
 }
@@ -321,7 +322,7 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
 async fn list(client: &Client) -> anyhow::Result<()> {
     let devices: Vec<Device> = pages(client, "/devices", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&devices)?);
+        out::line!("{}", serde_json::to_string_pretty(&devices)?);
         return Ok(());
     }
     let row = |d: &Device| {
@@ -351,11 +352,11 @@ fn own_profile(own: Option<&str>) -> String {
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let d: Device = client.get(&format!("/devices/{name}"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&d)?);
+        out::line!("{}", serde_json::to_string_pretty(&d)?);
         return Ok(());
     }
-    let line = |key: &str, value: &str| anstream::println!("  {key:<12}{}", table::safe(value));
-    anstream::println!("{}  {}", table::safe(&d.name), d.id);
+    let line = |key: &str, value: &str| out::line!("  {key:<12}{}", table::safe(value));
+    out::line!("{}  {}", table::safe(&d.name), d.id);
     if let Some(tunnel) = &d.tunnel {
         line("public key", &format!("{} (since {})", tunnel.public_key, tunnel.keyed_at));
         line("addresses", &tunnel.addresses.join(" "));
@@ -379,10 +380,10 @@ async fn replace(client: &Client, device: &str, approval: bool) -> anyhow::Resul
     let body = json!({ "needs_approval": approval });
     let made: Value = client.post(&format!("/devices/{device}/replacement"), &body).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
         return Ok(());
     }
-    println!("{}", made["secret"].as_str().unwrap_or_default());
+    out::line!("{}", made["secret"].as_str().unwrap_or_default());
     let command = made["command"].as_str().unwrap_or_default();
     said(client, &format!("shown once. On the successor, as root:\n  {command}"))
 }

@@ -8,6 +8,7 @@ use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table;
 use crate::api::model::Enrolment;
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum EnrolmentCommand {
@@ -55,7 +56,7 @@ async fn list(client: &Client, all: bool) -> anyhow::Result<()> {
     let filter = if all { vec![] } else { vec![("state", "awaiting_approval".to_owned())] };
     let enrolments: Vec<Enrolment> = pages(client, "/enrolments", &filter).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&enrolments)?);
+        out::line!("{}", serde_json::to_string_pretty(&enrolments)?);
         return Ok(());
     }
     if enrolments.is_empty() {

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use super::client::Client;
 use super::table;
 use crate::api::model::{Event, Page};
+use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct EventsArgs {
@@ -50,7 +51,7 @@ fn is_of(event: &Event, host: &str) -> bool {
 
 fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     if client.json {
-        println!("{}", serde_json::to_string(e)?);
+        out::line!("{}", serde_json::to_string(e)?);
         return Ok(());
     }
     let name = name(e);
@@ -58,13 +59,7 @@ fn print(client: &Client, e: &Event) -> anyhow::Result<()> {
     let by =
         if e.principal == "system" { String::new() } else { format!("  [{}]", table::safe(&e.principal)) };
     let object = format!("{}{}", table::safe(&name), table::safe(&service));
-    anstream::println!(
-        "{}  {:<24} {}  {}{by}",
-        table::clock_time(&e.at),
-        object,
-        what(e),
-        table::safe(&e.cause)
-    );
+    out::line!("{}  {:<24} {}  {}{by}", table::clock_time(&e.at), object, what(e), table::safe(&e.cause));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::client::Client;
 use super::device::said;
 use crate::api::model::Gateway;
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum GatewayCommand {
@@ -39,10 +40,10 @@ pub(crate) async fn run(client: &Client, command: GatewayCommand) -> anyhow::Res
 async fn show(client: &Client) -> anyhow::Result<()> {
     let g: Gateway = client.get("/gateway", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&g)?);
+        out::line!("{}", serde_json::to_string_pretty(&g)?);
         return Ok(());
     }
-    let line = |key: &str, value: &str| anstream::println!("{key:<12}{value}");
+    let line = |key: &str, value: &str| out::line!("{key:<12}{value}");
     line("version", &g.version);
     line("public key", &g.public_key);
     line("endpoint", g.endpoint.as_deref().unwrap_or("not set: fleetgate gateway endpoint HOST:PORT"));

@@ -9,6 +9,7 @@ use super::device::said;
 use super::host_change;
 use super::table;
 use crate::api::model::{Host, HostSettings, Metric, Page, Service, Traffic, TrafficDay, Tunnel, Verdict};
+use crate::cli::out;
 
 /// Rows asked for at a time; the listing goes on until the last page.
 const PAGE: usize = 500;
@@ -86,7 +87,7 @@ pub(crate) async fn check(client: &Client, command: CheckCommand) -> anyhow::Res
 async fn traffic(client: &Client, host: &str) -> anyhow::Result<()> {
     let traffic: Traffic = client.get(&format!("/hosts/{host}/traffic"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&traffic)?);
+        out::line!("{}", serde_json::to_string_pretty(&traffic)?);
         return Ok(());
     }
     if traffic.days.is_empty() {
@@ -144,7 +145,7 @@ pub(crate) async fn pages<T: serde::de::DeserializeOwned>(
 async fn list(client: &Client, filters: &[(&str, String)]) -> anyhow::Result<()> {
     let hosts: Vec<Host> = pages(client, "/hosts", filters).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&hosts)?);
+        out::line!("{}", serde_json::to_string_pretty(&hosts)?);
         return Ok(());
     }
     if hosts.is_empty() {
@@ -209,7 +210,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
     let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
     if client.json {
-        println!(
+        out::line!(
             "{}",
             serde_json::to_string_pretty(&serde_json::json!({ "host": host, "services": services }))?
         );
@@ -218,15 +219,15 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     headline(&host, settings.as_ref());
     if let Some(ack) = &host.acknowledgement {
         let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
-        anstream::println!("  known to    {known}");
+        out::line!("  known to    {known}");
     }
     if let Some(line) = incident_line(&host, &services) {
-        anstream::println!("{line}");
+        out::line!("{line}");
     }
     if let Some(tunnel) = &host.tunnel {
         tunnel_lines(tunnel);
     }
-    anstream::println!();
+    out::line!();
     let headers = ["STATE", "SERVICE", "LAST CHECK", "SINCE", "OUTPUT", "METRICS"];
     table::print(&headers, services.iter().map(service_row).collect());
     Ok(())
@@ -234,27 +235,23 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
 
 fn headline(h: &Host, settings: Option<&HostSettings>) {
     let now = table::now();
-    anstream::println!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
-    h.state.text.lines().for_each(|line| anstream::println!("  {}", table::safe(line)));
-    h.state.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe_output(line)));
+    out::line!("{}  {}  {}", shown_state(h), table::safe(&h.name), h.id);
+    h.state.text.lines().for_each(|line| out::line!("  {}", table::safe(line)));
+    h.state.long_text.lines().for_each(|line| out::line!("  | {}", table::safe_output(line)));
     if !h.state.metrics.is_empty() {
-        anstream::println!("  metrics     {}", metrics(&h.state.metrics));
+        out::line!("  metrics     {}", metrics(&h.state.metrics));
     }
     h.verdict.as_ref().into_iter().for_each(verdict_lines);
     let address = h.address.as_deref().unwrap_or("no tunnel address");
     let direct =
         h.direct_address.as_deref().map(|d| format!(", directly {}", table::safe(d))).unwrap_or_default();
-    anstream::println!("  address     {}{direct}", table::safe(address));
-    anstream::println!(
-        "  profile     {}, route {}",
-        settings.map_or("-".to_owned(), shown_profiles),
-        h.route
-    );
+    out::line!("  address     {}{direct}", table::safe(address));
+    out::line!("  profile     {}, route {}", settings.map_or("-".to_owned(), shown_profiles), h.route);
     if !h.labels.is_empty() {
-        anstream::println!("  labels      {}", labels(h));
+        out::line!("  labels      {}", labels(h));
     }
     let set = settings.map(host_change::lines).unwrap_or_default();
-    set.iter().for_each(|line| anstream::println!("{line}"));
+    set.iter().for_each(|line| out::line!("{line}"));
     let (since, last) =
         (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
     let by = if matches!(h.state.source.as_str(), "none" | "") {
@@ -264,7 +261,7 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     };
     let asked = h.state.check_requested_at.as_deref();
     let asked = asked.map(|at| format!(", asked to check {}", table::ago(Some(at), now))).unwrap_or_default();
-    anstream::println!("  since {since}, last check {last}{by}{asked}");
+    out::line!("  since {since}, last check {last}{by}{asked}");
 }
 
 fn shown_profiles(settings: &HostSettings) -> String {
@@ -273,10 +270,10 @@ fn shown_profiles(settings: &HostSettings) -> String {
 }
 
 fn verdict_lines(verdict: &Verdict) {
-    anstream::println!("  verdict     {}", table::safe(&verdict.text));
+    out::line!("  verdict     {}", table::safe(&verdict.text));
     if verdict.kind != "ok" {
         for line in &verdict.evidence {
-            anstream::println!("              - {}", table::safe(line));
+            out::line!("              - {}", table::safe(line));
         }
     }
 }
@@ -294,25 +291,25 @@ fn incident_line(host: &Host, services: &[Service]) -> Option<String> {
 
 fn tunnel_lines(t: &Tunnel) {
     let now = table::now();
-    anstream::println!("  public key  {}", t.public_key);
-    anstream::println!("  endpoint    {}", t.endpoint.as_deref().unwrap_or("never seen"));
+    out::line!("  public key  {}", t.public_key);
+    out::line!("  endpoint    {}", t.endpoint.as_deref().unwrap_or("never seen"));
     let (packet, handshake) =
         (table::ago(t.last_packet.as_deref(), now), table::ago(t.last_handshake.as_deref(), now));
-    anstream::println!("  last packet {packet}, last handshake {handshake}");
-    anstream::println!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
+    out::line!("  last packet {packet}, last handshake {handshake}");
+    out::line!("  traffic     {} in, {} out", table::bytes(t.rx_bytes), table::bytes(t.tx_bytes));
     if let Some(today) = t.today_bytes {
         let yesterday =
             t.yesterday_bytes.map(|b| format!(", yesterday {}", table::bytes(b))).unwrap_or_default();
-        anstream::println!("  on the wire today {}{yesterday}", table::bytes(today));
+        out::line!("  on the wire today {}{yesterday}", table::bytes(today));
     }
     if let Some(budget) = &t.budget {
-        anstream::println!("  budget      {} a day; {}", table::bytes(budget.bytes_per_day), budget.text);
+        out::line!("  budget      {} a day; {}", table::bytes(budget.bytes_per_day), budget.text);
     }
     if let Some(skew) = t.clock_skew_s.filter(|s| s.abs() >= 1.0) {
-        anstream::println!("  clock       {skew:+.0} s off");
+        out::line!("  clock       {skew:+.0} s off");
     }
     if let Some(seen) = &t.unproved_handshakes {
-        anstream::println!(
+        out::line!(
             "  unproved    {} handshakes were answered and led to no session, the last from {} ({})",
             seen.count,
             seen.from,
@@ -320,7 +317,7 @@ fn tunnel_lines(t: &Tunnel) {
         );
     }
     if let Some(refusal) = &t.last_refusal {
-        anstream::println!(
+        out::line!(
             "  refused     {} ({})",
             table::safe(refusal),
             table::ago(t.last_refusal_at.as_deref(), now)

@@ -10,6 +10,7 @@ use super::removal::{self, Along};
 use super::settings::{Settings, number};
 use super::table;
 use crate::api::model::{Host, HostSettings, ThresholdSettings};
+use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct SetArgs {
@@ -71,11 +72,11 @@ pub(crate) async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     anyhow::ensure!(!body.is_empty(), "nothing is given that could be set: fleetgate host set --help");
     let made = client.patch(&path, &Value::Object(body)).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
         return Ok(());
     }
     let settings: HostSettings = serde_json::from_value(made)?;
-    lines(&settings).iter().for_each(|line| anstream::println!("{line}"));
+    lines(&settings).iter().for_each(|line| out::line!("{line}"));
     said(client, &format!("{} is set", args.host))
 }
 
@@ -131,7 +132,7 @@ pub(crate) async fn add(client: &Client, args: AddArgs) -> anyhow::Result<()> {
     }));
     let made: Host = client.post("/hosts", &body).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     said(client, &format!("{} is added; checks begin now, through {}", made.name, args.via))
 }

@@ -9,6 +9,7 @@ use super::device::said;
 use super::host::pages;
 use super::table;
 use crate::api::model::{Incident, IncidentDetails, IncidentMember};
+use crate::cli::out;
 
 /// Members that are printed; `--json` has more, and the page.
 const PRINTED: usize = 30;
@@ -52,7 +53,7 @@ async fn acknowledge(client: &Client, args: AckArgs) -> anyhow::Result<()> {
     let path = format!("/incidents/{}/acknowledgement", args.incident);
     let known: Incident = client.post(&path, &args.word.body()?).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&known)?);
+        out::line!("{}", serde_json::to_string_pretty(&known)?);
     }
     said(client, &format!("{} is acknowledged, with all that is in it ({})", known.id, known.open_members))
 }
@@ -61,7 +62,7 @@ async fn list(client: &Client, closed: bool) -> anyhow::Result<()> {
     let state = if closed { "closed" } else { "open" };
     let incidents: Vec<Incident> = pages(client, "/incidents", &[("state", state.to_owned())]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&incidents)?);
+        out::line!("{}", serde_json::to_string_pretty(&incidents)?);
         return Ok(());
     }
     if incidents.is_empty() {
@@ -87,18 +88,18 @@ async fn list(client: &Client, closed: bool) -> anyhow::Result<()> {
 async fn show(client: &Client, incident: &str) -> anyhow::Result<()> {
     let found: IncidentDetails = client.get(&format!("/incidents/{incident}"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        out::line!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
     for line in head(&found.incident) {
-        anstream::println!("{line}");
+        out::line!("{line}");
     }
     let more = found.incident.members - found.listed.len().min(PRINTED) as i64;
-    found.listed.iter().take(PRINTED).for_each(|m| anstream::println!("    {}", member(m)));
+    found.listed.iter().take(PRINTED).for_each(|m| out::line!("    {}", member(m)));
     if more > 0 {
-        anstream::println!("    and {more} more");
+        out::line!("    and {more} more");
     }
-    anstream::println!("what was told: fleetgate why {}", found.incident.id);
+    out::line!("what was told: fleetgate why {}", found.incident.id);
     Ok(())
 }
 

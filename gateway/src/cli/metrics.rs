@@ -9,6 +9,7 @@ use super::device::said;
 use super::table;
 use super::token::when;
 use crate::api::model::{Bucket, Page, Samples, SeriesInfo};
+use crate::cli::out;
 
 /// What fits on a screen.
 const USUAL_POINTS: u32 = 24;
@@ -43,7 +44,7 @@ async fn list(client: &Client, object: &str) -> anyhow::Result<()> {
     let wanted = |s: &&SeriesInfo| service.is_none() || s.service.as_deref() == service;
     let found: Vec<&SeriesInfo> = page.items.iter().filter(wanted).collect();
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        out::line!("{}", serde_json::to_string_pretty(&found)?);
         return Ok(());
     }
     let row = |s: &&SeriesInfo| {
@@ -65,7 +66,7 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
     let samples: Samples =
         client.get(&format!("{}/metrics/{}", place(&args.object, None), segment(label)), &query).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&samples)?);
+        out::line!("{}", serde_json::to_string_pretty(&samples)?);
         return Ok(());
     }
     let buckets = samples.buckets.unwrap_or_default();
@@ -77,7 +78,7 @@ async fn course(client: &Client, args: &MetricsArgs, label: &str) -> anyhow::Res
         vec![table::clock_time(&b.at), value(b.min), value(b.avg), value(b.max), b.count.to_string()]
     };
     table::print(&["FROM", "MIN", "AVG", "MAX", "SAMPLES"], buckets.iter().map(row).collect());
-    anstream::println!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
+    out::line!("\n{}", bars(&buckets.iter().map(|b| b.avg).collect::<Vec<_>>()));
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod host_change;
 mod incident;
 mod limits;
 mod metrics;
+mod out;
 mod profile;
 mod remote_backup;
 mod removal;
@@ -160,7 +161,6 @@ fn gateway_url(text: &str) -> Result<String, String> {
 pub fn main() -> ExitCode {
     // Before anything else: a signal in the first moments must not kill a gateway.
     signals::hold();
-    trouble::say_lost_output();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),
@@ -213,7 +213,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut <Cli as CommandFactory>::command(), "fleetgate", &mut script);
-            print!("{}", String::from_utf8_lossy(&script));
+            out::text!("{}", String::from_utf8_lossy(&script));
         }
     }
     Ok(ExitCode::SUCCESS)

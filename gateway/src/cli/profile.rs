@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::settings::Settings;
 use super::table;
 use crate::api::model::{Page, Profile, ProfileRules, ProfileService};
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum ProfileCommand {
@@ -90,7 +91,7 @@ pub(crate) async fn run(client: &Client, command: ProfileCommand) -> anyhow::Res
 async fn list(client: &Client) -> anyhow::Result<()> {
     let page: Page<Profile> = client.get("/profiles", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&page.items)?);
+        out::line!("{}", serde_json::to_string_pretty(&page.items)?);
         return Ok(());
     }
     let row = |p: &Profile| {
@@ -107,14 +108,14 @@ async fn list(client: &Client) -> anyhow::Result<()> {
 async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let p: Profile = client.get(&format!("/profiles/{name}"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&p)?);
+        out::line!("{}", serde_json::to_string_pretty(&p)?);
         return Ok(());
     }
-    anstream::println!("{}", format!("{}  {}", p.name, table::safe(&p.summary)).trim_end());
+    out::line!("{}", format!("{}  {}", p.name, table::safe(&p.summary)).trim_end());
     if !p.extends.is_empty() {
-        anstream::println!("  extends   {}", p.extends.join(", "));
+        out::line!("  extends   {}", p.extends.join(", "));
     }
-    anstream::println!("  hosts     {}\n", p.hosts);
+    out::line!("  hosts     {}\n", p.hosts);
     let row = |s: &ProfileService| {
         let own = if p.services.contains_key(&s.name) { "own" } else { "inherited" };
         let interval = s.interval_s.map_or("as the host".to_owned(), |i| format!("{} s", table::number(i)));
@@ -150,7 +151,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     };
     let made = client.put(&path, &body, version).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     let hosts =
         if made["hosts"] == 1 { "1 host is".to_owned() } else { format!("{} hosts are", made["hosts"]) };
@@ -236,7 +237,7 @@ async fn rule(client: &Client, command: RuleCommand) -> anyhow::Result<()> {
 
 fn list_rules(client: &Client, rules: &ProfileRules) -> anyhow::Result<()> {
     if client.json {
-        println!("{}", serde_json::to_string_pretty(rules)?);
+        out::line!("{}", serde_json::to_string_pretty(rules)?);
         return Ok(());
     }
     let row = |(i, rule): (usize, &crate::api::model::ProfileRule)| {

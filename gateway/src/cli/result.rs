@@ -12,6 +12,7 @@ use super::device::{present, said};
 use super::table;
 use super::token::when;
 use crate::api::model::Submitted;
+use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct ResultArgs {
@@ -51,7 +52,7 @@ pub(crate) async fn run(client: &Client, args: ResultArgs) -> anyhow::Result<()>
         None => client.post(&path, &body).await?,
     };
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&answer)?);
+        out::line!("{}", serde_json::to_string_pretty(&answer)?);
         return Ok(());
     }
     said(client, &format!("{}: {}", args.object, outcome(&answer)))

@@ -7,6 +7,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::Connection;
+use crate::cli::out;
 use crate::clock;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
@@ -146,37 +147,35 @@ pub(crate) async fn until_stopped(
 /// What a person who starts a gateway needs to know, on stdout; logs go to stderr.
 async fn announce(server: &Server, own_data: bool) -> anyhow::Result<()> {
     let config = &server.state.config;
-    anstream::println!("fleetgate {}", env!("CARGO_PKG_VERSION"));
-    anstream::println!("  data       {}", config.data.display());
-    anstream::println!(
+    out::line!("fleetgate {}", env!("CARGO_PKG_VERSION"));
+    out::line!("  data       {}", config.data.display());
+    out::line!(
         "  tunnels    UDP port {}, public key {}",
         server.udp_port,
         server.identity.wireguard.public()
     );
     match server.state.endpoint().await? {
         Some(endpoint) => {
-            anstream::println!("  endpoint   {endpoint} (what devices are given)");
+            out::line!("  endpoint   {endpoint} (what devices are given)");
             if endpoint.is_loopback() {
-                anstream::println!("             warning: this machine's own; others cannot reach it");
+                out::line!("             warning: this machine's own; others cannot reach it");
             }
         }
         None => {
             let port = server.udp_port;
-            anstream::println!(
-                "  endpoint   not set; say once where devices reach UDP port {port} of this machine:"
-            );
+            out::line!("  endpoint   not set; say once where devices reach UDP port {port} of this machine:");
             let here = if own_data { format!(" --data {}", config.data.display()) } else { String::new() };
-            anstream::println!("             fleetgate{here} gateway endpoint HOST:{port}");
+            out::line!("             fleetgate{here} gateway endpoint HOST:{port}");
         }
     }
-    anstream::println!("  dashboard  {}", server.state.base_url());
+    out::line!("  dashboard  {}", server.state.base_url());
     if config.public_url.is_none() && server.api.ip().is_loopback() {
         let port = server.api.port();
-        anstream::println!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");
+        out::line!("             from your desk: ssh -L {port}:127.0.0.1:{port} THIS-SERVER");
     }
     if let Some(first) = &server.first_admin {
-        anstream::println!("  first login, shown once: {}, password {}", first.name, first.password.as_str());
-        anstream::println!("             or open {}", server.login_url(&first.link));
+        out::line!("  first login, shown once: {}, password {}", first.name, first.password.as_str());
+        out::line!("             or open {}", server.login_url(&first.link));
     }
     Ok(())
 }

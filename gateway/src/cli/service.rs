@@ -10,6 +10,7 @@ use super::limits::Limits;
 use super::settings::Settings;
 use super::table;
 use crate::api::model::{Page, Service, ServiceOverride};
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum ServiceCommand {
@@ -71,7 +72,7 @@ async fn set(client: &Client, args: SetArgs) -> anyhow::Result<()> {
     args.write(&mut body)?;
     let made = client.put(&path, &body, version).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&made)?);
+        out::line!("{}", serde_json::to_string_pretty(&made)?);
     }
     // A login is what most services wait for.
     let waits = body["disabled"] != true && client.get::<Value>(&path, &[]).await.is_err();
@@ -125,19 +126,19 @@ fn check(text: &str) -> anyhow::Result<Value> {
 async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> {
     let s: Service = client.get(&format!("/hosts/{host}/services/{service}"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&s)?);
+        out::line!("{}", serde_json::to_string_pretty(&s)?);
         return Ok(());
     }
-    anstream::println!(
+    out::line!(
         "{}{}  {} of {}",
         table::state(&s.state),
         table::marks(s.acknowledged, s.in_downtime, s.flapping),
         table::safe(&s.name),
         table::safe(&s.host_name)
     );
-    s.text.lines().for_each(|line| anstream::println!("  {}", table::safe(line)));
+    s.text.lines().for_each(|line| out::line!("  {}", table::safe(line)));
     let limit = |metric: &str, of: Option<&String>, word: &str| {
-        of.map(|range| anstream::println!("  {word:<10}{} {}", table::safe(metric), table::safe(range)))
+        of.map(|range| out::line!("  {word:<10}{} {}", table::safe(metric), table::safe(range)))
     };
     for t in &s.thresholds {
         limit(&t.metric, t.warn.as_ref(), "warning");
@@ -145,21 +146,21 @@ async fn show(client: &Client, host: &str, service: &str) -> anyhow::Result<()> 
     }
     for m in &s.metrics {
         let value = m.value.map_or("U".to_owned(), table::number);
-        anstream::println!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
+        out::line!("  metric    {} {value}{}", table::safe(&m.label), table::safe(&m.uom));
     }
     if let Some(ack) = &s.acknowledgement {
         let known = table::known_to(&ack.author, ack.expires.as_deref(), &ack.comment);
-        anstream::println!("  known to  {known}");
+        out::line!("  known to  {known}");
     }
-    s.parse_warnings.iter().for_each(|w| anstream::println!("  skipped   {}", table::safe(w)));
-    s.long_text.lines().for_each(|line| anstream::println!("  | {}", table::safe_output(line)));
+    s.parse_warnings.iter().for_each(|w| out::line!("  skipped   {}", table::safe(w)));
+    s.long_text.lines().for_each(|line| out::line!("  | {}", table::safe_output(line)));
     Ok(())
 }
 
 async fn differences(client: &Client, host: &str) -> anyhow::Result<()> {
     let all: Page<Value> = client.get(&format!("/hosts/{host}/overrides"), &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&all.items)?);
+        out::line!("{}", serde_json::to_string_pretty(&all.items)?);
         return Ok(());
     }
     let row = |value: &Value| -> anyhow::Result<Vec<String>> {

@@ -7,6 +7,7 @@ use clap::Args;
 use super::client::Client;
 use super::table;
 use crate::api::model::{HostCounts, Overview, Page, Problem, ServiceCounts};
+use crate::cli::out;
 
 /// Problems that fit a screen; `host list` has the rest.
 const SHOWN: usize = 20;
@@ -27,9 +28,9 @@ pub(crate) const UNKNOWN: u8 = 3;
 pub(crate) async fn run(client: &Client, args: StatusArgs) -> anyhow::Result<ExitCode> {
     let overview: Overview = client.get("/overview", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&overview)?);
+        out::line!("{}", serde_json::to_string_pretty(&overview)?);
     } else if args.quiet {
-        anstream::println!("{}", plugin_line(&overview));
+        out::line!("{}", plugin_line(&overview));
     } else {
         show(&overview);
         problems(client).await?;
@@ -82,12 +83,12 @@ fn counts_as_metrics(of: &str, counts: &[(&str, i64)]) -> String {
 
 fn show(o: &Overview) {
     let now = table::now();
-    anstream::println!("Problems  {}{}", o.problems, beside("handled", o.handled));
-    anstream::println!("{}", hosts_line(&o.hosts));
-    anstream::println!("{}", services_line(&o.services));
-    anstream::println!("Last check {}", table::ago(o.last_check.as_deref(), now));
+    out::line!("Problems  {}{}", o.problems, beside("handled", o.handled));
+    out::line!("{}", hosts_line(&o.hosts));
+    out::line!("{}", services_line(&o.services));
+    out::line!("Last check {}", table::ago(o.last_check.as_deref(), now));
     if o.awaiting_approval > 0 {
-        anstream::println!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);
+        out::line!("{} awaiting approval: fleetgate enrolment list", o.awaiting_approval);
     }
 }
 
@@ -141,11 +142,11 @@ async fn problems(client: &Client) -> anyhow::Result<()> {
             table::safe(said(p)),
         ]
     };
-    anstream::println!();
+    out::line!();
     let headers = ["STATE", "HOST", "SERVICE", "SINCE", "INCIDENT", "OUTPUT"];
     table::print(&headers, page.items.iter().map(row).collect());
     if page.next.is_some() {
-        anstream::println!("... and more: fleetgate host list");
+        out::line!("... and more: fleetgate host list");
     }
     Ok(())
 }

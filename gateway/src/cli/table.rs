@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use owo_colors::OwoColorize as _;
 
+use crate::cli::out;
 use crate::clock;
 pub(crate) use crate::text::{harmless as safe, harmless_output as safe_output};
 
@@ -18,7 +19,7 @@ pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
     }
     table.add_rows(rows);
     for line in table.lines() {
-        anstream::println!("{}", line.trim_end());
+        out::line!("{}", line.trim_end());
     }
 }
 

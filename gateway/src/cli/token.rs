@@ -10,6 +10,7 @@ use super::device::{labels, pair, present, said};
 use super::host::pages;
 use super::table;
 use crate::api::model::{ApiToken, EnrolmentToken};
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
@@ -133,10 +134,10 @@ async fn create_enrolment(client: &Client, args: CreateArgs) -> anyhow::Result<(
 /// The secret goes to stdout, alone.
 fn secret(client: &Client, made: &Value, words: &str) -> anyhow::Result<()> {
     if client.json {
-        println!("{}", serde_json::to_string_pretty(made)?);
+        out::line!("{}", serde_json::to_string_pretty(made)?);
         return Ok(());
     }
-    println!("{}", made["secret"].as_str().unwrap_or_default());
+    out::line!("{}", made["secret"].as_str().unwrap_or_default());
     said(client, words)
 }
 
@@ -144,7 +145,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     let api: Vec<ApiToken> = pages(client, "/tokens", &[]).await?;
     let enrolment: Vec<EnrolmentToken> = pages(client, "/enrolment-tokens", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "api": api, "enrolment": enrolment }))?);
+        out::line!("{}", serde_json::to_string_pretty(&json!({ "api": api, "enrolment": enrolment }))?);
         return Ok(());
     }
     let now = table::now();

@@ -13,11 +13,6 @@ const FAILED: u8 = 1;
 /// What the command line's parser exits with everywhere.
 const USAGE: u8 = 2;
 
-/// As `sysexits.h` has it for input and output.
-const LOST_OUTPUT: i32 = 74;
-/// How the standard library begins to say it.
-const UNPRINTABLE: &str = "failed printing to stdout";
-
 /// What a command could not do.
 pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> ExitCode {
     if json {
@@ -26,24 +21,6 @@ pub(super) fn failed(error: &anyhow::Error, json: bool, is_status: bool) -> Exit
         anstream::eprintln!("fleetgate: {}", table::safe(&format!("{error:#}")));
     }
     ExitCode::from(if is_status { status::UNKNOWN } else { FAILED })
-}
-
-/// The macros that print panic when nothing can be printed. A reader that has gone is no failure of
-/// ours; a full disk is said in words, with what it may have cost.
-pub(super) fn say_lost_output() {
-    let others = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let Some(why) = panic.payload_as_str().and_then(|p| p.strip_prefix(UNPRINTABLE)) else {
-            return others(panic);
-        };
-        if !why.contains("Broken pipe") {
-            eprintln!(
-                "fleetgate: the output could not be written{why}; what was asked for is done. A secret \
-                 that was to be shown once can be made anew: `fleetgate device reissue DEVICE`, or another token"
-            );
-        }
-        std::process::exit(LOST_OUTPUT);
-    }));
 }
 
 /// The gateway's own document, or one of ours.

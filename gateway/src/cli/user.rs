@@ -9,6 +9,7 @@ use super::device::said;
 use super::host::pages;
 use super::table;
 use crate::api::model::User;
+use crate::cli::out;
 
 #[derive(Subcommand)]
 pub(crate) enum UserCommand {
@@ -42,7 +43,7 @@ pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result
 async fn list(client: &Client) -> anyhow::Result<()> {
     let users: Vec<User> = pages(client, "/users", &[]).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&users)?);
+        out::line!("{}", serde_json::to_string_pretty(&users)?);
         return Ok(());
     }
     let row = |u: &User| {
@@ -68,10 +69,10 @@ async fn add(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
 pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()> {
     let link: Value = client.post(&format!("/users/{name}/login-link"), &json!({})).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&link)?);
+        out::line!("{}", serde_json::to_string_pretty(&link)?);
         return Ok(());
     }
-    println!("{}", link["url"].as_str().unwrap_or_default());
+    out::line!("{}", link["url"].as_str().unwrap_or_default());
     said(client, &format!("works once, until {}", link["expires_at"].as_str().unwrap_or_default()))
 }
 

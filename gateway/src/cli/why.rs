@@ -10,6 +10,7 @@ use super::host::pages;
 use super::table;
 use super::token::when;
 use crate::api::model::{Host, Message, Notification, NotificationOutcome, Page};
+use crate::cli::out;
 
 #[derive(Args)]
 pub(crate) struct WhyArgs {
@@ -30,7 +31,7 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         _ => newest(client, &args).await?,
     };
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&notifications)?);
+        out::line!("{}", serde_json::to_string_pretty(&notifications)?);
         return Ok(());
     }
     if notifications.is_empty() {
@@ -45,7 +46,7 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
     if let Some(what) = &args.what
         && let Some(verdict) = verdict(client, what).await
     {
-        anstream::println!("now: {}", table::safe(&verdict));
+        out::line!("now: {}", table::safe(&verdict));
     }
     Ok(())
 }
@@ -70,7 +71,7 @@ async fn verdict(client: &Client, what: &str) -> Option<String> {
 
 fn print(n: &Notification) {
     let service = n.service.as_deref().map(|s| format!("/{s}")).unwrap_or_default();
-    anstream::println!(
+    out::line!(
         "{}  {}  {}  {}, was {}  ({})",
         table::clock_time(&n.at),
         table::safe(&format!("{}{service}", n.host)),
@@ -80,19 +81,19 @@ fn print(n: &Notification) {
         n.id,
     );
     if let Some(incident) = &n.incident {
-        anstream::println!("    of {incident}");
+        out::line!("    of {incident}");
     }
     if !n.note.is_empty() {
-        anstream::println!("    by {}", table::safe(n.note.lines().next().unwrap_or_default()));
+        out::line!("    by {}", table::safe(n.note.lines().next().unwrap_or_default()));
     }
     if !n.cause.is_empty() {
-        anstream::println!("    {}", table::safe(n.cause.lines().next().unwrap_or_default()));
+        out::line!("    {}", table::safe(n.cause.lines().next().unwrap_or_default()));
     }
     if n.outcomes.is_empty() {
-        anstream::println!("    new: nobody has been chosen yet");
+        out::line!("    new: nobody has been chosen yet");
     }
     for outcome in &n.outcomes {
-        anstream::println!("    {}", line(outcome));
+        out::line!("    {}", line(outcome));
     }
 }
 
@@ -148,7 +149,7 @@ async fn list(client: &Client, outcome: Option<String>) -> anyhow::Result<()> {
     let filter: Vec<(&str, String)> = outcome.into_iter().map(|o| ("outcome", o)).collect();
     let messages: Vec<Message> = pages(client, "/messages", &filter).await?;
     if client.json {
-        println!("{}", serde_json::to_string_pretty(&messages)?);
+        out::line!("{}", serde_json::to_string_pretty(&messages)?);
         return Ok(());
     }
     let now = table::now();

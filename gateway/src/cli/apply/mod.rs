@@ -32,6 +32,7 @@ use super::service::settings;
 use super::{removal, table};
 use crate::api::model::{Device, Gateway, Host, HostSettings, Managed, Page, Profile, ProfileRules, Removal};
 use crate::api::{Affected, Effect};
+use crate::cli::out;
 use plan::{Act, Found, Kind, Policy, Step, Wanted};
 use refusals::Names;
 
@@ -158,16 +159,16 @@ async fn place(client: &Client, step: &Step, field: &str) -> anyhow::Result<()> 
 
 fn show(client: &Client, steps: &[Step]) -> anyhow::Result<()> {
     if client.json {
-        println!("{}", serde_json::to_string_pretty(steps)?);
+        out::line!("{}", serde_json::to_string_pretty(steps)?);
         return Ok(());
     }
     for line in report::render(steps).lines() {
         let line = table::safe(line);
         match line.as_bytes().first() {
-            Some(b'+') => anstream::println!("{}", line.green()),
-            Some(b'-') => anstream::println!("{}", line.red()),
-            Some(b'~' | b'!') => anstream::println!("{}", line.yellow()),
-            _ => anstream::println!("{line}"),
+            Some(b'+') => out::line!("{}", line.green()),
+            Some(b'-') => out::line!("{}", line.red()),
+            Some(b'~' | b'!') => out::line!("{}", line.yellow()),
+            _ => out::line!("{line}"),
         }
     }
     let words = report::summary(steps).unwrap_or_else(|| "everything is as the file says".to_owned());
