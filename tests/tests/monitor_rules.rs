@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
-    Ask, Check, EventKind, HostSpec, HostStatus, MonitorInput, Question, RoutePolicy, StateType, Submission,
-    Ticket,
+    Ask, Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, Question, RoutePolicy,
+    StateType, Submission, Ticket,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -665,4 +665,28 @@ fn the_other_inner_address_of_a_device_that_answers_costs_nothing() {
     stays_well(&mut world, id);
     let at = |(_, ask): &(_, Ask)| ask.question.inner_address();
     assert!(world.asked.iter().filter_map(at).all(|address| address.is_ipv4()));
+}
+
+#[test]
+fn what_is_removed_is_reminded_of_no_more() {
+    let mut world = World::new(1);
+    let mut board = temperature();
+    board.alerting.notify.interval = Some(10 * MINUTE);
+    let [stays, gone, idle] = [1, 2, 3].map(|n| {
+        let spec = with(with_login(device(n)), vec![board.clone()]);
+        world.add(spec, Truth { temperature: 95.0, ..Truth::well() })
+    });
+    let reminders = |world: &World| {
+        let of = |id| move |m: &&Message| m.host == id && m.kind == MessageKind::Reminder;
+        [stays, gone, idle].map(|id| world.kept.messages.iter().filter(of(id)).count())
+    };
+    world.run(HOUR);
+    let before = reminders(&world);
+    assert!(before.iter().all(|count| *count >= 4), "{before:?}");
+    world.remove(gone);
+    world.change(idle, |spec| spec.services.clear());
+    world.run(2 * HOUR);
+    let after = reminders(&world);
+    assert!(after[0] >= before[0] + 11, "{after:?}");
+    assert_eq!(after[1..], before[1..], "the host that is removed, and the one whose service is");
 }
