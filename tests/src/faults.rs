@@ -6,7 +6,6 @@
 //! notes with `truth`, a naive model of the room that shares no code with the gateway. Truth and judge
 //! are pure.
 
-mod api;
 pub mod cells;
 mod inject;
 mod judge;

@@ -8,6 +8,7 @@
 //! ```
 //! Each link has IPv6 beside it: fd77:N::/64.
 
+mod api;
 mod mail;
 mod settings;
 
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use api::Api;
 pub use mail::{MailDoor, MailSink};
 pub use settings::{API, CHECKS, KEEPALIVE, MAIL, settings};
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use fleetgate_tests::lab::{Gateway, Lab, Make, SshServer, eventually};
+use fleetgate_tests::lab::{Api, Gateway, Lab, Make, SshServer, eventually};
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Holds the databases a dozen times over.
@@ -39,6 +40,14 @@ impl SmallDisk {
         let ballast = format!("of={}", self.0.join("ballast").display());
         let out = Command::new("dd").args(["if=/dev/zero", &ballast, "bs=4096"]).output().expect("dd");
         assert!(!out.status.success(), "the disk is not full");
+    }
+
+    /// To the last byte but so many.
+    fn fill_but(&self, bytes: u64) {
+        self.fill();
+        let ballast = std::fs::File::options().write(true).open(self.0.join("ballast")).expect("the ballast");
+        let length = ballast.metadata().expect("its size").len();
+        ballast.set_len(length - bytes).expect("the ballast");
     }
 
     fn make_room(&self) {
@@ -139,4 +148,78 @@ fn a_gateway_on_a_full_disk_stops_in_time() {
     add_until_refused(&gateway);
     eventually("readiness says so", PATIENCE, || !is_ready(&lab));
     gateway.stop();
+}
+
+/// A host and a service of it, of which results are sent.
+const OBJECTS: [&str; 2] = ["hosts/nas-1", "hosts/nas-1/services/backup"];
+
+/// Some results find room, and then the disk is full.
+const ROOM: u64 = 2 * 1024 * 1024;
+
+/// One of many failures; each has its own text, so that none is a repetition.
+fn failure(n: u64) -> Value {
+    json!({ "exit_status": 2, "output": format!("failure {n}") })
+}
+
+fn send(api: &Api, object: &str, body: &Value) -> (u16, Value) {
+    api.answer("POST", &format!("{object}/results"), Some(body)).expect("an answer")
+}
+
+/// How many failures in a row the gateway has counted.
+fn failures(api: &Api, object: &str) -> u64 {
+    let shown = api.get(object).expect("an answer");
+    let state = if shown["state"].is_object() { &shown["state"] } else { &shown };
+    let failing = ["critical", "down"].iter().any(|bad| state["last_result"] == *bad);
+    if failing { state["attempt"].as_u64().expect("a number") } else { 0 }
+}
+
+/// What the gateway took of an object's failures before one was refused.
+fn fail_until_refused(api: &Api, object: &str) -> (u64, Value) {
+    for taken in 0..500 {
+        match send(api, object, &failure(taken)) {
+            (202, _) => {}
+            (507, said) => return (taken, said),
+            other => panic!("{object}: {other:?}"),
+        }
+    }
+    panic!("a full disk takes every result of {object}");
+}
+
+#[test]
+fn a_full_disk_refuses_results_before_they_take_effect() {
+    let lab = Lab::new();
+    let Some(disk) = SmallDisk::mount(&lab.path("data")) else {
+        println!("skipped: this machine does not let root mount a tmpfs");
+        return;
+    };
+    let mut gateway = Gateway::start(&lab, SETTINGS);
+    gateway.cli(&["device", "add", "nas-1"]);
+    let passive = r#"{"type": "passive"}"#;
+    gateway.cli(&["service", "set", "nas-1", "backup", "--check", passive, "--attempts", "100"]);
+    let api = Api::new(gateway.socket());
+    api.send("PATCH", "hosts/nas-1", &json!({ "max_check_attempts": 100 })).expect("taken");
+    for object in OBJECTS {
+        assert_eq!(send(&api, object, &json!({ "exit_status": 0, "output": "well" })).0, 202);
+    }
+
+    disk.fill_but(ROOM);
+    let taken = OBJECTS.map(|object| {
+        let (taken, said) = fail_until_refused(&api, object);
+        assert_eq!(said["code"], "disk_full", "{said}");
+        assert_eq!(failures(&api, object), taken, "{object}: what was refused has no effect");
+        taken
+    });
+    assert!(taken[0] > 0 && taken[1] == 0, "{taken:?}");
+    // What was refused is in nobody's memory either: not in that of this run, not in that of the next.
+    disk.make_room();
+    for (object, taken) in OBJECTS.iter().zip(taken) {
+        assert_eq!(failures(&api, object), taken, "{object}");
+    }
+    gateway.process.as_mut().expect("running").kill();
+    gateway.again();
+    for (object, taken) in OBJECTS.iter().zip(taken) {
+        assert_eq!(failures(&api, object), taken, "{object} after a kill");
+        assert_eq!(send(&api, object, &failure(taken)).0, 202);
+        assert_eq!(failures(&api, object), taken + 1, "{object}: the refused one, sent again, counts once");
+    }
 }

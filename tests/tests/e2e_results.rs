@@ -1,8 +1,13 @@
 //! Devices send their own results through real tunnels, with what the smallest of them have.
 
-use std::time::Duration;
+use std::path::Path;
+use std::thread::{self, sleep};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fleetgate_tests::lab::{API, CHECKS, Gateway, KEEPALIVE, Lab, WireGuard, eventually, settings};
+use fleetgate_tests::lab::{
+    API, Api, CHECKS, Gateway, KEEPALIVE, Lab, Running, WireGuard, eventually, settings,
+};
+use serde_json::{Value, json};
 
 fn quick() -> String {
     settings(&[API, KEEPALIVE, CHECKS])
@@ -166,4 +171,104 @@ fn an_idle_device_stays_under_a_megabyte_a_day_on_the_wire() {
     );
     assert!(day < 1_000_000, "{day} bytes a day");
     assert!(told.abs_diff(cost) * 20 <= cost, "the gateway counted {told} of {cost} bytes");
+}
+
+/// So many results are committed whose senders are never answered.
+const UNANSWERED: usize = 4;
+/// How long the gateway waits for each sync of a file, done or not: between the commit and the answer
+/// somebody else finds the time to kill it.
+const HELD: &str = "inject=fsync,fdatasync:delay_exit=1000000";
+/// What is written is synced, and the one who waits for that is held.
+const SYNCED: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const TROUBLES: &str = "hosts/cam-1/services/backup/results";
+
+/// One failure, as it is sent and sent again.
+struct Trouble {
+    text: String,
+    headers: String,
+    body: Value,
+}
+
+impl Trouble {
+    /// Known by its time, or by its key.
+    fn new(n: usize) -> Trouble {
+        let text = format!("trouble number {n}.");
+        let mut body = json!({ "exit_status": 2, "output": text });
+        if n % 2 == 1 {
+            return Trouble { text, headers: format!("Idempotency-Key: trouble-{n}\r\n"), body };
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        body["timestamp"] = json!(now.as_secs_f64());
+        Trouble { text, headers: String::new(), body }
+    }
+
+    fn send(&self, api: &Api) -> anyhow::Result<(u16, Value)> {
+        api.answer_to("POST", TROUBLES, &self.headers, Some(&self.body))
+    }
+}
+
+/// Holds every sync of the gateway. `None`: this machine lets nobody trace a process.
+fn hold_syncs(lab: &Lab, gateway: &Gateway<'_>) -> Option<Running> {
+    let pid = gateway.process.as_ref().expect("running").pid();
+    let args = ["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e", HELD, "-p", &pid.to_string()];
+    let mut tracer = lab.spawn("gw", "strace.log", "strace", &args, &[]);
+    let is_traced = |task: std::io::Result<std::fs::DirEntry>| {
+        let status = task.and_then(|task| std::fs::read_to_string(task.path().join("status")));
+        status.is_ok_and(|text| {
+            text.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+        })
+    };
+    let mut refused = false;
+    eventually("the gateway is traced", PATIENCE, || {
+        refused = tracer.ended(Duration::ZERO);
+        refused || std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").all(is_traced)
+    });
+    (!refused).then_some(tracer)
+}
+
+fn is_in(file: &Path, text: &str) -> bool {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn attempt(api: &Api) -> u64 {
+    let backup = api.get("hosts/cam-1/services/backup").expect("an answer");
+    if backup["last_result"] == "critical" { backup["attempt"].as_u64().expect("a number") } else { 0 }
+}
+
+#[test]
+fn a_result_whose_sender_was_not_answered_because_the_gateway_was_killed_counts_once() {
+    let lab = Lab::new();
+    let mut gateway = Gateway::start(&lab, &settings(&[API]));
+    gateway.cli(&["device", "add", "cam-1", "--no-tunnel", "--direct", "10.77.1.2"]);
+    let passive = r#"{"type": "passive"}"#;
+    gateway.cli(&["service", "set", "cam-1", "backup", "--check", passive, "--attempts", "100"]);
+    let api = Api::new(gateway.socket());
+    let well = json!({ "exit_status": 0, "output": "well" });
+    assert_eq!(api.answer("POST", TROUBLES, Some(&well)).expect("an answer").0, 202);
+    let log = lab.path("data").join("fleetgate.db-wal");
+    for n in 0..UNANSWERED {
+        let trouble = Trouble::new(n);
+        let Some(tracer) = hold_syncs(&lab, &gateway) else {
+            println!("skipped: strace cannot trace the gateway on this machine");
+            return;
+        };
+        let answered = thread::scope(|scope| {
+            let sender = scope.spawn(|| trouble.send(&api).is_ok());
+            eventually("the result is written", PATIENCE, || is_in(&log, &trouble.text));
+            sleep(SYNCED);
+            gateway.process.as_mut().expect("running").kill();
+            sender.join().expect("no panic")
+        });
+        drop(tracer);
+        assert!(!answered, "it was killed before the answer");
+        gateway.again();
+        let count = n as u64 + 1;
+        assert_eq!(attempt(&api), count, "{}: it was committed before the kill", trouble.text);
+        let (status, again) = trouble.send(&api).expect("an answer");
+        assert_eq!((status, &again["repeated"]), (202, &json!(true)), "{again}");
+        assert_eq!(attempt(&api), count, "{} counts once", trouble.text);
+    }
 }

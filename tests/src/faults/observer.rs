@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::api::Api;
 use super::truth::Host;
+use crate::lab::Api;
 
 /// Between two rounds of questions.
 const EVERY: Duration = Duration::from_millis(400);

@@ -21,8 +21,8 @@ use crate::lab::{
     settings,
 };
 
-use super::api::Api;
 use super::truth::Host;
+use crate::lab::Api;
 
 /// A busy machine, and the first check of everything.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -33,8 +33,31 @@ impl Api {
         self.call(method, path, Some(body))
     }
 
-    /// HTTP/1.0: the body ends with the connection.
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let (status, answer) = self.answer(method, path, body)?;
+        ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        Ok(answer)
+    }
+
+    /// Status and body, whatever the status is. HTTP/1.0: the body ends with the connection.
+    ///
+    /// # Errors
+    /// When the gateway does not answer.
+    pub fn answer(&self, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
+        self.answer_to(method, path, "", body)
+    }
+
+    /// The same; `headers`: more lines, each with its end.
+    ///
+    /// # Errors
+    /// As of [`Api::answer`].
+    pub fn answer_to(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(u16, Value)> {
         let mut stream = UnixStream::connect(&self.socket).context("the gateway's socket")?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -42,14 +65,13 @@ impl Api {
         let length = body.len();
         write!(
             stream,
-            "{method} /api/v1/{path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{method} /api/v1/{path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         )?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8(answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("an answer with a head")?;
-        let status = head.split(' ').nth(1).unwrap_or_default();
-        ensure!(status.starts_with('2'), "{method} {path}: {status} {body}");
-        if body.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(body)?) }
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("a status")?;
+        Ok((status, if body.is_empty() { Value::Null } else { serde_json::from_str(body)? }))
     }
 }
