@@ -189,7 +189,11 @@ struct Opened {
 
 impl Opened {
     async fn new(config: Config, data: DataDir, reached: Reached<'_>) -> anyhow::Result<Opened> {
-        backup::finish_restore(data.path())?;
+        if backup::finish_restore(data.path())? {
+            tracing::warn!(
+                "a backup that was given takes effect; the gateway that was here lies in a folder beside"
+            );
+        }
         let is_first = first_start::examine(data.path()).await? == Found::FirstStart;
         if is_first {
             first_start::begin(data.path())?;

@@ -12,8 +12,9 @@ use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{Digest, Outcome, Ticket};
 use tokio::sync::oneshot;
 
-/// A commit takes milliseconds; after this the disk takes nothing.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A commit takes milliseconds, on a slow card a second; after this somebody holds the database, and the
+/// caller is told that it is not on disk yet.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Results that wait for their commit, some 200 bytes each. While the database takes nothing, no more of
 /// them are let in: a full fleet sends fewer in the second until that is known.
 const MAX_WAITING: usize = 65_536;

@@ -27,6 +27,8 @@ pub const SESSION_IDLE: Duration = Duration::from_secs(24 * 3_600);
 pub const SESSION_LIFE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// Last uses are noted so often and not at each request: each is a write.
 const TOUCH_EVERY: Duration = Duration::from_secs(60);
+/// A request does not wait longer for its last use to be noted: the next one notes it.
+const TOUCH_PATIENCE: Duration = Duration::from_millis(100);
 /// In place of an `Origin`, for callers that are no browser and still use a cookie. A page of
 /// somebody else cannot send it without asking first (CORS), and nobody answers that.
 pub const CSRF_HEADER: HeaderName = HeaderName::from_static("x-fleetgate");
@@ -144,11 +146,31 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
         return Err(refused("this token has expired or was revoked: make a new one".into()));
     }
     if row.last_used_at.is_none_or(|at| now.since(at) >= TOUCH_EVERY) {
-        let mut tx = app.store.begin().await?;
-        tokens::touch(&mut tx, id, now).await?;
-        tx.commit().await?;
+        touch(app, Proof::Token(id), now).await;
     }
     Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes })
+}
+
+/// What a caller proved himself with.
+enum Proof<'a> {
+    Token(Id),
+    Session(&'a TokenHash),
+}
+
+/// Notes a last use. Whoever reads while the disk is full or the database locked is let in all the same.
+async fn touch(app: &AppState, proof: Proof<'_>, now: Wall) {
+    if let Err(error) = write_touch(app, proof, now).await {
+        tracing::debug!("a last use was not noted: {error}");
+    }
+}
+
+async fn write_touch(app: &AppState, proof: Proof<'_>, now: Wall) -> crate::store::Result<()> {
+    let mut tx = app.store.begin_within(TOUCH_PATIENCE).await?;
+    match proof {
+        Proof::Token(id) => tokens::touch(&mut tx, id, now).await?,
+        Proof::Session(hash) => access::touch_session(&mut tx, hash, now).await?,
+    }
+    tx.commit().await
 }
 
 async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> {
@@ -163,9 +185,7 @@ async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> 
         return Err(over());
     }
     if idle >= TOUCH_EVERY {
-        let mut tx = app.store.begin().await?;
-        access::touch_session(&mut tx, &hash, now).await?;
-        tx.commit().await?;
+        touch(app, Proof::Session(&hash), now).await;
     }
     let (id, name, until) = (session.user.id, session.user.name, session.expires_at);
     let who = Who::User { id, name, session: hash, until };

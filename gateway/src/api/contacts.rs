@@ -122,8 +122,7 @@ async fn change(
     after.managed = after.managed.written(manager.writer(&who.to_string()));
     let fresh = after.webhook_url.is_some() && after.webhook_secret.is_none();
     let secret = fresh.then(|| seal_new_secret(&app, &mut after));
-    put(write.tx(), &after).await?;
-    after.version += 1;
+    after.version = put(write.tx(), &after).await?;
     write.renamed((Removable::Contact, &was.0), &after.name, &was.1, &manager).await?;
     let data = json!({ "name": after.name });
     write.event("contact.changed", (Object::Contact, after.id), "changed", data).await?;
@@ -136,6 +135,7 @@ async fn change(
 /// Takes a contact away that no rule names. What waits for it is not told any more.
 #[utoipa::path(delete, path = "/contacts/{contact}", operation_id = "remove_contact", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("contact" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
@@ -143,9 +143,11 @@ async fn remove(
     who: Principal,
     manager: Manager,
     Path(contact): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let found = load(write.tx(), &contact).await?;
+    if_match.check(found.version)?;
     let rules = contacts::rules_of(write.tx(), found.id).await?;
     if !rules.is_empty() {
         let detail = format!("these rules name it, change or remove them first: {}", rules.join(", "));
@@ -256,7 +258,8 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Cont
     })
 }
 
-async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<(), Problem> {
+/// Gives the new version, which is the old one where nothing is changed.
+async fn put(tx: &mut SqliteConnection, contact: &Contact) -> Result<i64, Problem> {
     contacts::put(tx, contact).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
         let detail = || format!("a contact is called {:?} already", contact.name);

@@ -1,11 +1,16 @@
 //! `ETag` and `If-Match`: a change is refused when somebody else changed the resource meanwhile. The
 //! version counts changes of people, not what the gateway learns by itself.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use axum::Json;
-use axum::extract::FromRequestParts;
-use axum::http::{HeaderValue, StatusCode, header, request::Parts};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::{HeaderValue, Method, StatusCode, header, request::Parts};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::problem::Problem;
 
@@ -48,6 +53,41 @@ impl IfMatch {
         ))
     }
 }
+
+/// The layer around all routes: a condition that a route does not know would be passed over in silence, and
+/// what it was to prevent would happen.
+///
+/// # Errors
+/// 412 for `If-Match` on a change that does not take it.
+pub async fn layer(request: Request, next: Next) -> Result<Response, Problem> {
+    let conditional = request.headers().contains_key(header::IF_MATCH) && !request.method().is_safe();
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if conditional && !CONDITIONAL.contains(&(route.to_owned(), request.method().clone())) {
+        return Err(Problem::new(
+            StatusCode::PRECONDITION_FAILED,
+            "no_etag",
+            "this call takes no If-Match, and nothing was changed: leave the header out",
+        ));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Routes that take `If-Match`, as the document says.
+static CONDITIONAL: LazyLock<HashSet<(String, Method)>> = LazyLock::new(|| {
+    let document = super::openapi();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    let takes = |operation: &Value| {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        parameters.into_iter().any(|p| p["name"] == "If-Match")
+    };
+    let all = paths.flat_map(|(path, item)| {
+        let operations = item.as_object().into_iter().flatten();
+        operations
+            .filter(|(_, operation)| takes(operation))
+            .filter_map(|(method, _)| Some((path.clone(), method.to_uppercase().parse().ok()?)))
+    });
+    all.collect()
+});
 
 /// A list of tags in quotes (RFC 9110, section 13.1.1). A weak one is a tag, and never matches.
 fn tags(text: &str) -> Option<Vec<String>> {

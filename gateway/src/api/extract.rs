@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{Method, StatusCode, header, request::Parts};
 use serde::de::DeserializeOwned;
 
+use super::object::Object;
 use super::problem::Problem;
 
 /// A JSON body.
@@ -44,7 +45,7 @@ async fn read_within<S: Send + Sync>(
 /// An empty body stands for `{}`, so that a POST without parameters needs none.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    Json::from_bytes(bytes).map(|Json(value)| value).map_err(json_problem)
+    Json::from_bytes(bytes).map(|Json(Object(value))| value).map_err(json_problem)
 }
 
 /// RFC 7396: what every PATCH is.
@@ -154,7 +155,8 @@ mod tests {
         assert!(refused(r#"{"name":"a","labels":{"x":[]}}"#).starts_with("invalid: labels.x: invalid type"));
         assert!(refused("").starts_with("invalid: missing field `name`"), "{}", refused(""));
         assert!(refused(r#"{"name":"a","nam":"b"}"#).contains("unknown field `nam`"));
-        assert!(refused("[1]").contains("invalid"), "{}", refused("[1]"));
+        assert!(refused("[1]").contains("expected an object"), "{}", refused("[1]"));
+        assert!(refused("[false]").contains("expected an object"), "{}", refused("[false]"));
     }
 
     #[tokio::test]

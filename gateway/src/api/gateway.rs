@@ -112,6 +112,7 @@ fn facts(app: &AppState, endpoint: Option<Endpoint>) -> Gateway {
         pool_v6: app.config.pool_v6.to_string(),
         addresses: app.config.pools().gateway().map(|a| a.to_string()).into(),
         keepalive_s: app.config.keepalive,
+        restore: app.uploads().staged(),
     }
 }
 

@@ -1,9 +1,12 @@
 //! `/healthz`, `/readyz`, `/metrics`: for the service manager and for whoever watches the watcher.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -15,6 +18,7 @@ use super::client::Client;
 use super::permission::{self, Area, Rule};
 use super::problem::Problem;
 use crate::health::Part;
+use crate::public_url::PublicUrl;
 use crate::pulse::Organ;
 use crate::store::hosts::Totals;
 
@@ -85,7 +89,8 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
 async fn metrics(State(app): State<AppState>, request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let Ok(client) = Client::from_request_parts(&mut parts, &app).await;
-    if !client.is_this_machine() || came_through_a_proxy(&parts.headers) {
+    let ours = client.is_this_machine() && !came_through_a_proxy(&parts.headers);
+    if !ours || !names_this_machine(&parts, app.config.public_url.as_ref().map(PublicUrl::origin)) {
         permission::admit(&app, &mut parts, Rule::Least(Area::Gateway, Role::Operator)).await?;
     }
     count_problems(&app.store.totals().await?);
@@ -115,6 +120,26 @@ fn count_problems(totals: &Totals) {
 /// A proxy on this machine speaks for strangers.
 fn came_through_a_proxy(headers: &HeaderMap) -> bool {
     headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED)
+}
+
+/// A browser on this machine says where its page believes to be: a stranger's name that leads to loopback is
+/// no name of ours. `public`: the origin that we are reached at.
+fn names_this_machine(parts: &Parts, public: Option<&str>) -> bool {
+    let header = parts.headers.get(header::HOST).map(HeaderValue::to_str);
+    let authority = match header {
+        Some(Ok(host)) => host.parse::<Authority>().ok(),
+        Some(Err(_)) => None,
+        // HTTP/2 has it in the target; a program that says nothing is no browser.
+        None => match parts.uri.authority() {
+            Some(authority) => Some(authority.clone()),
+            None => return true,
+        },
+    };
+    let Some(authority) = authority else { return false };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let public = public.and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
+    is_address || host.eq_ignore_ascii_case("localhost") || public == Some(authority.as_str())
 }
 
 #[cfg(test)]

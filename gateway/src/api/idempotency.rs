@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::auth::Principal;
 use super::problem::Problem;
+use super::write::PATIENCE;
 use super::{AppState, extract};
 use crate::store::SqliteConnection;
 use crate::store::idempotency::{self as stored, Answer};
@@ -285,7 +286,7 @@ async fn store(
         etag: parts.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(ToOwned::to_owned),
         body: again.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned()),
     };
-    let mut tx = app.store.begin().await?;
+    let mut tx = app.store.begin_within(PATIENCE).await?;
     stored::answered(&mut tx, call.stored(), &answer, crate::clock::wall()).await?;
     tx.commit().await
 }

@@ -36,6 +36,7 @@ pub(crate) mod merge;
 mod metrics;
 pub mod model;
 mod notifications;
+mod object;
 mod overview;
 mod page;
 mod parse;
@@ -214,6 +215,7 @@ pub fn router(state: AppState) -> axum::Router {
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
+        .layer(middleware::from_fn(etag::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)

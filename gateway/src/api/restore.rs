@@ -4,7 +4,7 @@
 //! time, and a pause that ends it. Nothing changes before all of it was checked.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use axum::Json;
@@ -13,7 +13,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt as _};
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,7 +21,7 @@ use super::AppState;
 use super::auth::Principal;
 use super::model::Restore;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::{PATIENCE, Write};
 use crate::backup;
 use crate::store::copy;
 
@@ -30,21 +29,80 @@ use crate::store::copy;
 const PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(restore))
+    OpenApiRouter::new().routes(routes!(restore, show, withdraw))
 }
 
-/// At most one upload. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Uploads(Arc<Semaphore>);
+/// What is given to this gateway, if anything. From the first byte on nothing else is written: the next start
+/// would set it aside. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Uploads(Arc<Mutex<Upload>>);
 
-impl Default for Uploads {
-    fn default() -> Self {
-        Uploads(Arc::new(Semaphore::new(1)))
+#[derive(Clone, Default)]
+enum Upload {
+    #[default]
+    None,
+    Running,
+    Staged(Restore),
+}
+
+/// Held while a backup is uploaded. Dropped, it leaves what was there before.
+struct Running<'a> {
+    uploads: &'a Uploads,
+    after: Upload,
+}
+
+impl Uploads {
+    /// # Errors
+    /// 409 while something is given, for whatever would be lost with the next start.
+    pub fn must_be_none(&self) -> Result<(), Problem> {
+        match &*self.lock() {
+            Upload::None => Ok(()),
+            Upload::Running => Err(running()),
+            Upload::Staged(restore) => Err(Problem::conflict(
+                "restore_staged",
+                format!(
+                    "the backup of {} takes effect at the next start, and what is changed now would be lost: \
+                     restart the gateway, or take the backup back (DELETE /api/v1/restore)",
+                    restore.made_at
+                ),
+            )),
+        }
+    }
+
+    pub fn staged(&self) -> Option<Restore> {
+        match &*self.lock() {
+            Upload::Staged(restore) => Some(restore.clone()),
+            Upload::None | Upload::Running => None,
+        }
+    }
+
+    fn begin(&self) -> Result<Running<'_>, Problem> {
+        let mut upload = self.lock();
+        if matches!(*upload, Upload::Running) {
+            return Err(running());
+        }
+        let after = std::mem::replace(&mut *upload, Upload::Running);
+        Ok(Running { uploads: self, after })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Upload> {
+        self.0.lock().expect("no holder panics")
     }
 }
 
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        *self.uploads.lock() = std::mem::take(&mut self.after);
+    }
+}
+
+fn running() -> Problem {
+    Problem::conflict("restore_running", "another backup is being uploaded: wait for it")
+}
+
 /// Takes a backup, checks all of it, and puts it in place of this gateway at its next start. Only a gateway
-/// that never had a host takes one; what it has made at its first start goes into a folder beside.
+/// that never had a host takes one; what it has made at its first start goes into a folder beside. Until then
+/// it takes no other change (409 `restore_staged`).
 #[utoipa::path(post, path = "/restore", operation_id = "restore", tag = "gateway",
     security(("token" = ["unlimited:admin"])), request_body(content = Vec<u8>, content_type = "application/x-tar"),
     responses((status = 202, body = Restore, description = "whole; takes effect at the next start")))]
@@ -53,31 +111,58 @@ async fn restore(
     who: Principal,
     body: Body,
 ) -> Result<(StatusCode, Json<Restore>), Problem> {
-    let _one =
-        app.uploads().0.try_acquire().map_err(|_| {
-            Problem::conflict("restore_running", "another backup is being uploaded: wait for it")
-        })?;
+    let mut upload = app.uploads().begin()?;
     must_have_no_host(&app).await?;
     let stream = Box::pin(unless_it_stops(body.into_data_stream().map(|c| c.map_err(io::Error::other))));
     let archive = SyncIoBridge::new(StreamReader::new(stream));
     let staged = backup::stage(archive, &app.config.data).await;
     let head = staged.map_err(|error| Problem::invalid("", format!("this cannot be restored: {error:#}")))?;
-    let mut write = Write::begin(&app, &who).await?;
-    let data = json!({ "public_key": head.key.to_string(), "made_at": head.made_at });
+    let public_key = head.key.to_string();
+    let answer =
+        Restore { public_key, made_at: head.made_at.clone(), history: head.history_schema.is_some() };
+    upload.after = Upload::Staged(answer.clone());
+    let mut write = Write::of_a_login(&app, &who).await?;
+    let data = json!({ "public_key": answer.public_key, "made_at": head.made_at });
     write.of_nothing("restore.staged", "takes effect at the next start", data).await?;
     write.commit().await?;
     tracing::warn!(
-        "the backup of {} was given over the API; it takes effect at the next start",
+        "the backup of {} was given over the API; it takes effect at the next start, and nothing else is \
+         written until then",
         head.made_at
     );
-    let public_key = head.key.to_string();
-    let answer = Restore { public_key, made_at: head.made_at, history: head.history_schema.is_some() };
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
+/// The backup that takes effect at the next start.
+#[utoipa::path(get, path = "/restore", operation_id = "show_restore", tag = "gateway",
+    security(("token" = ["unlimited:admin"])), responses((status = 200, body = Restore)))]
+async fn show(State(app): State<AppState>) -> Result<Json<Restore>, Problem> {
+    app.uploads().staged().map(Json).ok_or_else(none_given)
+}
+
+/// Takes it back: this gateway stays as it is.
+#[utoipa::path(delete, path = "/restore", operation_id = "withdraw_restore", tag = "gateway",
+    security(("token" = ["unlimited:admin"])), responses((status = 204)))]
+async fn withdraw(State(app): State<AppState>, who: Principal) -> Result<StatusCode, Problem> {
+    let mut upload = app.uploads().begin()?;
+    let Upload::Staged(restore) = upload.after.clone() else { return Err(none_given()) };
+    backup::unstage(&app.config.data)?;
+    upload.after = Upload::None;
+    let mut write = Write::of_a_login(&app, &who).await?;
+    let data = json!({ "public_key": restore.public_key, "made_at": restore.made_at });
+    write.of_nothing("restore.withdrawn", "this gateway stays", data).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn none_given() -> Problem {
+    Problem::not_found("no backup waits for the next start")
+}
+
+/// Asked behind whatever was being written when the upload began.
 async fn must_have_no_host(app: &AppState) -> Result<(), Problem> {
-    let mut conn = app.store.reader().await?;
-    if !copy::had_a_host(&mut conn).await? {
+    let mut tx = app.store.begin_within(PATIENCE).await?;
+    if !copy::had_a_host(&mut tx).await? {
         return Ok(());
     }
     let detail = "this gateway has had hosts: a backup is restored into an empty data directory \

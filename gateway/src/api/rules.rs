@@ -60,7 +60,7 @@ async fn create(
     who: Principal,
     manager: Manager,
     Body(new): Body<NewRule>,
-) -> Result<(StatusCode, Json<model::Rule>), Problem> {
+) -> Result<(StatusCode, Tagged<model::Rule>), Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
@@ -83,7 +83,7 @@ async fn create(
     let shown = wire(write.tx(), &rule).await?;
     write.commit().await?;
     app.office.bell.routing();
-    Ok((StatusCode::CREATED, Json(shown)))
+    Ok((StatusCode::CREATED, Tagged { version: rule.version, value: shown }))
 }
 
 #[utoipa::path(get, path = "/rules/{rule}", operation_id = "show_rule", tag = "notifications",
@@ -118,8 +118,7 @@ async fn change(
     let was = (before.name.clone(), before.managed.clone());
     let mut after = parse_change(before, contact, change)?;
     after.managed = after.managed.written(manager.writer(&who.to_string()));
-    put(write.tx(), &after).await?;
-    after.version += 1;
+    after.version = put(write.tx(), &after).await?;
     write.renamed((Removable::NotificationRule, &was.0), &after.name, &was.1, &manager).await?;
     let data = json!({ "name": after.name });
     write.event("rule.changed", (Object::Rule, after.id), "changed", data).await?;
@@ -132,6 +131,7 @@ async fn change(
 /// Whoever was told of a problem by it is still told when that is over.
 #[utoipa::path(delete, path = "/rules/{rule}", operation_id = "remove_rule", tag = "notifications",
     security(("token" = ["monitoring:operator"])), params(("rule" = String, Path, description = "id or name"),
+        ("If-Match" = Option<String>, Header, description = "the `ETag` that the removal is meant for"),
         ("Fleetgate-Manager" = Option<String>, Header, description = "the program that manages it")),
     responses((status = 204)))]
 async fn remove(
@@ -139,9 +139,11 @@ async fn remove(
     who: Principal,
     manager: Manager,
     Path(rule): Path<String>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let found = load(write.tx(), &rule).await?;
+    if_match.check(found.version)?;
     contacts::remove_rule(write.tx(), found.id).await?;
     write.removed((Removable::NotificationRule, &found.name), &found.managed, &manager).await?;
     let data = json!({ "name": found.name });
@@ -167,7 +169,8 @@ fn unknown_contact(problem: Problem) -> Problem {
     }
 }
 
-async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<(), Problem> {
+/// Gives the new version, which is the old one where nothing is changed.
+async fn put(tx: &mut SqliteConnection, rule: &Rule) -> Result<i64, Problem> {
     contacts::put_rule(tx, rule).await.map_err(|error| {
         let taken = error.as_database_error().is_some_and(|e| e.is_unique_violation());
         let detail = || format!("a rule is called {:?} already", rule.name);

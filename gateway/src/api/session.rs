@@ -19,7 +19,7 @@ use super::ids;
 use super::model::{Login, Me, PasswordChange};
 use super::problem::Problem;
 use super::users::new_password;
-use super::write::Write;
+use super::write::{PATIENCE, Write};
 use crate::store::access::{self, User};
 use crate::store::events::Object;
 
@@ -76,7 +76,7 @@ async fn by_link(app: &AppState, text: &str) -> Result<User, Problem> {
     if link.kind() != TokenKind::LoginLink {
         return Err(refused());
     }
-    let mut tx = app.store.begin().await?;
+    let mut tx = app.store.begin_within(PATIENCE).await?;
     let user = access::take_login_link(&mut tx, &link.hash(), crate::clock::wall()).await?;
     let user = access::user_by_id(&mut tx, user.ok_or_else(refused)?).await?;
     let user = user.filter(|u| u.disabled_at.is_none()).ok_or_else(refused)?;
@@ -85,7 +85,7 @@ async fn by_link(app: &AppState, text: &str) -> Result<User, Problem> {
 }
 
 async fn begin(app: &AppState, user: User, how: &str, source: &str) -> Result<Response, Problem> {
-    let mut write = Write::begin(app, &format!("user:{}", user.name)).await?;
+    let mut write = Write::of_a_login(app, &format!("user:{}", user.name)).await?;
     let (now, until) = (write.now, write.now + SESSION_LIFE);
     let secret = access::insert_session(write.tx(), user.id, now, until).await?;
     let data = json!({ "from": source });
@@ -106,7 +106,7 @@ async fn who(principal: Principal) -> Json<Me> {
     security(("token" = [])), responses((status = 204)))]
 async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Response, Problem> {
     if let Who::User { session, .. } = &principal.who {
-        let mut tx = app.store.begin().await?;
+        let mut tx = app.store.begin_within(PATIENCE).await?;
         access::delete_session(&mut tx, session).await?;
         tx.commit().await?;
     }

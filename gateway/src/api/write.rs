@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::store::SqliteConnection;
 use fleetgate_engine::id::{HostId, Id, PeerId};
@@ -22,6 +23,10 @@ use crate::store::managed::Managed;
 use crate::store::removals::{self, Deed, Thing};
 use crate::store::resettle::{self, NotSettled};
 use crate::store::{profiles, snapshot};
+
+/// How long a caller waits for his turn to write. A commit takes milliseconds, on a slow card a second; after
+/// this another process holds the file, and nothing was changed.
+pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A transaction on the one writing connection. Dropped, it changes nothing.
 pub struct Write<'a> {
@@ -42,9 +47,18 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// # Errors
-    /// When the database cannot be written now.
+    /// When the database cannot be written now, or a backup takes its place at the next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
-        let tx = app.store.begin().await?;
+        app.uploads().must_be_none()?;
+        Write::of_a_login(app, by).await
+    }
+
+    /// What may be lost with a backup that is restored: who came in, and that it was given.
+    ///
+    /// # Errors
+    /// When the database cannot be written now.
+    pub async fn of_a_login(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+        let tx = app.store.begin_within(PATIENCE).await?;
         let now = crate::clock::wall();
         Ok(Write {
             app,

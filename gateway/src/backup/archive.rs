@@ -296,10 +296,21 @@ fn parse_sums(text: &[u8]) -> anyhow::Result<BTreeMap<String, String>> {
     sums.context("its digests cannot be read")
 }
 
-/// The description of a file that may be a backup. Reads no further.
+/// The description of a file that is a backup as far as can be told without reading all of it: nothing of it
+/// was cut off, for the digests stand last.
 pub fn head_of(file: &Path) -> Option<Head> {
     let mut tar = tar::Archive::new(File::open(file).ok()?);
-    let mut first = tar.entries().ok()?.next()?.ok()?;
-    let is_head = name_of(&first).is_ok_and(|name| name == HEAD_FILE);
-    is_head.then(|| Head::parse(&small(HEAD_FILE, &mut first).ok()?).ok()).flatten()
+    let (mut head, mut last) = (None, String::new());
+    for entry in tar.entries_with_seek().ok()? {
+        let mut entry = entry.ok()?;
+        let name = name_of(&entry).ok()?;
+        match name.as_str() {
+            HEAD_FILE => head = Some(Head::parse(&small(HEAD_FILE, &mut entry).ok()?).ok()?),
+            SUMS_FILE => parse_sums(&small(SUMS_FILE, &mut entry).ok()?).map(drop).ok()?,
+            _ if head.is_none() => return None,
+            _ => {}
+        }
+        last = name;
+    }
+    head.filter(|_| last == SUMS_FILE)
 }

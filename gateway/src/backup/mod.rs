@@ -23,7 +23,7 @@ use anyhow::Context as _;
 
 pub use archive::Head;
 pub use make::{Made, Order, Workshop, make};
-pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage};
+pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
 
 use crate::clock;
 use crate::first_start;

@@ -97,6 +97,18 @@ pub async fn stage(archive: impl Read + Send + 'static, data: &Path) -> anyhow::
     staged
 }
 
+/// Takes back what [`stage`] did.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn unstage(data: &Path) -> anyhow::Result<()> {
+    let staged = data.join(STAGED);
+    // First it stops being one that the next start would take.
+    fs::rename(&staged, data.join(UPLOAD)).with_context(|| format!("cannot move {}", staged.display()))?;
+    sync(data)?;
+    fs::remove_dir_all(data.join(UPLOAD)).context("cannot remove what was given")
+}
+
 /// Reads an archive into a new folder, and checks all of it. It is marked as ready at the very end.
 async fn unpack(
     archive: impl Read + Send + 'static,
@@ -128,12 +140,16 @@ async fn unpack(
 /// What this version cannot open is not unpacked.
 fn accept(head: &Head) -> anyhow::Result<()> {
     let (main, history) = copy::newest_schemas();
-    ensure!(
-        head.main_schema <= main && head.history_schema.is_none_or(|schema| schema <= history),
-        "it was made by the newer fleetgate {} (schema {}; this version knows {main}): restore it with that version",
-        head.program,
-        head.main_schema
-    );
+    let ours = (Some(head.main_schema), main, MAIN_FILE);
+    for (schema, known, file) in [ours, (head.history_schema, history, HISTORY_FILE)] {
+        ensure!(
+            schema.is_none_or(|schema| schema <= known),
+            "it was made by the newer fleetgate {} (its {file} has schema {}; this version knows {known}): restore it \
+             with that version",
+            head.program,
+            schema.unwrap_or_default()
+        );
+    }
     Ok(())
 }
 

@@ -207,6 +207,23 @@ async fn the_newest_stay_and_only_whole_backups_of_this_gateway_go() {
     assert_eq!(names_in(out.path()), left);
 }
 
+/// Half of a copy over the network, or of a full disk.
+#[tokio::test]
+async fn what_was_cut_off_is_none_of_those_that_are_kept() {
+    let place = Place::new().await;
+    let out = private_dir();
+    let whole = out.path().join("n-1.tar");
+    place.back_up(&whole).await.unwrap();
+    let bytes = fs::read(&whole).unwrap();
+    for (n, len) in [(7, bytes.len() / 3), (8, bytes.len() - 2_048), (9, 20_000)] {
+        fs::write(out.path().join(format!("n-{n}.tar")), &bytes[..len]).unwrap();
+    }
+    let file = out.path().join("n-2.tar");
+    let order = Order { keep: NonZeroUsize::new(2), ..place.order(&file) };
+    assert_eq!(make(&order, silent()).await.unwrap().removed, Vec::<PathBuf>::new());
+    assert_eq!(names_in(out.path()), ["n-1.tar", "n-2.tar", "n-7.tar", "n-8.tar", "n-9.tar"]);
+}
+
 #[tokio::test]
 async fn a_backup_that_fails_removes_no_older_one() {
     let place = Place::new().await;

@@ -51,5 +51,10 @@ async fn show(client: &Client) -> anyhow::Result<()> {
     line("pools", &format!("{} {}", g.pool_v4, g.pool_v6));
     line("addresses", &g.addresses.join(" "));
     line("SSH key", &g.ssh_public_key);
+    if let Some(restore) = &g.restore {
+        let waits =
+            format!("the backup of {} takes effect at the next start; no change is taken", restore.made_at);
+        line("restore", &waits);
+    }
     Ok(())
 }

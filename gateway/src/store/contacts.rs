@@ -130,8 +130,8 @@ pub async fn find_named(conn: &mut SqliteConnection, name: &str) -> sqlx::Result
 ///
 /// # Errors
 /// When the database refuses the write, also for a name that another one has.
-pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<()> {
-    sqlx::query(
+pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
         "insert into contacts (id, name, emails, webhook_url, webhook_secret, time_zone, digest_at,
              group_wait_ms, managed_by, version, created_at, digested_at, edited_by)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
@@ -140,7 +140,14 @@ pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<(
              time_zone = excluded.time_zone, digest_at = excluded.digest_at,
              group_wait_ms = excluded.group_wait_ms, managed_by = excluded.managed_by,
              edited_by = excluded.edited_by,
-             digested_at = excluded.digested_at, version = contacts.version + 1",
+             digested_at = excluded.digested_at,
+             version = contacts.version + ((contacts.name, contacts.emails, contacts.webhook_url,
+                 contacts.webhook_secret, contacts.time_zone, contacts.digest_at, contacts.group_wait_ms,
+                 contacts.managed_by, contacts.edited_by)
+                 is not (excluded.name, excluded.emails, excluded.webhook_url, excluded.webhook_secret,
+                 excluded.time_zone, excluded.digest_at, excluded.group_wait_ms, excluded.managed_by,
+                 excluded.edited_by))
+         returning version",
     )
     .bind(contact.id.as_i64())
     .bind(&contact.name)
@@ -155,9 +162,8 @@ pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<(
     .bind(contact.created_at.as_millis())
     .bind(contact.digested_at.as_millis())
     .bind(contact.managed.edited_by.as_deref())
-    .execute(tx)
+    .fetch_one(tx)
     .await
-    .map(drop)
 }
 
 /// # Errors
@@ -198,8 +204,8 @@ pub async fn find_rule_named(conn: &mut SqliteConnection, name: &str) -> sqlx::R
 ///
 /// # Errors
 /// When the database refuses the write, also for a name that another one has.
-pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<()> {
-    sqlx::query(
+pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
         "insert into notification_rules (id, name, contact, labels, severity, period, delay_ms, managed_by,
              version, created_at, edited_by)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
@@ -207,7 +213,12 @@ pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<()
              labels = excluded.labels, severity = excluded.severity, period = excluded.period,
              delay_ms = excluded.delay_ms, managed_by = excluded.managed_by,
              edited_by = excluded.edited_by,
-             version = notification_rules.version + 1",
+             version = notification_rules.version + ((notification_rules.name, notification_rules.contact,
+                 notification_rules.labels, notification_rules.severity, notification_rules.period,
+                 notification_rules.delay_ms, notification_rules.managed_by, notification_rules.edited_by)
+                 is not (excluded.name, excluded.contact, excluded.labels, excluded.severity, excluded.period,
+                 excluded.delay_ms, excluded.managed_by, excluded.edited_by))
+         returning version",
     )
     .bind(rule.id.as_i64())
     .bind(&rule.name)
@@ -220,9 +231,8 @@ pub async fn put_rule(tx: &mut SqliteConnection, rule: &Rule) -> sqlx::Result<()
     .bind(rule.version)
     .bind(rule.created_at.as_millis())
     .bind(rule.managed.edited_by.as_deref())
-    .execute(tx)
+    .fetch_one(tx)
     .await
-    .map(drop)
 }
 
 /// # Errors

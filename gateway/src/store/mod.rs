@@ -141,6 +141,14 @@ impl Store {
         self.write.begin_with("begin immediate").await
     }
 
+    /// The same for whoever cannot wait until another process lets go of the file.
+    ///
+    /// # Errors
+    /// As busy, when it has not begun in time.
+    pub async fn begin_within(&self, patience: Duration) -> sqlx::Result<Tx> {
+        tokio::time::timeout(patience, self.begin()).await.unwrap_or(Err(Error::PoolTimedOut))
+    }
+
     /// Whether the main database takes a write now, shown by one.
     ///
     /// # Errors

@@ -67,7 +67,10 @@ pub async fn put(
          values ($1, $2, $3, $4, $5, $6)
          on conflict (host, service) do update set disabled = excluded.disabled,
                 definition = excluded.definition, managed_by = excluded.managed_by,
-                edited_by = excluded.edited_by, version = service_overrides.version + 1
+                edited_by = excluded.edited_by,
+                version = service_overrides.version + ((service_overrides.disabled,
+                    service_overrides.definition, service_overrides.managed_by, service_overrides.edited_by)
+                    is not (excluded.disabled, excluded.definition, excluded.managed_by, excluded.edited_by))
          returning version",
     )
     .bind(host.as_i64())

@@ -100,7 +100,11 @@ pub async fn put(tx: &mut SqliteConnection, profile: &Profile, managed: &Managed
          values ($1, $2, $3, $4, $5, $6)
          on conflict (name) do update set summary = excluded.summary, extends = excluded.extends,
                 services = excluded.services, managed_by = excluded.managed_by,
-                edited_by = excluded.edited_by, version = profiles.version + 1
+                edited_by = excluded.edited_by,
+                version = profiles.version + ((profiles.summary, profiles.extends, profiles.services,
+                    profiles.managed_by, profiles.edited_by)
+                    is not (excluded.summary, excluded.extends, excluded.services, excluded.managed_by,
+                    excluded.edited_by))
          returning version",
     )
     .bind(&profile.name)
@@ -142,7 +146,8 @@ pub async fn put_rules(
     let row = |r: &ProfileRule| json!({ "labels": r.selector.0, "profile": r.profile });
     let rules: Value = rules.iter().map(row).collect();
     sqlx::query_scalar(
-        "update profile_rules set rules = $1, managed_by = $2, edited_by = $3, version = version + 1
+        "update profile_rules set rules = $1, managed_by = $2, edited_by = $3,
+                version = version + ((rules, managed_by, edited_by) is not ($1, $2, $3))
          where id = 1 returning version",
     )
     .bind(rules.to_string())

@@ -23,6 +23,7 @@ use x25519_dalek::StaticSecret;
 
 use super::front::{DATA_OVERHEAD, FrontDoor, FrontSettings, Message, word};
 use super::session::{Front, NoSession, Noise, Opened, Session, Sink};
+use super::stack::MTU;
 use crate::time::{Mono, Now};
 use crate::wire::DropReason;
 
@@ -51,6 +52,9 @@ const MAX_RESPONSES: u8 = 8;
 /// Between two initiations of one peer that are answered: 50 a second, as other implementations
 /// have it. Each costs four X25519, and the peer may be a stranger's by now.
 const INITIATION_GAP: Duration = Duration::from_millis(20);
+/// What a message carries is a multiple of this (section 5.4.6 of the protocol's paper), so that its length
+/// says less of what it is. boringtun takes the padding off and puts none on.
+const PADDING: usize = 16;
 /// Sessions that boringtun keeps per peer, at the index modulo this number.
 const SESSIONS: usize = 8;
 /// Room for a keepalive, none for an initiation of 148 bytes: see the module's text.
@@ -217,10 +221,12 @@ impl Session for BoringSession {
         sink: Sink<'_>,
     ) -> Result<(), NoSession> {
         let life = *self.live(now).ok_or(NoSession)?;
-        if scratch.len() < (packet.len() + DATA_OVERHEAD).max(LEAST_SCRATCH) {
+        let mut room = [0; MTU];
+        let padded = padded(packet, &mut room);
+        if scratch.len() < (padded.len() + DATA_OVERHEAD).max(LEAST_SCRATCH) {
             return Err(NoSession);
         }
-        let len = self.guarded(|tunn| written(&tunn.encapsulate(packet, scratch))).unwrap_or(0);
+        let len = self.guarded(|tunn| written(&tunn.encapsulate(padded, scratch))).unwrap_or(0);
         if !self.sent_on(&scratch[..len], now, sink) {
             return Err(NoSession);
         }
@@ -268,6 +274,17 @@ impl Session for BoringSession {
     fn established(&self, now: Mono) -> bool {
         self.live(now).is_some()
     }
+}
+
+/// With zeros up to the next multiple of [`PADDING`], within the MTU. An empty packet stays empty: it is a
+/// keepalive.
+fn padded<'a>(packet: &'a [u8], room: &'a mut [u8; MTU]) -> &'a [u8] {
+    let len = packet.len().next_multiple_of(PADDING).min(MTU);
+    if len <= packet.len() {
+        return packet;
+    }
+    room[..packet.len()].copy_from_slice(packet);
+    &room[..len]
 }
 
 impl BoringSession {

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Restore;
+
 /// What a device must know of the gateway, and what an admin wants to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Gateway {
@@ -22,6 +24,8 @@ pub struct Gateway {
     /// The gateway's own inner addresses.
     pub addresses: Vec<String>,
     pub keepalive_s: u16,
+    /// The backup that takes this gateway's place at its next start. Until then nothing else is changed.
+    pub restore: Option<Restore>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -147,6 +147,42 @@ async fn a_gateway_without_hosts_takes_a_backup_for_its_next_start() {
     assert_eq!(Identity::read(&new.state.config.data).unwrap().wireguard.public(), key);
 }
 
+/// What is acknowledged until the next start would be lost with it.
+#[tokio::test]
+async fn while_a_backup_waits_for_the_next_start_nothing_else_is_taken() {
+    let api = api().await;
+    let bytes = file(&api, &made(&api, json!({})).await).await;
+    let new = self::api().await;
+    assert_eq!(new.admin().get("/api/v1/restore").await.status, 404);
+    assert_eq!(given(&new, b"no backup".to_vec()).await.status, 422);
+    let user = json!({ "name": "ada", "role": "admin", "password": "correct horse battery" });
+    assert_eq!(
+        new.admin().post("/api/v1/users", user).await.status,
+        201,
+        "one that is refused leaves no trace"
+    );
+    assert_eq!(given(&new, bytes.clone()).await.status, 202);
+    let late = new.operator().post("/api/v1/devices", json!({ "name": "late" })).await;
+    assert_eq!((late.status, late.code()), (409, "restore_staged"), "{}", late.text);
+    let user = json!({ "name": "bob", "role": "viewer", "password": "correct horse battery" });
+    assert_eq!(new.admin().post("/api/v1/users", user).await.code(), "restore_staged");
+    let login = json!({ "name": "ada", "password": "correct horse battery" });
+    assert_eq!(new.anonymous().post("/api/v1/session", login).await.status, 200, "to see what there is");
+    let shown = new.admin().get("/api/v1/gateway").await.json["restore"].clone();
+    assert_eq!(shown, new.admin().get("/api/v1/restore").await.json);
+    assert_eq!(shown["history"], json!(true));
+    assert_eq!(given(&new, b"no backup".to_vec()).await.status, 422);
+    assert_eq!(new.admin().get("/api/v1/restore").await.json, shown, "a bad one takes no good one away");
+    assert_eq!(given(&new, bytes).await.status, 202, "another one takes its place");
+
+    assert_eq!(new.operator().delete("/api/v1/restore").await.status, 403);
+    assert_eq!(new.admin().delete("/api/v1/restore").await.status, 204);
+    assert_eq!(new.admin().delete("/api/v1/restore").await.status, 404);
+    assert!(!crate::backup::finish_restore(&new.state.config.data).unwrap());
+    let now = new.operator().post("/api/v1/devices", json!({ "name": "late" })).await;
+    assert_eq!(now.status, 201, "{}", now.text);
+}
+
 #[tokio::test]
 async fn a_gateway_that_has_had_hosts_takes_none() {
     let api = api().await;

@@ -190,7 +190,17 @@ async fn health_is_told_to_everybody_and_metrics_to_this_machine() {
     assert_eq!(api.operator().get("/metrics").await.status, 200);
     let local = api.anonymous().at_address("127.0.0.1");
     assert_eq!(local.get("/metrics").await.status, 200);
-    assert_eq!(local.header("x-forwarded-for", "192.0.2.1").get("/metrics").await.status, 401);
+    assert_eq!(local.clone().header("x-forwarded-for", "192.0.2.1").get("/metrics").await.status, 401);
+    for (host, status) in [
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("localhost:8080", 200),
+        ("evil.example:8080", 401),
+        ("localhost.evil.example", 401),
+        ("a b", 401),
+    ] {
+        assert_eq!(local.clone().header("host", host).get("/metrics").await.status, status, "{host}");
+    }
     api.state.shutdown.cancel();
     assert_eq!(stranger.get("/readyz").await.code(), "not_ready");
 }

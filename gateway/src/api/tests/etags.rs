@@ -96,3 +96,70 @@ async fn no_version_of_anything_is_changed_by_what_the_gateway_learns() {
     learn_everything(&api, id).await;
     assert_eq!(versions(&api).await, before);
 }
+
+/// A program that sets again and again what it wants must not make a person's change fail.
+#[tokio::test]
+async fn a_change_that_changes_nothing_keeps_the_etag() {
+    let api = TestApi::with_endpoint().await;
+    let operator = api.operator();
+    add(&api, json!({ "name": "cam1" })).await;
+    let contact = json!({ "name": "ops", "webhook_url": "http://192.0.2.9/x" });
+    assert_eq!(operator.post("/api/v1/contacts", contact).await.status, 201);
+    assert_eq!(operator.post("/api/v1/rules", json!({ "name": "r1", "contact": "ops" })).await.status, 201);
+    let profile = |summary: &str| json!({ "extends": ["default"], "summary": summary });
+    let check = |port: u16| json!({ "check": { "type": "tcp", "port": port } });
+    let rules = |site: &str| json!({ "rules": [{ "labels": { "site": site }, "profile": "default" }] });
+    for (method, path, same, other) in [
+        ("PUT", "/api/v1/profiles/px", profile("x"), profile("y")),
+        ("PUT", "/api/v1/hosts/cam1/services/web", check(80), check(81)),
+        ("PUT", "/api/v1/profile-rules", rules("a"), rules("b")),
+        (
+            "PATCH",
+            "/api/v1/contacts/ops",
+            json!({ "emails": ["a@b.example"] }),
+            json!({ "digest_at": "08:00" }),
+        ),
+        ("PATCH", "/api/v1/rules/r1", json!({ "delay_s": 5 }), json!({ "delay_s": 6 })),
+        ("PATCH", "/api/v1/hosts/cam1", json!({ "notes": "a" }), json!({ "notes": "b" })),
+        (
+            "PATCH",
+            "/api/v1/devices/cam1",
+            json!({ "labels": { "a": "1" } }),
+            json!({ "labels": { "a": null } }),
+        ),
+    ] {
+        let tag = async |body: &Value| {
+            let answer = match method {
+                "PUT" => operator.put(path, body.clone()).await,
+                _ => operator.patch(path, body.clone()).await,
+            };
+            assert!(answer.status < 300, "{path}: {}", answer.text);
+            answer.headers["etag"].to_str().unwrap().to_owned()
+        };
+        let first = tag(&same).await;
+        assert_eq!(tag(&same).await, first, "{path}");
+        assert_ne!(tag(&other).await, first, "{path}");
+    }
+}
+
+/// A condition that is passed over in silence lets happen what it was to prevent.
+#[tokio::test]
+async fn a_condition_is_heeded_or_refused_on_every_route() {
+    let api = TestApi::with_endpoint().await;
+    add(&api, json!({ "name": "cam1" })).await;
+    let contact = json!({ "name": "ops", "webhook_url": "http://192.0.2.9/x" });
+    assert_eq!(api.operator().post("/api/v1/contacts", contact).await.status, 201);
+    let rule = json!({ "name": "r1", "contact": "ops" });
+    let rule = api.operator().post("/api/v1/rules", rule).await;
+    assert_eq!((rule.status, &rule.headers["etag"]), (201, &"\"1\"".parse().unwrap()));
+    let user = json!({ "name": "bob", "role": "viewer", "password": "correct horse battery" });
+    assert_eq!(api.admin().post("/api/v1/users", user).await.status, 201);
+    let stale = api.admin().header("if-match", "\"99\"");
+    for path in ["/api/v1/contacts/ops", "/api/v1/rules/r1", "/api/v1/devices/cam1", "/api/v1/hosts/cam1"] {
+        assert_eq!(stale.delete(path).await.code(), "changed_meanwhile", "{path}");
+    }
+    let changed = stale.patch("/api/v1/users/bob", json!({ "role": "operator" })).await;
+    assert_eq!((changed.status, changed.code()), (412, "no_etag"), "{}", changed.text);
+    assert_eq!(api.admin().get("/api/v1/users/bob").await.json["role"], "viewer");
+    assert_eq!(stale.get("/api/v1/users/bob").await.status, 200, "reading changes nothing");
+}

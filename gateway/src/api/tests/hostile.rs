@@ -3,7 +3,9 @@
 use axum::body::Body;
 use serde_json::json;
 
+use crate::api::auth::Role;
 use crate::api::edge::BODY_LIMIT;
+use crate::api::permission::Area;
 use crate::api::testing::TestApi;
 
 #[tokio::test]
@@ -85,4 +87,58 @@ async fn a_host_header_cannot_write_into_the_script() {
     }
     let script = api.anonymous().header("host", "gw.example:8080").get("/enrol.sh").await;
     assert_eq!(line(&script.text), "DEFAULT_URL='http://gw.example:8080'");
+}
+
+/// Another process holds the database for longer than anybody waits.
+#[tokio::test]
+async fn a_locked_database_is_said_and_not_waited_for() {
+    use sqlx::ConnectOptions as _;
+    let api = TestApi::with_endpoint().await;
+    let unseen = api.limited(Role::Viewer, Area::Monitoring).await;
+    let mut other = api.state.store.write.connect_options().connect().await.unwrap();
+    sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+    let hold = tokio::time::Duration::from_secs(8);
+    let writes = async {
+        let device = api.operator().post("/api/v1/devices", json!({ "name": "cam1" })).await;
+        let contact = json!({ "name": "ops", "emails": ["ops@example.org"] });
+        let contact = api.operator().header("idempotency-key", "k").post("/api/v1/contacts", contact).await;
+        let read = unseen.get("/api/v1/hosts").await;
+        (device, contact, read)
+    };
+    let (device, contact, read) =
+        tokio::time::timeout(hold, writes).await.expect("nobody waits for the lock");
+    assert_eq!((device.status, device.code()), (503, "busy"), "{}", device.text);
+    assert_eq!((contact.status, contact.code()), (503, "busy"), "{}", contact.text);
+    assert_eq!(read.status, 200, "reading goes on: {}", read.text);
+    sqlx::query("rollback").execute(&mut other).await.unwrap();
+    let device = api.operator().post("/api/v1/devices", json!({ "name": "cam1" })).await;
+    assert_eq!(device.status, 201, "{}", device.text);
+}
+
+/// By its place in the array, "x" would be a new name.
+#[tokio::test]
+async fn an_array_in_place_of_an_object_is_refused_on_every_route() {
+    let api = TestApi::with_endpoint().await;
+    assert_eq!(api.operator().post("/api/v1/devices", json!({ "name": "cam1" })).await.status, 201);
+    let document = crate::api::openapi();
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let body = &operation["requestBody"]["content"]["application/json"];
+            if body.is_null() {
+                continue;
+            }
+            let path =
+                path.replace("{host}", "cam1").replace("{device}", "cam1").replace('{', "").replace('}', "");
+            let caller = api.admin().header("content-type", "application/json");
+            let answer = caller.send(&method.to_uppercase(), &path, Body::from(r#"["x", "y"]"#)).await;
+            assert!([404, 422].contains(&answer.status), "{method} {path}: {}", answer.text);
+            asked += usize::from(answer.status == 422);
+        }
+    }
+    assert!(asked > 20, "{asked}");
+    let nested = json!({ "ssh": [2222, "root"] });
+    let answer = api.operator().patch("/api/v1/devices/cam1", nested).await;
+    assert_eq!((answer.status, &answer.json["errors"][0]["field"]), (422, &json!("ssh")), "{}", answer.text);
+    assert_eq!(api.viewer().get("/api/v1/devices/cam1").await.json["name"], "cam1");
 }

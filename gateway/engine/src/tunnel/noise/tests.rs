@@ -121,6 +121,23 @@ fn the_gateway_dials_and_packets_flow_both_ways() {
 }
 
 #[test]
+fn what_is_carried_is_padded_within_the_mtu_and_arrives_as_it_was() {
+    let mut pair = Pair::new();
+    pair.device_dials();
+    let mtu = u16::try_from(MTU).unwrap();
+    for len in (20..=100).chain(mtu - 40..=mtu) {
+        let sent = pair.send(&packet(len)).unwrap().remove(0);
+        let carried = sent.len() - DATA_OVERHEAD;
+        assert_eq!(carried, usize::from(len).next_multiple_of(16), "{len}");
+        assert!(carried <= MTU, "{len}");
+        assert_eq!(pair.device.receive(&sent), Said::Packet(packet(len)), "{len}");
+    }
+    let beyond = pair.send(&packet(mtu + 1)).unwrap().remove(0);
+    assert_eq!(beyond.len() - DATA_OVERHEAD, MTU + 1, "never more than what came");
+    assert_eq!(pair.send(&[]).unwrap()[0].len(), DATA_OVERHEAD, "a keepalive");
+}
+
+#[test]
 fn a_preshared_key_must_be_the_same_at_both_ends() {
     let psk = PresharedKey::generate();
     let mut pair = Pair::with(Some(psk.clone()), Some(psk.clone()));
