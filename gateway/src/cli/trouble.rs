@@ -53,9 +53,13 @@ pub(super) fn usage(error: &clap::Error, command: &mut clap::Command) -> ExitCod
 
 /// To a monitoring system 2 would say that the fleet is in a critical state.
 fn usage_code(arguments: Vec<OsString>, command: &mut clap::Command) -> u8 {
+    // Behind an option that there is not the parser sees no command: it is the first word then.
+    let word = arguments.iter().skip(1).find(|a| !a.as_encoded_bytes().starts_with(b"-"));
+    let first_is_status = word.is_some_and(|word| word == "status");
     let lenient = command.clone().ignore_errors(true).try_get_matches_from(arguments);
     match lenient.ok().as_ref().and_then(|matches| matches.subcommand_name()) {
         Some("status") => status::UNKNOWN,
+        None if first_is_status => status::UNKNOWN,
         _ => USAGE,
     }
 }
@@ -82,6 +86,7 @@ mod tests {
             "fleetgate status --bogus",
             "fleetgate --data /x status extra",
             "fleetgate --url gw.example status",
+            "fleetgate --bogus status",
             "fleetgate status --url gw.example:8080 --json",
         ] {
             assert_eq!(code(line), status::UNKNOWN, "{line}");

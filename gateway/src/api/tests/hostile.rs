@@ -128,8 +128,7 @@ async fn an_array_in_place_of_an_object_is_refused_on_every_route() {
             if body.is_null() {
                 continue;
             }
-            let path =
-                path.replace("{host}", "cam1").replace("{device}", "cam1").replace('{', "").replace('}', "");
+            let path = path.replace("{host}", "cam1").replace("{device}", "cam1").replace(['{', '}'], "");
             let caller = api.admin().header("content-type", "application/json");
             let answer = caller.send(&method.to_uppercase(), &path, Body::from(r#"["x", "y"]"#)).await;
             assert!([404, 422].contains(&answer.status), "{method} {path}: {}", answer.text);

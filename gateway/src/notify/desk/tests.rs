@@ -25,6 +25,10 @@ struct Room {
     running: JoinHandle<()>,
 }
 
+async fn put_rule(tx: &mut crate::store::SqliteConnection, rule: &Rule) {
+    contacts::put_rule(tx, rule).await.unwrap();
+}
+
 fn settings() -> Settings {
     Settings {
         mail: None,
@@ -382,7 +386,7 @@ fn incident_id(n: i64) -> fleetgate_engine::wire::IncidentId {
 async fn a_delay_that_an_acknowledgement_stopped_runs_anew_when_that_ends() {
     let room = Room::open().await;
     let late = Rule { delay: Duration::from_millis(1_500), ..everything() };
-    room.change(async |tx| drop(contacts::put_rule(tx, &late).await.unwrap())).await;
+    room.change(async |tx| put_rule(tx, &late).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
     let ack = "insert into acknowledgements (id, host, sticky, author, comment, created_at)
@@ -415,7 +419,7 @@ fn tomorrow() -> Rule {
 #[tokio::test]
 async fn an_acknowledgement_stops_what_waits_for_a_period_too() {
     let room = Room::open().await;
-    room.change(async |tx| drop(contacts::put_rule(tx, &tomorrow()).await.unwrap())).await;
+    room.change(async |tx| put_rule(tx, &tomorrow()).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[Message { at: clock::wall(), ..down(7) }]).await;
     while notices::waiting(&mut room.store.reader().await.unwrap()).await.unwrap().is_empty() {
@@ -433,7 +437,7 @@ async fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
     let room = Room::open().await;
     room.store.all_hosts(&fixture::TIMING).await.unwrap();
     let late = Rule { delay: Duration::from_millis(600), ..everything() };
-    room.change(async |tx| drop(contacts::put_rule(tx, &late).await.unwrap())).await;
+    room.change(async |tx| put_rule(tx, &late).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let lost = "update host_states set hard = 'down', notified = 'down' where host = 7";
     fixture::run(&room.store, lost, &[]).await;
@@ -492,7 +496,7 @@ async fn a_service_that_is_removed_is_told_of_no_more() {
     let disk = Message { service: Some("ping".into()), ..down(7) };
     room.say(std::slice::from_ref(&disk)).await;
     room.until_messages(1).await;
-    room.change(async |tx| drop(contacts::put_rule(tx, &tomorrow()).await.unwrap())).await;
+    room.change(async |tx| put_rule(tx, &tomorrow()).await).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     room.say(&[Message { service: Some("ping".into()), at: clock::wall(), ..down(8) }]).await;
     room.until(async |room| room.waiting().await == 1).await;
