@@ -5,32 +5,30 @@
 //! server holds up each address that it failed (`traffic.rs`), and nobody else. Which of the two it is
 //! shows when the next message is taken.
 
+mod hand_over;
+mod record;
 mod traffic;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fleetgate_engine::time::{Mono, Wall};
-use fleetgate_engine::verdict::{Kind as VerdictKind, Verdict};
+use fleetgate_engine::time::Mono;
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::record::{give_up_unreachable, note_dropped};
 use self::traffic::{Line, Traffic};
-use super::{Bell, Settings, routing, webhook};
+use super::{Bell, Settings, webhook};
 use crate::clock;
 use crate::config::TimingDefaults;
 use crate::live::{Change, Live};
-use crate::mail::letter::{LISTED, Letter, Place};
-use crate::mail::smtp::{Envelope, Smtp};
+use crate::mail::smtp::Smtp;
 use crate::pulse::Organ;
-use crate::store::backlog::{self, Dropped};
-use crate::store::events::{self, NewEvent, SYSTEM};
-use crate::store::outbox::{self, Channel, Contents, Kind, MessageRow, Order, withdrawn};
-use crate::store::{SqliteConnection, Store, hosts, snapshot};
-use crate::verdict;
+use crate::store::outbox::{self, MessageRow, withdrawn};
+use crate::store::{Store, backlog};
 
 /// A message that failed so often may be to blame itself: after it another one is tried.
 const DOUBTED: u32 = 3;
@@ -397,94 +395,6 @@ impl Round {
         Ok(())
     }
 
-    async fn send(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), Failure> {
-        let stopped = async {
-            stop.cancelled().await;
-            tokio::time::sleep(self.pace.farewell).await;
-        };
-        tokio::select! {
-            ended = self.hand_over(message) => ended,
-            () = stopped => Err(Failure::Stopped),
-        }
-    }
-
-    async fn hand_over(&self, message: &MessageRow) -> Result<(), Failure> {
-        let unread = |e: crate::store::Error| Failure::Server(format!("the database cannot be read: {e}"));
-        let mut conn = self.store.reader().await.map_err(unread)?;
-        let (limit, order) = match message.channel {
-            Channel::Email => (LISTED, Order::Severity),
-            Channel::Webhook => (webhook::LISTED, Order::Time),
-        };
-        let contents = outbox::contents(&mut conn, message.id, limit, order).await.map_err(unread)?;
-        match message.channel {
-            Channel::Email => {
-                let thread = self.thread(&mut conn, message).await.map_err(unread)?;
-                let verdict = self.verdict(&mut conn, &contents).await;
-                let zone = routing::zone_of(&mut conn, message.contact).await.map_err(unread)?;
-                drop(conn);
-                self.mail(message, &contents, verdict.as_ref(), &thread, zone.as_ref()).await
-            }
-            Channel::Webhook => {
-                let secret = webhook::secret(&self.store, &mut conn, message.contact).await;
-                drop(conn);
-                let secret = secret.map_err(|e| Failure::Refused(format!("{e:#}")))?;
-                self.hooks.post(message, &contents, self.public_url.as_deref(), &secret).await
-            }
-        }
-    }
-
-    async fn thread(
-        &self,
-        conn: &mut SqliteConnection,
-        message: &MessageRow,
-    ) -> crate::store::Result<Vec<i64>> {
-        if message.kind == Kind::Notices { outbox::thread(conn, message).await } else { Ok(Vec::new()) }
-    }
-
-    /// Of a host that is told to be down and still is. A letter goes without it rather than not at all.
-    async fn verdict(&self, conn: &mut SqliteConnection, contents: &Contents) -> Option<Verdict> {
-        let one = contents.notices.first().filter(|_| contents.total() == 1)?;
-        if !one.problem || one.service.is_some() {
-            return None;
-        }
-        let found = async {
-            let Some(row) = hosts::by_id(conn, one.host).await? else { return anyhow::Ok(None) };
-            let Some(spec) = snapshot::host_spec(conn, one.host, &self.timing).await? else {
-                return Ok(None);
-            };
-            Ok(verdict::of(conn, &self.live, &row, &spec, clock::wall()).await?)
-        };
-        let found = found.await.inspect_err(|e| tracing::warn!("a letter goes without its verdict: {e:#}"));
-        found.ok().flatten().filter(|v| !matches!(v.kind, VerdictKind::Ok | VerdictKind::Pending))
-    }
-
-    async fn mail(
-        &self,
-        message: &MessageRow,
-        contents: &Contents,
-        verdict: Option<&Verdict>,
-        thread: &[i64],
-        zone: Option<&TimeZone>,
-    ) -> Result<(), Failure> {
-        let Some(smtp) = &self.smtp else {
-            return Err(Failure::Refused("no [mail] section in fleetgate.toml".to_owned()));
-        };
-        let installation = self.store.installation().await;
-        let installation = installation.map_err(|e| Failure::Server(e.to_string()))?;
-        let place = Place { zone: zone.unwrap_or(&self.zone), public_url: self.public_url.as_deref() };
-        let letter = Letter::write(message, contents, verdict, &place);
-        let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
-        let envelope = Envelope {
-            to: &message.address,
-            at: message.created_at,
-            number: message.id,
-            answers: thread,
-            incidents: &incidents,
-            installation: &installation,
-        };
-        smtp.send(&envelope, letter).await
-    }
-
     /// After an outage only the final states are told.
     async fn collapse(&self, busy: &[Line]) -> crate::store::Result<()> {
         let now = clock::wall();
@@ -500,88 +410,12 @@ impl Round {
         last.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
         Ok(())
     }
-
-    /// The message is out: until that is on disk nothing else is sent, or a full disk would send it
-    /// again and again.
-    async fn record_sent(&self, message: &MessageRow, stop: &CancellationToken) -> Result<(), ()> {
-        let mut times = 0;
-        while let Err(error) = self.try_record_sent(message).await {
-            tracing::error!("message {} was sent, but that cannot be written: {error}", message.id);
-            if stop.is_cancelled() {
-                return Err(());
-            }
-            let pause = doubled(self.pace.first_pause, times, self.pace.longest_pause);
-            times += 1;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-        Ok(())
-    }
-
-    async fn try_record_sent(&self, message: &MessageRow) -> crate::store::Result<()> {
-        let now = clock::wall();
-        let mut tx = self.store.begin().await?;
-        outbox::sent(&mut tx, message.id, now).await?;
-        let seq = note(&mut tx, message, "message.sent", "", "", now).await?;
-        tx.commit().await?;
-        self.live.tell(Change::Event(seq));
-        count("sent");
-        Ok(())
-    }
-
-    async fn record_failure(&self, message: &MessageRow, error: &str, pause: Duration) -> Result<(), ()> {
-        count("failed");
-        tracing::warn!(message = message.id, to = message.address, "message not sent: {error}");
-        let recorded = self.try_record_failure(message, error, pause).await;
-        recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
-    }
-
-    /// The first failure, another than before, and the last are events; the row counts all.
-    async fn try_record_failure(
-        &self,
-        message: &MessageRow,
-        error: &str,
-        pause: Duration,
-    ) -> crate::store::Result<()> {
-        let now = clock::wall();
-        let over = now.since(message.created_at) >= self.pace.give_up;
-        let mut tx = self.store.begin().await?;
-        outbox::failed(&mut tx, message.id, error, now + pause).await?;
-        let seq = if over {
-            outbox::given_up(&mut tx, message.id, error, now).await?;
-            Some(note(&mut tx, message, "message.given_up", " failed, given up", error, now).await?)
-        } else if message.last_error.as_deref() != Some(error) {
-            let outlook = " failed, it will be tried again";
-            Some(note(&mut tx, message, "message.failed", outlook, error, now).await?)
-        } else {
-            None
-        };
-        tx.commit().await?;
-        seq.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
-        Ok(())
-    }
 }
 
 impl Served {
     fn failed(line: Line) -> Served {
         Served { line, failed: true, pause: None, sent: false, next: None }
     }
-}
-
-async fn give_up_unreachable(
-    tx: &mut SqliteConnection,
-    message: &MessageRow,
-    now: Wall,
-) -> crate::store::Result<i64> {
-    let why = format!("the contact {} is no longer reached at this address", message.contact_name);
-    outbox::given_up(tx, message.id, &why, now).await?;
-    note(tx, message, "message.given_up", " is not sent", &why, now).await
-}
-
-fn count(outcome: &'static str) {
-    metrics::counter!("fleetgate_messages_total", "outcome" => outcome).increment(1);
 }
 
 /// `first` after the first time, twice that after the second, and so on, or up to a fifth less; never more
@@ -599,44 +433,6 @@ fn built_in(settings: &Settings) -> Option<Vec<String>> {
 
 fn smtp(settings: &Settings, pace: Pace) -> anyhow::Result<Option<Smtp>> {
     settings.mail.as_ref().map(|mail| Smtp::new(mail, pace.patience)).transpose()
-}
-
-/// A message about one object is in the log of that object.
-async fn note(
-    tx: &mut SqliteConnection,
-    message: &MessageRow,
-    kind: &str,
-    outlook: &str,
-    evidence: &str,
-    now: Wall,
-) -> crate::store::Result<i64> {
-    let contents = outbox::contents(tx, message.id, 1, outbox::Order::Time).await?;
-    let one = contents.notices.first().filter(|_| contents.total() == 1);
-    let service = one.and_then(|n| n.service.as_deref());
-    let about = one.map_or(events::NOBODY, |n| events::about(n.host, service.is_some()));
-    let way = if message.channel == Channel::Email { "mail" } else { "webhook" };
-    let cause = format!("{way} to {}{outlook}", message.address);
-    let event = NewEvent {
-        service,
-        evidence,
-        data: serde_json::json!({
-            "message": message.id, "to": message.address, "contact": message.contact_name,
-            "notifications": contents.total(),
-        }),
-        ..NewEvent::new(now, kind, about, &cause, SYSTEM)
-    };
-    events::append(tx, &event).await
-}
-
-/// Says in the log what is not told any more.
-async fn note_dropped(tx: &mut SqliteConnection, dropped: &Dropped, now: Wall) -> crate::store::Result<i64> {
-    let about = events::about(dropped.host, dropped.service.is_some());
-    let event = NewEvent {
-        service: dropped.service.as_deref(),
-        data: serde_json::json!({ "message": dropped.message, "to": dropped.address }),
-        ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
-    };
-    events::append(tx, &event).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::Item;
+use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
     CauseKind, Extent, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, Matter, Message,
     MessageKind,
@@ -13,8 +14,8 @@ use crate::mail::sink::{Manner, Sink};
 use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact};
 use crate::store::managed::Managed;
-use crate::store::outbox::NewMessage;
-use crate::store::{fixture, incidents, notices, states};
+use crate::store::outbox::{Channel, Kind, NewMessage};
+use crate::store::{SqliteConnection, events, fixture, incidents, notices, states};
 
 /// Everything as usual, only faster.
 const PACE: Pace = Pace {
