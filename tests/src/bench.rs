@@ -8,6 +8,7 @@ pub mod checks;
 pub mod cipher;
 pub mod handshake;
 pub mod idle;
+pub mod keys;
 pub mod memory;
 pub mod peers;
 mod program;

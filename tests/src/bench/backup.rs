@@ -39,8 +39,14 @@ pub struct Proof {
 
 /// What `docs/performance.md` shows.
 const FULL: Proof = Proof { backups: 12, hosts: 50, services: 20, history: 4_000_000 };
+/// One backup of a history that years have filled, under a load that leaves it the time of a night.
+const LARGE: Proof = Proof { backups: 1, hosts: 10, services: 10, ..FULL };
+/// What a sample takes in the file.
+const SAMPLE_BYTES: f64 = 20.0;
 /// Series that the samples before belong to.
 const OLD_SERIES: usize = 400;
+/// Between two samples of an old series.
+const EVERY_MS: i64 = 1_000;
 /// How often the size of the logs is looked at.
 const GLANCE: Duration = Duration::from_millis(20);
 /// Between two changes over the API of one caller.
@@ -54,11 +60,21 @@ pub fn run() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(prove(FULL))
 }
 
+/// The same of a history of so many GB.
+///
+/// # Errors
+/// As of [`run`].
+pub fn run_large(gigabytes: f64) -> anyhow::Result<()> {
+    let history = (gigabytes * 1e9 / SAMPLE_BYTES) as usize;
+    tokio::runtime::Runtime::new()?.block_on(prove(Proof { history, ..LARGE }))
+}
+
 /// # Errors
 /// When a backup cannot be made or restored, or lacks something.
 pub async fn prove(proof: Proof) -> anyhow::Result<()> {
     let program = Arc::new(Program::start().await?);
     fill(&program, proof.history).await?;
+    let before = std::fs::metadata(program.data().join("history.db"))?.len();
     let ledger = Arc::new(Ledger::new(&program, proof).await?);
     let logs = Arc::new(Logs::default());
     let mut load = JoinSet::new();
@@ -67,7 +83,7 @@ pub async fn prove(proof: Proof) -> anyhow::Result<()> {
     tokio::time::sleep(SETTLED).await;
     let out = tempfile::tempdir()?;
     let (mut made, mut longest) = (Vec::new(), Duration::ZERO);
-    let before = (ledger.taken(), Instant::now());
+    let start = (ledger.taken(), Instant::now());
     logs.reset();
     for n in 0..proof.backups {
         let acknowledged = ledger.now(&program).await?;
@@ -82,7 +98,7 @@ pub async fn prove(proof: Proof) -> anyhow::Result<()> {
         longest = longest.max(begun.elapsed());
         made.push((backup, acknowledged));
     }
-    let rate = (ledger.taken() - before.0) as f64 / before.1.elapsed().as_secs_f64();
+    let rate = (ledger.taken() - start.0) as f64 / start.1.elapsed().as_secs_f64();
     let largest = logs.largest();
     ledger.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = load.join_next().await {
@@ -103,6 +119,7 @@ pub async fn prove(proof: Proof) -> anyhow::Result<()> {
     );
     report("  samples that followed their results too late for one", &format!("{late}"), "0");
     report("  results a second meanwhile", &format!("{rate:.0}"), "-");
+    report("  history before", &mb(before), "-");
     report("  size of the last one", &mb(size), "-");
     report("  longest time of one", &format!("{:.1} s", longest.as_secs_f64()), "-");
     report(
@@ -118,21 +135,22 @@ fn mb(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
-/// Samples of hosts that are no more, as old as an hour.
+/// Samples of hosts that are no more, all older than an hour. The database itself counts them up.
 async fn fill(program: &Program, samples: usize) -> anyhow::Result<()> {
-    let store = &program.server.state.store;
     let (now, mut cache) = (fleetgate::clock::wall(), SeriesCache::default());
-    let each = samples / OLD_SERIES;
+    let each = (samples / OLD_SERIES) as i64;
+    let first = now - Duration::from_secs(3_600) - Duration::from_millis((each * EVERY_MS).unsigned_abs());
+    let history = program.server.state.store.history.write();
     for series in 0..OLD_SERIES {
-        let sample = |n: usize| Sample {
-            host: HostId::from_i64(1 + series as i64),
-            service: "old".into(),
-            at: now - Duration::from_millis(3_600_000 + n as u64),
-            metrics: vec![Metric::plain("value", n as f64, "")],
-        };
-        let rows: Vec<Sample> = (0..each).map(sample).collect();
-        let mut tx = store.history.write().begin().await?;
-        history::write(&mut tx, &mut cache, &rows).await?;
+        let host = HostId::from_i64(1 + series as i64);
+        let metrics = vec![Metric::plain("value", 0.0, "")];
+        let sample = Sample { host, service: "old".into(), at: first, metrics };
+        let mut tx = history.begin().await?;
+        history::write(&mut tx, &mut cache, &[sample]).await?;
+        let more = "insert into samples
+                    with recursive n (i) as (select 1 union all select i + 1 from n where i < $2 - 1)
+                    select (select max(id) from series), $1 + i * $3, i from n";
+        sqlx::query(more).bind(first.as_millis()).bind(each).bind(EVERY_MS).execute(&mut *tx).await?;
         tx.commit().await?;
     }
     Ok(())

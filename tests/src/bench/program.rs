@@ -44,8 +44,22 @@ impl Program {
 
     /// What the API answers.
     pub async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call_once(method, path, body, None).await
+    }
+
+    /// The same, with an `Idempotency-Key`.
+    pub async fn call_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> anyhow::Result<Value> {
         let url = format!("http://localhost/api/v1{path}");
         let mut request = self.http.request(method, url);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
         if !body.is_null() {
             request = request.json(body);
         }

@@ -1,8 +1,10 @@
 //! Prints the figures of docs/performance.md. `cargo run --release -p fleetgate-tests --bin bench`
-//! for all of them, with a name for one.
+//! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB.
 
 use anyhow::bail;
-use fleetgate_tests::bench::{Counting, backup, checks, cipher, handshake, idle, memory, peers, results};
+use fleetgate_tests::bench::{
+    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, results,
+};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -20,8 +22,14 @@ macro_rules! always {
 }
 
 fn main() -> anyhow::Result<()> {
-    let wanted = std::env::args().nth(1);
-    let benches: [Bench; 8] = [
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, option, gigabytes] = arguments.as_slice()
+        && (name.as_str(), option.as_str()) == ("backup", "--history-gb")
+    {
+        return backup::run_large(gigabytes.parse()?);
+    }
+    let wanted = arguments.first().cloned();
+    let benches: [Bench; 9] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
@@ -29,6 +37,7 @@ fn main() -> anyhow::Result<()> {
         ("idle", idle::run),
         ("checks", checks::run),
         ("results", results::run),
+        ("keys", keys::run),
         ("backup", backup::run),
     ];
     let names: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
