@@ -224,6 +224,25 @@ fn one_lost_host_is_told_without_waiting_for_others() {
     }
 }
 
+/// Its session outlives the outage, so that no handshake tells of its return: its first packet does.
+#[test]
+fn a_device_that_returns_while_its_session_lasts_is_up_at_its_first_packet() {
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 40, |_, spec| spec);
+        let device = HostId::from_i64(7);
+        for _ in 0..8 {
+            lose(&mut world, &[7], &Truth { link: false, ..Truth::well() });
+            world.run(102 * SECOND + Duration::from_millis(dice.roll(15_000)));
+            assert_eq!(world.host(device).map(|state| state.hard), Some(HostStatus::Down), "seed {seed}");
+            lose(&mut world, &[7], &Truth::well());
+            world.run(3 * SECOND);
+            assert_eq!(world.host(device).map(|state| state.hard), Some(HostStatus::Up), "seed {seed}");
+            world.run(10 * MINUTE + Duration::from_millis(dice.roll(60_000)));
+        }
+    }
+}
+
 fn once(_: i64, spec: HostSpec) -> HostSpec {
     HostSpec { timing: Timing { attempts: 1, ..Timing::DEFAULT }, ..spec }
 }

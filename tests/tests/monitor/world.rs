@@ -31,6 +31,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const SESSION: Duration = Duration::from_secs(120);
 /// A device that can dial again does so within this time.
 const REDIAL: Duration = Duration::from_secs(2);
+/// A packet after so long is news.
+const SILENCE: Duration = Duration::from_secs(40);
 /// Between two looks at the gateway's own way out, and after one that found nothing.
 const LOOK: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -156,12 +158,13 @@ impl Device {
         }
         let first = !self.came;
         let news = !self.established(now);
+        let silent = self.last_packet.is_some_and(|last| now.since(last) >= SILENCE);
         (self.came, self.flow) = (true, Some(now));
         (self.last_packet, self.last_handshake) = (Some(now), Some(now));
         match (first, news) {
             (true, _) => Some(News::FirstHandshake(self.spec.id)),
             (false, true) => Some(News::Up(self.spec.id)),
-            (false, false) => None,
+            (false, false) => silent.then_some(News::Heard(self.spec.id)),
         }
     }
 }

@@ -290,6 +290,7 @@ impl World {
                 assert!(!self.store.contains_key(&id) && from != stranger(), "{id} is there, or a replay");
             }
             News::Up(_)
+            | News::Heard(_)
             | News::Refused(..)
             | News::Rekeyed(_)
             | News::ClockReset(_)

@@ -140,6 +140,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => (-9_000_000i64..9_000_000).prop_map(Deed::SetClock),
         2 => peer().prop_map(|p| Deed::News(News::FirstHandshake(p))),
         2 => peer().prop_map(|p| Deed::News(News::Up(p))),
+        1 => peer().prop_map(|p| Deed::News(News::Heard(p))),
         2 => spec().prop_map(|s| Deed::Upsert(Box::new(s))),
         1 => (1i64..4).prop_map(Deed::Remove),
         2 => (1i64..4, prop::sample::select(names)).prop_map(|(host, name)| Deed::CheckNow(host, name)),

@@ -35,6 +35,7 @@ pub fn concerns(news: &News) -> Option<PeerId> {
     match news {
         News::FirstHandshake(peer)
         | News::Up(peer)
+        | News::Heard(peer)
         | News::Rekeyed(peer)
         | News::Endpoint(peer, _)
         | News::Refused(peer, _) => Some(*peer),
@@ -52,6 +53,7 @@ impl Host {
         match news {
             News::FirstHandshake(_) => self.first_handshake(turn),
             News::Up(_) => self.session_up(turn),
+            News::Heard(_) => self.heard_again(turn),
             News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
             News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
             News::Rekeyed(_) => self.rekeyed(turn),
@@ -111,6 +113,13 @@ impl Host {
             if service.is_idle() && waits {
                 service.planned = Some(now);
             }
+        }
+    }
+
+    /// Its session never ended, so that no other news comes: who was given up lives.
+    fn heard_again(&mut self, turn: &mut Turn<'_>) {
+        if self.is_own() && self.came && (self.track.hard == HostStatus::Down || self.asleep) {
+            self.ask_again(turn);
         }
     }
 

@@ -40,6 +40,10 @@ const RESPONSE: u8 = 2;
 /// Where the index of the receiver's session stands in a data message.
 const RECEIVER: usize = 4;
 
+/// A packet after so long is news: longer than a keepalive of 25 s and a fifth, so that it costs nothing while
+/// all is well, and shorter than it takes to give a device up.
+const SILENCE: Duration = Duration::from_secs(40);
+
 /// An initiation that the front has opened.
 pub struct Pending {
     peer: Slot,
@@ -318,7 +322,8 @@ impl<N: Noise> Tunnel<N> {
     fn authenticated(&mut self, slot: Slot, from: Endpoint, bytes: usize) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        peer.last_packet = Some(Seen::from(now));
+        let before = peer.last_packet.replace(Seen::from(now));
+        let silent = before.filter(|seen| now.mono.since(seen.mono) >= SILENCE).map(|_| peer.id);
         peer.dial_failed = None;
         peer.traffic.rx_bytes += bytes as u64;
         if let Some(link) = peer.link_mut() {
@@ -326,6 +331,7 @@ impl<N: Noise> Tunnel<N> {
         }
         peer.endpoint = Some(from);
         self.mark_changed(slot);
+        silent.into_iter().for_each(|id| self.news(News::Heard(id)));
     }
 
     /// The first packet of a session that an answer of ours made: the peer has that answer, and the

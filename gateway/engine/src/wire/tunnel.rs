@@ -184,6 +184,8 @@ pub enum News {
     FirstHandshake(PeerId),
     /// A session exists again after there was none.
     Up(PeerId),
+    /// An authentic packet of its own came after a silence in which at least one keepalive was missed.
+    Heard(PeerId),
     /// The peer has other keys: what was told under those before is to be forgotten. All that
     /// follows is of the new ones.
     Rekeyed(PeerId),

@@ -121,6 +121,23 @@ fn the_first_handshake_of_a_new_key_is_told_of_by_its_own_packet() {
     assert!(told(&world) && world.established(2));
 }
 
+/// Whoever gave the device up hears of it at once, and of no packet that merely follows another.
+#[test]
+fn a_packet_after_a_silence_is_news_and_the_next_one_is_not() {
+    let mut world = called(plain(1));
+    let heard = |world: &mut Plain| {
+        world.say(2, &[]);
+        world.run(SECOND);
+        std::mem::take(&mut world.news).iter().filter(|news| matches!(news, News::Heard(_))).count()
+    };
+    for (silence, news) in [(1, 0), (30, 0), (50, 1), (1, 0)] {
+        world.end(2).off = silence > 30;
+        world.run(silence * SECOND);
+        world.end(2).off = false;
+        assert_eq!(heard(&mut world), news, "after {silence} s");
+    }
+}
+
 #[test]
 fn a_handshake_that_was_answered_before_it_was_asked_for_is_no_answer() {
     let mut world = called(plain(1));
