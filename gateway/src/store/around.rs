@@ -231,14 +231,17 @@ pub async fn device(conn: &mut SqliteConnection, device: HostId, now: Wall) -> s
 /// does what another host behind it answered. `$2`: now.
 const DEVICE: &str = "
     select h.name,
-           case when s.status = 'up' and s.since <= $2 then s.since end,
+           case when s.status = 'up' and s.since <= $2 and coalesce(t.status, 'ok') = 'ok'
+                then max(s.since, case when t.since <= $2 then t.since else 0 end) end,
            case when s.source in ('echo', 'tcp', 'handshake') and s.last_check <= $2 then s.last_check end,
            (select max(b.last_check) from hosts o join host_states b on b.host = o.id
             where o.via = h.id and o.removed_at is null and o.route <> 'direct' and b.last_check <= $2
               and b.source in ('echo', 'tcp')),
            case when s.last_check <= $2 and (s.source = 'direct' or s.hard = 'down' and s.source = 'none')
                 then s.last_check end
-    from hosts h left join host_states s on s.host = h.id where h.id = $1";
+    from hosts h left join host_states s on s.host = h.id
+         left join service_states t on t.host = h.id and t.service = 'tunnel' and t.status is not null
+    where h.id = $1";
 
 /// The clocks of the other devices at their last handshakes.
 ///
@@ -429,6 +432,24 @@ mod tests {
             Others { silent: 1, unasked: 1, ..Others::default() },
             "that may be the same moment"
         );
+    }
+
+    #[tokio::test]
+    async fn a_device_that_is_up_beside_its_tunnel_carries_nothing_until_that_is_well() {
+        let (store, _dir) = fleet(&[well("", SINCE)]).await;
+        let mut conn = store.reader().await.unwrap();
+        let now = silent().now;
+        let up = async |conn: &mut SqliteConnection| {
+            device(conn, HostId::from_i64(1), now).await.unwrap().unwrap().up_since.map(Wall::as_millis)
+        };
+        assert_eq!(up(&mut conn).await, Some(1_000), "without the service `tunnel`");
+        let tunnel = "insert into service_states (host, service, status, kind, attempt, hard, stale, since,
+                      route, output, long_output, metrics, warnings)
+                      values (1, 'tunnel', 'critical', 'soft', 1, 'ok', 0, 1500, '', '', '', '[]', '[]')";
+        fixture::run(&store, tunnel, &[]).await;
+        assert_eq!(up(&mut conn).await, None);
+        fixture::run(&store, "update service_states set status = 'ok', since = 2000", &[]).await;
+        assert_eq!(up(&mut conn).await, Some(2_000));
     }
 
     #[tokio::test]

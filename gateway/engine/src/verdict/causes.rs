@@ -111,16 +111,17 @@ fn behind_causes(e: &Evidence, behind: &Behind) -> Vec<Kind> {
     let device = !(network && others.unasked == 0 && others.silent >= TOGETHER);
     let network = (Kind::LocalNetworkLost, network);
     let own = [(Kind::LineLost, device), (Kind::DeviceGone, device)];
+    let everybody = is_everybody(e);
     match e.carriage(behind) {
         Carriage::Fails => parent_causes(e),
         Carriage::Carries => open(&[network, own[0], own[1]]),
         // Others behind it that answer prove its tunnel, for their own questions.
         Carriage::Unknown => open(&[
             (Kind::GatewayUplinkLost, may_be_gateway(e)),
-            (Kind::ParentDown, others.heard == 0),
-            network,
-            (Kind::LineLost, true),
-            (Kind::DeviceGone, true),
+            (Kind::ParentDown, others.heard == 0 && !everybody),
+            (network.0, network.1 && !everybody),
+            (Kind::LineLost, !everybody),
+            (Kind::DeviceGone, !everybody),
         ]),
     }
 }

@@ -31,6 +31,8 @@ const TOGETHER: u32 = 2;
 /// So many other places that fell silent together are the gateway's own doing: with this one as many as let
 /// the monitor doubt the gateway. Two or three devices are switched off in one minute now and then.
 const EVERYWHERE: u32 = 4;
+/// Within it a living host has answered, by far most times.
+const ROUND_TRIP: Duration = Duration::from_millis(300);
 
 /// Everything that is known about a host and about who fell silent with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -292,11 +294,15 @@ impl Evidence {
     fn carriage(&self, behind: &Behind) -> Carriage {
         let silent = Evidence::since(&self.host, self.cut_off, self.now);
         let found = if self.host.status == HostStatus::Down { self.host.since.max(silent) } else { silent };
-        let asked = self.host.asked_at.unwrap_or(found);
+        // A check that is under way has found nothing yet.
+        let asked = self.host.asked_at.filter(|at| self.host.last_check.is_some_and(|done| *at <= done));
+        // What the tunnel carried a round trip after the host was asked, the host could have answered too.
+        let early = asked.map_or(found, |asked| (asked + ROUND_TRIP).min(found));
         // The tunnel may have broken down and come back between two questions: it was up before the host fell
         // silent, or before it was asked last.
         let carried = |up: Wall, answered: Wall| {
-            up <= silent && answered >= found || up <= asked && answered >= asked.max(found)
+            let since_asked = asked.is_some_and(|asked| up <= asked && answered >= early.max(asked));
+            up <= silent && answered >= early || since_asked
         };
         if behind.up_since.zip(behind.answered).is_some_and(|(up, answered)| carried(up, answered)) {
             return Carriage::Carries;

@@ -299,6 +299,49 @@ fn what_stands_behind_a_device_is_judged_by_that_device_first() {
     assert_eq!(judge(&nas(fails, none)).text, "cam-07 before it does not answer");
 }
 
+/// A host behind cam-07 that was asked at `asked`, of which the last check ended at `done`.
+fn behind(tunnel: Behind, (asked, done): (i64, i64)) -> Evidence {
+    let (asked_at, last_check) = (Some(at(asked)), Some(at(done)));
+    Evidence {
+        host: HostState { asked_at, last_check, ..host(HostStatus::Down, at(900)) },
+        tunnel: None,
+        behind: Some(Behind { device: "cam-07".into(), ..tunnel }),
+        site: Some(SiteFacts { name: "cam-07".into(), others: Others::default() }),
+        elsewhere: Others { heard: 3, ..Others::default() },
+        ..quiet()
+    }
+}
+
+#[test]
+fn a_check_that_is_under_way_does_not_say_what_a_tunnel_that_came_back_carries() {
+    let back = || Behind { up_since: Some(at(930)), answered: Some(at(931)), ..Behind::default() };
+    let open_to = |e: &Evidence| open(&judge(e)).contains(&Kind::ParentDown);
+    assert!(open_to(&behind(back(), (930, 929))), "it began after the last one had ended");
+    assert!(!open_to(&behind(back(), (930, 932))), "it ended, and the tunnel carried others meanwhile");
+    assert!(open_to(&behind(back(), (925, 932))), "it was asked before the tunnel came back");
+}
+
+#[test]
+fn what_the_tunnel_carries_while_the_host_is_asked_first_is_evidence_already() {
+    let up = |answered| Behind { up_since: Some(at(0)), answered: Some(at(answered)), ..Behind::default() };
+    let first = |answered| {
+        let e = behind(up(answered), (890, 900));
+        Evidence { host: HostState { silent_since: Some(at(890)), ..e.host }, ..e }
+    };
+    let open_to = |e: &Evidence| open(&judge(e)).contains(&Kind::ParentDown);
+    assert!(open_to(&first(890)), "that may have been on its way before");
+    assert!(!open_to(&first(891)));
+}
+
+#[test]
+fn while_the_gateway_is_cut_off_a_host_behind_a_device_is_as_the_device() {
+    let nobody = Others::default();
+    let site = Some(SiteFacts { name: "cam-07".into(), others: nobody });
+    let cut_off = Some(at(910));
+    let e = Evidence { cut_off, site, elsewhere: nobody, ..behind(Behind::default(), (890, 900)) };
+    assert_eq!(judge(&e).kind, Kind::GatewayUplinkLost, "{:?}", judge(&e));
+}
+
 #[test]
 fn after_one_failure_a_lost_packet_is_no_less_likely_than_a_lost_host() {
     let soft = HostState { kind: StateType::Soft, ..host(HostStatus::Down, at(900)) };
