@@ -2,8 +2,8 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::Item;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
-    CauseKind, Extent, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, Matter, Message,
-    MessageKind,
+    CauseKind, Extent, GATEWAY, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, Matter,
+    Message, MessageKind,
 };
 use tokio::task::JoinHandle;
 
@@ -480,6 +480,23 @@ async fn one_dead_receiver_delays_nobody() {
     well.wait_for(1).await;
     office.sink.wait_for(1).await;
     office.until(|rows| rows.iter().map(|r| r.1).eq([false, true, true])).await;
+}
+
+/// Nothing outside answers any more, and the mail server in the gateway's own network does.
+#[tokio::test]
+async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works() {
+    let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
+    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let outside = HookSink::start(&[sink::Manner::Hang]).await;
+    let output = "nothing outside answers: the gateway's own uplink is lost".to_owned();
+    let lost = Message { host: GATEWAY, host_name: "gateway".into(), output, ..down(7) };
+    office.queue(Channel::Webhook, &outside.url(), std::slice::from_ref(&lost)).await;
+    outside.wait_for(1).await;
+    office.mail(OPS, &lost).await;
+    let letter = office.sink.wait_for(1).await.remove(0);
+    assert_eq!(header(&letter, "Subject"), "Subject: DOWN gateway");
+    assert!(!letter.contains("1 host"), "{letter}");
+    office.until(|rows| rows.iter().map(|r| r.1).eq([false, true])).await;
 }
 
 #[tokio::test]
