@@ -478,6 +478,71 @@ fn a_problem_that_outlives_its_hosts_outage_is_not_told_twice() {
     assert_eq!(told(&world), expected);
 }
 
+fn send(world: &mut World, host: HostId, service: &str, status: Status) {
+    let (service, at) = (Some(service.to_owned()), world.now.wall);
+    let result = PluginResult::new(status, "sent", Vec::new());
+    let (by, identity, ticket) = (String::new(), Default::default(), Ticket(1));
+    let sent = Submission { host, service, result, at, by, identity, ticket };
+    world.input(MonitorInput::Submit(Box::new(sent)));
+}
+
+/// A device with a job whose results are sent, behind a router.
+fn with_a_job() -> (World, HostId, HostId) {
+    let mut world = World::new(1);
+    let router = world.add(device(9), Truth::well());
+    let mut job = service("job", Check::Passive);
+    job.timing.attempts = 1;
+    let behind = HostSpec { parents: vec![router], ..with(device(1), vec![job]) };
+    let id = world.add(behind, Truth::well());
+    world.run(10 * MINUTE);
+    send(&mut world, id, "job", Status::Ok);
+    (world, router, id)
+}
+
+#[test]
+fn what_is_sent_while_the_host_is_away_is_current_and_told_with_the_next_result() {
+    let unreachable = |world: &World, id| world.host(id).is_some_and(|s| !s.reachable);
+    for router_too in [false, true] {
+        let (mut world, router, id) = with_a_job();
+        world.set(id, Truth::off());
+        if router_too {
+            world.set(router, Truth::off());
+        }
+        world.run(10 * MINUTE);
+        assert_eq!((status(&world, id), unreachable(&world, id)), (HostStatus::Down, router_too));
+        let before = told(&world);
+        send(&mut world, id, "job", Status::Critical);
+        world.run(10 * MINUTE);
+        assert_eq!((hard(&world, id, "job"), is_stale(&world, id, "job")), (Some(Status::Critical), true));
+        assert_eq!(told(&world), before, "the host speaks for it");
+        [router, id].into_iter().for_each(|host| world.set(host, Truth::well()));
+        world.run(10 * MINUTE);
+        assert_eq!(status(&world, id), HostStatus::Up);
+        assert!(is_stale(&world, id, "job"), "it is of the outage");
+        assert!(!told(&world).iter().any(|told| told.starts_with("cam-1/job")));
+        // As an earlier version kept it.
+        world.kept.services.get_mut(&(id, "job".to_owned())).expect("a row").stale = false;
+        world.restart(SECOND);
+        world.run(10 * MINUTE);
+        assert!(is_stale(&world, id, "job"), "a restart makes it no newer");
+        send(&mut world, id, "job", Status::Critical);
+        assert!(!is_stale(&world, id, "job"));
+        assert_eq!(told(&world).last().map(String::as_str), Some("cam-1/job ok critical"));
+    }
+}
+
+#[test]
+fn what_is_sent_by_a_host_that_is_asleep_counts() {
+    let (mut world, _, id) = with_a_job();
+    world.change(id, |spec| spec.max_silence = Some(24 * HOUR));
+    world.set(id, Truth::off());
+    world.run(HOUR);
+    assert!(world.host(id).is_some_and(|s| s.asleep) && is_stale(&world, id, "job"));
+    send(&mut world, id, "job", Status::Critical);
+    assert!(!is_stale(&world, id, "job"));
+    assert_eq!(told(&world), ["cam-1/job ok critical"]);
+}
+
 // ----------------------------------------------------------------- schedule
 
 #[test]

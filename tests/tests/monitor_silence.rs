@@ -135,8 +135,12 @@ fn what_an_unreachable_or_sleeping_device_sends_is_kept_and_told_when_it_can_be(
         }
         world.run(20 * MINUTE);
         (0..3).for_each(|_| sends(&mut world, id, Status::Critical));
-        let backup = world.service(id, "backup").expect("a state");
-        assert_eq!((backup.hard, backup.stale), (Some(Status::Critical), false), "{what}: it is taken");
+        let stale = |world: &World| {
+            let backup = world.service(id, "backup").expect("a state");
+            assert_eq!(backup.hard, Some(Status::Critical), "{what}: it is taken");
+            backup.stale
+        };
+        assert_eq!(stale(&world), what == "unreachable", "{what}");
         let of_backup =
             |world: &World| told(world).into_iter().filter(|said| said.contains("backup")).count();
         // Somebody else may know of a device that sleeps; of one that cannot be reached nothing is told.
@@ -144,8 +148,9 @@ fn what_an_unreachable_or_sleeping_device_sends_is_kept_and_told_when_it_can_be(
         [id, router].into_iter().for_each(|id| world.set(id, Truth::well()));
         world.run(10 * MINUTE);
         assert_eq!(of_backup(&world), usize::from(what == "asleep"), "{what}: a newer one is waited for");
+        assert_eq!(stale(&world), what == "unreachable", "{what}");
         sends(&mut world, id, Status::Critical);
-        assert_eq!(of_backup(&world), 1, "{what}");
+        assert_eq!((of_backup(&world), stale(&world)), (1, false), "{what}");
     }
 }
 

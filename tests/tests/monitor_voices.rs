@@ -445,6 +445,7 @@ impl Sim {
             assert_eq!(shown, self.clerk.state(Some(name)), "{name} {}", self.context());
             let voice = (state.voice.flapping, state.voice.in_downtime, self.is_acknowledged(Some(name)));
             assert_eq!(voice, self.clerk.marks(Some(name)), "{name} {}", self.context());
+            assert_eq!(state.stale, self.clerk.is_old(name), "{name} {}", self.context());
         }
         if let Some(state) = self.desk.host.as_ref().filter(|s| s.status != HostStatus::Pending) {
             let code = if state.status == HostStatus::Up { 0 } else { 2 };

@@ -119,10 +119,13 @@ macro_rules! host_problem {
 }
 
 /// What is wrong with a service `c`, or null. Of one that is not current nothing is known now: its host, or what it
-/// depends on, is the problem.
+/// depends on, is the problem. So it is while its host is down or unreachable, whatever is sent meanwhile: this is told
+/// exactly when it is listed.
 macro_rules! service_problem {
     () => {
-        "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown') then c.hard end"
+        "case when c.stale = 0 and c.hard in ('warning', 'critical', 'unknown')
+                   and not exists (select 1 from host_states d
+                                   where d.host = c.host and (d.hard = 'down' or d.reachable = 0)) then c.hard end"
     };
 }
 
@@ -148,7 +151,7 @@ macro_rules! service_part {
         concat!(
             "case when c.hard is null then 'pending' when c.stale = 1 then 'stale' when ",
             service_problem!(),
-            " is null then 'ok' when ",
+            " is null then iif(c.hard = 'ok', 'ok', 'stale') when ",
             handled!("c", "c.service"),
             " then 'handled' else c.hard end"
         )

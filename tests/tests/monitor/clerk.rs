@@ -74,10 +74,8 @@ struct Sheet {
     newest: Option<u64>,
     heard: u64,
     silent: bool,
-    /// What is shown is from before its host went away.
+    /// What is shown is from before its host was back: nothing came since.
     old: bool,
-    /// The newest result came while its host was down.
-    in_the_dark: bool,
     /// Flexible plans that have begun, and until when.
     begun: BTreeMap<i64, u64>,
     in_downtime: bool,
@@ -112,7 +110,6 @@ impl Sheet {
             heard: 0,
             silent: false,
             old: false,
-            in_the_dark: false,
             begun: BTreeMap::new(),
             in_downtime: false,
         }
@@ -251,6 +248,11 @@ impl Clerk {
         (sheet.shown(), !sheet.is_soft(), attempt)
     }
 
+    /// Whether what is shown says nothing of what is so now.
+    pub fn is_old(&self, service: &str) -> bool {
+        self.services[service].old
+    }
+
     /// Flapping, in downtime, acknowledged.
     pub fn marks(&self, service: Option<&str>) -> (bool, bool, bool) {
         let sheet = self.read(service);
@@ -309,7 +311,7 @@ impl Clerk {
         let before = sheet.shown();
         sheet.count(code, at_once);
         sheet.see_flapping();
-        (sheet.old, sheet.in_the_dark) = (false, dark);
+        sheet.old = dark;
         sheet.bad_since = if sheet.hard_is_bad() { sheet.bad_since.or(Some(now)) } else { None };
         if code == 0 || sheet.ack.is_some_and(|(sticky, _)| !sticky) && before != Some(code) {
             sheet.ack = None;
@@ -408,7 +410,7 @@ impl Clerk {
             sheet.told == Told::Well && sheet.bad_since.is_some_and(|t| self.now < t + sheet.rules.delay);
         let obstacles = [
             (host_speaks, "host_down"),
-            (sheet.old || sheet.in_the_dark, "not_current"),
+            (sheet.old, "not_current"),
             (sheet.in_downtime, "downtime"),
             (problem && sheet.ack.is_some(), "acknowledged"),
             (problem && !sheet.rules.states.contains(&code), "state_filter"),

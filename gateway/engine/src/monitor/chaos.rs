@@ -1,10 +1,12 @@
 //! Anything may come in any order: the monitor neither stumbles nor forgets a host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
 
 use super::{Config, Monitor, testing};
@@ -12,8 +14,9 @@ use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     Alerting, Answer, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence,
-    HostMemory, HostSpec, HostState, LoginRefusal, MessageKind, MonitorInput, MonitorOutput, News, Record,
-    ServiceSpec, ServiceState, SshAnswer, SshFailure, StateType, Timing,
+    HostMemory, HostSpec, HostState, HostStatus, Identity, LoginRefusal, MessageKind, MonitorInput,
+    MonitorOutput, News, Record, ServiceSpec, ServiceState, SshAnswer, SshFailure, StateType, Submission,
+    Ticket, Timing,
 };
 
 /// Questions under way that the monitor under test allows itself.
@@ -30,6 +33,7 @@ enum Deed {
     News(News),
     Upsert(Box<HostSpec>),
     Remove(i64),
+    Submit(i64, Option<&'static str>, Status),
     CheckNow(i64, Option<&'static str>),
     Restart,
 }
@@ -97,6 +101,7 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
         ("load", Check::Sensor(Sensor::Load)),
         ("plugin", Check::Command { line: "true".into() }),
         ("web", Check::Tcp { port: 80 }),
+        ("job", Check::Passive),
     ];
     (prop::sample::select(checks), 0u64..90, 0u64..9, 0u32..4).prop_map(
         |((name, check), every, retry, attempts)| {
@@ -116,8 +121,8 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
 
 fn spec() -> impl Strategy<Value = HostSpec> {
     let services = prop::collection::vec(service(), 0..6);
-    (1i64..4, services, any::<[bool; 5]>()).prop_map(
-        |(raw, mut services, [own, direct, login, sleeps, peer])| {
+    (1i64..4, services, any::<[bool; 7]>()).prop_map(
+        |(raw, mut services, [own, direct, login, sleeps, peer, behind, hasty])| {
             services.sort_by(|a, b| a.name.cmp(&b.name));
             services.dedup_by(|a, b| a.name == b.name);
             let mut spec = HostSpec { services, own_tunnel: own && peer, ..testing::host(raw) };
@@ -125,6 +130,8 @@ fn spec() -> impl Strategy<Value = HostSpec> {
             spec.ssh.user = login.then(|| "fleet".into());
             spec.max_silence = sleeps.then_some(Duration::from_secs(900));
             spec.peer = spec.peer.filter(|_| peer);
+            spec.timing.attempts = if hasty { 1 } else { spec.timing.attempts };
+            spec.parents = (1..raw).filter(|_| behind).map(HostId::from_i64).collect();
             spec
         },
     )
@@ -133,6 +140,8 @@ fn spec() -> impl Strategy<Value = HostSpec> {
 fn deed() -> impl Strategy<Value = Deed> {
     let peer = || (1i64..4).prop_map(HostId::from_i64);
     let names = vec![None, Some("ssh"), Some("ping"), Some("none such")];
+    let told_of = vec![None, Some("job"), Some("job"), Some("ping")];
+    let sent = (1i64..4, prop::sample::select(told_of), prop::sample::select(Status::ALL.to_vec()));
     prop_oneof![
         20 => (any::<usize>(), answer()).prop_map(|(which, answer)| Deed::Answer(which, Box::new(answer))),
         6 => (0u64..70_000).prop_map(Deed::Pass),
@@ -143,6 +152,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => peer().prop_map(|p| Deed::News(News::Heard(p))),
         2 => spec().prop_map(|s| Deed::Upsert(Box::new(s))),
         1 => (1i64..4).prop_map(Deed::Remove),
+        8 => sent.prop_map(|(host, service, status)| Deed::Submit(host, service, status)),
         2 => (1i64..4, prop::sample::select(names)).prop_map(|(host, name)| Deed::CheckNow(host, name)),
         1 => Just(Deed::Restart),
     ]
@@ -184,19 +194,37 @@ impl Bench {
             }
             Deed::News(news) => self.input(MonitorInput::News(news)),
             Deed::Upsert(spec) => {
+                let stays = |name: &String| spec.services.iter().any(|s| s.name == *name);
+                self.services.retain(|(host, name), _| *host != spec.id || stays(name));
                 self.specs.insert(spec.id, (*spec).clone());
                 self.input(MonitorInput::Upsert(spec));
             }
             Deed::Remove(raw) => {
-                self.specs.remove(&HostId::from_i64(raw));
-                self.input(MonitorInput::Remove(HostId::from_i64(raw)));
+                let id = HostId::from_i64(raw);
+                self.specs.remove(&id);
+                self.states.remove(&id);
+                self.services.retain(|(host, _), _| *host != id);
+                self.input(MonitorInput::Remove(id));
             }
+            Deed::Submit(raw, service, status) => self.submit(HostId::from_i64(raw), service, status),
             Deed::CheckNow(raw, service) => {
                 let service = service.map(str::to_owned);
                 self.input(MonitorInput::CheckNow { host: HostId::from_i64(raw), service });
             }
             Deed::Restart => self.restart(),
         }
+    }
+
+    fn submit(&mut self, host: HostId, service: Option<&str>, status: Status) {
+        self.input(MonitorInput::Submit(Box::new(Submission {
+            host,
+            service: service.map(str::to_owned),
+            result: PluginResult::new(status, "sent", Vec::new()),
+            at: self.now.wall,
+            by: String::new(),
+            identity: Identity::default(),
+            ticket: Ticket(1),
+        })));
     }
 
     fn pass(&mut self, time: Duration) {
@@ -243,6 +271,11 @@ impl Bench {
                 let changes = matches!(message.kind, MessageKind::Problem | MessageKind::Recovery);
                 assert!(!changes || message.from != message.to);
                 assert_eq!(message.problem, !matches!(message.to, "up" | "ok"));
+                if let Some(service) = message.service.filter(|_| changes) {
+                    let state = self.services.get(&(message.host, service.clone()));
+                    let current = state.is_some_and(|state| self.is_current(message.host, state));
+                    assert!(current, "{service} is told of, and not current");
+                }
             }
             Record::Host(state) => drop(self.states.insert(state.host, *state)),
             Record::Service(host, state) => {
@@ -250,6 +283,23 @@ impl Bench {
                 self.services.insert((host, state.name.clone()), state);
             }
             _ => {}
+        }
+    }
+
+    /// As the store reads it from the rows alone.
+    fn is_current(&self, host: HostId, service: &ServiceState) -> bool {
+        let there = |host: &HostState| host.hard != HostStatus::Down && host.reachable;
+        !service.stale && self.states.get(&host).is_none_or(there)
+    }
+
+    /// A problem of a service is listed exactly while it can be told.
+    fn check_problems(&self) {
+        for (id, host) in &self.monitor.hosts {
+            let of_host = self.services.iter().filter(|((of, _), _)| of == id);
+            let failing = of_host.filter(|(_, state)| state.hard.is_some_and(|hard| hard != Status::Ok));
+            let listed = failing.filter(|(_, state)| self.is_current(*id, state));
+            let listed: BTreeSet<&str> = listed.map(|((_, name), _)| name.as_str()).collect();
+            assert_eq!(listed, host.tellable_services().collect(), "{id:?}: listed, can be told");
         }
     }
 
@@ -268,7 +318,7 @@ impl Bench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn whatever_comes_no_host_is_forgotten(deeds in prop::collection::vec(deed(), 1..250)) {
@@ -276,6 +326,7 @@ proptest! {
         for deed in deeds {
             bench.act(deed);
             bench.check();
+            bench.check_problems();
         }
     }
 }

@@ -520,6 +520,15 @@ impl Host {
         found.map(|i| self.services[i].spec.name.as_str())
     }
 
+    /// The services whose problems can be told now.
+    #[cfg(test)]
+    pub fn tellable_services(&self) -> impl Iterator<Item = &str> {
+        let silent = self.silence_over_services().is_some();
+        let current = move |s: &&Service| !silent && !s.stale && !s.voice.awaits_result();
+        let failing = |s: &&Service| s.track.hard.is_problem();
+        self.services.iter().filter(current).filter(failing).map(|s| s.spec.name.as_str())
+    }
+
     #[cfg(test)]
     pub fn awaits_its_first_handshake(&self) -> bool {
         self.track.status == HostStatus::Pending && !self.came && self.paths.direct.is_none()

@@ -325,7 +325,7 @@ impl Host {
         if service.holds() {
             service.good_at = service.good_at.max(Some(at));
         }
-        let recovered = !held_before && service.holds();
+        let recovered = !held_before && service.holds() && !service.stale;
         if recovered {
             self.revive_dependents(i, turn);
         }

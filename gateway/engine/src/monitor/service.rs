@@ -214,9 +214,11 @@ impl Service {
         news
     }
 
+    /// Also what came while its host was not there.
     pub fn mark_outdated(&mut self, timing: &Timing, now: Now) -> bool {
         let asked = !self.spec.check.is_sent();
-        asked && is_outdated(self.last_check, timing, now) && self.mark_stale()
+        let outdated = asked && is_outdated(self.last_check, timing, now) || self.voice.awaits_result();
+        outdated && self.mark_stale()
     }
 
     /// What is known of it is not current, or nothing is because its check yielded nothing.
@@ -350,7 +352,8 @@ impl Service {
     ) {
         let now = turn.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
-        (self.stale, self.missed) = (false, false);
+        // What comes while the host is not there is kept, and says nothing of what is once the host is back.
+        (self.stale, self.missed) = (of.silence.is_some(), false);
         self.cause_since = if result.cause == self.result.cause { self.cause_since } else { now.wall };
         self.result = result;
         if !self.holds() {

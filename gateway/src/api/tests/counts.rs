@@ -137,6 +137,10 @@ async fn check(api: &TestApi, seed: u64) {
     assert!(list.is_sorted_by_key(|p| p.handled), "seed {seed}: what is handled comes last");
     assert!(list.iter().all(|p| p.handled == (p.acknowledged || p.in_downtime)), "seed {seed}");
     assert_eq!(overview.exit_code(), exit_code(&list), "seed {seed}");
+    let speaks = |p: &Problem| {
+        rows.iter().any(|h| h.name == p.host_name && h.state.state != "down" && h.state.reachable)
+    };
+    assert!(list.iter().filter(|p| p.service.is_some()).all(speaks), "seed {seed}: its host is the problem");
 
     let HostCounts { up, down, unreachable, pending, stale, handled, asleep } = h.clone();
     assert_eq!(up + down + unreachable + pending + stale + handled, i64::from(HOSTS), "seed {seed}");
