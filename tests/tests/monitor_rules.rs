@@ -755,3 +755,16 @@ fn what_is_removed_is_reminded_of_no_more() {
     assert!(after[0] >= before[0] + 11, "{after:?}");
     assert_eq!(after[1..], before[1..], "the host that is removed, and the one whose service is");
 }
+
+#[test]
+fn the_timeout_of_the_tunnel_service_bounds_the_handshake_that_it_asks_for() {
+    let mut tunnel = service("tunnel", Check::Tunnel);
+    // Nothing else has this one.
+    tunnel.timing.timeout = Duration::from_millis(3_300);
+    let (mut world, id) = settled(with(with_direct(device(1)), vec![tunnel]));
+    world.set(id, Truth { link: false, ..Truth::well() });
+    world.run(10 * MINUTE);
+    let own = world.asked.iter().filter(|(_, ask)| ask.timeout == Duration::from_millis(3_300));
+    let handshakes = own.filter(|(_, ask)| matches!(ask.question, Question::Handshake { .. })).count();
+    assert!(handshakes > 0, "it asks for none of its own");
+}
