@@ -211,6 +211,47 @@ fn a_dead_tunnel_with_the_hosts_behind_it_is_one_incident_and_one_message() {
     }
 }
 
+/// Nineteen hosts behind a device that has an address on the Internet, in a fleet of eighty.
+fn behind_one(raw: i64, spec: HostSpec) -> HostSpec {
+    let checks = vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
+    let device = HostId::from_i64(1);
+    match raw {
+        1 => HostSpec { direct: Some("cam.example".into()), ..with(spec, checks) },
+        2..=20 => HostSpec { peer: Some(device), own_tunnel: false, parents: vec![device], ..spec },
+        _ => with(spec, checks),
+    }
+}
+
+/// By its address on the Internet, or by its handshakes.
+#[test]
+fn a_device_that_is_up_beside_its_dead_tunnel_is_one_message_with_the_hosts_behind_it() {
+    let direct = Truth { link: false, ..Truth::well() };
+    let refused = Truth { refused: true, direct: false, ..Truth::well() };
+    for (seed, truth) in
+        seeds().into_iter().flat_map(|seed| [(seed, direct.clone()), (seed, refused.clone())])
+    {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 80, behind_one);
+        let (mut mailbox, since) = (Mailbox::new(&world), world.now.wall);
+        lose(&mut world, &[1], &truth);
+        mailbox.run(&mut world, 6 * MINUTE);
+        let told = |world: &World| format!("seed {seed}, {truth:?}: {:?}", world.kept.messages);
+        assert_eq!(mailbox.sizes(), [1], "{}", told(&world));
+        assert_eq!(world.kept.messages[0].service.as_deref(), Some("tunnel"), "{}", told(&world));
+        assert_eq!(found(&world, 1, since), None, "seed {seed}: the device is up");
+        let hosts = || (2..=20).map(|raw| world.host(HostId::from_i64(raw)).expect("a state"));
+        assert!(hosts().all(|state| state.hard == HostStatus::Down && !state.reachable), "seed {seed}");
+        let latest = (2..=20).filter_map(|raw| found(&world, raw, since)).max().expect("found");
+        assert!(latest <= BOUND, "seed {seed}: {latest:?}");
+        let all = world.kept.incident_of(HostId::from_i64(2)).expect("an incident");
+        assert_eq!((all.matter.extent, all.members.len()), (Extent::Site, 20), "seed {seed}");
+        lose(&mut world, &[1], &Truth::well());
+        mailbox.run(&mut world, 6 * MINUTE);
+        assert_eq!(mailbox.sizes(), [1, 1], "{}", told(&world));
+        assert!(world.kept.open_incidents().is_empty(), "seed {seed}");
+    }
+}
+
 /// Whose neighbours all answer is told soon after it is hard down.
 #[test]
 fn one_lost_host_is_told_without_waiting_for_others() {

@@ -28,6 +28,9 @@ const SLOWER: u32 = 5;
 /// Parents that say nothing about themselves for so long after a host turned hard hold nothing back any
 /// more: they were asked when it failed first, and their own attempts take no longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for the tunnel of the device that leads to it, if that is up beside its tunnel: each of the tunnel's
+/// three attempts asks the tunnel, and then the device, for a timeout each.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(75);
 
 /// How a host stands to its parents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,9 +197,15 @@ impl Host {
         told || self.was_there_at(since)
     }
 
+    /// How long it waits for others once it is hard down.
+    fn patience(&self) -> Duration {
+        let behind = !self.spec.own_tunnel && self.spec.peer.is_some() && self.paths.direct.is_none();
+        if behind { TUNNEL_PATIENCE } else { PATIENCE }
+    }
+
     /// What others say of themselves may still hold it back.
     pub(super) fn is_waited_for(&self, now: Mono) -> bool {
-        self.hard_since.is_none_or(|since| now < since + PATIENCE)
+        self.hard_since.is_none_or(|since| now < since + self.patience())
     }
 
     /// Keeps since when it fails, and wants its parents asked for each failure.
@@ -226,7 +235,7 @@ impl Host {
 
     /// When a doubt ends by itself.
     pub(super) fn doubt_ends(&self) -> Option<Mono> {
-        self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + PATIENCE)
+        self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + self.patience())
     }
 
     pub(super) fn end_doubt(&mut self, turn: &mut Turn<'_>) {
