@@ -280,3 +280,28 @@ fn boringtun_cuts_a_long_index_which_the_engine_refuses_to_give() {
     tunn.format_handshake_initiation(&mut room, true);
     assert_eq!(room[5..8], [0, 0, 0]);
 }
+
+/// The device sends on in its session, and hears no handshake of the gateway. Says for how many seconds its
+/// packets are taken.
+fn heard_while_handshakes_are_lost<G: End>(mut pair: Pair<G>) -> u64 {
+    pair.device_dials();
+    for second in 1..178 {
+        pair.clock.advance(secs(1));
+        if second % 10 == 0 {
+            pair.gateway.dial(pair.clock.now(), &mut Out::new());
+        }
+        pair.gateway_polls();
+        let sent = pair.device_sends(&packet());
+        if pair.deliver(&sent).0 != Came::Packet {
+            return second;
+        }
+    }
+    178
+}
+
+#[test]
+fn handshakes_that_come_to_nothing_end_no_session_in_use() {
+    let naive = heard_while_handshakes_are_lost(naive());
+    assert!((99..110).contains(&naive), "boringtun ends all sessions after 90 s: {naive}");
+    assert_eq!(heard_while_handshakes_are_lost(fenced()), 178);
+}

@@ -46,6 +46,9 @@ const MAX_INITIATIONS: u8 = 2;
 const COUNTER_END: u64 = u64::MAX - (1 << 13);
 /// boringtun counts one more than we do at the end of a session's life, and rounds.
 const WIPE_AFTER: Duration = Duration::from_secs(181);
+/// boringtun ends all sessions together with a handshake that it has in hand for 90 s. By this age of it, it
+/// gets no say over a session that is in use.
+const IN_HAND_AT_MOST: Duration = Duration::from_secs(80);
 /// Responses that are tried per dial: each costs two X25519, and only who sees our initiations can
 /// send one that is tried at all.
 const MAX_RESPONSES: u8 = 8;
@@ -174,11 +177,37 @@ struct Dial {
     due: Mono,
 }
 
+/// boringtun's sessions of one peer, and what we know of them.
+struct Ring {
+    tunn: Box<Tunn>,
+    lives: [Option<Life>; SESSIONS],
+    /// The index of the last handshake message that was made; that of the next one follows it.
+    made: u32,
+    /// Since when boringtun has an initiation in hand that nothing answered.
+    in_hand: Option<Mono>,
+}
+
+impl Ring {
+    fn new(origin: &Origin) -> Ring {
+        Ring { tunn: origin.tunn(), lives: [None; SESSIONS], made: origin.index << 8, in_hand: None }
+    }
+
+    fn life(&self, local: u32) -> Option<&Life> {
+        self.lives[local as usize % SESSIONS].as_ref().filter(|life| life.local == local)
+    }
+
+    /// The index of the next handshake message: 24 bits of the peer, and a counter of eight.
+    fn next(&self) -> u32 {
+        self.made & !0xff | self.made.wrapping_add(1) & 0xff
+    }
+}
+
 /// One peer's sessions: about 11.5 KB, nearly all of it boringtun's.
 pub struct BoringSession {
     origin: Origin,
-    tunn: Box<Tunn>,
-    lives: [Option<Life>; SESSIONS],
+    ring: Ring,
+    /// The session in use, where boringtun would have ended it with a handshake that came to nothing.
+    kept: Option<Box<Ring>>,
     /// The session to send on, by its local index.
     current: Option<u32>,
     dial: Option<Dial>,
@@ -226,7 +255,8 @@ impl Session for BoringSession {
         if scratch.len() < (padded.len() + DATA_OVERHEAD).max(LEAST_SCRATCH) {
             return Err(NoSession);
         }
-        let len = self.guarded(|tunn| written(&tunn.encapsulate(padded, scratch))).unwrap_or(0);
+        let len =
+            self.guarded_on(life.local, |tunn| written(&tunn.encapsulate(padded, scratch))).unwrap_or(0);
         if !self.sent_on(&scratch[..len], now, sink) {
             return Err(NoSession);
         }
@@ -250,7 +280,8 @@ impl Session for BoringSession {
 
     fn poll(&mut self, now: Mono, scratch: &mut [u8], sink: Sink<'_>) {
         self.reply(now, scratch, sink);
-        if self.lives.iter().flatten().any(|life| life.is_wiped(now)) {
+        self.kept.take_if(|kept| kept.lives.iter().flatten().all(|life| life.is_over(now)));
+        if self.ring.lives.iter().flatten().any(|life| life.is_wiped(now)) {
             self.tick(now, sink);
         }
         if self.dial.is_some() {
@@ -261,7 +292,7 @@ impl Session for BoringSession {
     }
 
     fn next_poll(&self) -> Option<Mono> {
-        let ends = self.lives.iter().flatten().map(|life| life.born + WIPE_AFTER);
+        let ends = self.lives().map(|life| life.born + WIPE_AFTER);
         let reply = self.unreplied.map(|since| since + KEEPALIVE_AFTER);
         let dial = match self.dial {
             Some(dial) => Some(dial.due),
@@ -290,9 +321,9 @@ fn padded<'a>(packet: &'a [u8], room: &'a mut [u8; MTU]) -> &'a [u8] {
 impl BoringSession {
     fn new(origin: Origin) -> Self {
         BoringSession {
-            tunn: origin.tunn(),
+            ring: Ring::new(&origin),
             origin,
-            lives: [None; SESSIONS],
+            kept: None,
             current: None,
             dial: None,
             gave_up: false,
@@ -305,13 +336,24 @@ impl BoringSession {
     /// Calls into boringtun. If it panics (its clock went back, an arithmetic overflow), its state
     /// cannot be trusted any more: all sessions end and the peer shakes hands anew.
     fn guarded<R>(&mut self, call: impl FnOnce(&mut Tunn) -> R) -> Option<R> {
-        let result = catch_unwind(AssertUnwindSafe(|| call(&mut self.tunn)));
+        let result = catch_unwind(AssertUnwindSafe(|| call(&mut self.ring.tunn)));
         result.map_err(|_| self.start_over()).ok()
     }
 
+    /// The same where the session with this index is.
+    fn guarded_on<R>(&mut self, local: u32, call: impl FnOnce(&mut Tunn) -> R) -> Option<R> {
+        match self.kept.as_mut().filter(|kept| kept.life(local).is_some()) {
+            Some(kept) => {
+                let result = catch_unwind(AssertUnwindSafe(|| call(&mut kept.tunn)));
+                result.map_err(|_| self.kept = None).ok()
+            }
+            None => self.guarded(call),
+        }
+    }
+
     fn start_over(&mut self) {
-        self.tunn = self.origin.tunn();
-        self.lives = [None; SESSIONS];
+        self.ring = Ring::new(&self.origin);
+        self.kept = None;
         self.current = None;
         self.dial = None;
         self.gave_up = false;
@@ -322,15 +364,54 @@ impl BoringSession {
 
     /// Brings boringtun's notion of the present up to date and wipes what is over.
     fn tick(&mut self, now: Mono, sink: Sink<'_>) {
+        self.keep_session(now);
         let mut room = [0; POLL_ROOM];
         let len = self.guarded(|tunn| written(&tunn.update_timers(&mut room))).unwrap_or(0);
         // A keepalive, where boringtun thinks that one is due: it does no harm.
         self.sent_on(&room[..len], now, sink);
         // It ends all sessions together with a handshake that failed for 90 s.
-        let ended = self.tunn.is_expired();
-        for slot in &mut self.lives {
+        let ended = self.ring.tunn.is_expired();
+        for slot in &mut self.ring.lives {
             *slot = slot.filter(|life| !ended && !life.is_wiped(now));
         }
+    }
+
+    /// A peer that does not hear our handshakes may still speak on its session.
+    fn keep_session(&mut self, now: Mono) {
+        let long = self.ring.in_hand.is_some_and(|since| now.since(since) >= IN_HAND_AT_MOST);
+        if !long {
+            return;
+        }
+        let current = self.current.and_then(|local| self.ring.life(local)).copied();
+        let given_up = std::mem::replace(&mut self.ring, Ring::new(&self.origin));
+        if let Some(life) = current.filter(|life| !life.is_over(now)) {
+            let mut lives = [None; SESSIONS];
+            lives[life.local as usize % SESSIONS] = Some(life);
+            self.kept = Some(Box::new(Ring { lives, ..given_up }));
+        }
+    }
+
+    /// boringtun puts the session of an answer where an older one is, and gives out its indices in turn: one
+    /// that would meet the session in use is spent on an initiation that is not sent.
+    fn spare_session(&mut self, now: Mono, scratch: &mut [u8]) {
+        let Some(life) = self.live(now).copied() else { return };
+        let (next, kept) = (self.ring.next(), self.ring.life(life.local).is_none());
+        let meets = match kept {
+            true => next == life.local,
+            false => next as usize % SESSIONS == life.local as usize % SESSIONS,
+        };
+        if meets {
+            self.make_initiation(now, scratch);
+        }
+    }
+
+    /// The length of an initiation.
+    fn make_initiation(&mut self, now: Mono, scratch: &mut [u8]) -> Option<usize> {
+        let len = self.guarded(|tunn| written(&tunn.format_handshake_initiation(scratch, true)));
+        let len = len.filter(|len| *len > 0)?;
+        self.ring.made = word(scratch, 4);
+        self.ring.in_hand = self.ring.in_hand.or(Some(now));
+        Some(len)
     }
 
     /// Hands out what was sealed, unless it was sealed with a session that is over.
@@ -339,7 +420,7 @@ impl BoringSession {
             return false;
         }
         let remote = word(sealed, 4);
-        let alive = self.lives.iter().flatten().any(|life| life.remote == remote && !life.is_over(now));
+        let alive = self.lives().any(|life| life.remote == remote && !life.is_over(now));
         if alive {
             sink(sealed);
             self.unreplied = None;
@@ -347,8 +428,13 @@ impl BoringSession {
         alive
     }
 
+    fn lives(&self) -> impl Iterator<Item = &Life> {
+        let kept = self.kept.iter().flat_map(|kept| kept.lives.iter().flatten());
+        self.ring.lives.iter().flatten().chain(kept)
+    }
+
     fn life(&self, local: u32) -> Option<&Life> {
-        self.lives[local as usize % SESSIONS].as_ref().filter(|life| life.local == local)
+        self.ring.life(local).or_else(|| self.kept.as_ref()?.life(local))
     }
 
     /// The session to send on, while it lasts.
@@ -357,7 +443,8 @@ impl BoringSession {
     }
 
     fn begin_life(&mut self, life: Life) {
-        self.lives[life.local as usize % SESSIONS] = Some(life);
+        self.ring.lives[life.local as usize % SESSIONS] = Some(life);
+        self.ring.in_hand = None;
         self.gave_up = false;
         self.wanted = false;
         if life.role == Role::Initiator {
@@ -376,6 +463,7 @@ impl BoringSession {
             return Opened::Dropped(DropReason::RateLimited);
         }
         self.tick(now, sink);
+        self.spare_session(now, scratch);
         let mut answer = self.answer(datagram, scratch);
         if matches!(answer, Err(WireGuardError::WrongTai64nTimestamp)) {
             // The caller has judged the stamp, after the peer's clock was reset, for example;
@@ -388,13 +476,14 @@ impl BoringSession {
             Err(error) => return Opened::Dropped(reason(&error)),
         };
         let (local, remote) = (word(scratch, 4), word(datagram, 4));
+        self.ring.made = local;
         self.begin_life(Life { local, remote, born: now, role: Role::Responder });
         sink(&scratch[..len]);
         Opened::HandshakeAnswered(local)
     }
 
     fn has_just_answered(&self, now: Mono) -> bool {
-        let mut answered = self.lives.iter().flatten().filter(|life| life.role == Role::Responder);
+        let mut answered = self.ring.lives.iter().flatten().filter(|life| life.role == Role::Responder);
         answered.any(|life| now.since(life.born) < INITIATION_GAP)
     }
 
@@ -466,7 +555,7 @@ impl BoringSession {
         if life.is_over(now) {
             return Opened::Dropped(DropReason::SessionExpired);
         }
-        let opened = match self.guarded(|tunn| tunn.decapsulate(None, datagram, scratch)) {
+        let opened = match self.guarded_on(life.local, |tunn| tunn.decapsulate(None, datagram, scratch)) {
             Some(TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _)) => {
                 Opened::Packet(packet)
             }
@@ -518,8 +607,7 @@ impl BoringSession {
         dial.sent += 1;
         (dial.at, dial.due) = (now, now + REPEAT_AFTER);
         self.tick(now, sink);
-        let len = self.guarded(|tunn| written(&tunn.format_handshake_initiation(scratch, true)));
-        if let Some(len @ 1..) = len {
+        if let Some(len) = self.make_initiation(now, scratch) {
             sink(&scratch[..len]);
         }
     }
