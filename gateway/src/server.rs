@@ -337,7 +337,11 @@ impl Engine<'_> {
 
     async fn monitor(&self) -> anyhow::Result<Monitor> {
         let seed = u64::from_le_bytes(seed()?[..8].try_into().expect("32 bytes hold 8"));
-        let usual = monitor::Config { interval: self.config.timing.interval, ..monitor::Config::default() };
+        let usual = monitor::Config {
+            interval: self.config.timing.interval,
+            keepalive: Duration::from_secs(self.config.keepalive.into()),
+            ..monitor::Config::default()
+        };
         let mut monitor = Monitor::new(usual, seed);
         let mut conn = self.store.reader().await?;
         let ended = clock::wall() - monitor::KEPT_DOWNTIME;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Check, Event, EventKind, Extent, HostSpec, HostStatus, Timing};
+use fleetgate_engine::wire::{Check, Event, EventKind, Extent, HostSpec, HostStatus, ServiceSpec, Timing};
 use fleetgate_tests::dice::{Dice, seeds};
 use mailbox::Mailbox;
 use world::{Truth, World, device, service, with};
@@ -347,6 +347,77 @@ fn a_device_that_hears_nothing_is_alive_while_its_packets_arrive() {
         let state = world.host(HostId::from_i64(5)).expect("a state");
         assert!(!state.one_way, "seed {seed}: {state:?}");
     }
+}
+
+/// When a service changed hard, from then on, and to what.
+fn turns(world: &World, raw: i64, service: &str, since: Wall) -> Vec<(Wall, &'static str)> {
+    let turn = |e: &Event| match e.kind {
+        EventKind::StateChanged { to, hard: true, .. } => Some((e.at, to)),
+        _ => None,
+    };
+    let of = |e: &&Event| e.host == HostId::from_i64(raw) && e.service.as_deref() == Some(service);
+    world.kept.events.iter().filter(of).filter(|e| e.at >= since).filter_map(turn).collect()
+}
+
+/// An old session brings its packets; only an answer proves that ours arrive again. At default settings, and with
+/// checks that follow each other faster than its keepalives.
+#[test]
+fn under_one_way_loss_the_tunnel_is_critical_until_something_is_answered_and_the_host_is_never_down() {
+    let secs = Duration::from_secs;
+    let hasty = Timing { interval: secs(10), retry: secs(1), attempts: 3, timeout: secs(2) };
+    for (seed, timing) in seeds().into_iter().flat_map(|seed| [(seed, Timing::DEFAULT), (seed, hasty)]) {
+        let mut dice = Dice(seed);
+        let checks = || {
+            let checks = vec![service("tunnel", Check::Tunnel), service("ping", Check::Ping { count: 3 })];
+            checks.into_iter().map(|spec| ServiceSpec { timing, ..spec }).collect()
+        };
+        let shape = |_, spec: HostSpec| HostSpec { timing, ..with(spec, checks()) };
+        let mut world = fleet(&mut dice, 20, shape);
+        let (id, since) = (HostId::from_i64(5), world.now.wall);
+        lose(&mut world, &[5], &Truth { deaf: true, ..Truth::well() });
+        for second in 0..1_800 {
+            world.run(SECOND);
+            if dice.roll(40) == 0 {
+                world.check_now(id, None);
+            }
+            let state = world.host(id).expect("a state");
+            assert_eq!(state.status, HostStatus::Up, "seed {seed}, {timing:?}, {second} s: {state:?}");
+        }
+        let told = turns(&world, 5, "tunnel", since);
+        assert!(matches!(told[..], [(at, "critical")] if at.since(since) < 5 * MINUTE), "seed {seed}: {told:?}");
+        assert!(world.host(id).expect("a state").one_way, "seed {seed}");
+        let mended = world.now.wall;
+        lose(&mut world, &[5], &Truth::well());
+        world.run(3 * MINUTE);
+        let told = turns(&world, 5, "tunnel", mended);
+        assert!(matches!(told[..], [(_, "ok")]), "seed {seed}: {told:?}");
+    }
+}
+
+/// What held it up were its handshakes: it is found as fast as one whose packets held it up.
+#[test]
+fn a_device_that_dies_while_its_handshakes_lead_to_nothing_is_hard_down_within_100_s() {
+    let mut times = Times::default();
+    for seed in seeds() {
+        let mut dice = Dice(seed);
+        let mut world = fleet(&mut dice, 20, |_, spec| spec);
+        for _ in 0..10 {
+            let refused = Truth { refused: true, ..Truth::well() };
+            lose(&mut world, &[3], &refused);
+            world.run(6 * MINUTE + Duration::from_millis(dice.roll(60_000)));
+            let state = world.host(HostId::from_i64(3)).expect("a state");
+            assert_eq!((state.hard, state.source.as_str()), (HostStatus::Up, "handshakes"), "seed {seed}");
+            let since = world.now.wall;
+            lose(&mut world, &[3], &Truth { alive: false, ..refused });
+            world.run(4 * MINUTE);
+            times.0.push(found(&world, 3, since).expect("it is found"));
+            lose(&mut world, &[3], &Truth::well());
+            world.run(5 * MINUTE);
+        }
+    }
+    let (least, average, most) = times.figures();
+    println!("{} deaths: hard down after {least:.1} s, {average:.1} s, {most:.1} s", times.0.len());
+    assert!(most <= BOUND.as_secs_f64(), "{most} s");
 }
 
 /// Its key is refused, or the answers do not reach it: it is alive, and only its tunnel is not.

@@ -18,6 +18,7 @@ impl Device {
             Question::Evidence { .. } => Answer::Evidence(Evidence {
                 last_packet: self.last_packet,
                 last_handshake: self.last_handshake,
+                last_answer: self.last_answer,
                 last_attempt: self.last_attempt(now),
                 established: self.established(now),
                 clock_skew_ms: self.truth.skew_ms,
@@ -31,7 +32,9 @@ impl Device {
                 let news = self.handshake(now);
                 let there = (self.flow.is_some() && !self.truth.deaf).then_some(RTT);
                 let there = there.ok_or(ConnectFailure::Timeout);
-                self.last_packet = if there.is_ok() { Some(now) } else { self.last_packet };
+                if there.is_ok() {
+                    (self.last_packet, self.last_answer) = (Some(now), Some(now));
+                }
                 return (Answer::Handshake(there), news);
             }
             Question::Ssh { route, port, run, .. } => Answer::Ssh(self.ssh(route, *port, run, now)),
@@ -54,7 +57,7 @@ impl Device {
         let mute = !used || self.truth.hung || self.truth.deaf || !self.truth.alive;
         match (self.flow.is_some(), mute) {
             (true, false) => {
-                self.last_packet = Some(now);
+                (self.last_packet, self.last_answer) = (Some(now), Some(now));
                 Ok(())
             }
             (false, _) if !self.established(now) => Err(ConnectFailure::NoTunnel),

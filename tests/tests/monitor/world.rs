@@ -113,6 +113,8 @@ pub struct Device {
     believed: Mono,
     last_packet: Option<Mono>,
     last_handshake: Option<Mono>,
+    /// When something that was sent through its tunnel was answered last.
+    last_answer: Option<Mono>,
     /// Since when its handshakes lead to nothing.
     refused_from: Option<Mono>,
 }
@@ -251,6 +253,7 @@ impl World {
             believed: Mono::ZERO,
             last_packet: None,
             last_handshake: None,
+            last_answer: None,
             refused_from: None,
         };
         self.devices.insert(id, device);

@@ -80,6 +80,19 @@ pub fn no_handshake(cause: Cause, why: &str) -> Finding {
     Finding { result: PluginResult::critical(text).because(cause), silence: true }
 }
 
+/// A handshake came to nothing, and an echo came back: both directions work.
+pub fn echoed(rtt: Duration, failure: &ConnectFailure) -> Finding {
+    let text = format!("echo in {}, while a handshake {failure}", millis(rtt));
+    Finding::said(PluginResult::new(Status::Ok, text, vec![seconds("packet_age", Duration::ZERO)]))
+}
+
+/// Packets come, and neither a handshake nor so many echoes were answered.
+pub fn no_answer(failure: &ConnectFailure, echoes: u8) -> Finding {
+    let text =
+        format!("its packets arrive, and ours get no answer: handshake: {failure}; {echoes} echoes: timed out");
+    Finding { result: PluginResult::critical(text).because(Cause::NoAnswer), silence: true }
+}
+
 pub fn ping(answer: &EchoAnswer) -> Meaning {
     let result = match &answer.failure {
         Some(ConnectFailure::Busy) => return None,

@@ -23,6 +23,7 @@ use super::service::{Run, Service, ahead};
 use super::session::Session;
 use super::status::{Level, Track};
 use super::turn::Turn;
+use super::vital::Vain;
 use super::voice::Voice;
 
 /// A change takes effect within this time; less where the retry interval is shorter. Spreads what a
@@ -84,7 +85,9 @@ pub struct Host {
     pub(super) undecided: Option<String>,
     /// When it answered a question last.
     pub(super) answered_at: Option<Mono>,
-    /// Its packets arrive, and our questions get no answer.
+    /// Its packets arrive, and our questions get no answer; not yet often enough to be believed.
+    pub(super) vain: Option<Vain>,
+    /// The same, often enough.
     pub(super) one_way: bool,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
@@ -165,6 +168,7 @@ impl Host {
             questions: Vec::new(),
             undecided: None,
             answered_at: None,
+            vain: None,
             one_way: false,
             came: false,
             good_at: None,
@@ -190,6 +194,7 @@ impl Host {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
         (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
+        self.vain = state.one_way.then_some(Vain { since: Mono::ZERO, checks: self.spec.timing.attempts });
         (self.unanswered_since, self.last_alive) = (state.silent_since, state.last_alive);
         (self.check_began, self.strange_key) = (state.asked_at, state.strange_key);
         state.asked.map(|address| self.paths.prefer(address));
@@ -499,7 +504,7 @@ impl Host {
             turn.cancel(session.question);
         }
         for service in &mut self.services {
-            if let Run::Asked(id) | Run::AskedOther(id, _) = service.run {
+            if let Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) = service.run {
                 turn.cancel(id);
             }
             service.run = Run::Idle;

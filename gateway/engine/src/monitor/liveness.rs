@@ -4,9 +4,10 @@
 //! The evidence comes first, for it costs nothing. Where it is too old, echo, TCP, a forced handshake and
 //! the public address are asked together. Where an echo is known to answer it is asked alone for
 //! [`HEAD_START`], which spares a living host the bytes of the others. Before a host is called dead the
-//! evidence is read again: a packet that came meanwhile is life, and where all questions stayed unanswered
-//! it shows that only one direction works. Handshakes of the host that lead to no session are life too. Knows
-//! nothing of attempts, states and schedules.
+//! evidence is read again: a packet that came meanwhile is life, and so is one after which the next need not
+//! have come yet. Where all questions stayed unanswered, a packet that came after them shows that only one
+//! direction works. Handshakes of the host that lead to no session are life too. Knows nothing of attempts,
+//! states and schedules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ use crate::wire::{
 };
 
 use super::reach::{Paths, Way};
+use super::rhythm::Rhythm;
 
 /// The source of a result that nothing had to be asked for.
 pub const EVIDENCE: &str = "evidence";
@@ -55,12 +57,14 @@ pub enum Asked {
 /// What a host check goes by.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Only what came after this proves anything.
+    /// Only what came after this spares it the questions.
     pub newer_than: Mono,
+    /// How long the host may be silent while it lives.
+    pub rhythm: Rhythm,
     /// Somebody waits for it.
     pub demanded: bool,
-    /// Questions go out although there is evidence: the last ones got no answer.
-    pub must_ask: bool,
+    /// Since when questions get no answer, while packets come. They go out although there is evidence.
+    pub vain_since: Option<Mono>,
     /// An echo is likely to be answered: it is asked alone for a moment.
     pub echo_first: bool,
     /// Whether the peer may be dialled now.
@@ -91,8 +95,10 @@ pub struct Liveness {
     session: bool,
     /// A question went unanswered by us, not by the host: its silence proves nothing.
     unclear: bool,
-    /// A question went through the host's own tunnel, and no answer came.
-    unanswered: bool,
+    /// A question went out for the host's own tunnel, and no answer came.
+    vain: bool,
+    /// When something that was sent through its tunnel was answered last.
+    answer: Option<Mono>,
     pub came: bool,
     /// When a forced handshake failed.
     pub dial_failed: Option<Mono>,
@@ -143,8 +149,17 @@ pub struct Alive {
     pub rtt: Option<Duration>,
     /// When the host is known to have been alive.
     pub proof: Mono,
-    /// Its packets arrived, and none of our questions was answered.
-    pub one_way: bool,
+    pub reply: Reply,
+}
+
+/// What became of the questions through its tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// None was asked, or none that it could have answered.
+    NotAsked,
+    Given,
+    /// None, while something else shows that it lives.
+    Missing,
 }
 
 impl Liveness {
@@ -160,7 +175,8 @@ impl Liveness {
             attempt: None,
             session: false,
             unclear: false,
-            unanswered: false,
+            vain: false,
+            answer: None,
             dial_failed: None,
             dialled: None,
             direct: DirectAnswer::NotAsked,
@@ -278,13 +294,16 @@ impl Liveness {
         self.came |= evidence.last_packet.is_some() || evidence.last_handshake.is_some();
         self.packet = evidence.last_packet.filter(|_| self.rules.paths.own);
         self.attempt = evidence.last_attempt.filter(|_| self.rules.paths.own);
-        // A handshake takes both directions.
-        self.unanswered &= evidence.last_handshake.is_none_or(|done| done < self.began);
-        let fresh = self.packet.filter(|packet| *packet > self.rules.newer_than);
+        self.answer = evidence.answered().filter(|_| self.rules.paths.own);
+        let limit = match self.phase {
+            Phase::LastLook => self.rules.newer_than.min(now - self.rules.rhythm.packets()),
+            _ => self.rules.newer_than,
+        };
+        let fresh = self.packet.filter(|packet| *packet > limit);
         match (self.phase, fresh) {
             (Phase::LastLook, Some(packet)) => Next::Done(self.is_heard(packet, now)),
             (Phase::LastLook, None) => self.end(now),
-            (_, Some(packet)) if !self.rules.must_ask => Next::Done(self.is_heard(packet, now)),
+            (_, Some(packet)) if self.rules.vain_since.is_none() => Next::Done(self.is_heard(packet, now)),
             _ => {
                 self.session = evidence.established;
                 self.ask_first(now)
@@ -293,13 +312,23 @@ impl Liveness {
     }
 
     fn is_heard(&self, packet: Mono, now: Mono) -> Verdict {
-        let one_way = self.unanswered;
+        let reply = self.reply();
         let mut text = heard(packet, now);
-        if one_way {
+        if reply == Reply::Missing {
             let failures = self.tried().join("; ");
-            text = format!("{text}; its packets arrive, and ours get no answer: {failures}");
+            let since = self.rules.vain_since.unwrap_or(self.began);
+            let what = if packet >= since { "its packets arrive, and ours get" } else { "since then" };
+            text = format!("{text}; {what} no answer: {failures}");
         }
-        Verdict::Alive(Alive { source: EVIDENCE, text, rtt: None, proof: packet, one_way })
+        Verdict::Alive(Alive { source: EVIDENCE, text, rtt: None, proof: packet, reply })
+    }
+
+    fn reply(&self) -> Reply {
+        match self.answer {
+            Some(answer) if answer >= self.began => Reply::Given,
+            _ if self.vain => Reply::Missing,
+            _ => Reply::NotAsked,
+        }
     }
 
     // ------------------------------------------------------------------- asking
@@ -446,7 +475,7 @@ impl Liveness {
     fn answers_directly(&mut self, way: &str, rtt: Option<Duration>, now: Mono) -> Next {
         self.direct = DirectAnswer::Answered;
         let text = format!("answers: {way}");
-        let proof = Alive { source: DIRECT, text, rtt, proof: now, one_way: false };
+        let proof = Alive { source: DIRECT, text, rtt, proof: now, reply: Reply::NotAsked };
         self.direct_proof = Some(Verdict::Alive(proof));
         self.go_on(now)
     }
@@ -460,8 +489,7 @@ impl Liveness {
 
     fn failed(&mut self, asked: Asked, failure: &ConnectFailure, now: Mono) -> Next {
         self.unclear |= *failure == ConnectFailure::Busy;
-        let through = asked != Asked::Handshake && *failure == ConnectFailure::Timeout;
-        self.unanswered |= self.rules.paths.own && through;
+        self.vain |= self.rules.paths.own && *failure == ConnectFailure::Timeout;
         self.failures.insert(asked, failure.to_string());
         let lost = *failure == ConnectFailure::NoTunnel;
         self.session &= !lost;
@@ -511,7 +539,8 @@ impl Liveness {
             let text = self.beside(proof.text);
             return Next::Done(Verdict::Alive(Alive { text, ..proof }));
         }
-        if let Some(proof) = self.attempt.filter(|attempt| *attempt > self.rules.newer_than) {
+        let limit = self.rules.newer_than.min(now - self.rules.rhythm.tries());
+        if let Some(proof) = self.attempt.filter(|attempt| *attempt > limit) {
             return Next::Done(Verdict::Alive(self.is_refused(proof, now)));
         }
         let mut found: Vec<String> =
@@ -530,7 +559,7 @@ impl Liveness {
     fn is_refused(&self, proof: Mono, now: Mono) -> Alive {
         let text =
             format!("its handshakes arrive (the last {} ago), and lead to no session", age(now.since(proof)));
-        Alive { source: ATTEMPTS, text: self.beside(text), rtt: None, proof, one_way: false }
+        Alive { source: ATTEMPTS, text: self.beside(text), rtt: None, proof, reply: Reply::NotAsked }
     }
 
     /// What was asked in vain.
@@ -564,7 +593,7 @@ fn key_only(pin: HostKey) -> SshRun {
 }
 
 fn alive(source: &'static str, text: String, rtt: Option<Duration>, proof: Mono) -> Next {
-    Next::Done(Verdict::Alive(Alive { source, text, rtt, proof, one_way: false }))
+    Next::Done(Verdict::Alive(Alive { source, text, rtt, proof, reply: Reply::Given }))
 }
 
 fn is_busy(failure: &SshFailure) -> bool {

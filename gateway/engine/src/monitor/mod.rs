@@ -34,6 +34,7 @@ mod population;
 pub mod profile;
 mod reach;
 pub mod recurrence;
+mod rhythm;
 mod round;
 mod schedule;
 mod sentinel;
@@ -44,6 +45,7 @@ mod status;
 #[cfg(test)]
 mod testing;
 mod together;
+mod tunnel_check;
 mod turn;
 mod uplink;
 mod vital;
@@ -54,6 +56,7 @@ use host::Host;
 use neighbours::Neighbours;
 use parents::Family;
 use population::Population;
+use rhythm::Rhythm;
 use schedule::Agenda;
 use sentinel::Sentinel;
 use turn::{Asker, Desk, Turn};
@@ -83,13 +86,18 @@ pub struct Config {
     pub max_in_flight: usize,
     /// The usual time between two checks of a host: in that, most hosts are asked once.
     pub interval: Duration,
+    /// The keepalive of devices; zero: they have none.
+    pub keepalive: Duration,
 }
+
+/// Of the configurations that devices get.
+const KEEPALIVE: Duration = Duration::from_secs(25);
 
 impl Default for Config {
     /// 10,000 hosts a minute whose checks ask three questions at once, which all time out after 10 s, need
     /// 5,000; not quite twice that.
     fn default() -> Self {
-        Config { max_in_flight: 9_000, interval: Timing::DEFAULT.interval }
+        Config { max_in_flight: 9_000, interval: Timing::DEFAULT.interval, keepalive: KEEPALIVE }
     }
 }
 
@@ -123,7 +131,7 @@ impl Monitor {
             hosts: BTreeMap::new(),
             behind: BTreeMap::new(),
             agenda: Agenda::default(),
-            desk: Desk::new(seed),
+            desk: Desk::new(seed, Rhythm::of(config.keepalive)),
             expected: None,
             downtimes: BTreeMap::new(),
             family: Family::default(),

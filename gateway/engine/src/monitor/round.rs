@@ -11,7 +11,7 @@ use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, Evidence, HostStatus, Question, Route};
+use crate::wire::{Answer, Check, HostStatus, Question, Route};
 
 use super::answer::{self, Finding, Meaning, nor_at};
 use super::depend::{self, On};
@@ -102,7 +102,7 @@ impl Host {
         })
     }
 
-    fn ask(&mut self, i: usize, question: Question, turn: &mut Turn<'_>) {
+    pub(super) fn ask(&mut self, i: usize, question: Question, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
         let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
         self.services[i].run = Run::Asked(id);
@@ -146,10 +146,7 @@ impl Host {
     fn read_answer(&mut self, i: usize, answer: Answer, silent: Option<IpAddr>, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
         match (&self.services[i].spec.check, answer) {
-            (Check::Tunnel, Answer::Evidence(evidence)) => self.weigh_evidence(i, &evidence, turn),
-            (Check::Tunnel, Answer::Handshake(outcome)) => {
-                self.conclude(i, answer::handshake(&outcome, self.skew_ms), Way::Tunnel, turn);
-            }
+            (Check::Tunnel, answer) => self.answer_tunnel(i, answer, turn),
             (Check::Ping { .. }, Answer::Echo(echo)) => {
                 self.conclude(i, nor_at(answer::ping(&echo), silent), Way::Tunnel, turn);
             }
@@ -158,34 +155,6 @@ impl Host {
                 self.conclude(i, meaning, self.paths.tcp().unwrap_or(Way::Direct), turn);
             }
             _ => self.discard(i, turn),
-        }
-    }
-
-    /// The `tunnel` check takes evidence, else it forces a handshake, unless the host's own check
-    /// has just tried that.
-    fn weigh_evidence(&mut self, i: usize, evidence: &Evidence, turn: &mut Turn<'_>) {
-        self.keep_pace(evidence.wire_today, turn);
-        self.skew_ms = evidence.clock_skew_ms;
-        let now = turn.now.mono;
-        let service = &self.services[i];
-        let limit = service.newer_than.max(Some(evidence_limit(service, now)));
-        if let Some(packet) = evidence.last_packet.filter(|at| Some(*at) > limit) {
-            let finding = Finding::said(answer::evidence(evidence, packet, now));
-            return self.conclude_at(i, finding, Way::Tunnel, packet, turn);
-        }
-        let begun = service.newer_than.or(service.planned);
-        match (self.dial_failed.filter(|at| begun.is_some_and(|b| *at >= b)), self.paths.peer) {
-            (Some(failed), _) => {
-                self.conclude_at(
-                    i,
-                    answer::no_handshake(Cause::NoAnswer, "timed out"),
-                    Way::Tunnel,
-                    failed,
-                    turn,
-                );
-            }
-            (None, Some(peer)) => self.ask(i, Question::Handshake { peer }, turn),
-            (None, None) => self.discard(i, turn),
         }
     }
 
@@ -246,7 +215,7 @@ impl Host {
         let (open, fails, good_at) = match on {
             On::Host => {
                 let fails = self.asleep || self.track.status == HostStatus::Down;
-                (self.check.is_some(), fails, self.good_at)
+                (self.check.is_some(), fails, self.good_at.max(self.lives_unanswering(failed_at)))
             }
             On::Service(i) => {
                 let service = &self.services[i];
@@ -259,6 +228,13 @@ impl Host {
             () if good_at.is_some_and(|at| at >= failed_at) => Standing::Holds,
             () => Standing::Old,
         }
+    }
+
+    /// A packet that came after a question in vain shows that the host lives, and does not answer: whatever
+    /// fails then does not fail with the host.
+    fn lives_unanswering(&self, failed_at: Mono) -> Option<Mono> {
+        let vain = self.vain.filter(|vain| self.good_at >= Some(vain.since));
+        vain.map(|_| failed_at)
     }
 
     fn is_held(&self, on: On) -> bool {
@@ -364,7 +340,7 @@ impl Host {
 }
 
 /// As for the host: the interval, and after a failure only what is newer.
-fn evidence_limit(service: &Service, now: Mono) -> Mono {
+pub(super) fn evidence_limit(service: &Service, now: Mono) -> Mono {
     let interval = now - service.spec.timing.interval;
     match service.failed_at.filter(|_| !service.holds()) {
         Some(failed) => interval.max(failed),

@@ -11,7 +11,7 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    Answer, AskId, Check, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec,
+    Answer, AskId, Check, ConnectFailure, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec,
     ServiceState, Taken, Timing,
 };
 
@@ -73,6 +73,8 @@ pub enum Run {
     Asked(AskId),
     /// Nothing came of its question at one inner address, and the other one is asked.
     AskedOther(AskId, Box<Answer>),
+    /// The tunnel's own check: a handshake came to nothing, and something else is looked at.
+    Doubted(AskId, ConnectFailure),
     /// Part of the host's SSH session.
     Riding,
     /// Failed, and waits for what it depends on.

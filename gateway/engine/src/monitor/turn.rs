@@ -12,6 +12,7 @@ use crate::wire::{Ask, AskId, EventKind, MonitorOutput, Question, Record, Timing
 
 use super::liveness::Asked;
 use super::pace::{self, Queue};
+use super::rhythm::Rhythm;
 use super::schedule::{Asks, Jitter, Slots};
 use super::service::Next;
 use super::status::{Change, Level, Track};
@@ -66,6 +67,7 @@ pub struct Desk {
     /// Hosts that are watched.
     pub hosts: usize,
     waiting: Queue,
+    rhythm: Rhythm,
     jitter: Jitter,
     /// Fixed by the first time that is seen.
     slots: Option<Slots>,
@@ -73,7 +75,7 @@ pub struct Desk {
 
 impl Desk {
     /// `seed` feeds the jitter.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, rhythm: Rhythm) -> Self {
         Desk {
             asks: Asks::new(),
             incidents: Incidents::default(),
@@ -86,6 +88,7 @@ impl Desk {
             with_others: false,
             hosts: 0,
             waiting: Queue::default(),
+            rhythm,
             jitter: Jitter::new(seed),
             slots: None,
         }
@@ -124,6 +127,11 @@ impl Turn<'_> {
         let id = self.desk.asks.open(host, asker, timeout, self.now.mono);
         self.desk.out.push_back(MonitorOutput::Ask(Ask { id, host, question, timeout }));
         id
+    }
+
+    /// How long a device that lives may be silent.
+    pub fn rhythm(&self) -> Rhythm {
+        self.desk.rhythm
     }
 
     /// Whatever is answered to it means nothing any more.

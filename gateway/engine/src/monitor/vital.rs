@@ -14,7 +14,7 @@ use crate::wire::{
 
 use super::host::Host;
 use super::judged;
-use super::liveness::{Alive, Asked, EVIDENCE, Liveness, Next, Rules, Verdict};
+use super::liveness::{Alive, Asked, EVIDENCE, Liveness, Next, Reply, Rules, Verdict};
 use super::passive::NOTHING_CAME;
 use super::speech::host_scene;
 use super::status::{Change, Level};
@@ -23,10 +23,6 @@ use super::turn::{Asker, Turn, cause};
 /// A host that is down or asleep is dialled this often. A device that comes back dials by itself;
 /// this is for those that cannot, and costs their uplink two small packets.
 const QUIET_DIAL: Duration = Duration::from_secs(300);
-
-/// A device with a keepalive says something every 25 s, and makes a handshake at least as often while it has no
-/// session. Where this is all that is heard of it, it is believed for so long after each.
-const RHYTHM: Duration = Duration::from_secs(30);
 
 /// Of the interval: the last that a check may take, so that it has ended before the next one.
 const LONGEST_SHARE: f64 = 0.8;
@@ -40,10 +36,17 @@ pub(super) struct Own<'a> {
     pub begun: Mono,
 }
 
+/// Checks in a row whose questions nothing answered, while packets show that the host lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Vain {
+    pub since: Mono,
+    pub checks: u32,
+}
+
 impl Host {
     pub(super) fn start_check(&mut self, turn: &mut Turn<'_>) {
         turn.started(self.planned.filter(|at| *at <= turn.now.mono));
-        let (check, next) = Liveness::begin(self.rules(turn.now.mono), turn.now.mono);
+        let (check, next) = Liveness::begin(self.rules(turn), turn.now.mono);
         (self.newer_than, self.in_passing, self.planned) = (None, false, None);
         self.check_began = Some(turn.now.wall);
         self.check = Some(Box::new(check));
@@ -114,7 +117,8 @@ impl Host {
         self.spec.timing.timeout.min(self.spec.timing.interval.mul_f64(LONGEST_SHARE))
     }
 
-    fn rules(&self, now: Mono) -> Rules {
+    fn rules(&self, turn: &Turn<'_>) -> Rules {
+        let now = turn.now.mono;
         let over_ssh = self.services.iter().any(|s| s.rides()) || self.spec.ssh.user.is_some();
         let tcp = self.services.iter().find_map(|s| match s.spec.check {
             Check::Tcp { port } => Some(port),
@@ -122,9 +126,10 @@ impl Host {
         });
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
         Rules {
-            newer_than: self.proves_from(now),
+            newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            rhythm: turn.rhythm(),
             demanded: self.newer_than.is_some(),
-            must_ask: self.one_way,
+            vain_since: self.vain.map(|vain| vain.since),
             echo_first: !self.track.status.is_problem() && (self.in_passing || self.only_answers()),
             may_dial: self.newer_than.is_some() || self.may_dial(now),
             came: self.came,
@@ -138,12 +143,6 @@ impl Host {
     /// It says nothing unasked, as far as is known: each look at it costs a question.
     fn only_answers(&self) -> bool {
         self.answered_at.is_some_and(|at| self.good_at <= Some(at))
-    }
-
-    fn proves_from(&self, now: Mono) -> Mono {
-        let limit = self.newer_than.unwrap_or_else(|| self.evidence_limit(now));
-        let only_heard = self.one_way || self.source == ATTEMPTS;
-        if only_heard { limit.min(now - RHYTHM) } else { limit }
     }
 
     /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
@@ -196,7 +195,7 @@ impl Host {
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => {
-                self.one_way = false;
+                (self.vain, self.one_way) = (None, false);
                 self.note_unanswered();
                 let result = PluginResult::critical(text);
                 self.found_dead(Own { source: "none", result, at: turn.now.wall, begun }, turn);
@@ -278,8 +277,8 @@ impl Host {
     }
 
     fn answered(&mut self, alive: Alive, begun: Mono, turn: &mut Turn<'_>) {
-        let Alive { source, text, rtt, proof, one_way } = alive;
-        self.one_way = one_way;
+        let Alive { source, text, rtt, proof, reply } = alive;
+        self.note_reply((source, reply), proof, begun);
         self.answered_at =
             self.answered_at.max(Some(turn.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
         let metrics = match rtt {
@@ -291,6 +290,21 @@ impl Host {
         };
         let result = PluginResult::new(Status::Ok, text, metrics);
         self.take_own(Own { source, result, at: turn.now.wall, begun }, proof, turn);
+    }
+
+    /// One lost answer is no one-way loss: that takes as many checks in vain as make a state hard, and a packet
+    /// that came after the first of them.
+    fn note_reply(&mut self, (source, reply): (&'static str, Reply), packet: Mono, begun: Mono) {
+        match (source, reply) {
+            (EVIDENCE, Reply::NotAsked) => {}
+            (EVIDENCE, Reply::Missing) => {
+                let vain = self.vain.get_or_insert(Vain { since: begun, checks: 0 });
+                vain.checks = vain.checks.saturating_add(1);
+            }
+            _ => self.vain = None,
+        }
+        let attempts = self.spec.timing.attempts;
+        self.one_way = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
     }
 
     /// Ends like a host check's plugin: 0 and 1 mean that it is up. Over a critical limit it is down,
@@ -386,10 +400,13 @@ impl Host {
     fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
         let pace = self.pace();
         let next = turn.next(self.spec.id, &pace, begun);
-        match self.good_at.filter(|_| self.source == EVIDENCE && !self.track.status.is_problem()) {
-            _ if self.track.is_soft() => next.retry,
-            Some(packet) => (packet + pace.interval).max(turn.earliest()),
-            None => next.regular,
+        match self.good_at.filter(|_| !self.track.status.is_problem()) {
+            _ if self.track.is_soft() || self.vain.is_some() && !self.one_way => next.retry,
+            Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
+            Some(tried) if self.source == ATTEMPTS => {
+                (tried + pace.interval.max(turn.rhythm().tries())).max(turn.earliest())
+            }
+            _ => next.regular,
         }
     }
 

@@ -299,6 +299,9 @@ impl<N: Noise> Tunnel<N> {
             let after = Census::of(stack);
             self.recount(before, after);
         }
+        if reports.iter().any(Report::is_answer) {
+            self.was_answered(slot);
+        }
         reports.into_iter().for_each(|report| self.report(report));
         self.send_segments(slot, packets);
         self.settle(slot);

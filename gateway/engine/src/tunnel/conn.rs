@@ -55,6 +55,23 @@ pub enum Report {
     Accepted(StreamId, SocketAddr),
 }
 
+impl Report {
+    /// Whether the other side has answered something of ours: its data may be a repetition, and its end its
+    /// own doing, while a connection stands or is refused by an answer, and room comes by acknowledgements.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Report::Answer(_, Answer::Connect(outcome)) => {
+                matches!(outcome, Ok(_) | Err(ConnectFailure::Refused | ConnectFailure::Reset))
+            }
+            Report::Answer(..) => false,
+            Report::Stream(_, output) => {
+                matches!(output, StreamOutput::Connected | StreamOutput::Writable(_))
+            }
+            Report::Accepted(..) => true,
+        }
+    }
+}
+
 impl Purpose {
     /// How this ends when it comes to nothing.
     pub fn failed(self, failure: Option<ConnectFailure>) -> Report {

@@ -381,20 +381,32 @@ impl<N: Noise> Tunnel<N> {
             return self.undelivered(slot, &error);
         }
         if live.echoes.iter_mut().any(|echo| echo.accept(packet, now)) {
+            self.was_answered(slot);
             return Ok(());
         }
         self.segment(slot, packet, bytes)
+    }
+
+    /// Something that was sent through the tunnel arrived there: both directions work.
+    pub(super) fn was_answered(&mut self, slot: Slot) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.last_answer = Some(Seen::from(now));
+        }
+        self.mark_changed(slot);
     }
 
     fn undelivered(&mut self, slot: Slot, error: &Undelivered) -> Result<(), DropReason> {
         let live =
             self.peers.get_mut(slot).and_then(|peer| peer.live.as_mut()).ok_or(DropReason::Unsolicited)?;
         if live.echoes.iter_mut().any(|echo| echo.undelivered(error)) {
+            self.was_answered(slot);
             return Ok(());
         }
         if !live.stack.as_mut().is_some_and(|stack| stack.undelivered(error)) {
             return Err(DropReason::Unsolicited);
         }
+        self.was_answered(slot);
         self.wake(slot);
         Ok(())
     }

@@ -189,6 +189,7 @@ impl<N: Noise> Tunnel<N> {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.handshakes += 1;
         peer.last_handshake = Some(Seen::from(now));
+        peer.last_answer = Some(Seen::from(now));
         peer.live().dial.take_if(|dial| dial.is_answered_by(begun));
         if let Some(signs) = &mut peer.signs {
             signs.unproved.proved();

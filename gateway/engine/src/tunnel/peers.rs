@@ -123,6 +123,8 @@ pub struct Peer<S> {
     pub endpoint_told: Option<SocketAddr>,
     pub last_packet: Option<Seen>,
     pub last_handshake: Option<Seen>,
+    /// When something of ours was answered last.
+    pub last_answer: Option<Seen>,
     /// No handshake yet under the present keys.
     pub is_new: bool,
     pub skew_ms: Option<i64>,
@@ -159,6 +161,7 @@ impl<S> Peer<S> {
             endpoint_told: memory.endpoint,
             last_packet: memory.last_packet.and_then(seen),
             last_handshake: memory.last_handshake.and_then(seen),
+            last_answer: None,
             is_new: memory.last_handshake.is_none(),
             skew_ms: memory.clock_skew_ms,
             refusal: None,
@@ -225,6 +228,7 @@ impl<S> Peer<S> {
     pub fn start_over(&mut self) {
         self.last_packet = None;
         self.last_handshake = None;
+        self.last_answer = None;
         self.stamp = None;
         self.answered = None;
         self.is_new = true;
@@ -243,6 +247,7 @@ impl<S> Peer<S> {
         Evidence {
             last_packet: self.last_packet.map(|seen| seen.mono),
             last_handshake: self.last_handshake.map(|seen| seen.mono),
+            last_answer: self.last_answer.map(|seen| seen.mono),
             last_attempt: self.signs.as_ref().and_then(|signs| signs.unproved.heard()),
             established: self.is_up(),
             clock_skew_ms: self.skew_ms,
@@ -256,6 +261,7 @@ impl<S> Peer<S> {
             endpoint: self.endpoint.map(|endpoint| endpoint.remote),
             last_packet: self.last_packet.map(|seen| seen.wall),
             last_handshake: self.last_handshake.map(|seen| seen.wall),
+            last_answer: self.last_answer.map(|seen| seen.wall),
             clock_skew_ms: self.skew_ms,
             last_refusal: self.refusal,
             attempts: self.signs.as_ref().map(|signs| signs.attempts()).unwrap_or_default(),

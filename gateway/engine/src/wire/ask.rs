@@ -153,6 +153,9 @@ pub enum Answer {
 pub struct Evidence {
     pub last_packet: Option<Mono>,
     pub last_handshake: Option<Mono>,
+    /// When something that was sent through the tunnel was answered last: an echo, a connection, a handshake.
+    /// A packet that merely arrives proves one direction.
+    pub last_answer: Option<Mono>,
     /// The last of several handshakes of the peer that were answered and led to no session: the peer is alive.
     /// A replayed one does not count.
     pub last_attempt: Option<Mono>,
@@ -160,6 +163,13 @@ pub struct Evidence {
     pub clock_skew_ms: Option<i64>,
     /// Bytes of the peer on the wire, both ways, since midnight UTC.
     pub wire_today: u64,
+}
+
+impl Evidence {
+    /// When both directions were proved last.
+    pub fn answered(&self) -> Option<Mono> {
+        self.last_answer.max(self.last_handshake)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -264,6 +264,8 @@ pub struct PeerStatus {
     pub endpoint: Option<SocketAddr>,
     pub last_packet: Option<Wall>,
     pub last_handshake: Option<Wall>,
+    /// When something that was sent through the tunnel was answered last.
+    pub last_answer: Option<Wall>,
     /// Device clock minus gateway clock at the last handshake, in milliseconds.
     pub clock_skew_ms: Option<i64>,
     pub last_refusal: Option<(Wall, Refusal)>,

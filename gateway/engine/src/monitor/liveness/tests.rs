@@ -12,8 +12,9 @@ fn spec() -> HostSpec {
 fn rules(spec: &HostSpec) -> Rules {
     Rules {
         newer_than: Mono::from_secs(940),
+        rhythm: Rhythm::of(Duration::from_secs(25)),
         demanded: false,
-        must_ask: false,
+        vain_since: None,
         echo_first: false,
         may_dial: true,
         came: true,
@@ -143,7 +144,7 @@ fn who_answers_nothing_is_dead_after_one_more_look_at_the_evidence() {
     let heard = silent().looks(1_000, true);
     heard.is(&all, "evidence");
     let alive = heard.alive();
-    assert!(alive.one_way && alive.text.contains("ours get no answer"), "{alive:?}");
+    assert!(alive.reply == Reply::Missing && alive.text.contains("ours get no answer"), "{alive:?}");
     Run::new(rules(&spec())).looks(1, false).is("evidence | handshake direct", "open");
 }
 
@@ -154,16 +155,16 @@ fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
     let now = Some(START + TOOK);
     let back = Evidence { last_packet: now, last_handshake: now, established: true, ..Evidence::default() };
     let alive = silent.gets(Asked::Evidence, Answer::Evidence(back)).alive();
-    assert!(!alive.one_way && alive.source == EVIDENCE);
+    assert!(alive.reply == Reply::Given && alive.source == EVIDENCE);
 }
 
 #[test]
 fn what_gets_no_answer_is_asked_again_though_its_packets_arrive() {
-    let again = || Run::new(Rules { must_ask: true, ..rules(&tunnel_only()) }).looks(999, true);
+    let again = || Run::new(Rules { vain_since: Some(Mono::from_secs(980)), ..rules(&tunnel_only()) }).looks(999, true);
     again().is("evidence | echo tcp handshake", "open");
-    assert!(!again().gets(Echo, echo(true)).alive().one_way);
+    assert_eq!(again().gets(Echo, echo(true)).alive().reply, Reply::Given);
     let silent = again().gets(Echo, echo(false)).gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
-    assert!(silent.looks(999, true).alive().one_way);
+    assert_eq!(silent.looks(999, true).alive().reply, Reply::Missing);
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
     assert_eq!(end(900).end(), "dead", "none since then");
     let alive = end(999).alive();
     assert!(alive.text.contains("lead to no session; handshake: "), "{}", alive.text);
-    assert_eq!((alive.proof, alive.one_way), (Mono::from_secs(999), false));
+    assert_eq!((alive.proof, alive.reply), (Mono::from_secs(999), Reply::NotAsked));
     let outside = Run::new(rules(&spec())).gets(Asked::Evidence, with(999));
     let outside = outside.gets(Direct, Answer::Connect(Ok(TOOK))).gets(Handshake, NO_HANDSHAKE);
     assert_eq!(outside.gets(Asked::Evidence, with(999)).end(), "direct", "an answer says more");

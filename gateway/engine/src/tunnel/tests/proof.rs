@@ -148,3 +148,49 @@ fn a_handshake_that_was_answered_before_it_was_asked_for_is_no_answer() {
     let (answer, _) = world.handshake(2);
     assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
 }
+
+/// Whatever arrives proves one direction.
+fn only_an_answer_proves_both_directions<N: Noise, S: Session>(mut world: World<N, S>) {
+    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    let before = evidence(&mut world);
+    assert!(before.last_answer.is_some());
+    world.end(2).deaf = true;
+    world.echo(2, v4(2), 1);
+    assert_eq!(world.connect(2, v4(2), 22), Answer::Connect(Err(ConnectFailure::Timeout)));
+    world.say(2, &[]);
+    world.run(SECOND);
+    let after = evidence(&mut world);
+    assert!(after.last_packet > before.last_packet);
+    assert_eq!(after.last_answer, before.last_answer);
+    world.end(2).deaf = false;
+    world.connect(2, v4(2), 22);
+    assert!(evidence(&mut world).last_answer > before.last_answer, "refused or accepted");
+}
+
+#[test]
+fn a_packet_that_merely_arrives_proves_one_direction() {
+    only_an_answer_proves_both_directions(called(plain(1)));
+    only_an_answer_proves_both_directions(called(ours()));
+}
+
+/// A device that hears nothing goes on in its session, for as long as that may be used.
+#[test]
+fn a_session_is_heard_to_its_end_however_many_handshakes_come_to_nothing() {
+    for device_tries in [false, true] {
+        let mut world = called(ours());
+        world.end(2).deaf = true;
+        let end = world.now.mono + 150 * SECOND;
+        while world.now.mono < end {
+            world.ask(Question::Handshake { peer: id(2) }, 10 * SECOND);
+            if device_tries {
+                world.initiate(2);
+            }
+            world.run(4 * SECOND);
+            let said = world.now.mono;
+            world.say(2, &[]);
+            world.run(SECOND);
+            let heard = evidence(&mut world).last_packet;
+            assert!(heard >= Some(said), "{said:?}, device tries: {device_tries}");
+        }
+    }
+}
