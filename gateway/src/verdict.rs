@@ -52,7 +52,7 @@ pub async fn of(
     let place = behind.as_ref().map(|b| b.device.clone()).or_else(|| spec.labels.get(SITE).cloned());
     let services = services(conn, spec).await?;
     if let Some(tunnel) = &mut tunnel {
-        tunnel.answered = answered(&host, &services, tunnel.last_handshake);
+        tunnel.answered = tunnel.answered.max(answered(&host, &services, tunnel.last_handshake));
     }
     let services = services.into_iter().map(|(facts, _)| facts).collect();
     let evidence = Evidence {
@@ -94,7 +94,7 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
         refusal: status.last_refusal,
         attempts: status.attempts,
         clock_skew_ms: status.clock_skew_ms.or(remembered.clock_skew_ms),
-        answered: None,
+        answered: status.last_answer,
         in_turn: live.in_turn(row.id, now).iter().map(ToString::to_string).collect(),
     })
 }

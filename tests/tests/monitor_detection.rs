@@ -384,7 +384,10 @@ fn under_one_way_loss_the_tunnel_is_critical_until_something_is_answered_and_the
             assert_eq!(state.status, HostStatus::Up, "seed {seed}, {timing:?}, {second} s: {state:?}");
         }
         let told = turns(&world, 5, "tunnel", since);
-        assert!(matches!(told[..], [(at, "critical")] if at.since(since) < 5 * MINUTE), "seed {seed}: {told:?}");
+        assert!(
+            matches!(told[..], [(at, "critical")] if at.since(since) < 5 * MINUTE),
+            "seed {seed}: {told:?}"
+        );
         assert!(world.host(id).expect("a state").one_way, "seed {seed}");
         let mended = world.now.wall;
         lose(&mut world, &[5], &Truth::well());

@@ -288,8 +288,8 @@ pub struct Service {
     pub cause: Option<String>,
     /// The inner address that was asked, where the result came through a tunnel.
     pub asked_address: Option<String>,
-    /// What echoes of two sizes said of the path after a stall: `large_answered`, `large_lost` or `silent`;
-    /// absent where they were not sent.
+    /// What echoes of two sizes said of the path after a stall or a connection in vain: `large_answered`,
+    /// `large_lost`, `lossy` (some came back, or attempts differ) or `silent`; absent where they were not sent.
     pub path: Option<String>,
     pub text: String,
     pub long_text: String,

@@ -88,8 +88,9 @@ pub fn echoed(rtt: Duration, failure: &ConnectFailure) -> Finding {
 
 /// Packets come, and neither a handshake nor so many echoes were answered.
 pub fn no_answer(failure: &ConnectFailure, echoes: u8) -> Finding {
-    let text =
-        format!("its packets arrive, and ours get no answer: handshake: {failure}; {echoes} echoes: timed out");
+    let text = format!(
+        "its packets arrive, and ours get no answer: handshake: {failure}; {echoes} echoes: timed out"
+    );
     Finding { result: PluginResult::critical(text).because(Cause::NoAnswer), silence: true }
 }
 
@@ -141,6 +142,11 @@ pub fn session(
 pub fn is_stalled(answer: &SshAnswer) -> bool {
     let silent = |run: &CommandAnswer| matches!(run.end, CommandEnd::Timeout | CommandEnd::Lost);
     answer.failure == Some(SshFailure::Timeout) || answer.commands.iter().any(silent)
+}
+
+/// Its connection got no answer in time.
+pub fn is_timed_out(answer: &SshAnswer) -> bool {
+    answer.failure == Some(SshFailure::Connect(ConnectFailure::Timeout))
 }
 
 /// Nobody answered, so that another way may lead there.

@@ -473,12 +473,12 @@ impl Host {
         }
     }
 
-    /// The host is back: what was left alone is checked promptly, with fresh attempts.
-    pub(super) fn resume_services(&mut self, at: Mono) {
+    /// The host is back: what was left alone is checked promptly; `anew`: with fresh attempts.
+    pub(super) fn resume_services(&mut self, at: Mono, anew: bool) {
         for i in 0..self.services.len() {
             let service = &self.services[i];
             if service.is_idle() && (service.waits() || service.planned.is_none()) && self.can_start(i) {
-                self.services[i].revive(at);
+                self.services[i].revive(at, anew);
             }
         }
     }
@@ -504,7 +504,7 @@ impl Host {
             turn.cancel(session.question);
         }
         for service in &mut self.services {
-            if let Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) = service.run {
+            if let Some(id) = service.run.question() {
                 turn.cancel(id);
             }
             service.run = Run::Idle;

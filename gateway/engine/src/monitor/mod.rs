@@ -30,6 +30,7 @@ mod news;
 pub mod pace;
 mod parents;
 mod passive;
+mod path_check;
 mod population;
 pub mod profile;
 mod reach;

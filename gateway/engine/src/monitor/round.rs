@@ -11,14 +11,15 @@ use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
 use crate::time::{Mono, Wall};
-use crate::wire::{Answer, Check, HostStatus, Question, Route};
+use crate::wire::{Answer, Check, ConnectFailure, HostStatus, PathCheck, Question, Route};
 
 use super::answer::{self, Finding, Meaning, nor_at};
 use super::depend::{self, On};
 use super::host::Host;
 use super::judged::Judged;
+use super::path_check::{self, PathQuestion, Step};
 use super::reach::Way;
-use super::service::{Held, Run, Service};
+use super::service::{Held, Run, Service, Unanswered};
 use super::speech::surroundings;
 use super::status::Level;
 use super::turn::{Asker, Turn};
@@ -114,6 +115,11 @@ impl Host {
             Run::AskedOther(_, first) => Some(first.clone()),
             _ => None,
         };
+        if let Run::AskedPath(_, unanswered) = &self.services[i].run {
+            let unanswered = unanswered.clone();
+            self.weigh_path_of(i, *unanswered, &answer, turn);
+            return self.settle_held(turn);
+        }
         match (first, other) {
             (None, Some(other)) if answer::is_unanswered(&answer) => self.ask_other(i, other, answer, turn),
             (Some(_), Some(other)) if answer::is_answered(&answer) => {
@@ -145,6 +151,11 @@ impl Host {
     /// `silent`: the other inner address, where that was silent too.
     fn read_answer(&mut self, i: usize, answer: Answer, silent: Option<IpAddr>, turn: &mut Turn<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
+        if let Some(path) =
+            self.path_of(i).filter(|_| answer == Answer::Connect(Err(ConnectFailure::Timeout)))
+        {
+            return self.ask_path_of(i, Unanswered { answer, silent, path }, turn);
+        }
         match (&self.services[i].spec.check, answer) {
             (Check::Tunnel, answer) => self.answer_tunnel(i, answer, turn),
             (Check::Ping { .. }, Answer::Echo(echo)) => {
@@ -152,9 +163,38 @@ impl Host {
             }
             (Check::Tcp { port }, Answer::Connect(outcome)) => {
                 let meaning = nor_at(answer::connect(*port, &outcome, timeout), silent);
+                self.services[i].note_path(PathCheck::NotAsked);
                 self.conclude(i, meaning, self.paths.tcp().unwrap_or(Way::Direct), turn);
             }
             _ => self.discard(i, turn),
+        }
+    }
+
+    /// The path of its question, where that went through the tunnel.
+    fn path_of(&self, i: usize) -> Option<PathQuestion> {
+        Some(PathQuestion::new(self.paths.peer?, self.services[i].asked?))
+    }
+
+    /// A lost packet looks like a service that hangs.
+    fn ask_path_of(&mut self, i: usize, unanswered: Unanswered, turn: &mut Turn<'_>) {
+        let timeout = self.services[i].spec.timing.timeout.min(path_check::TIMEOUT);
+        let id = turn.ask(self.spec.id, Asker::Service(i), unanswered.path.question(), timeout);
+        self.services[i].run = Run::AskedPath(id, Box::new(unanswered));
+    }
+
+    fn weigh_path_of(&mut self, i: usize, unanswered: Unanswered, answer: &Answer, turn: &mut Turn<'_>) {
+        let Unanswered { answer: first, silent, path } = unanswered;
+        let spec = &self.services[i].spec;
+        match (path.take(answer), &spec.check, first) {
+            (Step::Ask(path), _, answer) => {
+                self.ask_path_of(i, Unanswered { answer, silent, path }, turn);
+            }
+            (Step::Known(path), Check::Tcp { port }, Answer::Connect(outcome)) => {
+                let meaning = nor_at(answer::connect(*port, &outcome, spec.timing.timeout), silent);
+                self.services[i].note_path(path);
+                self.conclude(i, meaning, Way::Tunnel, turn);
+            }
+            (Step::Known(_), ..) => self.discard(i, turn),
         }
     }
 
@@ -184,9 +224,19 @@ impl Host {
         if finding.silence && turn.in_grace(self.spec.timing.interval) {
             return self.discard(i, turn);
         }
+        if way == Way::Tunnel && self.was_answered_there(i, result.result.cause) {
+            return self.record_now(i, result, way, at, turn);
+        }
         let checks: Vec<&Check> = self.services.iter().map(|s| &s.spec.check).collect();
         let on = depend::nearest(&self.services[i].spec.check, way, &checks);
         self.judge(i, Held { result, way, failed_at: at, on, asked: false }, turn);
+    }
+
+    /// Something of the host came back through its tunnel while this failed: what it depends on held.
+    fn was_answered_there(&self, i: usize, cause: Cause) -> bool {
+        let service = &self.services[i];
+        let asked = matches!(service.spec.check, Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh);
+        asked && (cause.is_answer() || service.path.is_answered())
     }
 
     /// A failure counts if what it depends on held when it was found, or holds now.
@@ -293,6 +343,7 @@ impl Host {
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
         let held_before = service.holds() && !service.missed;
+        let anew = service.track.hard.is_problem();
         service.newer_than = None;
         service.take(result, (route, shown), of, next, turn);
         if service.is_demanded() {
@@ -303,12 +354,12 @@ impl Host {
         }
         let recovered = !held_before && service.holds() && !service.stale;
         if recovered {
-            self.revive_dependents(i, turn);
+            self.revive_dependents(i, anew, turn);
         }
     }
 
     /// Promptly, and all of them at one time: what rides over SSH shares one session.
-    fn revive_dependents(&mut self, of: usize, turn: &mut Turn<'_>) {
+    fn revive_dependents(&mut self, of: usize, anew: bool, turn: &mut Turn<'_>) {
         let waiting = self.waiting_for(of);
         if waiting.is_empty() {
             return;
@@ -316,7 +367,7 @@ impl Host {
         let prompt = turn.promptly();
         let planned = waiting.iter().filter_map(|i| self.services[*i].planned).min();
         let at = planned.map_or(prompt, |planned| planned.min(prompt));
-        waiting.into_iter().for_each(|i| self.services[i].revive(at));
+        waiting.into_iter().for_each(|i| self.services[i].revive(at, anew));
     }
 
     fn waiting_for(&self, of: usize) -> Vec<usize> {

@@ -11,8 +11,8 @@ use fleetgate_probes::sample::Status;
 use crate::id::HostId;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    Answer, AskId, Check, ConnectFailure, EventKind, HeldReason, Object, PathCheck, Record, Sample, ServiceSpec,
-    ServiceState, Taken, Timing,
+    Answer, AskId, Check, ConnectFailure, EventKind, HeldReason, Object, PathCheck, Record, Sample,
+    ServiceSpec, ServiceState, Taken, Timing,
 };
 
 use super::depend::On;
@@ -22,6 +22,7 @@ use super::host::is_outdated;
 use super::judged::{self, Judged};
 use super::pace;
 use super::passive;
+use super::path_check::{self, AGREEING, PathQuestion};
 use super::reach::Way;
 use super::speech::Subject;
 use super::status::{Change, Level, Track};
@@ -41,6 +42,8 @@ pub struct Service {
     /// The inner address that its last question went to.
     pub asked: Option<IpAddr>,
     pub path: PathCheck,
+    /// Of the last attempts, the newest last.
+    paths: [PathCheck; AGREEING],
     cause_since: Wall,
     result: PluginResult,
     /// The status of the last result before the limits set here. After a restart, with them.
@@ -75,10 +78,33 @@ pub enum Run {
     AskedOther(AskId, Box<Answer>),
     /// The tunnel's own check: a handshake came to nothing, and something else is looked at.
     Doubted(AskId, ConnectFailure),
+    /// Nothing came of its question, and its path is looked at.
+    AskedPath(AskId, Box<Unanswered>),
     /// Part of the host's SSH session.
     Riding,
     /// Failed, and waits for what it depends on.
     Held(Box<Held>),
+}
+
+impl Run {
+    /// What is open of it alone.
+    pub fn question(&self) -> Option<AskId> {
+        match self {
+            Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) | Run::AskedPath(id, _) => {
+                Some(*id)
+            }
+            Run::Idle | Run::Riding | Run::Held(_) => None,
+        }
+    }
+}
+
+/// A question in vain, and what is asked of its path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unanswered {
+    pub answer: Answer,
+    /// The other inner address, where that was silent too.
+    pub silent: Option<IpAddr>,
+    pub path: PathQuestion,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +152,7 @@ impl Service {
             route: String::new(),
             asked: None,
             path: PathCheck::NotAsked,
+            paths: [PathCheck::NotAsked; AGREEING],
             cause_since: now.wall,
             result: PluginResult::ok(""),
             own: None,
@@ -156,6 +183,7 @@ impl Service {
             route: state.route,
             asked: state.asked,
             path: state.path,
+            paths: [state.path; AGREEING],
             cause_since: state.cause_since,
             result: state.result,
             own: state.status,
@@ -266,10 +294,21 @@ impl Service {
         self.mark_stale();
     }
 
-    /// Is checked again at `at`, after it was left alone.
-    pub fn revive(&mut self, at: Mono) {
-        self.track.forgive();
+    /// Is checked again at `at`, after it was left alone; `anew`: for so long that its failures are counted anew.
+    pub fn revive(&mut self, at: Mono, anew: bool) {
+        if anew {
+            self.track.forgive();
+        }
         self.planned = Some(at);
+    }
+
+    /// What its path said beside this attempt; a result that needed no such question ends the row.
+    pub fn note_path(&mut self, path: PathCheck) {
+        self.paths = match path {
+            PathCheck::NotAsked => [path; AGREEING],
+            _ => [self.paths[1], self.paths[2], path],
+        };
+        self.path = path_check::together(self.paths);
     }
 
     /// Takes a result that counts, by the way it came and from when it is.

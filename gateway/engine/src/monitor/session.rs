@@ -17,6 +17,7 @@ use crate::wire::{
 
 use super::answer::{self, Finding, Meaning, SENSORS};
 use super::host::Host;
+use super::path_check::{self, PathQuestion, Step};
 use super::reach::Way;
 use super::round::OTHER_TIMEOUT;
 use super::service::Run;
@@ -46,17 +47,12 @@ enum Aside {
     Other(Box<SshAnswer>),
 }
 
-/// It connected and fell silent: echoes of two sizes tell whether that is its path.
+/// It connected and fell silent, or did not even connect: echoes of two sizes tell whether that is its path.
 #[derive(Debug)]
 struct Stalled {
     answer: Box<SshAnswer>,
-    large_lost: bool,
+    path: PathQuestion,
 }
-
-/// Echoes of each size: all lost by chance on a path that loses one in three, is one time in 27.
-const ECHOES: u8 = 3;
-/// The path is known within this time for each size, so that the result does not wait for long.
-const PATH_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Host {
     /// `ssh` itself rides in every session: that is what proves what the others depend on.
@@ -147,7 +143,7 @@ impl Host {
         match std::mem::replace(&mut session.aside, Aside::Nothing) {
             Aside::Nothing => self.take_session(session, answer, turn),
             Aside::Path(stalled) => self.weigh_path(session, stalled, &answer, turn),
-            Aside::Other(unreached) => self.weigh_other(session, &unreached, &answer, turn),
+            Aside::Other(unreached) => self.weigh_other(session, *unreached, &answer, turn),
         }
         self.settle_held(turn);
     }
@@ -157,19 +153,20 @@ impl Host {
         match (answer, self.paths.other_than(session.address)) {
             (Answer::Ssh(answer), Some(other)) if silent => self.ask_other_too(session, answer, other, turn),
             (Answer::Ssh(answer), _) if answer::is_unreached(&answer) => {
-                self.try_rest(session, &answer, turn);
+                self.try_rest(session, answer, turn);
             }
-            (Answer::Ssh(answer), _) if answer::is_stalled(&answer) && session.way == Way::Tunnel => {
-                self.ask_path(session, Stalled { answer: Box::new(answer), large_lost: false }, turn);
+            (Answer::Ssh(answer), _) if answer::is_stalled(&answer) => {
+                self.ask_path(session, answer, turn);
             }
             (Answer::Ssh(answer), _) => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
             _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
         }
     }
 
-    fn try_rest(&mut self, session: Session, unreached: &SshAnswer, turn: &mut Turn<'_>) {
+    fn try_rest(&mut self, session: Session, unreached: SshAnswer, turn: &mut Turn<'_>) {
         match session.rest.is_empty() {
-            true => self.read_session(&session, unreached, PathCheck::NotAsked, turn),
+            true if answer::is_timed_out(&unreached) => self.ask_path(session, unreached, turn),
+            true => self.read_session(&session, &unreached, PathCheck::NotAsked, turn),
             false => self.open_session(session.riders, session.rest, turn),
         }
     }
@@ -183,7 +180,7 @@ impl Host {
         turn: &mut Turn<'_>,
     ) {
         let Some(peer) = self.paths.peer else {
-            return self.try_rest(session, &unreached, turn);
+            return self.try_rest(session, unreached, turn);
         };
         let route = Route::Tunnel { peer, address: other };
         let question = Question::Connect { route, port: self.spec.ssh.port };
@@ -196,7 +193,7 @@ impl Host {
     fn weigh_other(
         &mut self,
         mut session: Session,
-        unreached: &SshAnswer,
+        unreached: SshAnswer,
         answer: &Answer,
         turn: &mut Turn<'_>,
     ) {
@@ -211,40 +208,35 @@ impl Host {
         }
     }
 
-    /// Large packets first: where they pass, nothing more is to be asked.
-    fn ask_path(&mut self, mut session: Session, stalled: Stalled, turn: &mut Turn<'_>) {
-        let (Some(peer), Some(address)) = (self.paths.peer, session.address) else {
-            return self.read_session(&session, &stalled.answer, PathCheck::NotAsked, turn);
-        };
-        let question = match stalled.large_lost {
-            false => Question::LargeEcho { peer, address, count: ECHOES },
-            true => Question::Echo { peer, address, count: ECHOES },
-        };
-        let timeout = self.spec.timing.timeout.min(PATH_TIMEOUT);
-        session.question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
+    /// Where it went through the tunnel.
+    fn ask_path(&mut self, session: Session, answer: SshAnswer, turn: &mut Turn<'_>) {
+        match (self.paths.peer, session.address) {
+            (Some(peer), Some(address)) => {
+                let path = PathQuestion::new(peer, address);
+                self.go_on_with_path(session, Stalled { answer: Box::new(answer), path }, turn);
+            }
+            _ => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
+        }
+    }
+
+    fn go_on_with_path(&mut self, mut session: Session, stalled: Stalled, turn: &mut Turn<'_>) {
+        let timeout = self.spec.timing.timeout.min(path_check::TIMEOUT);
+        session.question = turn.ask(self.spec.id, Asker::Ssh, stalled.path.question(), timeout);
         session.aside = Aside::Path(stalled);
         self.session = Some(session);
     }
 
     fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &Answer, turn: &mut Turn<'_>) {
-        let path = match answer {
-            Answer::Echo(echo) if echo.sent > 0 => match (echo.rtts.is_empty(), stalled.large_lost) {
-                (true, false) => {
-                    return self.ask_path(session, Stalled { large_lost: true, ..stalled }, turn);
-                }
-                (true, true) => PathCheck::Silent,
-                (false, true) => PathCheck::LargeLost,
-                (false, false) => PathCheck::LargeAnswered,
-            },
-            _ => PathCheck::NotAsked,
-        };
-        self.read_session(&session, &stalled.answer, path, turn);
+        match stalled.path.take(answer) {
+            Step::Ask(path) => self.go_on_with_path(session, Stalled { path, ..stalled }, turn),
+            Step::Known(path) => self.read_session(&session, &stalled.answer, path, turn),
+        }
     }
 
     /// The session itself first: the others depend on it.
     fn read_session(&mut self, session: &Session, answer: &SshAnswer, path: PathCheck, turn: &mut Turn<'_>) {
         for i in &session.riders {
-            self.services[*i].path = path;
+            self.services[*i].note_path(path);
             self.services[*i].asked = session.address;
         }
         self.note_host_key(session.way, answer, turn);
@@ -348,7 +340,8 @@ mod tests {
     use super::super::testing;
     use super::*;
     use crate::time::{Mono, Now};
-    use crate::wire::{Alerting, ServiceSpec, Timing};
+    use crate::wire::{Alerting, ConnectFailure, EchoAnswer, Evidence, ServiceSpec, ServiceState, Timing};
+    use fleetgate_probes::sample::Status;
 
     fn service(name: &str, check: Check, secs: u64) -> ServiceSpec {
         let timing = Timing { timeout: Duration::from_secs(secs), ..Timing::DEFAULT };
@@ -378,5 +371,68 @@ mod tests {
             (host.script_timeout(&[0]), host.script_timeout(&[2])),
             (Some(Duration::from_secs(5)), None)
         );
+    }
+
+    /// The device answers, its SSH server connects and then says nothing, and of three echoes of each size so
+    /// many come back. Which sizes were asked, and what the service has.
+    fn stalled(session: &SshAnswer, large: usize, small: usize) -> (String, ServiceState) {
+        let mut asked = testing::Asked::of(crate::wire::HostSpec {
+            services: vec![service("ssh", Check::Ssh, 10)],
+            ..testing::host(1)
+        });
+        let echo = |count: u8, rtts: usize| EchoAnswer {
+            sent: count,
+            rtts: vec![Duration::from_millis(30); rtts],
+            failure: None,
+        };
+        asked.run(Duration::from_secs(15), |question, now| match question {
+            Question::Evidence { .. } => Answer::Evidence(Evidence {
+                last_packet: Some(now.mono),
+                established: true,
+                ..Evidence::default()
+            }),
+            Question::LargeEcho { count, .. } => Answer::Echo(echo(*count, large)),
+            Question::Echo { count, .. } => Answer::Echo(echo(*count, small)),
+            Question::Ssh { .. } => Answer::Ssh(session.clone()),
+            Question::Connect { .. } => Answer::Connect(Err(ConnectFailure::Timeout)),
+            Question::Handshake { .. } => Answer::Handshake(Err(ConnectFailure::Timeout)),
+        });
+        let size = |question: &Question| match question {
+            Question::LargeEcho { .. } => Some("large"),
+            Question::Echo { count, .. } if *count > 1 => Some("small"),
+            _ => None,
+        };
+        let sizes: Vec<&str> = asked.questions.iter().filter_map(size).collect();
+        (sizes.join(" "), asked.service("ssh").expect("a result").clone())
+    }
+
+    #[test]
+    fn a_stall_is_followed_by_echoes_of_two_sizes_that_tell_the_path_from_the_server() {
+        use PathCheck::{LargeAnswered, LargeLost, Lossy, Silent};
+        let stalls = SshAnswer { failure: Some(SshFailure::Timeout), ..SshAnswer::default() };
+        let table = [
+            ((3, 3), "large", LargeAnswered),
+            ((1, 3), "large", Lossy),
+            ((0, 3), "large small", LargeLost),
+            ((0, 2), "large small", Lossy),
+            ((0, 0), "large small", Silent),
+        ];
+        for ((large, small), asked, path) in table {
+            let (sizes, state) = stalled(&stalls, large, small);
+            assert!(sizes.starts_with(asked), "{large} {small}: {sizes}");
+            assert_eq!((state.path, state.status), (path, Some(Status::Critical)), "{large} {small}");
+        }
+    }
+
+    #[test]
+    fn a_connection_in_vain_asks_the_path_too_and_one_that_is_refused_does_not() {
+        let failed =
+            |failure| SshAnswer { failure: Some(SshFailure::Connect(failure)), ..SshAnswer::default() };
+        let (sizes, state) = stalled(&failed(ConnectFailure::Timeout), 2, 3);
+        assert!(sizes.starts_with("large") && state.path == PathCheck::Lossy, "{sizes} {state:?}");
+        let (sizes, state) = stalled(&failed(ConnectFailure::Refused), 3, 3);
+        assert_eq!((sizes.as_str(), state.path), ("", PathCheck::NotAsked));
+        let (sizes, state) = stalled(&SshAnswer::default(), 3, 3);
+        assert_eq!((sizes.as_str(), state.status), ("", Some(Status::Ok)));
     }
 }

@@ -95,13 +95,7 @@ impl Host {
     }
 
     /// A device that is heard is asked once more before its tunnel is called dead.
-    fn last_look(
-        &mut self,
-        i: usize,
-        failure: &ConnectFailure,
-        evidence: &Evidence,
-        turn: &mut Turn<'_>,
-    ) {
+    fn last_look(&mut self, i: usize, failure: &ConnectFailure, evidence: &Evidence, turn: &mut Turn<'_>) {
         if self.holds_by(i, evidence.answered(), evidence, turn) {
             return;
         }

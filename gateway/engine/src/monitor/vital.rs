@@ -213,7 +213,7 @@ impl Host {
     pub(super) fn tunnel_came(&mut self, now: Mono) {
         self.came = true;
         if self.is_watched() {
-            self.resume_services(now);
+            self.resume_services(now, true);
         }
     }
 
@@ -325,6 +325,8 @@ impl Host {
 
     fn proved_alive(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
+        // One soft failure of the host says nothing against those of its services.
+        let anew = self.track.hard != HostStatus::Up || self.asleep;
         if !self.expects_results() {
             self.end_excuse(turn.now.mono);
         }
@@ -335,7 +337,7 @@ impl Host {
         self.take(HostStatus::Up, own, turn);
         if !watched {
             let at = if first { turn.now.mono } else { turn.soon(self.soon()) };
-            self.resume_services(at);
+            self.resume_services(at, anew);
         }
     }
 

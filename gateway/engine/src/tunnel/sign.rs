@@ -42,7 +42,13 @@ pub struct Signs {
 
 impl Signs {
     pub fn attempts(&self) -> Attempts {
-        Attempts { refused: self.refused.seen(), unproved: self.unproved.seen(), replaced: self.replaced }
+        let Signs { refused, unproved, replaced } = self;
+        Attempts {
+            refused: refused.seen(),
+            unproved: unproved.seen(),
+            pending: unproved.last,
+            replaced: *replaced,
+        }
     }
 }
 
@@ -52,6 +58,7 @@ pub struct Unused {
     sign: Sign,
     count: u32,
     since: Option<Wall>,
+    last: Option<Wall>,
     from: Option<Endpoint>,
     dialled: Option<(SocketAddr, Mono)>,
 }
@@ -64,7 +71,7 @@ impl Unused {
         }
         self.sign.note(stamp, now);
         self.count = self.count.saturating_add(1);
-        self.from = Some(from);
+        (self.last, self.from) = (Some(now.wall), Some(from));
     }
 
     /// A packet of a new session came: the answers arrive. When the source was dialled stays.
@@ -201,7 +208,14 @@ mod tests {
         assert_eq!(three.source(Mono::from_secs(110)), Some(place(1)));
         assert_eq!(three.source(Mono::from_secs(291)), None, "long ago");
         three.proved();
-        assert_eq!((three.seen(), three.heard()), (None, None));
+        assert_eq!((three.seen(), three.heard(), three.last), (None, None, None));
+    }
+
+    #[test]
+    fn one_answer_that_led_to_nothing_yet_is_told_of() {
+        let signs = Signs { unproved: unused(&[(100, 100)]), ..Signs::default() };
+        let Attempts { unproved, pending, .. } = signs.attempts();
+        assert_eq!((unproved, pending), (None, Some(Wall::from_millis(100_000))));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER};
+use super::{
+    Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER, TunnelFacts,
+};
 use crate::time::Wall;
 use crate::wire::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 
@@ -86,12 +88,15 @@ fn own_causes(e: &Evidence) -> Vec<Kind> {
         return causes;
     }
     let refused = refused_as(e.refusal().map(|(_, refusal)| refusal));
+    let unexplained = refused_as(e.fresh_refusal()).is_none();
+    let other_key = unexplained && e.may_have_another_key();
     open(&[
         (Kind::GatewayUplinkLost, may_be_gateway(e)),
         (Kind::SiteUplinkLost, may_be_site(e)),
-        (Kind::KeyRefused, refused == Some(Kind::KeyRefused) && may_be_tunnel(e)),
+        (Kind::KeyRefused, (refused == Some(Kind::KeyRefused) || other_key) && may_be_tunnel(e)),
         (Kind::ClockWrong, refused == Some(Kind::ClockWrong) && may_be_tunnel(e)),
-        (Kind::TunnelDown, may_be_tunnel(e) && refused_as(e.fresh_refusal()).is_none()),
+        (Kind::TunnelDown, may_be_tunnel(e) && unexplained),
+        (Kind::OneWayLoss, may_be_tunnel(e) && unexplained && e.awaits_session()),
         (Kind::LineLost, may_be_device(e)),
         (Kind::DeviceGone, may_be_device(e)),
     ])
@@ -218,13 +223,26 @@ fn device(e: &Evidence) -> Vec<Finding> {
     let cloned = tunnel.is_some_and(|tunnel| !tunnel.in_turn.is_empty());
     let reports = !e.services_that(|service| service.reports()).is_empty();
     let first = [cloned.then(|| vec![Kind::ClonedKey]), clock, one_way(e)].into_iter().flatten();
-    first.chain(hung(e)).chain(reports.then(|| vec![Kind::ServiceProblem])).map(Finding).collect()
+    let services = hung(e).into_iter().chain(outdated(e));
+    first.chain(services).chain(reports.then(|| vec![Kind::ServiceProblem])).map(Finding).collect()
 }
 
-/// Its packets arrive, and neither echo nor connection nor handshake of the gateway is answered: packets are lost
-/// on the way to it, or what arrives comes from another device with its key.
+/// Its packets arrive, and neither echo nor connection nor handshake of the gateway is answered, check after
+/// check: packets are lost on the way to it, all of them or most, or what arrives comes from another device with
+/// its key.
 fn one_way(e: &Evidence) -> Option<Vec<Kind>> {
-    e.host.one_way.then(|| vec![Kind::OneWayLoss, Kind::ClonedKey])
+    e.host.one_way.then(|| vec![Kind::OneWayLoss, Kind::ClonedKey, Kind::PacketLoss])
+}
+
+/// What was wrong with a service when it was asked last, and why it could not be asked since.
+fn outdated(e: &Evidence) -> BTreeSet<Vec<Kind>> {
+    let own = |service: &ServiceFacts| match service.is_hung() {
+        true => of_hung(service, e),
+        false => vec![Kind::ServiceProblem],
+    };
+    let why = [Kind::OneWayLoss, Kind::PacketLoss];
+    let kinds = |service| own(service).into_iter().chain(why).collect::<BTreeSet<Kind>>();
+    e.outdated_problems().map(kinds).map(|kinds| kinds.into_iter().collect()).collect()
 }
 
 /// What can be behind services that say nothing, each list once.
@@ -233,31 +251,52 @@ fn hung(e: &Evidence) -> BTreeSet<Vec<Kind>> {
 }
 
 /// A path that drops large packets lets a connection be made and then stall; one that drops what the gateway
-/// sends lets nothing through that is asked. Echoes of two sizes, and answers to other questions, tell them
-/// from a service that hangs.
+/// sends lets nothing through that is asked; and one that drops single packets does either now and then. Echoes
+/// of two sizes, and answers to other questions, tell them from a service that hangs.
 pub fn of_hung(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+    use Kind::{OneWayLoss, PacketLoss, PathMtu, ServiceHung};
     match (service.cause.is_stall(), service.path) {
-        (true, PathCheck::LargeAnswered) => vec![Kind::ServiceHung],
-        (true, PathCheck::LargeLost) => vec![Kind::PathMtu],
-        (true, PathCheck::NotAsked) => vec![Kind::PathMtu, Kind::ServiceHung],
-        (true, PathCheck::Silent) => vec![Kind::OneWayLoss, Kind::PathMtu, Kind::ServiceHung],
-        (false, _) => unless_unproved(service, e),
+        (true, PathCheck::LargeAnswered) => vec![ServiceHung],
+        (true, PathCheck::LargeLost) => vec![PathMtu],
+        (true, PathCheck::NotAsked) => vec![PathMtu, ServiceHung],
+        (true, PathCheck::Lossy) => vec![PathMtu, ServiceHung, PacketLoss],
+        (true, PathCheck::Silent) => vec![OneWayLoss, PathMtu, ServiceHung, PacketLoss],
+        // What makes a connection is small.
+        (false, PathCheck::LargeAnswered | PathCheck::LargeLost) => vec![ServiceHung],
+        (false, PathCheck::Lossy) => vec![ServiceHung, PacketLoss],
+        (false, PathCheck::NotAsked | PathCheck::Silent) => unless_unproved(service, e),
     }
 }
 
-/// Nothing came of what was asked. Where nothing else was answered since either, the way there is in doubt; and
-/// packets that only come may be those of another device with the same key.
+/// Nothing came of what was asked. Where nothing else was answered on that way since either, the way there is in
+/// doubt; and packets that only come may be those of another device with the same key.
 fn unless_unproved(service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
-    let since = |at: Option<Wall>| at.is_some_and(|at| at >= service.since);
-    let tunnel = e.tunnel.as_ref().filter(|_| service.through_tunnel && service.asked != Asked::Nothing);
+    let tunnel = e.tunnel.as_ref().filter(|_| service.asked != Asked::Nothing);
     let doubtful = match tunnel {
         None => Vec::new(),
-        Some(tunnel) if since(tunnel.answered) => Vec::new(),
-        Some(_) if e.host.source == ATTEMPTS => vec![Kind::KeyRefused, Kind::OneWayLoss],
-        Some(tunnel) if since(tunnel.last_packet) => {
-            vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey]
-        }
-        Some(_) => all_of(e).into_iter().chain([Kind::OneWayLoss]).collect(),
+        Some(tunnel) if service.through_tunnel => unless_answered(tunnel, service, e),
+        Some(_) => unless_answered_directly(e),
     };
-    doubtful.into_iter().chain([Kind::ServiceHung]).collect()
+    match doubtful.is_empty() {
+        true => vec![Kind::ServiceHung],
+        false => doubtful.into_iter().chain([Kind::ServiceHung, Kind::PacketLoss]).collect(),
+    }
+}
+
+fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -> Vec<Kind> {
+    let since = |at: Option<Wall>| at.is_some_and(|at| at >= service.since);
+    match () {
+        () if since(tunnel.answered) && service.path != PathCheck::Silent => Vec::new(),
+        () if e.host.source == ATTEMPTS => vec![Kind::KeyRefused, Kind::OneWayLoss],
+        () if since(tunnel.last_packet) => vec![Kind::TunnelDown, Kind::OneWayLoss, Kind::ClonedKey],
+        () => all_of(e).into_iter().chain([Kind::OneWayLoss]).collect(),
+    }
+}
+
+/// What proves it alive comes through its tunnel, and says nothing of its address on the Internet.
+fn unless_answered_directly(e: &Evidence) -> Vec<Kind> {
+    match e.host.direct {
+        DirectAnswer::Answered | DirectAnswer::Doubtful => Vec::new(),
+        DirectAnswer::NotAsked | DirectAnswer::Silent => vec![Kind::OneWayLoss, Kind::LineLost],
+    }
 }

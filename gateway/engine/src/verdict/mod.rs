@@ -26,6 +26,9 @@ const FRESH_REFUSAL: Duration = Duration::from_secs(180);
 const DIALLED_AGAIN: Duration = Duration::from_secs(660);
 /// Beyond this, logs and pictures carry wrong times and a schedule is missed.
 pub const MAX_SKEW_MS: u64 = 60_000;
+/// A living device with another preshared key makes a handshake at once, and again every five seconds: where
+/// none came for so long, it is not that.
+const TRIES_WITHIN: Duration = Duration::from_secs(16);
 /// So many others of one place that fell silent together with this one did not fail each for itself.
 const TOGETHER: u32 = 2;
 /// So many other places that fell silent together are the gateway's own doing: with this one as many as let
@@ -219,16 +222,24 @@ struct Finding(Vec<Kind>);
 
 pub fn judge(e: &Evidence) -> Verdict {
     let findings = causes::findings(e);
-    // A claim says more than a doubt; among equals the wider cause comes first.
-    let first = findings.iter().min_by_key(|finding| (finding.0.len() != 1, finding.0.first().copied()));
-    let (kind, candidates) = match first.map(|finding| finding.0.as_slice()) {
-        None => (Kind::Ok, Vec::new()),
-        Some([kind]) => (*kind, Vec::new()),
-        Some(several) => (Kind::Undetermined, several.to_vec()),
-    };
+    let first = foremost(&findings);
+    let (kind, candidates) = named(first);
     let rest: Vec<&Finding> = findings.iter().filter(|finding| Some(*finding) != first).collect();
     let text = words::text(kind, &candidates, &rest, e);
     Verdict { kind, candidates, text, evidence: words::evidence(e) }
+}
+
+/// A claim says more than a doubt; among equals the wider cause comes first.
+fn foremost(findings: &[Finding]) -> Option<&Finding> {
+    findings.iter().min_by_key(|finding| (finding.0.len() != 1, finding.0.first().copied()))
+}
+
+fn named(finding: Option<&Finding>) -> (Kind, Vec<Kind>) {
+    match finding.map(|finding| finding.0.as_slice()) {
+        None => (Kind::Ok, Vec::new()),
+        Some([kind]) => (*kind, Vec::new()),
+        Some(several) => (Kind::Undetermined, several.to_vec()),
+    }
 }
 
 impl Evidence {
@@ -259,7 +270,7 @@ impl Evidence {
     fn fresh_refusal(&self) -> Option<Refusal> {
         let within = |at: Wall, limit| self.now.since(at) <= limit;
         let (at, refusal) = self.refusal()?;
-        let Attempts { refused, unproved, replaced } = self.tunnel.as_ref()?.attempts;
+        let Attempts { refused, unproved, replaced, .. } = self.tunnel.as_ref()?.attempts;
         let (limit, attempt) = match refusal {
             // Once the new key was used, whoever has the old one may be another machine.
             Refusal::ReplacedKey { replaced_at } if self.came_since(replaced_at) => return None,
@@ -288,6 +299,22 @@ impl Evidence {
         let unproved = tunnel.attempts.unproved.map(|seen| seen.last);
         let unproved = unproved.filter(|at| tunnel.last_handshake.is_none_or(|done| *at > done));
         unproved.is_some_and(|at| self.now.since(at) <= FRESH_REFUSAL)
+    }
+
+    /// A handshake of just now was answered, and nothing came of it yet.
+    fn awaits_session(&self) -> bool {
+        let Some(tunnel) = &self.tunnel else { return false };
+        let pending = tunnel.attempts.pending;
+        let pending = pending.filter(|at| tunnel.last_handshake.is_none_or(|done| *at > done));
+        pending.is_some_and(|at| self.now.since(at) <= FRESH_REFUSAL)
+    }
+
+    /// Nothing excludes yet that it came back with another key, or goes on with one that was replaced: it never
+    /// came under the present one, its first handshake may still be on its way, or one came and led to nothing.
+    fn may_have_another_key(&self) -> bool {
+        let Some(tunnel) = &self.tunnel else { return false };
+        let lately = tunnel.last_packet.is_none_or(|at| self.now.since(at) <= TRIES_WITHIN);
+        lately || self.awaits_session()
     }
 
     /// What the tunnel of the device before it did while it was silent.
@@ -319,6 +346,12 @@ impl Evidence {
 
     fn skew_ms(&self) -> Option<i64> {
         self.tunnel.as_ref()?.clock_skew_ms.filter(|skew| is_off(*skew))
+    }
+
+    /// That were not well when they were asked last, which says nothing of now.
+    fn outdated_problems(&self) -> impl Iterator<Item = &ServiceFacts> {
+        let bad = |service: &&ServiceFacts| service.status.is_some_and(|status| status != Status::Ok);
+        self.services.iter().filter(|service| !service.current).filter(bad)
     }
 
     fn services_that(&self, is: impl Fn(&ServiceFacts) -> bool) -> Vec<&ServiceFacts> {

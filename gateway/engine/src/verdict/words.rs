@@ -136,6 +136,7 @@ pub fn evidence(e: &Evidence) -> Vec<String> {
         lines.push(elsewhere(e.elsewhere));
     }
     lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
+    lines.extend(e.outdated_problems().map(|s| format!("{}, not asked since: {}", s.name, s.said)));
     lines.extend(e.services_that(is_bad).into_iter().filter_map(path));
     lines
 }
@@ -145,6 +146,7 @@ fn path(service: &ServiceFacts) -> Option<String> {
         PathCheck::NotAsked => return None,
         PathCheck::LargeAnswered => "large packets pass",
         PathCheck::LargeLost => "small packets pass, large ones are lost",
+        PathCheck::Lossy => "some echoes are lost",
         PathCheck::Silent => "no echo is answered, small or large",
     };
     Some(format!("{}: {said} on its path", service.name))

@@ -180,7 +180,7 @@ pub struct EchoAnswer {
     pub failure: Option<ConnectFailure>,
 }
 
-/// What echoes of two sizes say of a path on which a connection stalled.
+/// What echoes of two sizes say of a path on which a question got no answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PathCheck {
     #[default]
@@ -189,13 +189,20 @@ pub enum PathCheck {
     LargeAnswered,
     /// Small packets came back and large ones did not: the path drops large packets.
     LargeLost,
+    /// Some came back and some did not, or one attempt differs from another: packets are lost by chance.
+    Lossy,
     /// Neither came back.
     Silent,
 }
 
 impl PathCheck {
-    pub const ALL: [PathCheck; 4] =
-        [PathCheck::NotAsked, PathCheck::LargeAnswered, PathCheck::LargeLost, PathCheck::Silent];
+    pub const ALL: [PathCheck; 5] = [
+        PathCheck::NotAsked,
+        PathCheck::LargeAnswered,
+        PathCheck::LargeLost,
+        PathCheck::Lossy,
+        PathCheck::Silent,
+    ];
 
     /// The name that the store uses.
     pub const fn name(self) -> &'static str {
@@ -203,8 +210,14 @@ impl PathCheck {
             PathCheck::NotAsked => "not_asked",
             PathCheck::LargeAnswered => "large_answered",
             PathCheck::LargeLost => "large_lost",
+            PathCheck::Lossy => "lossy",
             PathCheck::Silent => "silent",
         }
+    }
+
+    /// Whether something came back: the path leads there and back.
+    pub const fn is_answered(self) -> bool {
+        matches!(self, PathCheck::LargeAnswered | PathCheck::LargeLost | PathCheck::Lossy)
     }
 
     pub fn named(name: &str) -> Option<PathCheck> {

@@ -231,6 +231,8 @@ pub struct Attempts {
     pub refused: Option<Wall>,
     /// Answered, and no packet ever came.
     pub unproved: Option<UnprovedHandshakes>,
+    /// The last that was answered since the last session: no packet came of it yet. One such answer may be lost.
+    pub pending: Option<Wall>,
     /// Made with a key that was replaced, and not answered.
     pub replaced: Option<ReplacedKeyUse>,
 }

@@ -90,6 +90,28 @@ async fn a_host_is_its_profile_its_overrides_and_the_settings() {
     assert_eq!(spec.services[4].timing.interval, seconds(7));
 }
 
+/// A device may use but one of its two addresses: the engine is told of both.
+#[tokio::test]
+async fn a_device_has_an_inner_address_of_each_family() {
+    let (store, _dir) = fixture::store().await;
+    let id = fixture::device(&store, 7, "cam-07").await;
+    let inside = async || {
+        let spec = store.host_spec(id, &TIMING).await.unwrap().unwrap();
+        (spec.address, spec.other_address)
+    };
+    assert_eq!(inside().await, ("172.24.0.7".parse().ok(), "fd72::7".parse().ok()));
+    assert_eq!(nas_behind_device_7(&store).await.other_address, None, "it has one, behind the device");
+    run(&store, "update addresses set released_at = 1 where address = '172.24.0.7'", &[]).await;
+    assert_eq!(inside().await, ("fd72::7".parse().ok(), None));
+    run(
+        &store,
+        "update addresses set address = '172.24.0.8', released_at = null where address = 'fd72::7'",
+        &[],
+    )
+    .await;
+    assert_eq!(inside().await, ("172.24.0.8".parse().ok(), None));
+}
+
 /// What the engine is told of a host that stands behind device 7.
 async fn nas_behind_device_7(store: &Store) -> HostSpec {
     run(

@@ -160,7 +160,9 @@ fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
 
 #[test]
 fn what_gets_no_answer_is_asked_again_though_its_packets_arrive() {
-    let again = || Run::new(Rules { vain_since: Some(Mono::from_secs(980)), ..rules(&tunnel_only()) }).looks(999, true);
+    let again = || {
+        Run::new(Rules { vain_since: Some(Mono::from_secs(980)), ..rules(&tunnel_only()) }).looks(999, true)
+    };
     again().is("evidence | echo tcp handshake", "open");
     assert_eq!(again().gets(Echo, echo(true)).alive().reply, Reply::Given);
     let silent = again().gets(Echo, echo(false)).gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);

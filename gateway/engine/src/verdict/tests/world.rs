@@ -6,7 +6,7 @@ use super::{at, host, unproved};
 use crate::time::{Mono, Now};
 use crate::tunnel::sign::Sign;
 use crate::tunnel::stamp::from_unix_ms;
-use crate::wire::{DirectAnswer, StateType};
+use crate::wire::{DirectAnswer, ReplacedKeyUse, StateType};
 
 /// A device sends a keepalive so often, and a handshake.
 const KEEPALIVE_S: i64 = 25;
@@ -26,6 +26,8 @@ const BEFORE_S: i64 = 600;
 /// A second device with the key was there before the other fault: two that begin in the same second
 /// would never have been seen both.
 const CLONED_S: i64 = -300;
+/// Longer ago than anything is remembered.
+const NEVER_S: i64 = -100_000;
 /// Somebody sends a captured handshake again, so often, and captured it then.
 const REPLAY_S: i64 = 180;
 const CAPTURED_S: i64 = -3_600;
@@ -66,10 +68,14 @@ pub enum Fault {
     BehindOff,
     /// The network behind the device.
     LocalNetworkCut,
+    /// The device uses one of its two inner addresses, not the one that is asked first.
+    OtherAddress,
+    /// It got new credentials, and goes on with the old ones.
+    ReplacedKey,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 20] = [
+    pub const ALL: [Fault; 22] = [
         Fault::TunnelBlocked,
         Fault::WrongPresharedKey,
         Fault::ClockBack,
@@ -90,13 +96,15 @@ impl Fault {
         Fault::OthersOffTogether,
         Fault::BehindOff,
         Fault::LocalNetworkCut,
+        Fault::OtherAddress,
+        Fault::ReplacedKey,
     ];
 
     /// What it may be called; the first is its name. Who is refused has no tunnel, which is true too.
     pub fn called(self) -> &'static [Kind] {
         match self {
             Fault::TunnelBlocked => &[Kind::TunnelDown],
-            Fault::WrongPresharedKey => &[Kind::KeyRefused, Kind::TunnelDown],
+            Fault::WrongPresharedKey | Fault::ReplacedKey => &[Kind::KeyRefused, Kind::TunnelDown],
             Fault::ClockBack => &[Kind::ClockWrong, Kind::TunnelDown],
             Fault::ClockAhead => &[Kind::ClockWrong],
             Fault::SiteCut => &[Kind::SiteUplinkLost],
@@ -109,7 +117,7 @@ impl Fault {
             Fault::LossOut => &[Kind::LineLost, Kind::OneWayLoss],
             Fault::LargeLost => &[Kind::PathMtu],
             Fault::NeighbourOff | Fault::Replayed | Fault::OthersOff | Fault::OthersOffTogether => &[],
-            Fault::BehindOff | Fault::LocalNetworkCut => &[],
+            Fault::BehindOff | Fault::LocalNetworkCut | Fault::OtherAddress => &[],
         }
     }
 
@@ -123,6 +131,7 @@ impl Fault {
         match self {
             Fault::TunnelBlocked
             | Fault::WrongPresharedKey
+            | Fault::ReplacedKey
             | Fault::ClockBack
             | Fault::SiteCut
             | Fault::DeviceOff
@@ -293,6 +302,11 @@ struct Run {
     refusal: Option<(Wall, Refusal)>,
     refused: Sign,
     unproved: Sign,
+    /// The last that was answered in vain.
+    pending: Option<i64>,
+    /// When the key was replaced, and when the old one was used last.
+    rekeyed: Option<i64>,
+    replaced: Option<i64>,
     dialled: i64,
     skew_ms: Option<i64>,
     turns: Turns,
@@ -362,6 +376,9 @@ impl Run {
             refusal: None,
             refused: Sign::default(),
             unproved: Sign::default(),
+            pending: None,
+            rekeyed: None,
+            replaced: None,
             dialled: -BEFORE_S,
             skew_ms: None,
             turns: Turns::default(),
@@ -383,6 +400,9 @@ impl Run {
     fn step(&mut self, now: i64) {
         let (gateway, site) = (!self.has(Fault::GatewayCut, now), !self.has(Fault::SiteCut, now));
         let doubt = self.cut_off_for(now, DOUBT_S);
+        if self.rekeyed.is_none() && self.has(Fault::ReplacedKey, now) {
+            self.replace_key(now);
+        }
         self.host_sends(now, gateway, site);
         let neighbour_off = self.has(Fault::NeighbourOff, now);
         for (i, machine) in self.neighbours.iter_mut().enumerate() {
@@ -431,8 +451,17 @@ impl Run {
     /// Questions and answers pass its tunnel.
     fn carries(&self, now: i64, open: bool) -> bool {
         let in_session = now - self.host.handshake < SESSION_S;
-        let refused = self.has(Fault::ClockBack, now) || self.has(Fault::WrongPresharedKey, now);
+        let keys = [Fault::ClockBack, Fault::WrongPresharedKey, Fault::ReplacedKey];
+        let refused = keys.into_iter().any(|fault| self.has(fault, now));
         self.arrives(now, open) && !self.has(Fault::LossIn, now) && in_session && !refused
+    }
+
+    /// Whatever was known under the old key is forgotten, and the host is asked at once.
+    fn replace_key(&mut self, now: i64) {
+        self.rekeyed = Some(now);
+        (self.host.packet, self.host.handshake, self.host.next_check) = (NEVER_S, NEVER_S, now);
+        (self.refusal, self.pending) = (None, None);
+        (self.refused, self.unproved) = (Sign::default(), Sign::default());
     }
 
     /// The gateway is cut off for so long, and sees that by itself.
@@ -444,6 +473,9 @@ impl Run {
     fn host_sends(&mut self, now: i64, gateway: bool, site: bool) {
         if self.arrives(now, gateway && site) {
             self.host_initiates_or_sends(now);
+        }
+        if self.rekeyed.is_some() {
+            return;
         }
         if gateway && self.has(Fault::Cloned, now) && (now + 15) % KEEPALIVE_S == 0 {
             self.host.packet = now;
@@ -457,8 +489,10 @@ impl Run {
     fn host_initiates_or_sends(&mut self, now: i64) {
         let tries = now % TRY_S == 0;
         match () {
+            () if self.rekeyed.is_some() && tries => self.use_replaced_key(now),
+            () if self.rekeyed.is_some() => {}
             () if self.has(Fault::ClockBack, now) && tries => self.refuse_stamp(now - 86_400, now),
-            () if self.has(Fault::WrongPresharedKey, now) && tries => note(&mut self.unproved, now, now),
+            () if self.has(Fault::WrongPresharedKey, now) && tries => self.answer_in_vain(now),
             () if self.has(Fault::ClockBack, now) || self.has(Fault::WrongPresharedKey, now) => {}
             () => {
                 self.shake_hands(now, tries);
@@ -469,10 +503,24 @@ impl Run {
         }
     }
 
+    /// With a clock that went back its handshakes look like captured ones.
+    fn use_replaced_key(&mut self, now: i64) {
+        let replaced_at = at(self.rekeyed.unwrap_or(now));
+        self.refusal = Some((at(now), Refusal::ReplacedKey { replaced_at }));
+        if !self.has(Fault::ClockBack, now) {
+            self.replaced = Some(now);
+        }
+    }
+
+    fn answer_in_vain(&mut self, now: i64) {
+        note(&mut self.unproved, now, now);
+        self.pending = Some(now);
+    }
+
     /// The answer has to arrive, or nothing comes of it.
     fn shake_hands(&mut self, now: i64, tries: bool) {
         match self.host.shakes_hands(now) {
-            true if self.has(Fault::LossIn, now) && tries => note(&mut self.unproved, now, now),
+            true if self.has(Fault::LossIn, now) && tries => self.answer_in_vain(now),
             true if !self.has(Fault::LossIn, now) => {
                 (self.host.handshake, self.host.answered) = (now, now);
                 if self.has(Fault::ClockAhead, now) {
@@ -496,7 +544,8 @@ impl Run {
             return;
         }
         self.dialled = now;
-        if self.arrives(now, open) && self.has(Fault::WrongPresharedKey, now) {
+        let heard = self.arrives(now, open) && self.rekeyed.is_none();
+        if heard && self.has(Fault::WrongPresharedKey, now) {
             self.refusal = Some((at(now), Refusal::Crypto));
         }
     }
@@ -521,7 +570,8 @@ impl Run {
 
     /// The port is asked through the tunnel only, the login on either path.
     fn ask_services(&mut self, now: i64, open: bool) {
-        let carries = self.carries(now, open);
+        // Where the first inner address is silent, the other one is asked.
+        let carries = [true, false].into_iter().any(|first| self.answers_at(first, now, open));
         let (silent, path) = ((Cause::NoAnswer, PathCheck::NotAsked), PathCheck::LargeAnswered);
         if self.host.up && self.host.direct == DirectAnswer::NotAsked {
             self.port.take(
@@ -544,6 +594,10 @@ impl Run {
                 },
             );
         }
+    }
+
+    fn answers_at(&self, first: bool, now: i64, open: bool) -> bool {
+        self.carries(now, open) && !(first && self.has(Fault::OtherAddress, now))
     }
 
     fn cut_off(&self, is_silent: bool, now: i64) -> Option<Wall> {
@@ -600,13 +654,18 @@ impl Run {
     fn tunnel(&self, now: i64) -> TunnelFacts {
         let answered = self.host.answered.max(self.port.last_answer).max(self.login.last_answer);
         TunnelFacts {
-            last_packet: Some(at(self.host.packet)),
-            last_handshake: Some(at(self.host.handshake)),
+            last_packet: Some(self.host.packet).filter(|s| *s > NEVER_S).map(at),
+            last_handshake: Some(self.host.handshake).filter(|s| *s > NEVER_S).map(at),
             refusal: self.refusal,
             attempts: Attempts {
                 refused: self.refused.seen(),
                 unproved: unproved(self.unproved.seen()),
-                replaced: None,
+                pending: self.pending.map(at),
+                replaced: self.replaced.map(|last| ReplacedKeyUse {
+                    replaced_at: at(self.rekeyed.unwrap_or(last)),
+                    last: at(last),
+                    from: ([203, 0, 113, 2], 40_000).into(),
+                }),
             },
             clock_skew_ms: self.skew_ms,
             answered: Some(at(answered)),

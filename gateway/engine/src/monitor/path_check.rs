@@ -1,0 +1,144 @@
+//! What a path carries, where something that went over it got no answer: echoes as large as any packet, and
+//! small ones where none of these came back.
+//!
+//! Each comes back or it does not, by chance on a lossy path: only where all of one size agree, and attempt after
+//! attempt says the same, is a cause excluded. Knows no services.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::id::PeerId;
+use crate::wire::{Answer, EchoAnswer, PathCheck, Question};
+
+/// Echoes of each size: on a path that loses one in three, all of three come back one time in eight.
+const ECHOES: u8 = 3;
+/// The path is known within this time for each size, so that the result does not wait for long.
+pub const TIMEOUT: Duration = Duration::from_secs(3);
+/// Attempts whose checks must agree: as many as make a state hard, by default.
+pub const AGREEING: usize = 3;
+
+/// A check under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathQuestion {
+    peer: PeerId,
+    address: IpAddr,
+    large_lost: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    Ask(PathQuestion),
+    Known(PathCheck),
+}
+
+impl PathQuestion {
+    pub fn new(peer: PeerId, address: IpAddr) -> PathQuestion {
+        PathQuestion { peer, address, large_lost: false }
+    }
+
+    /// Large packets first: where they pass, nothing more is to be asked.
+    pub fn question(self) -> Question {
+        let PathQuestion { peer, address, large_lost } = self;
+        match large_lost {
+            false => Question::LargeEcho { peer, address, count: ECHOES },
+            true => Question::Echo { peer, address, count: ECHOES },
+        }
+    }
+
+    pub fn take(self, answer: &Answer) -> Step {
+        let Answer::Echo(echo) = answer else { return Step::Known(PathCheck::NotAsked) };
+        match (came_back(echo), self.large_lost) {
+            (Came::NotSent, _) => Step::Known(PathCheck::NotAsked),
+            (Came::None, false) => Step::Ask(PathQuestion { large_lost: true, ..self }),
+            (Came::None, true) => Step::Known(PathCheck::Silent),
+            (Came::Some, _) => Step::Known(PathCheck::Lossy),
+            (Came::All, false) => Step::Known(PathCheck::LargeAnswered),
+            (Came::All, true) => Step::Known(PathCheck::LargeLost),
+        }
+    }
+}
+
+enum Came {
+    NotSent,
+    None,
+    Some,
+    All,
+}
+
+fn came_back(echo: &EchoAnswer) -> Came {
+    match echo.rtts.len() {
+        0 if echo.sent == 0 => Came::NotSent,
+        0 => Came::None,
+        n if n < usize::from(ECHOES) => Came::Some,
+        _ => Came::All,
+    }
+}
+
+/// What the last attempts say together, the newest last: where they differ, packets are lost by chance.
+pub fn together(checks: [PathCheck; AGREEING]) -> PathCheck {
+    let newest = checks[AGREEING - 1];
+    let mut asked = checks.into_iter().filter(|check| *check != PathCheck::NotAsked);
+    let settled = matches!(newest, PathCheck::NotAsked | PathCheck::Silent);
+    if settled || asked.all(|check| check == newest) { newest } else { PathCheck::Lossy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use PathCheck::{LargeAnswered, LargeLost, Lossy, NotAsked, Silent};
+
+    fn known(answers: &[usize]) -> PathCheck {
+        let echo = |n: usize| {
+            let rtts = vec![Duration::from_millis(30); n];
+            Answer::Echo(EchoAnswer { sent: ECHOES, rtts, failure: None })
+        };
+        let mut asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
+        for n in answers {
+            match asked.take(&echo(*n)) {
+                Step::Known(check) => return check,
+                Step::Ask(next) => asked = next,
+            }
+        }
+        panic!("it ends")
+    }
+
+    #[test]
+    fn only_where_all_of_one_size_agree_is_a_cause_excluded() {
+        let table = [
+            (&[3][..], LargeAnswered),
+            (&[1], Lossy),
+            (&[2], Lossy),
+            (&[0, 3], LargeLost),
+            (&[0, 1], Lossy),
+            (&[0, 0], Silent),
+        ];
+        for (answers, expected) in table {
+            assert_eq!(known(answers), expected, "{answers:?}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_sent_says_nothing() {
+        let asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
+        let none = Answer::Echo(EchoAnswer { sent: 0, rtts: Vec::new(), failure: None });
+        assert_eq!(asked.take(&none), Step::Known(NotAsked));
+        assert_eq!(asked.take(&Answer::Refused("no".into())), Step::Known(NotAsked));
+    }
+
+    #[test]
+    fn attempts_that_differ_are_packets_lost_by_chance() {
+        let table = [
+            ([NotAsked, NotAsked, LargeAnswered], LargeAnswered),
+            ([LargeAnswered, LargeAnswered, LargeAnswered], LargeAnswered),
+            ([LargeAnswered, LargeLost, LargeAnswered], Lossy),
+            ([Lossy, LargeAnswered, LargeAnswered], Lossy),
+            ([LargeLost, LargeLost, LargeLost], LargeLost),
+            ([LargeAnswered, LargeAnswered, Silent], Silent),
+            ([Silent, LargeLost, LargeLost], Lossy),
+            ([Lossy, Lossy, NotAsked], NotAsked),
+        ];
+        for (checks, expected) in table {
+            assert_eq!(together(checks), expected, "{checks:?}");
+        }
+    }
+}
