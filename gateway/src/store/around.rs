@@ -237,7 +237,8 @@ const DEVICE: &str = "
            (select max(b.last_check) from hosts o join host_states b on b.host = o.id
             where o.via = h.id and o.removed_at is null and o.route <> 'direct' and b.last_check <= $2
               and b.source in ('echo', 'tcp')),
-           case when s.last_check <= $2 and (s.source = 'direct' or s.hard = 'down' and s.source = 'none')
+           case when s.last_check <= $2 and (s.source in ('direct', 'handshakes') or s.one_way
+                                             or s.hard = 'down' and s.source = 'none')
                 then s.last_check end
     from hosts h left join host_states s on s.host = h.id
          left join service_states t on t.host = h.id and t.service = 'tunnel' and t.status is not null
@@ -473,6 +474,15 @@ mod tests {
             Some(Wall::from_millis(700)),
             "only its public address answers"
         );
+        let unanswering = |source: &str, one_way: u8| {
+            format!("update host_states set source = '{source}', one_way = {one_way} where host = 1")
+        };
+        for (source, one_way, failed) in
+            [("handshakes", 0, true), ("evidence", 1, true), ("evidence", 0, false)]
+        {
+            fixture::run(&store, &unanswering(source, one_way), &[]).await;
+            assert_eq!(of(&mut conn).await.failed.is_some(), failed, "{source} {one_way}");
+        }
         let down = "update host_states set source = 'none', hard = 'down', status = 'down' where host = 1";
         fixture::run(&store, down, &[]).await;
         let found = of(&mut conn).await;

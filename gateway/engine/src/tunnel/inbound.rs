@@ -217,7 +217,8 @@ impl<N: Noise> Tunnel<N> {
     fn answered(&mut self, pending: &Pending, index: u32) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(pending.peer) else { return };
-        peer.signs.get_or_insert_default().unproved.note(pending.stamp, pending.from, now);
+        let known = peer.skew_ms;
+        peer.signs.get_or_insert_default().unproved.note(pending.stamp, pending.from, known, now);
         peer.stamp = Some(pending.stamp);
         peer.answered = Some(now.mono);
         let skew_ms = skew_ms(pending.stamp, now.wall.as_millis());

@@ -24,6 +24,8 @@ const APART: Duration = Duration::from_secs(180);
 /// A single answer may be lost on its way: so many initiations, the last one included, show that answers
 /// are of no use.
 const UNPROVED: u32 = 3;
+/// A stamp that is of now, by the device's clock as its last session told it: nobody kept such an initiation back.
+const OF_NOW_MS: i64 = 5_000;
 /// After a dial to the source of such initiations in vain, the same source is not dialled again sooner.
 const DIAL_SAME_SOURCE: Duration = Duration::from_secs(300);
 /// Another source of the same peer neither: a device behind two address translators has two in turn.
@@ -59,19 +61,26 @@ pub struct Unused {
     count: u32,
     since: Option<Wall>,
     last: Option<Wall>,
+    /// The last whose stamp was of now.
+    of_now: Option<Mono>,
     from: Option<Endpoint>,
     dialled: Option<(SocketAddr, Mono)>,
 }
 
 impl Unused {
-    /// One more was answered, and none of those before has led to a session.
-    pub fn note(&mut self, stamp: Tai64n, from: Endpoint, now: Now) {
+    /// One more was answered, and none of those before has led to a session. `skew_ms`: the device's clock minus
+    /// ours, where that is known.
+    pub fn note(&mut self, stamp: Tai64n, from: Endpoint, skew_ms: Option<i64>, now: Now) {
         if self.sign.last.is_none_or(|(_, at)| now.mono.since(at) > APART) {
             (self.sign, self.count, self.since) = (Sign::default(), 0, Some(now.wall));
         }
         self.sign.note(stamp, now);
         self.count = self.count.saturating_add(1);
         (self.last, self.from) = (Some(now.wall), Some(from));
+        let off_ms = unix_ms(stamp).saturating_sub(now.wall.as_millis());
+        if skew_ms.is_some_and(|skew| off_ms.saturating_sub(skew).saturating_abs() <= OF_NOW_MS) {
+            self.of_now = Some(now.mono);
+        }
     }
 
     /// A packet of a new session came: the answers arrive. When the source was dialled stays.
@@ -85,10 +94,10 @@ impl Unused {
         (self.count >= UNPROVED).then_some(seen)
     }
 
-    /// When the last of them came that shows that they are made now.
+    /// When the last of them came that shows that they are made now: by its own stamp, or by those of several.
     pub fn heard(&self) -> Option<Mono> {
-        self.seen()?;
-        self.sign.seen.map(|now| now.mono)
+        let several = self.seen().and(self.sign.seen).map(|now| now.mono);
+        several.max(self.of_now)
     }
 
     /// Where the one is who has the key and cannot use our answers, if that is so just now.
@@ -184,7 +193,7 @@ mod tests {
     fn unused(initiations: &[(i64, i64)]) -> Unused {
         let mut unused = Unused::default();
         for (came, made) in initiations {
-            unused.note(from_unix_ms(made * 1_000), place(1), now(*came));
+            unused.note(from_unix_ms(made * 1_000), place(1), None, now(*came));
         }
         unused
     }
@@ -216,6 +225,18 @@ mod tests {
         let signs = Signs { unproved: unused(&[(100, 100)]), ..Signs::default() };
         let Attempts { unproved, pending, .. } = signs.attempts();
         assert_eq!((unproved, pending), (None, Some(Wall::from_millis(100_000))));
+    }
+
+    #[test]
+    fn one_whose_stamp_is_of_now_is_life() {
+        let heard = |made: i64, skew_ms| {
+            let mut unused = Unused::default();
+            unused.note(from_unix_ms(made * 1_000), place(1), skew_ms, now(100));
+            unused.heard().is_some()
+        };
+        assert!(heard(98, Some(0)) && heard(40, Some(-60_000)));
+        assert!(!heard(90, Some(0)), "kept back by somebody");
+        assert!(!heard(100, None), "its clock is not known");
     }
 
     #[test]

@@ -105,8 +105,13 @@ fn own_causes(e: &Evidence) -> Vec<Kind> {
 /// It makes handshakes, the gateway answers them, and nothing comes of it: its key is refused, or the answers
 /// do not arrive.
 fn vain_knocks(e: &Evidence) -> Option<Vec<Kind>> {
-    let unexplained = e.knocks_in_vain() && refused_as(e.fresh_refusal()).is_none();
-    unexplained.then(|| vec![Kind::KeyRefused, Kind::OneWayLoss])
+    match () {
+        () if refused_as(e.fresh_refusal()).is_some() => None,
+        () if e.knocks_in_vain() => Some(vec![Kind::KeyRefused, Kind::OneWayLoss]),
+        // One answer may be lost by chance.
+        () if e.host.source == ATTEMPTS => Some(vec![Kind::KeyRefused, Kind::OneWayLoss, Kind::PacketLoss]),
+        () => None,
+    }
 }
 
 /// What stands behind a device is judged by that device's tunnel first.

@@ -380,6 +380,10 @@ fn who_is_answered_in_vain_has_another_key_or_does_not_hear_the_answers() {
     let up = HostState { source: ATTEMPTS.into(), ..host(HostStatus::Up, at(0)) };
     let verdict = judge(&Evidence { host: up.clone(), tunnel: Some(tunnel.clone()), ..quiet() });
     assert_eq!(verdict.candidates, [Kind::KeyRefused, Kind::OneWayLoss], "it is up by them: {verdict:?}");
+    let first = TunnelFacts { attempts: Attempts::default(), ..tunnel.clone() };
+    let verdict = judge(&Evidence { host: up.clone(), tunnel: Some(first), ..quiet() });
+    let expected = [Kind::KeyRefused, Kind::OneWayLoss, Kind::PacketLoss];
+    assert_eq!(verdict.candidates, expected, "it is up by the first of them: {verdict:?}");
     let refusal = Some((at(980), Refusal::Crypto));
     let dialled = TunnelFacts { refusal, ..tunnel.clone() };
     let verdict = judge(&Evidence { host: up, tunnel: Some(dialled), ..quiet() });

@@ -156,8 +156,8 @@ pub struct Evidence {
     /// When something that was sent through the tunnel was answered last: an echo, a connection, a handshake.
     /// A packet that merely arrives proves one direction.
     pub last_answer: Option<Mono>,
-    /// The last of several handshakes of the peer that were answered and led to no session: the peer is alive.
-    /// A replayed one does not count.
+    /// The last handshake of the peer that was answered and led to no session, where several of them, or its own
+    /// stamp, show that it was made now: the peer is alive. A replayed one does not count.
     pub last_attempt: Option<Mono>,
     pub established: bool,
     pub clock_skew_ms: Option<i64>,
