@@ -22,6 +22,8 @@ const HELD: Duration = Duration::from_secs(30);
 /// Others that fail at the same time: so many, and one in so many of all, are more than chance.
 const CROWD: usize = 4;
 const CROWD_SHARE: usize = 50;
+/// A keepalive of 25 s, and a fifth of it.
+const RHYTHM: Duration = Duration::from_secs(30);
 /// A clock is set by so much: less is a time server at its daily work.
 const JUMP: Duration = Duration::from_secs(10);
 /// Less is no step.
@@ -39,6 +41,8 @@ pub struct Look {
     pub packet: Option<Mono>,
     /// Whether it answered, where it was asked beyond the evidence.
     pub answered: Option<bool>,
+    /// The last handshake that is known of.
+    pub handshake: Option<Mono>,
 }
 
 /// What a page would show.
@@ -93,6 +97,8 @@ struct Sheet {
     failing_on: Wall,
     /// The newest proof of life.
     heard: Option<Mono>,
+    /// Looks in a row that nothing answered while it is known to live: since when, and how many.
+    vain: Option<(Mono, u32)>,
     watched_from: Mono,
 }
 
@@ -129,15 +135,35 @@ impl Sheet {
     }
 
     /// Evidence is as good as an answer within the interval; after a failure only what is newer. Who gave no
-    /// answer lives if a packet came since it was asked.
-    fn is_good(&self, look: Look) -> bool {
+    /// answer lives if a packet came since it was asked, or so lately that the next need not have come.
+    fn is_good(&self, look: Look, at: Mono) -> bool {
         let fresh = |packet: Mono| {
             look.began.since(packet) < INTERVAL && (!self.is_failing() || packet > self.counted)
         };
         match look.answered {
             Some(true) => true,
-            Some(false) => look.packet > Some(look.began),
+            Some(false) => look.packet > Some(look.began.min(at - RHYTHM)),
             None => look.packet.is_some_and(fresh),
+        }
+    }
+
+    /// What looks in vain come to: how many of them were failures, once it is known to be silent.
+    fn note_vain(&mut self, look: Look, good: bool) -> u32 {
+        let answered = look.answered == Some(true) || look.handshake >= Some(look.began);
+        match (good, look.answered) {
+            (true, None) => 0,
+            (true, Some(_)) if answered => {
+                self.vain = None;
+                0
+            }
+            (true, Some(_)) => {
+                self.vain.get_or_insert((look.began, 0)).1 += 1;
+                0
+            }
+            (false, _) => match self.vain.take() {
+                Some((since, looks)) if self.heard < Some(since) => looks,
+                _ => 0,
+            },
         }
     }
 
@@ -184,6 +210,7 @@ impl Model {
             counted_on: now.wall,
             failing_on: now.wall,
             heard: None,
+            vain: None,
             watched_from: now.mono,
         };
         let sheets: Vec<Sheet> = hosts.map(sheet).collect();
@@ -240,7 +267,7 @@ impl Model {
         self.decide(now);
         let sheet = &mut self.sheets[n];
         let doubtful = matches!(self.sight, Sight::Doubt(_));
-        if doubtful && sheet.hard_up && !sheet.is_good(look) && !sheet.may_sleep(now.mono) {
+        if doubtful && sheet.hard_up && !sheet.is_good(look, now.mono) && !sheet.may_sleep(now.mono) {
             sheet.silent_since = sheet.silent_since.or(Some(now.mono));
             self.undecided.push((n, look));
             return self.recount(n, now.mono);
@@ -288,10 +315,11 @@ impl Model {
         let at = now.mono;
         let (may_be_us, sees) = (self.may_be_us(at), self.sight == Sight::Clear);
         let sheet = &mut self.sheets[n];
-        if sheet.is_good(look) {
+        if sheet.is_good(look, at) {
             let proof = if look.answered == Some(true) { Some(at) } else { look.packet };
             sheet.heard = sheet.heard.max(proof);
-            self.count(n, true, now);
+            sheet.note_vain(look, true);
+            self.count(n, true, 0, now);
         } else if sheet.hard_up && may_be_us {
             sheet.current = false;
             if !sees && !sheet.may_sleep(at) {
@@ -300,7 +328,8 @@ impl Model {
         } else if sheet.may_sleep(at) {
             sheet.asleep = true;
         } else {
-            self.count(n, false, now);
+            let missed = sheet.note_vain(look, false);
+            self.count(n, false, missed, now);
         }
     }
 
@@ -310,11 +339,11 @@ impl Model {
     }
 
     /// SEMANTICS 4 and 7.
-    fn count(&mut self, n: usize, good: bool, now: Now) {
+    fn count(&mut self, n: usize, good: bool, missed: u32, now: Now) {
         let at = now.mono;
         let sheet = &mut self.sheets[n];
         let was_up = sheet.hard_up;
-        sheet.failures = if good { 0 } else { sheet.failures + 1 };
+        sheet.failures = if good { 0 } else { sheet.failures + 1 + missed };
         sheet.hard_up = good || was_up && sheet.failures < ATTEMPTS;
         if !good && sheet.failing_since.is_none() {
             sheet.failing_on = now.wall;
@@ -456,6 +485,7 @@ impl Model {
         for (n, sheet) in self.sheets.iter_mut().enumerate() {
             let counted = now.mono_at(sheet.counted_on);
             (sheet.silent_since, sheet.fell, sheet.among_failing) = (None, None, false);
+            sheet.vain = None;
             sheet.heard = (!sheet.is_failing()).then_some(counted);
             sheet.watched_from = if long { at } else { counted };
             sheet.current &= at.since(counted) <= INTERVAL * 2;

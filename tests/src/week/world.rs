@@ -33,6 +33,7 @@ struct Open {
     /// Questions that wait for their answers.
     asks: Vec<AskId>,
     packet: Option<Mono>,
+    handshake: Option<Mono>,
     /// What was asked beyond the evidence: whether anything answered.
     answered: Option<bool>,
 }
@@ -217,7 +218,7 @@ impl World {
             (Question::Evidence { .. }, Some(open)) if open.asks.is_empty() => open.asks.push(ask.id),
             (Question::Evidence { .. }, open) => {
                 let (began, asks) = (self.now.mono, vec![ask.id]);
-                *open = Some(Open { began, asks, packet: None, answered: None });
+                *open = Some(Open { began, asks, packet: None, handshake: None, answered: None });
             }
             (_, Some(open)) => {
                 open.asks.push(ask.id);
@@ -242,7 +243,7 @@ impl World {
         open.asks.retain(|id| *id != ask.id);
         let proved = match &answer {
             Answer::Evidence(evidence) => {
-                open.packet = evidence.last_packet;
+                (open.packet, open.handshake) = (evidence.last_packet, evidence.last_handshake);
                 false
             }
             _ => good,
@@ -254,7 +255,12 @@ impl World {
             self.model.look(
                 n,
                 self.now,
-                Look { began: open.began, packet: open.packet, answered: open.answered },
+                Look {
+                    began: open.began,
+                    packet: open.packet,
+                    answered: open.answered,
+                    handshake: open.handshake,
+                },
             );
         }
     }

@@ -89,6 +89,8 @@ pub struct Host {
     pub(super) vain: Option<Vain>,
     /// The same, often enough.
     pub(super) one_way: bool,
+    /// When its key was replaced last, in this run of the gateway.
+    pub(super) keyed_at: Mono,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
     /// The newest proof of life.
@@ -170,6 +172,7 @@ impl Host {
             answered_at: None,
             vain: None,
             one_way: false,
+            keyed_at: Mono::ZERO,
             came: false,
             good_at: None,
             failed_at: None,

@@ -59,6 +59,8 @@ pub enum Asked {
 pub struct Rules {
     /// Only what came after this spares it the questions.
     pub newer_than: Mono,
+    /// What came before this came under another key.
+    pub keyed_at: Mono,
     /// How long the host may be silent while it lives.
     pub rhythm: Rhythm,
     /// Somebody waits for it.
@@ -296,9 +298,10 @@ impl Liveness {
         self.attempt = evidence.last_attempt.filter(|_| self.rules.paths.own);
         self.answer = evidence.answered().filter(|_| self.rules.paths.own);
         let limit = match self.phase {
-            Phase::LastLook => self.rules.newer_than.min(now - self.rules.rhythm.packets()),
+            Phase::LastLook => self.began.min(now - self.rules.rhythm.packets()),
             _ => self.rules.newer_than,
         };
+        let limit = limit.max(self.rules.keyed_at);
         let fresh = self.packet.filter(|packet| *packet > limit);
         match (self.phase, fresh) {
             (Phase::LastLook, Some(packet)) => Next::Done(self.is_heard(packet, now)),

@@ -82,6 +82,7 @@ impl Host {
     /// Its session has ended with the key: what proved it alive was under the old one, and whether it has the
     /// new one is asked at once.
     fn rekeyed(&mut self, turn: &mut Turn<'_>) {
+        (self.keyed_at, self.vain) = (turn.now.mono, None);
         if self.came {
             self.ask_again(turn);
             self.newer_than = Some(turn.now.mono);

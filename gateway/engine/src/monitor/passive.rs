@@ -49,7 +49,7 @@ impl Host {
             return Outcome::Older;
         }
         self.taken.note(identity);
-        self.take_own(Own { source: SENT, result, at, begun: turn.now.mono }, turn.now.mono, turn);
+        self.take_own(Own { source: SENT, result, at, begun: turn.now.mono, missed: 0 }, turn.now.mono, turn);
         Outcome::Done
     }
 

@@ -87,9 +87,16 @@ impl<S: Level> Track<S> {
 
     /// Takes one result; `attempts` is how many failures in a row make a state hard.
     pub fn apply(&mut self, result: S, attempts: u32) -> Option<Change<S>> {
+        self.apply_row(result, 1, attempts)
+    }
+
+    /// The same result so many times in a row, as one change. More than `attempts` change nothing more.
+    pub fn apply_row(&mut self, result: S, times: u32, attempts: u32) -> Option<Change<S>> {
         let before = *self;
-        *self =
-            if result.is_problem() { before.failed(result, attempts.max(1)) } else { Track::good(result) };
+        for _ in 0..times.min(attempts.max(1)) {
+            *self =
+                if result.is_problem() { self.failed(result, attempts.max(1)) } else { Track::good(result) };
+        }
         let hard = before.hard != self.hard;
         let from = if hard { before.hard } else { before.status };
         (hard || before.status != self.status).then_some(Change { from, to: self.status, hard })
@@ -239,6 +246,16 @@ mod tests {
                 (Up, (Up, Hard, 1, Up)),
             ],
         );
+    }
+
+    #[test]
+    fn a_row_of_failures_that_is_known_at_once_is_one_change() {
+        let mut track = Track::pending();
+        track.apply(OK, 3);
+        let change = track.apply_row(CRITICAL, 2, 3).map(|c| (c.from, c.to, c.hard));
+        assert_eq!((change, track.attempt, track.kind), (Some((OK, CRITICAL, false)), 2, Soft));
+        let change = track.apply_row(CRITICAL, 9, 3).map(|c| (c.from, c.to, c.hard));
+        assert_eq!((change, track.attempt, track.kind), (Some((OK, CRITICAL, true)), 3, Hard));
     }
 
     #[test]

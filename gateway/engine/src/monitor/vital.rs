@@ -34,6 +34,8 @@ pub(super) struct Own<'a> {
     pub at: Wall,
     /// When the attempt began.
     pub begun: Mono,
+    /// Attempts before it that failed as well, as is known by now.
+    pub missed: u32,
 }
 
 /// Checks in a row whose questions nothing answered, while packets show that the host lives.
@@ -127,6 +129,7 @@ impl Host {
         let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
         Rules {
             newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            keyed_at: self.keyed_at,
             rhythm: turn.rhythm(),
             demanded: self.newer_than.is_some(),
             vain_since: self.vain.map(|vain| vain.since),
@@ -195,10 +198,11 @@ impl Host {
             Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
             Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
             Verdict::Dead { text } => {
+                let missed = self.missed();
                 (self.vain, self.one_way) = (None, false);
                 self.note_unanswered();
                 let result = PluginResult::critical(text);
-                self.found_dead(Own { source: "none", result, at: turn.now.wall, begun }, turn);
+                self.found_dead(Own { source: "none", result, at: turn.now.wall, begun, missed }, turn);
             }
             Verdict::Unclear => self.inconclusive(turn),
         }
@@ -289,7 +293,7 @@ impl Host {
             None => Vec::new(),
         };
         let result = PluginResult::new(Status::Ok, text, metrics);
-        self.take_own(Own { source, result, at: turn.now.wall, begun }, proof, turn);
+        self.take_own(Own { source, result, at: turn.now.wall, begun, missed: 0 }, proof, turn);
     }
 
     /// One lost answer is no one-way loss: that takes as many checks in vain as make a state hard, and a packet
@@ -305,6 +309,12 @@ impl Host {
         }
         let attempts = self.spec.timing.attempts;
         self.one_way = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
+    }
+
+    /// Checks in vain that no packet came after: they were failures, and wait only for what might have come.
+    fn missed(&self) -> u32 {
+        let missed = self.vain.filter(|vain| self.good_at < Some(vain.since));
+        missed.map_or(0, |vain| vain.checks)
     }
 
     /// Ends like a host check's plugin: 0 and 1 mean that it is up. Over a critical limit it is down,
@@ -363,7 +373,7 @@ impl Host {
     /// One result, counted and recorded.
     fn take(&mut self, status: HostStatus, own: Own<'_>, turn: &mut Turn<'_>) {
         let before = self.track.status;
-        let change = self.track.apply(status, self.spec.timing.attempts);
+        let change = self.track.apply_row(status, own.missed.saturating_add(1), self.spec.timing.attempts);
         (self.last_check, self.heard_at) = (Some(own.at), turn.now.mono);
         self.source = own.source.to_owned();
         self.tell(before, change, own.result, own.begun, turn);

@@ -12,6 +12,7 @@ fn spec() -> HostSpec {
 fn rules(spec: &HostSpec) -> Rules {
     Rules {
         newer_than: Mono::from_secs(940),
+        keyed_at: Mono::ZERO,
         rhythm: Rhythm::of(Duration::from_secs(25)),
         demanded: false,
         vain_since: None,
@@ -146,6 +147,19 @@ fn who_answers_nothing_is_dead_after_one_more_look_at_the_evidence() {
     let alive = heard.alive();
     assert!(alive.reply == Reply::Missing && alive.text.contains("ours get no answer"), "{alive:?}");
     Run::new(rules(&spec())).looks(1, false).is("evidence | handshake direct", "open");
+}
+
+#[test]
+fn a_packet_is_life_until_the_next_keepalive_should_have_come_and_never_under_another_key() {
+    let start = START.as_nanos() / 1_000_000_000;
+    let end = |rules: Rules, packet| {
+        let silent = Run::new(rules).looks(packet, true).gets(Echo, echo(false)).gets(Connect, SILENT);
+        silent.gets(Handshake, NO_HANDSHAKE).looks(packet, true).end()
+    };
+    let demanded = Rules { newer_than: START, demanded: true, ..rules(&tunnel_only()) };
+    assert_eq!(end(demanded.clone(), start - 29), "evidence");
+    assert_eq!(end(demanded.clone(), start - 31), "dead");
+    assert_eq!(end(Rules { keyed_at: START - Duration::from_secs(5), ..demanded }, start - 9), "dead");
 }
 
 #[test]
