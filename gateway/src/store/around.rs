@@ -474,14 +474,13 @@ mod tests {
             Some(Wall::from_millis(700)),
             "only its public address answers"
         );
-        let unanswering = |source: &str, one_way: u8| {
-            format!("update host_states set source = '{source}', one_way = {one_way} where host = 1")
-        };
-        for (source, one_way, failed) in
-            [("handshakes", 0, true), ("evidence", 1, true), ("evidence", 0, false)]
-        {
-            fixture::run(&store, &unanswering(source, one_way), &[]).await;
-            assert_eq!(of(&mut conn).await.failed.is_some(), failed, "{source} {one_way}");
+        for (set, failed) in [
+            ("update host_states set source = 'handshakes', one_way = 0 where host = 1", true),
+            ("update host_states set source = 'evidence', one_way = 1 where host = 1", true),
+            ("update host_states set source = 'evidence', one_way = 0 where host = 1", false),
+        ] {
+            fixture::run(&store, set, &[]).await;
+            assert_eq!(of(&mut conn).await.failed.is_some(), failed, "{set}");
         }
         let down = "update host_states set source = 'none', hard = 'down', status = 'down' where host = 1";
         fixture::run(&store, down, &[]).await;

@@ -24,6 +24,8 @@ const CROWD: usize = 4;
 const CROWD_SHARE: usize = 50;
 /// A keepalive of 25 s, and a fifth of it.
 const RHYTHM: Duration = Duration::from_secs(30);
+/// Two looks in vain that are closer are one.
+const APART: Duration = Duration::from_secs(5);
 /// A clock is set by so much: less is a time server at its daily work.
 const JUMP: Duration = Duration::from_secs(10);
 /// Less is no step.
@@ -97,8 +99,9 @@ struct Sheet {
     failing_on: Wall,
     /// The newest proof of life.
     heard: Option<Mono>,
-    /// Looks in a row that nothing answered while it is known to live: since when, and how many.
-    vain: Option<(Mono, u32)>,
+    /// Looks in a row that nothing answered while it is known to live: the first and the last that counts, and how
+    /// many.
+    vain: Option<(Mono, Mono, u32)>,
     watched_from: Mono,
 }
 
@@ -157,11 +160,14 @@ impl Sheet {
                 0
             }
             (true, Some(_)) => {
-                self.vain.get_or_insert((look.began, 0)).1 += 1;
+                let vain = self.vain.get_or_insert((look.began, look.began, 1));
+                if look.began.since(vain.1) >= APART {
+                    (vain.1, vain.2) = (look.began, vain.2 + 1);
+                }
                 0
             }
             (false, _) => match self.vain.take() {
-                Some((since, looks)) if self.heard < Some(since) => looks,
+                Some((since, _, looks)) if self.heard < Some(since) => looks,
                 _ => 0,
             },
         }

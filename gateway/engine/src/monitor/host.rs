@@ -197,7 +197,11 @@ impl Host {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
         (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
-        self.vain = state.one_way.then_some(Vain { since: Mono::ZERO, checks: self.spec.timing.attempts });
+        self.vain = state.one_way.then_some(Vain {
+            since: Mono::ZERO,
+            last: Mono::ZERO,
+            checks: self.spec.timing.attempts,
+        });
         (self.unanswered_since, self.last_alive) = (state.silent_since, state.last_alive);
         (self.check_began, self.strange_key) = (state.asked_at, state.strange_key);
         state.asked.map(|address| self.paths.prefer(address));
@@ -418,7 +422,7 @@ impl Host {
     pub(super) fn may_turn_hard(&self) -> bool {
         self.track.hard != HostStatus::Down
             && self.check.is_some()
-            && (self.track.is_soft() || self.spec.timing.attempts <= 1)
+            && (self.track.is_soft() || self.vain.is_some() || self.spec.timing.attempts <= 1)
     }
 
     /// Why nothing can be told of the host itself.

@@ -235,8 +235,11 @@ impl Host {
     /// Something of the host came back through its tunnel while this failed: what it depends on held.
     fn was_answered_there(&self, i: usize, cause: Cause) -> bool {
         let service = &self.services[i];
-        let asked = matches!(service.spec.check, Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh);
-        asked && (cause.is_answer() || service.path.is_answered())
+        match service.spec.check {
+            Check::Ping { .. } => cause.is_answer(),
+            Check::Tcp { .. } | Check::Ssh => service.path.is_answered(),
+            _ => false,
+        }
     }
 
     /// A failure counts if what it depends on held when it was found, or holds now.

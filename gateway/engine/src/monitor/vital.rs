@@ -42,6 +42,8 @@ pub(super) struct Own<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Vain {
     pub since: Mono,
+    /// The last that counts: one that follows another at once, because somebody asked meanwhile, says no more.
+    pub last: Mono,
     pub checks: u32,
 }
 
@@ -302,8 +304,11 @@ impl Host {
         match (source, reply) {
             (EVIDENCE, Reply::NotAsked) => {}
             (EVIDENCE, Reply::Missing) => {
-                let vain = self.vain.get_or_insert(Vain { since: begun, checks: 0 });
-                vain.checks = vain.checks.saturating_add(1);
+                let apart = self.spec.timing.retry / 2;
+                let vain = self.vain.get_or_insert(Vain { since: begun, last: begun, checks: 1 });
+                if begun.since(vain.last) >= apart.max(Duration::from_millis(1)) {
+                    (vain.last, vain.checks) = (begun, vain.checks.saturating_add(1));
+                }
             }
             _ => self.vain = None,
         }
