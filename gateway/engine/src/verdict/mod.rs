@@ -321,8 +321,9 @@ impl Evidence {
     fn carriage(&self, behind: &Behind) -> Carriage {
         let silent = Evidence::since(&self.host, self.cut_off, self.now);
         let found = if self.host.status == HostStatus::Down { self.host.since.max(silent) } else { silent };
-        // A check that is under way has found nothing yet.
-        let asked = self.host.asked_at.filter(|at| self.host.last_check.is_some_and(|done| *at <= done));
+        // A check that is under way has found nothing yet, and one from before the silence was answered.
+        let ended = |at: &Wall| self.host.last_check.is_some_and(|done| *at <= done);
+        let asked = self.host.asked_at.filter(|at| *at >= silent).filter(ended);
         // What the tunnel carried a round trip after the host was asked, the host could have answered too.
         let early = asked.map_or(found, |asked| (asked + ROUND_TRIP).min(found));
         // The tunnel may have broken down and come back between two questions: it was up before the host fell
