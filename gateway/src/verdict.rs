@@ -99,7 +99,8 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
     })
 }
 
-/// Memory is newer than the rows: it has the last handshake, which is proved by a packet of its session.
+/// Memory is newer than the rows: it has the last answer through the tunnel, which a row loses when the next check
+/// is spared by a packet, and the last handshake, which is proved by a packet of its session.
 async fn behind(
     conn: &mut SqliteConnection,
     live: &Live,
@@ -107,8 +108,9 @@ async fn behind(
     now: Wall,
 ) -> store::Result<Option<Behind>> {
     let found = around::device(conn, device, now).await?;
-    let handshake = live.peer(device).and_then(|status| status.last_handshake).filter(|at| *at <= now);
-    Ok(found.map(|behind| Behind { answered: behind.answered.max(handshake), ..behind }))
+    let answer = live.peer(device).and_then(|status| status.last_answer.max(status.last_handshake));
+    let answer = answer.filter(|at| *at <= now);
+    Ok(found.map(|behind| Behind { answered: behind.answered.max(answer), ..behind }))
 }
 
 /// The last proof of life is a packet, or what the checks found.
