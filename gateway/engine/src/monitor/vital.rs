@@ -303,6 +303,8 @@ impl Host {
     fn note_reply(&mut self, (source, reply): (&'static str, Reply), packet: Mono, begun: Mono) {
         match (source, reply) {
             (EVIDENCE, Reply::NotAsked) => {}
+            // Its handshakes show that it lives, as its packets did, and answer nothing of what it was asked.
+            (ATTEMPTS, _) => {}
             (EVIDENCE, Reply::Missing) => {
                 let apart = self.spec.timing.retry / 2;
                 let vain = self.vain.get_or_insert(Vain { since: begun, last: begun, checks: 1 });
@@ -313,7 +315,8 @@ impl Host {
             _ => self.vain = None,
         }
         let attempts = self.spec.timing.attempts;
-        self.one_way = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
+        let often = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
+        self.one_way = often && source == EVIDENCE;
     }
 
     /// Checks in vain that no packet came after: they were failures, and wait only for what might have come.
@@ -418,13 +421,18 @@ impl Host {
         let pace = self.pace();
         let next = turn.next(self.spec.id, &pace, begun);
         match self.good_at.filter(|_| !self.track.status.is_problem()) {
-            _ if self.track.is_soft() || self.vain.is_some() && !self.one_way => next.retry,
+            _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
             Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
             Some(tried) if self.source == ATTEMPTS => {
                 (tried + pace.interval.max(turn.rhythm().tries())).max(turn.earliest())
             }
             _ => next.regular,
         }
+    }
+
+    /// Checks in vain follow each other as failures do, until there are enough of them.
+    fn is_asked_in_vain(&self) -> bool {
+        self.source == EVIDENCE && self.vain.is_some() && !self.one_way
     }
 
     /// The age of a packet is no course of anything: what is asked for nothing is not kept.
@@ -464,5 +472,59 @@ impl Host {
         if news {
             turn.record(self.row(turn.now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, Asked as Questions};
+    use super::*;
+    use crate::wire::{EchoAnswer, Evidence, HostState, Question, Timing};
+
+    /// A device that hears nothing, and whose last packet is so old when it is asked for it. Its handshakes lead
+    /// to nothing, and one came a second ago.
+    fn deaf(seconds: u64, packet_age: impl Fn(u64) -> u64) -> Vec<HostState> {
+        let secs = Duration::from_secs;
+        let timing = Timing { interval: secs(3), retry: secs(1), attempts: 3, timeout: secs(2) };
+        let mut questions = Questions::of(crate::wire::HostSpec { timing, ..testing::host(1) });
+        let (start, mut looks) = (questions.now.mono, 0);
+        questions.run(secs(seconds), |question, now| match question {
+            Question::Evidence { .. } => {
+                looks += 1;
+                let age = if now.mono == start { 0 } else { packet_age(looks) };
+                Answer::Evidence(Evidence {
+                    last_packet: Some(now.mono - secs(age)),
+                    last_attempt: Some(now.mono - secs(1)),
+                    established: true,
+                    ..Evidence::default()
+                })
+            }
+            Question::Echo { .. } => Answer::Echo(EchoAnswer { sent: 1, rtts: Vec::new(), failure: None }),
+            Question::Handshake { .. } => Answer::Handshake(Err(crate::wire::ConnectFailure::Timeout)),
+            _ => Answer::Connect(Err(crate::wire::ConnectFailure::Timeout)),
+        });
+        let host = |record| match record {
+            Record::Host(state) => Some(*state),
+            _ => None,
+        };
+        questions.records.into_iter().filter_map(host).collect()
+    }
+
+    /// Its packets prove it alive at one check and its handshakes at the next: both times it hears nothing.
+    #[test]
+    fn one_way_loss_is_named_on_whatever_shows_that_the_device_lives() {
+        let states = deaf(600, |look| if look % 7 < 3 { 40 } else { 5 + look % 24 });
+        let named = states.iter().skip_while(|state| !state.one_way);
+        let (mut packets, mut handshakes) = (0, 0);
+        for state in named {
+            match state.source.as_str() {
+                EVIDENCE => packets += 1,
+                ATTEMPTS => handshakes += 1,
+                source => panic!("{source}"),
+            }
+            assert!(state.one_way || state.source == ATTEMPTS, "{state:?}");
+        }
+        assert!(packets > 3 && handshakes > 3, "{packets} {handshakes}");
+        assert!(states.iter().all(|state| state.status != HostStatus::Down));
     }
 }
