@@ -222,7 +222,9 @@ pub fn router(state: AppState) -> axum::Router {
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
         .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
         .fallback(elsewhere);
-    let uploads = uploads.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer));
+    let uploads = uploads
+        .layer(middleware::from_fn(etag::layer))
+        .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer));
     let uploads = edge::wrap_uploads(uploads, &state);
     edge::wrap(routes, &state, results::BODY_LIMIT).merge(uploads).with_state(state)
 }

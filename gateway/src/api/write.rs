@@ -49,8 +49,10 @@ impl<'a> Write<'a> {
     /// # Errors
     /// When the database cannot be written now, or a backup takes its place at the next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
+        let write = Write::of_a_login(app, by).await?;
+        // Asked with the turn to write: whoever waited for it behind the beginning of an upload would be lost.
         app.uploads().must_be_none()?;
-        Write::of_a_login(app, by).await
+        Ok(write)
     }
 
     /// What may be lost with a backup that is restored: who came in, and that it was given.

@@ -161,5 +161,6 @@ async fn a_condition_is_heeded_or_refused_on_every_route() {
     let changed = stale.patch("/api/v1/users/bob", json!({ "role": "operator" })).await;
     assert_eq!((changed.status, changed.code()), (412, "no_etag"), "{}", changed.text);
     assert_eq!(api.admin().get("/api/v1/users/bob").await.json["role"], "viewer");
+    assert_eq!(stale.delete("/api/v1/restore").await.code(), "no_etag", "uploads have routes of their own");
     assert_eq!(stale.get("/api/v1/users/bob").await.status, 200, "reading changes nothing");
 }
