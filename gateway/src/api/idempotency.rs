@@ -145,8 +145,8 @@ impl Drop for Turn<'_> {
 /// The layer. Everything that is no POST with a key goes by.
 ///
 /// # Errors
-/// 400 for a key that is none; 422 when the key was sent with
-/// another request; 409 when the call was made and its answer was not kept; 429 after too many new keys.
+/// 400 for a key that is none; 422 when the key was sent with another request; 409 when the call was made and its
+/// answer was not kept; 429 after too many new keys.
 pub async fn layer(State(app): State<AppState>, request: Request, next: Next) -> Result<Response, Problem> {
     match key_of(request.headers())? {
         Some(key) if takes_key(&request) => once(&app, key, request, next).await,

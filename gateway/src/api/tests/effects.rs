@@ -8,6 +8,7 @@ use fleetgate_keys::{PrivateKey, SshKey};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::fields;
 use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
 use crate::notify;
@@ -657,19 +658,7 @@ async fn every_field_of_a_profile_reaches_the_monitor() {
     let tcp = json!({ "check": { "type": "tcp", "port": 80 } });
     let mut before = spec(&mut api, json!({ "extends": ["default"], "services": { "web": tcp } })).await;
     assert!(before.contains("\"web\"") && before.contains("\"disk\""), "{before}");
-    for (name, value) in [
-        ("interval_s", json!(120)),
-        ("retry_s", json!(7)),
-        ("timeout_s", json!(3)),
-        ("max_check_attempts", json!(5)),
-        ("freshness_s", json!(600)),
-        ("volatile", json!(true)),
-        ("thresholds", json!([{ "metric": "time", "warn": "2" }])),
-        ("flapping", json!({ "low": 5 })),
-        ("notify", json!({ "delay_s": 60 })),
-        ("check", json!({ "type": "tcp", "port": 2222 })),
-        ("disabled", json!(true)),
-    ] {
+    for (name, value) in fields::of_a_service().into_iter().chain([("disabled", json!(true))]) {
         let mut web = tcp.clone();
         web[name] = value;
         let after = spec(&mut api, json!({ "extends": ["default"], "services": { "web": web } })).await;

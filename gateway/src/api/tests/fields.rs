@@ -37,10 +37,9 @@ fn words(spec: &HostSpec, service: &str) -> String {
     format!("{:?}", spec.services.iter().find(|s| s.name == service).expect("the service"))
 }
 
-#[tokio::test]
-async fn every_field_of_a_service_reaches_the_engine() {
-    let mut api = api().await;
-    let fields = [
+/// Each with a value that differs from the usual one.
+pub(super) fn of_a_service() -> [(&'static str, serde_json::Value); 10] {
+    [
         ("interval_s", json!(120)),
         ("retry_s", json!(7)),
         ("timeout_s", json!(3)),
@@ -51,7 +50,13 @@ async fn every_field_of_a_service_reaches_the_engine() {
         ("flapping", json!({ "low": 5 })),
         ("notify", json!({ "delay_s": 60 })),
         ("check", json!({ "type": "tcp", "port": 2222 })),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn every_field_of_a_service_reaches_the_engine() {
+    let mut api = api().await;
+    let fields = of_a_service();
     for service in ["ssh", "tunnel", "ping", "disk"] {
         for (name, value) in &fields {
             let path = format!("/api/v1/hosts/cam/services/{service}");
