@@ -16,6 +16,7 @@
 mod commit;
 mod pending;
 mod samples;
+mod share;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -216,6 +217,7 @@ impl Task {
         for host in batch.changed_hosts() {
             self.live.tell(Change::Host(host));
         }
+        metrics::counter!("fleetgate_soft_changes_not_listed_total").increment(done.not_listed);
         if let Some(seq) = done.last_event {
             self.live.tell(Change::Event(seq));
         }

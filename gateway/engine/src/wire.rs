@@ -10,12 +10,14 @@
 //! Values only: nothing in here decides.
 
 mod ask;
+mod excerpt;
 mod incident;
 mod monitor;
 mod tunnel;
 mod voice;
 
 pub use ask::*;
+pub use excerpt::*;
 pub use incident::*;
 pub use monitor::*;
 pub use tunnel::*;

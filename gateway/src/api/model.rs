@@ -365,7 +365,11 @@ pub struct Event {
     pub object_name: Option<String>,
     pub service: Option<String>,
     pub cause: String,
+    /// The beginning of the text that decided, 1,024 bytes at most.
     pub evidence: String,
+    /// That text is longer: the service (or host) shows all of it while it is current.
+    #[serde(default)]
+    pub truncated: bool,
     #[schema(value_type = Object)]
     pub data: serde_json::Value,
     pub principal: String,

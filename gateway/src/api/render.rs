@@ -354,7 +354,8 @@ pub fn event(row: EventRow) -> model::Event {
         object_name: row.object_name,
         service: row.service,
         cause: row.cause,
-        evidence: row.evidence,
+        evidence: row.evidence.to_string(),
+        truncated: row.evidence.is_truncated(),
         data: serde_json::from_str(&row.data).unwrap_or_default(),
         principal: row.principal,
     }

@@ -127,6 +127,7 @@ mod tests {
             service: None,
             cause: "changed".into(),
             evidence: String::new(),
+            truncated: false,
             data,
             principal: "user:ada".into(),
         };

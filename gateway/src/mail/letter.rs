@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use fleetgate_engine::verdict::Verdict;
-use fleetgate_engine::wire::GATEWAY;
+use fleetgate_engine::wire::{Excerpt, GATEWAY};
 use jiff::tz::TimeZone;
 
 use super::concerns;
@@ -21,9 +21,9 @@ pub const LISTED: i64 = 100;
 const NAMED: usize = 3;
 /// Longest subject: what a mail program shows of one, twice.
 const MAX_SUBJECT: usize = 160;
-/// Longest output in a letter about one object; the page has the rest.
-const MAX_OUTPUT: usize = 4_000;
-/// Of each of many.
+/// Behind an output that is longer.
+const CUT: &str = "[cut here]";
+/// Longest output of each of many.
 pub(super) const MAX_LINE: usize = 200;
 
 /// What a letter says.
@@ -168,8 +168,7 @@ fn html_of_one(
     around: &Around,
     place: &Place<'_>,
 ) -> String {
-    let output: String = notice.output.chars().take(MAX_OUTPUT).collect();
-    let output = output.lines().map(harmless).collect::<Vec<_>>().join("\n");
+    let output = whole_or_cut(&notice.output).lines().map(harmless).collect::<Vec<_>>().join("\n");
     let body = format!(
         "<p><strong style=\"color:{}\">{}</strong> {}</p>\n<p>{}<br>Since {}{}</p>\n{}{}<pre style=\"{}\">{}</pre>\n{}",
         colour(notice),
@@ -436,13 +435,15 @@ fn time(at: i64, zone: &TimeZone) -> String {
 }
 
 /// Output is set in, so that none of its lines can pass for one of ours.
-fn quoted(output: &str) -> String {
-    let mut text: String = output.chars().take(MAX_OUTPUT).collect();
-    if text.len() < output.len() {
-        text.push_str("\n[cut here]");
-    }
+fn quoted(output: &Excerpt) -> String {
+    let text = whole_or_cut(output);
     let lines: Vec<String> = text.lines().map(|line| format!("    {}", harmless(line))).collect();
     if lines.is_empty() { "    (none)".to_owned() } else { lines.join("\n") }
+}
+
+/// An output, and a line that says so where it is only the beginning.
+fn whole_or_cut(output: &Excerpt) -> String {
+    if output.is_truncated() { format!("{output}\n{CUT}") } else { output.to_string() }
 }
 
 pub(super) fn one_line(text: &str, longest: usize) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router};
 use fleetgate_engine::time::{Mono, Wall};
-use fleetgate_engine::wire::HeldReason;
+use fleetgate_engine::wire::{Excerpt, HeldReason};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -296,7 +296,7 @@ impl<'a> Page<'a> {
         let evidence = self.evidence(tx, &told, contact, why).await?;
         let event = NewEvent {
             service: service.as_deref(),
-            evidence: &evidence,
+            evidence,
             data: serde_json::json!({
                 "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
             }),
@@ -316,9 +316,9 @@ impl<'a> Page<'a> {
         notice: &Notice,
         contact: Option<ContactId>,
         why: Hold,
-    ) -> crate::store::Result<String> {
+    ) -> crate::store::Result<Excerpt> {
         let Object { host, service } = &notice.object;
-        Ok(match why {
+        let evidence = match why {
             Hold::Acknowledged => excuse::of(tx, *host, service.as_deref(), HeldReason::Acknowledged).await?,
             Hold::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
             Hold::Superseded(by) | Hold::OverBefore(by) => {
@@ -329,7 +329,8 @@ impl<'a> Page<'a> {
                 self.shift.refusals(contact, notice, self.now)
             }
             _ => String::new(),
-        })
+        };
+        Ok(evidence.into())
     }
 
     async fn notice(&self, tx: &mut SqliteConnection, id: NoticeId) -> crate::store::Result<Option<Notice>> {

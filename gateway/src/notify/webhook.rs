@@ -30,8 +30,6 @@ use crate::store::{SqliteConnection, Store};
 
 /// Notices in one body; `count` says how many there were.
 pub const LISTED: i64 = 500;
-/// Of the output of a check; the API has the rest.
-const MAX_CAUSE: usize = 4_000;
 /// The longest address that browsers and proxies take.
 const MAX_URL: usize = 2_048;
 pub const SECRET_PREFIX: &str = "fgw_";
@@ -73,8 +71,10 @@ pub struct Told {
     pub time: String,
     /// Since when the state holds.
     pub since: String,
-    /// The output of the check that decided.
+    /// The output of the check that decided, 1,024 bytes at most.
     pub cause: String,
+    /// The output is longer; the API has all of it while it is current.
+    pub truncated: bool,
     /// What it belonged to when it became necessary: `i_...`.
     pub incident: Option<String>,
     /// Who did what it tells, and why, such as an acknowledgement.
@@ -124,7 +124,8 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
         previous_notified_state: notice.from.clone(),
         time: ids::time(notice.at),
         since: ids::time(notice.since),
-        cause: notice.output.chars().take(MAX_CAUSE).collect(),
+        cause: notice.output.to_string(),
+        truncated: notice.output.is_truncated(),
         incident: notice.incident.map(|id| id.to_string()),
         note: Some(notice.note.clone()).filter(|note| !note.is_empty()),
         url: public_url.map(|url| format!("{url}/hosts/{host}")),

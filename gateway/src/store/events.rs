@@ -1,13 +1,14 @@
 //! The one ordered event log: states, writes, enrolments, messages.
 //!
-//! Rows are only ever added, in the transaction of what they tell of; the sequence number is the
-//! order. Knows nothing of who may read them.
+//! Rows are added in the transaction of what they tell of; the sequence number is the order. One kind of row
+//! changes afterwards: the count of what a host's day has beside its listed rows (`event_shares.rs`). Knows
+//! nothing of who may read them.
 
 use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, GATEWAY, Occasion};
+use fleetgate_engine::wire::{Event, EventKind, Excerpt, GATEWAY, Occasion};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -103,7 +104,7 @@ pub struct NewEvent<'a> {
     pub object_id: Option<Id>,
     pub service: Option<&'a str>,
     pub cause: &'a str,
-    pub evidence: &'a str,
+    pub evidence: Excerpt,
     pub data: serde_json::Value,
     /// `user:NAME`, `token:ID`, `device:ID` or [`SYSTEM`].
     pub principal: &'a str,
@@ -125,7 +126,7 @@ impl<'a> NewEvent<'a> {
             object_id: id,
             service: None,
             cause,
-            evidence: "",
+            evidence: Excerpt::default(),
             data: serde_json::json!({}),
             principal,
         }
@@ -138,8 +139,8 @@ impl<'a> NewEvent<'a> {
 /// When the database refuses the write.
 pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(
-        "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning seq",
+        "insert into events (at, kind, object, object_id, service, cause, evidence, data, principal, truncated)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning seq",
     )
     .bind(event.at.as_millis())
     .bind(event.kind)
@@ -147,9 +148,10 @@ pub async fn append(conn: &mut SqliteConnection, event: &NewEvent<'_>) -> sqlx::
     .bind(event.object_id.map(Id::as_i64))
     .bind(event.service)
     .bind(event.cause)
-    .bind(event.evidence)
+    .bind(&*event.evidence)
     .bind(event.data.to_string())
     .bind(event.principal)
+    .bind(event.evidence.is_truncated())
     .fetch_one(conn)
     .await
 }
@@ -172,7 +174,7 @@ pub async fn append_observed(conn: &mut SqliteConnection, event: &Event) -> sqlx
         object_id: Some(event.host).filter(|host| *host != GATEWAY),
         service: event.service.as_deref(),
         cause: &event.cause,
-        evidence: &event.evidence,
+        evidence: event.evidence.clone(),
         data,
         principal: event.by.as_deref().unwrap_or(SYSTEM),
     };
@@ -229,7 +231,7 @@ pub struct EventRow {
     pub object_name: Option<String>,
     pub service: Option<String>,
     pub cause: String,
-    pub evidence: String,
+    pub evidence: Excerpt,
     /// JSON.
     pub data: String,
     pub principal: String,
@@ -246,7 +248,7 @@ impl FromRow<'_, SqliteRow> for EventRow {
             object_name: row.try_get(5)?,
             service: row.try_get(6)?,
             cause: row.try_get(7)?,
-            evidence: row.try_get(8)?,
+            evidence: Excerpt::stored(row.try_get(8)?, row.try_get(11)?),
             data: row.try_get(9)?,
             principal: row.try_get(10)?,
         })
@@ -279,7 +281,7 @@ macro_rules! select {
         concat!(
             "select e.seq, e.at, e.kind, e.object, e.object_id,
                     coalesce(h.name, en.name, u.name, t.name, et.label), e.service, e.cause,
-                    e.evidence, e.data, e.principal
+                    e.evidence, e.data, e.principal, e.truncated
              from events e
              left join hosts h on h.id = e.object_id
              left join enrolments en on en.id = e.object_id

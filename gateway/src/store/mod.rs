@@ -18,6 +18,7 @@ pub mod devices;
 pub mod downtimes;
 pub mod enrolment_tokens;
 pub mod enrolments;
+pub mod event_shares;
 pub mod events;
 pub mod excuse;
 pub mod files;
@@ -253,7 +254,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 16] = [
+const MAIN: [Step; 17] = [
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -270,6 +271,7 @@ const MAIN: [Step; 16] = [
     step(18, "one_way", include_str!("../../../migrations/sqlite/0018_one_way.sql")),
     step(19, "retired_keys", include_str!("../../../migrations/sqlite/0019_retired_keys.sql")),
     step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
+    step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::notify::{ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, GATEWAY, IncidentId, Message, MessageKind};
+use fleetgate_engine::wire::{Event, EventKind, Excerpt, GATEWAY, IncidentId, Message, MessageKind};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -32,7 +32,8 @@ pub struct NoticeRow {
     pub problem: bool,
     pub from: String,
     pub to: String,
-    pub output: String,
+    /// The output of the check that decided.
+    pub output: Excerpt,
     pub since: Wall,
     /// As it was then: it may have been merged into another.
     pub incident: Option<IncidentId>,
@@ -55,7 +56,7 @@ impl FromRow<'_, SqliteRow> for NoticeRow {
             problem: row.try_get::<i64, _>("problem")? != 0,
             from: row.try_get("from_state")?,
             to: row.try_get("to_state")?,
-            output: row.try_get("output")?,
+            output: Excerpt::stored(row.try_get("output")?, row.try_get("truncated")?),
             since: wall(row, "since")?,
             incident: incident(row)?,
             note: row.try_get("note")?,
@@ -98,9 +99,9 @@ pub async fn insert(
 ) -> sqlx::Result<NoticeId> {
     let number = sqlx::query_scalar(
         "insert into notices (at, event, host, host_name, service, labels, kind, problem, from_state,
-             to_state, output, since, note, incident)
+             to_state, output, truncated, since, note, incident)
          values ($1, $2, $3, $4, $5, coalesce((select labels from hosts where id = $3), '{}'), $6, $7, $8,
-                 $9, $10, $11, $12, coalesce($13, (select incident from incident_members
+                 $9, $10, $11, $12, $13, coalesce($14, (select incident from incident_members
                      where host = $3 and service = coalesce($5, '') and $6 in ('recovery', 'flapping_end')
                      order by joined_at desc limit 1)))
          returning id",
@@ -114,7 +115,8 @@ pub async fn insert(
     .bind(i64::from(message.problem))
     .bind(message.from)
     .bind(message.to)
-    .bind(&message.output)
+    .bind(&*message.output)
+    .bind(message.output.is_truncated())
     .bind(message.since.as_millis())
     .bind(&message.note)
     .bind(message.incident.map(|id| id.0.as_i64()))
@@ -131,9 +133,9 @@ pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -
     let EventKind::NotificationHeld { kind, from, to, .. } = &event.kind else { return Ok(()) };
     let number: i64 = sqlx::query_scalar(
         "insert into notices (at, event, host, host_name, service, kind, problem, from_state, to_state,
-             output, since, routed_at, incident)
+             output, truncated, since, routed_at, incident)
          values ($1, $2, $3, coalesce((select name from hosts where id = $3), ''), $4, $5, $6, $7, $8, $9,
-                 $1, $1, (select incident from incident_members where host = $3
+                 $10, $1, $1, (select incident from incident_members where host = $3
                           and service = coalesce($4, '') and left_at is null order by joined_at desc limit 1))
          returning id",
     )
@@ -145,7 +147,8 @@ pub async fn insert_held(conn: &mut SqliteConnection, event: &Event, seq: i64) -
     .bind(i64::from(Severity::of_state(to).is_some()))
     .bind(*from)
     .bind(*to)
-    .bind(&event.evidence)
+    .bind(&*event.evidence)
+    .bind(event.evidence.is_truncated())
     .fetch_one(&mut *conn)
     .await?;
     hold(conn, &[HeldRow { notice: NoticeId(number), contact: None, event: seq, stopped: false }]).await

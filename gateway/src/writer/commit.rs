@@ -1,12 +1,17 @@
 //! One batch, one transaction.
 
+use std::collections::BTreeSet;
+
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Event, EventKind};
 
 use super::pending::{Batch, Entry};
+use super::share::{Share, Shares};
 use crate::clock;
+use crate::store::event_shares::Row;
 use crate::store::{
-    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, events, excuse, host_settings,
-    incidents, memory, notices, settings, states, wire_days,
+    self, Connection as _, SqliteConnection, Store, Trouble, acknowledgements, event_shares, events, excuse,
+    host_settings, incidents, memory, notices, settings, states, wire_days,
 };
 
 /// The setting that a commit writes which has nothing else to write.
@@ -17,6 +22,8 @@ const PROVED_AT: &str = "heartbeat.proved_at";
 pub(super) struct Done {
     pub last_event: Option<i64>,
     pub messages: bool,
+    /// Soft changes that the log only counts.
+    pub not_listed: u64,
 }
 
 /// # Errors
@@ -71,16 +78,19 @@ async fn append(conn: &mut SqliteConnection, event: &Event) -> crate::store::Res
         return events::append_observed(conn, event).await;
     };
     let evidence = excuse::of(conn, event.host, event.service.as_deref(), reason).await?;
-    let evidence = if evidence.is_empty() { event.evidence.clone() } else { evidence };
+    let evidence = if evidence.is_empty() { event.evidence.clone() } else { evidence.into() };
     events::append_observed(conn, &Event { evidence, ..event.clone() }).await
 }
 
 async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::Result<Done> {
     let mut done = Done::default();
+    let today = clock::day();
+    let mut shares = shares(conn, log, today).await?;
     // What was seen last, and of what.
     let mut seen = None;
     for entry in log {
         match entry {
+            Entry::Event(event) if !shares.lists(event) => done.not_listed += 1,
             Entry::Event(event) => {
                 let seq = append(conn, event).await?;
                 seen = Some((event.host, &event.service, seq));
@@ -107,5 +117,39 @@ async fn write_log(conn: &mut SqliteConnection, log: &[Entry]) -> crate::store::
             Entry::Pinned { host, key } => host_settings::learn_pin(conn, *host, key).await?,
         }
     }
+    let seq = write_shares(conn, &mut shares, today).await?;
+    done.last_event = seq.or(done.last_event);
     Ok(done)
+}
+
+/// What the hosts of these entries have had of the log today.
+async fn shares(conn: &mut SqliteConnection, log: &[Entry], today: i64) -> crate::store::Result<Shares> {
+    let host = |entry: &Entry| if let Entry::Event(event) = entry { Some(event.host) } else { None };
+    let hosts: BTreeSet<HostId> = log.iter().filter_map(host).collect();
+    if hosts.is_empty() {
+        return Ok(Shares::default());
+    }
+    let rows = event_shares::of(conn, &hosts.into_iter().collect::<Vec<_>>(), today).await?;
+    let share = |row: Row| Share { listed: row.listed, counted: row.counted, event: row.event };
+    Ok(Shares::new(rows.into_iter().map(|row| (row.host, share(row)))))
+}
+
+/// Gives the newest row of the log that begins to count.
+async fn write_shares(
+    conn: &mut SqliteConnection,
+    shares: &mut Shares,
+    today: i64,
+) -> crate::store::Result<Option<i64>> {
+    let (now, mut began, mut rows) = (clock::wall(), None, Vec::new());
+    for (host, share, counted_now) in shares.changed() {
+        let row = Row { host, listed: share.listed, counted: share.counted, event: share.event };
+        if counted_now > 0 {
+            let seq = event_shares::tell_counted(conn, &row, now).await?;
+            began = if share.event.is_none() { Some(seq) } else { began };
+            share.event = Some(seq);
+        }
+        rows.push(Row { event: share.event, ..row });
+    }
+    event_shares::write(conn, today, &rows).await?;
+    Ok(began)
 }

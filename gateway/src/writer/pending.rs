@@ -267,7 +267,7 @@ mod tests {
             service: None,
             kind: EventKind::FirstHandshake,
             cause: String::new(),
-            evidence: String::new(),
+            evidence: "".into(),
             by: None,
         })
     }

@@ -44,7 +44,7 @@ fn event(host: HostId, n: i64) -> Record {
         service: None,
         kind: EventKind::StateChanged { from: "up", to: "down", hard: true },
         cause: n.to_string(),
-        evidence: String::new(),
+        evidence: "".into(),
         by: None,
     })
 }

@@ -159,7 +159,7 @@ impl Host {
             service: None,
             kind,
             cause: cause.to_owned(),
-            evidence,
+            evidence: evidence.into(),
             by: None,
         }));
     }

@@ -76,7 +76,7 @@ impl Subject<'_> {
             service: self.service.map(str::to_owned),
             kind,
             cause,
-            evidence: evidence.to_owned(),
+            evidence: evidence.into(),
             by: None,
         })
     }
@@ -92,7 +92,7 @@ impl Subject<'_> {
             problem: to.is_problem(),
             from: from.name(),
             to: to.name(),
-            output: self.output.to_owned(),
+            output: self.output.into(),
             since: self.since,
             incident: None,
             note,

@@ -15,6 +15,7 @@ use fleetgate_probes::sensors::Sensor;
 
 use super::Why;
 use super::ask::{Answer, Ask, AskId, HostKey, PathCheck};
+use super::excerpt::Excerpt;
 use super::incident::{IncidentAck, IncidentId, IncidentRecord};
 use super::tunnel::News;
 use super::voice::{
@@ -431,7 +432,7 @@ pub struct Event {
     /// In words, for people: why.
     pub cause: String,
     /// The text of the result that decided.
-    pub evidence: String,
+    pub evidence: Excerpt,
     /// The principal that sent that result; `None`: nobody did.
     pub by: Option<String>,
 }
@@ -489,7 +490,7 @@ pub struct Message {
     /// The state that was told last; well where there is nothing to take back.
     pub from: &'static str,
     pub to: &'static str,
-    pub output: String,
+    pub output: Excerpt,
     /// Since when the reported state holds.
     pub since: Wall,
     /// What it belongs to.

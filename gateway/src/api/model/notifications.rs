@@ -155,8 +155,11 @@ pub struct Notification {
     pub previous_notified_state: String,
     /// Since when the state holds.
     pub since: String,
-    /// The output of the check that decided.
+    /// The output of the check that decided, 1,024 bytes at most.
     pub cause: String,
+    /// The output is longer: the service (or host) shows all of it while it is current.
+    #[serde(default)]
+    pub truncated: bool,
     /// Who did what it tells, and why, such as an acknowledgement.
     pub note: String,
     /// `sent` (to somebody), `sending`, `waiting`, `given_up`, `held` (told to nobody), or `new`.

@@ -45,7 +45,7 @@ async fn learn_everything(api: &TestApi, id: HostId) {
         service: None,
         kind: EventKind::HostKeyPinned,
         cause: String::new(),
-        evidence: String::new(),
+        evidence: "".into(),
         by: None,
     };
     let records = vec![

@@ -16,6 +16,7 @@ mod hosts;
 mod incidents;
 mod inside;
 mod limits;
+mod log_size;
 mod notifications;
 mod outbound;
 mod profiles;

@@ -296,10 +296,18 @@ fn hostile_text_stays_in_its_place() {
     assert!(html.contains("&lt;img src=x&gt;") && !html.contains("<img"), "{html}");
 }
 
+#[test]
+fn an_output_that_was_cut_says_so() {
+    let letter = one(NoticeRow { output: "x".repeat(60_000).into(), ..down() });
+    assert!(letter.text.contains("xxx\n    [cut here]\n") && letter.text.len() < 2_000, "{}", letter.text);
+    assert!(letter.html.contains("xxx\n[cut here]</pre>") && letter.html.len() < 3_000, "{}", letter.html);
+    assert!(!one(down()).text.contains("cut here"));
+}
+
 proptest! {
     #[test]
     fn no_text_breaks_out(host in ".{0,300}", output in "(?s).{0,300}") {
-        let letter = one(NoticeRow { host_name: host, output, ..down() });
+        let letter = one(NoticeRow { host_name: host, output: output.into(), ..down() });
         prop_assert!(!letter.subject.contains(char::is_control));
         prop_assert!(letter.subject.chars().count() <= MAX_SUBJECT);
         prop_assert!(!letter.text.chars().any(|c| c.is_control() && c != '\n'));

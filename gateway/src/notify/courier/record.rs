@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::Excerpt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Round, doubled};
@@ -50,6 +51,8 @@ impl Round {
         error: &str,
         pause: Duration,
     ) -> Result<(), ()> {
+        // The other side chose the words.
+        let error = &*Excerpt::of(error);
         count("failed");
         tracing::warn!(message = message.id, to = message.address, "message not sent: {error}");
         let recorded = self.try_record_failure(message, error, pause).await;
@@ -113,7 +116,7 @@ async fn note(
     let cause = format!("{way} to {}{outlook}", message.address);
     let event = NewEvent {
         service,
-        evidence,
+        evidence: evidence.into(),
         data: serde_json::json!({
             "message": message.id, "to": message.address, "contact": message.contact_name,
             "notifications": contents.total(),

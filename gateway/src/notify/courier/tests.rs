@@ -489,7 +489,7 @@ async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works(
     let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let outside = HookSink::start(&[sink::Manner::Hang]).await;
     let output = "nothing outside answers: the gateway's own uplink is lost".to_owned();
-    let lost = Message { host: GATEWAY, host_name: "gateway".into(), output, ..down(7) };
+    let lost = Message { host: GATEWAY, host_name: "gateway".into(), output: output.into(), ..down(7) };
     office.queue(Channel::Webhook, &outside.url(), std::slice::from_ref(&lost)).await;
     outside.wait_for(1).await;
     office.mail(OPS, &lost).await;

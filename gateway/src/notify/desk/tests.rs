@@ -265,7 +265,7 @@ async fn rules_change_while_the_desk_works() {
     room.say(&[down(7)]).await;
     assert_eq!(room.until_held(1).await, ["- no_rule"]);
     let said = room.store.events(events::Span::Since(0), &Default::default(), 99).await.unwrap();
-    let evidence = said.iter().find(|e| e.kind == "notification_held").unwrap().evidence.as_str();
+    let evidence = said.iter().find(|e| e.kind == "notification_held").unwrap().evidence.to_string();
     assert_eq!(evidence, "rule everything (to ops) wants site=south, this host has no site");
 }
 
@@ -546,7 +546,7 @@ async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile()
             reason: HeldReason::Acknowledged,
         },
         cause: String::new(),
-        evidence: String::new(),
+        evidence: "".into(),
         by: None,
     };
     let seq = events::append_observed(&mut tx, &worse).await.unwrap();
