@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::notify::{self, webhook};
 use crate::outbound::Outbound;
 use crate::public_url::PublicUrl;
+use crate::retention::Retention;
 use crate::secret_file;
 use crate::store::addresses::Pools;
 use crate::{heartbeat, sentinel, telemetry};
@@ -55,6 +56,8 @@ pub struct Config {
     pub ssh_connections: usize,
     /// Samples are kept so long.
     pub history_keep: Duration,
+    /// What else is kept for a time only.
+    pub retention: Retention,
     pub log_json: bool,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
@@ -135,6 +138,7 @@ struct File {
     checks: ChecksFile,
     ssh: SshFile,
     history: HistoryFile,
+    retention: RetentionFile,
     mail: Option<MailFile>,
     notifications: NotificationsFile,
     heartbeat: Option<HeartbeatFile>,
@@ -170,6 +174,14 @@ struct SshFile {
 #[serde(deny_unknown_fields, default)]
 struct HistoryFile {
     keep: Option<u16>,
+}
+
+/// Days.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetentionFile {
+    keep: Option<u32>,
+    audit: Option<u32>,
 }
 
 /// The address may be a secret.
@@ -245,6 +257,11 @@ const DEFAULT_KEEP: u16 = 30;
 /// Ten years; the disk is the limit before that.
 const LONGEST_KEEP: u16 = 3_660;
 
+/// Days of events and notifications: a person compares with the year before.
+const DEFAULT_RETENTION: u32 = 730;
+/// A hundred years.
+const LONGEST_RETENTION: u32 = 36_500;
+
 impl Config {
     /// Reads `file` (or `fleetgate.toml` in the data directory, if it is there) and the
     /// environment.
@@ -294,6 +311,7 @@ impl Config {
             ssh_idle: seconds("ssh.idle", raw.ssh.idle, 300.0)?,
             ssh_connections: raw.ssh.connections.unwrap_or(256),
             history_keep: history_keep(raw.history.keep)?,
+            retention: retention(&raw.retention)?,
             log_json: log_json(raw.log.as_deref())?,
             trusted_proxies: trusted_proxies(raw.trusted_proxies)?,
         })
@@ -301,7 +319,7 @@ impl Config {
 
     /// What differs in `other` of what is read at the start only.
     pub fn fixed_differences(&self, other: &Config) -> Vec<&'static str> {
-        let facts = |c: &Config| -> [(&'static str, String); 18] {
+        let facts = |c: &Config| -> [(&'static str, String); 19] {
             let shown = |fact: &dyn std::fmt::Debug| format!("{fact:?}");
             [
                 ("listen", shown(&c.listen)),
@@ -317,6 +335,7 @@ impl Config {
                 ("ssh.idle", shown(&c.ssh_idle)),
                 ("ssh.connections", shown(&c.ssh_connections)),
                 ("history.keep", shown(&c.history_keep)),
+                ("retention", shown(&c.retention)),
                 ("log", shown(&c.log_json)),
                 ("uplink", shown(&c.uplink)),
                 ("outbound", shown(&c.outbound)),
@@ -411,6 +430,17 @@ fn history_keep(days: Option<u16>) -> anyhow::Result<Duration> {
         bail!("history.keep = {days}: expected 1 to {LONGEST_KEEP} days");
     }
     Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
+fn retention(file: &RetentionFile) -> anyhow::Result<Retention> {
+    let time = |key: &str, days: u32| {
+        if !(1..=LONGEST_RETENTION).contains(&days) {
+            bail!("retention.{key} = {days}: expected 1 to {LONGEST_RETENTION} days");
+        }
+        Ok(Duration::from_secs(u64::from(days) * 86_400))
+    };
+    let audit = file.audit.map(|days| time("audit", days)).transpose()?;
+    Ok(Retention { keep: time("keep", file.keep.unwrap_or(DEFAULT_RETENTION))?, audit })
 }
 
 fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<heartbeat::Target> {

@@ -26,6 +26,7 @@ pub mod pem;
 pub mod public_url;
 pub mod pulse;
 pub mod rest;
+pub mod retention;
 pub mod secret_file;
 mod sentinel;
 pub mod server;

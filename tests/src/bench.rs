@@ -13,6 +13,7 @@ pub mod memory;
 pub mod peers;
 mod program;
 pub mod results;
+pub mod retention;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -99,6 +99,25 @@ fn history_is_kept_for_days_that_make_sense() {
 }
 
 #[test]
+fn events_are_kept_for_two_years_and_the_audit_for_ever() {
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let usual = load("", 0o600, &[]).unwrap().retention;
+    assert_eq!(usual, Retention { keep: days(730), audit: None });
+    let set = load("[retention]\nkeep = 90\naudit = 3650", 0o600, &[]).unwrap().retention;
+    assert_eq!(set, Retention { keep: days(90), audit: Some(days(3_650)) });
+    for (name, key) in [("RETENTION__KEEP", "retention.keep"), ("RETENTION__AUDIT", "retention.audit")] {
+        for wrong in ["0", "36501"] {
+            let error = refused("", &[(name, wrong)]);
+            assert!(error.contains(&format!("{key} = {wrong}: expected 1 to 36500 days")), "{error}");
+        }
+    }
+    for wrong in ["keep = \"2y\"", "keep = -1", "events = 90"] {
+        let error = refused(&format!("[retention]\n{wrong}"), &[]);
+        assert!(error.contains("retention"), "{error}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_no_device_can_use_is_named() {
     assert_eq!(load("", 0o600, &[("ENDPOINT", "gw.example:5")]).unwrap().endpoint.unwrap().port(), 5);
     for bad in ["0.0.0.0:51820", "[::]:51820", "300.1.1.1:5", "-:1", "host:+5", "host:051820"] {

@@ -42,6 +42,7 @@ pub mod prune;
 pub mod recurrence;
 pub mod removals;
 pub mod resettle;
+pub mod retention;
 mod rows;
 pub mod settings;
 pub mod snapshot;
@@ -254,7 +255,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 17] = [
+const MAIN: [Step; 18] = [
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -272,6 +273,7 @@ const MAIN: [Step; 17] = [
     step(19, "retired_keys", include_str!("../../../migrations/sqlite/0019_retired_keys.sql")),
     step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
     step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
+    step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

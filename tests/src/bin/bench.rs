@@ -3,7 +3,7 @@
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, results,
+    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, results, retention,
 };
 
 #[global_allocator]
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
         return backup::run_large(gigabytes.parse()?);
     }
     let wanted = arguments.first().cloned();
-    let benches: [Bench; 9] = [
+    let benches: [Bench; 10] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
@@ -39,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         ("results", results::run),
         ("keys", keys::run),
         ("backup", backup::run),
+        ("retention", retention::run),
     ];
     let names: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
     if let Some(name) = wanted.as_deref().filter(|name| !names.contains(name)) {

@@ -1,0 +1,199 @@
+//! The end of what has been kept long enough: events, notifications, messages, ended acknowledgements and
+//! downtimes, closed incidents, and what is left of removed hosts. Which rows may go says `store/retention.rs`.
+//!
+//! Nothing else waits for it: readers find the rows, and each transaction is small and followed by a pause.
+//! A clock that was set is believed after an hour, because what a wrong clock removes does not come back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::time::{Mono, Now, Wall};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::store::Store;
+use crate::store::retention::{self, Kind, Limits};
+
+/// How long rows are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub keep: Duration,
+    /// Of the audit; `None`: for ever.
+    pub audit: Option<Duration>,
+}
+
+impl Retention {
+    pub fn limits(&self, now: Wall) -> Limits {
+        Limits { keep: now - self.keep, audit: self.audit.map(|audit| now - audit) }
+    }
+}
+
+/// Days matter, not hours.
+const EVERY: Duration = Duration::from_secs(6 * 3_600);
+/// A clock is believed that was not set for so long; time servers correct it within minutes after a start.
+const SETTLED: Duration = Duration::from_secs(3_600);
+/// Adjustments of the clock that are smaller are no setting.
+const ADJUSTED: i64 = 60_000;
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// After each transaction: other writes go first, and the disk has time for them.
+const PAUSE: Duration = Duration::from_millis(50);
+/// After a look that found nothing.
+const BREATH: Duration = Duration::from_millis(5);
+/// Windows in a row without anything old that end a table which is ordered by time: a clock that was ahead once
+/// may have left one.
+const RECENT: u32 = 5;
+
+/// When the next round begins. Told the time.
+#[derive(Clone, Copy, Debug)]
+struct Schedule {
+    offset: i64,
+    settled: Mono,
+    last: Option<Mono>,
+}
+
+impl Schedule {
+    fn new(now: Now) -> Self {
+        Schedule { offset: offset(now), settled: now.mono, last: None }
+    }
+
+    fn is_due(&mut self, now: Now) -> bool {
+        if (offset(now) - self.offset).abs() > ADJUSTED {
+            self.settled = now.mono;
+        }
+        self.offset = offset(now);
+        let due = now.mono.since(self.settled) >= SETTLED
+            && self.last.is_none_or(|last| now.mono.since(last) >= EVERY);
+        if due {
+            self.last = Some(now.mono);
+        }
+        due
+    }
+}
+
+/// What the wall clock is ahead of the other, in milliseconds.
+fn offset(now: Now) -> i64 {
+    let mono = now.mono.since(Mono::ZERO).as_millis();
+    now.wall.as_millis().saturating_sub(i64::try_from(mono).unwrap_or(i64::MAX))
+}
+
+pub fn start(tasks: &mut JoinSet<()>, store: Store, keep: Retention, stop: CancellationToken) {
+    tasks.spawn(async move {
+        let mut schedule = Schedule::new(clock::now());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let now = clock::now();
+            if !schedule.is_due(now) {
+                continue;
+            }
+            let limits = keep.limits(now.wall);
+            tokio::select! {
+                outcome = round(&store, &limits) => report(outcome),
+                // A transaction that is dropped is rolled back.
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+}
+
+fn report(outcome: crate::store::Result<BTreeMap<Kind, u64>>) {
+    match outcome {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            let kinds: Vec<String> = removed.iter().map(|(kind, n)| format!("{n} {}", kind.name())).collect();
+            tracing::info!("older than is kept, removed: {}", kinds.join(", "));
+        }
+        Err(error) => tracing::warn!("old events and notifications stay for now: {error}"),
+    }
+}
+
+/// Removes everything that is too old, a little at a time. Gives how many rows of which kind, with those that
+/// hung on them.
+///
+/// # Errors
+/// When the database refuses; what was removed before stays so.
+pub async fn round(store: &Store, limits: &Limits) -> crate::store::Result<BTreeMap<Kind, u64>> {
+    let mut removed = BTreeMap::new();
+    for kind in Kind::ALL {
+        let rows = all_of(store, kind, limits).await?;
+        if rows > 0 {
+            removed.insert(kind, rows);
+        }
+    }
+    Ok(removed)
+}
+
+async fn all_of(store: &Store, kind: Kind, limits: &Limits) -> crate::store::Result<u64> {
+    let (mut after, mut recent, mut removed) = (Some(i64::MIN), 0, 0);
+    while let Some(from) = after.filter(|_| recent < RECENT) {
+        let look = retention::look(&mut *store.reader().await?, kind, from, limits).await?;
+        (after, recent) = (look.next, if look.is_recent { recent + 1 } else { 0 });
+        if look.old.is_empty() {
+            tokio::time::sleep(BREATH).await;
+        } else {
+            removed += slice(store, kind, &look.old, limits).await?;
+        }
+    }
+    Ok(removed)
+}
+
+async fn slice(store: &Store, kind: Kind, old: &[i64], limits: &Limits) -> crate::store::Result<u64> {
+    let mut removed = 0;
+    loop {
+        let mut tx = store.begin().await?;
+        let rows = retention::remove(&mut tx, kind, old, limits).await?;
+        tx.commit().await?;
+        if rows == 0 {
+            return Ok(removed);
+        }
+        metrics::counter!("fleetgate_retention_removed_total", "kind" => kind.name()).increment(rows);
+        removed += rows;
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn at(ms: u64, wall: i64) -> Now {
+        Now { mono: Mono::from_millis(ms), wall: Wall::from_millis(wall) }
+    }
+
+    #[test]
+    fn rows_are_kept_by_their_own_time_and_the_audit_by_its() {
+        let now = Wall::from_millis(1_000 * 86_400_000);
+        let keep = Retention { keep: 730 * DAY, audit: None };
+        assert_eq!(keep.limits(now), Limits { keep: Wall::from_millis(270 * 86_400_000), audit: None });
+        let both = Retention { audit: Some(10 * DAY), ..keep };
+        assert_eq!(both.limits(now).audit, Some(Wall::from_millis(990 * 86_400_000)));
+    }
+
+    #[test]
+    fn a_round_begins_an_hour_after_the_start_and_every_six_hours() {
+        let mut schedule = Schedule::new(at(5, 1_000));
+        let due = |schedule: &mut Schedule, ms: u64| schedule.is_due(at(ms + 5, 1_000 + ms as i64));
+        assert!(!due(&mut schedule, HOUR - 1));
+        assert!(due(&mut schedule, HOUR));
+        assert!(!due(&mut schedule, 7 * HOUR - 1));
+        assert!(due(&mut schedule, 7 * HOUR));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_believed_after_an_hour() {
+        let mut schedule = Schedule::new(at(0, 0));
+        let ahead = 5 * 365 * 86_400_000;
+        let mut due = |ms: u64, by: i64| schedule.is_due(at(ms, ms as i64 + by));
+        assert!(!due(HOUR - 60_000, 0));
+        assert!(!due(HOUR, ahead), "years ahead since a moment");
+        assert!(!due(HOUR + 60_000, 0), "and back");
+        assert!(!due(2 * HOUR + 59_999, 30_000), "adjusted a little");
+        assert!(due(2 * HOUR + 60_000, 30_000));
+    }
+}

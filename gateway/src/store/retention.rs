@@ -1,0 +1,317 @@
+//! Rows that are older than is kept: a reader finds them, a window at a time, and small transactions remove them.
+//!
+//! These stay, however old: a problem that is open, with its incident, notices and messages; what a contact
+//! was told last; what waits; acknowledgements and downtimes in force; and what one of these refers to. Decides
+//! neither how long rows are kept nor when one goes.
+
+use std::sync::LazyLock;
+
+use fleetgate_engine::time::Wall;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::types::Json;
+
+/// Rows that one look reads: some milliseconds of a reader.
+const WINDOW: i64 = 1_000;
+/// Rows of a table that go in one transaction. Whoever writes waits for one transaction at most.
+pub const SLICE: u32 = 200;
+
+/// What is older than these goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub keep: Wall,
+    /// Of the audit; `None`: it is kept for ever.
+    pub audit: Option<Wall>,
+}
+
+/// Kinds of rows, in the order in which they go: what refers to others before these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Messages,
+    Notices,
+    Acknowledgements,
+    Downtimes,
+    Incidents,
+    Events,
+    /// What is left of removed hosts but their names, which the audit needs.
+    Hosts,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 7] = [
+        Kind::Messages,
+        Kind::Notices,
+        Kind::Acknowledgements,
+        Kind::Downtimes,
+        Kind::Incidents,
+        Kind::Events,
+        Kind::Hosts,
+    ];
+
+    /// As the metric names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Messages => "messages",
+            Kind::Notices => "notifications",
+            Kind::Acknowledgements => "acknowledgements",
+            Kind::Downtimes => "downtimes",
+            Kind::Incidents => "incidents",
+            Kind::Events => "events",
+            Kind::Hosts => "hosts",
+        }
+    }
+}
+
+/// One look at a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// What may go; at most a slice.
+    pub old: Vec<i64>,
+    /// Where the next look begins; `None`: nothing is behind this window.
+    pub next: Option<i64>,
+    /// The table is ordered by time, and nothing in the window is as old as the limits.
+    pub is_recent: bool,
+}
+
+/// Where a kind stands, in the parts of its statements. `$2` is the limit, `$3` that of the audit.
+struct Rows {
+    table: &'static str,
+    id: &'static str,
+    /// Whether a row is too old.
+    old: &'static str,
+    /// The time by which the table is ordered, where it is.
+    time: Option<&'static str>,
+    /// Whether nothing needs a row.
+    free: &'static str,
+    /// Tables that hang on it, each with its reference.
+    dependents: &'static [(&'static str, &'static str)],
+}
+
+/// Whether a notice is still needed.
+macro_rules! needed {
+    ($n:literal) => {
+        concat!(
+            "(",
+            $n,
+            ".routed_at is null or exists (select 1 from notices_waiting w where w.notice = ",
+            $n,
+            ".id) or exists (select 1 from notices_told t where t.root = ",
+            $n,
+            ".id) or exists (select 1 from notices_told t where t.last = ",
+            $n,
+            ".id) or exists (select 1 from notices_held s where s.notice = ",
+            $n,
+            ".id and s.stopped = 1)
+              or exists (select 1 from incidents i join incidents r on r.id = coalesce(i.merged_into, i.id)
+                         where i.id = ",
+            $n,
+            ".incident and r.closed_at is null))"
+        )
+    };
+}
+
+const MESSAGES: Rows = Rows {
+    table: "outbox",
+    id: "id",
+    old: "x.created_at < $2",
+    time: Some("x.created_at"),
+    free: concat!(
+        "(x.sent_at is not null or x.given_up_at is not null)
+         and not exists (select 1 from outbox_notices l join notices n on n.id in (l.notice, l.root)
+                         where l.message = x.id and ",
+        needed!("n"),
+        ")"
+    ),
+    dependents: &[("outbox_notices", "message")],
+};
+
+const NOTICES: Rows = Rows {
+    table: "notices",
+    id: "id",
+    old: "x.at < $2",
+    time: Some("x.at"),
+    free: concat!(
+        "not ",
+        needed!("x"),
+        " and not exists (select 1 from outbox_notices l where l.notice = x.id)
+          and not exists (select 1 from outbox_notices l where l.root = x.id and l.root <> l.notice)"
+    ),
+    dependents: &[("notices_held", "notice")],
+};
+
+const ACKNOWLEDGEMENTS: Rows = Rows {
+    table: "acknowledgements",
+    id: "id",
+    old: "x.ended_at < $2",
+    time: None,
+    // What it stopped asks when it ended.
+    free: "not exists (select 1 from notices_held s join notices n on n.id = s.notice
+                       where s.stopped = 1 and n.host = x.host and coalesce(n.service, '') = x.service)",
+    dependents: &[],
+};
+
+const DOWNTIMES: Rows = Rows {
+    table: "downtimes",
+    id: "id",
+    // One that a file keeps stays cancelled for as long as it would last, or the file would make it again.
+    old: "(x.end_at + coalesce(x.duration_ms, 0) < $2 or x.cancelled_at < $2 and x.managed_by = 'api')",
+    time: None,
+    free: "true",
+    dependents: &[],
+};
+
+const INCIDENTS: Rows = Rows {
+    table: "incidents",
+    id: "id",
+    old: "x.closed_at < $2",
+    time: None,
+    free: "not exists (select 1 from incidents r where r.id = x.merged_into
+                       and (r.closed_at is null or r.closed_at >= $2))
+           and not exists (select 1 from incidents m where m.merged_into = x.id)
+           and not exists (select 1 from notices n where n.incident = x.id)
+           and not exists (select 1 from acknowledgements a where a.incident = x.id)",
+    dependents: &[("incident_members", "incident")],
+};
+
+const EVENTS: Rows = Rows {
+    table: "events",
+    id: "seq",
+    old: "x.at < iif(x.principal <> 'system' and x.kind <> 'state', $3, $2)",
+    time: Some("x.at"),
+    free: "not exists (select 1 from notices n where n.event = x.seq)
+           and not exists (select 1 from notices_held s where s.event = x.seq)",
+    dependents: &[],
+};
+
+const HOSTS: Rows = Rows {
+    table: "hosts",
+    id: "id",
+    old: "x.removed_at < $2",
+    time: None,
+    // It has something but its name.
+    free: "(x.labels <> '{}' or x.notes <> ''
+            or exists (select 1 from service_overrides o where o.host = x.id)
+            or exists (select 1 from peer_memory m where m.peer = x.id)
+            or exists (select 1 from peer_endpoints e where e.peer = x.id)
+            or exists (select 1 from event_shares s where s.host = x.id))",
+    dependents: &[
+        ("service_overrides", "host"),
+        ("peer_memory", "peer"),
+        ("peer_endpoints", "peer"),
+        ("event_shares", "host"),
+    ],
+};
+
+/// The statements of a kind.
+struct Statements {
+    /// The last number of a window, the oldest time in it, and how many rows it has.
+    window: String,
+    /// What may go in a window.
+    find: String,
+    /// Which of these may still go.
+    still: String,
+    /// A slice of what hangs on these.
+    dependents: Vec<String>,
+    remove: String,
+}
+
+impl Statements {
+    fn new(kind: Kind) -> Statements {
+        let Rows { table, id, old, time, free, dependents } = match kind {
+            Kind::Messages => MESSAGES,
+            Kind::Notices => NOTICES,
+            Kind::Acknowledgements => ACKNOWLEDGEMENTS,
+            Kind::Downtimes => DOWNTIMES,
+            Kind::Incidents => INCIDENTS,
+            Kind::Events => EVENTS,
+            Kind::Hosts => HOSTS,
+        };
+        let time = time.unwrap_or("null");
+        let these = "(select value from json_each($1))";
+        let dependent = |(table, reference): &(_, _)| {
+            format!(
+                "delete from {table} where rowid in
+                 (select rowid from {table} where {reference} in {these} limit {SLICE})"
+            )
+        };
+        let act = match kind {
+            Kind::Hosts => "update hosts set labels = '{}', notes = ''".to_owned(),
+            _ => format!("delete from {table}"),
+        };
+        Statements {
+            window: format!(
+                "select max(id), min(time), count(*) from (select x.{id} as id, {time} as time from {table} x
+                 where x.{id} > $1 order by x.{id} limit {WINDOW})"
+            ),
+            find: format!(
+                "select x.{id} from {table} x where x.{id} > $1 and x.{id} <= $4 and {old} and {free}
+                 order by x.{id} limit {SLICE}"
+            ),
+            still: format!("select x.{id} from {table} x where x.{id} in {these} and {old} and {free}"),
+            dependents: dependents.iter().map(dependent).collect(),
+            remove: format!("{act} where {id} in {these}"),
+        }
+    }
+}
+
+static STATEMENTS: LazyLock<[Statements; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(Statements::new));
+
+impl Kind {
+    fn statements(self) -> &'static Statements {
+        &STATEMENTS[self as usize]
+    }
+}
+
+/// Looks at a window of a kind that begins behind the number `after`.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn look(
+    conn: &mut SqliteConnection,
+    kind: Kind,
+    after: i64,
+    limits: &Limits,
+) -> sqlx::Result<Look> {
+    let sql = kind.statements();
+    let (last, oldest, rows): (Option<i64>, Option<i64>, i64) =
+        sqlx::query_as(sql.window.as_str()).bind(after).fetch_one(&mut *conn).await?;
+    let Some(last) = last else { return Ok(Look::default()) };
+    let find = sqlx::query_scalar(sql.find.as_str()).bind(after).bind(limits.keep.as_millis());
+    let audit = limits.audit.map(Wall::as_millis);
+    let old: Vec<i64> = find.bind(audit).bind(last).fetch_all(conn).await?;
+    let newest_limit = limits.audit.unwrap_or(limits.keep).max(limits.keep);
+    let is_recent = oldest.is_some_and(|at| at >= newest_limit.as_millis());
+    let next = match old.last() {
+        Some(found) if old.len() == SLICE as usize => Some(*found),
+        _ if rows < WINDOW => None,
+        _ => Some(last),
+    };
+    Ok(Look { old, next, is_recent })
+}
+
+/// Removes some of these rows and of what hangs on them. Says how many it was; again, until it is none.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn remove(
+    tx: &mut SqliteConnection,
+    kind: Kind,
+    found: &[i64],
+    limits: &Limits,
+) -> sqlx::Result<u64> {
+    let sql = kind.statements();
+    let still = sqlx::query_scalar(sql.still.as_str()).bind(Json(found)).bind(limits.keep.as_millis());
+    let still: Vec<i64> = still.bind(limits.audit.map(Wall::as_millis)).fetch_all(&mut *tx).await?;
+    let mut removed = 0;
+    for dependents in &sql.dependents {
+        let gone =
+            sqlx::query(dependents.as_str()).bind(Json(&still)).execute(&mut *tx).await?.rows_affected();
+        removed += gone;
+        if gone >= u64::from(SLICE) {
+            return Ok(removed);
+        }
+    }
+    Ok(removed + sqlx::query(sql.remove.as_str()).bind(Json(&still)).execute(tx).await?.rows_affected())
+}
+
+#[cfg(test)]
+mod tests;
