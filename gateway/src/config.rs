@@ -359,11 +359,13 @@ type Variables = config::Map<String, String>;
 fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Result<File> {
     let default = data.join("fleetgate.toml");
     let path = file.unwrap_or(&default);
-    let in_file = || format!("settings in {}", path.display());
+    let in_file = |error: config::ConfigError| {
+        anyhow::anyhow!("settings in {}: {}", path.display(), refusal::words(&error))
+    };
     let mut builder = config::Config::builder();
     if file.is_some() || path.exists() {
         builder = builder.add_source(config::File::from(path).format(config::FileFormat::Toml));
-        let alone = builder.clone().build().with_context(in_file)?;
+        let alone = builder.clone().build().map_err(in_file)?;
         if alone.get_string("mail.password").is_ok() {
             secret_file::must_be_guarded(path, "change mail.password if it leaked")?;
         }
@@ -373,10 +375,11 @@ fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Resul
         .separator("__")
         .ignore_empty(true)
         .source(Some(variables));
-    let merged = builder.add_source(environment).build().with_context(in_file)?;
-    merged
-        .try_deserialize()
-        .with_context(|| format!("settings in {} and FLEETGATE_* variables", path.display()))
+    let merged = builder.add_source(environment).build().map_err(in_file)?;
+    merged.try_deserialize().map_err(|error| {
+        let place = format!("settings in {} and FLEETGATE_* variables", path.display());
+        anyhow::anyhow!("{place}: {}", refusal::words(&error))
+    })
 }
 
 /// What the command line and the build read for themselves is no setting.
@@ -450,7 +453,7 @@ fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<heartb
     if interval < heartbeat::SHORTEST {
         bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
     }
-    Ok(heartbeat::Target { url, interval })
+    Ok(heartbeat::Target { url: url.into(), interval })
 }
 
 fn uplink(file: &UplinkFile) -> anyhow::Result<sentinel::Uplink> {
@@ -618,5 +621,6 @@ fn is_this_machine(host: &str) -> bool {
 }
 
 mod pool;
+mod refusal;
 #[cfg(test)]
 mod tests;

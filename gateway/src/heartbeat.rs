@@ -17,6 +17,7 @@ use crate::clock;
 use crate::handle::Handle;
 use crate::notify::{Bell, Settings, webhook};
 use crate::pulse::{Organ, Pulse};
+use crate::secret_url::SecretUrl;
 use crate::writer::Writer;
 
 /// How often is looked when nobody listens: for `/healthz` alone.
@@ -29,17 +30,11 @@ pub const SHORTEST: Duration = Duration::from_secs(5);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Where the ping goes. The address is a secret and not shown.
-#[derive(Clone)]
+/// Where the ping goes.
+#[derive(Clone, Debug)]
 pub struct Target {
-    pub url: String,
+    pub url: SecretUrl,
     pub interval: Duration,
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Target(.., {:?})", self.interval)
-    }
 }
 
 /// Whom to ask for a round.
@@ -147,7 +142,7 @@ impl Heart {
         while self.pings.try_join_next().is_some() {}
         if due && self.pings.is_empty() {
             *pinged = Some(now);
-            let asked = self.http.get(&target.url).send();
+            let asked = self.http.get(target.url.reveal()).send();
             self.pings.spawn(async { note(asked.await.and_then(reqwest::Response::error_for_status)) });
         }
     }
@@ -215,7 +210,7 @@ mod tests {
             }
         });
         let sink = HookSink::start(manners).await;
-        let target = Target { url: sink.url(), interval: INTERVAL };
+        let target = Target { url: sink.url().into(), interval: INTERVAL };
         let quiet = Settings {
             mail: None,
             public_url: None,

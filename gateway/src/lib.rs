@@ -28,6 +28,7 @@ pub mod pulse;
 pub mod rest;
 pub mod retention;
 pub mod secret_file;
+pub mod secret_url;
 mod sentinel;
 pub mod server;
 pub mod signals;

@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use fleetgate_keys::endpoint::{is_host, port_number};
 
+use crate::secret_url::without_login;
+
 /// Longer than any that people type; it stands in every mail.
 const LONGEST: usize = 300;
 
@@ -24,6 +26,7 @@ pub struct PublicUrl {
     "public_url = {0:?}: expected http://host or https://host, with :port and /path if need be, such as \
      https://fleet.example.com; no user, no ? or #, no quotes or blanks"
 )]
+/// Without the login that stood in it.
 pub struct BadUrl(String);
 
 impl PublicUrl {
@@ -46,7 +49,7 @@ impl FromStr for PublicUrl {
 
     fn from_str(given: &str) -> Result<Self, BadUrl> {
         let text = given.trim_end_matches('/');
-        parse(text).filter(|_| text.len() <= LONGEST).ok_or_else(|| BadUrl(given.to_owned()))
+        parse(text).filter(|_| text.len() <= LONGEST).ok_or_else(|| BadUrl(without_login(given)))
     }
 }
 

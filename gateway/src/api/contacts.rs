@@ -29,11 +29,12 @@ use super::write::Write;
 use crate::config::time_of_day;
 use crate::notify::{BUILT_IN_NAME, LONGEST_GROUP_WAIT, Settings, webhook};
 use crate::outbound::Purpose;
+use crate::secret_url::SecretUrl;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
 use crate::store::events::Object;
 use crate::store::managed::Managed;
-use crate::store::outbox::{self, Channel, NewMessage};
+use crate::store::outbox::{self, Address, NewMessage};
 use crate::store::removals::Kind as Removable;
 
 /// One page shows them all; a company has fewer teams.
@@ -206,17 +207,17 @@ async fn test(
         Some(built_in) => (BUILT_IN, built_in.name, addresses(&built_in.emails, None)),
         None => {
             let found = load(write.tx(), &contact).await?;
-            (found.id, found.name, addresses(&found.emails, found.webhook_url.as_deref()))
+            (found.id, found.name, addresses(&found.emails, found.webhook_url.as_ref()))
         }
     };
     let mut items = Vec::new();
-    for (channel, address) in addresses {
-        let kind = outbox::Kind::Test;
+    for address in addresses {
+        let (kind, channel) = (outbox::Kind::Test, address.channel());
         let new = NewMessage {
             contact: id,
             contact_name: &name,
             channel,
-            address: &address,
+            address: address.reveal(),
             kind,
             site: "",
             folded: 0,
@@ -233,9 +234,9 @@ async fn test(
     Ok((StatusCode::ACCEPTED, Json(Messages { items })))
 }
 
-fn addresses(emails: &[String], webhook: Option<&str>) -> Vec<(Channel, String)> {
-    let emails = emails.iter().map(|e| (Channel::Email, e.clone()));
-    emails.chain(webhook.map(|url| (Channel::Webhook, url.to_owned()))).collect()
+fn addresses(emails: &[String], webhook: Option<&SecretUrl>) -> Vec<Address> {
+    let emails = emails.iter().cloned().map(Address::Email);
+    emails.chain(webhook.cloned().map(Address::Webhook)).collect()
 }
 
 /// Whether a webhook may be kept: a name is looked up, so that a wrong one is told at once.
@@ -325,7 +326,8 @@ fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Con
         after.emails = fields.take("emails", mailboxes(&emails.unwrap_or_default())).unwrap_or_default();
     }
     if let Some(url) = change.webhook_url {
-        after.webhook_url = url.and_then(|u| fields.take("webhook_url", webhook::address(&u)));
+        after.webhook_url =
+            url.and_then(|u| fields.take("webhook_url", webhook::address(&u)).map(SecretUrl::from));
         after.webhook_secret = after.webhook_secret.filter(|_| after.webhook_url.is_some());
     }
     if let Some(zone) = change.time_zone {
@@ -389,7 +391,7 @@ fn wire(contact: &Contact) -> model::Contact {
         id: Kind::Contact.text(contact.id),
         name: contact.name.clone(),
         emails: contact.emails.clone(),
-        webhook_url: contact.webhook_url.clone(),
+        webhook_url: contact.webhook_url.as_ref().map(|url| url.reveal().to_owned()),
         time_zone: contact.time_zone.clone(),
         digest_at: contact.digest_at.map(|t| t.strftime("%H:%M").to_string()),
         group_wait_s: contact.group_wait.map(|w| w.as_secs_f64()),

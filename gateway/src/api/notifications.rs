@@ -27,7 +27,7 @@ use crate::store::backlog;
 use crate::store::events::Object;
 use crate::store::excuse;
 use crate::store::notices::{self, NoticeFilter, NoticeRow};
-use crate::store::outbox::{self, Channel, MessageRow, Wanted};
+use crate::store::outbox::{self, MessageRow, Wanted};
 use crate::store::outcomes::{self, Outcome};
 
 /// What the gateway is called in its own messages.
@@ -263,16 +263,12 @@ fn outcome_wire(outcome: &Outcome) -> model::NotificationOutcome {
         "waiting" => waits_for(&outcome.reason),
         _ => &outcome.text,
     };
-    let shown = |address: &String| match outcome.channel.as_deref() {
-        Some("webhook") => server_of(address),
-        _ => address.clone(),
-    };
     model::NotificationOutcome {
         outcome: outcome.outcome.clone(),
         contact: outcome.contact.clone(),
         message: outcome.message.map(|id| Kind::Message.text(Id::from_i64(id))),
         channel: outcome.channel.clone(),
-        address: outcome.address.as_ref().map(shown),
+        address: outcome.address.as_ref().map(ToString::to_string),
         at: outcome.at.map(ids::time),
         reason: outcome.reason.clone(),
         text: text.to_owned(),
@@ -292,7 +288,7 @@ pub(super) fn message_wire(row: &MessageRow, notifications: i64) -> model::Messa
         id: Kind::Message.text(Id::from_i64(row.id)),
         contact: row.contact_name.clone(),
         channel: row.channel.name().to_owned(),
-        address: if row.channel == Channel::Webhook { server_of(&row.address) } else { row.address.clone() },
+        address: row.address.to_string(),
         kind: row.kind.name().to_owned(),
         outcome: outcome.to_owned(),
         notifications,
@@ -303,10 +299,4 @@ pub(super) fn message_wire(row: &MessageRow, notifications: i64) -> model::Messa
         sent_at: row.sent_at.map(ids::time),
         given_up_at: row.given_up_at.map(ids::time),
     }
-}
-
-/// The path of a webhook may be its password.
-fn server_of(url: &str) -> String {
-    let parsed: Option<reqwest::Url> = url.parse().ok();
-    parsed.map_or_else(String::new, |url| url.origin().ascii_serialization())
 }

@@ -77,6 +77,17 @@ pub enum Error {
     NoUtf8,
 }
 
+impl Error {
+    /// A server may repeat what it did not understand.
+    fn without(self, secrets: &[&str]) -> Error {
+        let Error::Refused { step, code, mut text } = self else { return self };
+        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+            text = text.replace(secret, "[secret]");
+        }
+        Error::Refused { step, code, text }
+    }
+}
+
 /// What a server can do, of what matters here.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Offers {
@@ -168,11 +179,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     pub async fn log_in(&mut self, offers: &Offers, user: &str, password: &str) -> Result<(), Error> {
         if offers.has_login("PLAIN") {
             let secret = STANDARD.encode(format!("\0{user}\0{password}"));
-            self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await?;
+            let answer = self.command(Step::Login, &format!("AUTH PLAIN {secret}"), 2).await;
+            answer.map_err(|error| error.without(&[&secret, password]))?;
         } else if offers.has_login("LOGIN") {
             self.command(Step::Login, "AUTH LOGIN", 3).await?;
             self.command(Step::Login, &STANDARD.encode(user), 3).await?;
-            self.command(Step::Login, &STANDARD.encode(password), 2).await?;
+            let secret = STANDARD.encode(password);
+            let answer = self.command(Step::Login, &secret, 2).await;
+            answer.map_err(|error| error.without(&[&secret, password]))?;
         } else if offers.logins.is_empty() {
             return Err(Error::NoLogin);
         } else {

@@ -384,7 +384,7 @@ fn test(message: &MessageRow, place: &Place<'_>) -> Letter {
     let text = format!(
         "This is a test: {} is reached at {}.\nNothing has happened.\n",
         one_line(&message.contact_name, MAX_SUBJECT),
-        one_line(&message.address, MAX_SUBJECT),
+        one_line(&message.address.to_string(), MAX_SUBJECT),
     );
     let body = format!("<p>{}</p>\n", escaped(&text).replace('\n', "<br>"));
     let link = place.public_url.map(|url| format!("\n{url}\n")).unwrap_or_default();

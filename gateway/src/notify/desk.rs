@@ -258,12 +258,12 @@ impl<'a> Page<'a> {
         items: &[Item],
     ) -> crate::store::Result<()> {
         let Some(reach) = self.shift.reach.get(&contact) else { return Ok(()) };
-        for (channel, address) in &reach.addresses {
+        for address in &reach.addresses {
             let new = NewMessage {
                 contact,
                 contact_name: &reach.name,
-                channel: *channel,
-                address,
+                channel: address.channel(),
+                address: address.reveal(),
                 kind,
                 site,
                 folded,
@@ -271,7 +271,7 @@ impl<'a> Page<'a> {
             };
             let id = outbox::insert(tx, &new, self.now).await?;
             self.messages = true;
-            if *channel == Channel::Email && !self.shift.has_mail {
+            if address.channel() == Channel::Email && !self.shift.has_mail {
                 outbox::given_up(tx, id, NO_MAIL, self.now).await?;
             }
         }

@@ -13,7 +13,7 @@ use super::Settings;
 use super::asked::Asked;
 use crate::clock;
 use crate::store::contacts::{self, BUILT_IN};
-use crate::store::outbox::Channel;
+use crate::store::outbox::Address;
 use crate::store::{SqliteConnection, settings};
 
 /// What the contact of the settings is called.
@@ -25,7 +25,7 @@ const DIGESTED: &str = "notifications.digested";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Reach {
     pub name: String,
-    pub addresses: Vec<(Channel, String)>,
+    pub addresses: Vec<Address>,
 }
 
 #[derive(Debug)]
@@ -62,8 +62,8 @@ pub(super) async fn load(conn: &mut SqliteConnection, settings: &Settings) -> cr
 }
 
 fn reach(contact: &contacts::Contact) -> Reach {
-    let emails = contact.emails.iter().map(|e| (Channel::Email, e.clone()));
-    let hook = contact.webhook_url.iter().map(|u| (Channel::Webhook, u.clone()));
+    let emails = contact.emails.iter().cloned().map(Address::Email);
+    let hook = contact.webhook_url.iter().cloned().map(Address::Webhook);
     Reach { name: contact.name.clone(), addresses: emails.chain(hook).collect() }
 }
 
@@ -122,7 +122,7 @@ async fn built_in(
         capped: true,
     });
     let to = settings.mail.iter().flat_map(|mail| &mail.to);
-    let addresses = to.map(|address| (Channel::Email, address.to_string())).collect();
+    let addresses = to.map(|address| Address::Email(address.to_string())).collect();
     known.reach.insert(BUILT_IN, Reach { name: BUILT_IN_NAME.to_owned(), addresses });
     if known.routing.rules.is_empty() {
         known.routing.rules.push(notify::Rule {

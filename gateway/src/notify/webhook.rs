@@ -259,7 +259,7 @@ impl Client {
         secret: &[u8],
     ) -> Result<(), Failure> {
         let refused = |e: &dyn std::fmt::Display| Failure::Refused(Failure::shorten(&e.to_string()));
-        let url = address(&message.address).map_err(|e| refused(&e))?;
+        let url = address(message.address.reveal()).map_err(|e| refused(&e))?;
         permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
         let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
         let signed = signature(secret, clock::wall().as_millis() / 1_000, &body);

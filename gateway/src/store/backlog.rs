@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::outbox::Channel;
+use super::outbox::{Address, Channel};
 
 /// A message that waited longer was held up by an outage: a server that is only slow takes one well
 /// within this, and whoever follows a change as it happens is to see each step.
@@ -34,7 +34,7 @@ pub struct Dropped {
     pub notice: i64,
     pub host: HostId,
     pub service: Option<String>,
-    pub address: String,
+    pub address: Address,
     pub why: String,
 }
 
@@ -45,7 +45,7 @@ impl FromRow<'_, SqliteRow> for Dropped {
             notice: row.try_get(1)?,
             host: Id::from_i64(row.try_get(2)?),
             service: row.try_get(3)?,
-            address: row.try_get(4)?,
+            address: Address::new(Channel::named(row.try_get(6)?), row.try_get(4)?),
             why: row.try_get(5)?,
         })
     }
@@ -99,7 +99,8 @@ const DROP_OVER: &str = concat!(
      returning message"
 );
 
-pub(super) const DROPPED: &str = "select l.message, l.notice, n.host, n.service, o.address, l.dropped
+pub(super) const DROPPED: &str =
+    "select l.message, l.notice, n.host, n.service, o.address, l.dropped, o.channel
      from outbox_notices l join notices n on n.id = l.notice join outbox o on o.id = l.message
      where l.dropped is not null and o.given_up_at is null
        and l.message in (select value from json_each($1)) order by l.notice, l.message";

@@ -13,6 +13,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
 use super::managed::Managed;
+use crate::secret_url::SecretUrl;
 
 /// A receiver, by the addresses it has. Its secret is the store's.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +21,7 @@ pub struct Contact {
     pub id: ContactId,
     pub name: String,
     pub emails: Vec<String>,
-    pub webhook_url: Option<String>,
+    pub webhook_url: Option<SecretUrl>,
     /// Sealed for [`secret_place`].
     pub webhook_secret: Option<Vec<u8>>,
     pub time_zone: String,
@@ -73,7 +74,7 @@ impl FromRow<'_, SqliteRow> for Contact {
             id: id(row, "id")?,
             name: row.try_get("name")?,
             emails: emails.0,
-            webhook_url: row.try_get("webhook_url")?,
+            webhook_url: row.try_get::<Option<String>, _>("webhook_url")?.map(SecretUrl::from),
             webhook_secret: row.try_get("webhook_secret")?,
             time_zone: row.try_get("time_zone")?,
             digest_at,
@@ -152,7 +153,7 @@ pub async fn put(tx: &mut SqliteConnection, contact: &Contact) -> sqlx::Result<i
     .bind(contact.id.as_i64())
     .bind(&contact.name)
     .bind(Json(&contact.emails))
-    .bind(contact.webhook_url.as_deref())
+    .bind(contact.webhook_url.as_ref().map(SecretUrl::reveal))
     .bind(contact.webhook_secret.as_deref())
     .bind(&contact.time_zone)
     .bind(contact.digest_at.map(|t| t.to_string()))

@@ -255,7 +255,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 18] = [
+const MAIN: [Step; 19] = [
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -274,6 +274,7 @@ const MAIN: [Step; 18] = [
     step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
     step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
     step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),
+    step(26, "addresses_in_events", include_str!("../../../migrations/sqlite/0026_addresses_in_events.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 
@@ -325,6 +326,30 @@ mod tests {
                 steps.iter().map(|s| format!("{:04}_{}.sql", s.version, s.name)).collect();
             assert_eq!(taken, files);
         }
+    }
+
+    #[tokio::test]
+    async fn addresses_in_older_events_become_servers() {
+        const ALL: &[Step] = &MAIN;
+        let before = ALL.iter().position(|step| step.name == "addresses_in_events").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fixture::half_made(dir.path(), before).await;
+        let insert = "insert into events (at, kind, object, cause, data, principal)
+             values (1, 'message.failed', 'system', 'webhook to http://a/s3cret failed', '{\"to\":\"http://a/s3cret\"}', ''),
+                    (1, 'message.sent', 'system', 'webhook to https://hooks.example.org:8443/x/s3cret?y',
+                     '{\"to\":\"https://hooks.example.org:8443/x/s3cret?y\",\"message\":7}', ''),
+                    (1, 'message.sent', 'system', 'mail to a@example.org', '{\"to\":\"a@example.org\"}', '')";
+        fixture::run_on(&dir.path().join(files::MAIN_FILE), &[insert]).await;
+        let store = Store::open(dir.path(), SealKey::from_bytes([1; 32])).await.unwrap();
+        let now = fixture::texts(&store, "select cause || ' ' || data from events order by seq").await;
+        assert_eq!(
+            now,
+            [
+                r#"webhook to http://a failed {"to":"http://a"}"#,
+                r#"webhook to https://hooks.example.org:8443 {"to":"https://hooks.example.org:8443","message":7}"#,
+                r#"mail to a@example.org {"to":"a@example.org"}"#,
+            ]
+        );
     }
 
     async fn put(store: &Store, key: &str) -> Result<()> {

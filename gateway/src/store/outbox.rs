@@ -5,6 +5,7 @@
 //! up, both with a time. What one address is told of one host comes in order: a message waits for
 //! those before it. Knows nothing of SMTP and HTTP.
 
+mod address;
 mod contents;
 pub mod withdrawn;
 
@@ -20,6 +21,7 @@ use sqlx::{FromRow, Row as _};
 use super::Store;
 use super::access::{id, maybe_wall, wall};
 use super::rows::{Batched, NARROW};
+pub use address::Address;
 pub use contents::{Concern, Contents, Count, Order, contents};
 
 /// Longest pause between two attempts. A row that says more was written before the wall clock went
@@ -45,7 +47,7 @@ impl Channel {
         }
     }
 
-    fn named(name: &str) -> Channel {
+    pub fn named(name: &str) -> Channel {
         if name == "webhook" { Channel::Webhook } else { Channel::Email }
     }
 }
@@ -96,7 +98,7 @@ pub struct MessageRow {
     pub contact: ContactId,
     pub contact_name: String,
     pub channel: Channel,
-    pub address: String,
+    pub address: Address,
     pub kind: Kind,
     pub site: String,
     /// So many messages were kept back, because there were too many, and made one; 0: it left when it was due.
@@ -117,7 +119,7 @@ impl FromRow<'_, SqliteRow> for MessageRow {
             contact: id(row, "contact")?,
             contact_name: row.try_get("contact_name")?,
             channel: Channel::named(row.try_get("channel")?),
-            address: row.try_get("address")?,
+            address: Address::new(Channel::named(row.try_get("channel")?), row.try_get("address")?),
             kind: Kind::named(row.try_get("kind")?),
             site: row.try_get("site")?,
             folded: row.try_get("folded")?,
@@ -341,7 +343,7 @@ pub async fn thread(conn: &mut SqliteConnection, message: &MessageRow) -> sqlx::
     )
     .bind(message.id)
     .bind(message.channel.name())
-    .bind(&message.address)
+    .bind(message.address.reveal())
     .bind(THREADS)
     .fetch_all(conn)
     .await

@@ -8,6 +8,7 @@ use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::access::maybe_wall;
+use super::outbox::{Address, Channel};
 
 /// One end of a notice: on its way to an address, waiting, or held back.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Outcome {
     pub contact: Option<String>,
     pub message: Option<i64>,
     pub channel: Option<String>,
-    pub address: Option<String>,
+    pub address: Option<Address>,
     /// Of the last step.
     pub at: Option<Wall>,
     /// A stable name.
@@ -31,13 +32,14 @@ pub struct Outcome {
 
 impl FromRow<'_, SqliteRow> for Outcome {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let channel = row.try_get::<Option<&str>, _>("channel")?.map_or(Channel::Email, Channel::named);
         Ok(Outcome {
             notice: NoticeId(row.try_get("notice")?),
             outcome: row.try_get("outcome")?,
             contact: row.try_get("contact")?,
             message: row.try_get("message")?,
             channel: row.try_get("channel")?,
-            address: row.try_get("address")?,
+            address: row.try_get::<Option<String>, _>("address")?.map(|text| Address::new(channel, text)),
             at: maybe_wall(row, "at")?,
             reason: row.try_get("reason")?,
             text: row.try_get("text")?,
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
     use crate::store::fixture;
     use crate::store::notices::{self, NoticeFilter, insert_held, list, unrouted};
-    use crate::store::outbox::{self, Channel, Kind, NewMessage};
+    use crate::store::outbox::{self, Kind, NewMessage};
 
     #[tokio::test]
     async fn what_the_monitor_held_back_stands_beside_the_rest() {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::plan::Wanted;
 use crate::api::merge;
+use crate::secret_url::SecretUrl;
 
 /// Fields that count only when something is made.
 const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];
@@ -52,7 +53,18 @@ fn diff(now: &BTreeMap<String, String>, file: &BTreeMap<String, String>) -> Vec<
         now: now.get(field).cloned(),
         file: file.get(field).cloned(),
     };
-    fields.into_iter().map(of).filter(|d| d.now != d.file).collect()
+    fields.into_iter().map(of).filter(|d| d.now != d.file).map(shown).collect()
+}
+
+/// What may hold a token goes to a terminal or into the log of a job by its server alone.
+fn shown(difference: Difference) -> Difference {
+    if difference.field != "webhook_url" {
+        return difference;
+    }
+    let server = |text: String| SecretUrl::from(text.trim_matches('"')).to_string();
+    let (now, file) = (difference.now.map(server), difference.file.map(server));
+    let file = if now == file { file.map(|server| format!("another address at {server}")) } else { file };
+    Difference { now, file, ..difference }
 }
 
 /// Paths with the text of what stands there. Limits go by their metric, other lists by place.

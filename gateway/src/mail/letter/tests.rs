@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::incidents::{IncidentRow, MemberRow};
-use crate::store::outbox::{Channel, Concern, Count};
+use crate::store::outbox::{Address, Channel, Concern, Count};
 
 fn down() -> NoticeRow {
     NoticeRow {
@@ -34,7 +34,7 @@ fn message(kind: Kind) -> MessageRow {
         contact: Id::from_i64(1),
         contact_name: "ops".into(),
         channel: Channel::Email,
-        address: "ops@example.org".into(),
+        address: Address::Email("ops@example.org".into()),
         kind,
         site: "north".into(),
         folded: 0,

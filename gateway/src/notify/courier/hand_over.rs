@@ -91,7 +91,7 @@ impl Round {
         let letter = Letter::write(message, contents, verdict, &place);
         let incidents: Vec<_> = contents.incidents.iter().map(|c| c.incident.id).collect();
         let envelope = Envelope {
-            to: &message.address,
+            to: message.address.reveal(),
             at: message.created_at,
             number: message.id,
             answers: thread,

@@ -54,7 +54,7 @@ impl Round {
         // The other side chose the words.
         let error = &*Excerpt::of(error);
         count("failed");
-        tracing::warn!(message = message.id, to = message.address, "message not sent: {error}");
+        tracing::warn!(message = message.id, to = %message.address, "message not sent: {error}");
         let recorded = self.try_record_failure(message, error, pause).await;
         recorded.map_err(|error| tracing::error!("message {}: {error}", message.id))
     }
@@ -118,7 +118,7 @@ async fn note(
         service,
         evidence: evidence.into(),
         data: serde_json::json!({
-            "message": message.id, "to": message.address, "contact": message.contact_name,
+            "message": message.id, "to": message.address.to_string(), "contact": message.contact_name,
             "notifications": contents.total(),
         }),
         ..NewEvent::new(now, kind, about, &cause, SYSTEM)
@@ -135,7 +135,7 @@ pub(super) async fn note_dropped(
     let about = events::about(dropped.host, dropped.service.is_some());
     let event = NewEvent {
         service: dropped.service.as_deref(),
-        data: serde_json::json!({ "message": dropped.message, "to": dropped.address }),
+        data: serde_json::json!({ "message": dropped.message, "to": dropped.address.to_string() }),
         ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
     };
     events::append(tx, &event).await
