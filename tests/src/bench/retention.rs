@@ -90,6 +90,8 @@ async fn fill(store: &Store, host: HostId) -> anyhow::Result<()> {
     let now = fleetgate::clock::wall().as_millis();
     let (old, step) = (now - 5 * 365 * DAY_MS, 3 * 365 * DAY_MS / (EVENTS + NOTICES));
     let mut tx = store.begin().await?;
+    // What the enrolment wrote would stand in the way of our own numbers.
+    sqlx::query("delete from events").execute(&mut *tx).await?;
     for sql in [
         "with recursive n (n) as (select 1 union all select n + 1 from n where n < $3)
          insert into events (seq, at, kind, object, object_id, service, cause, evidence, data, principal)
