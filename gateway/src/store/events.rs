@@ -20,10 +20,6 @@ pub const SYSTEM: &str = "system";
 
 const UPLINK_LOST: &str = "uplink.lost";
 const UPLINK_BACK: &str = "uplink.back";
-/// Events of an outage that are looked through for its beginning: a failure and a silence of each of
-/// tens of thousands of hosts, then little.
-const OUTAGE_EVENTS: i64 = 100_000;
-
 /// Whether the gateway was cut off when it was last heard of.
 ///
 /// # Errors
@@ -37,16 +33,14 @@ pub async fn was_cut_off(conn: &mut SqliteConnection) -> sqlx::Result<bool> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn cut_off_since(conn: &mut SqliteConnection) -> sqlx::Result<Option<Wall>> {
-    let sql = "select kind, at from events
-               where kind in ($1, $2) and seq > (select max(seq) from events) - $3 order by seq desc limit 1";
-    let last: Option<(String, i64)> = sqlx::query_as(sql)
-        .bind(UPLINK_LOST)
-        .bind(UPLINK_BACK)
-        .bind(OUTAGE_EVENTS)
-        .fetch_optional(conn)
-        .await?;
-    Ok(last.filter(|(kind, _)| kind == UPLINK_LOST).map(|(_, at)| Wall::from_millis(at)))
+    let row: Option<(Option<i64>,)> = sqlx::query_as(CUT_OFF).fetch_optional(conn).await?;
+    Ok(row.and_then(|(at,)| at).map(Wall::from_millis))
 }
+
+/// The last loss of the uplink, unless it came back after it: two look-ups, whatever was logged since.
+const CUT_OFF: &str = "select at from events e
+    where e.seq = (select max(seq) from events where kind = 'uplink.lost')
+      and e.seq > coalesce((select max(seq) from events where kind = 'uplink.back'), 0)";
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,9 +269,9 @@ pub enum Span {
     Since(i64),
 }
 
-/// What all readings share. The object is a condition of its own text, so that its index is used.
+/// The lines of which there is something to show, with the names of today.
 macro_rules! select {
-    ($object:literal, $range:literal) => {
+    ($which:expr) => {
         concat!(
             "select e.seq, e.at, e.kind, e.object, e.object_id,
                     coalesce(h.name, en.name, u.name, t.name, et.label), e.service, e.cause,
@@ -289,19 +283,72 @@ macro_rules! select {
              left join tokens t on t.id = e.object_id
              left join enrolment_tokens et on et.id = e.object_id
              where ",
-            $object,
-            " and ($3 is null or e.kind = $3 or substr(e.kind, 1, length($3) + 1) = $3 || '.')
-               and ($4 = 0 or e.principal != 'system' and e.kind != 'state') and ",
-            $range,
-            " limit $5"
+            $which
         )
     };
 }
 
-const NEWEST_FIRST: &str = select!("$2 is null", "e.seq < $1 order by e.seq desc");
-const OLDEST_FIRST: &str = select!("$2 is null", "e.seq > $1 order by e.seq");
-const NEWEST_OF_OBJECT: &str = select!("e.object_id = $2", "e.seq < $1 order by e.seq desc");
-const OLDEST_OF_OBJECT: &str = select!("e.object_id = $2", "e.seq > $1 order by e.seq");
+/// One reading, both ways. Each set of filters has a text of its own, so that it is read by an index in the
+/// order of the log.
+macro_rules! both_ways {
+    ($select:ident, $filter:literal) => {
+        [
+            $select!(concat!($filter, " and e.seq < $1 order by e.seq desc limit $2")),
+            $select!(concat!($filter, " and e.seq > $1 order by e.seq limit $2")),
+        ]
+    };
+}
+
+macro_rules! numbers {
+    ($which:expr) => {
+        concat!("select e.seq from events e where ", $which)
+    };
+}
+
+/// What people, tokens and devices did, without changes of state by results that they sent: the terms of the
+/// indexes of it.
+const ALL: [&str; 2] = both_ways!(select, "true");
+const AUDIT: [&str; 2] = both_ways!(select, "e.principal != 'system' and e.kind != 'state'");
+/// `$3`: the object, `$4`: a kind or its family.
+const OF_OBJECT: [&str; 2] = both_ways!(
+    select,
+    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')"
+);
+const AUDIT_OF_OBJECT: [&str; 2] = both_ways!(
+    select,
+    "e.object_id = $3 and ($4 is null or e.kind = $4 or substr(e.kind, 1, length($4) + 1) = $4 || '.')
+     and e.principal != 'system' and e.kind != 'state'"
+);
+/// `$3`: one kind.
+const OF_KIND: [&str; 2] = both_ways!(numbers, "e.kind = $3");
+const AUDIT_OF_KIND: [&str; 2] =
+    both_ways!(numbers, "e.kind = $3 and e.principal != 'system' and e.kind != 'state'");
+
+/// The kinds of a family that occur, each found by one step in the index. `$1`: the family.
+const KINDS: &str = "
+    with recursive k (kind) as (
+        select min(kind) from events where kind >= $1 || '.' and kind < $1 || '/'
+        union all
+        select (select min(kind) from events where kind > k.kind and kind < $1 || '/') from k
+        where k.kind is not null)
+    select kind from k where kind is not null";
+
+/// Those lines, in their order. `$1`: their numbers in JSON.
+const OF_NUMBERS: [&str; 2] = [
+    select!("e.seq in (select value from json_each($1)) order by e.seq desc"),
+    select!("e.seq in (select value from json_each($1)) order by e.seq"),
+];
+
+impl Span {
+    fn from(self) -> i64 {
+        let (Span::Before(seq) | Span::Since(seq)) = self;
+        seq
+    }
+
+    fn of(self, both: [&'static str; 2]) -> &'static str {
+        both[usize::from(matches!(self, Span::Since(_)))]
+    }
+}
 
 impl Store {
     /// # Errors
@@ -312,20 +359,20 @@ impl Store {
         filter: &EventFilter<'_>,
         limit: i64,
     ) -> sqlx::Result<Vec<EventRow>> {
-        let (sql, from) = match (span, filter.object) {
-            (Span::Before(seq), None) => (NEWEST_FIRST, seq),
-            (Span::Since(seq), None) => (OLDEST_FIRST, seq),
-            (Span::Before(seq), Some(_)) => (NEWEST_OF_OBJECT, seq),
-            (Span::Since(seq), Some(_)) => (OLDEST_OF_OBJECT, seq),
+        let mut conn = self.read.acquire().await?;
+        let sql = match (filter.object, filter.kind, filter.audit) {
+            (None, Some(kind), audit) => return of_kind(&mut conn, span, kind, audit, limit).await,
+            (None, None, false) => ALL,
+            (None, None, true) => AUDIT,
+            (Some(_), _, false) => OF_OBJECT,
+            (Some(_), _, true) => AUDIT_OF_OBJECT,
         };
-        sqlx::query_as(sql)
-            .bind(from)
-            .bind(filter.object.map(Id::as_i64))
-            .bind(filter.kind)
-            .bind(i64::from(filter.audit))
-            .bind(limit)
-            .fetch_all(&self.read)
-            .await
+        let query = sqlx::query_as(span.of(sql)).bind(span.from()).bind(limit);
+        let query = match filter.object {
+            Some(object) => query.bind(object.as_i64()).bind(filter.kind),
+            None => query,
+        };
+        query.fetch_all(&mut *conn).await
     }
 
     /// The newest sequence number; 0 for an empty log.
@@ -335,6 +382,31 @@ impl Store {
     pub async fn last_event(&self) -> sqlx::Result<i64> {
         sqlx::query_scalar("select coalesce(max(seq), 0) from events").fetch_one(&self.read).await
     }
+}
+
+/// A whole kind, or a family: the next of each of its kinds, and of those the next of all.
+async fn of_kind(
+    conn: &mut SqliteConnection,
+    span: Span,
+    kind: &str,
+    audit: bool,
+    limit: i64,
+) -> sqlx::Result<Vec<EventRow>> {
+    let mut kinds: Vec<String> = sqlx::query_scalar(KINDS).bind(kind).fetch_all(&mut *conn).await?;
+    kinds.push(kind.to_owned());
+    let sql = span.of(if audit { AUDIT_OF_KIND } else { OF_KIND });
+    let mut numbers: Vec<i64> = Vec::new();
+    for kind in &kinds {
+        let found = sqlx::query_scalar(sql).bind(span.from()).bind(limit).bind(kind);
+        let found: Vec<i64> = found.fetch_all(&mut *conn).await?;
+        numbers.extend(found);
+    }
+    match span {
+        Span::Before(_) => numbers.sort_unstable_by(|a, b| b.cmp(a)),
+        Span::Since(_) => numbers.sort_unstable(),
+    }
+    numbers.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    sqlx::query_as(span.of(OF_NUMBERS)).bind(sqlx::types::Json(numbers)).fetch_all(conn).await
 }
 
 impl fmt::Display for Object {
@@ -392,6 +464,94 @@ mod tests {
         assert_eq!(seqs(&store.events(newest, &audit, 9).await.unwrap()), [3, 1]);
         let other = EventFilter { object: Some(Id::from_i64(8)), ..EventFilter::default() };
         assert!(store.events(newest, &other, 9).await.unwrap().is_empty());
+    }
+
+    async fn plan(conn: &mut SqliteConnection, sql: &str) -> String {
+        let sql = sqlx::AssertSqlSafe(format!("explain query plan {sql}"));
+        let rows: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sql).bind(0).bind(0).bind(0).bind("").fetch_all(conn).await.unwrap();
+        rows.into_iter().map(|row| row.3).collect::<Vec<_>>().join("; ")
+    }
+
+    #[tokio::test]
+    async fn no_reading_of_the_log_scans_or_sorts_it() {
+        let (store, _dir) = fixture::store().await;
+        let mut conn = store.reader().await.unwrap();
+        let expected = [
+            (ALL, "INTEGER PRIMARY KEY (rowid"),
+            (AUDIT, "events_audit (seq"),
+            (OF_OBJECT, "events_object (object_id=? AND seq"),
+            (AUDIT_OF_OBJECT, "events_object (object_id=? AND seq"),
+            (OF_KIND, "COVERING INDEX events_kind (kind=? AND seq"),
+            (AUDIT_OF_KIND, "INDEX events_audit_kind (kind=? AND seq"),
+            (OF_NUMBERS, "INTEGER PRIMARY KEY (rowid=?"),
+        ];
+        for (texts, index) in expected {
+            for sql in texts {
+                let plan = plan(&mut conn, sql).await;
+                let sorts = plan.contains("TEMP B-TREE FOR ORDER BY");
+                assert!(plan.contains(index) && !plan.contains("SCAN e") && !sorts, "{index}: {plan}");
+            }
+        }
+        for sql in [CUT_OFF, KINDS] {
+            let plan = plan(&mut conn, sql).await;
+            assert!(plan.contains("events_kind (kind") && !plan.contains("SCAN events"), "{plan}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_word_on_the_uplink_counts_however_long_ago() {
+        let (store, _dir) = fixture::store().await;
+        let mut conn = store.write.acquire().await.unwrap();
+        let uplink = async |conn: &mut SqliteConnection, kind, at| {
+            let event = NewEvent::new(Wall::from_millis(at), kind, NOBODY, "", SYSTEM);
+            append(conn, &event).await.unwrap();
+        };
+        assert_eq!(cut_off_since(&mut conn).await.unwrap(), None);
+        uplink(&mut conn, UPLINK_LOST, 5).await;
+        let many = "insert into events (at, kind, object, cause, principal)
+                    with recursive n (n) as (select 1 union all select n + 1 from n where n < 100001)
+                    select 6, 'state', 'host', '', 'system' from n";
+        sqlx::query(many).execute(&mut *conn).await.unwrap();
+        assert_eq!(cut_off_since(&mut conn).await.unwrap(), Some(Wall::from_millis(5)));
+        uplink(&mut conn, UPLINK_BACK, 7).await;
+        assert_eq!(cut_off_since(&mut conn).await.unwrap(), None);
+        uplink(&mut conn, UPLINK_LOST, 8).await;
+        assert_eq!(cut_off_since(&mut conn).await.unwrap(), Some(Wall::from_millis(8)));
+    }
+
+    #[tokio::test]
+    async fn a_family_is_read_in_pages_in_both_directions() {
+        let (store, _dir) = fixture::store().await;
+        log(&store).await;
+        log(&store).await;
+        for (audit, kind, all) in [
+            (false, "device", &[1, 3, 6, 8][..]),
+            (true, "device", &[1, 3, 6, 8]),
+            (false, "state", &[2, 5, 7, 10]),
+            (true, "state", &[]),
+            (false, "device.created", &[1, 6]),
+            (true, "devices", &[]),
+            (false, "devic", &[]),
+        ] {
+            for object in [None, Some(Id::from_i64(7))] {
+                let filter = EventFilter { object, kind: Some(kind), audit };
+                let (mut up, mut down) = (vec![0], vec![i64::MAX]);
+                while let Some(next) = up.last().copied()
+                    && let [seq, ..] = seqs(&store.events(Span::Since(next), &filter, 1).await.unwrap())[..]
+                {
+                    up.push(seq);
+                }
+                while let Some(next) = down.last().copied()
+                    && let page @ [_, ..] =
+                        &seqs(&store.events(Span::Before(next), &filter, 2).await.unwrap())[..]
+                {
+                    down.extend(page);
+                }
+                down.reverse();
+                assert_eq!((&up[1..], &down[..down.len() - 1]), (all, all), "{audit} {kind} {object:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -272,6 +272,7 @@ const MAIN: [Step; 19] = [
     step(18, "one_way", include_str!("../../../migrations/sqlite/0018_one_way.sql")),
     step(19, "retired_keys", include_str!("../../../migrations/sqlite/0019_retired_keys.sql")),
     step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
+    step(22, "reading", include_str!("../../../migrations/sqlite/0022_reading.sql")),
     step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
     step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),
     step(26, "addresses_in_events", include_str!("../../../migrations/sqlite/0026_addresses_in_events.sql")),
