@@ -12,7 +12,7 @@ use fleetgate_engine::wire::{
 };
 
 use crate::live::Live;
-use crate::store::around::{self, Silent};
+use crate::store::around::{self, Everybody, Silent};
 use crate::store::hosts::Listed;
 use crate::store::{self, SqliteConnection, events, states};
 
@@ -32,6 +32,21 @@ pub async fn of(
     spec: &HostSpec,
     now: Wall,
 ) -> store::Result<Option<Verdict>> {
+    of_one(conn, live, row, spec, now, &mut Everybody::default()).await
+}
+
+/// One of several verdicts of the same moment, which look at `everybody` together.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn of_one(
+    conn: &mut SqliteConnection,
+    live: &Live,
+    row: &Listed,
+    spec: &HostSpec,
+    now: Wall,
+    everybody: &mut Everybody,
+) -> store::Result<Option<Verdict>> {
     let Some(host) = row.state.clone() else { return Ok(None) };
     let mut tunnel = tunnel(live, row, spec, now);
     let clocks = match tunnel.as_ref().and_then(|t| t.clock_skew_ms).is_some_and(verdict::is_off) {
@@ -46,7 +61,7 @@ pub async fn of(
     let is_silent = host.status == HostStatus::Down || host.stale;
     let cut_off = if is_silent { events::cut_off_since(conn).await? } else { None };
     let (site, elsewhere) = match is_silent {
-        true => others(conn, silent(&host, tunnel.as_ref(), cut_off, now), spec, device).await?,
+        true => others(conn, silent(&host, tunnel.as_ref(), cut_off, now), spec, device, everybody).await?,
         false => Default::default(),
     };
     let place = behind.as_ref().map(|b| b.device.clone()).or_else(|| spec.labels.get(SITE).cloned());
@@ -75,6 +90,7 @@ async fn others(
     silent: Silent,
     spec: &HostSpec,
     device: Option<HostId>,
+    everybody: &mut Everybody,
 ) -> store::Result<(Others, Others)> {
     let site = spec.labels.get(SITE).map(String::as_str);
     let near = match (device, site) {
@@ -82,7 +98,7 @@ async fn others(
         (None, Some(site)) => around::site(conn, silent, site).await?,
         (None, None) => Others::default(),
     };
-    Ok((near, around::elsewhere(conn, silent, site).await?))
+    Ok((near, everybody.elsewhere(conn, silent, site).await?))
 }
 
 fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<TunnelFacts> {

@@ -1,143 +1,125 @@
 //! Who else was heard after a host fell silent, and who fell silent with it: for its verdict.
 //!
-//! Counts rows; decides nothing. The lists of one place are read whole, everybody else only as far
-//! as somebody is heard.
+//! Counts; decides nothing. The others of one place are found by an index and read whole, everybody else in the
+//! order of their ids and only until enough are heard. What was read serves the verdicts of one moment together.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::{Behind, Clocks, Others};
-use sqlx::sqlite::SqliteConnection;
+use fleetgate_engine::wire::is_of_others;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{FromRow, Row as _};
 
 /// One cause ends what is heard of all in one moment: that lies between the last proof of life of each and the
 /// first question that it did not answer. So far apart both may be for what was on its way in that moment.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// So many that are heard elsewhere are enough to be counted.
-const ENOUGH: i64 = 100;
+const ENOUGH: u32 = 100;
+/// So many are read first.
+const FIRST: usize = 128;
 /// A clock that was measured longer ago says nothing of today's.
 const CLOCK_RECENT: Duration = Duration::from_secs(86_400);
 
-/// `$1`: the host, `$2`: since when it is silent, `$3`: its last proof of life, `$5`: now; each time with what
-/// may have been on its way. A packet counts by its own time; of a check only an answer does, because evidence
-/// may be older than the check. What is not judged while the gateway is cut off is stale and not down. A time
-/// in the future is from before the clock was set back, and says nothing.
-macro_rules! packet_since {
-    () => {
-        "coalesce(m.last_packet > $2 and m.last_packet <= $5, 0)"
-    };
-}
-
-/// It may be over a limit, and down for that.
-macro_rules! answered {
-    () => {
-        "s.source in ('echo', 'tcp', 'handshake', 'direct')"
-    };
-}
-
-macro_rules! heard {
-    () => {
-        concat!(
-            "(",
-            packet_since!(),
-            " or coalesce(s.last_alive > $2 and s.last_alive <= $5, 0)
-               or s.last_check > $2 and s.last_check <= $5 and ",
-            answered!(),
-            ")"
-        )
-    };
-}
-
-/// Nothing answered it since a moment that may be the same. Who is only said to be down fell not silent.
-macro_rules! silent {
-    () => {
-        concat!(
-            "((s.status = 'down' or s.stale = 1) and ",
-            silent_since!(),
-            " >= $3 and ",
-            last_life!(),
-            " <= $7 and not ",
-            heard!(),
-            ")"
-        )
-    };
-}
-
-/// Where the clock was set back meanwhile: when it was asked last.
-macro_rules! silent_since {
-    () => {
-        "coalesce(case when s.silent_since <= $5 then s.silent_since
-                       when s.silent_since is not null and s.last_check <= $5 then s.last_check end, 0)"
-    };
-}
-
-macro_rules! last_life {
-    () => {
-        "max(case when s.last_alive <= $5 then s.last_alive else 0 end,
-             case when m.last_packet <= $5 then m.last_packet else 0 end)"
-    };
-}
-
-/// It was well, and nothing was heard of it and nothing asked in vain since then. Who sleeps, who was never
-/// there and of whom others tell is no witness.
-macro_rules! unasked {
-    () => {
-        concat!(
-            "(s.hard = 'up' and s.asleep = 0 and s.source not in ('passive', 'silence')
-              and s.silent_since is null and not ",
-            heard!(),
-            ")"
-        )
-    };
+/// What is known of another host. A time in the future is from before the clock was set back, and says nothing.
+struct Other {
+    id: i64,
+    site: Option<String>,
+    via: Option<i64>,
+    down: bool,
+    hard_up: bool,
+    stale: bool,
+    asleep: bool,
+    source: String,
+    last_check: Option<i64>,
+    silent_since: Option<i64>,
+    last_alive: Option<i64>,
+    last_packet: Option<i64>,
 }
 
 macro_rules! others {
-    ($what:expr, $which:expr) => {
+    ($which:literal) => {
         concat!(
-            "select ",
-            $what,
-            " from hosts h join host_states s on s.host = h.id left join peer_memory m on m.peer = h.id
-             where h.removed_at is null and h.id <> $1 and ",
+            "select h.id, h.labels ->> 'site', h.via, s.status = 'down', s.hard = 'up', s.stale, s.asleep, s.source,
+                    s.last_check, s.silent_since, s.last_alive, m.last_packet
+             from hosts h join host_states s on s.host = h.id left join peer_memory m on m.peer = h.id
+             where h.removed_at is null and ",
             $which
         )
     };
 }
 
-macro_rules! counts {
-    ($first:literal) => {
-        concat!(
-            "count(*) filter (where ",
-            heard!(),
-            "), count(*) filter (where ",
-            $first,
-            silent!(),
-            "), count(*) filter (where ",
-            $first,
-            unasked!(),
-            ")"
-        )
-    };
+const OF_SITE: &str = others!("h.labels ->> 'site' = $1");
+const BEHIND: &str = others!("h.via = $1");
+const MORE: &str = others!("h.id > $1 order by h.id limit $2");
+
+impl FromRow<'_, SqliteRow> for Other {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Other {
+            id: row.try_get(0)?,
+            site: row.try_get(1)?,
+            via: row.try_get(2)?,
+            down: row.try_get(3)?,
+            hard_up: row.try_get(4)?,
+            stale: row.try_get(5)?,
+            asleep: row.try_get(6)?,
+            source: row.try_get(7)?,
+            last_check: row.try_get(8)?,
+            silent_since: row.try_get(9)?,
+            last_alive: row.try_get(10)?,
+            last_packet: row.try_get(11)?,
+        })
+    }
 }
 
-/// What is behind a device fails with it, and is no second witness.
-const SITE: &str = others!(counts!("h.via is null and "), "instr(h.labels, $4) > 0");
-const BESIDE: &str = others!(counts!(""), "h.via = $4");
-const HEARD_ELSEWHERE: &str = concat!(
-    "select count(*) from (",
-    others!("1", concat!("($4 is null or instr(h.labels, $4) = 0) and $3 >= 0 and ", heard!())),
-    " limit $6)"
-);
-const SILENT_ELSEWHERE: &str = others!(
-    concat!(
-        "count(distinct case when ",
-        silent!(),
-        " then coalesce(h.labels ->> 'site', h.id) end),
-         count(distinct case when ",
-        unasked!(),
-        " then coalesce(h.labels ->> 'site', h.id) end)"
-    ),
-    "($4 is null or instr(h.labels, $4) = 0) and h.via is null"
-);
+impl Other {
+    /// A packet counts by its own time; of a check only an answer does, because evidence may be older than the
+    /// check. It may be over a limit, and down for that.
+    fn is_heard(&self, silent: &Silent) -> bool {
+        let since =
+            |at: Option<i64>| at.is_some_and(|at| at > silent.since.as_millis() && silent.has_come(at));
+        let answered = matches!(self.source.as_str(), "echo" | "tcp" | "handshake" | "direct");
+        since(self.last_packet) || since(self.last_alive) || answered && since(self.last_check)
+    }
+
+    /// Nothing answered it since a moment that may be the same. Who is only said to be down fell not silent; what
+    /// is not judged while the gateway is cut off is stale and not down.
+    fn is_silent(&self, silent: &Silent) -> bool {
+        let began = self.silent_since(silent) >= silent.earliest();
+        (self.down || self.stale)
+            && began
+            && self.last_life(silent) <= silent.latest()
+            && !self.is_heard(silent)
+    }
+
+    /// Where the clock was set back meanwhile: when it was asked last.
+    fn silent_since(&self, silent: &Silent) -> i64 {
+        let come = |at: &i64| silent.has_come(*at);
+        match self.silent_since {
+            None => 0,
+            found => found.filter(come).or(self.last_check.filter(come)).unwrap_or(0),
+        }
+    }
+
+    fn last_life(&self, silent: &Silent) -> i64 {
+        let come = |at: &i64| silent.has_come(*at);
+        self.last_alive.filter(come).max(self.last_packet.filter(come)).unwrap_or(0)
+    }
+
+    /// It was well, and nothing was heard of it and nothing asked in vain since then. Who sleeps, who was never
+    /// there and of whom others tell is no witness.
+    fn is_unasked(&self, silent: &Silent) -> bool {
+        let witness = self.hard_up && !self.asleep && !is_of_others(&self.source);
+        witness && self.silent_since.is_none() && !self.is_heard(silent)
+    }
+
+    /// Of no site: by itself.
+    fn place(&self) -> (Option<&str>, i64) {
+        (self.site.as_deref(), if self.site.is_some() { 0 } else { self.id })
+    }
+}
 
 /// A host that fell silent.
 #[derive(Clone, Copy, Debug)]
@@ -158,24 +140,29 @@ impl Silent {
     fn latest(&self) -> i64 {
         (self.since + ON_ITS_WAY).as_millis()
     }
+
+    fn has_come(&self, at: i64) -> bool {
+        at <= self.now.as_millis()
+    }
+
+    fn count<'a>(&self, others: impl Iterator<Item = &'a Other>, counts: impl Fn(&Other) -> bool) -> Others {
+        let mut found = Others::default();
+        for other in others.filter(|other| other.id != self.host.as_i64()) {
+            found.heard += u32::from(other.is_heard(self));
+            found.silent += u32::from(counts(other) && other.is_silent(self));
+            found.unasked += u32::from(counts(other) && other.is_unasked(self));
+        }
+        found
+    }
 }
 
-/// Heard, silent and not asked.
-type Counts = (i64, i64, i64);
-
-/// Its label as a piece of the column: compact JSON of sorted strings.
-fn piece(site: &str) -> String {
-    format!("\"site\":{}", serde_json::Value::from(site))
-}
-
-/// The others of its site.
+/// The others of its site. What is behind a device fails with it, and is no second witness.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sqlx::Result<Others> {
-    let query = sqlx::query_as(SITE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let query = query.bind(silent.earliest()).bind(piece(site)).bind(silent.now.as_millis());
-    Ok(others(query.bind(ENOUGH).bind(silent.latest()).fetch_one(conn).await?))
+    let others: Vec<Other> = sqlx::query_as(OF_SITE).bind(site).fetch_all(conn).await?;
+    Ok(silent.count(others.iter(), |other| other.via.is_none()))
 }
 
 /// The others behind the same device.
@@ -183,31 +170,61 @@ pub async fn site(conn: &mut SqliteConnection, silent: Silent, site: &str) -> sq
 /// # Errors
 /// When the database cannot be read.
 pub async fn beside(conn: &mut SqliteConnection, silent: Silent, device: HostId) -> sqlx::Result<Others> {
-    let query = sqlx::query_as(BESIDE).bind(silent.host.as_i64()).bind(silent.since.as_millis());
-    let query = query.bind(silent.earliest()).bind(device.as_i64()).bind(silent.now.as_millis());
-    Ok(others(query.bind(ENOUGH).bind(silent.latest()).fetch_one(conn).await?))
+    let others: Vec<Other> = sqlx::query_as(BEHIND).bind(device.as_i64()).fetch_all(conn).await?;
+    Ok(silent.count(others.iter(), |_| true))
 }
 
-/// Everybody who is not of its site; the others by their places, and only where nobody is heard.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn elsewhere(
-    conn: &mut SqliteConnection,
-    silent: Silent,
-    site: Option<&str>,
-) -> sqlx::Result<Others> {
-    let (host, since, site) = (silent.host.as_i64(), silent.since.as_millis(), site.map(piece));
-    let now = silent.now.as_millis();
-    let query = sqlx::query_scalar(HEARD_ELSEWHERE).bind(host).bind(since).bind(silent.earliest());
-    let heard: i64 = query.bind(&site).bind(now).bind(ENOUGH).fetch_one(&mut *conn).await?;
-    if heard > 0 {
-        return Ok(others((heard, 0, 0)));
+/// Everybody, read as far as a verdict of this moment looked.
+#[derive(Default)]
+pub struct Everybody {
+    read: Vec<Other>,
+    is_all: bool,
+}
+
+impl Everybody {
+    /// Everybody who is not of its site; the others by their places, and only where nobody is heard.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn elsewhere(
+        &mut self,
+        conn: &mut SqliteConnection,
+        silent: Silent,
+        site: Option<&str>,
+    ) -> sqlx::Result<Others> {
+        let apart = |other: &&Other| {
+            other.id != silent.host.as_i64() && (site.is_none() || other.site.as_deref() != site)
+        };
+        let (mut heard, mut seen) = (0, 0);
+        while heard < ENOUGH {
+            if seen == self.read.len() && !self.read_on(conn).await? {
+                break;
+            }
+            heard += u32::from(Some(&self.read[seen]).filter(apart).is_some_and(|o| o.is_heard(&silent)));
+            seen += 1;
+        }
+        if heard > 0 {
+            return Ok(Others { heard, ..Others::default() });
+        }
+        let places = |is: fn(&Other, &Silent) -> bool| {
+            let own = self.read.iter().filter(apart).filter(|other| other.via.is_none());
+            few(own.filter(|other| is(other, &silent)).map(Other::place).collect::<BTreeSet<_>>().len())
+        };
+        Ok(Others { heard, silent: places(Other::is_silent), unasked: places(Other::is_unasked) })
     }
-    let query = sqlx::query_as(SILENT_ELSEWHERE).bind(host).bind(since).bind(silent.earliest());
-    let query = query.bind(&site).bind(now).bind(ENOUGH).bind(silent.latest());
-    let (silent, unasked): (i64, i64) = query.fetch_one(conn).await?;
-    Ok(others((0, silent, unasked)))
+
+    /// As many again; whether there are more.
+    async fn read_on(&mut self, conn: &mut SqliteConnection) -> sqlx::Result<bool> {
+        if self.is_all {
+            return Ok(false);
+        }
+        let (last, many) = (self.read.last().map_or(i64::MIN, |other| other.id), self.read.len().max(FIRST));
+        let more = sqlx::query_as(MORE).bind(last).bind(i64::try_from(many).unwrap_or(i64::MAX));
+        let more: Vec<Other> = more.fetch_all(conn).await?;
+        self.is_all = more.len() < many;
+        self.read.extend(more);
+        Ok(self.read.last().is_some_and(|other| other.id > last))
+    }
 }
 
 /// What the rows say of the tunnel of the device that a host stands behind.
@@ -267,12 +284,8 @@ pub async fn clocks(
     Ok(Clocks { right: few(right), wrong: few(wrong) })
 }
 
-fn others((heard, silent, unasked): Counts) -> Others {
-    Others { heard: few(heard), silent: few(silent), unasked: few(unasked) }
-}
-
-fn few(count: i64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
+fn few<N: TryInto<u32>>(count: N) -> u32 {
+    count.try_into().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -283,6 +296,14 @@ mod tests {
     use crate::store::{Store, fixture, states};
 
     const SINCE: i64 = 1_000_000;
+
+    async fn elsewhere(
+        conn: &mut SqliteConnection,
+        silent: Silent,
+        site: Option<&str>,
+    ) -> sqlx::Result<Others> {
+        Everybody::default().elsewhere(conn, silent, site).await
+    }
 
     struct Other {
         site: &'static str,
