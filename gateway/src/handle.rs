@@ -16,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 use crate::config::TimingDefaults;
 use crate::driver::sleep;
 use crate::live::{Change, Live};
-use crate::store::{Refusal, Store, Trouble};
+use crate::store::{Refusal, Store, Trouble, snapshot};
 use crate::tickets::{Admission, Content};
 
 /// Commands in flight to each thread. They are drained each turn; a full queue means a hung
 /// thread, and the sender waits.
 pub const QUEUE: usize = 4096;
+/// Hosts that are settled together: some 20 ms of the writing connection, and less of the monitor.
+const SLICE: usize = 128;
+/// A monitor that has more to do than that is slow for other reasons.
+const PASSED: Duration = Duration::from_millis(50);
 /// Between attempts to tell what failed: a removed device is not to keep its tunnel for long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -58,7 +62,7 @@ struct Inner {
 pub struct Changes {
     pub peers: BTreeSet<PeerId>,
     pub hosts: BTreeSet<HostId>,
-    /// Their profiles changed, and their rows of states are settled already.
+    /// Their profiles changed: they are settled in slices.
     pub resettled: BTreeSet<HostId>,
 }
 
@@ -101,14 +105,20 @@ impl Handle {
     }
 
     /// Something was committed: the engine is to load it again. What fails is repeated until it succeeds
-    /// ([`Handle::keep_up`]).
+    /// ([`Handle::keep_up`]). It goes on when the caller is gone.
     pub async fn changed(&self, changes: Changes) {
         // First of all: whatever happens from here on, it is not forgotten.
         self.behind().add(&changes);
-        if !self.catch_up(changes).await {
+        let this = self.clone();
+        let told = tokio::spawn(async move {
+            if !this.catch_up(changes).await {
+                this.0.fell_behind.notify_one();
+            }
+            this.measure();
+        });
+        if told.await.is_err() {
             self.0.fell_behind.notify_one();
         }
-        self.measure();
     }
 
     /// Repeats what has failed, in growing steps, until the gateway stops.
@@ -164,9 +174,11 @@ impl Handle {
             let told = self.host_changed(id).await;
             done &= heard(&format!("host {id}"), told);
         }
-        if !changes.resettled.is_empty() {
-            let told = self.hosts_resettled(&changes.resettled).await;
-            done &= heard(&format!("{} hosts", changes.resettled.len()), told);
+        let resettled: Vec<HostId> = changes.resettled.into_iter().collect();
+        for slice in resettled.chunks(SLICE) {
+            let told = self.hosts_resettled(slice).await;
+            done &= heard(&format!("{} hosts", slice.len()), told);
+            self.let_others_pass().await;
         }
         done
     }
@@ -208,17 +220,36 @@ impl Handle {
         Ok(())
     }
 
-    /// Profiles changed under these hosts, and their rows of states with them.
-    async fn hosts_resettled(&self, hosts: &BTreeSet<HostId>) -> anyhow::Result<()> {
+    /// Profiles changed under these hosts: their rows of states are brought in line, and the monitor hears of it. As
+    /// after a change of one host there is a moment in which it has the services of before. A gateway that is ended
+    /// between two slices settles the others when it starts.
+    async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
         self.fails_in_tests()?;
-        for spec in self.0.store.host_specs(hosts, &self.0.timing).await? {
+        let mut conn = self.0.store.reader().await?;
+        let specs = snapshot::host_specs(&mut conn, hosts, &self.0.timing).await?;
+        drop(conn);
+        self.0.store.settle_these(&specs).await?;
+        for spec in specs {
             let id = spec.id;
             self.monitor(MonitorInput::Upsert(Box::new(spec))).await;
             self.0.live.tell(Change::Host(id));
         }
-        self.behind().resettled.retain(|id| !hosts.contains(id));
+        let done: BTreeSet<&HostId> = hosts.iter().collect();
+        self.behind().resettled.retain(|id| !done.contains(id));
         Ok(())
+    }
+
+    /// The monitor takes what it was sent, so that no result waits behind more than one slice, and the writer has
+    /// its turn.
+    async fn let_others_pass(&self) {
+        let drained = || self.0.monitor.capacity() == self.0.monitor.max_capacity();
+        for _ in 0..PASSED.as_millis() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if drained() {
+                return;
+            }
+        }
     }
 
     #[cfg(not(test))]

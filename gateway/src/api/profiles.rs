@@ -1,5 +1,5 @@
 //! Profiles: named sets of services. The built-in ones are read-only; a change of another settles the
-//! services of every host that it concerns, in the same transaction.
+//! services of every host that it concerns before it is answered, in slices.
 
 use axum::Json;
 use axum::extract::State;
@@ -143,7 +143,7 @@ async fn put(
     stored::put(write.tx(), &profile, &managed).await?;
     write.made((Removable::Profile, &name), &manager).await?;
     let is = fits(write.tx()).await?;
-    write.resettle(&was, &is, Some(&name)).await?;
+    let members = write.resettle(&was, &is, Some(&name)).await?;
     let settings =
         json!({ "extends": profile.extends, "services": stored::services_json(&profile.services) });
     let data = json!({ "profile": name, "settings": settings });
@@ -155,9 +155,9 @@ async fn put(
             data,
         )
         .await?;
-    let shown = Shelf::load(write.tx()).await?.tagged(&name);
+    let stored = stored::list(write.tx()).await?;
     write.commit().await?;
-    shown
+    Shelf { catalogue: is, stored, members }.tagged(&name)
 }
 
 pub(super) fn parsed(name: &str, body: ProfileSettings) -> Result<engine::Profile, Problem> {

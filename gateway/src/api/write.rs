@@ -21,7 +21,7 @@ use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
 use crate::store::managed::Managed;
 use crate::store::removals::{self, Deed, Thing};
-use crate::store::resettle::{self, NotSettled};
+use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{profiles, snapshot};
 
 /// How long a caller waits for his turn to write. A commit takes milliseconds, on a slow card a second; after
@@ -179,8 +179,8 @@ impl<'a> Write<'a> {
         self.hosts.insert(id);
     }
 
-    /// Settles the services of every host whose profiles differ between these catalogues, or among
-    /// whose profiles is `changed`; the engine is to load them again.
+    /// Every host whose profiles differ between these catalogues, or among whose profiles is `changed`, is to
+    /// have the services that it has by them now: in slices, after the commit. Gives all hosts there are.
     ///
     /// # Errors
     /// 422 when a host would have too many services.
@@ -189,21 +189,21 @@ impl<'a> Write<'a> {
         was: &Catalogue,
         is: &Catalogue,
         changed: Option<&str>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Vec<Member>, Problem> {
         let members = resettle::members(&mut self.tx).await?;
         let concerned = members.iter().filter(|m| {
             let now = m.profiles(is);
             now != m.profiles(was) || changed.is_some_and(|name| now.iter().any(|p| is.descends(p, name)))
         });
-        let hosts: BTreeSet<HostId> = concerned.map(|m| m.host).collect();
-        let done = resettle::resettle(&mut self.tx, &hosts, &self.app.config.timing).await;
-        done.map_err(|error| match error {
-            NotSettled::TooMany(_) => Problem::invalid("services", error.to_string()),
-            NotSettled::Store(error) => error.into(),
-            NotSettled::Damaged(error) => error.into(),
+        let concerned: Vec<&Member> = concerned.collect();
+        let fit = resettle::must_fit(&mut self.tx, &concerned, is, &self.app.config.timing).await;
+        fit.map_err(|error| match error {
+            Unfit::TooMany(_) => Problem::invalid("services", error.to_string()),
+            Unfit::Store(error) => error.into(),
+            Unfit::Damaged(error) => error.into(),
         })?;
-        self.resettled.extend(hosts);
-        Ok(())
+        self.resettled.extend(concerned.iter().map(|member| member.host));
+        Ok(members)
     }
 
     /// The dashboards are to show this enrolment again.

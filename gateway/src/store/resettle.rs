@@ -1,16 +1,14 @@
-//! What follows from changed profiles and rules: the services of every host that they concern, in the
-//! transaction of the change.
+//! What changed profiles and rules mean for the hosts that they concern: who these are, and whether all of them
+//! can have their services. The rows follow in slices, after the change (`handle.rs`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::monitor::profile::{Catalogue, MAX_SERVICES};
-use fleetgate_engine::wire::HostSpec;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
-use super::snapshot::{ALL_HOSTS, HostRows, sensible};
-use super::{Store, states};
+use super::snapshot;
 use crate::config::TimingDefaults;
 
 /// The profiles that hosts go by.
@@ -31,7 +29,7 @@ impl Member {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum NotSettled {
+pub enum Unfit {
     #[error("{0} would have more than {MAX_SERVICES} services")]
     TooMany(String),
     #[error(transparent)]
@@ -59,63 +57,34 @@ pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
     Ok(rows.into_iter().map(member).collect())
 }
 
-/// Brings the rows of states in line with what these hosts have by the profiles as they are now.
+/// Whether each of these hosts has at most as many services as the monitor takes. Hosts of the same profiles are
+/// counted once; only whom that leaves in doubt is looked at by itself.
 ///
 /// # Errors
-/// When a host would have too many services, or the database cannot be written.
-pub async fn resettle(
-    tx: &mut SqliteConnection,
-    hosts: &BTreeSet<HostId>,
-    timing: &TimingDefaults,
-) -> Result<(), NotSettled> {
-    let known = services(tx).await?;
-    let now = crate::clock::wall();
-    for spec in specs(tx, hosts, timing).await? {
-        if spec.services.len() > MAX_SERVICES {
-            return Err(NotSettled::TooMany(spec.name));
-        }
-        let wanted: BTreeSet<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
-        let has = known.get(&spec.id);
-        if has.is_none_or(|has| has.len() != wanted.len() || !has.iter().all(|s| wanted.contains(s.as_str())))
-        {
-            states::settle(tx, &spec, now).await?;
-        }
-    }
-    Ok(())
-}
-
-/// The services that have rows.
-async fn services(conn: &mut SqliteConnection) -> sqlx::Result<HashMap<HostId, Vec<String>>> {
-    let rows: Vec<(i64, String)> =
-        sqlx::query_as("select host, service from service_states").fetch_all(conn).await?;
-    let mut found: HashMap<HostId, Vec<String>> = HashMap::new();
-    for (host, service) in rows {
-        found.entry(Id::from_i64(host)).or_default().push(service);
-    }
-    Ok(found)
-}
-
-async fn specs(
+/// When a host would have too many services, or the database cannot be read.
+pub async fn must_fit(
     conn: &mut SqliteConnection,
-    hosts: &BTreeSet<HostId>,
+    members: &[&Member],
+    catalogue: &Catalogue,
     timing: &TimingDefaults,
-) -> anyhow::Result<Vec<HostSpec>> {
-    let mut rows = HostRows::load(conn, None, ALL_HOSTS).await?;
-    let wanted = std::mem::take(&mut rows.hosts).into_iter().filter(|host| hosts.contains(&host.id));
-    Ok(wanted.filter_map(|host| sensible("host", host.id, rows.assemble(host, timing))).collect())
-}
-
-impl Store {
-    /// These hosts as the monitor wants them; one that is no more is left out.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn host_specs(
-        &self,
-        hosts: &BTreeSet<HostId>,
-        timing: &TimingDefaults,
-    ) -> anyhow::Result<Vec<HostSpec>> {
-        let mut conn = self.read.acquire().await?;
-        specs(&mut conn, hosts, timing).await
+) -> Result<(), Unfit> {
+    let sql = "select host, count(*) from service_overrides group by host";
+    let own: Vec<(i64, i64)> = sqlx::query_as(sql).fetch_all(&mut *conn).await?;
+    let own: BTreeMap<i64, i64> = own.into_iter().collect();
+    let mut offered: BTreeMap<Vec<&str>, usize> = BTreeMap::new();
+    let mut doubtful = Vec::new();
+    for member in members {
+        let profiles = member.profiles(catalogue);
+        let offered =
+            offered.entry(profiles).or_insert_with_key(|profiles| catalogue.services(profiles).len());
+        let own = own.get(&member.host.as_i64()).copied().unwrap_or_default();
+        if *offered + usize::try_from(own).unwrap_or(MAX_SERVICES) > MAX_SERVICES {
+            doubtful.push(member.host);
+        }
+    }
+    let specs = snapshot::host_specs(conn, &doubtful, timing).await?;
+    match specs.into_iter().find(|spec| spec.services.len() > MAX_SERVICES) {
+        Some(spec) => Err(Unfit::TooMany(spec.name)),
+        None => Ok(()),
     }
 }

@@ -87,7 +87,7 @@ impl Store {
     /// When the database cannot be read or written.
     pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
         let mut conn = self.read.acquire().await?;
-        let mut rows = HostRows::load(&mut conn, None, ALL_HOSTS).await?;
+        let mut rows = HostRows::load(&mut conn, Which::All).await?;
         let mut states = States::load(&mut conn).await?;
         let mut acknowledged = by_host(acknowledgements::open(&mut conn).await?);
         drop(conn);
@@ -111,6 +111,16 @@ impl Store {
     pub async fn settle(&self, spec: &HostSpec) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::settle(&mut tx, spec, crate::clock::wall()).await?;
+        tx.commit().await
+    }
+
+    /// The same for several hosts, in one transaction. Only what differs is written.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn settle_these(&self, specs: &[HostSpec]) -> sqlx::Result<()> {
+        let mut tx = self.begin().await?;
+        states::settle_these(&mut tx, specs, crate::clock::wall()).await?;
         tx.commit().await
     }
 
@@ -148,7 +158,7 @@ pub async fn host_spec(
     id: HostId,
     timing: &TimingDefaults,
 ) -> anyhow::Result<Option<HostSpec>> {
-    one_spec(conn, id, ONE_HOST, timing).await
+    one_spec(conn, Which::One(id), timing).await
 }
 
 /// What a host was checked for, also one that was removed.
@@ -160,21 +170,35 @@ pub async fn ever_host_spec(
     id: HostId,
     timing: &TimingDefaults,
 ) -> anyhow::Result<Option<HostSpec>> {
-    one_spec(conn, id, EVER_ONE_HOST, timing).await
+    one_spec(conn, Which::OneEver(id), timing).await
 }
 
 async fn one_spec(
     conn: &mut SqliteConnection,
-    id: HostId,
-    sql: &'static str,
+    which: Which<'_>,
     timing: &TimingDefaults,
 ) -> anyhow::Result<Option<HostSpec>> {
-    let mut rows = HostRows::load(conn, Some(id), sql).await?;
+    let mut rows = HostRows::load(conn, which).await?;
     let Some(host) = rows.hosts.pop() else { return Ok(None) };
+    let id = host.id;
     rows.assemble(host, timing).with_context(|| format!("host {id}")).map(Some)
 }
 
-pub(super) fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
+/// These hosts; one that is no more is left out. Profiles and rules are read once for all of them.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn host_specs(
+    conn: &mut SqliteConnection,
+    hosts: &[HostId],
+    timing: &TimingDefaults,
+) -> anyhow::Result<Vec<HostSpec>> {
+    let mut rows = HostRows::load(conn, Which::These(hosts)).await?;
+    let found = std::mem::take(&mut rows.hosts).into_iter();
+    Ok(found.filter_map(|host| sensible("host", host.id, rows.assemble(host, timing))).collect())
+}
+
+fn sensible<T>(what: &str, id: Id, made: anyhow::Result<T>) -> Option<T> {
     made.inspect_err(|error| tracing::error!("{what} {id} is left out: {error:#}")).ok()
 }
 
@@ -293,13 +317,7 @@ fn inner(addresses: Option<&Vec<String>>) -> anyhow::Result<Vec<IpAddr>> {
 }
 
 async fn addresses(conn: &mut SqliteConnection, one: Option<PeerId>) -> sqlx::Result<Vec<(i64, String)>> {
-    fetch(
-        conn,
-        one,
-        "select peer, address from addresses where released_at is null and peer is not null",
-        "select peer, address from addresses where released_at is null and peer = $1",
-    )
-    .await
+    fetch(conn, one, ADDRESSES[0], ADDRESSES[1]).await
 }
 
 /// All rows, or those of one thing by its index.
@@ -348,8 +366,8 @@ impl FromRow<'_, SqliteRow> for MemoryRow {
 
 // ------------------------------------------------------------------- hosts
 
-pub(super) struct HostBase {
-    pub(super) id: HostId,
+struct HostBase {
+    id: HostId,
     name: String,
     profile: String,
     route: String,
@@ -407,7 +425,11 @@ macro_rules! host_base {
     };
 }
 
-pub(super) const ALL_HOSTS: &str = host_base!(" and p.removed_at is null", "h.removed_at is null");
+const ALL_HOSTS: &str = host_base!(" and p.removed_at is null", "h.removed_at is null");
+const THESE_HOSTS: &str = host_base!(
+    " and p.removed_at is null",
+    "h.removed_at is null and h.id in (select value from json_each($1))"
+);
 const ONE_HOST: &str = host_base!(" and p.removed_at is null", "h.removed_at is null and h.id = $1");
 /// As it was when it was removed.
 const EVER_ONE_HOST: &str = host_base!("", "h.id = $1");
@@ -454,39 +476,75 @@ fn pin(row: &SqliteRow) -> sqlx::Result<Option<HostKey>> {
         .map(|fingerprint| HostKey { fingerprint, key_type: key_type.and_then(KeyType::from_name) }))
 }
 
-pub(super) struct HostRows {
-    pub(super) hosts: Vec<HostBase>,
+/// Which hosts are loaded.
+#[derive(Clone, Copy)]
+enum Which<'a> {
+    All,
+    One(HostId),
+    /// As it was when it was removed.
+    OneEver(HostId),
+    These(&'a [HostId]),
+}
+
+impl Which<'_> {
+    /// All rows, or those of some hosts by their index: the statements for all, one and several.
+    async fn fetch<T>(
+        self,
+        conn: &mut SqliteConnection,
+        [all, one, these]: [&'static str; 3],
+    ) -> sqlx::Result<Vec<T>>
+    where
+        T: for<'r> FromRow<'r, SqliteRow> + Send + Unpin,
+    {
+        match self {
+            Which::All => sqlx::query_as(all).fetch_all(conn).await,
+            Which::One(id) | Which::OneEver(id) => {
+                sqlx::query_as(one).bind(id.as_i64()).fetch_all(conn).await
+            }
+            Which::These(ids) => {
+                let ids: Vec<i64> = ids.iter().map(|id| id.as_i64()).collect();
+                sqlx::query_as(these).bind(Json(ids)).fetch_all(conn).await
+            }
+        }
+    }
+}
+
+const OVERRIDES: [&str; 3] = [
+    "select host, service, disabled, definition from service_overrides order by host, service",
+    "select host, service, disabled, definition from service_overrides where host = $1 order by service",
+    "select host, service, disabled, definition from service_overrides
+     where host in (select value from json_each($1)) order by host, service",
+];
+const ADDRESSES: [&str; 3] = [
+    "select peer, address from addresses where released_at is null and peer is not null",
+    "select peer, address from addresses where released_at is null and peer = $1",
+    "select peer, address from addresses
+     where released_at is null and peer in (select value from json_each($1))",
+];
+
+struct HostRows {
+    hosts: Vec<HostBase>,
     catalogue: Catalogue,
     addresses: HashMap<i64, Vec<String>>,
     overrides: HashMap<i64, Vec<(String, bool, String)>>,
 }
 
 impl HostRows {
-    pub(super) async fn load(
-        conn: &mut SqliteConnection,
-        one: Option<HostId>,
-        sql: &'static str,
-    ) -> anyhow::Result<Self> {
-        let hosts = fetch(conn, one, sql, sql).await?;
+    async fn load(conn: &mut SqliteConnection, which: Which<'_>) -> anyhow::Result<Self> {
+        let one = if matches!(which, Which::OneEver(_)) { EVER_ONE_HOST } else { ONE_HOST };
+        let hosts = which.fetch(conn, [ALL_HOSTS, one, THESE_HOSTS]).await?;
         let catalogue = profiles::catalogue(conn).await?;
-        let overrides: Vec<(i64, String, bool, String)> = fetch(
-            conn,
-            one,
-            "select host, service, disabled, definition from service_overrides order by host, service",
-            "select host, service, disabled, definition from service_overrides where host = $1
-             order by service",
-        )
-        .await?;
+        let overrides: Vec<(i64, String, bool, String)> = which.fetch(conn, OVERRIDES).await?;
         let row = |(host, service, disabled, json)| (host, (service, disabled, json));
         Ok(HostRows {
             hosts,
             catalogue,
-            addresses: group(addresses(conn, one).await?),
+            addresses: group(which.fetch(conn, ADDRESSES).await?),
             overrides: group(overrides.into_iter().map(row).collect()),
         })
     }
 
-    pub(super) fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
+    fn assemble(&self, host: HostBase, defaults: &TimingDefaults) -> anyhow::Result<HostSpec> {
         let id = host.id.as_i64();
         let timing = host.timing.over(defaults);
         let route = route_named(&host.route).context("route: tunnel, direct or auto")?;

@@ -4,7 +4,7 @@
 //! results only change rows, so that a late one cannot bring back what was switched off, and the
 //! counters are plain aggregates. Decides nothing about states.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
@@ -21,6 +21,7 @@ use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::{Metric, Status};
 use serde::{Deserialize, Serialize};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
 use super::rows::{Arguments, Batched, WIDE};
@@ -454,6 +455,32 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
     }
     Ok(())
 }
+
+/// The same for several hosts, of which most may have what they should.
+///
+/// # Errors
+/// When the database refuses the write.
+pub async fn settle_these(conn: &mut SqliteConnection, specs: &[HostSpec], now: Wall) -> sqlx::Result<()> {
+    let ids: Vec<i64> = specs.iter().map(|spec| spec.id.as_i64()).collect();
+    let rows: Vec<(i64, Option<String>)> = sqlx::query_as(HAVE).bind(Json(ids)).fetch_all(&mut *conn).await?;
+    let mut have: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
+    for (host, service) in rows {
+        have.entry(host).or_default().extend(service);
+    }
+    for spec in specs {
+        let wanted = || spec.services.iter().map(|service| service.name.as_str());
+        let fits = |has: &BTreeSet<String>| {
+            has.len() == wanted().collect::<BTreeSet<_>>().len() && wanted().all(|name| has.contains(name))
+        };
+        if !have.get(&spec.id.as_i64()).is_some_and(fits) {
+            settle(conn, spec, now).await?;
+        }
+    }
+    Ok(())
+}
+
+const HAVE: &str = "select s.host, c.service from host_states s left join service_states c on c.host = s.host
+                    where s.host in (select value from json_each($1))";
 
 async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now: Wall) -> sqlx::Result<()> {
     sqlx::query(

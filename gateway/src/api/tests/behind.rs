@@ -4,6 +4,7 @@ use fleetgate_engine::wire::{Command, MonitorInput};
 use serde_json::json;
 
 use crate::api::testing::TestApi;
+use crate::store::fixture::{self, TIMING};
 
 /// With a device of which the engine knows.
 async fn api() -> TestApi {
@@ -88,6 +89,32 @@ async fn hosts_whose_profile_changed_are_told_again_too() {
     assert!(drain(&mut api).is_empty() && api.state.handle.is_behind());
     assert!(api.state.handle.repeat().await);
     assert_eq!(drain(&mut api), ["host"]);
+}
+
+async fn rows_of_web(api: &TestApi) -> i64 {
+    let sql = "select count(*) from service_states where service = 'web'";
+    sqlx::query_scalar(sql).fetch_one(&api.state.store.read).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_hosts_of_a_profile_are_settled_in_slices_and_by_the_next_start_where_that_is_cut_off() {
+    let mut api = api().await;
+    for n in 11..=210 {
+        fixture::device(&api.state.store, n, &format!("d-{n}")).await;
+    }
+    fixture::run(&api.state.store, "update hosts set profile = ''", &[]).await;
+    let profile = json!({ "services": { "web": { "check": { "type": "tcp", "port": 443 } } } });
+    let rules = json!({ "rules": [{ "labels": {}, "profile": "own" }] });
+    assert_eq!(api.operator().put("/api/v1/profiles/own", profile).await.status, 200);
+    api.state.handle.fail(1);
+    assert_eq!(api.operator().put("/api/v1/profile-rules", rules).await.status, 200);
+    // The first slice of 201 hosts failed.
+    assert_eq!((drain(&mut api).len(), rows_of_web(&api).await), (73, 73));
+    assert!(api.state.handle.is_behind());
+    api.state.store.all_hosts(&TIMING).await.unwrap();
+    assert_eq!(rows_of_web(&api).await, 201, "as a start does it");
+    assert!(api.state.handle.repeat().await && !api.state.handle.is_behind());
+    assert_eq!((drain(&mut api).len(), rows_of_web(&api).await), (128, 201));
 }
 
 #[tokio::test]
