@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::Turns;
-use fleetgate_engine::wire::PeerStatus;
+use fleetgate_engine::wire::{Attempts, PeerStatus};
 use tokio::sync::broadcast;
 
 use crate::health::Health;
@@ -26,11 +27,32 @@ pub enum Change {
     /// The host's row, its state, or one of its services.
     Host(HostId),
     HostRemoved(HostId),
-    /// Tunnel figures of a device.
+    /// The tunnel of a device: whether there is a session, from where, and what was refused.
     Peer(PeerId),
+    /// Its figures alone: when its last packet came, how many bytes.
+    Traffic(PeerId),
+    /// A result, of a host or of a service of it, that changed no state. The times are those of the host's own.
+    Checked {
+        host: HostId,
+        last_check: Option<Wall>,
+        next_check: Option<Wall>,
+    },
+    /// What is counted or listed as a problem, and is of no one host.
+    Problems,
     /// The newest sequence number of the event log.
     Event(i64),
     Enrolment(i64),
+}
+
+impl Change {
+    /// Whether the counters, the list of problems or a verdict in it may look another way now. A result that changed
+    /// no state moves none of them but by its time.
+    pub fn moves_summary(&self) -> bool {
+        match self {
+            Change::Host(_) | Change::HostRemoved(_) | Change::Enrolment(_) | Change::Problems => true,
+            Change::Peer(_) | Change::Traffic(_) | Change::Checked { .. } | Change::Event(_) => false,
+        }
+    }
 }
 
 /// Where a peer's last packet came from, and when.
@@ -53,6 +75,10 @@ struct Inner {
     /// Checks that somebody asked for, and when.
     requests: RwLock<BTreeMap<Checked, Wall>>,
     changes: broadcast::Sender<Change>,
+    /// Counts what moves a summary.
+    revision: AtomicU64,
+    /// Of the newest result of anything since the start, in milliseconds; 0: none came yet.
+    last_check: AtomicI64,
     health: Health,
     pulse: Pulse,
     tickets: Tickets,
@@ -66,6 +92,8 @@ impl Default for Live {
             turns: RwLock::default(),
             requests: RwLock::default(),
             changes,
+            revision: AtomicU64::new(0),
+            last_check: AtomicI64::new(0),
             health: Health::default(),
             pulse: Pulse::default(),
             tickets: Tickets::default(),
@@ -79,10 +107,11 @@ impl Live {
     }
 
     pub fn set_peer(&self, id: PeerId, status: PeerStatus) {
-        let at = (status.endpoint, status.last_packet);
+        let (at, essence) = ((status.endpoint, status.last_packet), essence(&status));
         let before = self.0.peers.write().expect("no holder panics").insert(id, status);
+        let is_same = before.as_ref().is_some_and(|before| self::essence(before) == essence);
         self.note_move(id, before.map(|before| (before.endpoint, before.last_packet)), at);
-        self.tell(Change::Peer(id));
+        self.tell(if is_same { Change::Traffic(id) } else { Change::Peer(id) });
     }
 
     pub fn forget_peer(&self, id: PeerId) {
@@ -142,7 +171,27 @@ impl Live {
 
     /// Nobody listening is no error.
     pub fn tell(&self, change: Change) {
+        if change.moves_summary() {
+            self.0.revision.fetch_add(1, Ordering::AcqRel);
+        }
         let _ = self.0.changes.send(change);
+    }
+
+    /// Grows with each change that moves a summary, after its commit: what was read since the same number is current.
+    pub fn revision(&self) -> u64 {
+        self.0.revision.load(Ordering::Acquire)
+    }
+
+    /// A result of then is on disk. One from before the clock was set back does not stay the newest.
+    pub fn checked(&self, at: Wall, now: Wall) {
+        let newest =
+            |known: i64| (at.as_millis() > known || known > now.as_millis()).then_some(at.as_millis());
+        let _ = self.0.last_check.fetch_update(Ordering::AcqRel, Ordering::Acquire, newest);
+    }
+
+    /// When the newest result of anything came; `None`: the rows have it, as none came since the start.
+    pub fn last_check(&self) -> Option<Wall> {
+        Some(self.0.last_check.load(Ordering::Acquire)).filter(|at| *at > 0).map(Wall::from_millis)
     }
 
     /// Whether the databases take what is written.
@@ -157,6 +206,13 @@ impl Live {
     pub fn listen(&self) -> broadcast::Receiver<Change> {
         self.0.changes.subscribe()
     }
+}
+
+/// Whether there is a session, from where, and what came of handshakes: not times and counters that move with each
+/// packet.
+fn essence(status: &PeerStatus) -> impl PartialEq + use<> {
+    let Attempts { refused, unproved, replaced, pending: _ } = status.attempts;
+    (status.established, status.endpoint, status.last_refusal, refused, unproved, replaced)
 }
 
 /// A clock that was set back shows none for ever.
@@ -188,6 +244,32 @@ mod tests {
         assert_eq!((host(Some(at(101)), 110), host(Some(at(99)), 160), host(None, 90)), (None, None, None));
         assert_eq!(live.requested(HOST, Some("ping"), None, at(101)), Some(at(100)), "with its services");
         assert_eq!(live.requested(Id::from_i64(8), None, None, at(101)), None);
+    }
+
+    #[test]
+    fn a_packet_moves_no_summary_and_a_state_does() {
+        let live = Live::default();
+        let mut changes = live.listen();
+        let status = PeerStatus { established: true, ..PeerStatus::default() };
+        live.set_peer(HOST, status.clone());
+        live.set_peer(HOST, PeerStatus { rx_bytes: 32, last_packet: Some(at(9)), ..status.clone() });
+        live.set_peer(HOST, PeerStatus { established: false, ..status });
+        let told: Vec<Change> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        assert_eq!(told, [Change::Peer(HOST), Change::Traffic(HOST), Change::Peer(HOST)]);
+        live.tell(Change::Checked { host: HOST, last_check: None, next_check: None });
+        assert_eq!(live.revision(), 0);
+        live.tell(Change::Host(HOST));
+        assert_eq!(live.revision(), 1);
+    }
+
+    #[test]
+    fn the_newest_result_is_none_of_the_future() {
+        let live = Live::default();
+        assert_eq!(live.last_check(), None);
+        for (result, now, newest) in [(100, 100, 100), (90, 101, 100), (110, 110, 110), (50, 51, 50)] {
+            live.checked(at(result), at(now));
+            assert_eq!(live.last_check(), Some(at(newest)));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! written again through a new one. Knows nothing of what states mean.
 
 mod commit;
+mod moved;
 mod pending;
 mod samples;
 mod share;
@@ -33,6 +34,7 @@ use crate::live::{Change, Live};
 use crate::notify::Bell;
 use crate::pulse::Organ;
 use crate::store::Store;
+use moved::Written;
 pub use pending::MemoryUpdate;
 use pending::{Batch, Pending};
 use samples::Samples;
@@ -67,7 +69,8 @@ impl Writer {
             ended: CancellationToken::new(),
         });
         let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
-        let task = Task { shared: shared.clone(), store, live, bell, samples };
+        let written = Written::default();
+        let task = Task { shared: shared.clone(), store, live, bell, samples, written };
         tasks.spawn(task.run());
         Writer(shared)
     }
@@ -150,10 +153,11 @@ struct Task {
     live: Live,
     bell: Bell,
     samples: Samples,
+    written: Written,
 }
 
 impl Task {
-    async fn run(self) {
+    async fn run(mut self) {
         loop {
             self.shared.due().await;
             let closing = self.shared.closing.is_cancelled();
@@ -170,7 +174,7 @@ impl Task {
         self.shared.ended.cancel();
     }
 
-    async fn write(&self, mut batch: Batch) {
+    async fn write(&mut self, mut batch: Batch) {
         let samples = std::mem::take(&mut batch.samples);
         if self.commit(&batch).await {
             self.samples.append(samples);
@@ -178,7 +182,7 @@ impl Task {
     }
 
     /// Until it succeeds. `false`: the gateway stops, and the disk takes nothing.
-    async fn commit(&self, batch: &Batch) -> bool {
+    async fn commit(&mut self, batch: &Batch) -> bool {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
@@ -213,10 +217,11 @@ impl Task {
         }
     }
 
-    fn tell(&self, batch: &Batch, done: &commit::Done) {
-        for host in batch.changed_hosts() {
-            self.live.tell(Change::Host(host));
+    fn tell(&mut self, batch: &Batch, done: &commit::Done) {
+        if let Some(newest) = batch.last_check() {
+            self.live.checked(newest, clock::wall());
         }
+        self.written.changes(batch).into_iter().for_each(|change| self.live.tell(change));
         metrics::counter!("fleetgate_soft_changes_not_listed_total").increment(done.not_listed);
         if let Some(seq) = done.last_event {
             self.live.tell(Change::Event(seq));

@@ -93,7 +93,7 @@ async fn metrics(State(app): State<AppState>, request: Request) -> Result<Respon
     if !ours || !names_this_machine(&parts, app.config.public_url.as_ref().map(PublicUrl::origin)) {
         permission::admit(&app, &mut parts, Rule::Least(Area::Gateway, Role::Operator)).await?;
     }
-    count_problems(&app.store.totals().await?);
+    count_problems(&app.summary().await?.totals);
     let text = app.metrics.render();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }

@@ -54,6 +54,7 @@ mod services;
 mod session;
 pub(crate) mod sound;
 mod stream;
+mod summary;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -103,6 +104,7 @@ struct Inner {
     uploads: restore::Uploads,
     guards: Guards,
     hub: stream::Hub,
+    summaries: summary::Summaries,
 }
 
 /// The parts of a running gateway that the API talks to.
@@ -150,6 +152,7 @@ impl AppState {
             uploads: restore::Uploads::default(),
             guards: Guards::default(),
             hub: stream::Hub::default(),
+            summaries: summary::Summaries::default(),
         }))
     }
 
@@ -193,6 +196,12 @@ impl AppState {
 
     fn hub(&self) -> &stream::Hub {
         &self.0.hub
+    }
+
+    /// # Errors
+    /// When the database cannot be read.
+    async fn summary(&self) -> Result<Arc<summary::Summary>, Problem> {
+        self.0.summaries.current(self).await
     }
 
     /// As the browser sees it, which a proxy may have between.

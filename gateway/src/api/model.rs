@@ -339,7 +339,7 @@ pub struct Problem {
     pub since: Option<String>,
     pub last_check: Option<String>,
     pub text: String,
-    /// What is wrong with a host that is down. Only with the first of a page: each costs a look around.
+    /// What is wrong with a host that is down. Only with the first 25 hosts of the list: each costs a look around.
     pub verdict: Option<VerdictLine>,
 }
 

@@ -1,10 +1,9 @@
 //! The strip of counters, and what is wrong.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
-use fleetgate_engine::id::HostId;
+use axum::http::header;
+use axum::response::{IntoResponse as _, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -12,13 +11,8 @@ use super::extract::Query;
 use super::model::{self, Overview, Page};
 use super::page::Paging;
 use super::problem::Problem;
-use super::{AppState, hosts, render};
-use crate::store::SqliteConnection;
-use crate::store::hosts::{Trouble, TroublePlace, by_id};
-
-/// Hosts of one page that are given a verdict: a screen of them. In a fleet of 10,000 each costs about
-/// 10 ms to look who else is silent.
-const MAX_JUDGED: usize = 25;
+use super::{AppState, summary};
+use crate::store::hosts::{self, TroublePlace};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(overview)).routes(routes!(problems))
@@ -27,7 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(get, path = "/overview", operation_id = "overview", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), responses((status = 200, body = Overview)))]
 async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem> {
-    Ok(Json(render::overview(&app.store.totals().await?)))
+    Ok(Json(app.summary().await?.overview.clone()))
 }
 
 /// What is wrong now, worst first: hosts that are down, critical and unknown services, hosts that cannot be reached,
@@ -36,41 +30,22 @@ async fn overview(State(app): State<AppState>) -> Result<Json<Overview>, Problem
 #[utoipa::path(get, path = "/problems", operation_id = "list_problems", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(Paging),
     responses((status = 200, body = Page<model::Problem>)))]
-async fn problems(
-    State(app): State<AppState>,
-    Query(paging): Query<Paging>,
-) -> Result<Json<Page<model::Problem>>, Problem> {
+async fn problems(State(app): State<AppState>, Query(paging): Query<Paging>) -> Result<Response, Problem> {
     let (limit, after) = (paging.limit()?, paging.after()?);
     let place = match after {
         None => TroublePlace::first(),
         Some(key) => serde_json::from_str(&key).map_err(|_| super::page::bad_cursor())?,
     };
-    let rows = app.store.troubles(&place, limit + 1).await?;
-    let verdicts = verdicts(&app, &mut *app.store.reader().await?, &rows).await?;
-    let key = |t: &Trouble| serde_json::json!(t.place).to_string();
-    let render = |t: Trouble| {
-        let verdict = verdicts.get(&t.host).filter(|_| is_host(&t)).cloned();
-        render::problem(t, verdict)
-    };
-    Ok(Json(Page::of(rows, limit, key, render)))
-}
-
-fn is_host(trouble: &Trouble) -> bool {
-    trouble.place.service.is_empty()
-}
-
-async fn verdicts(
-    app: &AppState,
-    conn: &mut SqliteConnection,
-    rows: &[Trouble],
-) -> Result<BTreeMap<HostId, model::VerdictLine>, Problem> {
-    let mut found = BTreeMap::new();
-    for trouble in rows.iter().filter(|t| is_host(t)).take(MAX_JUDGED) {
-        let Some(row) = by_id(conn, trouble.host).await? else { continue };
-        if let Some(verdict) = hosts::judged(app, conn, &row).await? {
-            let model::Verdict { kind, text, .. } = verdict;
-            found.insert(trouble.host, model::VerdictLine { kind, text });
-        }
+    let summary = app.summary().await?;
+    let is_first = place == TroublePlace::first();
+    if is_first && limit == summary::LISTED {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], summary.page.clone()).into_response());
     }
-    Ok(found)
+    let rows = match is_first && limit < summary::LISTED {
+        true => {
+            summary.problems.iter().take(usize::try_from(limit + 1).unwrap_or(usize::MAX)).cloned().collect()
+        }
+        false => hosts::troubles(&mut *app.store.reader().await?, &place, limit + 1).await?,
+    };
+    Ok(Json(summary.page_of(rows, limit)).into_response())
 }

@@ -4,7 +4,8 @@
 //! | event | data |
 //! |---|---|
 //! | `snapshot` | `{"overview": Overview}`: load the lists now |
-//! | `host` | a `Host` as in the list: its state, a service or its tunnel changed |
+//! | `host` | a `Host` as in the list: its state, that of a service, or its tunnel changed |
+//! | `checked` | what changed no state: `{"last_check", "hosts": [{"id", "last_check", "next_check", "tunnel"}]}`. The newest check of all, and each host of which something came: a result of its own or of a service of it, a packet. Each field but `id` is there only where it is known and may be another |
 //! | `host_removed` | `{"id"}` |
 //! | `overview` | an `Overview` |
 //! | `event` | an `Event` |
@@ -13,20 +14,20 @@
 //!
 //! Nothing runs while nobody listens. A caller whose login ends is cut off within half a minute.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::store::SqliteConnection;
 use async_stream::stream;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::time::Mono;
+use fleetgate_engine::time::{Mono, Wall};
+use fleetgate_engine::wire::PeerStatus;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::json;
@@ -35,7 +36,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::ids::Kind;
+use super::ids::{self, Kind};
 use super::problem::Problem;
 use super::{AppState, hosts, permission, render};
 use crate::clock;
@@ -45,13 +46,15 @@ use crate::store::hosts as rows;
 
 /// Changes gather so long; a person sees no faster.
 const TICK: Duration = Duration::from_millis(250);
-/// Hosts rendered in one tick, at a tenth of a millisecond each. The others follow in the next.
+/// Hosts rendered in one tick, at some 50 us each. The others follow in the next.
 const HOSTS_A_TICK: usize = 500;
+/// Hosts that are read by one statement.
+const HOSTS_AT_ONCE: usize = 100;
 /// More hosts than this waiting: loading the list again is quicker.
 const MAX_WAITING: usize = 5_000;
 const EVENTS_A_TICK: i64 = 200;
 /// Counting takes at most this part of the time: a large fleet's strip follows more slowly.
-const COUNTING_SHARE: u32 = 20;
+const COUNTING_SHARE: u32 = 100;
 /// Ticks that a slow reader may be behind: a quarter of a minute.
 const BACKLOG: usize = 64;
 /// Open streams; each is a dashboard.
@@ -114,10 +117,54 @@ impl Hub {
     }
 }
 
+/// What of a host is another, and no state. As it is sent.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Checked {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_check: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_check: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tunnel: Option<Figures>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Figures {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_packet: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_handshake: Option<String>,
+    rx_bytes: u64,
+    tx_bytes: u64,
+    handshakes: u64,
+}
+
+impl Figures {
+    fn of(status: &PeerStatus) -> Figures {
+        Figures {
+            last_packet: status.last_packet.map(ids::time),
+            last_handshake: status.last_handshake.map(ids::time),
+            rx_bytes: status.rx_bytes,
+            tx_bytes: status.tx_bytes,
+            handshakes: status.handshakes,
+        }
+    }
+}
+
+/// What a check or a packet brought: the times of a check, and whether the tunnel has other figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Routine {
+    last_check: Option<Wall>,
+    next_check: Option<Wall>,
+    traffic: bool,
+}
+
 /// What changed and is not rendered yet.
 #[derive(Default)]
 struct Changes {
     hosts: BTreeSet<HostId>,
+    checked: BTreeMap<HostId, Routine>,
     removed: BTreeSet<HostId>,
     enrolments: BTreeSet<i64>,
     /// The strip may look another way.
@@ -130,13 +177,21 @@ struct Changes {
 
 impl Changes {
     fn note(&mut self, change: Change) {
-        self.overview |= !matches!(change, Change::Peer(_) | Change::Event(_));
+        self.overview |= change.moves_summary();
         match change {
             Change::Host(id) | Change::Peer(id) => drop(self.hosts.insert(id)),
+            Change::Traffic(id) => self.checked.entry(id).or_default().traffic = true,
+            Change::Checked { host, last_check, next_check } => {
+                let routine = self.checked.entry(host).or_default();
+                routine.last_check = last_check.or(routine.last_check);
+                routine.next_check = next_check.or(routine.next_check);
+            }
             Change::HostRemoved(id) => {
                 self.hosts.remove(&id);
+                self.checked.remove(&id);
                 self.removed.insert(id);
             }
+            Change::Problems => {}
             Change::Event(_) => self.events = true,
             Change::Enrolment(id) => drop(self.enrolments.insert(id)),
         }
@@ -145,7 +200,8 @@ impl Changes {
 
     fn is_empty(&self) -> bool {
         let quiet = !(self.overview || self.events || self.lost);
-        quiet && self.hosts.is_empty() && self.removed.is_empty() && self.enrolments.is_empty()
+        let hosts = self.hosts.is_empty() && self.checked.is_empty() && self.removed.is_empty();
+        quiet && hosts && self.enrolments.is_empty()
     }
 }
 
@@ -196,7 +252,7 @@ async fn render_tick(app: &AppState, waiting: &mut Changes, last_event: &mut i64
     match try_render(app, waiting, last_event).await {
         Ok(frames) => Some(Arc::new(frames)),
         Err(error) => {
-            tracing::warn!("the dashboards are told to load again: {error}");
+            tracing::warn!("the dashboards are told to load again: {error:?}");
             *waiting = Changes::default();
             None
         }
@@ -207,16 +263,12 @@ async fn try_render(
     app: &AppState,
     waiting: &mut Changes,
     last_event: &mut i64,
-) -> crate::store::Result<Vec<Frame>> {
+) -> Result<Vec<Frame>, Problem> {
     let mut frames = Vec::new();
     let removed = |id: HostId| Frame::new("host_removed", &json!({ "id": Kind::Host.text(id) }));
     frames.extend(std::mem::take(&mut waiting.removed).into_iter().map(removed));
-    let mut conn = app.store.reader().await?;
-    for _ in 0..HOSTS_A_TICK {
-        let Some(id) = waiting.hosts.pop_first() else { break };
-        frames.extend(host_frame(app, &mut conn, id).await?);
-    }
-    drop(conn);
+    frames.extend(host_frames(app, waiting).await?);
+    frames.extend(checked_frame(app, waiting));
     let enrolment = |id| Frame::new("enrolment", &json!({ "id": Kind::Enrolment.text(Id::from_i64(id)) }));
     frames.extend(std::mem::take(&mut waiting.enrolments).into_iter().map(enrolment));
     if std::mem::take(&mut waiting.events) {
@@ -229,38 +281,49 @@ async fn try_render(
     Ok(frames)
 }
 
-async fn overview_frame(app: &AppState, waiting: &mut Changes) -> crate::store::Result<Option<Frame>> {
+async fn overview_frame(app: &AppState, waiting: &mut Changes) -> Result<Option<Frame>, Problem> {
     let before = clock::now().mono;
     if !waiting.overview || before < waiting.next_overview {
         return Ok(None);
     }
-    let totals = app.store.totals().await?;
-    let after = clock::now().mono;
+    // What changes from here on is in the next one.
     waiting.overview = false;
+    let summary = app.summary().await?;
+    let after = clock::now().mono;
     waiting.next_overview = after + after.since(before) * COUNTING_SHARE;
-    Ok(Some(Frame::new("overview", &render::overview(&totals))))
+    Ok(Some(Frame::new("overview", &summary.overview)))
 }
 
 /// Nothing for a peer that is no host, or a host that is gone meanwhile.
-async fn host_frame(
-    app: &AppState,
-    conn: &mut SqliteConnection,
-    id: HostId,
-) -> crate::store::Result<Option<Frame>> {
-    let row = rows::by_id(conn, id).await?;
-    Ok(row.map(|row| {
-        let mut host = hosts::wire(app, row);
-        // As in lists: each reader would have it again with each result.
-        host.state.long_text.clear();
-        Frame::new("host", &host)
-    }))
+async fn host_frames(app: &AppState, waiting: &mut Changes) -> crate::store::Result<Vec<Frame>> {
+    let due: Vec<HostId> = std::iter::from_fn(|| waiting.hosts.pop_first()).take(HOSTS_A_TICK).collect();
+    let (mut conn, mut frames) = (app.store.reader().await?, Vec::new());
+    for ids in due.chunks(HOSTS_AT_ONCE) {
+        waiting.checked.retain(|id, _| !ids.contains(id));
+        let rows = rows::by_ids(&mut conn, ids).await?;
+        frames.extend(rows.into_iter().map(|row| Frame::new("host", &hosts::wire(app, row))));
+    }
+    Ok(frames)
+}
+
+/// Of memory alone. A host whose row is still to come is in it too.
+fn checked_frame(app: &AppState, waiting: &mut Changes) -> Option<Frame> {
+    let checked = |(id, routine): (HostId, Routine)| Checked {
+        id: Kind::Host.text(id),
+        last_check: routine.last_check.map(ids::time),
+        next_check: routine.next_check.map(ids::time),
+        tunnel: app.live.peer(id).filter(|_| routine.traffic).as_ref().map(Figures::of),
+    };
+    let list: Vec<Checked> = std::mem::take(&mut waiting.checked).into_iter().map(checked).collect();
+    let newest = app.live.last_check().map(ids::time);
+    (!list.is_empty()).then(|| Frame::new("checked", &json!({ "last_check": newest, "hosts": list })))
 }
 
 /// Changes as they happen, as server-sent events.
 #[utoipa::path(get, path = "/stream", operation_id = "stream", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])),
     responses((status = 200, content_type = "text/event-stream", body = String,
-        description = "`snapshot`, then `host`, `host_removed`, `overview`, `event`, `enrolment`, `reload`")))]
+        description = "`snapshot`, then `host`, `checked`, `host_removed`, `overview`, `event`, `enrolment`, `reload`")))]
 async fn listen(
     State(app): State<AppState>,
     parts: Parts,
@@ -270,8 +333,7 @@ async fn listen(
     }
     // First listen, then look: what happens in between comes twice, and nothing is missed.
     let ticks = app.hub().subscribe(&app);
-    let overview = render::overview(&app.store.totals().await?);
-    let snapshot = Frame::new("snapshot", &json!({ "overview": overview }));
+    let snapshot = Frame::new("snapshot", &json!({ "overview": app.summary().await?.overview }));
     let events = follow(app, parts, snapshot, ticks);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -328,10 +390,19 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_tunnels_leave_the_strip_alone() {
+    fn figures_and_checks_that_change_no_state_leave_the_strip_and_the_rows_alone() {
         let mut changes = Changes::default();
-        changes.note(Change::Peer(Id::from_i64(1)));
-        assert!(!changes.overview && !changes.is_empty());
+        let id = Id::from_i64(1);
+        changes.note(Change::Peer(id));
+        assert!(!changes.overview && changes.hosts.contains(&id));
+        let mut changes = Changes::default();
+        let at = |seconds: i64| Some(Wall::from_millis(seconds * 1_000));
+        changes.note(Change::Checked { host: id, last_check: at(1), next_check: at(61) });
+        changes.note(Change::Traffic(id));
+        changes.note(Change::Checked { host: id, last_check: None, next_check: None });
+        assert!(!changes.overview && changes.hosts.is_empty() && !changes.is_empty());
+        let routine = Routine { last_check: at(1), next_check: at(61), traffic: true };
+        assert_eq!(changes.checked, BTreeMap::from([(id, routine)]));
     }
 
     #[test]

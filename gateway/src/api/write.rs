@@ -247,6 +247,8 @@ impl<'a> Write<'a> {
             self.app.office.bell.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
+        // Whoever reads after this call finds what it did, whatever that was.
+        live.tell(Change::Problems);
         if let Some(seq) = self.last_event {
             live.tell(Change::Event(seq));
         }

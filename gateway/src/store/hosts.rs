@@ -199,6 +199,8 @@ macro_rules! select {
 
 const BY_ID: &str = select!("s.long_output", "h.removed_at is null and h.id = $1");
 const EVER_BY_ID: &str = select!("s.long_output", "h.id = $1");
+/// `$1`: their ids in JSON. Without the long texts, as in lists.
+const BY_IDS: &str = select!("''", "h.removed_at is null and h.id in (select value from json_each($1))");
 const BY_NAME: &str = select!("s.long_output", "h.removed_at is null and h.name = $1");
 /// Without the long texts: a page of them could be 30 MB.
 const LIST: &str = select!(
@@ -278,6 +280,15 @@ pub async fn by_id(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Op
     sqlx::query_as(BY_ID).bind(host.as_i64()).fetch_optional(conn).await
 }
 
+/// Those of these that are there, in any order.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn by_ids(conn: &mut SqliteConnection, hosts: &[HostId]) -> sqlx::Result<Vec<Listed>> {
+    let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
+    sqlx::query_as(BY_IDS).bind(Json(ids)).fetch_all(conn).await
+}
+
 /// Also one that was removed.
 ///
 /// # Errors
@@ -310,28 +321,82 @@ pub struct Totals {
     pub awaiting_approval: i64,
 }
 
-/// One pass without sorting. Rows of states exist for the hosts and services that there are.
+/// Hosts that are not plainly up, services that are not plainly OK: the terms of the indexes of them, which are far
+/// smaller than the tables. The indexes are named, so that a term that differs is an error.
+macro_rules! open_hosts {
+    () => {
+        "host_states s indexed by host_states_open"
+    };
+}
+
+macro_rules! host_is_open {
+    () => {
+        "(s.hard != 'up' or s.stale = 1 or s.asleep = 1)"
+    };
+}
+
+macro_rules! open_services {
+    () => {
+        "service_states c indexed by service_states_open"
+    };
+}
+
+macro_rules! service_is_open {
+    () => {
+        "(c.hard is not 'ok' or c.stale = 1)"
+    };
+}
+
+/// Rows of states exist for the hosts and services that there are. The last column: all of them; the one before:
+/// those that are looked at.
 const COUNT_HOSTS: &str = concat!(
     "select count(*) filter (where part = 'up'), count(*) filter (where part = 'down'),
             count(*) filter (where part = 'unreachable'), count(*) filter (where part = 'pending'),
             count(*) filter (where part = 'stale'), count(*) filter (where part = 'handled'),
-            count(*) filter (where asleep = 1), max(last_check)
+            count(*) filter (where asleep = 1), count(*), (select count(*) from host_states)
      from (select ",
     host_part!(),
-    " as part, s.asleep, s.last_check from host_states s)"
+    " as part, s.asleep from ",
+    open_hosts!(),
+    " where ",
+    host_is_open!(),
+    ")"
 );
 const COUNT_SERVICES: &str = concat!(
     "select count(*) filter (where part = 'ok'), count(*) filter (where part = 'warning'),
             count(*) filter (where part = 'critical'), count(*) filter (where part = 'unknown'),
             count(*) filter (where part = 'pending'), count(*) filter (where part = 'stale'),
-            count(*) filter (where part = 'handled'), max(last_check)
+            count(*) filter (where part = 'handled'), count(*), (select count(*) from service_states)
      from (select ",
     service_part!(),
-    " as part, c.last_check from service_states c)"
+    " as part from ",
+    open_services!(),
+    " where ",
+    service_is_open!(),
+    ")"
 );
+const NEWEST_CHECK: &str = "select max(coalesce((select max(last_check) from host_states), 0),
+            coalesce((select max(last_check) from service_states), 0))";
 
-/// Counters and the newest check, as the two statements give them.
-type Counted = (i64, i64, i64, i64, i64, i64, i64, Option<i64>);
+/// Counters, how many were looked at and how many there are, as the two statements give them.
+type Counted = (i64, i64, i64, i64, i64, i64, i64, i64, i64);
+
+/// The counters. `last_check`: of the newest result, where memory knows it.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn totals(conn: &mut SqliteConnection, last_check: Option<Wall>) -> sqlx::Result<Totals> {
+    let hosts: Counted = sqlx::query_as(COUNT_HOSTS).fetch_one(&mut *conn).await?;
+    let services: Counted = sqlx::query_as(COUNT_SERVICES).fetch_one(&mut *conn).await?;
+    let waiting = "select count(*) from enrolments where state = 'awaiting_approval'";
+    let awaiting_approval = sqlx::query_scalar(waiting).fetch_one(&mut *conn).await?;
+    let newest = match last_check {
+        Some(at) => Some(at.as_millis()),
+        None => sqlx::query_scalar(NEWEST_CHECK).fetch_one(conn).await?,
+    };
+    let last_check = newest.filter(|at| *at > 0).map(Wall::from_millis);
+    Ok(Totals { last_check, awaiting_approval, ..Totals::of(hosts, services) })
+}
 
 impl Store {
     /// By name, from after `after` on.
@@ -345,19 +410,6 @@ impl Store {
         let query = sqlx::query_as(LIST).bind(after).bind(filter.q.as_deref()).bind(label);
         query.bind(filter.state.as_deref()).bind(limit).fetch_all(&self.read).await
     }
-
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn totals(&self) -> sqlx::Result<Totals> {
-        let mut conn = self.read.acquire().await?;
-        let hosts: Counted = sqlx::query_as(COUNT_HOSTS).fetch_one(&mut *conn).await?;
-        let services: Counted = sqlx::query_as(COUNT_SERVICES).fetch_one(&mut *conn).await?;
-        let awaiting_approval =
-            sqlx::query_scalar("select count(*) from enrolments where state = 'awaiting_approval'")
-                .fetch_one(&mut *conn)
-                .await?;
-        Ok(Totals::of(hosts, services, awaiting_approval))
-    }
 }
 
 impl Totals {
@@ -367,12 +419,13 @@ impl Totals {
         self.down + self.unreachable + self.stale + services.critical + services.unknown + services.warning
     }
 
-    fn of(hosts: Counted, services: Counted, awaiting_approval: i64) -> Self {
-        let (up, down, unreachable, pending, stale, handled, asleep, last_host) = hosts;
-        let (ok, warning, critical, unknown, unchecked, not_current, handled_services, last_service) =
-            services;
+    fn of(hosts: Counted, services: Counted) -> Self {
+        let (up, down, unreachable, pending, stale, handled, asleep, seen, all) = hosts;
+        let plainly_up = all - seen;
+        let (ok, warning, critical, unknown, unchecked, not_current, handled_services, seen, all) = services;
+        let plainly_ok = all - seen;
         Totals {
-            up,
+            up: up + plainly_up,
             down,
             unreachable,
             pending,
@@ -380,7 +433,7 @@ impl Totals {
             handled,
             asleep,
             services: ServiceTally {
-                ok,
+                ok: ok + plainly_ok,
                 warning,
                 critical,
                 unknown,
@@ -388,8 +441,8 @@ impl Totals {
                 stale: not_current,
                 handled: handled_services,
             },
-            last_check: last_host.max(last_service).map(Wall::from_millis),
-            awaiting_approval,
+            last_check: None,
+            awaiting_approval: 0,
         }
     }
 }
@@ -440,14 +493,22 @@ const TROUBLES: &str = concat!(
     ", ",
     handled!("s", "''"),
     ", s.since, h.name, '', h.id, s.last_check, s.output, s.voice
-    from host_states s join hosts h on h.id = s.host where h.removed_at is null and ",
+    from ",
+    open_hosts!(),
+    " join hosts h on h.id = s.host where h.removed_at is null and ",
+    host_is_open!(),
+    " and ",
     host_problem!(),
     " is not null
     union all
     select c.hard, ",
     handled!("c", "c.service"),
     ", c.since, h.name, c.service, h.id, c.last_check, c.output, c.voice
-    from service_states c join hosts h on h.id = c.host where h.removed_at is null and ",
+    from ",
+    open_services!(),
+    " join hosts h on h.id = c.host where h.removed_at is null and ",
+    service_is_open!(),
+    " and ",
     service_problem!(),
     " is not null),
  ranked (rank, newest, host_name, service, host, state, last_check, output, voice, handled) as (
@@ -488,22 +549,24 @@ impl FromRow<'_, SqliteRow> for Trouble {
     }
 }
 
-impl Store {
-    /// What is wrong, worst first: hosts that are down, then critical and unknown services, what only cannot be
-    /// reached, warnings, and hosts whose last result is too old; after all of them the same of what is handled.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn troubles(&self, after: &TroublePlace, limit: i64) -> sqlx::Result<Vec<Trouble>> {
-        sqlx::query_as(TROUBLES)
-            .bind(after.rank)
-            .bind(after.newest)
-            .bind(&after.host_name)
-            .bind(&after.service)
-            .bind(limit)
-            .fetch_all(&self.read)
-            .await
-    }
+/// What is wrong, worst first: hosts that are down, then critical and unknown services, what only cannot be
+/// reached, warnings, and hosts whose last result is too old; after all of them the same of what is handled.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn troubles(
+    conn: &mut SqliteConnection,
+    after: &TroublePlace,
+    limit: i64,
+) -> sqlx::Result<Vec<Trouble>> {
+    sqlx::query_as(TROUBLES)
+        .bind(after.rank)
+        .bind(after.newest)
+        .bind(&after.host_name)
+        .bind(&after.service)
+        .bind(limit)
+        .fetch_all(conn)
+        .await
 }
 
 #[cfg(test)]

@@ -109,6 +109,12 @@ impl Batch {
         self.hosts.keys().chain(self.services.keys()).copied().collect()
     }
 
+    /// The newest result in it.
+    pub fn last_check(&self) -> Option<Wall> {
+        let services = self.services.values().flatten().map(|state| state.last_check);
+        self.hosts.values().map(|state| state.last_check).chain(services).max().flatten()
+    }
+
     pub fn describe(&self) -> String {
         let services: usize = self.services.values().map(Vec::len).sum();
         let states = self.hosts.len() + services;

@@ -21,6 +21,26 @@ const listed = (hosts: Host[]): readonly Host[] => {
 const names = (hosts: Host[]): string[] => hosts.map(({ name }) => name);
 const view = (change: Partial<View>): View => ({ ...PLAIN, ...change });
 
+describe('a check that changed no state', () => {
+  it('changes times and figures of the row alone', () => {
+    const fleet = new Fleet();
+    const before = { ...host('a'), tunnel: { public_key: 'k', rx_bytes: 1, last_packet: 'then' } } as Host;
+    fleet.put({ ...before, state: { ...before.state, check_requested_at: 'then' } });
+    fleet.patch({ id: 'h_a', last_check: 'now', tunnel: { rx_bytes: 2 } });
+    const row = fleet.rows.get('h_a')!;
+    expect(row.state).toMatchObject({ state: 'up', last_check: 'now', next_check: null });
+    expect(row.state.check_requested_at).toBeUndefined();
+    expect(row.tunnel).toMatchObject({ public_key: 'k', rx_bytes: 2, last_packet: 'then' });
+    expect(fleet.byName()[0]).toBe(row);
+  });
+
+  it('makes no row', () => {
+    const fleet = new Fleet();
+    fleet.patch({ id: 'h_a', last_check: 'now' });
+    expect(fleet.rows.size).toBe(0);
+  });
+});
+
 describe('a load in pages', () => {
   it('does not undo what the stream said meanwhile', () => {
     const fleet = new Fleet();

@@ -6,6 +6,7 @@ use fleetgate_probes::sample::Status;
 
 use crate::api::model::{Host, HostCounts, Overview, Page, Problem, ServiceCounts};
 use crate::api::testing::TestApi;
+use crate::live::Change;
 use crate::store::fixture::{self, TIMING};
 use crate::store::{Store, states};
 
@@ -166,6 +167,7 @@ async fn tiles_list_filters_and_exit_code_agree_on_any_fleet() {
     sqlx::query(others).execute(&api.state.store.write).await.unwrap();
     for seed in 0..FLEETS {
         throw(&api.state.store, &mut Dice(seed)).await;
+        api.state.live.tell(Change::Problems);
         check(&api, seed).await;
     }
 }

@@ -12,6 +12,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
 
 use crate::api::testing::TestApi;
+use crate::live::Change;
 use crate::store::history::{self, SeriesCache};
 use crate::store::{fixture, states};
 
@@ -450,6 +451,61 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     assert_eq!(get(&api, "/hosts/cam-07").await["verdict"]["kind"], "key_refused");
     assert_eq!(get(&api, "/hosts/cam-08").await["verdict"]["kind"], "ok");
     assert_eq!(get(&api, "/hosts").await["items"][0]["verdict"], Value::Null);
+}
+
+async fn first_problem(api: &TestApi) -> Value {
+    get(api, "/problems").await["items"][0]["verdict"].clone()
+}
+
+#[tokio::test]
+async fn the_list_keeps_a_verdict_until_anything_that_it_rests_on_has_moved() {
+    let api = TestApi::with_endpoint().await;
+    let (silent, other) = (device(&api, "cam-07").await, device(&api, "cam-08").await);
+    let at = crate::clock::wall();
+    let since = at - Duration::from_secs(120);
+    let nobody = HostState { source: "none".into(), direct: DirectAnswer::Silent, ..fixture::up(silent) };
+    let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..nobody };
+    put(&api, &down, &[]).await;
+    let first = first_problem(&api).await;
+    assert_eq!(first["kind"], "undetermined");
+    // Rows that nobody was told of yet: what is kept is given.
+    put(&api, &HostState { source: "echo".into(), last_check: Some(at), ..fixture::up(other) }, &[]).await;
+    assert_eq!(first_problem(&api).await, first);
+    api.state.live.tell(Change::Checked { host: other, last_check: Some(at), next_check: None });
+    assert_eq!(first_problem(&api).await, first, "a check that changed no state");
+    api.state.live.tell(Change::Host(other));
+    let heard = first_problem(&api).await;
+    assert_eq!(heard["text"], "undetermined: its own line lost or device gone");
+
+    // The tunnel of the host has something to say: no other change is needed.
+    let unproved =
+        UnprovedHandshakes { count: 3, since: at, last: at, from: ([203, 0, 113, 2], 40_000).into() };
+    let attempts = Attempts { unproved: Some(unproved), ..Attempts::default() };
+    let last_refusal = Some((at, Refusal::Crypto));
+    api.state.live.set_peer(silent, PeerStatus { last_refusal, attempts, ..PeerStatus::default() });
+    assert_eq!(first_problem(&api).await["kind"], "key_refused");
+
+    put(&api, &fixture::up(silent), &[]).await;
+    api.state.live.tell(Change::Host(silent));
+    assert_eq!(get(&api, "/problems").await["items"], json!([]), "a host that is back has none");
+}
+
+#[tokio::test]
+async fn every_page_of_problems_is_of_one_list() {
+    let api = TestApi::with_endpoint().await;
+    for n in 0..5 {
+        let id = device(&api, &format!("cam-{n}")).await;
+        let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, ..fixture::up(id) };
+        put(&api, &down, &[]).await;
+    }
+    let all = get(&api, "/problems?limit=2000").await["items"].clone();
+    assert_eq!(all.as_array().unwrap().len(), 5);
+    assert_eq!(get(&api, "/problems?limit=500").await["items"], all, "as it is kept");
+    let first = get(&api, "/problems?limit=3").await;
+    let rest = get(&api, &format!("/problems?limit=3&after={}", first["next"].as_str().unwrap())).await;
+    let pages = [&first, &rest].map(|page| page["items"].as_array().unwrap().clone()).concat();
+    assert_eq!(json!(pages), all);
+    assert!(pages.iter().all(|problem| problem["verdict"].is_object()), "{pages:?}");
 }
 
 #[tokio::test]

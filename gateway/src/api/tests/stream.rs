@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::PeerStatus;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::api::testing::TestApi;
+use crate::live::Change;
 
 /// One event as a browser would see it.
 type Seen = (String, Value);
@@ -76,6 +80,29 @@ async fn a_snapshot_comes_first_and_then_what_changes() {
     let id = host["id"].clone();
     assert_eq!(api.operator().delete("/api/v1/devices/cam-08").await.status, 204);
     assert_eq!(stream.wait_for("host_removed").await, json!({ "id": id }));
+}
+
+#[tokio::test]
+async fn what_changes_no_state_is_told_in_short() {
+    let api = TestApi::with_endpoint().await;
+    device(&api, "cam-07").await;
+    let id = api.viewer().get("/api/v1/hosts/cam-07").await.json["id"].clone();
+    let host: HostId = id.as_str().unwrap()[2..].parse().unwrap();
+    let mut stream = Listener::open(&api).await;
+    stream.wait_for("snapshot").await;
+    let last_check = Some(Wall::from_millis(60_000));
+    api.state.live.tell(Change::Checked { host, last_check, next_check: None });
+    let (name, data) = stream.next().await.unwrap();
+    let checked =
+        json!({ "last_check": null, "hosts": [{ "id": id, "last_check": "1970-01-01T00:01:00Z" }] });
+    assert_eq!((name.as_str(), &data), ("checked", &checked), "and no row with it");
+
+    let status = PeerStatus { established: true, rx_bytes: 7, ..PeerStatus::default() };
+    api.state.live.set_peer(host, status.clone());
+    assert_eq!(stream.wait_for("host").await["tunnel"]["rx_bytes"], 7, "there is a session");
+    api.state.live.set_peer(host, PeerStatus { rx_bytes: 39, ..status });
+    let (name, data) = stream.next().await.unwrap();
+    assert_eq!((name.as_str(), &data["hosts"][0]["tunnel"]["rx_bytes"]), ("checked", &json!(39)));
 }
 
 #[tokio::test]

@@ -7,6 +7,14 @@
 import type { Host } from '../api/types';
 import { type HostKind, hostPart, hostSeverity, SERVICE_STATES, type ServiceKind } from './states';
 
+/** What a check or a packet brought, where it changed no state. What is absent is as before. */
+export interface Checked {
+  id: string;
+  last_check?: string;
+  next_check?: string;
+  tunnel?: Partial<NonNullable<Host['tunnel']>>;
+}
+
 export class Fleet {
   readonly rows = new Map<string, Host>();
   /** What the stream said since the load began: pages must not undo it. */
@@ -41,6 +49,17 @@ export class Fleet {
   put(host: Host): void {
     this.touched?.add(host.id);
     this.set(host);
+  }
+
+  /** A row that is not there yet comes with its page. */
+  patch(checked: Checked): void {
+    const row = this.rows.get(checked.id);
+    if (!row) return;
+    const { last_check = row.state.last_check, next_check = row.state.next_check } = checked;
+    const tunnel = row.tunnel && { ...row.tunnel, ...checked.tunnel };
+    // A result is what was asked for.
+    const check_requested_at = checked.last_check ? undefined : row.state.check_requested_at;
+    this.set({ ...row, tunnel, state: { ...row.state, last_check, next_check, check_requested_at } });
   }
 
   remove(id: string): void {

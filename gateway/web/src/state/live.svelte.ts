@@ -5,22 +5,25 @@
 
 import { api, ask, pages } from '../api/client';
 import type { Event, Host, Overview, Problem } from '../api/types';
-import { Fleet } from '../lib/fleet';
+import { type Checked, Fleet } from '../lib/fleet';
 import { retryDelay } from '../lib/retry';
 import { throttle } from '../lib/throttle';
 import { clock } from './clock.svelte';
 import { login } from './session.svelte';
 
-/** The most that one page of the API gives: 10,000 hosts are five requests. */
-const PAGE = 2000;
+/** Small enough that no reader of the database is held for long; what has come is on show at once. */
+const PAGE = 200;
 /** Changes of many hosts are drawn together; faster is not seen. */
 const DRAW_MS = 250;
 /** Problems are asked for again so seldom, however fast states change. */
 const PROBLEMS_MS = 1000;
+/** What time alone changes in them, such as a verdict, no event tells. */
+const PROBLEMS_AGAIN_MS = 10_000;
 /** More problems than anybody reads; the strip has the whole number. */
 const PROBLEMS_MOST = 500;
 
-type HostListener = (id: string) => void;
+/** `checked`: a result or a packet that changed no state. */
+type HostListener = (id: string, what: 'changed' | 'checked') => void;
 type EventListener = (event: Event) => void;
 
 class Live {
@@ -43,6 +46,7 @@ class Live {
   private eventListeners = new Set<EventListener>();
   private draw = throttle(() => (this.version += 1), DRAW_MS);
   private askProblems = throttle(() => void this.loadProblems(), PROBLEMS_MS);
+  private problemsAgain: ReturnType<typeof setInterval> | undefined;
 
   onHost(listener: HostListener): () => void {
     this.hostListeners.add(listener);
@@ -62,11 +66,15 @@ class Live {
       source.addEventListener(name, (message) => take(JSON.parse((message as MessageEvent<string>).data) as T));
     on<{ overview: Overview }>('snapshot', (data) => this.begin(data.overview));
     on<Host>('host', (host) => this.changed(host));
+    on<{ last_check?: string; hosts: Checked[] }>('checked', (data) => this.checked(data.hosts, data.last_check));
     on<{ id: string }>('host_removed', ({ id }) => this.removed(id));
     on<Overview>('overview', (overview) => this.count(overview));
     on<Event>('event', (event) => this.eventListeners.forEach((tell) => tell(event)));
     source.addEventListener('reload', () => this.connect());
     source.addEventListener('error', () => this.lost());
+    this.problemsAgain = setInterval(() => {
+      if (this.status === 'live' && this.problems.length > 0) this.askProblems();
+    }, PROBLEMS_AGAIN_MS);
   }
 
   /** After a sleep, or when the network is back: what is on show may be old. */
@@ -76,6 +84,7 @@ class Live {
 
   close(): void {
     clearTimeout(this.retry);
+    clearInterval(this.problemsAgain);
     this.source?.close();
     this.source = undefined;
   }
@@ -86,7 +95,7 @@ class Live {
     this.attempt = 0;
     this.count(overview);
     void this.loadHosts();
-    this.hostListeners.forEach((tell) => tell('*'));
+    this.hostListeners.forEach((tell) => tell('*', 'changed'));
   }
 
   private count(overview: Overview): void {
@@ -98,13 +107,29 @@ class Live {
     this.fleet.put(host);
     this.draw();
     this.askProblems();
-    this.hostListeners.forEach((tell) => tell(host.id));
+    this.hostListeners.forEach((tell) => tell(host.id, 'changed'));
+  }
+
+  /** Nothing of what is counted or listed as a problem. */
+  private checked(hosts: Checked[], newest?: string): void {
+    for (const host of hosts) {
+      this.fleet.patch(host);
+      this.hostListeners.forEach((tell) => tell(host.id, 'checked'));
+    }
+    if (this.overview && newest) this.overview = { ...this.overview, last_check: newest };
+    this.draw();
+  }
+
+  /** A row that a page has asked for itself: it has more of the tunnel than the stream tells. */
+  refresh(host: Host): void {
+    this.fleet.put(host);
+    this.draw();
   }
 
   private removed(id: string): void {
     this.fleet.remove(id);
     this.draw();
-    this.hostListeners.forEach((tell) => tell(id));
+    this.hostListeners.forEach((tell) => tell(id, 'changed'));
   }
 
   private lost(): void {

@@ -1,0 +1,168 @@
+//! What every open page asks again and again: the counters, the first of the problems, and the verdicts on them. Made
+//! once for all who ask, and kept while nothing has moved it.
+//!
+//! Promises that what it gives is of one moment, and no older than the last change of a state, acknowledgement,
+//! incident or host ([`Live::revision`]), than what the tunnels say of the hosts with a verdict, and than [`KEPT`]:
+//! so a claim is not shown any more once a sign of life, or anybody's change of state, may have made it false. What a
+//! result or the passing of time alone changes follows within [`KEPT`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::time::{Mono, Wall};
+use fleetgate_engine::wire::{Attempts, PeerStatus, Refusal};
+use tokio::sync::Mutex;
+
+use super::model::{self, Page};
+use super::problem::Problem;
+use super::{AppState, render};
+use crate::clock;
+use crate::live::Live;
+use crate::store::around::Everybody;
+use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
+use crate::store::{Connection as _, SqliteConnection, snapshot};
+use crate::verdict;
+
+/// Counters, texts and verdicts are no older, whatever is not told of.
+pub(super) const KEPT: Duration = Duration::from_secs(5);
+/// As many as a page shows.
+pub(super) const LISTED: i64 = 500;
+/// Hosts that are given a verdict: a screen of them.
+const MAX_JUDGED: usize = 25;
+
+/// The one that is kept. Who comes while it is made waits for it.
+#[derive(Default)]
+pub(super) struct Summaries(Mutex<Option<Arc<Summary>>>);
+
+pub(super) struct Summary {
+    revision: u64,
+    made: Mono,
+    pub totals: Totals,
+    pub overview: model::Overview,
+    /// The first, and one more where there are more than [`LISTED`].
+    pub problems: Vec<Trouble>,
+    verdicts: BTreeMap<HostId, Judged>,
+    /// The first page of problems, as it is sent.
+    pub page: Bytes,
+}
+
+struct Judged {
+    line: model::VerdictLine,
+    /// What its tunnel, and that of the device before it, said.
+    signs: Vec<(HostId, Option<Signs>)>,
+}
+
+/// What a verdict takes from memory.
+#[derive(Clone, Debug, PartialEq)]
+struct Signs {
+    /// Not of a device that others stand behind: its packets come all the time, and prove nothing.
+    packet: Option<Wall>,
+    handshake: Option<Wall>,
+    answer: Option<Wall>,
+    refusal: Option<(Wall, Refusal)>,
+    attempts: Attempts,
+}
+
+impl Signs {
+    fn of(live: &Live, host: HostId, is_own: bool) -> Option<Signs> {
+        let PeerStatus { last_packet, last_handshake, last_answer, last_refusal, attempts, .. } =
+            live.peer(host)?;
+        Some(Signs {
+            packet: last_packet.filter(|_| is_own),
+            handshake: last_handshake,
+            answer: last_answer,
+            refusal: last_refusal,
+            attempts,
+        })
+    }
+}
+
+impl Summaries {
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn current(&self, app: &AppState) -> Result<Arc<Summary>, Problem> {
+        let mut kept = self.0.lock().await;
+        if let Some(summary) = kept.as_ref().filter(|summary| summary.is_current(&app.live)) {
+            return Ok(summary.clone());
+        }
+        let made = Arc::new(Summary::make(app).await?);
+        *kept = Some(made.clone());
+        Ok(made)
+    }
+}
+
+impl Summary {
+    async fn make(app: &AppState) -> Result<Summary, Problem> {
+        // Before anything is read: what changes meanwhile makes it old.
+        let (revision, made) = (app.live.revision(), clock::now().mono);
+        let mut conn = app.store.reader().await?;
+        let mut moment = conn.begin().await?;
+        let totals = hosts::totals(&mut moment, app.live.last_check()).await?;
+        let problems = hosts::troubles(&mut moment, &TroublePlace::first(), LISTED + 1).await?;
+        let verdicts = verdicts(app, &mut moment, &problems).await?;
+        drop(moment);
+        let mut summary = Summary {
+            revision,
+            made,
+            overview: render::overview(&totals),
+            totals,
+            problems,
+            verdicts,
+            page: Bytes::new(),
+        };
+        let page = summary.page_of(summary.problems.clone(), LISTED);
+        summary.page = serde_json::to_vec(&page).map_err(Problem::internal)?.into();
+        Ok(summary)
+    }
+
+    fn is_current(&self, live: &Live) -> bool {
+        let unmoved = |(host, signs): &(HostId, Option<Signs>), of: HostId| {
+            Signs::of(live, *host, *host == of) == *signs
+        };
+        let silent = |(of, judged): (&HostId, &Judged)| judged.signs.iter().all(|seen| unmoved(seen, *of));
+        self.revision == live.revision()
+            && clock::now().mono.since(self.made) < KEPT
+            && self.verdicts.iter().all(silent)
+    }
+
+    /// `rows` were read with `limit + 1`.
+    pub fn page_of(&self, rows: Vec<Trouble>, limit: i64) -> Page<model::Problem> {
+        let key = |trouble: &Trouble| serde_json::json!(trouble.place).to_string();
+        Page::of(rows, limit, key, |trouble| {
+            let verdict = self.verdicts.get(&trouble.host).filter(|_| is_host(&trouble));
+            let verdict = verdict.map(|judged| judged.line.clone());
+            render::problem(trouble, verdict)
+        })
+    }
+}
+
+fn is_host(trouble: &Trouble) -> bool {
+    trouble.place.service.is_empty()
+}
+
+/// Of the first hosts in the list. They look at everybody else together.
+async fn verdicts(
+    app: &AppState,
+    conn: &mut SqliteConnection,
+    problems: &[Trouble],
+) -> Result<BTreeMap<HostId, Judged>, Problem> {
+    let first = problems.iter().filter(|t| is_host(t)).take(MAX_JUDGED).map(|t| t.host);
+    let first: Vec<HostId> = first.collect();
+    let specs = snapshot::host_specs(conn, &first, &app.config.timing).await.map_err(Problem::internal)?;
+    let mut rows = hosts::by_ids(conn, &first).await?;
+    let (mut everybody, mut found) = (Everybody::default(), BTreeMap::new());
+    for spec in &specs {
+        let Some(at) = rows.iter().position(|row| row.id == spec.id) else { continue };
+        let row = rows.swap_remove(at);
+        let around = spec.peer.into_iter().chain([spec.id]);
+        let signs = around.map(|host| (host, Signs::of(&app.live, host, host == spec.id))).collect();
+        let judged = verdict::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
+        let Some(judged) = judged else { continue };
+        let line = model::VerdictLine { kind: judged.kind.name().to_owned(), text: judged.text };
+        found.insert(spec.id, Judged { line, signs });
+    }
+    Ok(found)
+}

@@ -1,0 +1,153 @@
+//! Which written states are others than those written before: most results find what the one before has found.
+//!
+//! Times of checks, figures and the words of what is well do not count. Pure; what it has not seen yet is new.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::{HostState, HostStatus, ServiceState};
+use fleetgate_probes::sample::Status;
+
+use super::pending::{Batch, Entry};
+use crate::live::Change;
+
+/// Objects that are remembered, 16 bytes each: with more, all count as new once.
+const MOST: usize = 4_000_000;
+
+/// What was written last, as a number, by the number of what it is of.
+#[derive(Default)]
+pub(super) struct Written(HashMap<u64, u64>);
+
+impl Written {
+    /// What dashboards are to hear of a batch that is on disk.
+    pub fn changes(&mut self, batch: &Batch) -> Vec<Change> {
+        if self.0.len() > MOST {
+            self.0.clear();
+        }
+        let of_host = |host: HostId| {
+            let own = batch.hosts.get(&host);
+            let services = batch.services.get(&host).into_iter().flatten();
+            let mut moved = own.is_some_and(|state| self.is_new(digest(host), host_essence(state)));
+            for service in services {
+                moved |= self.is_new(digest((host, &service.name)), service_essence(service));
+            }
+            match moved {
+                true => Change::Host(host),
+                false => Change::Checked {
+                    host,
+                    last_check: own.and_then(|state| state.last_check),
+                    next_check: own.and_then(|state| state.next_check),
+                },
+            }
+        };
+        let mut changes: Vec<Change> = batch.changed_hosts().into_iter().map(of_host).collect();
+        changes.extend(batch.log.iter().any(moves_problems).then_some(Change::Problems));
+        changes
+    }
+
+    fn is_new(&mut self, of: u64, essence: u64) -> bool {
+        self.0.insert(of, essence) != Some(essence)
+    }
+}
+
+/// What is handled, or belongs to what, changes without a state.
+fn moves_problems(entry: &Entry) -> bool {
+    matches!(entry, Entry::AckEnded(..) | Entry::Incident(_))
+}
+
+fn host_essence(s: &HostState) -> u64 {
+    let says = (s.hard != HostStatus::Up || s.status != HostStatus::Up).then_some((&s.source, &s.output));
+    let voice = (s.voice.in_downtime, s.voice.flapping);
+    let status = (s.status as u8, s.kind as u8, s.attempt, s.hard as u8, s.direct as u8);
+    let marks = (s.reachable, s.stale, s.asleep, s.one_way, &s.strange_key);
+    digest((status, marks, millis(s.since), s.silent_since.map(millis), voice, says))
+}
+
+fn service_essence(s: &ServiceState) -> u64 {
+    let says = (s.hard != Some(Status::Ok)).then_some(&s.result.text);
+    let voice = (s.voice.in_downtime, s.voice.flapping);
+    let status = (s.status.map(|s| s as u8), s.kind as u8, s.attempt, s.hard.map(|s| s as u8));
+    digest((status, s.stale, millis(s.since), voice, says))
+}
+
+fn millis(at: fleetgate_engine::time::Wall) -> i64 {
+    at.as_millis()
+}
+
+fn digest(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::id::Id;
+    use fleetgate_engine::time::Wall;
+
+    use super::*;
+    use crate::store::fixture;
+
+    const HOST: HostId = Id::from_i64(7);
+
+    fn of_host(state: HostState) -> Batch {
+        Batch { hosts: [(HOST, state)].into(), ..Batch::default() }
+    }
+
+    fn of_service(state: ServiceState) -> Batch {
+        Batch { services: [(HOST, vec![state])].into(), ..Batch::default() }
+    }
+
+    fn at(seconds: i64) -> Option<Wall> {
+        Some(Wall::from_millis(seconds * 1_000))
+    }
+
+    #[test]
+    fn a_result_like_the_one_before_is_a_check_and_another_state_is_a_change() {
+        let mut written = Written::default();
+        let up = fixture::up(HOST);
+        let next = HostState {
+            last_check: at(60),
+            next_check: at(120),
+            output: "packet 3 s ago".into(),
+            ..up.clone()
+        };
+        let checked = |last_check, next_check| Change::Checked { host: HOST, last_check, next_check };
+        assert_eq!(written.changes(&of_host(up.clone())), [Change::Host(HOST)], "it is new");
+        assert_eq!(written.changes(&of_host(next.clone())), [checked(at(60), at(120))]);
+        for moved in [
+            HostState { stale: true, ..next.clone() },
+            HostState { status: HostStatus::Down, ..next.clone() },
+            HostState { status: HostStatus::Down, output: "no answer".into(), ..next.clone() },
+            HostState { asleep: true, ..next },
+        ] {
+            assert_eq!(written.changes(&of_host(moved)), [Change::Host(HOST)]);
+        }
+    }
+
+    #[test]
+    fn services_are_known_apart_and_the_words_of_a_problem_count() {
+        let mut written = Written::default();
+        let (ping, ssh) = (fixture::service("ping", Status::Ok), fixture::service("ssh", Status::Critical));
+        let checked = Change::Checked { host: HOST, last_check: None, next_check: None };
+        for state in [&ping, &ssh] {
+            assert_eq!(written.changes(&of_service(state.clone())), [Change::Host(HOST)]);
+            assert_eq!(written.changes(&of_service(state.clone())), std::slice::from_ref(&checked));
+        }
+        let said = |state: &ServiceState| {
+            let mut state = state.clone();
+            state.result.text = "something else".into();
+            of_service(state)
+        };
+        assert_eq!(written.changes(&said(&ping)), [checked]);
+        assert_eq!(written.changes(&said(&ssh)), [Change::Host(HOST)]);
+    }
+
+    #[test]
+    fn an_acknowledgement_that_ends_moves_the_problems() {
+        let log = vec![Entry::AckEnded(Id::from_i64(1), Wall::from_millis(0))];
+        let batch = Batch { log, ..Batch::default() };
+        assert_eq!(Written::default().changes(&batch), [Change::Problems]);
+    }
+}
