@@ -12,6 +12,7 @@ pub mod keys;
 pub mod memory;
 pub mod peers;
 mod program;
+pub mod reading;
 pub mod results;
 pub mod retention;
 

@@ -38,6 +38,12 @@ impl Program {
         Ok(Program { server, http, dir })
     }
 
+    /// Ends it; its data stays.
+    pub async fn stop(self) -> TempDir {
+        self.server.stop().await;
+        self.dir
+    }
+
     pub fn data(&self) -> &Path {
         self.dir.path()
     }

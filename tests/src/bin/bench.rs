@@ -1,9 +1,10 @@
 //! Prints the figures of docs/performance.md. `cargo run --release -p fleetgate-tests --bin bench`
-//! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB.
+//! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB,
+//! `bench reading --events N` reads beside a log of N events.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, results, retention,
+    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, reading, results, retention,
 };
 
 #[global_allocator]
@@ -28,8 +29,13 @@ fn main() -> anyhow::Result<()> {
     {
         return backup::run_large(gigabytes.parse()?);
     }
+    if let [name, option, events] = arguments.as_slice()
+        && (name.as_str(), option.as_str()) == ("reading", "--events")
+    {
+        return reading::run_with(events.parse()?);
+    }
     let wanted = arguments.first().cloned();
-    let benches: [Bench; 10] = [
+    let benches: [Bench; 11] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
@@ -40,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         ("keys", keys::run),
         ("backup", backup::run),
         ("retention", retention::run),
+        ("reading", reading::run),
     ];
     let names: Vec<&str> = benches.iter().map(|(name, _)| *name).collect();
     if let Some(name) = wanted.as_deref().filter(|name| !names.contains(name)) {
