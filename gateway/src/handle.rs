@@ -4,6 +4,7 @@
 //! loaded is remembered and told later: a change that was committed is never lost to the engine.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ struct Inner {
     /// Committed, and the engine has not heard of it yet.
     behind: Mutex<Changes>,
     fell_behind: Notify,
+    /// Attempts that did, since all was told.
+    failed: AtomicU64,
     #[cfg(test)]
     failures: std::sync::atomic::AtomicUsize,
 }
@@ -99,6 +102,7 @@ impl Handle {
             order: tokio::sync::Mutex::default(),
             behind: Mutex::default(),
             fell_behind: Notify::new(),
+            failed: AtomicU64::new(0),
             #[cfg(test)]
             failures: Default::default(),
         }))
@@ -112,13 +116,18 @@ impl Handle {
         let this = self.clone();
         let told = tokio::spawn(async move {
             if !this.catch_up(changes).await {
-                this.0.fell_behind.notify_one();
+                this.has_failed();
             }
-            this.measure();
         });
         if told.await.is_err() {
-            self.0.fell_behind.notify_one();
+            self.has_failed();
         }
+    }
+
+    fn has_failed(&self) {
+        self.0.failed.fetch_add(1, Ordering::Relaxed);
+        self.measure();
+        self.0.fell_behind.notify_one();
     }
 
     /// Repeats what has failed, in growing steps, until the gateway stops.
@@ -144,15 +153,23 @@ impl Handle {
 
     /// One attempt at all that has failed. Whether nothing is left.
     pub(crate) async fn repeat(&self) -> bool {
+        let failed = self.0.failed.load(Ordering::Relaxed);
         let changes = self.behind().clone();
         let done = self.catch_up(changes).await;
+        if done {
+            // What failed meanwhile is not in what was repeated.
+            let _ = self.0.failed.compare_exchange(failed, 0, Ordering::Relaxed, Ordering::Relaxed);
+        } else {
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+        }
         self.measure();
         done
     }
 
-    /// Whether the engine has not heard of every change.
+    /// Whether the engine has not heard of every change because that failed. The hosts of a profile that have not had
+    /// their turn yet are no failure.
     pub fn is_behind(&self) -> bool {
-        !self.behind().is_empty()
+        self.0.failed.load(Ordering::Relaxed) > 0 && !self.behind().is_empty()
     }
 
     fn behind(&self) -> MutexGuard<'_, Changes> {
@@ -160,7 +177,8 @@ impl Handle {
     }
 
     fn measure(&self) {
-        metrics::gauge!("fleetgate_changes_behind").set(self.behind().len() as f64);
+        let behind = if self.is_behind() { self.behind().len() } else { 0 };
+        metrics::gauge!("fleetgate_changes_behind").set(behind as f64);
     }
 
     /// Whether all of it succeeded.
