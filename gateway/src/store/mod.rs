@@ -255,7 +255,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 19] = [
+const MAIN: [Step; 20] = [
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
