@@ -1,24 +1,28 @@
 //! How the shell tells the engine that the database changed: commit first, then tell.
 //!
 //! Carries values to the two engine threads; loads them from the store; decides nothing. What cannot be
-//! loaded is remembered and told later: a change that was committed is never lost to the engine.
+//! loaded is remembered and told later: a change that was committed is never lost to the engine. What hosts are
+//! called and which services they have is kept as it was loaded (`definitions.rs`).
 
 use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, PeerId};
-use fleetgate_engine::wire::{Command, MonitorInput, Outcome, Submission, Ticket, UplinkReading};
+use fleetgate_engine::wire::{Command, HostSpec, MonitorInput, Outcome, Submission, Ticket, UplinkReading};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::TimingDefaults;
+use crate::definitions::{Definition, Definitions};
 use crate::driver::sleep;
 use crate::live::{Change, Live};
 use crate::store::{Refusal, Store, Trouble, snapshot};
-use crate::tickets::{Admission, Content};
+use crate::tickets::{self, Admission, Content, Settled, Shown, Waiter};
 
 /// Commands in flight to each thread. They are drained each turn; a full queue means a hung
 /// thread, and the sender waits.
@@ -30,6 +34,24 @@ const PASSED: Duration = Duration::from_millis(50);
 /// Between attempts to tell what failed: a removed device is not to keep its tunnel for long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A result that was given to the monitor.
+pub enum Offered<'a> {
+    Waits(Waiter<'a>),
+    /// The same one was committed before.
+    Known(Outcome),
+}
+
+impl Offered<'_> {
+    /// # Errors
+    /// When it is not on disk in good time.
+    pub async fn settled(self, patience: Pin<&mut Sleep>) -> Result<Settled, NotTaken> {
+        match self {
+            Offered::Waits(waiter) => waiter.settled(patience).await.ok_or(NotTaken::NotYet),
+            Offered::Known(outcome) => Ok(Settled { outcome, state: None }),
+        }
+    }
+}
 
 /// Why a result has no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +69,7 @@ struct Inner {
     store: Store,
     live: Live,
     timing: TimingDefaults,
+    definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
     monitor: mpsc::Sender<MonitorInput>,
     /// Held from the reading of a row to its sending: of two changes the later one is sent last.
@@ -97,6 +120,7 @@ impl Handle {
             store,
             live,
             timing,
+            definitions: Definitions::default(),
             tunnel,
             monitor,
             order: tokio::sync::Mutex::default(),
@@ -113,13 +137,15 @@ impl Handle {
     pub async fn changed(&self, changes: Changes) {
         // First of all: whatever happens from here on, it is not forgotten.
         self.behind().add(&changes);
-        let this = self.clone();
+        self.0.definitions.forget(&changes.hosts);
+        let (this, resettled) = (self.clone(), changes.resettled.clone());
         let told = tokio::spawn(async move {
             if !this.catch_up(changes).await {
                 this.has_failed();
             }
         });
         if told.await.is_err() {
+            self.0.definitions.forget(&resettled);
             self.has_failed();
         }
     }
@@ -128,6 +154,16 @@ impl Handle {
         self.0.failed.fetch_add(1, Ordering::Relaxed);
         self.measure();
         self.0.fell_behind.notify_one();
+    }
+
+    /// The hosts that the engine is restored with.
+    pub(crate) fn begin_with<'a>(&self, specs: impl IntoIterator<Item = &'a HostSpec>) {
+        specs.into_iter().for_each(|spec| self.0.definitions.put(Definition::from(spec)));
+    }
+
+    /// What is known of hosts and their services.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.0.definitions
     }
 
     /// Repeats what has failed, in growing steps, until the gateway stops.
@@ -220,11 +256,14 @@ impl Handle {
     /// A host was added, changed or removed: its row decides which.
     async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
+        // Whoever had the turn before may have loaded it as it was.
+        self.0.definitions.forget([&id]);
         self.fails_in_tests()?;
         let store = &self.0.store;
         let (input, change) = match store.host_spec(id, &self.0.timing).await? {
             Some(spec) => {
                 store.settle(&spec).await?;
+                self.0.definitions.put(Definition::from(&spec));
                 (MonitorInput::Upsert(Box::new(spec)), Change::Host(id))
             }
             None => {
@@ -243,6 +282,7 @@ impl Handle {
     /// between two slices settles the others when it starts.
     async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
         let _in_turn = self.0.order.lock().await;
+        self.0.definitions.forget(hosts);
         self.fails_in_tests()?;
         let mut conn = self.0.store.reader().await?;
         let specs = snapshot::host_specs(&mut conn, hosts, &self.0.timing).await?;
@@ -250,6 +290,7 @@ impl Handle {
         self.0.store.settle_these(&specs).await?;
         for spec in specs {
             let id = spec.id;
+            self.0.definitions.put(Definition::from(&spec));
             self.monitor(MonitorInput::Upsert(Box::new(spec))).await;
             self.0.live.tell(Change::Host(id));
         }
@@ -302,31 +343,60 @@ impl Handle {
     }
 
     /// A result that somebody sent. One of the same `content` that waits for its commit is that one;
-    /// any other takes effect only when the database takes writes.
+    /// any other takes effect only when the database takes writes. `shown`: whose state is wanted with the outcome.
     ///
     /// # Errors
     /// [`NotTaken`]: whether it may still be taken.
     pub async fn submit(
         &self,
-        content: Option<Content>,
+        (content, shown): (Option<Content>, Option<Shown>),
         make: impl FnOnce(Ticket) -> Submission,
-    ) -> Result<Outcome, NotTaken> {
-        let (tickets, now) = (self.0.live.tickets(), || crate::clock::now().mono);
-        let waiting = content.and_then(|content| tickets.find(content, now()));
-        let admission = match waiting {
-            Some(waiting) => waiting,
+    ) -> Result<Settled, NotTaken> {
+        let (tickets, now) = (self.0.live.tickets(), crate::clock::now().mono);
+        let offered = match content.and_then(|content| tickets.find(content, now)) {
+            Some(waiting) => self.offer_as(waiting, make).await?,
             None => {
-                self.0.store.prove().await.map_err(NotTaken::Refused)?;
-                tickets.admit(content, now())
+                self.prove().await?;
+                self.offer((content, shown), make).await?
             }
         };
+        offered.settled(pin!(tickets::patience())).await
+    }
+
+    /// Whether the database takes writes now.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub async fn prove(&self) -> Result<(), NotTaken> {
+        self.0.store.prove().await.map_err(NotTaken::Refused)
+    }
+
+    /// Gives a result to the monitor, of a caller who has seen that the database takes writes
+    /// ([`Handle::prove`]), and does not wait for its commit.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub async fn offer(
+        &self,
+        (content, shown): (Option<Content>, Option<Shown>),
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Offered<'_>, NotTaken> {
+        let admission = self.0.live.tickets().admit(content, shown, crate::clock::now().mono);
+        self.offer_as(admission, make).await
+    }
+
+    async fn offer_as<'a>(
+        &'a self,
+        admission: Admission<'a>,
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Offered<'a>, NotTaken> {
         match admission {
             Admission::New(ticket, waiter) => {
                 self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
-                waiter.outcome().await.ok_or(NotTaken::NotYet)
+                Ok(Offered::Waits(waiter))
             }
-            Admission::Joined(waiter) => waiter.outcome().await.ok_or(NotTaken::NotYet),
-            Admission::Known(outcome) => Ok(outcome),
+            Admission::Joined(waiter) => Ok(Offered::Waits(waiter)),
+            Admission::Known(outcome) => Ok(Offered::Known(outcome)),
             Admission::Full => Err(NotTaken::Refused(Some(Trouble::Busy))),
         }
     }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod continuity;
 pub mod data_dir;
+mod definitions;
 pub mod demo;
 pub mod driver;
 pub mod first_start;

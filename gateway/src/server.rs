@@ -235,6 +235,7 @@ impl Opened {
             identity: &identity,
             store: &store,
             live: &live,
+            handle: &handle,
             writer: &writer,
             outside: &outside,
             passage: &passage,
@@ -299,6 +300,7 @@ struct Engine<'a> {
     identity: &'a Identity,
     store: &'a Store,
     live: &'a Live,
+    handle: &'a Handle,
     writer: &'a Writer,
     outside: &'a Arc<Notify>,
     passage: &'a Passage,
@@ -354,7 +356,9 @@ impl Engine<'_> {
         }
         monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
-        monitor.restore(self.store.all_hosts(&self.config.timing).await?, clock::now());
+        let hosts = self.store.all_hosts(&self.config.timing).await?;
+        self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
+        monitor.restore(hosts, clock::now());
         Ok(monitor)
     }
 

@@ -5,12 +5,15 @@
 //! while it waits, also when whoever sent it first has given up waiting. Decides nothing else.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Mutex;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
-use fleetgate_engine::wire::{Digest, Outcome, Ticket};
+use fleetgate_engine::wire::{Digest, Outcome, ServiceState, Ticket};
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 /// A commit takes milliseconds, on a slow card a second; after this somebody holds the database, and the
 /// caller is told that it is not on disk yet.
@@ -25,6 +28,17 @@ const UNHEARD: Duration = Duration::from_secs(60);
 
 /// Which result, by whom, of what: for one that has neither a timestamp nor a key.
 pub type Content = Digest;
+
+/// A service whose state somebody wants to see as it was committed.
+pub type Shown = (HostId, String);
+
+/// What became of what a ticket stands for.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub outcome: Outcome,
+    /// The state that was committed with it; `None` where nobody asked for it, or nothing was committed.
+    pub state: Option<Arc<ServiceState>>,
+}
 
 #[derive(Default)]
 pub struct Tickets(Mutex<Book>);
@@ -41,8 +55,9 @@ struct Book {
 
 #[derive(Default)]
 struct Entry {
-    waiters: Vec<oneshot::Sender<Outcome>>,
+    waiters: Vec<oneshot::Sender<Settled>>,
     content: Option<Content>,
+    shown: Option<Shown>,
 }
 
 /// What a result is to those that wait.
@@ -60,7 +75,7 @@ impl Tickets {
     /// A new ticket, and what waits for it.
     pub fn draw(&self) -> (Ticket, Waiter<'_>) {
         let mut book = self.lock();
-        let (ticket, receiver) = book.issue(None);
+        let (ticket, receiver) = book.issue(Entry::default());
         (ticket, self.waiter(ticket, receiver))
     }
 
@@ -80,7 +95,7 @@ impl Tickets {
     }
 
     /// For a result: a new ticket, unless the same one waits.
-    pub fn admit(&self, content: Option<Content>, now: Mono) -> Admission<'_> {
+    pub fn admit(&self, content: Option<Content>, shown: Option<Shown>, now: Mono) -> Admission<'_> {
         let mut book = self.lock();
         if let Some(found) = content.and_then(|content| self.found(&mut book, content, now)) {
             return found;
@@ -88,19 +103,27 @@ impl Tickets {
         if book.waiting.len() >= MAX_WAITING {
             return Admission::Full;
         }
-        let (ticket, receiver) = book.issue(content);
+        let (ticket, receiver) = book.issue(Entry { content, shown, ..Entry::default() });
         Admission::New(ticket, self.waiter(ticket, receiver))
     }
 
-    /// What the ticket stands for is on disk.
-    pub fn settle(&self, ticket: Ticket, outcome: Outcome, now: Mono) {
+    /// What the ticket stands for is on disk. `state_of`: as it was written with it.
+    pub fn settle<'a>(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        now: Mono,
+        state_of: impl FnOnce(&Shown) -> Option<&'a ServiceState>,
+    ) {
         let mut book = self.lock();
         let Some(entry) = book.waiting.remove(&ticket) else { return };
         if let Some(content) = &entry.content {
             book.contents.remove(content);
         }
-        let heard =
-            entry.waiters.into_iter().map(|waiter| waiter.send(outcome)).filter(Result::is_ok).count();
+        let shown = entry.shown.as_ref().filter(|_| outcome == Outcome::Done);
+        let state = shown.and_then(state_of).map(|state| Arc::new(state.clone()));
+        let told = |waiter: oneshot::Sender<Settled>| waiter.send(Settled { outcome, state: state.clone() });
+        let heard = entry.waiters.into_iter().map(told).filter(Result::is_ok).count();
         if let (0, Some(content)) = (heard, entry.content) {
             book.unheard.push_back((now, content, outcome));
             if book.unheard.len() > MAX_UNHEARD {
@@ -115,7 +138,7 @@ impl Tickets {
         self.lock().waiting.values().map(|entry| entry.waiters.len()).sum()
     }
 
-    fn waiter(&self, ticket: Ticket, receiver: oneshot::Receiver<Outcome>) -> Waiter<'_> {
+    fn waiter(&self, ticket: Ticket, receiver: oneshot::Receiver<Settled>) -> Waiter<'_> {
         Waiter { tickets: self, ticket, receiver }
     }
 
@@ -125,12 +148,13 @@ impl Tickets {
 }
 
 impl Book {
-    fn issue(&mut self, content: Option<Content>) -> (Ticket, oneshot::Receiver<Outcome>) {
+    fn issue(&mut self, mut entry: Entry) -> (Ticket, oneshot::Receiver<Settled>) {
         let ticket = Ticket(self.last);
         self.last += 1;
         let (sender, receiver) = oneshot::channel();
-        self.waiting.insert(ticket, Entry { waiters: vec![sender], content });
-        self.contents.extend(content.map(|content| (content, ticket)));
+        entry.waiters.push(sender);
+        self.contents.extend(entry.content.map(|content| (content, ticket)));
+        self.waiting.insert(ticket, entry);
         (ticket, receiver)
     }
 
@@ -154,13 +178,27 @@ impl Book {
 pub struct Waiter<'a> {
     tickets: &'a Tickets,
     ticket: Ticket,
-    receiver: oneshot::Receiver<Outcome>,
+    receiver: oneshot::Receiver<Settled>,
+}
+
+/// How long one caller waits for all that he gave.
+pub fn patience() -> Sleep {
+    tokio::time::sleep(PATIENCE)
 }
 
 impl Waiter<'_> {
     /// `None`: it is not on disk in good time; it may be later.
-    pub async fn outcome(mut self) -> Option<Outcome> {
-        tokio::time::timeout(PATIENCE, &mut self.receiver).await.ok()?.ok()
+    pub async fn outcome(self) -> Option<Outcome> {
+        self.settled(std::pin::pin!(patience())).await.map(|settled| settled.outcome)
+    }
+
+    /// The same, of one of several that are waited for together.
+    pub async fn settled(mut self, patience: Pin<&mut Sleep>) -> Option<Settled> {
+        tokio::select! {
+            biased;
+            settled = &mut self.receiver => settled.ok(),
+            () = patience => None,
+        }
     }
 }
 
@@ -173,7 +211,11 @@ impl Drop for Waiter<'_> {
 
 #[cfg(test)]
 mod tests {
+    use fleetgate_probes::sample::Status;
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::store::fixture;
 
     const CONTENT: Content = Digest([7; 12]);
 
@@ -182,14 +224,14 @@ mod tests {
     }
 
     fn new(tickets: &Tickets) -> (Ticket, Waiter<'_>) {
-        match tickets.admit(Some(CONTENT), at(0)) {
+        match tickets.admit(Some(CONTENT), None, at(0)) {
             Admission::New(ticket, waiter) => (ticket, waiter),
             _ => panic!("nothing like it waits"),
         }
     }
 
     fn joined(tickets: &Tickets) -> Waiter<'_> {
-        match tickets.admit(Some(CONTENT), at(0)) {
+        match tickets.admit(Some(CONTENT), None, at(0)) {
             Admission::Joined(waiter) => waiter,
             _ => panic!("the same one waits"),
         }
@@ -201,8 +243,8 @@ mod tests {
         let (ticket, waiter) = tickets.draw();
         let (_, gone) = tickets.draw();
         drop(gone);
-        tickets.settle(ticket, Outcome::Older, at(0));
-        tickets.settle(ticket, Outcome::Done, at(0));
+        tickets.settle(ticket, Outcome::Older, at(0), |_| None);
+        tickets.settle(ticket, Outcome::Done, at(0), |_| None);
         assert_eq!(waiter.outcome().await, Some(Outcome::Older));
         assert!(tickets.lock().waiting.is_empty() && tickets.lock().unheard.is_empty());
     }
@@ -214,11 +256,30 @@ mod tests {
         drop(first);
         let (second, third) = (joined(&tickets), joined(&tickets));
         drop(second);
-        tickets.settle(ticket, Outcome::Done, at(1));
+        tickets.settle(ticket, Outcome::Done, at(1), |_| None);
         assert_eq!(third.outcome().await, Some(Outcome::Done));
         let (_, waiter) = new(&tickets);
         drop(waiter);
         assert!(tickets.lock().unheard.is_empty(), "somebody was told of the first one");
+    }
+
+    #[tokio::test]
+    async fn whoever_asked_for_the_state_gets_it_as_it_was_committed() {
+        let tickets = Tickets::default();
+        let host = HostId::from_i64(7);
+        let state = fixture::service("disk", Status::Critical);
+        let shown = |tickets: &Tickets, outcome| {
+            let Admission::New(ticket, waiter) = tickets.admit(None, Some((host, "disk".into())), at(0))
+            else {
+                panic!("there is room")
+            };
+            tickets.settle(ticket, outcome, at(0), |(of, name)| {
+                (*of == host && name == "disk").then_some(&state)
+            });
+            waiter.settled(std::pin::pin!(patience())).now_or_never().flatten().unwrap()
+        };
+        assert_eq!(shown(&tickets, Outcome::Done).state.as_deref(), Some(&state));
+        assert_eq!(shown(&tickets, Outcome::Older).state, None, "nothing of it was committed");
     }
 
     #[test]
@@ -227,15 +288,15 @@ mod tests {
         let lost = |tickets: &Tickets| {
             let (ticket, waiter) = new(tickets);
             drop(waiter);
-            tickets.settle(ticket, Outcome::Done, at(0));
+            tickets.settle(ticket, Outcome::Done, at(0), |_| None);
         };
         lost(&tickets);
-        let said = tickets.admit(Some(CONTENT), at(30));
+        let said = tickets.admit(Some(CONTENT), None, at(30));
         assert!(matches!(said, Admission::Known(Outcome::Done)));
-        assert!(matches!(tickets.admit(Some(CONTENT), at(30)), Admission::New(..)));
+        assert!(matches!(tickets.admit(Some(CONTENT), None, at(30)), Admission::New(..)));
         let tickets = Tickets::default();
         lost(&tickets);
-        assert!(matches!(tickets.admit(Some(CONTENT), at(61)), Admission::New(..)));
+        assert!(matches!(tickets.admit(Some(CONTENT), None, at(61)), Admission::New(..)));
     }
 
     #[test]
@@ -244,8 +305,8 @@ mod tests {
         for n in 0..MAX_WAITING {
             let mut content = [0; 12];
             content[..8].copy_from_slice(&(n as u64).to_be_bytes());
-            assert!(matches!(tickets.admit(Some(Digest(content)), at(0)), Admission::New(..)));
+            assert!(matches!(tickets.admit(Some(Digest(content)), None, at(0)), Admission::New(..)));
         }
-        assert!(matches!(tickets.admit(Some(CONTENT), at(0)), Admission::Full));
+        assert!(matches!(tickets.admit(Some(CONTENT), None, at(0)), Admission::Full));
     }
 }

@@ -228,7 +228,9 @@ impl Task {
         }
         let now = clock::now().mono;
         for (ticket, outcome) in &batch.replies {
-            self.live.tickets().settle(*ticket, *outcome, now);
+            self.live
+                .tickets()
+                .settle(*ticket, *outcome, now, |(host, service)| batch.service(*host, service));
         }
         if done.messages {
             self.bell.notices();

@@ -15,6 +15,7 @@ mod program;
 pub mod reading;
 pub mod results;
 pub mod retention;
+pub mod senders;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::Principal;
 use super::extract::{Body, Path};
-use super::hosts::{load, load_spec, unknown_service};
+use super::hosts::{definition, load, unknown_service};
 use super::ids::{self, Kind};
 use super::model::{self, NewAcknowledgement};
 use super::parse::{self, Fields};
@@ -72,10 +72,8 @@ async fn acknowledge_service(
 }
 
 async fn service_of(app: &AppState, host: &str, service: &str) -> Result<HostId, Problem> {
-    let mut conn = app.store.reader().await?;
-    let spec = load_spec(app, &mut conn, Kind::Host.named(host)).await?;
-    let known = spec.services.iter().any(|s| s.name == service);
-    if known { Ok(spec.id) } else { Err(unknown_service(&spec, service)) }
+    let host = definition(app, Kind::Host.named(host)).await?;
+    host.service(service).map(|_| host.id).ok_or_else(|| unknown_service(&host, service))
 }
 
 fn well(name: &str) -> Problem {

@@ -19,6 +19,7 @@ use super::permission::Area;
 use super::problem::Problem;
 use crate::public_url::PublicUrl;
 pub use crate::store::access::Role;
+use crate::store::tokens::ApiToken;
 use crate::store::{access, tokens};
 
 /// A session that nobody used for so long has ended.
@@ -139,7 +140,7 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
         return Err(refused("this is no API token; those begin with fgt_".into()));
     }
     let id: Id = token.id().parse().map_err(|e| refused(format!("{e}")))?;
-    let row = app.store.api_token(id).await?.filter(|(_, hash)| token.matches(hash));
+    let row = api_token(app, id).await?.filter(|(_, hash)| token.matches(hash));
     let (row, _) = row.ok_or_else(|| refused("this gateway does not know this token".into()))?;
     let now = crate::clock::wall();
     if !row.is_good(now) {
@@ -149,6 +150,18 @@ async fn by_token(app: &AppState, header: &str) -> Result<Principal, Problem> {
         touch(app, Proof::Token(id), now).await;
     }
     Ok(Principal { who: Who::Token(id), role: row.role, scopes: row.scopes })
+}
+
+/// As it is stored; what was read a moment ago and has not changed is not read again.
+async fn api_token(app: &AppState, id: Id) -> Result<Option<(ApiToken, TokenHash)>, Problem> {
+    let (tokens, now) = (app.tokens(), crate::clock::now().mono);
+    if let Some(known) = tokens.find(id, now) {
+        return Ok(Some(known));
+    }
+    let changes = tokens.changes();
+    let read = app.store.api_token(id).await?;
+    read.iter().for_each(|read| tokens.keep(read.clone(), changes, now));
+    Ok(read)
 }
 
 /// What a caller proved himself with.
@@ -170,7 +183,11 @@ async fn write_touch(app: &AppState, proof: Proof<'_>, now: Wall) -> crate::stor
         Proof::Token(id) => tokens::touch(&mut tx, id, now).await?,
         Proof::Session(hash) => access::touch_session(&mut tx, hash, now).await?,
     }
-    tx.commit().await
+    tx.commit().await?;
+    if let Proof::Token(id) = proof {
+        app.tokens().touched(id, now);
+    }
+    Ok(())
 }
 
 async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> {

@@ -27,6 +27,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
 use super::write::Write;
+use crate::definitions::Definition;
 use crate::store::definition;
 use crate::store::downtimes::{self as stored, Downtime};
 use crate::store::events::Object;
@@ -64,7 +65,7 @@ async fn plan_for_host(
     drop(conn);
     let service = new.service.clone();
     if let Some(unknown) = service.as_ref().filter(|name| !spec.services.iter().any(|s| s.name == **name)) {
-        return Err(Problem::invalid("service", unknown_service(&spec, unknown).detail()));
+        return Err(Problem::invalid("service", unknown_service(&Definition::from(&spec), unknown).detail()));
     }
     let zone = zones::of(&spec.labels);
     let target = Target { hosts: HostScope::One(spec.id), name: Some(spec.name), service, zone };
@@ -87,7 +88,7 @@ async fn plan_for_service(
     let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     drop(conn);
     if !spec.services.iter().any(|s| s.name == service) {
-        return Err(unknown_service(&spec, &service));
+        return Err(unknown_service(&Definition::from(&spec), &service));
     }
     if new.service.as_ref().is_some_and(|named| *named != service) {
         return Err(Problem::invalid("service", format!("the path names {service}: leave this out")));

@@ -14,6 +14,7 @@ use super::idempotency::UnderWay;
 use super::intake::LARGE_AT_ONCE;
 use super::problem::Problem;
 use super::refusals::Refusals;
+use super::results;
 use super::throttle::{Rate, Throttle};
 use crate::password;
 
@@ -50,6 +51,10 @@ pub struct Guards {
     hashing: Semaphore,
     /// Room for the large bodies that come through tunnels.
     pub large_bodies: Semaphore,
+    /// Room for large bodies that hold many results.
+    pub large_batches: Semaphore,
+    /// Places for results that came with others.
+    pub batched: Semaphore,
     pub refusals: Refusals,
     /// Calls with an `Idempotency-Key`.
     pub calls: UnderWay,
@@ -67,6 +72,8 @@ impl Default for Guards {
             keys_by_principal: Throttle::new(KEYS_BY_PRINCIPAL),
             hashing: Semaphore::new(HASHES_AT_ONCE),
             large_bodies: Semaphore::new(LARGE_AT_ONCE),
+            large_batches: Semaphore::new(results::LARGE_AT_ONCE),
+            batched: Semaphore::new(results::AT_ONCE),
             refusals: Refusals::default(),
             calls: UnderWay::default(),
         }

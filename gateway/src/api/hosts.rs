@@ -1,11 +1,14 @@
 //! Hosts: state, tunnel and services of each; check now.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{HostSpec, ServiceSpec};
+use fleetgate_engine::wire::{HostSpec, ServiceState};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -22,14 +25,18 @@ use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, render};
 use crate::clock;
+use crate::definitions::{self, Definition};
 use crate::live::Live;
 use crate::store::acknowledgements;
+use crate::store::beside::{self, Beside};
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
-use crate::store::incidents;
 use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
 use crate::verdict;
+
+/// Services that are named to whoever asked for one that there is not.
+const NAMED: usize = 20;
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -161,6 +168,23 @@ pub(super) async fn load_spec(
     spec.ok_or_else(|| Kind::Host.unknown(&host.name))
 }
 
+/// What a host is called and which services it has: from memory where the engine has heard of it, else as it is
+/// stored.
+///
+/// # Errors
+/// 404 when no host is called so.
+pub(super) async fn definition(app: &AppState, named: Named) -> Result<Arc<Definition>, Problem> {
+    let known = match &named {
+        Named::Id(id) => app.handle.definitions().by_id(*id),
+        Named::Name(name) => app.handle.definitions().by_name(name),
+    };
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let mut conn = app.store.reader().await?;
+    Ok(Arc::new(Definition::from(&load_spec(app, &mut conn, named).await?)))
+}
+
 /// All services of a host, in the order of its profile.
 #[utoipa::path(get, path = "/hosts/{host}/services", operation_id = "list_services", tag = "monitoring",
     security(("token" = ["monitoring:viewer"])), params(("host" = String, Path, description = "id or name")),
@@ -174,31 +198,36 @@ async fn services(
     Ok(Json(Page { items: rendered(&app.live, &mut conn, &spec).await?, next: None }))
 }
 
-pub(super) async fn rendered(
+async fn rendered(
     live: &Live,
     conn: &mut SqliteConnection,
     spec: &HostSpec,
 ) -> Result<Vec<Service>, Problem> {
     let rows: Vec<ServiceRow> = states::services_of(conn, spec.id).await?;
-    let acks = acknowledgements::of_host(conn, spec.id).await?;
-    let reachable = states::is_reachable(conn, spec.id).await?;
+    let host = Definition::from(spec);
+    let beside =
+        beside::of_hosts(conn, &BTreeSet::from([spec.id])).await?.remove(&spec.id).unwrap_or_default();
     let state = |name: &str| rows.iter().map(|row| &row.state).find(|s| s.name == name);
-    let ack = |name: &str| acks.iter().find(|ack| ack.service.as_deref() == Some(name));
-    let open = incidents::of_host(conn, spec.id).await?;
-    let incident = |name: &str| open.iter().find(|(of, _)| of.as_deref() == Some(name)).map(|(_, id)| *id);
-    let shown = |s: &ServiceSpec| {
-        let (state, now) = (state(&s.name), clock::wall());
-        let requested = live.requested(spec.id, Some(&s.name), state.and_then(|s| s.last_check), now);
-        let around = render::Around {
-            ack: ack(&s.name),
-            incident: incident(&s.name),
-            reachable,
-            // Where results are sent, nothing is asked.
-            requested: requested.filter(|_| !s.check.is_sent()),
-        };
-        render::service(spec, s, state, &around)
+    Ok(host.services.iter().map(|s| service_as(live, (&host, s), state(&s.name), &beside)).collect())
+}
+
+/// `state`: absent before it has a row.
+pub(super) fn service_as(
+    live: &Live,
+    (host, service): (&Definition, &definitions::Service),
+    state: Option<&ServiceState>,
+    beside: &Beside,
+) -> Service {
+    let requested =
+        live.requested(host.id, Some(&service.name), state.and_then(|s| s.last_check), clock::wall());
+    let around = render::Around {
+        ack: beside.acknowledgement(&service.name),
+        incident: beside.incident(&service.name),
+        reachable: beside.reachable,
+        // Where results are sent, nothing is asked.
+        requested: requested.filter(|_| !service.is_sent),
     };
-    Ok(spec.services.iter().map(shown).collect())
+    render::service(host, service, state, &around)
 }
 
 #[utoipa::path(get, path = "/hosts/{host}/services/{service}", operation_id = "show_service",
@@ -213,13 +242,16 @@ async fn service(
     let spec = load_ever_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
     let all = rendered(&app.live, &mut conn, &spec).await?;
     let found = all.into_iter().find(|s| s.name == service);
-    found.map(Json).ok_or_else(|| unknown_service(&spec, &service))
+    found.map(Json).ok_or_else(|| unknown_service(&Definition::from(&spec), &service))
 }
 
-pub(super) fn unknown_service(spec: &HostSpec, service: &str) -> Problem {
+pub(super) fn unknown_service(host: &Definition, service: &str) -> Problem {
     let shown: String = service.chars().take(80).collect();
-    let names: Vec<&str> = spec.services.iter().map(|s| s.name.as_str()).collect();
-    Problem::not_found(format!("{} has no service {shown:?}; it has: {}", spec.name, names.join(", ")))
+    let mut names: Vec<&str> = host.services.iter().take(NAMED).map(|s| s.name.as_str()).collect();
+    if host.services.len() > NAMED {
+        names.push("...");
+    }
+    Problem::not_found(format!("{} has no service {shown:?}; it has: {}", host.name, names.join(", ")))
 }
 
 /// Checks the host and all its services now.
@@ -231,10 +263,8 @@ async fn check_host(
     who: Principal,
     Path(host): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut conn = app.store.reader().await?;
-    let found = load(&mut conn, Kind::Host.named(&host)).await?;
-    drop(conn);
-    check(&app, &who, found.id, None).await
+    let host = definition(&app, Kind::Host.named(&host)).await?;
+    check(&app, &who, host.id, None).await
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/check", operation_id = "check_service",
@@ -246,13 +276,11 @@ async fn check_service(
     who: Principal,
     Path((host, service)): Path<(String, String)>,
 ) -> Result<StatusCode, Problem> {
-    let mut conn = app.store.reader().await?;
-    let spec = load_spec(&app, &mut conn, Kind::Host.named(&host)).await?;
-    drop(conn);
-    if !spec.services.iter().any(|s| s.name == service) {
-        return Err(unknown_service(&spec, &service));
+    let host = definition(&app, Kind::Host.named(&host)).await?;
+    if host.service(&service).is_none() {
+        return Err(unknown_service(&host, &service));
     }
-    check(&app, &who, spec.id, Some(service)).await
+    check(&app, &who, host.id, Some(service)).await
 }
 
 async fn check(

@@ -31,6 +31,7 @@ use crate::store::idempotency::{self as stored, Answer};
 const MAX_KEY: usize = 255;
 pub(super) const HEADER: &str = "idempotency-key";
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+pub(super) const REUSED: &str = "idempotency_key_reused";
 /// The largest answer that is kept: the answers to POST have a tenth of it.
 const MAX_ANSWER: u64 = 64 * 1024;
 /// The one POST that takes no key: a login is made anew each time.
@@ -237,7 +238,7 @@ async fn before(app: &AppState, call: &Call) -> Result<Option<Response>, Problem
 pub(super) fn reused() -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
-        "idempotency_key_reused",
+        REUSED,
         "this Idempotency-Key was sent with another request: take a new key",
     )
 }

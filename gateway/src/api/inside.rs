@@ -4,11 +4,12 @@
 //! behind it, and is told of no other, not even whether it exists. Served at the published port of the
 //! gateway's inner addresses, never on the API's sockets; knows nothing of packets.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, Request};
 use axum::http::{HeaderMap, StatusCode, header, request::Parts};
 use axum::routing::{get, post};
 use axum::{Router, extract::State};
-use fleetgate_engine::id::HostId;
 use fleetgate_probes::plugin::MAX_OUTPUT;
 use serde::Deserialize;
 use serde_json::json;
@@ -16,17 +17,17 @@ use serde_json::json;
 use super::client::Client;
 use super::edge;
 use super::extract::{self, Path, Query};
-use super::hosts::load;
+use super::hosts::definition;
 use super::idempotency;
 use super::ids::{Kind, Named};
-use super::intake;
+use super::intake::{self, Bounds};
 use super::model::{NewResult, Timestamp};
 use super::problem::Problem;
 use super::results::{self, Answer};
 use super::{AppState, model};
 use crate::clock;
+use crate::definitions::Definition;
 use crate::store::events::Object;
-use crate::store::hosts::Listed;
 
 /// One byte more than is kept says that there was more.
 const TEXT: usize = MAX_OUTPUT + 1;
@@ -41,7 +42,7 @@ pub fn router(app: AppState) -> Router {
 }
 
 /// Whose tunnel the request came through.
-struct Sender(Listed);
+struct Sender(Arc<Definition>);
 
 impl FromRequestParts<AppState> for Sender {
     type Rejection = Problem;
@@ -51,8 +52,7 @@ impl FromRequestParts<AppState> for Sender {
         let Client::Device(peer) = client else {
             return Err(Problem::forbidden("no_tunnel", "this is for devices, through their tunnels"));
         };
-        let mut conn = app.store.reader().await?;
-        load(&mut conn, Named::Id(peer)).await.map(Sender)
+        definition(app, Named::Id(peer)).await.map(Sender)
     }
 }
 
@@ -62,13 +62,11 @@ impl Sender {
     }
 
     /// The host that a result is for: its own, or one behind it.
-    async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<HostId, Problem> {
-        let Some(wanted) = wanted else { return Ok(self.0.id) };
-        let mut conn = app.store.reader().await?;
-        let found = load(&mut conn, Kind::Host.named(wanted)).await.ok();
-        drop(conn);
-        match found.filter(|host| host.id == self.0.id || host.via.as_ref() == Some(&self.0.name)) {
-            Some(host) => Ok(host.id),
+    async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<Arc<Definition>, Problem> {
+        let Some(wanted) = wanted else { return Ok(self.0.clone()) };
+        let found = definition(app, Kind::Host.named(wanted)).await.ok();
+        match found.filter(|host| host.peer == Some(self.0.id)) {
+            Some(host) => Ok(host),
             None => Err(self.refuse(app, wanted).await),
         }
     }
@@ -138,7 +136,8 @@ struct Sent {
 async fn sent_as_json(State(app): State<AppState>, sender: Sender, request: Request) -> Answer {
     extract::must_be_json(&request)?;
     let key = idempotency::key_of(request.headers())?;
-    let body = intake::read(request, results::BODY_LIMIT, &app.guards().large_bodies).await?;
+    let body =
+        intake::read(request, Bounds::of_tunnels(results::BODY_LIMIT, &app.guards().large_bodies)).await?;
     if body.cut {
         return Err(Problem::from_status(StatusCode::PAYLOAD_TOO_LARGE));
     }
@@ -164,7 +163,7 @@ async fn sent_as_text(
     request: Request,
 ) -> Answer {
     let key = idempotency::key_of(request.headers())?;
-    let body = intake::read(request, TEXT, &app.guards().large_bodies).await?;
+    let body = intake::read(request, Bounds::of_tunnels(TEXT, &app.guards().large_bodies)).await?;
     let new = model::NewResult {
         exit_status: asked.exit_status,
         output: String::from_utf8_lossy(&body.bytes).into_owned(),

@@ -31,6 +31,7 @@ pub(crate) mod ids;
 mod incidents;
 pub mod inside;
 mod intake;
+mod known_tokens;
 mod manager;
 pub(crate) mod merge;
 mod metrics;
@@ -92,6 +93,7 @@ use crate::notify::Office;
 use crate::public_url::PublicUrl;
 use crate::store::Store;
 use guards::Guards;
+use known_tokens::KnownTokens;
 use problem::Problem;
 
 /// What handlers work with. Cheap to clone.
@@ -103,6 +105,7 @@ struct Inner {
     backups: backups::Backups,
     uploads: restore::Uploads,
     guards: Guards,
+    tokens: KnownTokens,
     hub: stream::Hub,
     summaries: summary::Summaries,
 }
@@ -151,6 +154,7 @@ impl AppState {
             backups: backups::Backups::default(),
             uploads: restore::Uploads::default(),
             guards: Guards::default(),
+            tokens: KnownTokens::default(),
             hub: stream::Hub::default(),
             summaries: summary::Summaries::default(),
         }))
@@ -166,6 +170,10 @@ impl AppState {
 
     fn guards(&self) -> &Guards {
         &self.0.guards
+    }
+
+    fn tokens(&self) -> &KnownTokens {
+        &self.0.tokens
     }
 
     /// Where people and devices reach this API, as far as the settings tell.
@@ -220,6 +228,7 @@ impl AppState {
 pub fn router(state: AppState) -> axum::Router {
     let (routes, _) = declared().split_for_parts();
     let (uploads, _) = declared_uploads().split_for_parts();
+    let (many, _) = declared_many().split_for_parts();
     let text: Arc<str> = openapi().to_string().into();
     let swagger = SwaggerUi::new("/api/v1/docs").config(SwaggerConfig::from("/api/v1/openapi.json"));
     let routes = routes
@@ -231,11 +240,14 @@ pub fn router(state: AppState) -> axum::Router {
         .route("/api/v1/openapi.json", get(move || serve_document(text.clone())))
         .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
         .fallback(elsewhere);
-    let uploads = uploads
-        .layer(middleware::from_fn(etag::layer))
-        .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer));
-    let uploads = edge::wrap_uploads(uploads, &state);
-    edge::wrap(routes, &state, results::BODY_LIMIT).merge(uploads).with_state(state)
+    let [uploads, many] = [uploads, many].map(|routes| {
+        let routes = routes.layer(middleware::from_fn(etag::layer));
+        routes.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
+    });
+    edge::wrap(routes, &state, results::BODY_LIMIT)
+        .merge(edge::wrap_uploads(uploads, &state))
+        .merge(edge::wrap(many, &state, results::BODY_LIMIT_OF_MANY))
+        .with_state(state)
 }
 
 /// What is no route of the API may be the dashboard's.
@@ -250,6 +262,7 @@ async fn elsewhere(request: Request) -> Response {
 pub fn openapi() -> serde_json::Value {
     let mut all = declared().into_openapi();
     all.merge(declared_uploads().into_openapi());
+    all.merge(declared_many().into_openapi());
     document::complete(&all)
 }
 
@@ -264,6 +277,11 @@ fn declared() -> OpenApiRouter<AppState> {
 /// What has bodies of any size.
 fn declared_uploads() -> OpenApiRouter<AppState> {
     document::base().nest("/api/v1", restore::routes())
+}
+
+/// What has many results in a body, and keeps its keys by itself.
+fn declared_many() -> OpenApiRouter<AppState> {
+    document::base().nest("/api/v1", results::routes_of_many())
 }
 
 /// Everything under `/api/v1` else.

@@ -131,11 +131,30 @@ impl Problem {
         Problem { retry_after_s: Some(retry_after_s), ..problem }
     }
 
+    /// Nothing was changed: others are before this caller.
+    pub fn busy(detail: impl Into<String>, retry_after_s: u64) -> Self {
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        Problem { retry_after_s: Some(retry_after_s), ..problem }
+    }
+
+    /// An error that several callers share.
+    pub fn of_store(error: &Arc<store::Error>) -> Self {
+        let cause = || anyhow::Error::new(error.clone());
+        match store::trouble(error) {
+            Some(trouble) => Problem { cause: Some(Arc::new(cause())), ..trouble.into() },
+            None => Problem::internal(cause()),
+        }
+    }
+
     /// Ours, not the caller's.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         let detail = "something went wrong inside; the gateway's log has it under the request id";
         let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
         Problem { cause: Some(Arc::new(cause.into())), ..problem }
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 
     pub fn code(&self) -> &'static str {

@@ -7,8 +7,8 @@ use fleetgate_engine::monitor::pace;
 use fleetgate_engine::time::{Wall, moment};
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_engine::wire::{
-    DropReason, HostSpec, IncidentId, PathCheck, PeerStatus, Refusal, ServiceSpec, ServiceState, Threshold,
-    UnprovedHandshakes, WireDay,
+    DropReason, IncidentId, PathCheck, PeerStatus, Refusal, ServiceState, Threshold, UnprovedHandshakes,
+    WireDay,
 };
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
@@ -16,8 +16,8 @@ use fleetgate_probes::sample::Status;
 use super::ids::{self, Kind};
 use super::model;
 use crate::clock;
+use crate::definitions::{self, Definition};
 use crate::store::acknowledgements::Acknowledgement;
-use crate::store::definition::check_kind;
 use crate::store::events::EventRow;
 use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
 use crate::store::managed::Managed;
@@ -259,8 +259,8 @@ pub struct Around<'a> {
 
 /// `state`: absent before it has a row.
 pub fn service(
-    host: &HostSpec,
-    spec: &ServiceSpec,
+    host: &Definition,
+    spec: &definitions::Service,
     state: Option<&ServiceState>,
     around: &Around<'_>,
 ) -> model::Service {
@@ -271,12 +271,12 @@ pub fn service(
         host: Kind::Host.text(host.id),
         host_name: host.name.clone(),
         name: spec.name.clone(),
-        check: check_kind(&spec.check).to_owned(),
+        check: spec.check.to_owned(),
         state: name_of(state.and_then(|s| s.hard)),
         last_result: name_of(state.and_then(|s| s.status)),
         state_type: state_type_name(state.map_or_else(Default::default, |s| s.kind)).to_owned(),
         attempt: state.map_or(1, |s| i64::from(s.attempt)),
-        max_attempts: i64::from(spec.timing.attempts),
+        max_attempts: i64::from(spec.attempts),
         stale: state.is_some_and(|s| s.stale),
         reachable: around.reachable,
         acknowledged: around.ack.is_some(),
@@ -298,8 +298,8 @@ pub fn service(
         metrics: result.map_or_else(Vec::new, |r| r.metrics.iter().map(metric).collect()),
         parse_warnings: result.map_or_else(Vec::new, |r| r.warnings.clone()),
         thresholds: spec.thresholds.iter().map(threshold).collect(),
-        check_interval_s: spec.timing.interval.as_secs_f64(),
-        retry_interval_s: spec.timing.retry.as_secs_f64(),
+        check_interval_s: spec.interval.as_secs_f64(),
+        retry_interval_s: spec.retry.as_secs_f64(),
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! A repetition is known by its timestamp with sender and content, or by its `Idempotency-Key`: the monitor
 //! keeps digests of both with the state of the service (or host). One that has neither is known as long as
-//! the first of it waits for its commit.
+//! the first of it waits for its commit. Hosts and services are found in memory, and the answer shows the state
+//! as it was committed. Many in one call: `many.rs`.
+
+mod many;
+
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -10,7 +15,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Digest, Identity, Outcome, Submission};
+use fleetgate_engine::wire::{Digest, Identity, Outcome, ServiceState, Submission, Ticket};
 use fleetgate_probes::plugin::{Ending, MAX_OUTPUT, PluginResult};
 use sha2::{Digest as _, Sha256};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,16 +24,20 @@ use utoipa_axum::routes;
 use super::AppState;
 use super::auth::Principal;
 use super::extract::{Body, Path};
-use super::hosts::{self, load, load_spec, unknown_service};
+use super::hosts::{self, definition, load, unknown_service};
 use super::idempotency;
 use super::ids::{Kind, Named};
 use super::model::{NewResult, Submitted, Timestamp};
 use super::parse;
 use super::problem::Problem;
+use crate::definitions::{self, Definition};
 use crate::handle::NotTaken;
+use crate::store::states;
+use crate::tickets::{Content, Settled};
 
 /// The largest body: twice the output that is kept, for what JSON writes in two bytes or more.
 pub(super) const BODY_LIMIT: usize = 2 * MAX_OUTPUT;
+pub(super) use many::{AT_ONCE, BODY_LIMIT as BODY_LIMIT_OF_MANY, LARGE_AT_ONCE, routes as routes_of_many};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(of_host)).routes(routes!(of_service))
@@ -47,11 +56,9 @@ async fn of_host(
     headers: HeaderMap,
     Body(new): Body<NewResult>,
 ) -> Answer {
-    let mut conn = app.store.reader().await?;
-    let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
-    drop(conn);
+    let host = definition(&app, Kind::Host.named(&host)).await?;
     let sender = Sender { by: who.to_string(), key: idempotency::key_of(&headers)? };
-    take(&app, sender, (id, None), new).await
+    take(&app, sender, (host, None), new).await
 }
 
 #[utoipa::path(post, path = "/hosts/{host}/services/{service}/results",
@@ -67,11 +74,9 @@ async fn of_service(
     headers: HeaderMap,
     Body(new): Body<NewResult>,
 ) -> Answer {
-    let mut conn = app.store.reader().await?;
-    let id = load(&mut conn, Kind::Host.named(&host)).await?.id;
-    drop(conn);
+    let host = definition(&app, Kind::Host.named(&host)).await?;
     let sender = Sender { by: who.to_string(), key: idempotency::key_of(&headers)? };
-    take(&app, sender, (id, Some(service)), new).await
+    take(&app, sender, (host, Some(service)), new).await
 }
 
 /// What a result is answered with.
@@ -89,17 +94,22 @@ pub(super) struct Sender {
 pub(super) async fn take(
     app: &AppState,
     sender: Sender,
-    (host, service): (HostId, Option<String>),
+    (host, service): (Arc<Definition>, Option<String>),
     new: NewResult,
 ) -> Answer {
     match service {
-        None => take_of_host(app, sender, host, new).await,
-        Some(service) => take_of_service(app, sender, (host, service), new).await,
+        None => take_of_host(app, sender, host.id, new).await,
+        Some(name) => {
+            let service = host.service(&name).ok_or_else(|| unknown_service(&host, &name))?;
+            take_of_service(app, sender, (&host, service), new).await
+        }
     }
 }
 
 async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult) -> Answer {
-    let fate = submit(app, sender, (id, None), new).await?;
+    let sent = Sent::new(sender, (id, None), new)?;
+    let (content, make) = sent.parts();
+    let (fate, _) = became(app.handle.submit((content, None), make).await)?;
     if fate == Fate::Older {
         return Ok(ignored());
     }
@@ -111,33 +121,33 @@ async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult
 async fn take_of_service(
     app: &AppState,
     sender: Sender,
-    (id, service): (HostId, String),
+    (host, service): (&Definition, &definitions::Service),
     new: NewResult,
 ) -> Answer {
-    let mut conn = app.store.reader().await?;
-    let spec = load_spec(app, &mut conn, Named::Id(id)).await?;
-    drop(conn);
-    if !spec.services.iter().any(|s| s.name == service) {
-        return Err(unknown_service(&spec, &service));
-    }
-    let fate = submit(app, sender, (id, Some(service.clone())), new).await?;
+    let place = (host.id, service.name.clone());
+    let sent = Sent::new(sender, (host.id, Some(service.name.clone())), new)?;
+    let (content, make) = sent.parts();
+    let (fate, state) = became(app.handle.submit((content, Some(place)), make).await)?;
     if fate == Fate::Older {
         return Ok(ignored());
     }
-    let mut conn = app.store.reader().await?;
-    let all = hosts::rendered(&app.live, &mut conn, &spec).await?;
-    let state = all.into_iter().find(|s| s.name == service);
-    Ok(taken(fate, Submitted { service: state, ..Submitted::default() }))
+    let state = match state {
+        Some(state) => Some(state),
+        None => of_before(app, host.id, &service.name).await?,
+    };
+    let beside = app.store.beside(host.id).await.map_err(|error| Problem::of_store(&error))?;
+    let state = hosts::service_as(&app.live, (host, service), state.as_deref(), &beside);
+    Ok(taken(fate, Submitted { service: Some(state), ..Submitted::default() }))
 }
 
-/// What became of a result that was not refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// On disk.
-    Taken,
-    /// It was before.
-    Repeated,
-    Older,
+/// A result that was taken before has written nothing now.
+async fn of_before(
+    app: &AppState,
+    host: HostId,
+    service: &str,
+) -> Result<Option<Arc<ServiceState>>, Problem> {
+    let mut conn = app.store.reader().await?;
+    Ok(states::of_service(&mut conn, host, service).await?.map(Arc::new))
 }
 
 fn ignored() -> Response {
@@ -153,40 +163,76 @@ fn taken(fate: Fate, state: Submitted) -> Response {
     response
 }
 
-async fn submit(
-    app: &AppState,
-    sender: Sender,
-    (host, service): (HostId, Option<String>),
-    new: NewResult,
-) -> Result<Fate, Problem> {
-    let said = match &new.timestamp {
-        None => None,
-        Some(Timestamp::Text(text)) => {
-            Some(parse::moment(text).map_err(|e| Problem::invalid("timestamp", e))?)
-        }
-        Some(Timestamp::Seconds(seconds)) => {
-            Some(parse::unix_seconds(*seconds).map_err(|e| Problem::invalid("timestamp", e))?)
-        }
+/// What became of a result that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// On disk.
+    Taken,
+    /// It was before.
+    Repeated,
+    Older,
+}
+
+/// With the state that was committed with it.
+fn became(settled: Result<Settled, NotTaken>) -> Result<(Fate, Option<Arc<ServiceState>>), Problem> {
+    let Settled { outcome, state } = settled.map_err(not_taken)?;
+    let fate = match outcome {
+        Outcome::Done => Fate::Taken,
+        Outcome::Repeated => Fate::Repeated,
+        Outcome::Older => Fate::Older,
+        Outcome::KeyReused => return Err(idempotency::reused()),
+        Outcome::Unknown => return Err(Problem::not_found("it was removed or switched off just now")),
     };
-    let identity = identity(&sender, said, &new);
-    let content = (identity == Identity::default()).then(|| content(&sender, host, service.as_deref(), &new));
-    let result = PluginResult::from_run(&Ending::Exit(new.exit_status), new.output.as_bytes(), b"", false);
-    let (at, by) = (said.unwrap_or_else(crate::clock::wall), sender.by);
-    let make = |ticket| Submission { host, service, result, at, by, identity, ticket };
-    match app.handle.submit(content, make).await {
-        Ok(Outcome::Done) => Ok(Fate::Taken),
-        Ok(Outcome::Repeated) => Ok(Fate::Repeated),
-        Ok(Outcome::Older) => Ok(Fate::Older),
-        Ok(Outcome::KeyReused) => Err(idempotency::reused()),
-        Ok(Outcome::Unknown) => Err(Problem::not_found("it was removed or switched off just now")),
-        Err(NotTaken::Refused(Some(trouble))) => Err(trouble.into()),
-        Err(NotTaken::Refused(None)) => Err(Problem::from_status(StatusCode::INTERNAL_SERVER_ERROR)),
-        Err(NotTaken::NotYet) => Err(Problem::new(
+    Ok((fate, state))
+}
+
+fn not_taken(why: NotTaken) -> Problem {
+    match why {
+        NotTaken::Refused(Some(trouble)) => trouble.into(),
+        NotTaken::Refused(None) => Problem::from_status(StatusCode::INTERNAL_SERVER_ERROR),
+        NotTaken::NotYet => Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "not_on_disk",
             "the result was taken and is not on disk yet: send it again, it counts once",
-        )),
+        ),
     }
+}
+
+/// A result that makes sense, of a host (`None`) or of a service of it.
+struct Sent {
+    by: String,
+    of: (HostId, Option<String>),
+    result: PluginResult,
+    at: Wall,
+    identity: Identity,
+    content: Option<Content>,
+}
+
+impl Sent {
+    fn new(sender: Sender, of: (HostId, Option<String>), new: NewResult) -> Result<Sent, Problem> {
+        let said = new.timestamp.as_ref().map(moment).transpose()?;
+        let identity = identity(&sender, said, &new);
+        let unknown = identity == Identity::default();
+        let content = unknown.then(|| content(&sender, of.0, of.1.as_deref(), &new));
+        let result =
+            PluginResult::from_run(&Ending::Exit(new.exit_status), new.output.as_bytes(), b"", false);
+        let at = said.unwrap_or_else(crate::clock::wall);
+        Ok(Sent { by: sender.by, of, result, at, identity, content })
+    }
+
+    /// By what the same one is known while it waits, and what the monitor is given.
+    fn parts(self) -> (Option<Content>, impl FnOnce(Ticket) -> Submission) {
+        let Sent { by, of: (host, service), result, at, identity, content } = self;
+        (content, move |ticket| Submission { host, service, result, at, by, identity, ticket })
+    }
+}
+
+fn moment(timestamp: &Timestamp) -> Result<Wall, Problem> {
+    let moment = match timestamp {
+        Timestamp::Text(text) => parse::moment(text),
+        Timestamp::Seconds(seconds) => parse::unix_seconds(*seconds),
+    };
+    moment.map_err(|error| Problem::invalid("timestamp", error))
 }
 
 fn identity(sender: &Sender, said: Option<Wall>, new: &NewResult) -> Identity {

@@ -235,7 +235,9 @@ impl<'a> Write<'a> {
         if let Some(call) = &self.call {
             call.keep(&mut self.tx, self.now).await?;
         }
+        let tokens_changed = self.app.tokens().change();
         self.tx.commit().await?;
+        drop(tokens_changed);
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();

@@ -403,27 +403,6 @@ pub async fn members(
     .await
 }
 
-/// What of a host belongs to which open incident; no service stands for the host itself.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn of_host(
-    conn: &mut SqliteConnection,
-    host: HostId,
-) -> sqlx::Result<Vec<(Option<String>, IncidentId)>> {
-    let rows: Vec<(String, i64)> = sqlx::query_as(
-        "select m.service, m.incident from incident_members m join incidents i on i.id = m.incident
-         where m.host = $1 and m.left_at is null and i.closed_at is null",
-    )
-    .bind(host.as_i64())
-    .fetch_all(conn)
-    .await?;
-    let named = |(service, id): (String, i64)| {
-        (Some(service).filter(|s| !s.is_empty()), IncidentId(Id::from_i64(id)))
-    };
-    Ok(rows.into_iter().map(named).collect())
-}
-
 /// Incidents of several hosts that something is to be told of, waits or was told, by the one it is told with.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ pub mod addresses;
 pub mod alerting;
 pub mod around;
 pub mod backlog;
+pub mod beside;
 pub mod contacts;
 pub mod copy;
 pub mod definition;
@@ -59,6 +60,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use beside::Beside;
+use fleetgate_engine::id::HostId;
 use fleetgate_keys::SealKey;
 // What the other rooms may name of the database library: a connection inside a transaction, and why
 // it failed. Statements stay in here.
@@ -98,6 +101,7 @@ pub struct Store {
     pub history: History,
     seal: SealKey,
     prover: Arc<Prover>,
+    beside: Arc<beside::Rounds>,
 }
 
 impl Store {
@@ -125,7 +129,7 @@ impl Store {
         migrate(migrations(&MAIN), &write, &main).await?;
         let (history, lost) = History::open(dir, unfinished).await?;
         let prover = Arc::new(Prover::new(dir));
-        Ok((Store { write, read, history, seal, prover }, lost))
+        Ok((Store { write, read, history, seal, prover, beside: Arc::default() }, lost))
     }
 
     pub async fn close(&self) {
@@ -157,6 +161,14 @@ impl Store {
     /// Why it does not.
     pub async fn prove(&self) -> std::result::Result<(), Refusal> {
         self.prover.prove(&self.write).await
+    }
+
+    /// What an answer shows of the services of a host beside their states.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn beside(&self, host: HostId) -> std::result::Result<Beside, Arc<Error>> {
+        self.beside.of_host(&self.read, host).await
     }
 
     /// A connection for several readings.
@@ -255,7 +267,7 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 20] = [
+const MAIN: [Step; 21] = [
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -272,6 +284,7 @@ const MAIN: [Step; 20] = [
     step(18, "one_way", include_str!("../../../migrations/sqlite/0018_one_way.sql")),
     step(19, "retired_keys", include_str!("../../../migrations/sqlite/0019_retired_keys.sql")),
     step(20, "causes", include_str!("../../../migrations/sqlite/0020_causes.sql")),
+    step(21, "open_members", include_str!("../../../migrations/sqlite/0021_open_members.sql")),
     step(22, "reading", include_str!("../../../migrations/sqlite/0022_reading.sql")),
     step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
     step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),

@@ -263,6 +263,7 @@ macro_rules! select_services {
 
 pub const ALL_SERVICES: &str = select_services!("");
 pub const SERVICES_OF_HOST: &str = select_services!(" where host = $1 order by service");
+const ONE_SERVICE: &str = select_services!(" where host = $1 and service = $2");
 
 /// The states of one host's services, by name.
 ///
@@ -272,13 +273,17 @@ pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Res
     sqlx::query_as(SERVICES_OF_HOST).bind(host.as_i64()).fetch_all(conn).await
 }
 
-/// Whether anything that stands before a host is there; also of one without a row yet.
+/// The state of one service; `None` when it has no row.
 ///
 /// # Errors
-/// When the database cannot be read.
-pub async fn is_reachable(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<bool> {
-    let found = sqlx::query_scalar("select reachable from host_states where host = $1");
-    Ok(found.bind(host.as_i64()).fetch_optional(conn).await?.unwrap_or(true))
+/// When the database cannot be read or a row makes no sense.
+pub async fn of_service(
+    conn: &mut SqliteConnection,
+    host: HostId,
+    service: &str,
+) -> sqlx::Result<Option<ServiceState>> {
+    let found = sqlx::query_as::<_, ServiceRow>(ONE_SERVICE).bind(host.as_i64()).bind(service);
+    Ok(found.fetch_optional(conn).await?.map(|row| row.state))
 }
 
 impl FromRow<'_, SqliteRow> for ServiceRow {

@@ -115,6 +115,11 @@ impl Batch {
         self.hosts.values().map(|state| state.last_check).chain(services).max().flatten()
     }
 
+    /// A state that it writes.
+    pub fn service(&self, host: HostId, name: &str) -> Option<&ServiceState> {
+        self.services.get(&host)?.iter().find(|state| state.name == name)
+    }
+
     pub fn describe(&self) -> String {
         let services: usize = self.services.values().map(Vec::len).sum();
         let states = self.hosts.len() + services;

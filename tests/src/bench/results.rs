@@ -1,7 +1,9 @@
 //! Results a second through state logic, store and event log, on one core: the whole program in this
 //! process, and services whose results are sent, each of which is on disk before its sender goes on.
 //!
-//! Only HTTP is left out. What asking costs stands in `checks`.
+//! First behind the API, then the same services over HTTP with kept connections: one result a call, a hundred a
+//! call, and one a call while the catalogue has a hundred more profiles. The HTTP clients are a process of their
+//! own (`senders`), whose CPU is not counted. What asking costs stands in `checks`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,19 +21,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::program::Program;
+use super::senders::{CONNECTIONS, Wave};
 use super::{Counting, process_cpu, report};
 
-const HOSTS: usize = 2_500;
+pub(super) const HOSTS: usize = 2_500;
 /// Of each host: 50,000 services with two metrics each, as many series as 10,000 hosts have.
-const SERVICES: usize = 20;
+pub(super) const SERVICES: usize = 20;
 /// So many results are under way when nobody waits for anything else.
 const SENDERS: usize = 1_024;
 const FLAT_OUT: Duration = Duration::from_secs(40);
 const STEADY: Duration = Duration::from_secs(20);
+/// Of each way over HTTP.
+const OVER_HTTP: Duration = Duration::from_secs(20);
+/// Results in one call of those that hold many.
+const BATCH: usize = 100;
+/// Profiles that no host has.
+const EXTRA_PROFILES: usize = 100;
 /// Of every hundred results of a service, one begins a trouble.
 const CYCLE: usize = 100;
 /// The service whose results are looked for at the end, in the middle of the fleet.
-const WATCHED: usize = HOSTS / 2 * SERVICES + 3;
+pub(super) const WATCHED: usize = HOSTS / 2 * SERVICES + 3;
 /// Failures in a row, and then OK again: three troubles are over while they are soft, one turns hard.
 const TROUBLES: [usize; 4] = [1, 1, 1, 3];
 /// Longer than anything waits to be written.
@@ -59,12 +68,55 @@ async fn measure() -> anyhow::Result<()> {
     let half = flat_out.count as f64 / FLAT_OUT.as_secs_f64() / 2.0;
     let steady = send(&program, &fleet, flat_out.rounds, Pace::Steady(half)).await?;
     steady.report("at half that rate");
+    let http = over_http(&program, &fleet, (&flat_out, steady.rounds)).await?;
     tokio::time::sleep(WRITTEN).await;
     let dropped = dropped(&program);
     report("samples that were dropped", &format!("{dropped}"), "0");
-    let watched: Vec<usize> = [once, flat_out, steady].into_iter().flat_map(|sent| sent.watched).collect();
+    let all = [once, flat_out, steady].into_iter().chain(http);
+    let watched: Vec<usize> = all.flat_map(|sent| sent.watched).collect();
     is_stored(&program, &watched, dropped).await?;
     program.server.stop().await;
+    Ok(())
+}
+
+/// Each way in turn, and behind the API once more: what the machine gives changes while they run.
+async fn over_http(
+    program: &Program,
+    fleet: &Arc<Vec<HostId>>,
+    (before, round): (&Sent, usize),
+) -> anyhow::Result<Vec<Sent>> {
+    println!(
+        "  over HTTP, {CONNECTIONS} connections that are kept; the CPU of all threads of the program's process, \
+         the clients being another:"
+    );
+    let wanted = json!({ "name": "bench", "role": "operator" });
+    let token = program.call(Method::POST, "/tokens", &wanted).await?;
+    let token = token["secret"].as_str().context("a token")?;
+    let single = wave(program, token, 1, round).await?;
+    let batched = wave(program, token, BATCH, single.rounds).await?;
+    let after = send(program, fleet, batched.rounds, Pace::FlatOut).await?;
+    add_profiles(program).await?;
+    let crowded = wave(program, token, 1, after.rounds).await?;
+    let behind = (before.per_cpu() + after.per_cpu()) / 2.0;
+    report("results per CPU second, behind the API, before and after", &format!("{behind:.0}"), "-");
+    single.compare("one a call", behind, "0.3");
+    crowded.compare(&format!("one a call, {EXTRA_PROFILES} more profiles"), behind, "0.3");
+    batched.compare(&format!("{BATCH} a call"), behind, "0.8");
+    Ok(vec![single, batched, after, crowded])
+}
+
+async fn wave(program: &Program, token: &str, batch: usize, round: usize) -> anyhow::Result<Sent> {
+    let (to, token, cpu) = (program.server.api, token.to_owned(), process_cpu());
+    let wave = Wave { batch, hosts: HOSTS, round, time: OVER_HTTP };
+    let sent = tokio::task::spawn_blocking(move || wave.send(to, &token)).await??;
+    Ok(Sent { cpu: process_cpu() - cpu, ..sent })
+}
+
+/// Of as many services as a host has.
+async fn add_profiles(program: &Program) -> anyhow::Result<()> {
+    for n in 0..EXTRA_PROFILES {
+        program.call(Method::PUT, &format!("/profiles/extra-{n}"), &jobs()).await?;
+    }
     Ok(())
 }
 
@@ -72,19 +124,20 @@ async fn measure() -> anyhow::Result<()> {
 fn stay_on_one_core() {
     for task in std::fs::read_dir("/proc/self/task").expect("Linux").flatten() {
         let id = task.file_name().to_string_lossy().parse().expect("a thread's number");
-        stay_on_core_0(id);
+        assert!(stay_on_core(0, id), "core 0 may be used");
     }
 }
 
+/// Whether the thread (0: the caller) may.
 #[allow(unsafe_code, reason = "std cannot choose a core")]
-fn stay_on_core_0(thread: libc::pid_t) {
+pub(super) fn stay_on_core(core: usize, thread: libc::pid_t) -> bool {
     // SAFETY: a set of cores is a plain bit set, for which zeroes mean empty; the call reads it.
     let rc = unsafe {
         let mut cores: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut cores);
+        libc::CPU_SET(core, &mut cores);
         libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &raw const cores)
     };
-    assert_eq!(rc, 0, "core 0 may be used");
+    rc == 0
 }
 
 struct Memory {
@@ -111,18 +164,23 @@ impl Memory {
     }
 }
 
-fn host_name(n: usize) -> String {
+pub(super) fn host_name(n: usize) -> String {
     format!("h-{n}")
 }
 
-fn service_name(n: usize) -> String {
+pub(super) fn service_name(n: usize) -> String {
     format!("job-{n:02}")
 }
 
-async fn enrol(program: &Program) -> anyhow::Result<Vec<HostId>> {
+/// A profile.
+fn jobs() -> Value {
     let service = json!({ "check": { "type": "passive" }, "max_check_attempts": 3 });
     let services: BTreeMap<String, &Value> = (0..SERVICES).map(|n| (service_name(n), &service)).collect();
-    program.call(Method::PUT, "/profiles/jobs", &json!({ "services": services })).await?;
+    json!({ "services": services })
+}
+
+async fn enrol(program: &Program) -> anyhow::Result<Vec<HostId>> {
+    program.call(Method::PUT, "/profiles/jobs", &jobs()).await?;
     let mut hosts = Vec::new();
     for n in 0..HOSTS {
         let wanted = json!({ "name": host_name(n), "profile": "jobs" });
@@ -143,15 +201,16 @@ enum Pace {
 }
 
 #[derive(Default)]
-struct Sent {
-    count: usize,
+pub(super) struct Sent {
+    pub count: usize,
     /// The fastest sender has come so far.
-    rounds: usize,
+    pub rounds: usize,
     /// The rounds in which the watched service had a result.
-    watched: Vec<usize>,
-    waited: Vec<Duration>,
-    cpu: Duration,
-    took: Duration,
+    pub watched: Vec<usize>,
+    pub waited: Vec<Duration>,
+    /// Of the program.
+    pub cpu: Duration,
+    pub took: Duration,
 }
 
 async fn send(program: &Program, fleet: &Arc<Vec<HostId>>, round: usize, pace: Pace) -> anyhow::Result<Sent> {
@@ -234,7 +293,7 @@ impl Sender {
         let (at, by): (Wall, String) = (fleetgate::clock::wall(), "token:bench".to_owned());
         let outcome = self
             .handle
-            .submit(None, |ticket| Submission {
+            .submit((None, None), |ticket| Submission {
                 host,
                 service: Some(name),
                 result,
@@ -244,19 +303,20 @@ impl Sender {
                 ticket,
             })
             .await;
+        let outcome = outcome.map(|settled| settled.outcome);
         ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         Ok(())
     }
 }
 
-fn exit_status(service: usize, round: usize) -> u32 {
+pub(super) fn exit_status(service: usize, round: usize) -> u32 {
     let failures = TROUBLES[service % TROUBLES.len()];
     // Spread, so that at any time as many services begin a trouble.
     let position = (service / TROUBLES.len() * 7 + round) % CYCLE;
     if position < failures { 2 } else { 0 }
 }
 
-fn said(code: u32, service: usize, round: usize) -> String {
+pub(super) fn said(code: u32, service: usize, round: usize) -> String {
     let used = 40 + (service + round) % 20;
     let word = if code == 0 { "OK" } else { "CRITICAL" };
     format!("DISK {word} - {used}% used, {} MB free | used={used}%;80;90 free={}MB;;;0", 99 - used, 99 - used)
@@ -268,6 +328,20 @@ impl Sent {
         self.waited[at].as_secs_f64() * 1e3
     }
 
+    fn per_cpu(&self) -> f64 {
+        self.count as f64 / self.cpu.as_secs_f64()
+    }
+
+    /// Against the rate behind the API.
+    fn compare(&self, how: &str, behind: f64, aim: &str) {
+        let (rate, waited) = (self.per_cpu(), [50, 99].map(|percent| self.waited_ms(percent)));
+        let busy = self.cpu.as_secs_f64() / self.took.as_secs_f64() * 100.0;
+        report(&format!("  the same, {how}"), &format!("{rate:.0}"), "-");
+        report("    against behind the API", &format!("{:.2}", rate / behind), aim);
+        let waited = format!("{:.0} ms, {:.0} ms", waited[0], waited[1]);
+        report("    the share of that core we had; a call: p50, p99", &format!("{busy:.0} %; {waited}"), "-");
+    }
+
     fn report(&self, how: &str) {
         let count = self.count as f64;
         println!("  {how}:");
@@ -275,7 +349,7 @@ impl Sent {
         report("results a second, on one core", &format!("{rate:.0}"), "-");
         let busy = self.cpu.as_secs_f64() / self.took.as_secs_f64() * 100.0;
         report("  the share of that core we had", &format!("{busy:.0} %"), "-");
-        report("results per CPU second", &format!("{:.0}", count / self.cpu.as_secs_f64()), "-");
+        report("results per CPU second", &format!("{:.0}", self.per_cpu()), "-");
         let each = self.cpu.as_secs_f64() * 1e6 / count;
         report("CPU of 1,000 results", &format!("{each:.1} ms"), "-");
         let waited = [50, 99].map(|percent| self.waited_ms(percent));

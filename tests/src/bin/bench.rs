@@ -5,6 +5,7 @@
 use anyhow::bail;
 use fleetgate_tests::bench::{
     Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, reading, results, retention,
+    senders,
 };
 
 #[global_allocator]
@@ -24,6 +25,9 @@ macro_rules! always {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments == [senders::NAME] {
+        return senders::run_senders();
+    }
     if let [name, option, gigabytes] = arguments.as_slice()
         && (name.as_str(), option.as_str()) == ("backup", "--history-gb")
     {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Host, Labels, Managed, Service};
+use crate::api::FieldError;
 
 /// How an object differs from the usual in what it tells; what is absent is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -186,4 +187,57 @@ pub struct Submitted {
     pub host: Option<Host>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
+}
+
+/// Results of hosts and services.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewResults {
+    /// At most 1,000.
+    #[schema(max_items = 1_000)]
+    pub results: Vec<ResultOf>,
+}
+
+/// One result of many.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResultOf {
+    /// Id or name.
+    pub host: String,
+    /// Absent: a result of the host itself.
+    pub service: Option<String>,
+    /// 0 to 3; of a host 0 and 1 mean that it is up.
+    pub exit_status: u32,
+    /// Text, and performance data behind a `|`.
+    #[serde(default)]
+    pub output: String,
+    /// When it was so: RFC 3339, or seconds since 1970; now when absent.
+    pub timestamp: Option<Timestamp>,
+}
+
+/// An outcome for each result, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubmittedResults {
+    pub results: Vec<ResultOutcome>,
+}
+
+/// What became of one result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResultOutcome {
+    /// `taken`: it is on disk; `repeated`: it was taken before, and nothing changed; `older`: ignored, because a
+    /// newer one is known; `refused`: see `problem`.
+    pub outcome: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ResultRefusal>,
+}
+
+/// Why one result was refused: what a call with this result alone is answered with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResultRefusal {
+    pub status: u16,
+    /// Stable: programs branch on this.
+    pub code: String,
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
 }

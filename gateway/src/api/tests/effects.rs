@@ -15,7 +15,7 @@ use crate::notify;
 
 /// Every field of what is sent in a request, and the test that shows what it does. Words in brackets: it is for
 /// people, who see it.
-const FIELDS: [(&str, &str, &[&str]); 28] = [
+const FIELDS: [(&str, &str, &[&str]); 29] = [
     ("Approval", "an_enrolment_is_what_token_and_approval_say", &["labels", "name"]),
     ("ContactChange", "the_router_hears_every_field_of_a_contact", CONTACT),
     ("DeviceChange", "every_field_of_a_device_reaches_tunnel_or_monitor", DEVICE_CHANGE),
@@ -35,6 +35,7 @@ const FIELDS: [(&str, &str, &[&str]); 28] = [
     ("NewProfileRules", "every_field_of_a_profile_reaches_the_monitor", &["rules"]),
     ("NewReplacement", "a_successor_keeps_the_name_of_the_device", &["expires_in_s", "needs_approval"]),
     ("NewResult", "repeated::*", &["exit_status", "output", "timestamp"]),
+    ("NewResults", "results::*", &["results"]),
     ("NewRule", "the_router_hears_every_field_of_a_rule", RULE),
     ("NewUser", "a_user_is_who_he_is_said_to_be", &["name", "password", "role"]),
     ("PasswordChange", "a_user_is_who_he_is_said_to_be", &["current", "new"]),
@@ -148,7 +149,7 @@ fn ears(api: &mut TestApi) -> mpsc::UnboundedReceiver<MonitorInput> {
         while let Some(input) = inputs.recv().await {
             match input {
                 MonitorInput::Mark(ticket) => {
-                    live.tickets().settle(ticket, Outcome::Done, crate::clock::now().mono);
+                    live.tickets().settle(ticket, Outcome::Done, crate::clock::now().mono, |_| None);
                 }
                 input => drop(to.send(input)),
             }
@@ -297,6 +298,8 @@ async fn a_token_may_what_it_was_made_for() {
     .execute(&api.state.store.write)
     .await
     .unwrap();
+    // What is changed in the file by hand counts with the next change at the latest.
+    assert_eq!(status(&operator, "/api/v1/devices", device("c")).await, 201);
     assert_eq!((shows(&short).await, shows(&viewer).await), (401, 200));
     let listed = api.admin().get("/api/v1/tokens").await.text;
     assert!(["\"v\"", "\"o\"", "\"s\"", "\"t\""].iter().all(|name| listed.contains(name)), "{listed}");

@@ -22,5 +22,6 @@ mod outbound;
 mod profiles;
 mod removals;
 mod repeated;
+mod results;
 mod script;
 mod stream;

@@ -66,6 +66,8 @@ impl Scene {
         let ack = |comment: &str| json!({ "comment": comment });
         let work = |end: &str| json!({ "start": "2098-12-31T00:00:00Z", "end": end, "comment": "disk" });
         let result = |output: &str| json!({ "exit_status": 2, "output": output });
+        let many =
+            |output: &str| json!({ "results": [{ "host": "nas", "exit_status": 2, "output": output }] });
         let trust = |key: &str| json!({ "host_key": format!("SHA256:{}", key.repeat(43)) });
         let enrol = |n: u8| json!({ "token": self.enrolment_token, "name": format!("cam-{n}"), "public_key": key(n), "poll_hash": "ab".repeat(32) });
         let none = || (json!({}), json!({ "unused": 1 }));
@@ -100,6 +102,7 @@ impl Scene {
                 result("a"),
                 result("b"),
             ),
+            post("/results", "/results", many("a"), many("b")),
             post("/backups", "/backups", json!({ "history": false }), json!({ "history": true })),
             bare("/hosts/{host}/check", "/hosts/nas/check"),
             bare("/hosts/{host}/services/{service}/check", "/hosts/nas/services/backup/check"),
@@ -359,13 +362,13 @@ async fn the_key_is_committed_with_the_effect() {
 const BACKUP: &str = "/hosts/nas/services/backup/results";
 
 /// A service that is hard after three failures.
-async fn patient() -> Ward {
+pub(super) async fn patient() -> Ward {
     let ward = Ward::new(json!({ "max_check_attempts": 3 })).await;
     assert_eq!(ward.sends(0).await.status, 202);
     ward
 }
 
-async fn attempt(ward: &Ward) -> (String, i64) {
+pub(super) async fn attempt(ward: &Ward) -> (String, i64) {
     let backup = ward.backup().await;
     (backup["last_result"].as_str().unwrap().to_owned(), backup["attempt"].as_i64().unwrap())
 }
@@ -478,7 +481,7 @@ async fn as_many_results_are_remembered_as_is_promised() {
 }
 
 /// What holds the database, as a backup of another program does.
-async fn lock(ward: &Ward) -> sqlx::SqliteConnection {
+pub(super) async fn lock(ward: &Ward) -> sqlx::SqliteConnection {
     use sqlx::ConnectOptions as _;
     let write = &ward.api.state.store.write;
     sqlx::query("pragma busy_timeout = 20").execute(write).await.unwrap();
@@ -488,7 +491,7 @@ async fn lock(ward: &Ward) -> sqlx::SqliteConnection {
     other
 }
 
-async fn unlock(mut other: sqlx::SqliteConnection) {
+pub(super) async fn unlock(mut other: sqlx::SqliteConnection) {
     sqlx::query("rollback").execute(&mut other).await.unwrap();
 }
 

@@ -1,0 +1,239 @@
+//! Many results in one call, with an outcome for each: what a program sends that has gathered them.
+//!
+//! Promises that each is taken or refused for itself, in the order of the call, and that all such calls together
+//! hold no more memory than a few large bodies take. A call of which nothing was taken for a reason that is not
+//! in the results (a full disk, a locked database, a key of another call) is refused as that of one result is.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::response::IntoResponse as _;
+use fleetgate_engine::id::HostId;
+use fleetgate_engine::wire::MAX_TAKEN;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tokio::sync::SemaphorePermit;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Answer, Fate, Sender, Sent, became, not_taken};
+use crate::api::auth::Principal;
+use crate::api::hosts::{definition, unknown_service};
+use crate::api::ids::Kind;
+use crate::api::intake::{self, Bounds};
+use crate::api::model::{NewResult, NewResults, ResultOf, ResultOutcome, ResultRefusal, SubmittedResults};
+use crate::api::problem::Problem;
+use crate::api::{AppState, edge, extract, idempotency};
+use crate::tickets;
+
+/// Results in one call. A body of that many plugin outputs has 200 kB.
+const MOST: usize = 1_000;
+/// The largest body: a thousand results with 2 kB of output each.
+pub const BODY_LIMIT: usize = 2 * 1024 * 1024;
+/// Bodies at once that are larger than any other call's may be: 8 MiB, and once more as results.
+pub const LARGE_AT_ONCE: usize = 4;
+/// Results of all such calls that wait for their commit: a quarter of what may wait, so that the others' find room.
+pub const AT_ONCE: usize = 16_384;
+/// For room. A commit takes milliseconds, so that whoever waits longer is one of too many; tests do not wait.
+const WAIT: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+const RETRY_AFTER_S: u64 = 2;
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(take_many))
+}
+
+/// Up to 1,000 results of hosts and services, each on disk before the answer, which has an outcome for each in
+/// their order. One that is refused stops no other. With an `Idempotency-Key` each has a key of its own: that of
+/// the call, and the how-maniest result of its service (or host) it is; at most 32 of one service then.
+#[utoipa::path(post, path = "/results", operation_id = "submit_results", tag = "monitoring",
+    security(("token" = ["monitoring:operator"])), request_body = NewResults,
+    responses((status = 200, body = SubmittedResults, description = "an outcome for each result, in their order")))]
+async fn take_many(State(app): State<AppState>, who: Principal, request: Request) -> Answer {
+    extract::must_be_json(&request)?;
+    let key = idempotency::key_of(request.headers())?;
+    let bounds = Bounds {
+        kept: BODY_LIMIT,
+        most: BODY_LIMIT,
+        small: edge::BODY_LIMIT,
+        large: &app.guards().large_batches,
+        wait: WAIT,
+    };
+    let intake::Body { bytes, room: _room, .. } = intake::read(request, bounds).await?;
+    let Wanted { results: Few(wanted) } = extract::parse(&bytes)?;
+    drop(bytes);
+    let _place = place(&app, wanted.len()).await?;
+    let mut reader = Reader { app: &app, by: who.to_string(), key, seen: HashMap::new() };
+    let mut results = Vec::with_capacity(wanted.len());
+    for result in wanted {
+        results.push(reader.read(&result).await);
+    }
+    reader.keys_are_known()?;
+    answer(give(&app, results).await?)
+}
+
+/// A place among all results that wait, for each.
+async fn place(app: &AppState, count: usize) -> Result<SemaphorePermit<'_>, Problem> {
+    let count = u32::try_from(count).map_err(Problem::internal)?;
+    let places = tokio::time::timeout(WAIT, app.guards().batched.acquire_many(count)).await;
+    places.map_err(|_| busy())?.map_err(Problem::internal)
+}
+
+fn busy() -> Problem {
+    Problem::busy("too many results are on their way to the disk: send this again in a moment", RETRY_AFTER_S)
+}
+
+/// The body, each result as it stands there: what is wrong with one is said of that one.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    results: Few,
+}
+
+struct Few(Vec<Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Few {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(AtMost)
+    }
+}
+
+struct AtMost;
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Few;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MOST} results")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Few, A::Error> {
+        let mut few = Vec::new();
+        while let Some(result) = seq.next_element()? {
+            if few.len() == MOST {
+                return Err(serde::de::Error::custom(format!(
+                    "at most {MOST} results in one call: make several"
+                )));
+            }
+            few.push(result);
+        }
+        Ok(Few(few))
+    }
+}
+
+/// Understands one result after the other.
+struct Reader<'a> {
+    app: &'a AppState,
+    by: String,
+    /// Of the call.
+    key: Option<String>,
+    /// How many there were of each service, where they have keys.
+    seen: HashMap<(HostId, Option<String>), usize>,
+}
+
+impl Reader<'_> {
+    async fn read(&mut self, result: &RawValue) -> Result<Sent, Problem> {
+        let ResultOf { host, service, exit_status, output, timestamp } =
+            extract::parse(result.get().as_bytes())?;
+        let host = definition(self.app, Kind::Host.named(&host)).await?;
+        if let Some(unknown) = service.as_ref().filter(|name| host.service(name).is_none()) {
+            return Err(unknown_service(&host, unknown));
+        }
+        let of = (host.id, service);
+        let sender = Sender { by: self.by.clone(), key: self.own_key(&of) };
+        Sent::new(sender, of, NewResult { exit_status, output, timestamp })
+    }
+
+    /// No key of a caller has a line break.
+    fn own_key(&mut self, of: &(HostId, Option<String>)) -> Option<String> {
+        let key = self.key.as_ref()?;
+        let nth = self.seen.entry(of.clone()).or_default();
+        *nth += 1;
+        Some(format!("{key}\n{nth}"))
+    }
+
+    /// As many keys of a service are known as results are remembered: of more, a repetition would count again.
+    fn keys_are_known(&self) -> Result<(), Problem> {
+        if self.seen.values().all(|count| *count <= MAX_TAKEN) {
+            return Ok(());
+        }
+        let detail = format!(
+            "at most {MAX_TAKEN} results of one service are known by an Idempotency-Key: make several calls"
+        );
+        Err(Problem::invalid("results", detail))
+    }
+}
+
+/// What became of each.
+type Outcomes = Vec<Result<Fate, Problem>>;
+
+/// Nothing is waited for before all are given: they share their commits.
+async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Outcomes, Problem> {
+    if results.iter().any(Result::is_ok) {
+        app.handle.prove().await.map_err(not_taken)?;
+    }
+    let mut given = Vec::with_capacity(results.len());
+    for result in results {
+        given.push(match result {
+            Ok(sent) => {
+                let (content, make) = sent.parts();
+                app.handle.offer((content, None), make).await.map_err(not_taken)
+            }
+            Err(problem) => Err(problem),
+        });
+    }
+    let mut patience = pin!(tickets::patience());
+    let mut outcomes = Vec::with_capacity(given.len());
+    for given in given {
+        outcomes.push(match given {
+            Ok(given) => became(given.settled(patience.as_mut()).await).map(|(fate, _)| fate),
+            Err(problem) => Err(problem),
+        });
+    }
+    Ok(outcomes)
+}
+
+fn answer(outcomes: Outcomes) -> Answer {
+    if let Some(problem) = of_the_call(&outcomes) {
+        return Err(problem.clone());
+    }
+    let repeated = !outcomes.is_empty() && outcomes.iter().all(|o| matches!(o, Ok(Fate::Repeated)));
+    let results = outcomes.into_iter().map(shown).collect();
+    let mut response = Json(SubmittedResults { results }).into_response();
+    if repeated {
+        response.headers_mut().insert(idempotency::REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Nothing was taken, and what one result says is true of the call.
+fn of_the_call(outcomes: &Outcomes) -> Option<&Problem> {
+    let refusals = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
+    let nothing = outcomes.iter().all(Result::is_err);
+    let concerns_all =
+        |problem: &&Problem| problem.status().is_server_error() || problem.code() == idempotency::REUSED;
+    refusals.filter(|_| nothing).find(concerns_all)
+}
+
+fn shown(outcome: Result<Fate, Problem>) -> ResultOutcome {
+    let word = match &outcome {
+        Ok(Fate::Taken) => "taken",
+        Ok(Fate::Repeated) => "repeated",
+        Ok(Fate::Older) => "older",
+        Err(_) => "refused",
+    };
+    ResultOutcome { outcome: word.to_owned(), problem: outcome.err().map(refusal) }
+}
+
+fn refusal(problem: Problem) -> ResultRefusal {
+    ResultRefusal {
+        status: problem.status().as_u16(),
+        code: problem.code().to_owned(),
+        detail: problem.detail().to_owned(),
+        errors: problem.errors().to_vec(),
+    }
+}

@@ -1,0 +1,187 @@
+//! What an answer shows of a service beside its state: who knows of it, what it belongs to, whether its host can
+//! be reached.
+//!
+//! Those who ask at a time share one reading, which begins after the last of them has asked: whoever asks after
+//! a commit is told what was committed. Decides nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::wire::IncidentId;
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::OnceCell;
+
+use super::acknowledgements::Acknowledgement;
+
+/// Of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Whether anything that stands before it is there; also of a host without a row yet.
+    pub reachable: bool,
+    acknowledgements: Vec<Acknowledgement>,
+    /// Open ones, with the service that belongs to it.
+    incidents: Vec<(String, IncidentId)>,
+}
+
+impl Default for Beside {
+    fn default() -> Self {
+        Beside { reachable: true, acknowledgements: Vec::new(), incidents: Vec::new() }
+    }
+}
+
+impl Beside {
+    pub fn acknowledgement(&self, service: &str) -> Option<&Acknowledgement> {
+        self.acknowledgements.iter().find(|ack| ack.service.as_deref() == Some(service))
+    }
+
+    pub fn incident(&self, service: &str) -> Option<IncidentId> {
+        self.incidents.iter().find(|(of, _)| of == service).map(|(_, id)| *id)
+    }
+}
+
+/// By host; one of which there is nothing to say may be absent.
+pub type Found = HashMap<HostId, Beside>;
+
+/// # Errors
+/// When the database cannot be read.
+pub async fn of_hosts(conn: &mut SqliteConnection, hosts: &BTreeSet<HostId>) -> sqlx::Result<Found> {
+    let ids: Vec<i64> = hosts.iter().map(|host| host.as_i64()).collect();
+    let ids = sqlx::types::Json(ids);
+    let mut found = Found::new();
+    let unreachable: Vec<i64> = sqlx::query_scalar(
+        "select s.host from json_each($1) j cross join host_states s on s.host = j.value where s.reachable = 0",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *conn)
+    .await?;
+    for host in unreachable {
+        found.entry(Id::from_i64(host)).or_default().reachable = false;
+    }
+    let acknowledged: Vec<Acknowledgement> = sqlx::query_as(
+        "select a.* from json_each($1) j cross join acknowledgements a on a.host = j.value and a.ended_at is null",
+    )
+    .bind(&ids)
+    .fetch_all(&mut *conn)
+    .await?;
+    for ack in acknowledged {
+        found.entry(ack.host).or_default().acknowledgements.push(ack);
+    }
+    let members: Vec<(i64, String, i64)> = sqlx::query_as(
+        "select m.host, m.service, m.incident
+         from json_each($1) j cross join incident_members m on m.host = j.value and m.left_at is null
+         join incidents i on i.id = m.incident and i.closed_at is null",
+    )
+    .bind(&ids)
+    .fetch_all(conn)
+    .await?;
+    for (host, service, incident) in members {
+        let incident = IncidentId(Id::from_i64(incident));
+        found.entry(Id::from_i64(host)).or_default().incidents.push((service, incident));
+    }
+    Ok(found)
+}
+
+/// Those who ask at a time, and what they are told.
+#[derive(Default)]
+struct Round {
+    hosts: Mutex<BTreeSet<HostId>>,
+    found: OnceCell<Result<Found, Arc<sqlx::Error>>>,
+}
+
+#[derive(Default)]
+pub(super) struct Rounds {
+    /// Has not begun: whoever asks now is answered by it.
+    next: Mutex<Arc<Round>>,
+    /// Held by the round that is under way.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Rounds {
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn of_host(&self, read: &SqlitePool, host: HostId) -> Result<Beside, Arc<sqlx::Error>> {
+        let round = self.join(host);
+        let found = round.found.get_or_init(|| self.run(read, &round)).await;
+        found.as_ref().map(|found| found.get(&host).cloned().unwrap_or_default()).map_err(Arc::clone)
+    }
+
+    fn join(&self, host: HostId) -> Arc<Round> {
+        let next = self.next();
+        next.hosts.lock().expect("no holder panics").insert(host);
+        next.clone()
+    }
+
+    async fn run(&self, read: &SqlitePool, round: &Round) -> Result<Found, Arc<sqlx::Error>> {
+        let _turn = self.turn.lock().await;
+        // Whoever asks from now on is not answered by what begins here.
+        *self.next() = Arc::default();
+        let hosts = std::mem::take(&mut *round.hosts.lock().expect("no holder panics"));
+        let mut conn = read.acquire().await.map_err(Arc::new)?;
+        of_hosts(&mut conn, &hosts).await.map_err(Arc::new)
+    }
+
+    fn next(&self) -> MutexGuard<'_, Arc<Round>> {
+        self.next.lock().expect("no holder panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetgate_engine::time::Wall;
+
+    use super::super::{acknowledgements, fixture};
+    use super::*;
+
+    fn ack(id: i64, host: HostId, service: &str) -> Acknowledgement {
+        Acknowledgement {
+            id: Id::from_i64(id),
+            host,
+            service: Some(service.to_owned()).filter(|s| !s.is_empty()),
+            sticky: false,
+            expires_at: None,
+            author: "user:jo".into(),
+            comment: "on it".into(),
+            created_at: Wall::from_millis(id),
+            incident: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_ask_at_a_time_share_a_reading_and_each_is_told_of_its_own_host() {
+        let (store, _dir) = fixture::store().await;
+        let hosts = [fixture::device(&store, 7, "cam-07").await, fixture::device(&store, 8, "cam-08").await];
+        let mut tx = store.begin().await.unwrap();
+        acknowledgements::put(&mut tx, &ack(1, hosts[0], "disk")).await.unwrap();
+        acknowledgements::put(&mut tx, &ack(2, hosts[1], "")).await.unwrap();
+        tx.commit().await.unwrap();
+        let rounds = Rounds::default();
+        let turn = rounds.turn.lock().await;
+        let (first, second) = (rounds.of_host(&store.read, hosts[0]), rounds.of_host(&store.read, hosts[1]));
+        tokio::pin!(first, second);
+        assert!(
+            futures_util::poll!(&mut first).is_pending() && futures_util::poll!(&mut second).is_pending()
+        );
+        assert_eq!(rounds.next().hosts.lock().unwrap().len(), 2);
+        drop(turn);
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!(first.acknowledgement("disk").map(|ack| ack.id), Some(Id::from_i64(1)));
+        assert_eq!(second.acknowledgement("disk"), None, "the host's own is none of a service");
+        assert!(first.reachable && first.incident("disk").is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_committed_before_one_asks_is_told() {
+        let (store, _dir) = fixture::store().await;
+        let host = fixture::device(&store, 7, "cam-07").await;
+        let rounds = Rounds::default();
+        for id in 1..20 {
+            let mut tx = store.begin().await.unwrap();
+            acknowledgements::put(&mut tx, &ack(id, host, "disk")).await.unwrap();
+            tx.commit().await.unwrap();
+            let found = rounds.of_host(&store.read, host).await.unwrap();
+            assert_eq!(found.acknowledgement("disk").map(|ack| ack.id), Some(Id::from_i64(id)));
+        }
+    }
+}
