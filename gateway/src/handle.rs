@@ -343,11 +343,23 @@ impl Handle {
     }
 
     /// A result that somebody sent. One of the same `content` that waits for its commit is that one;
-    /// any other takes effect only when the database takes writes. `shown`: whose state is wanted with the outcome.
+    /// any other takes effect only when the database takes writes.
     ///
     /// # Errors
     /// [`NotTaken`]: whether it may still be taken.
     pub async fn submit(
+        &self,
+        content: Option<Content>,
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Outcome, NotTaken> {
+        self.submit_shown((content, None), make).await.map(|settled| settled.outcome)
+    }
+
+    /// The same for whoever wants to see the state of `shown` as it was committed.
+    ///
+    /// # Errors
+    /// As of [`Handle::submit`].
+    pub async fn submit_shown(
         &self,
         (content, shown): (Option<Content>, Option<Shown>),
         make: impl FnOnce(Ticket) -> Submission,

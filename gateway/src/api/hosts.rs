@@ -168,17 +168,21 @@ pub(super) async fn load_spec(
     spec.ok_or_else(|| Kind::Host.unknown(&host.name))
 }
 
+/// What memory has of a host.
+pub(super) fn known(app: &AppState, named: &Named) -> Option<Arc<Definition>> {
+    match named {
+        Named::Id(id) => app.handle.definitions().by_id(*id),
+        Named::Name(name) => app.handle.definitions().by_name(name),
+    }
+}
+
 /// What a host is called and which services it has: from memory where the engine has heard of it, else as it is
 /// stored.
 ///
 /// # Errors
 /// 404 when no host is called so.
 pub(super) async fn definition(app: &AppState, named: Named) -> Result<Arc<Definition>, Problem> {
-    let known = match &named {
-        Named::Id(id) => app.handle.definitions().by_id(*id),
-        Named::Name(name) => app.handle.definitions().by_name(name),
-    };
-    if let Some(known) = known {
+    if let Some(known) = known(app, &named) {
         return Ok(known);
     }
     let mut conn = app.store.reader().await?;

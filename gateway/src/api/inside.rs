@@ -17,7 +17,7 @@ use serde_json::json;
 use super::client::Client;
 use super::edge;
 use super::extract::{self, Path, Query};
-use super::hosts::definition;
+use super::hosts::{self, definition};
 use super::idempotency;
 use super::ids::{Kind, Named};
 use super::intake::{self, Bounds};
@@ -64,9 +64,16 @@ impl Sender {
     /// The host that a result is for: its own, or one behind it.
     async fn host(&self, app: &AppState, wanted: Option<&str>) -> Result<Arc<Definition>, Problem> {
         let Some(wanted) = wanted else { return Ok(self.0.clone()) };
-        let found = definition(app, Kind::Host.named(wanted)).await.ok();
-        match found.filter(|host| host.peer == Some(self.0.id)) {
-            Some(host) => Ok(host),
+        let named = Kind::Host.named(wanted);
+        if let Some(host) = hosts::known(app, &named).filter(|host| host.peer == Some(self.0.id)) {
+            return Ok(host);
+        }
+        // One that is not its own is looked for like one that there is not: the time says nothing either.
+        let mut conn = app.store.reader().await?;
+        let found = hosts::load(&mut conn, named).await.ok();
+        drop(conn);
+        match found.filter(|host| host.id == self.0.id || host.via.as_ref() == Some(&self.0.name)) {
+            Some(host) => definition(app, Named::Id(host.id)).await,
             None => Err(self.refuse(app, wanted).await),
         }
     }

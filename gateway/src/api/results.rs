@@ -109,7 +109,7 @@ pub(super) async fn take(
 async fn take_of_host(app: &AppState, sender: Sender, id: HostId, new: NewResult) -> Answer {
     let sent = Sent::new(sender, (id, None), new)?;
     let (content, make) = sent.parts();
-    let (fate, _) = became(app.handle.submit((content, None), make).await)?;
+    let (fate, _) = became(app.handle.submit_shown((content, None), make).await)?;
     if fate == Fate::Older {
         return Ok(ignored());
     }
@@ -127,7 +127,7 @@ async fn take_of_service(
     let place = (host.id, service.name.clone());
     let sent = Sent::new(sender, (host.id, Some(service.name.clone())), new)?;
     let (content, make) = sent.parts();
-    let (fate, state) = became(app.handle.submit((content, Some(place)), make).await)?;
+    let (fate, state) = became(app.handle.submit_shown((content, Some(place)), make).await)?;
     if fate == Fate::Older {
         return Ok(ignored());
     }

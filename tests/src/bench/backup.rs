@@ -249,7 +249,7 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
         let service = Some(name.clone());
         let handle = &program.server.state.handle;
         let outcome = handle
-            .submit((None, None), |ticket| Submission {
+            .submit(None, |ticket| Submission {
                 host,
                 service,
                 result,
@@ -259,7 +259,6 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
                 ticket,
             })
             .await;
-        let outcome = outcome.map(|settled| settled.outcome);
         ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         ledger.results[index].store(round, Ordering::SeqCst);
     }

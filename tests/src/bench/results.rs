@@ -293,7 +293,7 @@ impl Sender {
         let (at, by): (Wall, String) = (fleetgate::clock::wall(), "token:bench".to_owned());
         let outcome = self
             .handle
-            .submit((None, None), |ticket| Submission {
+            .submit(None, |ticket| Submission {
                 host,
                 service: Some(name),
                 result,
@@ -303,7 +303,6 @@ impl Sender {
                 ticket,
             })
             .await;
-        let outcome = outcome.map(|settled| settled.outcome);
         ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         Ok(())
     }
