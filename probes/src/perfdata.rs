@@ -96,15 +96,9 @@ impl Reader {
     }
 }
 
-/// Blanks, and commas that stand alone.
+/// Blanks and commas: no label begins with a comma, unless it is quoted.
 fn behind_separators(text: &str) -> &str {
-    let mut rest = text.trim_start();
-    while let Some(after) =
-        rest.strip_prefix(',').filter(|a| a.is_empty() || a.starts_with([',', ' ', '\t', '\n']))
-    {
-        rest = after.trim_start();
-    }
-    rest
+    text.trim_start_matches(|c: char| c == ',' || c.is_whitespace())
 }
 
 /// One token, cut out but not yet understood.
@@ -356,7 +350,9 @@ mod tests {
     #[test]
     fn a_comma_before_a_blank_or_the_end_closes_a_token() {
         type Seen<'a> = &'a [(&'a str, f64, &'a str)];
-        let table: [(&str, Seen<'_>); 12] = [
+        let table: [(&str, Seen<'_>); 14] = [
+            ("a=1 ,b=2", &[("a", 1.0, ""), ("b", 2.0, "")]),
+            (",a=1 ,,b=2", &[("a", 1.0, ""), ("b", 2.0, "")]),
             ("a/s=0, b/s=12", &[("a/s", 0.0, ""), ("b/s", 12.0, "")]),
             ("a/s=0,\tb/s=12,\nc=3,", &[("a/s", 0.0, ""), ("b/s", 12.0, ""), ("c", 3.0, "")]),
             ("'a b'=1ms, 'c, d'=2%", &[("a b", 1.0, "ms"), ("c, d", 2.0, "%")]),
