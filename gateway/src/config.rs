@@ -241,6 +241,8 @@ impl Default for List {
     }
 }
 
+/// The settings, in the data directory.
+pub const FILE: &str = "fleetgate.toml";
 /// Where things are when nothing says otherwise.
 const DEFAULT_LISTEN: &str = "[::]:51820";
 const DEFAULT_API: &str = "127.0.0.1:8080";
@@ -357,7 +359,7 @@ impl Config {
 type Variables = config::Map<String, String>;
 
 fn read(data: &Path, file: Option<&Path>, variables: Variables) -> anyhow::Result<File> {
-    let default = data.join("fleetgate.toml");
+    let default = data.join(FILE);
     let path = file.unwrap_or(&default);
     let in_file = |error: config::ConfigError| {
         anyhow::anyhow!("settings in {}: {}", path.display(), refusal::words(&error))

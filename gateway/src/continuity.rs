@@ -14,36 +14,53 @@ use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
 use crate::first_start;
+use crate::identity::Identity;
 use crate::store::addresses::{self, Pools};
 use crate::store::{SqliteConnection, Store, settings};
 
 /// Names in the table of settings.
 pub const PUBLIC_KEY: &str = "gateway_public_key";
+/// The fingerprint of the key that the gateway logs in with.
+const SSH_KEY: &str = "gateway_ssh_key";
 const POOL_V4: &str = "pool_v4";
 const POOL_V6: &str = "pool_v6";
 
 /// What this start means to be known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     pub key: PublicKey,
+    /// The fingerprint of the SSH key that devices let in.
+    pub ssh: String,
     pub pools: Pools,
 }
 
 impl Known {
+    pub fn of(identity: &Identity, pools: Pools) -> Known {
+        Known { key: identity.wireguard.public(), ssh: identity.ssh.public().fingerprint(), pools }
+    }
+
     /// Compares with what earlier starts have kept, and keeps what is new.
     ///
     /// # Errors
     /// When devices know the gateway by something else, or the database cannot be read or written.
-    pub async fn keep(self, store: &Store, data: &Path) -> anyhow::Result<()> {
+    pub async fn keep(&self, store: &Store, data: &Path) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
         let key: Option<PublicKey> = find(&mut tx, PUBLIC_KEY, data).await?;
         if key.is_some_and(|key| key != self.key) {
             let hint = first_start::restore_hint(data);
             bail!("gateway.key is not the key of this database: both must come from the same backup. {hint}");
         }
+        let ssh: Option<String> = find(&mut tx, SSH_KEY, data).await?;
+        if let Some(before) = ssh.as_ref().filter(|ssh| **ssh != self.ssh) {
+            let hint = first_start::restore_hint(data);
+            bail!(
+                "gateway_ssh_key is {}, but the devices of this gateway let in {before}: put the former file back. {hint}",
+                self.ssh
+            );
+        }
         let (v4, v6) = (find(&mut tx, POOL_V4, data).await?, find(&mut tx, POOL_V6, data).await?);
         let before = v4.zip(v6).map(|(v4, v6)| Pools { v4, v6 });
-        if key.is_some() && before == Some(self.pools) {
+        if key.is_some() && ssh.is_some() && before == Some(self.pools) {
             return Ok(());
         }
         // A newcomer may still choose: nobody was told of a pool before the first address was given.
@@ -58,6 +75,7 @@ impl Known {
             }
         }
         settings::put(&mut tx, PUBLIC_KEY, &self.key.to_string()).await?;
+        settings::put(&mut tx, SSH_KEY, &self.ssh).await?;
         settings::put(&mut tx, POOL_V4, &self.pools.v4.to_string()).await?;
         settings::put(&mut tx, POOL_V6, &self.pools.v6.to_string()).await?;
         tx.commit().await.context("cannot keep the gateway's key and pools in fleetgate.db")
@@ -133,7 +151,7 @@ mod tests {
 
     fn known(v4: &str, v6: &str) -> Known {
         let pools = Pools { v4: v4.parse().unwrap(), v6: v6.parse().unwrap() };
-        Known { key: PrivateKey::from_bytes([7; 32]).public(), pools }
+        Known { key: PrivateKey::from_bytes([7; 32]).public(), ssh: "SHA256:ours".to_owned(), pools }
     }
 
     async fn refusal(store: &Store, known: Known) -> String {
@@ -168,7 +186,7 @@ mod tests {
         fixture::device(&store, 9, "cam-09").await;
         let large = known("172.24.0.0/13", "fd72::/64");
         large.keep(&store, Path::new("/data")).await.unwrap();
-        assert!(refusal(&store, small).await.contains("set up for 172.24.0.0/13"));
+        assert!(refusal(&store, small.clone()).await.contains("set up for 172.24.0.0/13"));
         let pair = |was: &str, is: &str| (was.parse().unwrap(), is.parse().unwrap());
         assert_eq!(grown(small.pools, large.pools).unwrap(), [pair("172.24.0.0/14", "172.24.0.0/13")]);
     }
@@ -187,11 +205,17 @@ mod tests {
         let (store, _dir) = fixture::store().await;
         let told = known("172.24.0.0/14", "fd72::/64");
         told.keep(&store, Path::new("/data")).await.unwrap();
-        let foreign = Known { key: PrivateKey::from_bytes([8; 32]).public(), ..told };
+        let foreign = Known { key: PrivateKey::from_bytes([8; 32]).public(), ..told.clone() };
         assert_eq!(
             refusal(&store, foreign).await,
             "gateway.key is not the key of this database: both must come from the same backup. Restore a \
              backup: move /data away, then run `fleetgate restore FILE --data /data`"
+        );
+        let swapped = Known { ssh: "SHA256:theirs".to_owned(), ..told.clone() };
+        assert_eq!(
+            refusal(&store, swapped).await,
+            "gateway_ssh_key is SHA256:theirs, but the devices of this gateway let in SHA256:ours: put the former \
+             file back. Restore a backup: move /data away, then run `fleetgate restore FILE --data /data`"
         );
         told.keep(&store, Path::new("/data")).await.unwrap();
     }

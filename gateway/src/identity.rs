@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
-use crate::first_start::{Reached, Step};
+use crate::first_start::{Reached, Step, restore_hint};
 use crate::secret_file;
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
@@ -48,10 +48,10 @@ impl Identity {
         let wireguard = secret_file::read(&wireguard_file)?
             .trim()
             .parse()
-            .with_context(|| format!("{} does not hold a WireGuard private key", wireguard_file.display()))?;
+            .with_context(|| unusable(&wireguard_file, "a WireGuard private key", data))?;
         let ssh = secret_file::read(&ssh_file)?
             .parse::<SshKey>()
-            .with_context(|| format!("{} does not hold an OpenSSH ed25519 key", ssh_file.display()))?;
+            .with_context(|| unusable(&ssh_file, "an OpenSSH ed25519 key", data))?;
         Ok(Identity { wireguard, ssh })
     }
 
@@ -59,6 +59,10 @@ impl Identity {
     pub fn seal_key(&self) -> SealKey {
         SealKey::derive(&self.wireguard, SEALS)
     }
+}
+
+fn unusable(file: &Path, wanted: &str, data: &Path) -> String {
+    format!("{} does not hold {wanted}. {}", file.display(), restore_hint(data))
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl Opened {
         reached(Step::Sockets)?;
         let (store, lost) = Store::open_noticing(data.path(), identity.seal_key(), is_first).await?;
         reached(Step::Databases)?;
-        Known { key: identity.wireguard.public(), pools: config.pools() }.keep(&store, data.path()).await?;
+        Known::of(&identity, config.pools()).keep(&store, data.path()).await?;
         reached(Step::Identity)?;
         if let Some(lost) = &lost {
             store.tell_of_lost_history(lost).await;

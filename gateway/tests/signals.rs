@@ -160,7 +160,11 @@ fn a_reload_that_is_refused_can_be_seen_and_one_that_works_ends_that() {
         send(&child, "HUP");
         eventually("it is seen", || said(dir.path(), &value(shown)));
     }
-    assert!(said(dir.path(), "fleetgate_config_reloads_total{outcome=\"failed\"} 1\n"));
+    // A file that has gone is no wish for the defaults.
+    std::fs::remove_file(dir.path().join("fleetgate.toml")).expect("a file");
+    send(&child, "HUP");
+    eventually("it is seen", || said(dir.path(), &value(0)));
+    assert!(said(dir.path(), "fleetgate_config_reloads_total{outcome=\"failed\"} 2\n"));
     send(&child, "TERM");
     assert_eq!(end(&mut child).code(), Some(0));
 }

@@ -435,7 +435,9 @@ impl Wish {
         let key = key.and_then(|k| fields.take("public_key", k));
         let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
         let route = route.unwrap_or(default_route);
-        if !tunnelled {
+        if tunnelled {
+            fields.take("route", leads_somewhere(route, new.direct_address.as_ref()));
+        } else {
             direct_only(&mut fields, &new, route);
         }
         let direct = new.direct_address.as_deref().map(crate::names::host_address);
@@ -465,7 +467,10 @@ pub(super) fn sound(new: NewDevice, is_new: bool) -> Result<(), Problem> {
     let key = new.public_key.as_deref().map(|key| key.parse::<PublicKey>());
     key.and_then(|key| fields.take("public_key", key.map_err(|e| e.to_string())));
     let route = new.route.as_deref().map(parse::route).and_then(|r| fields.take("route", r));
-    if is_new && !tunnelled {
+    if is_new && tunnelled {
+        let route = route.unwrap_or(RoutePolicy::Auto);
+        fields.take("route", leads_somewhere(route, new.direct_address.as_ref()));
+    } else if is_new {
         direct_only(&mut fields, &new, route.unwrap_or(RoutePolicy::Direct));
     }
     let direct = new.direct_address.as_deref().map(crate::names::host_address);
@@ -526,12 +531,26 @@ fn changed(app: &AppState, before: &Device, change: model::DeviceChange) -> Resu
     let networks = change.networks.map(|n| parse::networks(&n.unwrap_or_default(), app.config.pools()));
     set.to(&mut settings.networks, "networks", networks);
     set.to(&mut settings.notes, "notes", change.notes.map(|n| parse::notes(n.unwrap_or_default())));
+    let moved = (settings.route, &settings.direct_address)
+        != (before.settings.route, &before.settings.direct_address);
     if before.tunnel.is_none() {
         fields.take("direct_address", stays_reachable(&settings));
+    } else if moved {
+        fields.take("route", leads_somewhere(settings.route, settings.direct_address.as_ref()));
     }
     fields.finish()?;
     settings.profile = change.profile.map_or(settings.profile, Option::unwrap_or_default);
     Ok(settings)
+}
+
+/// The route `direct` needs the address that it leads to.
+fn leads_somewhere(route: RoutePolicy, direct: Option<&String>) -> Result<(), &'static str> {
+    match (route, direct) {
+        (RoutePolicy::Direct, None) => {
+            Err("the route direct needs a direct_address: set one, or use tunnel or auto")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn stays_reachable(settings: &Settings) -> Result<(), &'static str> {

@@ -140,6 +140,11 @@ async fn login_link(
 ) -> Result<Disclosed<LoginLink>, Problem> {
     let mut write = Write::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
+    if user.disabled_at.is_some() {
+        let detail =
+            format!("{} is disabled, and a disabled user cannot log in: enable the user first", user.name);
+        return Err(Problem::conflict("user_disabled", detail));
+    }
     let until = write.now + LINK_LIFE;
     let link = access::insert_login_link(write.tx(), user.id, until).await?;
     write.event("user.login_link", (Object::User, user.id), "one-time login made", json!({})).await?;

@@ -25,7 +25,7 @@ impl Place {
         let identity = Identity::open(dir.path(), &|_| Ok(())).unwrap();
         let store = Store::open(dir.path(), identity.seal_key()).await.unwrap();
         let pools = Config::load(dir.path(), None).unwrap().pools();
-        Known { key: identity.wireguard.public(), pools }.keep(&store, dir.path()).await.unwrap();
+        Known::of(&identity, pools).keep(&store, dir.path()).await.unwrap();
         fixture::device(&store, 9, "cam-09").await;
         fixture::history_run(
             &store,

@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use super::Connection;
 use crate::cli::out;
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, FILE};
 use crate::data_dir::{self, DataDir};
 use crate::server::Server;
 use crate::signals::{Request, Signals};
@@ -31,7 +31,9 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     let mut signals = Signals::listen()?;
     let path = data_dir::default_path(to.data.clone(), NAME)?;
     let data = DataDir::open(&path)?;
-    let config = Config::load(&path, args.config.as_deref())?;
+    // Settings that were read once must not turn into defaults because their file has gone.
+    let file = args.config.or_else(|| Some(path.join(FILE)).filter(|file| file.exists()));
+    let config = Config::load(&path, file.as_deref())?;
     telemetry::init(config.log_json, config.log_filter.as_deref());
     if args.new {
         start_over(&path).await?;
@@ -42,7 +44,7 @@ pub(crate) async fn run(to: &Connection, args: ServeArgs) -> anyhow::Result<()> 
     server.login_shown()?;
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let on_hangup = || {
-        reload(&server, &path, args.config.as_deref());
+        reload(&server, &path, file.as_deref());
         true
     };
     let ended = until_stopped(&server, &mut signals, on_hangup).await;

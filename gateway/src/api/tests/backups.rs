@@ -14,7 +14,7 @@ async fn api() -> TestApi {
     let api = TestApi::with_endpoint().await;
     let (store, data) = (&api.state.store, &api.state.config.data);
     let identity = Identity::open(data, &|_| Ok(())).unwrap();
-    let known = Known { key: identity.wireguard.public(), pools: api.state.config.pools() };
+    let known = Known::of(&identity, api.state.config.pools());
     known.keep(store, data).await.unwrap();
     api
 }

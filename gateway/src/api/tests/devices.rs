@@ -140,11 +140,25 @@ async fn a_change_needs_the_version_that_it_was_made_for() {
 #[tokio::test]
 async fn null_clears_and_absent_keeps() {
     let api = TestApi::with_endpoint().await;
+    let nowhere = api.operator().post("/api/v1/devices", json!({ "name": "cam0", "route": "direct" })).await;
+    assert_eq!(
+        (nowhere.status, &nowhere.json["errors"][0]["field"]),
+        (422, &json!("route")),
+        "{}",
+        nowhere.text
+    );
     add(&api, json!({ "name": "cam1", "direct_address": "cam1.example.net", "ssh": { "user": "cam" } }))
         .await;
     let path = "/api/v1/devices/cam1";
     let kept = api.operator().patch(path, json!({ "notes": "on the mast" })).await;
     assert_eq!(kept.json["direct_address"], "cam1.example.net");
+    let nowhere = api.operator().patch(path, json!({ "direct_address": null, "route": "direct" })).await;
+    assert_eq!(
+        (nowhere.status, &nowhere.json["errors"][0]["field"]),
+        (422, &json!("route")),
+        "{}",
+        nowhere.text
+    );
     let cleared =
         api.operator().patch(path, json!({ "direct_address": null, "ssh": { "user": null } })).await;
     assert_eq!((&cleared.json["direct_address"], &cleared.json["ssh"]["user"]), (&Value::Null, &Value::Null));

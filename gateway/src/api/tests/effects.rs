@@ -347,6 +347,9 @@ async fn a_user_is_who_he_is_said_to_be() {
     let secret = link.json["url"].as_str().unwrap().split_once('#').unwrap().1.to_owned();
     assert!(session(&api, json!({ "link": secret })).await.is_ok());
     assert!(session(&api, json!({ "link": secret })).await.is_err(), "it works once");
+    must(&api.admin().patch("/api/v1/users/ada", json!({ "disabled": true })).await);
+    let link = api.admin().post("/api/v1/users/ada/login-link", json!({})).await;
+    assert_eq!((link.status, &link.json["code"]), (409, &json!("user_disabled")), "{}", link.text);
 }
 
 // ------------------------------------------------------------------- enrolment
