@@ -27,7 +27,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::clock;
-use pool::Pool;
+use pool::{Pool, Run};
 use session::{Connection, Login};
 use wanted::Wanted;
 
@@ -37,7 +37,7 @@ pub struct Limits {
     /// How long a connection without a run is kept. Five minutes serve checks of a minute and
     /// stay below what most NATs and servers allow an idle connection.
     pub idle: Duration,
-    /// How many are kept, the most recent ones. 256 cost about 8 MB.
+    /// How many are kept: those that are needed first. 256 cost about 8 MB.
     pub kept: usize,
     /// Conversations at the same time; a further one waits for its turn within its own timeout.
     pub concurrent: usize,
@@ -118,7 +118,7 @@ impl SshClient {
         let Some(Ok(_turn)) = deadline.limit(self.0.gate.acquire()).await else {
             return failed(SshFailure::Connect(ConnectFailure::Busy));
         };
-        let epoch = self.pool().epoch();
+        let begun = self.pool().begin(key.host);
         let ended = match self.resume(&key, &run, deadline).await {
             Some(ended) => ended,
             None => {
@@ -127,7 +127,7 @@ impl SshClient {
             }
         };
         if let Some(connection) = ended.connection {
-            self.keep(key, connection, epoch);
+            self.keep(key, connection, &begun);
         }
         ended.answer
     }
@@ -196,8 +196,8 @@ impl SshClient {
         isolated(session::converse(stream, login, run, deadlines)).await.unwrap_or_else(Ended::from)
     }
 
-    fn keep(&self, key: SessionKey, connection: Connection, epoch: u64) {
-        let starts_sweeping = self.pool().put(key, connection, epoch, clock::now().mono);
+    fn keep(&self, key: SessionKey, connection: Connection, begun: &Run) {
+        let starts_sweeping = self.pool().put(key, connection, begun, clock::now().mono);
         if starts_sweeping {
             tokio::spawn(sweep(Arc::downgrade(&self.0)));
         }
