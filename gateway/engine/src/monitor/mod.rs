@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::id::{HostId, Id, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    Answer, AskId, Downtime, HostMemory, HostSpec, MonitorInput, MonitorOutput, News, Outcome, Record,
-    Submission, Timing, Why,
+    Answer, AskId, Downtime, HostMemory, HostScope, HostSpec, MonitorInput, MonitorOutput, News, Outcome,
+    Record, Submission, Timing, Why,
 };
 
 mod alert;
@@ -319,20 +319,42 @@ impl Monitor {
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
-        self.downtimes.retain(|_, d| downtime::over_at(d).is_none_or(|at| at + KEPT_DOWNTIME > now.wall));
-        self.downtimes.insert(downtime.id, downtime);
-        self.set_windows(now);
+        let is_kept = |d: &Downtime| downtime::over_at(d).is_none_or(|at| at + KEPT_DOWNTIME > now.wall);
+        let over = self.downtimes.values().filter(|d| !is_kept(d)).flat_map(|d| self.meant(d));
+        let before = self.downtimes.get(&downtime.id).map(|before| self.meant(before));
+        let hosts = over.chain(before.into_iter().flatten()).chain(self.meant(&downtime)).collect();
+        self.downtimes.retain(|_, d| is_kept(d));
+        self.downtimes.insert(downtime.id, downtime.clone());
+        self.set_windows(hosts, Some(&downtime), now);
     }
 
     fn cancel_downtime(&mut self, id: Id, now: Now) {
-        self.downtimes.remove(&id);
-        self.set_windows(now);
+        if let Some(downtime) = self.downtimes.remove(&id) {
+            self.set_windows(self.meant(&downtime).into_iter().collect(), None, now);
+        }
     }
 
-    fn set_windows(&mut self, now: Now) {
-        for id in self.ids() {
-            let windows = self.hosts.get(&id).map(|host| self.windows(&host.spec)).unwrap_or_default();
-            self.with(id, now, |host, turn| host.set_windows(windows, turn));
+    /// Hosts that it may be for.
+    fn meant(&self, downtime: &Downtime) -> Vec<HostId> {
+        match &downtime.scope.hosts {
+            HostScope::One(id) => vec![*id],
+            HostScope::Labels(_) => self.ids(),
+        }
+    }
+
+    /// The windows of these hosts, after one downtime was planned anew or others have gone: what else is planned
+    /// is not looked at.
+    fn set_windows(&mut self, hosts: BTreeSet<HostId>, planned: Option<&Downtime>, now: Now) {
+        for id in hosts {
+            let Some(host) = self.hosts.get(&id) else { continue };
+            let is_new = |id: Id| planned.is_some_and(|downtime| downtime.id == id);
+            let stays = |w: &&Window| self.downtimes.contains_key(&w.id) && !is_new(w.id);
+            let new = planned.and_then(|downtime| Window::of(downtime, &host.spec));
+            let mut windows: Vec<Window> = host.windows.iter().filter(stays).cloned().chain(new).collect();
+            windows.sort_by_key(|window| window.id);
+            if windows != host.windows {
+                self.with(id, now, |host, turn| host.set_windows(windows, turn));
+            }
         }
     }
 
