@@ -19,6 +19,7 @@ pub mod identity;
 pub mod listener;
 pub mod live;
 pub mod mail;
+pub mod memory;
 pub mod names;
 pub mod notify;
 mod outbound;

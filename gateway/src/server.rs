@@ -40,7 +40,7 @@ use crate::stream::{Arrival, Streams};
 use crate::udp::Passage;
 use crate::watch::{self, Carrier};
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{backup, clock, housekeeping, retention, sentinel, telemetry, udp};
+use crate::{backup, clock, housekeeping, memory, retention, sentinel, telemetry, udp};
 
 /// Requests have [`Limits::grace`] of it, a mail that is under way 4 s, the rest ends in milliseconds.
 /// What has not ended then is cut off.
@@ -292,6 +292,8 @@ fn look_after(
     tasks.spawn(state.handle.clone().keep_up(stop.clone()));
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
+    telemetry::keep_up(tasks, state.metrics.clone(), stop.clone());
+    memory::start(tasks, stop.clone());
     Ok(())
 }
 

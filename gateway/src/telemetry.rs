@@ -2,9 +2,12 @@
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use fleetgate_engine::time::Wall;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -65,6 +68,8 @@ fn start(json: bool, filter: EnvFilter) {
     let _ = SWITCH.set(switch);
 }
 
+/// Histograms are summed up so often.
+const UPKEEP: Duration = Duration::from_secs(5);
 /// Whether the settings that were loaded last are in force; Prometheus names its own so.
 const LAST_RELOAD: &str = "fleetgate_config_last_reload_successful";
 /// When settings were taken last, at the start or by a reload.
@@ -91,6 +96,18 @@ pub fn reload_succeeded(now: Wall) {
 pub fn reload_failed() {
     metrics::gauge!(LAST_RELOAD).set(0.0);
     metrics::counter!(RELOADS, "outcome" => "failed").increment(1);
+}
+
+/// What histograms collect waits for somebody who reads it. Nobody may ever ask for `/metrics`.
+pub fn keep_up(tasks: &mut JoinSet<()>, metrics: PrometheusHandle, stop: CancellationToken) {
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(UPKEEP) => metrics.run_upkeep(),
+                () = stop.cancelled() => return,
+            }
+        }
+    });
 }
 
 /// The process's counters. A second gateway in one process (tests) counts into the same ones.

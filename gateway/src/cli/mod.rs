@@ -39,7 +39,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use client::Client;
 
-use crate::signals;
+use crate::{memory, signals};
 
 /// Terminates WireGuard tunnels of a fleet in userspace, watches every device across them, and
 /// says truthfully what is wrong.
@@ -161,6 +161,7 @@ fn gateway_url(text: &str) -> Result<String, String> {
 pub fn main() -> ExitCode {
     // Before anything else: a signal in the first moments must not kill a gateway.
     signals::hold();
+    memory::set_up();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return trouble::usage(&error, &mut <Cli as CommandFactory>::command()),

@@ -1,0 +1,119 @@
+//! Memory that a flood needed is given back to the system.
+//!
+//! The C library keeps what is freed for the next allocation from the same pool, for ever: ten logins of 19 MiB
+//! each, or the rows of a flood, would stay resident. So large blocks get pages of their own, which go when they
+//! are freed; and when much more is resident than is in use, free pages are returned. GNU's library alone
+//! is asked: others return pages by themselves, or cannot.
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Large blocks get pages of their own. The library's own threshold follows the largest block that was ever freed,
+/// so that the second login's 19 MiB would come from a pool.
+pub fn set_up() {
+    #[cfg(target_env = "gnu")]
+    glibc::keep_large_blocks_apart();
+}
+
+#[cfg(not(target_env = "gnu"))]
+pub fn start(_: &mut JoinSet<()>, _: CancellationToken) {}
+
+#[cfg(target_env = "gnu")]
+pub fn start(tasks: &mut JoinSet<()>, stop: CancellationToken) {
+    /// A look takes a millisecond.
+    const EVERY: std::time::Duration = std::time::Duration::from_secs(5);
+    tasks.spawn(async move {
+        let mut idle = Idle::default();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            // It waits for each pool's lock.
+            let Ok(after) = tokio::task::spawn_blocking(move || give_back(idle)).await else { return };
+            idle = after;
+        }
+    });
+}
+
+/// What is resident and not in use: the program itself, stacks, free pages that a return could not reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Idle {
+    /// The least since the last return, in bytes.
+    floor: Option<usize>,
+}
+
+impl Idle {
+    /// So much may be kept for what comes next.
+    const KEPT: usize = 8 * 1024 * 1024;
+
+    /// Whether pages are to be returned, now that so many bytes are idle.
+    fn is_too_much(&mut self, idle: usize) -> bool {
+        let floor = self.floor.map_or(idle, |floor| floor.min(idle));
+        self.floor = Some(floor);
+        idle > floor + Idle::KEPT
+    }
+
+    fn returned(&mut self, left: usize) {
+        self.floor = Some(left);
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn give_back(mut idle: Idle) -> Idle {
+    if idle.is_too_much(glibc::idle()) {
+        glibc::trim();
+        idle.returned(glibc::idle());
+    }
+    idle
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "std does not know the allocator below it")]
+mod glibc {
+    /// Larger blocks are rare: hashes of passwords, large bodies, lists of a whole fleet.
+    const LARGE: libc::c_int = 512 * 1024;
+
+    pub fn keep_large_blocks_apart() {
+        // SAFETY: a setting of the allocator, for blocks to come.
+        unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    }
+
+    /// Bytes that are resident and not in use.
+    pub fn idle() -> usize {
+        // SAFETY: reads the allocator's own books, under its locks.
+        let books = unsafe { libc::mallinfo2() };
+        resident().saturating_sub(books.uordblks + books.hblkhd)
+    }
+
+    /// Returns whole free pages of all pools.
+    pub fn trim() {
+        // SAFETY: touches what nobody uses, under the pools' locks.
+        unsafe { libc::malloc_trim(0) };
+    }
+
+    fn resident() -> usize {
+        // SAFETY: asks for a constant of the system.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4_096);
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0) * page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn what_a_flood_leaves_is_returned_once() {
+        let mut idle = Idle::default();
+        assert!(!idle.is_too_much(20 * MIB), "the program itself");
+        assert!(!idle.is_too_much(27 * MIB), "kept for what comes next");
+        assert!(idle.is_too_much(220 * MIB));
+        idle.returned(40 * MIB);
+        assert!(!idle.is_too_much(42 * MIB), "what could not be returned is not tried again and again");
+        assert!(!idle.is_too_much(22 * MIB) && idle.is_too_much(31 * MIB), "the least counts");
+    }
+}
