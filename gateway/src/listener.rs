@@ -6,6 +6,7 @@
 //! nothing of what is asked: it hands requests to a router, with the [`Client`] they came from.
 
 mod crowd;
+mod idle;
 mod tls;
 mod tunnels;
 
@@ -30,6 +31,7 @@ use tower::ServiceExt as _;
 
 use crate::api::Client;
 use crowd::{Crowd, Place};
+use idle::{Idle, Visit};
 pub use tls::Tls;
 
 /// The largest head of an HTTP/1 request, which is what a connection can make us keep: a cookie, a
@@ -46,6 +48,11 @@ const PING: Duration = Duration::from_secs(30);
 const UNREAD: Duration = Duration::from_secs(60);
 /// Open connections of the Unix socket: the gateway's own user and root, a handful of commands.
 const LOCAL_CONNECTIONS: usize = 64;
+/// While fewer connections than this part of all are free, each new one ends an idle one without a login: a flood
+/// of silent connections pushes out its own.
+const NEARLY_FULL: usize = 8;
+/// Where there is no room, it is looked so often whether another connection has become idle.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Between attempts to accept while the system gives no descriptors.
 const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
@@ -142,23 +149,39 @@ impl House {
     }
 
     /// One connection, to its end or to that of the grace.
-    async fn attend<S>(&self, stream: S, client: Client, http: Http)
+    async fn attend<S>(&self, stream: S, client: Client, http: Http, visit: &Visit)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let answer = hyper::service::service_fn(|request| self.answer(request, client));
+        let answer = hyper::service::service_fn(|mut request: Request<Incoming>| {
+            let asked = visit.asked();
+            request.extensions_mut().insert(visit.login());
+            let answer = self.answer(request, client);
+            async move {
+                let _asked = asked;
+                answer.await
+            }
+        });
         let builder = self.builder(http);
         let connection = builder.serve_connection(TokioIo::new(stream), answer);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
+            grace = self.told_to_leave(visit) => {
                 connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(self.limits.grace, connection).await.unwrap_or(Ok(()))
+                tokio::time::timeout(grace, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {
             tracing::trace!("a connection broke off: {error}");
+        }
+    }
+
+    /// For what is under way, there is a grace; a request may come in the moment in which its connection is to go.
+    async fn told_to_leave(&self, visit: &Visit) -> Duration {
+        tokio::select! {
+            () = self.stop.cancelled() => self.limits.grace,
+            () = visit.dismissed() => if visit.is_idle() { Duration::ZERO } else { self.limits.grace },
         }
     }
 
@@ -181,23 +204,38 @@ enum Http {
 /// The open connections of one listener.
 struct Visits {
     house: Arc<House>,
+    most: usize,
     free: Arc<Semaphore>,
+    idle: Idle,
     open: TaskTracker,
 }
 
 impl Visits {
     fn new(house: House, most: usize) -> Visits {
         let free = Arc::new(Semaphore::new(most));
-        Visits { house: Arc::new(house), free, open: TaskTracker::new() }
+        Visits { house: Arc::new(house), most, free, idle: Idle::default(), open: TaskTracker::new() }
     }
 
     /// Room for one more; `None` at the stop.
     async fn room(&self) -> Option<OwnedSemaphorePermit> {
-        tokio::select! {
-            biased;
-            () = self.house.stop.cancelled() => None,
-            room = self.free.clone().acquire_owned() => room.ok(),
+        let room = self.free.clone().acquire_owned();
+        tokio::pin!(room);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.house.stop.cancelled() => return None,
+                room = room.as_mut() => return room.ok(),
+                () = tokio::time::sleep(LOOK_AGAIN) => drop(self.idle.dismiss_one()),
+            }
         }
+    }
+
+    /// A connection that has just come. Where room gets scarce, another goes for it.
+    fn enter(&self) -> Visit {
+        if self.free.available_permits() < self.most / NEARLY_FULL {
+            self.idle.dismiss_one();
+        }
+        self.idle.enter()
     }
 
     /// `None`: nobody came before the stop, or the one who came is gone.
@@ -225,17 +263,17 @@ impl Visits {
         client: Client,
         held: (OwnedSemaphorePermit, Place),
     ) {
-        let house = self.house.clone();
+        let (house, visit) = (self.house.clone(), self.enter());
         self.open.spawn(async move {
             let _held = held;
-            let Some(tls) = tls else { return house.attend(stream, client, Http::One).await };
+            let Some(tls) = tls else { return house.attend(stream, client, Http::One, &visit).await };
             let shaken = tokio::select! {
                 shaken = tokio::time::timeout(house.limits.head, tls.accept(stream)) => shaken,
-                () = house.stop.cancelled() => return,
+                _ = house.told_to_leave(&visit) => return,
             };
             match shaken {
-                Ok(Ok((stream, true))) => house.attend(stream, client, Http::Two).await,
-                Ok(Ok((stream, false))) => house.attend(stream, client, Http::One).await,
+                Ok(Ok((stream, true))) => house.attend(stream, client, Http::Two, &visit).await,
+                Ok(Ok((stream, false))) => house.attend(stream, client, Http::One, &visit).await,
                 Ok(Err(error)) => tracing::debug!("a TLS handshake failed: {error}"),
                 Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
@@ -243,10 +281,10 @@ impl Visits {
     }
 
     fn begin_local(&mut self, stream: UnixStream, client: Client, room: OwnedSemaphorePermit) {
-        let house = self.house.clone();
+        let (house, visit) = (self.house.clone(), self.enter());
         self.open.spawn(async move {
             let _room = room;
-            house.attend(stream, client, Http::One).await;
+            house.attend(stream, client, Http::One, &visit).await;
         });
     }
 

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::FromRequestParts;
 use axum::extract::connect_info::ConnectInfo;
@@ -28,6 +30,21 @@ const NOBODY_KNOWS: u32 = u32::MAX;
 /// Root reads the data directory anyway, and `sudo fleetgate device add` is how it is called on a
 /// server where the gateway has a user of its own.
 const ROOT: u32 = 0;
+
+/// Whether somebody has logged in over this connection. The listener puts it into each request; whoever checks
+/// logins notes it.
+#[derive(Clone, Debug, Default)]
+pub struct Login(Arc<AtomicBool>);
+
+impl Login {
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl Client {
     /// Whoever the kernel says is at the other end of the Unix socket.

@@ -82,7 +82,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::{Config as SwaggerConfig, SwaggerUi};
 
-pub use client::{Client, throttled_as};
+pub use client::{Client, Login, throttled_as};
 pub use manager::HEADER as MANAGER_HEADER;
 pub use problem::{Affected, Effect, FieldError, ProblemDocument};
 

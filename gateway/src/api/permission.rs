@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::AppState;
 use super::auth::{Principal, Role};
+use super::client::Login;
 use super::problem::Problem;
 
 /// A part of the API that a token can be limited to.
@@ -180,6 +181,9 @@ pub(super) async fn admit(app: &AppState, parts: &mut Parts, rule: Rule) -> Resu
         Rule::Open | Rule::Known => {}
         Rule::Least(area, role) => caller.must_be(role).and_then(|()| caller.must_reach(area))?,
         Rule::Unlimited(role) => caller.must_be(role).and_then(|()| caller.must_be_unlimited())?,
+    }
+    if let Some(login) = parts.extensions.get::<Login>() {
+        login.note();
     }
     parts.extensions.insert(caller);
     parts.extensions.insert(rule);

@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_stream::stream;
@@ -36,6 +36,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::auth::Principal;
 use super::ids::{self, Kind};
 use super::problem::Problem;
 use super::{AppState, hosts, permission, render};
@@ -59,6 +60,8 @@ const COUNTING_SHARE: u32 = 100;
 const BACKLOG: usize = 64;
 /// Open streams; each is a dashboard.
 const MAX_STREAMS: usize = 256;
+/// Open streams of one user or token: a wall of screens, and not the room of all.
+const MAX_STREAMS_OF_ONE: usize = 32;
 /// Proxies close what is silent for a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long a stream outlives the login that opened it.
@@ -88,11 +91,54 @@ type Tick = Option<Arc<Vec<Frame>>>;
 pub(super) struct Hub {
     ticks: broadcast::Sender<Tick>,
     running: AtomicBool,
+    listeners: Listeners,
+}
+
+/// How many streams each user or token has open. Cheap to clone.
+#[derive(Clone, Default)]
+struct Listeners(Arc<Mutex<BTreeMap<String, usize>>>);
+
+/// Counted until it is dropped.
+struct Listener {
+    all: Listeners,
+    who: String,
+}
+
+impl Listeners {
+    /// `None`: that one has its share.
+    fn enter(&self, who: String) -> Option<Listener> {
+        let mut open = self.open();
+        let count = open.get(&who).copied().unwrap_or_default();
+        if count >= MAX_STREAMS_OF_ONE {
+            return None;
+        }
+        open.insert(who.clone(), count + 1);
+        drop(open);
+        Some(Listener { all: self.clone(), who })
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut open = self.all.open();
+        match open.get(&self.who).copied().unwrap_or_default() {
+            0 | 1 => drop(open.remove(&self.who)),
+            count => drop(open.insert(self.who.clone(), count - 1)),
+        }
+    }
 }
 
 impl Default for Hub {
     fn default() -> Self {
-        Hub { ticks: broadcast::channel(BACKLOG).0, running: AtomicBool::new(false) }
+        Hub {
+            ticks: broadcast::channel(BACKLOG).0,
+            running: AtomicBool::new(false),
+            listeners: Listeners::default(),
+        }
     }
 }
 
@@ -326,25 +372,33 @@ fn checked_frame(app: &AppState, waiting: &mut Changes) -> Option<Frame> {
         description = "`snapshot`, then `host`, `checked`, `host_removed`, `overview`, `event`, `enrolment`, `reload`")))]
 async fn listen(
     State(app): State<AppState>,
+    who: Principal,
     parts: Parts,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     if app.hub().ticks.receiver_count() >= MAX_STREAMS {
         return Err(Problem::too_many("too many streams are open: close a dashboard", 60));
     }
+    let listener = app.hub().listeners.enter(who.to_string()).ok_or_else(|| {
+        let detail =
+            format!("{who} has {MAX_STREAMS_OF_ONE} streams open, which is the limit: close a dashboard");
+        Problem::too_many(detail, 60)
+    })?;
     // First listen, then look: what happens in between comes twice, and nothing is missed.
     let ticks = app.hub().subscribe(&app);
     let snapshot = Frame::new("snapshot", &json!({ "overview": app.summary().await?.overview }));
-    let events = follow(app, parts, snapshot, ticks);
+    let events = follow(app, parts, listener, snapshot, ticks);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 fn follow(
     app: AppState,
     mut parts: Parts,
+    listener: Listener,
     snapshot: Frame,
     mut ticks: broadcast::Receiver<Tick>,
 ) -> impl Stream<Item = Result<Event, Infallible>> {
     stream! {
+        let _listener = listener;
         yield sent(&snapshot);
         let mut asked = Box::pin(tokio::time::sleep(STILL_ALLOWED));
         loop {
@@ -377,6 +431,20 @@ fn sent(frame: &Frame) -> Result<Event, Infallible> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_caller_cannot_take_the_streams_of_all() {
+        let listeners = Listeners::default();
+        let enter = |who: &str| listeners.enter(who.to_owned());
+        let mut open: Vec<Listener> = (0..MAX_STREAMS_OF_ONE).map(|_| enter("user:ada").unwrap()).collect();
+        assert!(enter("user:ada").is_none());
+        assert!(enter("user:bob").is_some(), "another has a share of its own");
+        open.pop();
+        let again = enter("user:ada");
+        assert!(again.is_some() && enter("user:ada").is_none());
+        drop((open, again));
+        assert!(listeners.open().is_empty());
+    }
 
     #[test]
     fn changes_of_one_host_gather_and_a_removal_wins() {

@@ -2,11 +2,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::api::Login;
 use crate::config::TlsFiles;
 
 /// Everything as usual, only sooner.
@@ -36,6 +38,7 @@ fn router() -> Router {
         .route("/stream", get(stream))
         .route("/", get(|ConnectInfo(client): ConnectInfo<Client>| async move { format!("{client:?}") }))
         .route("/slow", get(std::future::pending::<String>))
+        .route("/login", get(|Extension(login): Extension<Login>| async move { login.note() }))
         .route("/read", post(|body: axum::body::Bytes| async move { body.len().to_string() }))
 }
 
@@ -128,6 +131,27 @@ async fn the_next_connection_waits_until_one_ends() {
     assert!(!next.is_finished(), "there is no room");
     held.pop();
     assert!(next.await.unwrap().starts_with("HTTP/1.1 200"));
+    door.stops_at_once().await;
+}
+
+/// As four addresses can hold them that take their share of 128 each.
+#[tokio::test]
+async fn idle_strangers_make_room_and_who_has_a_login_stays() {
+    let limits = Limits { head: LONG, ..Limits::default() };
+    let door = open(limits, None).await;
+    let mut known = door.says(b"GET /login HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut answer = [0; 15];
+    known.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let mut strangers = Vec::new();
+    for n in 0..limits.connections {
+        let half = [&b""[..], b"GET / HTTP/1.1\r\nhost:"][n % 2];
+        strangers.push(door.says(half).await);
+    }
+    assert!(ask(door.address).await.starts_with("HTTP/1.1 200"), "there is room for somebody who asks");
+    assert_eq!(rest(&mut strangers[0]).await, "", "the one that was idle for the longest made room");
+    known.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(&mut known).await.contains("Remote(127.0.0.1"));
     door.stops_at_once().await;
 }
 

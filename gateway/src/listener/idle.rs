@@ -1,0 +1,167 @@
+//! The open connections of one listener, and which of them makes room for another.
+//!
+//! A connection is idle while none of its requests is being answered; half a head is nothing yet. When room
+//! gets scarce, the connection that is idle for the longest goes, unless somebody logged in over it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Login;
+
+/// Cheap to clone. Holds one entry for each connection that is open.
+#[derive(Clone, Default)]
+pub(super) struct Idle(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// Connections begin to be idle one after the other: the first is the one that is idle for the longest.
+    turn: u64,
+    waiting: BTreeMap<u64, Arc<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where it waits.
+    turn: Mutex<Option<u64>>,
+    under_way: AtomicUsize,
+    login: Login,
+    dismissed: CancellationToken,
+    ended: AtomicBool,
+}
+
+/// One connection, until it is dropped.
+pub(super) struct Visit {
+    idle: Idle,
+    state: Arc<State>,
+}
+
+/// A request of it, until it is dropped.
+pub(super) struct Asked {
+    idle: Idle,
+    state: Arc<State>,
+}
+
+impl Idle {
+    /// A connection that has asked nothing yet.
+    pub fn enter(&self) -> Visit {
+        let state = Arc::new(State::default());
+        self.wait(&state);
+        Visit { idle: self.clone(), state }
+    }
+
+    /// Ends the connection that is idle for the longest, of those that nobody logged in over. Whether there is one.
+    pub fn dismiss_one(&self) -> bool {
+        let mut inner = self.inner();
+        let stranger = |(_, state): &(&u64, &Arc<State>)| !state.login.is_known();
+        let Some(turn) = inner.waiting.iter().find(stranger).map(|(turn, _)| *turn) else { return false };
+        if let Some(state) = inner.waiting.remove(&turn) {
+            state.dismissed.cancel();
+        }
+        true
+    }
+
+    fn wait(&self, state: &Arc<State>) {
+        let mut inner = self.inner();
+        if state.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        inner.turn += 1;
+        let turn = inner.turn;
+        inner.waiting.insert(turn, state.clone());
+        *state.place() = Some(turn);
+    }
+
+    fn leave(&self, state: &State) {
+        let mut inner = self.inner();
+        if let Some(turn) = state.place().take() {
+            inner.waiting.remove(&turn);
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+impl State {
+    fn place(&self) -> MutexGuard<'_, Option<u64>> {
+        self.turn.lock().expect("no holder panics")
+    }
+}
+
+impl Visit {
+    /// Ends when the connection is to make room. Never while a request is being answered.
+    pub async fn dismissed(&self) {
+        self.state.dismissed.cancelled().await;
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.state.under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// A request has come.
+    pub fn asked(&self) -> Asked {
+        if self.state.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.idle.leave(&self.state);
+        }
+        Asked { idle: self.idle.clone(), state: self.state.clone() }
+    }
+
+    /// Who checks logins notes here that the caller has one.
+    pub fn login(&self) -> Login {
+        self.state.login.clone()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.state.under_way.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle.wait(&self.state);
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::Relaxed);
+        self.idle.leave(&self.state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_dismissed(visit: &Visit) -> bool {
+        visit.state.dismissed.is_cancelled()
+    }
+
+    #[test]
+    fn the_longest_idle_stranger_goes_first() {
+        let idle = Idle::default();
+        let visits: Vec<Visit> = (0..4).map(|_| idle.enter()).collect();
+        let busy = visits[0].asked();
+        visits[1].login().note();
+        assert!(idle.dismiss_one());
+        assert_eq!(visits.iter().map(is_dismissed).collect::<Vec<_>>(), [false, false, true, false]);
+        // Its answer makes it the one that is idle for the shortest time.
+        drop(busy);
+        assert!(idle.dismiss_one() && is_dismissed(&visits[3]) && !is_dismissed(&visits[0]));
+        assert!(idle.dismiss_one() && is_dismissed(&visits[0]));
+        assert!(!idle.dismiss_one(), "only one with a login is left");
+    }
+
+    #[test]
+    fn what_has_ended_is_not_kept() {
+        let idle = Idle::default();
+        let visit = idle.enter();
+        let asked = visit.asked();
+        drop(visit);
+        drop(asked);
+        drop(idle.enter());
+        assert!(idle.inner().waiting.is_empty() && !idle.dismiss_one());
+    }
+}
