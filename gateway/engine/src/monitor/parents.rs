@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::time::{Mono, Now};
-use crate::wire::{EventKind, HostStatus, SENT, Timing, is_answer, is_beside_tunnel};
+use crate::wire::{EventKind, HostStatus, SENT, Timing, is_answer};
 
 use super::Monitor;
 use super::host::Host;
@@ -128,9 +128,9 @@ impl Monitor {
         };
         let there: Vec<&Host> = parents.filter(|parent| !blocks(parent)).collect();
         let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
-        let vouches = |parent: &Host, since| {
-            let carries = !host.passes_through(parent) || !is_beside_tunnel(&parent.source);
-            carries && parent.vouches(since, now.mono)
+        let vouches = |parent: &Host, since| match host.passes_through(parent) {
+            true => parent.carried_at.is_some_and(|at| at >= since) || parent.is_told_well(now.mono),
+            false => parent.vouches(since, now.mono),
         };
         let outlived = |since: Mono| there.iter().any(|parent| vouches(parent, since));
         // Where nobody is there, that is no question any more.
@@ -191,10 +191,13 @@ impl Host {
     }
 
     /// Nobody can ask what only receives results: its last one counts while it is fresh.
-    fn vouches(&self, since: Mono, now: Mono) -> bool {
+    fn is_told_well(&self, now: Mono) -> bool {
         let fresh = self.spec.freshness.is_none_or(|limit| now.since(self.heard_at) < limit);
-        let told = self.is_only_told_of() && fresh && !self.track.status.is_problem();
-        told || self.was_there_at(since)
+        self.is_only_told_of() && fresh && !self.track.status.is_problem()
+    }
+
+    fn vouches(&self, since: Mono, now: Mono) -> bool {
+        self.is_told_well(now) || self.was_there_at(since)
     }
 
     /// How long it waits for others once it is hard down.

@@ -9,7 +9,8 @@ use fleetgate_probes::sample::{Metric, Status};
 
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
-    ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample, is_answer,
+    ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample,
+    is_answer, is_beside_tunnel,
 };
 
 use super::host::Host;
@@ -157,6 +158,8 @@ impl Host {
         match self.failed_at.filter(|_| self.track.status.is_problem()) {
             Some(_) if is_answer(&self.source) => now,
             Some(failed) => interval.max(failed),
+            // What was sent through the tunnel got no answer: a packet from before says nothing more.
+            None if is_beside_tunnel(&self.source) => self.good_at.map_or(interval, |at| interval.max(at)),
             None => interval,
         }
     }
@@ -332,6 +335,9 @@ impl Host {
         let answered = is_up(own.result.status);
         if is_answer(own.source) {
             self.note_alive(proof, turn.now);
+        }
+        if answered && !is_beside_tunnel(own.source) {
+            self.carried_at = self.carried_at.max(Some(proof));
         }
         let own = Own { result: judged::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
