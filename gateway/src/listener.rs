@@ -7,6 +7,7 @@
 
 mod crowd;
 mod idle;
+mod leftover;
 mod tls;
 mod tunnels;
 
@@ -15,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::extract::Request;
 use hyper::body::Incoming;
@@ -187,11 +187,19 @@ impl House {
 
     fn answer(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         client: Client,
     ) -> impl Future<Output = Result<axum::response::Response, Infallible>> + use<> {
+        let (mut request, left) = leftover::share(request);
         request.extensions_mut().insert(ConnectInfo(client));
-        self.router.clone().oneshot(request.map(Body::new))
+        let answer = self.router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            if let Some(left) = left {
+                left.drain().await;
+            }
+            answer
+        }
     }
 }
 

@@ -3,6 +3,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use axum::Extension;
+use axum::body::Body;
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
@@ -38,6 +39,7 @@ fn router() -> Router {
         .route("/stream", get(stream))
         .route("/", get(|ConnectInfo(client): ConnectInfo<Client>| async move { format!("{client:?}") }))
         .route("/slow", get(std::future::pending::<String>))
+        .route("/refuse", post(|| async { axum::http::StatusCode::UNAUTHORIZED }))
         .route("/login", get(|Extension(login): Extension<Login>| async move { login.note() }))
         .route("/read", post(|body: axum::body::Bytes| async move { body.len().to_string() }))
 }
@@ -108,6 +110,23 @@ async fn an_answer_may_take_longer_than_a_head() {
     let door = open(LIMITS, None).await;
     let mut stream = door.says(b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(rest(&mut stream).await.contains("the end"));
+    door.stops_at_once().await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_caller_who_is_still_sending() {
+    let door = open(LIMITS, None).await;
+    for size in [2, 100_000] {
+        let head = format!(
+            "POST /refuse HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
+        );
+        let mut stream = door.says(head.as_bytes()).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(&vec![b'x'; size]).await.unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).await.expect("no reset");
+        assert!(said.starts_with(b"HTTP/1.1 401"), "{size}: {}", String::from_utf8_lossy(&said));
+    }
     door.stops_at_once().await;
 }
 
