@@ -147,6 +147,7 @@ fn a_device_is_watched_through_every_kind_of_trouble_and_each_is_mailed_once() {
         "--label",
         "site=hill",
     ]);
+    gateway.bear_with_the_machine("cam-1");
     gateway.cli(&["device", "add", "ghost"]);
     let mut tunnel = WireGuard::up(&lab, "d1", &conf);
     gateway.becomes("cam-1", None, "up");
@@ -263,6 +264,7 @@ fn a_device_enrols_itself_with_the_script_and_is_approved() {
     gateway.cli(&["enrolment", "approve", id]);
     assert!(script.ended(PATIENCE), "{}", lab.log(log));
 
+    gateway.bear_with_the_machine("nas-2");
     gateway.becomes("nas-2", None, "up");
     for service in ["tunnel", "ping", "ssh", "disk"] {
         gateway.becomes("nas-2", Some(service), "ok");
