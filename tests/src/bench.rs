@@ -11,11 +11,12 @@ pub mod idle;
 pub mod keys;
 pub mod memory;
 pub mod peers;
-mod program;
+pub mod program;
 pub mod reading;
 pub mod results;
 pub mod retention;
 pub mod senders;
+pub mod soak;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -20,8 +20,6 @@ pub struct Program {
 
 impl Program {
     pub async fn start() -> anyhow::Result<Program> {
-        // Two programs with rustls in them may have asked for one already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir()?;
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
         let settings = "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n";
@@ -31,6 +29,8 @@ impl Program {
 
     /// With the data and settings that lie there.
     pub async fn start_in(dir: TempDir) -> anyhow::Result<Program> {
+        // Two programs with rustls in them may have asked for one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let data = DataDir::open(dir.path())?;
         let http = reqwest::Client::builder().unix_socket(data.socket()).build()?;
         let server = Server::start(Config::load(dir.path(), None)?, data).await?;

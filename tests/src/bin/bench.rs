@@ -1,11 +1,12 @@
 //! Prints the figures of docs/performance.md. `cargo run --release -p fleetgate-tests --bin bench`
 //! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB,
-//! `bench reading --events N` reads beside a log of N events.
+//! `bench reading --events N` reads beside a log of N events;
+//! `bench soak MINUTES` watches the memory of the demo.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
     Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, reading, results, retention,
-    senders,
+    senders, soak,
 };
 
 #[global_allocator]
@@ -37,6 +38,11 @@ fn main() -> anyhow::Result<()> {
         && (name.as_str(), option.as_str()) == ("reading", "--events")
     {
         return reading::run_with(events.parse()?);
+    }
+    if let [name, minutes] = arguments.as_slice()
+        && name == "soak"
+    {
+        return soak::run(minutes.parse()?);
     }
     let wanted = arguments.first().cloned();
     let benches: [Bench; 11] = [

@@ -1,0 +1,132 @@
+//! What a gateway keeps as time goes on: the memory of `fleetgate demo` over hours, with results sent to it.
+//!
+//! The program runs as a process of its own. In the first minutes caches fill; the growth that counts is that of
+//! the second half.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::report;
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Of results that are sent, one after the other.
+const RATE: f64 = 50.0;
+const HOST: &str = "cam-01";
+const SERVICE: &str = "soak";
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// The demo, until it is dropped.
+struct Demo {
+    child: Child,
+    http: reqwest::Client,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+impl Demo {
+    /// The program that was built beside this one.
+    async fn start() -> anyhow::Result<Demo> {
+        let program = std::env::current_exe()?.with_file_name("fleetgate");
+        let dir = tempfile::tempdir()?;
+        std::fs::set_permissions(dir.path(), Permissions::from_mode(0o700))?;
+        let mut command = Command::new(&program);
+        command.args(["demo", "--data"]).arg(dir.path()).stdout(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("{}: build it with `cargo build --release`", program.display()))?;
+        let http = reqwest::Client::builder().unix_socket(dir.path().join("fleetgate.sock")).build()?;
+        let demo = Demo { child, http, dir };
+        let begin = Instant::now();
+        while demo.call(Method::GET, &format!("hosts/{HOST}"), &Value::Null).await.is_err() {
+            ensure!(begin.elapsed() < MINUTE, "the demo does not start in {}", demo.dir.path().display());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        let check = json!({ "check": { "type": "passive" } });
+        demo.call(Method::PUT, &format!("hosts/{HOST}/services/{SERVICE}"), &check).await?;
+        Ok(demo)
+    }
+
+    async fn call(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<()> {
+        let request = self.http.request(method, format!("http://localhost/api/v1/{path}"));
+        let answer = if body.is_null() { request } else { request.json(body) }.send().await?;
+        ensure!(answer.status().is_success(), "{path}: {}: {}", answer.status(), answer.text().await?);
+        Ok(())
+    }
+
+    /// Bytes that are resident.
+    fn resident(&self) -> anyhow::Result<f64> {
+        let status =
+            std::fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("a resident size")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+    }
+
+    /// Results for so long; how many were taken.
+    async fn send_for(&self, time: Duration, mut sent: u64) -> anyhow::Result<u64> {
+        let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / RATE));
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            tick.tick().await;
+            let result = json!({ "exit_status": 0, "output": format!("fine | count={sent}") });
+            self.call(Method::POST, &format!("hosts/{HOST}/services/{SERVICE}/results"), &result).await?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+}
+
+/// # Errors
+/// When the demo does not start, or ends.
+pub fn run(minutes: usize) -> anyhow::Result<()> {
+    ensure!(minutes >= 4, "4 minutes at least: the first half fills caches");
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Runtime::new()?.block_on(measure(minutes))
+}
+
+async fn measure(minutes: usize) -> anyhow::Result<()> {
+    let demo = Demo::start().await?;
+    let (mut sizes, mut sent) = (vec![demo.resident()?], 0);
+    for minute in 1..=minutes {
+        sent = demo.send_for(MINUTE, sent).await?;
+        sizes.push(demo.resident()?);
+        println!("minute {minute:>4}: {:>6.1} MiB resident, {sent} results", sizes[minute] / MIB);
+    }
+    let half = &sizes[minutes / 2..];
+    let hourly = slope(half) * 60.0;
+    report("resident at the end", &format!("{:.1} MiB", sizes[minutes] / MIB), "-");
+    report("growth of the second half", &format!("{:.1} MiB an hour", hourly / MIB), "under 1");
+    report("  per result that was sent", &format!("{:.1} B", hourly / (RATE * 3_600.0)), "under 2");
+    Ok(())
+}
+
+/// Of the line through them that fits best, per step.
+fn slope(values: &[f64]) -> f64 {
+    let count = values.len() as f64;
+    let (mid, mean) = ((count - 1.0) / 2.0, values.iter().sum::<f64>() / count);
+    let steps = || values.iter().enumerate().map(|(n, value)| (n as f64 - mid, value - mean));
+    steps().map(|(x, y)| x * y).sum::<f64>() / steps().map(|(x, _)| x * x).sum::<f64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slope_is_that_of_the_line_that_fits() {
+        assert!((slope(&[1.0, 3.0, 5.0, 7.0]) - 2.0).abs() < 1e-9);
+        assert!(slope(&[4.0, 4.0, 4.0]).abs() < 1e-9);
+    }
+}
