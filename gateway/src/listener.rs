@@ -51,6 +51,8 @@ const LOCAL_CONNECTIONS: usize = 64;
 /// While fewer connections than this part of all are free, each new one ends an idle one without a login: a flood
 /// of silent connections pushes out its own.
 const NEARLY_FULL: usize = 8;
+/// A connection that has just come or was just answered is not ended for another: its request is on its way.
+const STILL_EXPECTED: Duration = Duration::from_secs(1);
 /// Where there is no room, it is looked so often whether another connection has become idle.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Between attempts to accept while the system gives no descriptors.
@@ -221,7 +223,13 @@ struct Visits {
 impl Visits {
     fn new(house: House, most: usize) -> Visits {
         let free = Arc::new(Semaphore::new(most));
-        Visits { house: Arc::new(house), most, free, idle: Idle::default(), open: TaskTracker::new() }
+        Visits {
+            house: Arc::new(house),
+            most,
+            free,
+            idle: Idle::new(STILL_EXPECTED),
+            open: TaskTracker::new(),
+        }
     }
 
     /// Room for one more; `None` at the stop.

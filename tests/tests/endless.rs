@@ -142,21 +142,25 @@ async fn long_results(program: &Arc<Program>) {
             .await
             .expect("a service");
     }
-    for round in 0..20 {
+    let mut taken = 0;
+    for round in 0..10 {
         let mut calls = JoinSet::new();
         for n in 0..100 {
             let (program, words) = (program.clone(), words.clone());
             calls.spawn(async move { result_and_list(&program, round * 100 + n, &words).await });
         }
-        calls.join_all().await;
+        taken += calls.join_all().await.into_iter().filter(|taken| *taken).count();
     }
+    assert!(taken > 100, "{taken}");
 }
 
-async fn result_and_list(program: &Program, n: usize, words: &str) {
+/// Whether the result was taken: a busy gateway says 503.
+async fn result_and_list(program: &Program, n: usize, words: &str) -> bool {
     let result = json!({ "exit_status": n % 3, "output": format!("{n} {words}") });
     let path = format!("/hosts/cam-1/services/job-{}/results", n % 50);
-    program.call(Method::POST, &path, &result).await.expect("taken");
-    program.call(Method::GET, "/hosts/cam-1/services", &Value::Null).await.expect("a list");
+    let taken = program.call(Method::POST, &path, &result).await.is_ok();
+    let _ = program.call(Method::GET, "/hosts/cam-1/services", &Value::Null).await;
+    taken
 }
 
 async fn returns(before: usize, what: &str) {
@@ -179,7 +183,7 @@ async fn what_a_flood_needed_is_given_back() {
     failed_logins(&program).await;
     returns(before, "ten failed logins").await;
     long_results(&program).await;
-    returns(before, "2,000 results of 63 kB").await;
+    returns(before, "1,000 results of 63 kB").await;
     Arc::into_inner(program).expect("nobody calls any more").server.stop().await;
 }
 
@@ -189,7 +193,7 @@ async fn program(mail: SocketAddr, hooks: SocketAddr) -> Program {
     let settings = format!(
         "listen = \"127.0.0.1:0\"\napi_listen = \"127.0.0.1:0\"\nendpoint = \"127.0.0.1:9\"\n\
          [outbound]\nallow = [\"127.0.0.0/8\"]\n\
-         [mail]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nfrom = \"gateway@example.com\"\n\
+         [mail]\nhost = \"127.0.0.1\"\nport = {}\nsecurity = \"none\"\nfrom = \"gateway@example.com\"\nto = [\"ops@example.com\"]\n\
          [heartbeat]\nurl = \"http://{hooks}/ping\"\ninterval = 5\n",
         mail.port()
     );

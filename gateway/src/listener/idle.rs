@@ -1,25 +1,33 @@
 //! The open connections of one listener, and which of them makes room for another.
 //!
 //! A connection is idle while none of its requests is being answered; half a head is nothing yet. When room
-//! gets scarce, the connection that is idle for the longest goes, unless somebody logged in over it.
+//! gets scarce, the connection that is idle for the longest goes, unless somebody logged in over it, or it is so
+//! new that its request may be on its way.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
+use fleetgate_engine::time::Mono;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Login;
+use crate::clock;
 
 /// Cheap to clone. Holds one entry for each connection that is open.
-#[derive(Clone, Default)]
-pub(super) struct Idle(Arc<Mutex<Inner>>);
+#[derive(Clone)]
+pub(super) struct Idle {
+    /// A connection is left alone for so long.
+    grace: Duration,
+    inner: Arc<Mutex<Inner>>,
+}
 
 #[derive(Default)]
 struct Inner {
     /// Connections begin to be idle one after the other: the first is the one that is idle for the longest.
     turn: u64,
-    waiting: BTreeMap<u64, Arc<State>>,
+    waiting: BTreeMap<u64, (Mono, Arc<State>)>,
 }
 
 #[derive(Default)]
@@ -45,6 +53,10 @@ pub(super) struct Asked {
 }
 
 impl Idle {
+    pub fn new(grace: Duration) -> Idle {
+        Idle { grace, inner: Arc::default() }
+    }
+
     /// A connection that has asked nothing yet.
     pub fn enter(&self) -> Visit {
         let state = Arc::new(State::default());
@@ -54,12 +66,14 @@ impl Idle {
 
     /// Ends the connection that is idle for the longest, of those that nobody logged in over. Whether there is one.
     pub fn dismiss_one(&self) -> bool {
+        let now = clock::now().mono;
         let mut inner = self.inner();
-        let stranger = |(_, state): &(&u64, &Arc<State>)| !state.login.is_known();
-        let Some(turn) = inner.waiting.iter().find(stranger).map(|(turn, _)| *turn) else { return false };
-        if let Some(state) = inner.waiting.remove(&turn) {
-            state.dismissed.cancel();
-        }
+        let long = inner.waiting.iter().take_while(|(_, (since, _))| *since + self.grace <= now);
+        let stranger =
+            long.map(|(turn, (_, state))| (*turn, state)).find(|(_, state)| !state.login.is_known());
+        let Some((turn, state)) = stranger else { return false };
+        state.dismissed.cancel();
+        inner.waiting.remove(&turn);
         true
     }
 
@@ -70,7 +84,7 @@ impl Idle {
         }
         inner.turn += 1;
         let turn = inner.turn;
-        inner.waiting.insert(turn, state.clone());
+        inner.waiting.insert(turn, (clock::now().mono, state.clone()));
         *state.place() = Some(turn);
     }
 
@@ -82,7 +96,7 @@ impl Idle {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().expect("no holder panics")
+        self.inner.lock().expect("no holder panics")
     }
 }
 
@@ -141,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_stranger_goes_first() {
-        let idle = Idle::default();
+        let idle = Idle::new(Duration::ZERO);
         let visits: Vec<Visit> = (0..4).map(|_| idle.enter()).collect();
         let busy = visits[0].asked();
         visits[1].login().note();
@@ -155,8 +169,15 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_whose_request_may_be_on_its_way_is_left_alone() {
+        let idle = Idle::new(Duration::from_secs(60));
+        let visit = idle.enter();
+        assert!(!idle.dismiss_one() && !is_dismissed(&visit));
+    }
+
+    #[test]
     fn what_has_ended_is_not_kept() {
-        let idle = Idle::default();
+        let idle = Idle::new(Duration::ZERO);
         let visit = idle.enter();
         let asked = visit.asked();
         drop(visit);
