@@ -143,7 +143,7 @@ async fn long_results(program: &Arc<Program>) {
             .expect("a service");
     }
     let mut taken = 0;
-    for round in 0..10 {
+    for round in 0..3 {
         let mut calls = JoinSet::new();
         for n in 0..100 {
             let (program, words) = (program.clone(), words.clone());
@@ -151,7 +151,7 @@ async fn long_results(program: &Arc<Program>) {
         }
         taken += calls.join_all().await.into_iter().filter(|taken| *taken).count();
     }
-    assert!(taken > 100, "{taken}");
+    assert!(taken > 50, "{taken}");
 }
 
 /// Whether the result was taken: a busy gateway says 503.
@@ -159,7 +159,9 @@ async fn result_and_list(program: &Program, n: usize, words: &str) -> bool {
     let result = json!({ "exit_status": n % 3, "output": format!("{n} {words}") });
     let path = format!("/hosts/cam-1/services/job-{}/results", n % 50);
     let taken = program.call(Method::POST, &path, &result).await.is_ok();
-    let _ = program.call(Method::GET, "/hosts/cam-1/services", &Value::Null).await;
+    if n.is_multiple_of(10) {
+        let _ = program.call(Method::GET, "/hosts/cam-1/services", &Value::Null).await;
+    }
     taken
 }
 
@@ -183,7 +185,7 @@ async fn what_a_flood_needed_is_given_back() {
     failed_logins(&program).await;
     returns(before, "ten failed logins").await;
     long_results(&program).await;
-    returns(before, "1,000 results of 63 kB").await;
+    returns(before, "300 results of 63 kB").await;
     Arc::into_inner(program).expect("nobody calls any more").server.stop().await;
 }
 
