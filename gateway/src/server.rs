@@ -360,6 +360,7 @@ impl Engine<'_> {
         drop(conn);
         let hosts = self.store.all_hosts(&self.config.timing).await?;
         self.handle.begin_with(hosts.iter().map(|memory| &memory.spec));
+        self.writer.know(&hosts);
         monitor.restore(hosts, clock::now());
         Ok(monitor)
     }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use fleetgate_engine::wire::Record;
+use fleetgate_engine::wire::{HostMemory, Record};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ pub struct Writer(Arc<Shared>);
 
 struct Shared {
     pending: Mutex<Pending>,
+    written: Mutex<Written>,
     /// The time of the next commit moved forward.
     sooner: Notify,
     /// Something was taken: whoever waits for room may look again. One producer waits at most.
@@ -63,14 +64,14 @@ impl Writer {
     pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, bell: Bell, keep: Duration) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
+            written: Mutex::default(),
             sooner: Notify::new(),
             room: Notify::new(),
             closing: CancellationToken::new(),
             ended: CancellationToken::new(),
         });
         let samples = Samples::start(tasks, store.clone(), live.health().clone(), keep);
-        let written = Written::default();
-        let task = Task { shared: shared.clone(), store, live, bell, samples, written };
+        let task = Task { shared: shared.clone(), store, live, bell, samples };
         tasks.spawn(task.run());
         Writer(shared)
     }
@@ -88,6 +89,11 @@ impl Writer {
         if sooner {
             self.0.sooner.notify_one();
         }
+    }
+
+    /// What the rows hold at a start.
+    pub fn know(&self, hosts: &[HostMemory]) {
+        self.0.written().know(hosts);
     }
 
     /// What the tunnels learnt of a peer. Never waits.
@@ -116,6 +122,10 @@ impl Writer {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().expect("no holder panics")
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().expect("no holder panics")
     }
 
     fn has_room(&self) -> bool {
@@ -153,11 +163,10 @@ struct Task {
     live: Live,
     bell: Bell,
     samples: Samples,
-    written: Written,
 }
 
 impl Task {
-    async fn run(mut self) {
+    async fn run(self) {
         loop {
             self.shared.due().await;
             let closing = self.shared.closing.is_cancelled();
@@ -174,7 +183,7 @@ impl Task {
         self.shared.ended.cancel();
     }
 
-    async fn write(&mut self, mut batch: Batch) {
+    async fn write(&self, mut batch: Batch) {
         let samples = std::mem::take(&mut batch.samples);
         if self.commit(&batch).await {
             self.samples.append(samples);
@@ -182,7 +191,7 @@ impl Task {
     }
 
     /// Until it succeeds. `false`: the gateway stops, and the disk takes nothing.
-    async fn commit(&mut self, batch: &Batch) -> bool {
+    async fn commit(&self, batch: &Batch) -> bool {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
@@ -217,11 +226,11 @@ impl Task {
         }
     }
 
-    fn tell(&mut self, batch: &Batch, done: &commit::Done) {
+    fn tell(&self, batch: &Batch, done: &commit::Done) {
         if let Some(newest) = batch.last_check() {
             self.live.checked(newest, clock::wall());
         }
-        self.written.changes(batch).into_iter().for_each(|change| self.live.tell(change));
+        self.shared.written().changes(batch).into_iter().for_each(|change| self.live.tell(change));
         metrics::counter!("fleetgate_soft_changes_not_listed_total").increment(done.not_listed);
         if let Some(seq) = done.last_event {
             self.live.tell(Change::Event(seq));

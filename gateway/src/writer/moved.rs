@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{HostState, HostStatus, ServiceState};
+use fleetgate_engine::wire::{HostMemory, HostState, HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
 use super::pending::{Batch, Entry};
@@ -20,6 +20,18 @@ const MOST: usize = 4_000_000;
 pub(super) struct Written(HashMap<u64, u64>);
 
 impl Written {
+    /// What the rows hold at a start: without it every first result would count as a change.
+    pub fn know(&mut self, hosts: &[HostMemory]) {
+        for memory in hosts {
+            if let Some(state) = &memory.state {
+                self.is_new(digest(state.host), host_essence(state));
+            }
+            for service in &memory.services {
+                self.is_new(digest((memory.spec.id, &service.name)), service_essence(service));
+            }
+        }
+    }
+
     /// What dashboards are to hear of a batch that is on disk.
     pub fn changes(&mut self, batch: &Batch) -> Vec<Change> {
         if self.0.len() > MOST {
@@ -87,7 +99,7 @@ mod tests {
     use fleetgate_engine::time::Wall;
 
     use super::*;
-    use crate::store::fixture;
+    use crate::store::{fixture, states};
 
     const HOST: HostId = Id::from_i64(7);
 
@@ -142,6 +154,23 @@ mod tests {
         };
         assert_eq!(written.changes(&said(&ping)), [checked]);
         assert_eq!(written.changes(&said(&ssh)), [Change::Host(HOST)]);
+    }
+
+    #[tokio::test]
+    async fn what_the_rows_held_at_the_start_is_not_new() {
+        let (store, _dir) = fixture::store().await;
+        fixture::device(&store, 7, "cam").await;
+        store.all_hosts(&fixture::TIMING).await.unwrap();
+        let (up, ping) = (fixture::up(HOST), fixture::service("ping", Status::Ok));
+        let mut tx = store.begin().await.unwrap();
+        states::write_hosts(&mut tx, &[&up]).await.unwrap();
+        states::write_services(&mut tx, &[(HOST, &ping)]).await.unwrap();
+        tx.commit().await.unwrap();
+        let mut written = Written::default();
+        written.know(&store.all_hosts(&fixture::TIMING).await.unwrap());
+        for batch in [of_host(up), of_service(ping)] {
+            assert!(matches!(written.changes(&batch)[..], [Change::Checked { .. }]));
+        }
     }
 
     #[test]
