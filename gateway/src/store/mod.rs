@@ -126,7 +126,7 @@ impl Store {
     ) -> anyhow::Result<(Store, Option<SetAside>)> {
         let main = dir.join(files::MAIN_FILE);
         let (write, read) = pools(&main, SqliteSynchronous::Full).await?;
-        migrate(migrations(&MAIN), &write, &main).await?;
+        migrate(migrations(MAIN), &write, &main).await?;
         let (history, lost) = History::open(dir, unfinished).await?;
         let prover = Arc::new(Prover::new(dir));
         Ok((Store { write, read, history, seal, prover, beside: Arc::default() }, lost))
@@ -267,7 +267,8 @@ struct Step {
     sql: &'static str,
 }
 
-const MAIN: [Step; 21] = [
+/// A slice: two changes that each add a step need not agree on a number.
+const MAIN: &[Step] = &[
     step(1, "init", include_str!("../../../migrations/sqlite/0001_init.sql")),
     step(2, "states", include_str!("../../../migrations/sqlite/0002_states.sql")),
     step(3, "notifications", include_str!("../../../migrations/sqlite/0003_notifications.sql")),
@@ -330,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_step_of_the_schema_is_taken() {
-        for (dir, steps) in [("sqlite", MAIN.as_slice()), ("history", HISTORY.as_slice())] {
+        for (dir, steps) in [("sqlite", MAIN), ("history", HISTORY.as_slice())] {
             let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations").join(dir);
             let files =
                 std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
@@ -344,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_in_older_events_become_servers() {
-        const ALL: &[Step] = &MAIN;
+        const ALL: &[Step] = MAIN;
         let before = ALL.iter().position(|step| step.name == "addresses_in_events").unwrap();
         let dir = tempfile::tempdir().unwrap();
         fixture::half_made(dir.path(), before).await;
@@ -399,7 +400,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_of_the_first_schema_are_still_delivered() {
-        const ALL: &[Step] = &MAIN;
+        const ALL: &[Step] = MAIN;
         const BEFORE: &[Step] = ALL.split_at(2).0;
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("fleetgate.db");
