@@ -130,6 +130,11 @@ impl Live {
         turns.get(&id).map(|turns| turns.in_turn(now)).unwrap_or_default()
     }
 
+    /// When packets of a peer began to come from where they come from now.
+    pub fn moved(&self, id: PeerId) -> Option<Wall> {
+        self.0.turns.read().expect("no holder panics").get(&id).and_then(Turns::moved)
+    }
+
     fn note_move(&self, id: PeerId, before: Option<Place>, after: Place) {
         let (Some((Some(from), Some(left))), (Some(to), Some(at))) = (before, after) else { return };
         if from != to {

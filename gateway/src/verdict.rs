@@ -111,6 +111,7 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
         attempts: status.attempts,
         clock_skew_ms: status.clock_skew_ms.or(remembered.clock_skew_ms),
         answered: status.last_answer,
+        moved: live.moved(row.id),
         in_turn: live.in_turn(row.id, now).iter().map(ToString::to_string).collect(),
     })
 }

@@ -4,12 +4,19 @@
 //! evidence never answers it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{
     Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER, TunnelFacts,
 };
 use crate::time::Wall;
 use crate::wire::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
+
+/// Two devices with one key come in turn, at the pace of their keepalives: a move that nobody returned from for so
+/// long was one device's.
+const SETTLED: Duration = Duration::from_secs(600);
+/// A service that is not well from about a move on: two intervals of a check.
+const ABOUT: Duration = Duration::from_secs(120);
 
 /// Nothing: it is well.
 pub fn findings(e: &Evidence) -> Vec<Finding> {
@@ -226,10 +233,27 @@ fn device(e: &Evidence) -> Vec<Finding> {
         _ => vec![Kind::ClockWrong],
     });
     let cloned = tunnel.is_some_and(|tunnel| !tunnel.in_turn.is_empty());
-    let reports = !e.services_that(|service| service.reports()).is_empty();
     let first = [cloned.then(|| vec![Kind::ClonedKey]), clock, one_way(e)].into_iter().flatten();
     let services = hung(e).into_iter().chain(outdated(e));
-    first.chain(services).chain(reports.then(|| vec![Kind::ServiceProblem])).map(Finding).collect()
+    first.chain(services).chain(reported(e)).map(Finding).collect()
+}
+
+/// What a service says of itself; or another device with the same key does, whose packets come since then.
+fn reported(e: &Evidence) -> Option<Vec<Kind>> {
+    let reports = e.services_that(ServiceFacts::reports);
+    let moved = e.tunnel.as_ref().and_then(|tunnel| tunnel.moved).filter(|at| e.now.since(*at) <= SETTLED);
+    let is_new = |service: &&ServiceFacts| {
+        service.through_tunnel && moved.is_some_and(|moved| is_about(moved, service.since))
+    };
+    match (reports.is_empty(), reports.iter().all(is_new)) {
+        (true, _) => None,
+        (false, true) => Some(vec![Kind::ClonedKey, Kind::ServiceProblem]),
+        (false, false) => Some(vec![Kind::ServiceProblem]),
+    }
+}
+
+fn is_about(one: Wall, other: Wall) -> bool {
+    one.since(other).max(other.since(one)) <= ABOUT
 }
 
 /// Its packets arrive, and neither echo nor connection nor handshake of the gateway is answered, check after

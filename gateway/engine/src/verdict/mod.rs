@@ -70,6 +70,8 @@ pub struct TunnelFacts {
     pub answered: Option<Wall>,
     /// Addresses that its packets come from in turn.
     pub in_turn: Vec<String>,
+    /// When they began to come from where they come from now; `None`: always.
+    pub moved: Option<Wall>,
 }
 
 /// The device that a host stands behind, by its tunnel.

@@ -445,6 +445,26 @@ fn services_are_named_and_told_apart() {
     assert!(of(vec![disk]).evidence.contains(&"disk: disk says".to_owned()));
 }
 
+/// What answers at the other address may be another device with the same key, until nobody came back from there.
+#[test]
+fn a_service_that_is_not_well_since_its_device_moved_may_be_another_devices() {
+    let ssh = service("ssh", Asked::Presence, Status::Critical, Cause::Refused);
+    let of = |moved: Option<i64>, services: Vec<ServiceFacts>| {
+        let tunnel = answering().tunnel.map(|tunnel| TunnelFacts { moved: moved.map(at), ..tunnel });
+        judge(&Evidence { tunnel, services, ..answering() })
+    };
+    let since = ssh.since.as_millis() / 1_000;
+    for moved in [since - 100, since, since + 10] {
+        let verdict = of(Some(moved), vec![ssh.clone()]);
+        assert_eq!(open(&verdict), [Kind::ClonedKey, Kind::ServiceProblem], "{moved}: {verdict:?}");
+    }
+    for moved in [None, Some(since - 130)] {
+        assert_eq!(of(moved, vec![ssh.clone()]).kind, Kind::ServiceProblem, "{moved:?}");
+    }
+    let direct = ServiceFacts { through_tunnel: false, ..ssh.clone() };
+    assert_eq!(of(Some(since), vec![ssh, direct]).kind, Kind::ServiceProblem, "the Internet says it too");
+}
+
 fn service(name: &str, asked: Asked, status: Status, cause: Cause) -> ServiceFacts {
     ServiceFacts {
         name: name.into(),
@@ -618,6 +638,7 @@ fn tunnels() -> impl Strategy<Value = Option<TunnelFacts>> {
             attempts,
             clock_skew_ms,
             answered: None,
+            moved: None,
             in_turn: if cloned { vec!["192.0.2.1:1".into(), "192.0.2.2:2".into()] } else { Vec::new() },
         },
     );

@@ -35,6 +35,11 @@ impl Turns {
         self.0.push_back((from, at));
     }
 
+    /// When it began to come from where it comes from now.
+    pub fn moved(&self) -> Option<Wall> {
+        self.0.back().filter(|_| self.0.len() > 1).map(|(_, at)| *at)
+    }
+
     /// The addresses that were returned to, if that is more than roaming.
     pub fn in_turn(&self, now: Wall) -> Vec<SocketAddr> {
         let returned = |(i, (to, at)): (usize, &(SocketAddr, Wall))| {

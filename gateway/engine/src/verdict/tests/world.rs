@@ -669,6 +669,7 @@ impl Run {
             },
             clock_skew_ms: self.skew_ms,
             answered: Some(at(answered)),
+            moved: self.turns.moved(),
             in_turn: self.turns.in_turn(at(now)).iter().map(ToString::to_string).collect(),
         }
     }
