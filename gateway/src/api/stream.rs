@@ -39,7 +39,7 @@ use utoipa_axum::routes;
 use super::auth::Principal;
 use super::ids::{self, Kind};
 use super::problem::Problem;
-use super::{AppState, hosts, permission, render};
+use super::{AppState, hosts, permission, render, summary};
 use crate::clock;
 use crate::live::Change;
 use crate::store::events::{EventFilter, Span};
@@ -328,15 +328,13 @@ async fn try_render(
 }
 
 async fn overview_frame(app: &AppState, waiting: &mut Changes) -> Result<Option<Frame>, Problem> {
-    let before = clock::now().mono;
-    if !waiting.overview || before < waiting.next_overview {
+    if !waiting.overview || clock::now().mono < waiting.next_overview {
         return Ok(None);
     }
     // What changes from here on is in the next one.
     waiting.overview = false;
     let summary = app.summary().await?;
-    let after = clock::now().mono;
-    waiting.next_overview = after + after.since(before) * COUNTING_SHARE;
+    waiting.next_overview = clock::now().mono + (summary.took * COUNTING_SHARE).min(summary::KEPT);
     Ok(Some(Frame::new("overview", &summary.overview)))
 }
 

@@ -40,6 +40,8 @@ pub(super) struct Summaries(Mutex<Option<Arc<Summary>>>);
 pub(super) struct Summary {
     revision: u64,
     made: Mono,
+    /// What making it took.
+    pub took: Duration,
     pub totals: Totals,
     pub overview: model::Overview,
     /// The first, and one more where there are more than [`LISTED`].
@@ -84,8 +86,11 @@ impl Summaries {
     /// # Errors
     /// When the database cannot be read.
     pub async fn current(&self, app: &AppState) -> Result<Arc<Summary>, Problem> {
+        let asked = clock::now().mono;
         let mut kept = self.0.lock().await;
-        if let Some(summary) = kept.as_ref().filter(|summary| summary.is_current(&app.live)) {
+        // What was begun after the question answers it, whatever has changed since.
+        let answers = |summary: &&Arc<Summary>| summary.made >= asked || summary.is_current(&app.live);
+        if let Some(summary) = kept.as_ref().filter(answers) {
             return Ok(summary.clone());
         }
         let made = Arc::new(Summary::make(app).await?);
@@ -107,6 +112,7 @@ impl Summary {
         let mut summary = Summary {
             revision,
             made,
+            took: Duration::ZERO,
             overview: render::overview(&totals),
             totals,
             problems,
@@ -115,6 +121,7 @@ impl Summary {
         };
         let page = summary.page_of(summary.problems.clone(), LISTED);
         summary.page = serde_json::to_vec(&page).map_err(Problem::internal)?.into();
+        summary.took = clock::now().mono.since(made);
         Ok(summary)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A connection is idle while none of its requests is being answered; half a head is nothing yet. When room
 //! gets scarce, the connection that is idle for the longest goes, unless somebody logged in over it, or it is so
-//! new that its request may be on its way.
+//! new that its request may be on its way. If none is idle, the stranger goes whose request takes the longest.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,12 +23,20 @@ pub(super) struct Idle {
     inner: Arc<Mutex<Inner>>,
 }
 
+/// By turn, each since when.
+type List = BTreeMap<u64, (Mono, Arc<State>)>;
+
 #[derive(Default)]
 struct Inner {
     /// Connections begin to be idle one after the other: the first is the one that is idle for the longest.
     turn: u64,
-    waiting: BTreeMap<u64, (Mono, Arc<State>)>,
+    waiting: List,
+    /// The same of those that have asked.
+    busy: List,
 }
+
+/// A stranger is answered within this time; one whose body is still to come is slow.
+const SLOW: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct State {
@@ -68,23 +76,25 @@ impl Idle {
     pub fn dismiss_one(&self) -> bool {
         let now = clock::now().mono;
         let mut inner = self.inner();
-        let long = inner.waiting.iter().take_while(|(_, (since, _))| *since + self.grace <= now);
-        let stranger =
-            long.map(|(turn, (_, state))| (*turn, state)).find(|(_, state)| !state.login.is_known());
-        let Some((turn, state)) = stranger else { return false };
-        state.dismissed.cancel();
-        inner.waiting.remove(&turn);
-        true
+        let idle = stranger(&inner.waiting, now, self.grace).or_else(|| stranger(&inner.busy, now, SLOW));
+        let Some(turn) = idle else { return false };
+        let gone = inner.waiting.remove(&turn).or_else(|| inner.busy.remove(&turn));
+        gone.inspect(|(_, state)| state.dismissed.cancel()).is_some()
     }
 
     fn wait(&self, state: &Arc<State>) {
+        self.file(state, |inner| &mut inner.waiting);
+    }
+
+    fn file(&self, state: &Arc<State>, list: impl Fn(&mut Inner) -> &mut List) {
+        self.leave(state);
         let mut inner = self.inner();
         if state.ended.load(Ordering::Relaxed) {
             return;
         }
         inner.turn += 1;
         let turn = inner.turn;
-        inner.waiting.insert(turn, (clock::now().mono, state.clone()));
+        list(&mut inner).insert(turn, (clock::now().mono, state.clone()));
         *state.place() = Some(turn);
     }
 
@@ -92,12 +102,19 @@ impl Idle {
         let mut inner = self.inner();
         if let Some(turn) = state.place().take() {
             inner.waiting.remove(&turn);
+            inner.busy.remove(&turn);
         }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder panics")
     }
+}
+
+/// The first that is there for so long, and that nobody logged in over.
+fn stranger(list: &List, now: Mono, long: Duration) -> Option<u64> {
+    let old = list.iter().take_while(|(_, (since, _))| *since + long <= now);
+    old.filter(|(_, (_, state))| !state.login.is_known()).map(|(turn, _)| *turn).next()
 }
 
 impl State {
@@ -107,7 +124,7 @@ impl State {
 }
 
 impl Visit {
-    /// Ends when the connection is to make room. Never while a request is being answered.
+    /// Ends when the connection is to make room.
     pub async fn dismissed(&self) {
         self.state.dismissed.cancelled().await;
     }
@@ -119,7 +136,7 @@ impl Visit {
     /// A request has come.
     pub fn asked(&self) -> Asked {
         if self.state.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.idle.leave(&self.state);
+            self.idle.file(&self.state, |inner| &mut inner.busy);
         }
         Asked { idle: self.idle.clone(), state: self.state.clone() }
     }
@@ -183,6 +200,7 @@ mod tests {
         drop(visit);
         drop(asked);
         drop(idle.enter());
-        assert!(idle.inner().waiting.is_empty() && !idle.dismiss_one());
+        let inner = idle.inner();
+        assert!(inner.waiting.is_empty() && inner.busy.is_empty());
     }
 }

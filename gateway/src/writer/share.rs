@@ -10,7 +10,7 @@ use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Event, EventKind, GATEWAY};
 
 /// Rows of one host in a day (UTC) before its soft changes are only counted: a link that fails every five
-/// minutes makes as many. At 2 kB each, a host that does its worst adds 1 MB a day.
+/// minutes makes as many. At 2 kB each, soft changes of a host add 1 MB a day; hard changes are always listed.
 pub(super) const LISTED_A_DAY: u32 = 500;
 
 /// What a host has had of its share on one day.

@@ -213,7 +213,7 @@ async fn results(handle: Handle, stop: Arc<AtomicBool>, longest: Arc<AtomicU64>)
 }
 
 async fn submit(handle: &Handle, host: u64, n: u64) -> Option<Outcome> {
-    let code = if n % PROBLEM_EVERY == 0 { 2 } else { 0 };
+    let code = if n.is_multiple_of(PROBLEM_EVERY) { 2 } else { 0 };
     let used = 40 + n % 20;
     let output = format!("DISK - {used}% used | used={used}%;80;90 free={}MB;;;0", 99 - used);
     let result = PluginResult::from_run(&Ending::Exit(code), output.as_bytes(), b"", false);

@@ -376,7 +376,10 @@ pub struct Identity {
 
 /// Results of one service (or host) that are remembered. A sender repeats its last few; of those that are
 /// older than the newest result nothing counts anyway.
-pub const MAX_TAKEN: usize = 32;
+pub const MAX_TAKEN: usize = 64;
+/// Results of one service and one moment in one call. As many more may come between before a repetition of the
+/// call would count again.
+pub const MAX_AT_ONCE: usize = MAX_TAKEN / 2;
 
 /// The newest results that were taken, the newest last; at most [`MAX_TAKEN`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

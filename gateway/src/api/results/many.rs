@@ -14,7 +14,8 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::response::IntoResponse as _;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::MAX_TAKEN;
+use fleetgate_engine::time::Wall;
+use fleetgate_engine::wire::{Identity, MAX_AT_ONCE};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
@@ -49,7 +50,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 
 /// Up to 1,000 results of hosts and services, each on disk before the answer, which has an outcome for each in
 /// their order. One that is refused stops no other. With an `Idempotency-Key` each has a key of its own: that of
-/// the call, and the how-maniest result of its service (or host) it is; at most 32 of one service then.
+/// the call, and the how-maniest result of its service (or host) it is. At most 32 of one service then, and
+/// at most 32 of one service with one timestamp (or timestamps of the future).
 #[utoipa::path(post, path = "/results", operation_id = "submit_results", tag = "monitoring",
     security(("token" = ["monitoring:operator"])), request_body = NewResults,
     responses((status = 200, body = SubmittedResults, description = "an outcome for each result, in their order")))]
@@ -67,12 +69,13 @@ async fn take_many(State(app): State<AppState>, who: Principal, request: Request
     let Wanted { results: Few(wanted) } = extract::parse(&bytes)?;
     drop(bytes);
     let _place = place(&app, wanted.len()).await?;
-    let mut reader = Reader { app: &app, by: who.to_string(), key, seen: HashMap::new() };
+    let (keyed, dated) = (HashMap::new(), HashMap::new());
+    let mut reader = Reader { app: &app, by: who.to_string(), key, now: crate::clock::wall(), keyed, dated };
     let mut results = Vec::with_capacity(wanted.len());
     for result in wanted {
         results.push(reader.read(&result).await);
     }
-    reader.keys_are_known()?;
+    reader.repetitions_are_known()?;
     answer(give(&app, results).await?)
 }
 
@@ -131,9 +134,16 @@ struct Reader<'a> {
     by: String,
     /// Of the call.
     key: Option<String>,
+    now: Wall,
     /// How many there were of each service, where they have keys.
-    seen: HashMap<(HostId, Option<String>), usize>,
+    keyed: HashMap<Of, usize>,
+    /// And of one moment, where they have timestamps: of those that follow each other, the newest is known by its
+    /// time.
+    dated: HashMap<(Of, Wall), usize>,
 }
+
+/// A service of a host, or the host.
+type Of = (HostId, Option<String>);
 
 impl Reader<'_> {
     async fn read(&mut self, result: &RawValue) -> Result<Sent, Problem> {
@@ -145,24 +155,30 @@ impl Reader<'_> {
         }
         let of = (host.id, service);
         let sender = Sender { by: self.by.clone(), key: self.own_key(&of) };
-        Sent::new(sender, of, NewResult { exit_status, output, timestamp })
+        let sent = Sent::new(sender, of.clone(), NewResult { exit_status, output, timestamp })?;
+        if let Identity { dated: Some(_), .. } = sent.identity {
+            // What is dated later counts as of now.
+            *self.dated.entry((of, sent.at.min(self.now))).or_default() += 1;
+        }
+        Ok(sent)
     }
 
     /// No key of a caller has a line break.
-    fn own_key(&mut self, of: &(HostId, Option<String>)) -> Option<String> {
+    fn own_key(&mut self, of: &Of) -> Option<String> {
         let key = self.key.as_ref()?;
-        let nth = self.seen.entry(of.clone()).or_default();
+        let nth = self.keyed.entry(of.clone()).or_default();
         *nth += 1;
         Some(format!("{key}\n{nth}"))
     }
 
-    /// As many keys of a service are known as results are remembered: of more, a repetition would count again.
-    fn keys_are_known(&self) -> Result<(), Problem> {
-        if self.seen.values().all(|count| *count <= MAX_TAKEN) {
+    /// So many results of a service are remembered: of more, a repetition would count again.
+    fn repetitions_are_known(&self) -> Result<(), Problem> {
+        if self.keyed.values().chain(self.dated.values()).all(|count| *count <= MAX_AT_ONCE) {
             return Ok(());
         }
         let detail = format!(
-            "at most {MAX_TAKEN} results of one service are known by an Idempotency-Key: make several calls"
+            "at most {MAX_AT_ONCE} results of one service may have an Idempotency-Key or one timestamp, so that a \
+             repetition of the call is known: make several calls"
         );
         Err(Problem::invalid("results", detail))
     }

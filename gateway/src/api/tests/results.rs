@@ -246,6 +246,36 @@ async fn a_call_has_no_more_results_than_can_be_known_again() {
     assert_eq!(ward.backup().await["state"], "pending", "none of it counted");
     assert_eq!(outcomes(&with_key(&ward, "k", &results[..32]).await).len(), 32);
     assert_eq!(outcomes(&with_key(&ward, "k", &results[..32]).await), ["repeated"; 32]);
+    assert_eq!(outcomes(&with_key(&ward, "l", &results[..32]).await), ["taken"; 32]);
+    assert_eq!(
+        outcomes(&with_key(&ward, "k", &results[..32]).await),
+        ["repeated"; 32],
+        "others came between"
+    );
+}
+
+#[tokio::test]
+async fn a_call_of_one_moment_is_known_again_and_one_of_many_by_its_newest() {
+    let ward = Ward::new(json!({})).await;
+    let now = crate::clock::wall().as_millis() / 1_000;
+    let dated = |n: i64, at: i64| json!({ "host": "nas", "service": "backup", "exit_status": 2, "output": n.to_string(), "timestamp": at });
+    // A clock that is ahead: all of it is of now.
+    for ahead in [-10, 3] {
+        let same: Vec<Value> = (0..33).map(|n| dated(n, now + ahead + n * i64::from(ahead > 0))).collect();
+        let refused = many(&ward, &same).await;
+        assert_eq!((refused.status, refused.code()), (422, "invalid"), "{ahead}: {}", refused.text);
+    }
+    let course: Vec<Value> = (0..100).map(|n| dated(n, now - 200 + n)).collect();
+    assert_eq!(outcomes(&many(&ward, &course).await), ["taken"; 100]);
+    let answer = many(&ward, &course).await;
+    let again = outcomes(&answer);
+    assert!(again.iter().all(|outcome| ["older", "repeated"].contains(outcome)), "{again:?}");
+    let same: Vec<Value> = (0..32).map(|n| dated(n, now - 10)).collect();
+    let others: Vec<Value> = (100..132).map(|n| dated(n, now - 10)).collect();
+    for (call, outcome) in [(&same, "taken"), (&others, "taken"), (&same, "repeated"), (&others, "repeated")]
+    {
+        assert_eq!(outcomes(&many(&ward, call).await), [outcome; 32]);
+    }
 }
 
 #[tokio::test]
