@@ -472,11 +472,11 @@ async fn results_of_a_host_count_once_too() {
 async fn as_many_results_are_remembered_as_is_promised() {
     let ward = Ward::new(json!({})).await;
     let operator = ward.api.operator();
-    for n in 0..40 {
+    for n in 0..72 {
         send(&operator, &format!("k{n}"), BACKUP, &critical("bad")).await;
     }
     let known = async |n: u32| replayed(&send(&operator, &format!("k{n}"), BACKUP, &critical("bad")).await);
-    assert!(known(39).await && known(8).await);
+    assert!(known(71).await && known(8).await);
     assert!(!known(7).await);
 }
 
