@@ -36,11 +36,8 @@ const fn manner(name: &'static str, first: &'static str, again: &'static str) ->
     Manner { name, first, again }
 }
 
-const MAIL: [Manner; 3] = [
-    manner("mail: a greeting without end", "220 ", "a"),
-    manner("mail: lines without end", "", "220-and more\r\n"),
-    manner("mail: offers without end", "220 mail\r\n", "250-AUTH OTHER\r\n"),
-];
+/// After a failure a mail server is left alone for a while: the first conversation is the one that counts.
+const MAIL: [Manner; 1] = [manner("mail: a greeting without end", "220 ", "a")];
 const HOOKS: [Manner; 4] = [
     manner("HTTP: a status without end", "HTTP/1.1 200 ", "a"),
     manner("HTTP: headers without end", "HTTP/1.1 200 OK\r\n", "x-more: and more\r\n"),
