@@ -193,6 +193,24 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_whose_request_takes_long_goes_where_none_is_idle() {
+        let idle = Idle::new(Duration::ZERO);
+        let (known, slow, other) = (idle.enter(), idle.enter(), idle.enter());
+        known.login().note();
+        let _asked = [known.asked(), slow.asked(), other.asked()];
+        assert!(!idle.dismiss_one(), "they are being answered");
+        let now = clock::now().mono;
+        let inner = idle.inner();
+        assert_eq!(stranger(&inner.busy, now, SLOW), None);
+        let (first, _) = inner.busy.iter().find(|(_, (_, state))| Arc::ptr_eq(state, &slow.state)).unwrap();
+        assert_eq!(
+            stranger(&inner.busy, now + SLOW, SLOW),
+            Some(*first),
+            "the longest, of those without a login"
+        );
+    }
+
+    #[test]
     fn what_has_ended_is_not_kept() {
         let idle = Idle::new(Duration::ZERO);
         let visit = idle.enter();

@@ -118,12 +118,10 @@ impl<C> Pool<C> {
         if self.kept.len() < self.limit {
             return true;
         }
-        let needed = |kept: &Kept<C>| match kept.due + kept.due.since(kept.since) / 2 < now {
-            true => Mono::from_secs(u64::MAX / 2_000_000_000),
-            false => kept.due,
-        };
+        // What did not come when it was due is needed last.
+        let needed = |kept: &Kept<C>| (kept.due + kept.due.since(kept.since) / 2 < now, kept.due);
         let last = self.kept.iter().enumerate().max_by_key(|(_, kept)| needed(kept));
-        let Some((at, _)) = last.filter(|(_, kept)| needed(kept) > due) else { return false };
+        let Some((at, _)) = last.filter(|(_, kept)| needed(kept) > (false, due)) else { return false };
         self.kept.swap_remove(at);
         true
     }
