@@ -34,6 +34,9 @@ const PASSED: Duration = Duration::from_millis(50);
 /// Between attempts to tell what failed: a removed device is not to keep its tunnel for long.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A caller hears that his change is made though the engine has not heard of all of it: the time limit of a request
+/// would call it failed.
+const CALLER_WAITS: Duration = Duration::from_secs(10);
 
 /// A result that was given to the monitor.
 pub enum Offered<'a> {
@@ -80,7 +83,7 @@ struct Inner {
     /// Attempts that did, since all was told.
     failed: AtomicU64,
     #[cfg(test)]
-    failures: std::sync::atomic::AtomicUsize,
+    failures: Mutex<std::ops::Range<usize>>,
 }
 
 /// What changed in the database. As many as there are rows: each is there once.
@@ -128,24 +131,29 @@ impl Handle {
             fell_behind: Notify::new(),
             failed: AtomicU64::new(0),
             #[cfg(test)]
-            failures: Default::default(),
+            failures: Mutex::default(),
         }))
     }
 
     /// Something was committed: the engine is to load it again. What fails is repeated until it succeeds
-    /// ([`Handle::keep_up`]). It goes on when the caller is gone.
+    /// ([`Handle::keep_up`]). It goes on when the caller is gone or has waited for long enough.
     pub async fn changed(&self, changes: Changes) {
         // First of all: whatever happens from here on, it is not forgotten.
         self.behind().add(&changes);
         self.0.definitions.forget(&changes.hosts);
-        let (this, resettled) = (self.clone(), changes.resettled.clone());
-        let told = tokio::spawn(async move {
-            if !this.catch_up(changes).await {
-                this.has_failed();
-            }
-        });
-        if told.await.is_err() {
-            self.0.definitions.forget(&resettled);
+        let told = tokio::spawn(self.clone().tell(changes));
+        // The change is committed. On a slow disk the hosts of a large profile take longer than a caller waits.
+        let _ = tokio::time::timeout(CALLER_WAITS, told).await;
+    }
+
+    /// Whatever fails, also by a panic, is told again.
+    async fn tell(self, changes: Changes) {
+        let (this, attempt) = (self.clone(), changes.clone());
+        let told = tokio::spawn(async move { this.catch_up(attempt).await }).await;
+        if !matches!(told, Ok(true)) {
+            self.0.definitions.forget(&changes.resettled);
+            // Another's success took it off the list though it had read the row before this commit.
+            self.behind().add(&changes);
             self.has_failed();
         }
     }
@@ -320,17 +328,22 @@ impl Handle {
     /// As many readings fail as a test wants.
     #[cfg(test)]
     fn fails_in_tests(&self) -> anyhow::Result<()> {
-        let left = |n: usize| n.checked_sub(1);
-        let order = std::sync::atomic::Ordering::Relaxed;
-        match self.0.failures.fetch_update(order, order, left) {
-            Ok(_) => anyhow::bail!("a test wants this reading to fail"),
-            Err(_) => Ok(()),
-        }
+        let mut failures = self.0.failures.lock().unwrap();
+        let fails = failures.start == 0 && failures.end > 0;
+        *failures = failures.start.saturating_sub(1)..failures.end.saturating_sub(1);
+        anyhow::ensure!(!fails, "a test wants this reading to fail");
+        Ok(())
     }
 
     #[cfg(test)]
     pub(crate) fn fail(&self, times: usize) {
-        self.0.failures.store(times, std::sync::atomic::Ordering::Relaxed);
+        self.fail_those(0..times);
+    }
+
+    /// Of the readings to come.
+    #[cfg(test)]
+    pub(crate) fn fail_those(&self, readings: std::ops::Range<usize>) {
+        *self.0.failures.lock().unwrap() = readings;
     }
 
     pub async fn reset_clock(&self, peer: PeerId) {

@@ -11,6 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fleetgate_keys::PrivateKey;
@@ -204,6 +205,19 @@ impl Gateway {
 
     async fn gets(&self, path: &str) -> Value {
         self.ask(Method::GET, path, None).await.expect("an answer").1
+    }
+
+    /// What the stream says from now on, to whoever may see the most of it.
+    async fn listens(&self) -> Arc<Mutex<String>> {
+        let heard = Arc::new(Mutex::new(String::new()));
+        let kept = heard.clone();
+        let mut answer = self.owner.get("http://localhost/api/v1/stream").send().await.expect("a stream");
+        tokio::spawn(async move {
+            while let Ok(Some(chunk)) = answer.chunk().await {
+                kept.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&chunk));
+            }
+        });
+        heard
     }
 
     /// Over TCP, as anybody.
@@ -437,7 +451,7 @@ async fn paths(gateway: &Gateway) -> Vec<String> {
     let mut all = Vec::new();
     for (path, operations) in document["paths"].as_object().expect("paths") {
         let own = path.strip_prefix("/api/v1").expect("the API");
-        // A backup holds everything; a stream does not end.
+        // A backup holds everything; the stream does not end, and is listened to.
         if operations.get("get").is_some() && !own.ends_with("/file") && own != "/stream" {
             all.extend(filled(gateway, own).await);
         }
@@ -586,6 +600,7 @@ async fn no_planted_secret_is_found_anywhere() {
     let (mut secrets, mail, web) = (Secrets::default(), mail_server(), web_server());
     let settings = settings(&mut secrets, mail, web);
     let gateway = Gateway::start(&settings).await;
+    let stream = gateway.listens().await;
     plant_own_keys(&gateway, &mut secrets);
     plant_devices(&gateway, &mut secrets).await;
     plant_webhooks(&gateway, &mut secrets, web).await;
@@ -609,6 +624,10 @@ async fn no_planted_secret_is_found_anywhere() {
     leaks.extend(search_listings(&gateway, &secrets));
     leaks.extend(search_database(&gateway, &secrets));
     leaks.extend(heard.iter().flat_map(|(place, text)| secrets.leaks(place, text, "")));
+    let stream = stream.lock().expect("no holder panics").clone();
+    let told = ["event: snapshot", "event: event", "event: host", "token.created", "message."];
+    assert!(told.iter().all(|word| stream.contains(word)), "the stream says what happens: {stream}");
+    leaks.extend(secrets.leaks("the stream", &stream, ""));
     let log = gateway.log();
     assert!(log.contains("DEBUG") && log.contains("message not sent"), "the log says what happens: {log}");
     leaks.extend(secrets.leaks("the log", &log, ""));

@@ -30,6 +30,7 @@ use crate::api::intake::{self, Bounds};
 use crate::api::model::{NewResult, NewResults, ResultOf, ResultOutcome, ResultRefusal, SubmittedResults};
 use crate::api::problem::Problem;
 use crate::api::{AppState, edge, extract, idempotency};
+use crate::handle::Offered;
 use crate::tickets;
 
 /// Results in one call. A body of that many plugin outputs has 200 kB.
@@ -49,7 +50,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// Up to 1,000 results of hosts and services, each on disk before the answer, which has an outcome for each in
-/// their order. One that is refused stops no other. With an `Idempotency-Key` each has a key of its own: that of
+/// their order. One that is refused stops no other. Two results of the call that are equal and have neither a
+/// timestamp nor a key count once: the second is `repeated`. With an `Idempotency-Key` each has a key of its own: that of
 /// the call, and the how-maniest result of its service (or host) it is. At most 32 of one service then, and
 /// at most 32 of one service with one timestamp (or timestamps of the future).
 #[utoipa::path(post, path = "/results", operation_id = "submit_results", tag = "monitoring",
@@ -192,25 +194,40 @@ async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Out
     if results.iter().any(Result::is_ok) {
         app.handle.prove().await.map_err(not_taken)?;
     }
-    let mut given = Vec::with_capacity(results.len());
+    let (mut given, mut first) = (Vec::with_capacity(results.len()), HashMap::new());
     for result in results {
         given.push(match result {
             Ok(sent) => {
                 let (content, make) = sent.parts();
-                app.handle.offer((content, None), make).await.map_err(not_taken)
+                let nth = given.len();
+                match content.map(|content| *first.entry(content).or_insert(nth)) {
+                    Some(earlier) if earlier < nth => Given::SameAs(earlier),
+                    _ => Given::Offered(app.handle.offer((content, None), make).await.map_err(not_taken)?),
+                }
             }
-            Err(problem) => Err(problem),
+            Err(problem) => Given::Refused(problem),
         });
     }
     let mut patience = pin!(tickets::patience());
-    let mut outcomes = Vec::with_capacity(given.len());
+    let mut outcomes: Outcomes = Vec::with_capacity(given.len());
     for given in given {
-        outcomes.push(match given {
-            Ok(given) => became(given.settled(patience.as_mut()).await).map(|(fate, _)| fate),
-            Err(problem) => Err(problem),
-        });
+        let outcome = match given {
+            Given::Offered(offered) => became(offered.settled(patience.as_mut()).await).map(|(fate, _)| fate),
+            Given::SameAs(earlier) => outcomes[earlier].clone().map(|_| Fate::Repeated),
+            Given::Refused(problem) => Err(problem),
+        };
+        outcomes.push(outcome);
     }
     Ok(outcomes)
+}
+
+/// A result of the call, on its way.
+enum Given<'a> {
+    Offered(Offered<'a>),
+    /// An earlier one of the call, by its place. Whether that one still waits for its commit does not decide whether
+    /// both count.
+    SameAs(usize),
+    Refused(Problem),
 }
 
 fn answer(outcomes: Outcomes) -> Answer {

@@ -1,9 +1,11 @@
 //! Changes that were committed and of which the engine could not be told.
 
+use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::wire::{Command, MonitorInput};
 use serde_json::json;
 
 use crate::api::testing::TestApi;
+use crate::handle::Changes;
 use crate::store::fixture::{self, TIMING};
 
 /// With a device of which the engine knows.
@@ -127,4 +129,21 @@ async fn the_running_gateway_repeats_it_by_itself() {
     assert!(matches!(api.monitor.recv().await, Some(MonitorInput::Remove(_))));
     api.state.shutdown.cancel();
     task.await.unwrap();
+}
+
+/// Of two changes the second is on disk after the first has read its row.
+#[tokio::test]
+async fn a_change_is_told_though_its_reading_failed_and_an_earlier_one_took_it_off_the_list() {
+    let mut api = api().await;
+    let handle = api.state.handle.clone();
+    let host: i64 =
+        sqlx::query_scalar("select id from hosts").fetch_one(&api.state.store.read).await.unwrap();
+    let host = HostId(Id::from_i64(host));
+    handle.fail_those(1..2);
+    let changes = || Changes { hosts: [host].into(), ..Changes::default() };
+    tokio::join!(handle.changed(changes()), handle.changed(changes()));
+    assert_eq!(drain(&mut api), ["host"], "the first was told");
+    assert!(handle.is_behind(), "the second failed");
+    assert!(handle.repeat().await && !handle.is_behind());
+    assert_eq!(drain(&mut api), ["host"]);
 }

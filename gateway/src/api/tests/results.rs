@@ -238,6 +238,25 @@ async fn a_call_that_is_repeated_with_its_key_has_no_second_effect() {
 }
 
 #[tokio::test]
+async fn equal_results_of_one_call_count_once_whenever_they_reach_the_disk() {
+    let ward = Ward::new(json!({ "max_check_attempts": 9 })).await;
+    let mut call = vec![of("nas", "backup", 2); 2];
+    // Time for many commits between them.
+    call.extend((0..900).map(|n| json!({ "host": "nas", "exit_status": 0, "output": n.to_string() })));
+    call.push(of("nas", "backup", 2));
+    call.push(of("nas", "backup", 1));
+    let answer = many(&ward, &call).await;
+    let said = outcomes(&answer);
+    assert_eq!([said[0], said[1], said[902], said[903]], ["taken", "repeated", "repeated", "taken"]);
+    assert_eq!(
+        (&ward.backup().await["attempt"], &ward.backup().await["state"]),
+        (&json!(2), &json!("warning"))
+    );
+    assert_eq!(outcomes(&many(&ward, &call[..2]).await), ["taken", "repeated"], "the next call is another");
+    assert_eq!(ward.backup().await["attempt"], 3);
+}
+
+#[tokio::test]
 async fn a_call_has_no_more_results_than_can_be_known_again() {
     let ward = Ward::new(json!({})).await;
     let results = vec![of("nas", "backup", 0); 33];

@@ -8,5 +8,6 @@ mod proof;
 mod questions;
 mod real;
 mod replaced;
+mod restart;
 mod source;
 mod world;
