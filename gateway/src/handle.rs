@@ -149,11 +149,11 @@ impl Handle {
     /// Whatever fails, also by a panic, is told again.
     async fn tell(self, changes: Changes) {
         let (this, attempt) = (self.clone(), changes.clone());
-        let told = tokio::spawn(async move { this.catch_up(attempt).await }).await;
-        if !matches!(told, Ok(true)) {
-            self.0.definitions.forget(&changes.resettled);
-            // Another's success took it off the list though it had read the row before this commit.
-            self.behind().add(&changes);
+        let failed = tokio::spawn(async move { this.catch_up(attempt).await }).await.unwrap_or(changes);
+        if !failed.is_empty() {
+            self.0.definitions.forget(&failed.resettled);
+            // Another's success may have taken it off the list, though it had read the row before this commit.
+            self.behind().add(&failed);
             self.has_failed();
         }
     }
@@ -199,7 +199,7 @@ impl Handle {
     pub(crate) async fn repeat(&self) -> bool {
         let failed = self.0.failed.load(Ordering::Relaxed);
         let changes = self.behind().clone();
-        let done = self.catch_up(changes).await;
+        let done = self.catch_up(changes).await.is_empty();
         if done {
             // What failed meanwhile is not in what was repeated.
             let _ = self.0.failed.compare_exchange(failed, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -225,24 +225,26 @@ impl Handle {
         metrics::gauge!("fleetgate_changes_behind").set(behind as f64);
     }
 
-    /// Whether all of it succeeded.
-    async fn catch_up(&self, changes: Changes) -> bool {
-        let mut done = true;
+    /// What of it failed.
+    async fn catch_up(&self, changes: Changes) -> Changes {
+        let mut failed = Changes::default();
         for id in changes.peers {
             let told = self.peer_changed(id).await;
-            done &= heard(&format!("peer {id}"), told);
+            failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
         }
         for id in changes.hosts {
             let told = self.host_changed(id).await;
-            done &= heard(&format!("host {id}"), told);
+            failed.hosts.extend(Some(id).filter(|_| !heard(&format!("host {id}"), told)));
         }
         let resettled: Vec<HostId> = changes.resettled.into_iter().collect();
         for slice in resettled.chunks(SLICE) {
             let told = self.hosts_resettled(slice).await;
-            done &= heard(&format!("{} hosts", slice.len()), told);
+            if !heard(&format!("{} hosts", slice.len()), told) {
+                failed.resettled.extend(slice);
+            }
             self.let_others_pass().await;
         }
-        done
+        failed
     }
 
     /// A peer was added, changed or removed: its row decides which.

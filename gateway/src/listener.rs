@@ -179,11 +179,12 @@ impl House {
         }
     }
 
-    /// For what is under way, there is a grace; a request may come in the moment in which its connection is to go.
+    /// For what is under way, there is a grace, and for the rest of an answer that was made. Who has asked nothing so
+    /// far goes at once.
     async fn told_to_leave(&self, visit: &Visit) -> Duration {
         tokio::select! {
             () = self.stop.cancelled() => self.limits.grace,
-            () = visit.dismissed() => if visit.is_idle() { Duration::ZERO } else { self.limits.grace },
+            () = visit.dismissed() => if visit.has_asked() { self.limits.grace } else { Duration::ZERO },
         }
     }
 

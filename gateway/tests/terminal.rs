@@ -72,7 +72,13 @@ impl Gateway {
 
     /// As a person runs it, who types `answer`. Gives the exit code and what stood on the terminal.
     fn at_terminal(&self, args: &[&str], answer: &str) -> (i32, String) {
-        let line = format!("'{PROGRAM}' --data '{}' {}", self.data().display(), args.join(" "));
+        self.at_terminal_of(80, args, answer)
+    }
+
+    /// At one of so many columns; 0: it does not say.
+    fn at_terminal_of(&self, columns: u16, args: &[&str], answer: &str) -> (i32, String) {
+        let program = format!("'{PROGRAM}' --data '{}' {}", self.data().display(), args.join(" "));
+        let line = format!("stty cols {columns}; {program}");
         let mut script = Command::new("script");
         script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
         let piped = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -135,6 +141,18 @@ fn a_device_with_hosts_behind_it_is_removed_from_a_terminal_by_yes_alone() {
     assert!(screen.contains("router is removed"), "{screen}");
     let (code, screen) = gateway.at_terminal(&["device", "remove", "mast"], "");
     assert!(code == 0 && !screen.contains("Remove?"), "nothing goes along, nothing is asked: {screen}");
+}
+
+#[test]
+fn a_table_has_readable_columns_however_narrow_the_terminal_is() {
+    let gateway = site();
+    let longest = |columns: u16| {
+        let (code, text) = gateway.at_terminal_of(columns, &["host", "list"], "");
+        assert!(code == 0 && text.contains("mast"), "{columns}: {text}");
+        text.lines().map(|line| line.trim_end().chars().count()).max().unwrap_or_default()
+    };
+    assert!(longest(0) > 70 && longest(300) > 70, "whole lines");
+    assert!(longest(10) > 40, "one letter a line");
 }
 
 #[test]

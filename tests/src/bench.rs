@@ -6,6 +6,7 @@
 pub mod backup;
 pub mod checks;
 pub mod cipher;
+pub mod downtimes;
 pub mod handshake;
 pub mod idle;
 pub mod keys;

@@ -10,17 +10,29 @@ use crate::cli::out;
 use crate::clock;
 pub(crate) use crate::text::{harmless as safe, harmless_output as safe_output};
 
+/// Columns of one letter are harder to read than lines that the terminal breaks.
+const NARROWEST: u16 = 60;
+
 /// Prints rows under headers; to a pipe without colours and at full width.
 pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headers);
     if std::io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
+        fit(&mut table);
     }
     table.add_rows(rows);
     for line in table.lines() {
         out::line!("{}", line.trim_end());
     }
+}
+
+/// Into the terminal. One that does not say how wide it is (a serial line, a container) gets full lines.
+fn fit(table: &mut Table) {
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    match table.width() {
+        None | Some(0) => table.set_content_arrangement(ContentArrangement::Disabled),
+        Some(width) => table.set_width(width.max(NARROWEST)),
+    };
 }
 
 pub(crate) fn now() -> Timestamp {

@@ -43,6 +43,7 @@ struct State {
     /// Where it waits.
     turn: Mutex<Option<u64>>,
     under_way: AtomicUsize,
+    asked: AtomicBool,
     login: Login,
     dismissed: CancellationToken,
     ended: AtomicBool,
@@ -129,12 +130,14 @@ impl Visit {
         self.state.dismissed.cancelled().await;
     }
 
-    pub fn is_idle(&self) -> bool {
-        self.state.under_way.load(Ordering::Relaxed) == 0
+    /// Whether a request has ever come.
+    pub fn has_asked(&self) -> bool {
+        self.state.asked.load(Ordering::Relaxed)
     }
 
     /// A request has come.
     pub fn asked(&self) -> Asked {
+        self.state.asked.store(true, Ordering::Relaxed);
         if self.state.under_way.fetch_add(1, Ordering::Relaxed) == 0 {
             self.idle.file(&self.state, |inner| &mut inner.busy);
         }

@@ -19,6 +19,8 @@ const LIMITS: Limits = Limits {
     from_one_source: 4,
     grace: Duration::from_millis(300),
 };
+/// More than a connection holds on its way.
+const LARGE: usize = 16 << 20;
 /// Patience with a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
@@ -39,6 +41,7 @@ fn router() -> Router {
         .route("/stream", get(stream))
         .route("/", get(|ConnectInfo(client): ConnectInfo<Client>| async move { format!("{client:?}") }))
         .route("/slow", get(std::future::pending::<String>))
+        .route("/large", get(|| async { vec![b'x'; LARGE] }))
         .route("/refuse", post(|| async { axum::http::StatusCode::UNAUTHORIZED }))
         .route("/login", get(|Extension(login): Extension<Login>| async move { login.note() }))
         .route("/read", post(|body: axum::body::Bytes| async move { body.len().to_string() }))
@@ -171,6 +174,22 @@ async fn idle_strangers_make_room_and_who_has_a_login_stays() {
     assert_eq!(rest(&mut strangers[0]).await, "", "the one that was idle for the longest made room");
     known.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(rest(&mut known).await.contains("Remote(127.0.0.1"));
+    door.stops_at_once().await;
+}
+
+#[tokio::test]
+async fn a_stranger_who_still_gets_his_answer_has_a_grace_for_it() {
+    let limits = Limits { head: LONG, ..Limits::default() };
+    let door = open(limits, None).await;
+    let mut loading = door.says(b"GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let mut answer = [0; 15];
+    loading.read_exact(&mut answer).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..limits.connections {
+        idle.push(door.says(b"").await);
+    }
+    assert_eq!(rest(&mut idle[0]).await, "", "another made room");
+    assert!(rest(&mut loading).await.len() > LARGE);
     door.stops_at_once().await;
 }
 

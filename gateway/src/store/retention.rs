@@ -32,18 +32,21 @@ pub enum Kind {
     Downtimes,
     Incidents,
     Events,
+    /// Those that made no device.
+    Enrolments,
     /// What is left of removed hosts but their names, which the audit needs.
     Hosts,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Messages,
         Kind::Notices,
         Kind::Acknowledgements,
         Kind::Downtimes,
         Kind::Incidents,
         Kind::Events,
+        Kind::Enrolments,
         Kind::Hosts,
     ];
 
@@ -56,6 +59,7 @@ impl Kind {
             Kind::Downtimes => "downtimes",
             Kind::Incidents => "incidents",
             Kind::Events => "events",
+            Kind::Enrolments => "enrolments",
             Kind::Hosts => "hosts",
         }
     }
@@ -182,6 +186,15 @@ const EVENTS: Rows = Rows {
     dependents: &[],
 };
 
+const ENROLMENTS: Rows = Rows {
+    table: "enrolments",
+    id: "id",
+    old: "x.decided_at < $2",
+    time: None,
+    free: "x.state in ('rejected', 'expired')",
+    dependents: &[],
+};
+
 const HOSTS: Rows = Rows {
     table: "hosts",
     id: "id",
@@ -223,6 +236,7 @@ impl Statements {
             Kind::Downtimes => DOWNTIMES,
             Kind::Incidents => INCIDENTS,
             Kind::Events => EVENTS,
+            Kind::Enrolments => ENROLMENTS,
             Kind::Hosts => HOSTS,
         };
         let time = time.unwrap_or("null");

@@ -1,7 +1,8 @@
 //! What a gateway keeps as time goes on: the memory of `fleetgate demo` over hours, with results sent to it.
 //!
-//! The program runs as a process of its own. In the first minutes caches fill; the growth that counts is that of
-//! the second half.
+//! The program runs as a process of its own. Caches fill first, those of the databases with what is written: 16 MiB
+//! each, and 2 MiB for each reader. The growth that counts is that of the second half. At a higher rate an hour shows
+//! what many hours show.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,8 +17,10 @@ use serde_json::{Value, json};
 use super::report;
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Of results that are sent, one after the other.
-const RATE: f64 = 50.0;
+/// Results a second, if not told otherwise.
+pub const RATE: u32 = 50;
+/// A tick sends its share of them in one call.
+const TICK: Duration = Duration::from_millis(100);
 const HOST: &str = "cam-01";
 const SERVICE: &str = "soak";
 const MIB: f64 = 1024.0 * 1024.0;
@@ -75,14 +78,15 @@ impl Demo {
     }
 
     /// Results for so long; how many were taken.
-    async fn send_for(&self, time: Duration, mut sent: u64) -> anyhow::Result<u64> {
-        let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / RATE));
-        let end = Instant::now() + time;
+    async fn send_for(&self, time: Duration, rate: u32, mut sent: u64) -> anyhow::Result<u64> {
+        let mut tick = tokio::time::interval(TICK);
+        let (end, share) = (Instant::now() + time, u64::from(rate) * TICK.as_millis() as u64 / 1_000);
         while Instant::now() < end {
             tick.tick().await;
-            let result = json!({ "exit_status": 0, "output": format!("fine | count={sent}") });
-            self.call(Method::POST, &format!("hosts/{HOST}/services/{SERVICE}/results"), &result).await?;
-            sent += 1;
+            let result = |n: u64| json!({ "host": HOST, "service": SERVICE, "exit_status": 0, "output": format!("fine | count={n}") });
+            let results: Vec<Value> = (sent..sent + share).map(result).collect();
+            self.call(Method::POST, "results", &json!({ "results": results })).await?;
+            sent += share;
         }
         Ok(sent)
     }
@@ -90,17 +94,18 @@ impl Demo {
 
 /// # Errors
 /// When the demo does not start, or ends.
-pub fn run(minutes: usize) -> anyhow::Result<()> {
+pub fn run(minutes: usize, rate: u32) -> anyhow::Result<()> {
     ensure!(minutes >= 4, "4 minutes at least: the first half fills caches");
+    ensure!((10..=10_000).contains(&rate), "10 to 10,000 results a second");
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Runtime::new()?.block_on(measure(minutes))
+    tokio::runtime::Runtime::new()?.block_on(measure(minutes, rate))
 }
 
-async fn measure(minutes: usize) -> anyhow::Result<()> {
+async fn measure(minutes: usize, rate: u32) -> anyhow::Result<()> {
     let demo = Demo::start().await?;
     let (mut sizes, mut sent) = (vec![demo.resident()?], 0);
     for minute in 1..=minutes {
-        sent = demo.send_for(MINUTE, sent).await?;
+        sent = demo.send_for(MINUTE, rate, sent).await?;
         sizes.push(demo.resident()?);
         println!("minute {minute:>4}: {:>6.1} MiB resident, {sent} results", sizes[minute] / MIB);
     }
@@ -108,7 +113,11 @@ async fn measure(minutes: usize) -> anyhow::Result<()> {
     let hourly = slope(half) * 60.0;
     report("resident at the end", &format!("{:.1} MiB", sizes[minutes] / MIB), "-");
     report("growth of the second half", &format!("{:.1} MiB an hour", hourly / MIB), "under 1");
-    report("  per result that was sent", &format!("{:.1} B", hourly / (RATE * 3_600.0)), "under 2");
+    report(
+        "  per result that was sent",
+        &format!("{:.1} B", hourly / (f64::from(rate) * 3_600.0)),
+        "under 2",
+    );
     Ok(())
 }
 

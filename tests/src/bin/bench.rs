@@ -1,12 +1,12 @@
 //! Prints the figures of docs/performance.md. `cargo run --release -p fleetgate-tests --bin bench`
 //! for all of them, with a name for one. `bench backup --history-gb N` makes one backup of a history of N GB,
 //! `bench reading --events N` reads beside a log of N events;
-//! `bench soak MINUTES` watches the memory of the demo.
+//! `bench soak MINUTES [--rate N]` watches the memory of the demo, to which N results a second are sent.
 
 use anyhow::bail;
 use fleetgate_tests::bench::{
-    Counting, backup, checks, cipher, handshake, idle, keys, memory, peers, reading, results, retention,
-    senders, soak,
+    Counting, backup, checks, cipher, downtimes, handshake, idle, keys, memory, peers, reading, results,
+    retention, senders, soak,
 };
 
 #[global_allocator]
@@ -39,18 +39,19 @@ fn main() -> anyhow::Result<()> {
     {
         return reading::run_with(events.parse()?);
     }
-    if let [name, minutes] = arguments.as_slice()
-        && name == "soak"
-    {
-        return soak::run(minutes.parse()?);
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["soak", minutes] => return soak::run(minutes.parse()?, soak::RATE),
+        ["soak", minutes, "--rate", rate] => return soak::run(minutes.parse()?, rate.parse()?),
+        _ => {}
     }
     let wanted = arguments.first().cloned();
-    let benches: [Bench; 11] = [
+    let benches: [Bench; 12] = [
         ("handshake", always!(handshake::run)),
         ("cipher", always!(cipher::run)),
         ("memory", always!(memory::run)),
         ("peers", always!(peers::run)),
         ("idle", idle::run),
+        ("downtimes", always!(downtimes::run)),
         ("checks", checks::run),
         ("results", results::run),
         ("keys", keys::run),

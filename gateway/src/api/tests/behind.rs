@@ -1,6 +1,6 @@
 //! Changes that were committed and of which the engine could not be told.
 
-use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{Command, MonitorInput};
 use serde_json::json;
 
@@ -138,7 +138,7 @@ async fn a_change_is_told_though_its_reading_failed_and_an_earlier_one_took_it_o
     let handle = api.state.handle.clone();
     let host: i64 =
         sqlx::query_scalar("select id from hosts").fetch_one(&api.state.store.read).await.unwrap();
-    let host = HostId(Id::from_i64(host));
+    let host = HostId::from_i64(host);
     handle.fail_those(1..2);
     let changes = || Changes { hosts: [host].into(), ..Changes::default() };
     tokio::join!(handle.changed(changes()), handle.changed(changes()));

@@ -248,10 +248,7 @@ async fn equal_results_of_one_call_count_once_whenever_they_reach_the_disk() {
     let answer = many(&ward, &call).await;
     let said = outcomes(&answer);
     assert_eq!([said[0], said[1], said[902], said[903]], ["taken", "repeated", "repeated", "taken"]);
-    assert_eq!(
-        (&ward.backup().await["attempt"], &ward.backup().await["state"]),
-        (&json!(2), &json!("warning"))
-    );
+    assert_eq!(ward.backup().await["attempt"], 2);
     assert_eq!(outcomes(&many(&ward, &call[..2]).await), ["taken", "repeated"], "the next call is another");
     assert_eq!(ward.backup().await["attempt"], 3);
 }
@@ -350,7 +347,7 @@ async fn large_bodies_and_crowds_of_results_find_room_or_are_sent_away() {
     assert_eq!((refused.status, refused.code()), (503, "busy"), "{}", refused.text);
     assert!(refused.headers.contains_key("retry-after"));
     drop(held);
-    assert_eq!(outcomes(&many(&ward, &[large.clone(), large]).await), ["taken", "taken"]);
+    assert_eq!(outcomes(&many(&ward, &[large.clone(), large]).await), ["taken", "repeated"]);
     let held = guards.batched.acquire_many(guards.batched.available_permits() as u32).await.unwrap();
     let refused = many(&ward, &[of("nas", "backup", 0)]).await;
     assert_eq!((refused.status, refused.code()), (503, "busy"), "{}", refused.text);

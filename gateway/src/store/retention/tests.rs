@@ -214,6 +214,28 @@ async fn of_a_removed_host_the_name_stays() {
 }
 
 #[tokio::test]
+async fn an_enrolment_that_made_no_device_goes() {
+    let (store, _dir) = scene().await;
+    let enrolment =
+        "insert into enrolments (id, state, name, public_key, poll_hash, created_at, decided_at, host)
+                     values ($1, $2, 'cam', $1, x'00', 1, $3, $4)";
+    let old = Some(999);
+    for (id, state, decided, host) in [
+        (1, "rejected", old, None),
+        (2, "expired", old, None),
+        (3, "expired", old, Some(7)),
+        (4, "rejected", Some(1_000), None),
+        (5, "approved", old, Some(7)),
+        (6, "awaiting_approval", None, None),
+    ] {
+        let sql = sqlx::query(enrolment).bind(id).bind(state).bind(decided).bind(host);
+        sql.execute(&store.write).await.unwrap();
+    }
+    assert_eq!(round(&store, &KEEP).await.unwrap()[&Kind::Enrolments], 3);
+    assert_eq!(numbers(&store, "select id from enrolments order by id").await, [4, 5, 6]);
+}
+
+#[tokio::test]
 async fn a_large_message_goes_in_slices() {
     let (store, _dir) = scene().await;
     for n in 1..=500 {
