@@ -1,13 +1,8 @@
 //! A wall clock that somebody sets: hours ahead and back, while the gateway runs and while it does not.
 //! The other clock goes on, and nothing that is measured in seconds changes.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "each binary tells its own stories")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "each binary uses its part of the world")]
-mod world;
-
+use super::stories::*;
+use super::world::{Truth, World, device, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{
@@ -15,8 +10,6 @@ use fleetgate_engine::wire::{
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
-use stories::*;
-use world::{Truth, World, device, service, with, with_login};
 
 /// Seconds by which it is set, ahead and back: little, much, and so that years are wrong.
 const STEPS: [i64; 10] = [2, -2, 90, -90, 7_200, -7_200, 86_400, -86_400, 40_000_000, -40_000_000];

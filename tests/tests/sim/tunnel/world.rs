@@ -15,10 +15,10 @@ use fleetgate_engine::wire::{
 };
 use fleetgate_keys::PrivateKey;
 
-use crate::host::{Host, behind, session};
-use crate::model::{self, Model};
-use crate::network::{CALM, Datagram, Network, Weather};
-use crate::random::Random;
+use super::host::{Host, behind, session};
+use super::model::{self, Model};
+use super::network::{CALM, Datagram, Network, Weather};
+use super::random::Random;
 
 const START: Mono = Mono::from_secs(10_000);
 const WALL: Wall = Wall::from_millis(1_750_000_000_000);

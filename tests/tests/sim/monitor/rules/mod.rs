@@ -1,15 +1,11 @@
 //! The rules of monitoring, one story each, told in virtual time.
 
-#[path = "monitor/ssh.rs"]
 mod ssh;
-#[path = "monitor/stories.rs"]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
 
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
     Ask, Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, Question, RoutePolicy,
@@ -18,8 +14,6 @@ use fleetgate_engine::wire::{
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
-use stories::*;
-use world::{Truth, World, device, public, service, with, with_login};
 
 // ----------------------------------------------------------- the host check
 

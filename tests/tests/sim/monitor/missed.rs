@@ -1,21 +1,14 @@
 //! Checks that yielded nothing because what they depend on failed: they are made promptly, and not all
 //! at once, when that is there again, and what a person asked for is kept until then.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
-
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_probes::sample::Status;
-use stories::*;
-use world::{Truth, World, device, with, with_login};
 
 /// Everything once a day, but what the others depend on: no slot brings back what was missed.
 fn rarely() -> Vec<ServiceSpec> {
@@ -104,7 +97,7 @@ fn what_depends_on_a_service_that_was_missed_itself_follows_it() {
 fn a_host_that_fails_softly_forgets_no_first_check() {
     let web: Vec<_> = rarely().into_iter().filter(|s| s.name == "web").collect();
     let mut world = World::new(1);
-    let id = world.add(world::public(1), Truth::well());
+    let id = world.add(super::world::public(1), Truth::well());
     world.run(MINUTE);
     world.set(id, Truth { direct: false, ..Truth::well() });
     world.change(id, |spec| spec.services = web);

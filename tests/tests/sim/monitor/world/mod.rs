@@ -3,9 +3,7 @@
 //! The world answers the monitor's questions from the injected truth, keeps what the store would
 //! keep, and can restart the gateway or suspend its machine.
 
-#[path = "answers.rs"]
 mod answers;
-#[path = "kept.rs"]
 mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};

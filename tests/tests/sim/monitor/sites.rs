@@ -3,19 +3,15 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
     Check, EventKind, Extent, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, MonitorInput,
 };
 use fleetgate_tests::dice::{Dice, seeds};
-use world::{Truth, World, device, service, with};
 
 /// What is unreachable is asked every five minutes; three failures, and a return after that.
 const SETTLED: Duration = Duration::from_secs(30 * 60);

@@ -3,22 +3,16 @@
 //!
 //! A model of the schedule gives 65, 77 and 90 s as minimum, average and maximum: 35 to 60 s until the
 //! evidence expires, and three attempts of 10 s. `FLEETGATE_SIM_SEED=n` runs one seed again;
-//! `cargo nextest run -p fleetgate-tests --test monitor_detection --no-capture` prints the figures.
-
-#[path = "monitor/mailbox.rs"]
-mod mailbox;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
+//! `cargo nextest run -p fleetgate-tests --test sim monitor::detection --no-capture` prints the figures.
 
 use std::time::Duration;
 
+use super::mailbox::Mailbox;
+use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::{Check, Event, EventKind, Extent, HostSpec, HostStatus, ServiceSpec, Timing};
 use fleetgate_tests::dice::{Dice, seeds, seeds_to};
-use mailbox::Mailbox;
-use world::{Truth, World, device, service, with};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@
 mod host;
 mod model;
 mod network;
-mod random;
+pub mod random;
 mod world;
 
 use std::time::Duration;

@@ -1,22 +1,15 @@
 //! Silence that could not be helped, and results of what cannot be asked: what counts of it, and when.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "each binary tells its own stories")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "each binary uses its part of the world")]
-mod world;
-
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
     Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket, Timing,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
-use stories::*;
-use world::{Truth, World, device, service, with};
 
 fn backup() -> ServiceSpec {
     ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) }

@@ -1,14 +1,9 @@
 //! Jobs that should have run, and devices that keep to a budget, told in virtual time.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
-
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
@@ -16,8 +11,6 @@ use fleetgate_engine::wire::{
 use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
-use stories::*;
-use world::{Truth, World, device, service, with};
 
 fn hourly() -> Check {
     Check::Heartbeat(Job { due: Due::Every(HOUR), grace: 10 * MINUTE })

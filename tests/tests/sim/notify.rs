@@ -3,14 +3,11 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "tunnel_sim/random.rs"]
-#[allow(dead_code, reason = "the simulation of tunnels uses more of it")]
-mod random;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::tunnel::random::Random;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::notify::{
     Contact, ContactId, Input, Notice, NoticeId, Object, Output, Period, Router, Routing, Rule, Selector,
@@ -19,7 +16,6 @@ use fleetgate_engine::notify::{
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::wire::{HeldReason, IncidentId, MessageKind};
 use jiff::tz::TimeZone;
-use random::Random;
 
 const SEEDS: u64 = 16;
 const HOURS: u64 = 60;

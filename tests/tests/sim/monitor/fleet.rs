@@ -3,23 +3,17 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "monitor/model.rs"]
-mod model;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "the stories of monitor_rules.rs use more of it")]
-mod world;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::model::{Belief, Said};
+use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::time::Mono;
 use fleetgate_engine::wire::{Check, HostSpec, RoutePolicy, ServiceSpec, SshSpec, Threshold, Timing};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sensors::Sensor;
 use fleetgate_tests::dice::{Dice, seeds};
-use model::{Belief, Said};
-use world::{Truth, World, device, public, service, with, with_login};
 
 /// After this long without a change everything is settled: a `ping` that has just succeeded is
 /// asked again after 5 min, perhaps in the grace after a restart, then after 5 more, then retried.
@@ -255,7 +249,7 @@ impl Sim {
             self.blip(id);
             return self.postpone(id, lasts);
         }
-        let there = model::is_there(&self.world.device(id).spec, &truth);
+        let there = super::model::is_there(&self.world.device(id).spec, &truth);
         let life = self.lives.get_mut(&id).expect("a life");
         life.silent_since = match (sleeper, there) {
             (true, false) => life.silent_since.or(Some(now)),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use fleetgate_engine::time::Mono;
 
-use crate::random::Random;
+use super::random::Random;
 
 /// What a stranger keeps at most.
 const MEMORY: usize = 64;

@@ -5,13 +5,10 @@
 //!
 //! `FLEETGATE_SIM_SEED=n` runs one seed again.
 
-#[path = "monitor/clerk.rs"]
-mod clerk;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use clerk::{Again, Clerk, Plan, Rules};
+use super::clerk::{Again, Clerk, Plan, Rules};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::monitor::recurrence::{Hours, Recurrence};
 use fleetgate_engine::monitor::{Config, Monitor};

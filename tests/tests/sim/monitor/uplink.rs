@@ -1,18 +1,11 @@
 //! The sentinel: what the gateway believes of its devices while its own way out is lost.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "each binary tells its own stories")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "each binary uses its part of the world")]
-mod world;
-
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{EventKind, HostSpec, HostStatus, Timing};
-use stories::*;
-use world::{Truth, World, device, with};
 
 /// Too few for a crowd, so that only the sentinel can tell.
 fn pair() -> (World, [HostId; 2]) {
@@ -187,7 +180,7 @@ fn a_device_that_is_hard_at_once_is_told_after_a_look_that_is_newer() {
     world.run(10 * MINUTE);
     world.set(id, Truth::off());
     while status(&world, id) != HostStatus::Down {
-        world.run(world::RTT / 3);
+        world.run(super::world::RTT / 3);
     }
     assert_eq!((told(&world).len(), world.looks), (0, 1), "the look is under way");
     world.run(SECOND);

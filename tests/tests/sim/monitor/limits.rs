@@ -1,15 +1,10 @@
 //! Limits on what the checks of our own measure, told in virtual time: they judge what was measured,
 //! and silence nobody who depends on a check that works.
 
-#[path = "monitor/stories.rs"]
-#[allow(dead_code, reason = "other stories use more of it")]
-mod stories;
-#[path = "monitor/world.rs"]
-#[allow(dead_code, reason = "other simulations use more of it")]
-mod world;
-
 use std::time::Duration;
 
+use super::stories::*;
+use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::wire::{
     Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Threshold, Ticket,
@@ -17,8 +12,6 @@ use fleetgate_engine::wire::{
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::Status;
-use stories::*;
-use world::{Truth, World, device, public, service, with, with_login};
 
 fn limit(metric: &str, warn: &str, crit: &str) -> Threshold {
     let limits = Thresholds { warn: warn.parse().ok(), crit: crit.parse().ok() };
@@ -86,7 +79,7 @@ fn a_kept_session_is_judged_by_the_time_it_took_to_open() {
     let (mut world, id) = settled(logged_in(ssh, vec![]));
     world.set(id, Truth { connect: None, ..Truth::well() });
     assert_eq!(statuses(&mut world, id, "ssh", 10 * MINUTE), [Status::Ok]);
-    assert_eq!(metric(&world, id, "ssh", "time"), Some(world::RTT.as_secs_f64()));
+    assert_eq!(metric(&world, id, "ssh", "time"), Some(super::world::RTT.as_secs_f64()));
     world.set(id, Truth { connect: Some(3 * SECOND), ..Truth::well() });
     world.run(2 * MINUTE);
     world.set(id, Truth { connect: None, ..Truth::well() });

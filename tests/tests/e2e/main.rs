@@ -1,0 +1,11 @@
+//! The program as it runs in the field: real WireGuard clients, SSH, mail and disks, in network namespaces (root).
+
+mod disk;
+mod faults;
+mod first_start;
+mod fleet;
+mod front_door;
+mod mail;
+mod results;
+mod sessions;
+mod uplink;

@@ -1,0 +1,11 @@
+//! Simulations under a virtual clock, the architecture's layers, and programs that need no network of their own.
+//!
+//! `FLEETGATE_SIM_SEED=n` runs one seed of a simulation again.
+
+mod backups;
+mod dashboard_build;
+mod endless;
+mod layers;
+mod monitor;
+mod notify;
+mod tunnel;

@@ -1,0 +1,20 @@
+//! The monitor in virtual time: stories of one rule each, and seeded lives of fleets beside naive models.
+
+mod clerk;
+mod mailbox;
+mod model;
+mod stories;
+mod world;
+
+mod clock;
+mod detection;
+mod fleet;
+mod jobs;
+mod limits;
+mod missed;
+mod notifications;
+mod rules;
+mod silence;
+mod sites;
+mod uplink;
+mod week;
