@@ -244,7 +244,7 @@ fn failed(failure: &SshFailure, seen: &SshSeen) -> (Status, String) {
             short(seen)
         ),
         SshFailure::NothingInCommon { what, offered } => format!(
-            "the SSH connection failed: no common {}; the server offers {} (docs/operations.md lists what is supported)",
+            "the SSH connection failed: no common {}; the server offers {} (docs/enrol-devices.md lists what is supported)",
             what.name(),
             listed(offered)
         ),

@@ -19,7 +19,7 @@ pub fn builtin() -> &'static [Profile] {
     &PROFILES
 }
 
-/// Limits that hold for any Linux machine; docs/operations.md says why these.
+/// Limits that hold for any Linux machine; docs/checks-and-profiles.md says why these.
 fn default() -> Profile {
     let disk = sensor("disk", Sensor::Disk { path: "/".into() });
     let services = vec![
