@@ -1,4 +1,4 @@
-//! A device that enrols as the README says has limits on what its sensors measure.
+//! A device that enrols as docs/enrol-devices.md says has limits on what its sensors measure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
