@@ -2,7 +2,7 @@
 //! takes, with its socket and its system calls.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::thread::sleep;
+use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -137,11 +137,21 @@ impl Fleet {
     fn connect(devices: &[Initiator], gateway: SocketAddr) -> Fleet {
         let bind = |n: u32| UdpSocket::bind(format!("127.0.9.{}:0", n + 1)).expect("a loopback address");
         let sockets: Vec<UdpSocket> = (0..SOURCES).map(bind).collect();
-        let session = |(n, device): (usize, &Initiator)| {
-            let mut initiation = device.initiation(stamp(0), n as u32);
+        // Side by side, for an answer may wait until the gateway looks again: one after the other, the first sessions
+        // would end while they are measured.
+        let session = |n: usize| {
+            let mut initiation = devices[n].initiation(stamp(0), n as u32);
             handshake(&sockets[n % sockets.len()], &mut initiation, gateway).expect("a session")
         };
-        let sessions = devices.iter().enumerate().map(session).collect();
+        let of_source =
+            |source: usize| (source..devices.len()).step_by(SOURCES as usize).map(session).collect();
+        let sources: Vec<Vec<Transport>> = scope(|scope| {
+            let waves: Vec<_> = (0..SOURCES as usize).map(|n| scope.spawn(move || of_source(n))).collect();
+            waves.into_iter().map(|wave| wave.join().expect("a source")).collect()
+        });
+        let mut sources: Vec<_> = sources.into_iter().map(Vec::into_iter).collect();
+        let in_turn = |n: usize| sources[n % SOURCES as usize].next().expect("one for each device");
+        let sessions = (0..devices.len()).map(in_turn).collect();
         Fleet { sockets, sessions, gateway }
     }
 
