@@ -10,8 +10,8 @@ use fleetgate_engine::time::Mono;
 
 /// Adds half of it, on average, to the answer to a handshake, which devices ask for every two
 /// minutes, and to the first question after a silence; answers to checks and the bytes of streams
-/// never wait for it. 5,000 devices send five keepalives in it.
-const REST: Duration = Duration::from_millis(25);
+/// never wait for it. 5,000 devices send eight keepalives in it.
+const REST: Duration = Duration::from_millis(40);
 
 /// So many datagrams at one look are no idle fleet. A receive buffer that the kernel has not been
 /// told to enlarge holds 500 keepalives.
@@ -68,8 +68,8 @@ mod tests {
         let mut rest = Rest::default();
         assert_eq!(rest.left(0, ms(5)), Duration::ZERO, "the first is taken at once");
         rest.looked(1, ms(10));
-        assert_eq!(rest.left(0, ms(12)), Duration::from_millis(23));
-        assert_eq!(rest.left(0, ms(35)), Duration::ZERO);
+        assert_eq!(rest.left(0, ms(12)), Duration::from_millis(38));
+        assert_eq!(rest.left(0, ms(50)), Duration::ZERO);
         assert_eq!(rest.left(0, ms(99)), Duration::ZERO);
     }
 
@@ -83,7 +83,7 @@ mod tests {
         rest.answered();
         assert_eq!(rest.left(0, ms(11)), Duration::ZERO);
         rest.answered();
-        assert_eq!(rest.left(0, ms(11)), Duration::from_millis(24));
+        assert_eq!(rest.left(0, ms(11)), Duration::from_millis(39));
     }
 
     #[test]
