@@ -156,6 +156,24 @@ fn a_table_has_readable_columns_however_narrow_the_terminal_is() {
 }
 
 #[test]
+fn a_password_is_asked_for_twice_at_a_terminal_and_read_once_from_a_program() {
+    let gateway = Gateway::start();
+    gateway.must(&["user", "add", "ada", "--role", "operator"]);
+    let typed = |first: &str, second: &str| {
+        gateway.at_terminal(&["user", "password", "ada"], &format!("{first}\n{second}\n"))
+    };
+    let (code, text) = typed("correct horse", "another horse");
+    assert!(code == 1 && text.contains("the two passwords differ"), "{code} {text}");
+    let (code, text) = typed("correct horse", "correct horse");
+    assert!(code == 0 && text.contains("ada has a new password"), "{code} {text}");
+    assert!(!gateway.run(&["user", "password", "ada"]).status.success(), "nothing to read");
+    gateway.must(&["user", "role", "ada", "viewer"]);
+    assert_eq!(gateway.json(&["user", "list"])[0]["role"], "viewer");
+    gateway.must(&["user", "remove", "ada"]);
+    assert_eq!(gateway.json(&["user", "list"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn a_program_is_not_asked_and_says_that_the_others_are_meant_too() {
     let gateway = site();
     let refused = gateway.run(&["device", "remove", "router"]);

@@ -51,6 +51,8 @@ pub enum Who {
         name: String,
         session: TokenHash,
         until: Wall,
+        /// The session began with a one-time login, and no password has been chosen since.
+        by_link: bool,
     },
     Token(Id),
     /// Our own user, over the Unix socket.
@@ -205,7 +207,7 @@ async fn by_session(app: &AppState, cookie: &str) -> Result<Principal, Problem> 
         touch(app, Proof::Session(&hash), now).await;
     }
     let (id, name, until) = (session.user.id, session.user.name, session.expires_at);
-    let who = Who::User { id, name, session: hash, until };
+    let who = Who::User { id, name, session: hash, until, by_link: session.by_link };
     Ok(Principal { who, role: session.user.role, scopes: Vec::new() })
 }
 

@@ -46,9 +46,9 @@ async fn log_in(
     app.guards().login(source, account.as_deref(), crate::clock::now().mono)?;
     let proved = match (login.name, login.password, login.link) {
         (Some(name), Some(password), None) => {
-            by_password(&app, &name, password).await.map(|u| (u, "password"))
+            by_password(&app, &name, password).await.map(|u| (u, How::Password))
         }
-        (None, None, Some(link)) => by_link(&app, &link).await.map(|u| (u, "one-time link")),
+        (None, None, Some(link)) => by_link(&app, &link).await.map(|u| (u, How::Link)),
         _ => Err(Problem::invalid("", "name and password are expected, or link")),
     };
     // The name that was tried may be a password typed into the wrong field: it stays out of the log.
@@ -56,6 +56,25 @@ async fn log_in(
         proved.inspect_err(|e| tracing::info!(%source, code = e.code(), "a login was refused"))?;
     app.guards().logged_in(source, account.as_deref(), crate::clock::now().mono);
     begin(&app, user, how, &source.to_string()).await
+}
+
+/// How a session begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    Password,
+    Link,
+    NewPassword,
+}
+
+impl How {
+    /// As the event names it.
+    const fn name(self) -> &'static str {
+        match self {
+            How::Password => "password",
+            How::Link => "one-time link",
+            How::NewPassword => "new password",
+        }
+    }
 }
 
 async fn by_password(app: &AppState, name: &str, password: String) -> Result<User, Problem> {
@@ -84,14 +103,17 @@ async fn by_link(app: &AppState, text: &str) -> Result<User, Problem> {
     Ok(user)
 }
 
-async fn begin(app: &AppState, user: User, how: &str, source: &str) -> Result<Response, Problem> {
+async fn begin(app: &AppState, user: User, how: How, source: &str) -> Result<Response, Problem> {
     let mut write = Write::of_a_login(app, &format!("user:{}", user.name)).await?;
     let (now, until) = (write.now, write.now + SESSION_LIFE);
-    let secret = access::insert_session(write.tx(), user.id, now, until).await?;
+    let by_link = how == How::Link;
+    let secret = access::insert_session(write.tx(), (user.id, by_link), now, until).await?;
     let data = json!({ "from": source });
-    write.event("session.begun", (Object::User, user.id), &format!("logged in by {how}"), data).await?;
+    write
+        .event("session.begun", (Object::User, user.id), &format!("logged in by {}", how.name()), data)
+        .await?;
     write.commit().await?;
-    let who = Who::User { id: user.id, name: user.name, session: secret.hash(), until };
+    let who = Who::User { id: user.id, name: user.name, session: secret.hash(), until, by_link };
     let me = me(&Principal { who, role: user.role, scopes: Vec::new() });
     Ok(([(header::SET_COOKIE, cookie(app, secret.reveal(), until, now))], Json(me)).into_response())
 }
@@ -115,7 +137,8 @@ async fn log_out(State(app): State<AppState>, principal: Principal) -> Result<Re
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
 }
 
-/// Changes the own password, and ends all other sessions of this user.
+/// Changes the own password, and ends all other sessions of this user. A session that began with a one-time login
+/// (`may_choose_password`) does so once without the current password.
 #[utoipa::path(put, path = "/session/password", operation_id = "change_own_password", tag = "access",
     security(("token" = [])), request_body = PasswordChange,
     responses((status = 200, body = Me)))]
@@ -125,15 +148,29 @@ async fn change_password(
     principal: Principal,
     Body(change): Body<PasswordChange>,
 ) -> Result<Response, Problem> {
-    let Who::User { id, name, .. } = &principal.who else {
+    let Who::User { id, name, by_link, .. } = &principal.who else {
         return Err(Problem::conflict("no_session", "only a user who is logged in has a password to change"));
     };
-    app.guards().login(source, Some(name), crate::clock::now().mono)?;
-    let user = by_password(&app, name, change.current).await?;
-    app.guards().logged_in(source, Some(name), crate::clock::now().mono);
+    let user = match change.current {
+        Some(current) => {
+            app.guards().login(source, Some(name), crate::clock::now().mono)?;
+            let user = by_password(&app, name, current).await?;
+            app.guards().logged_in(source, Some(name), crate::clock::now().mono);
+            user
+        }
+        None if *by_link => user_of(&app, *id).await?,
+        None => return Err(Problem::invalid("current", "the current password is expected")),
+    };
     let hash = new_password(&app, "new", change.new).await?;
     store_password(&app, &principal, *id, &hash).await?;
-    begin(&app, user, "new password", &source.to_string()).await
+    begin(&app, user, How::NewPassword, &source.to_string()).await
+}
+
+/// The user of a session, as stored now.
+async fn user_of(app: &AppState, id: Id) -> Result<User, Problem> {
+    let mut conn = app.store.reader().await?;
+    let user = access::user_by_id(&mut conn, id).await?.filter(|u| u.disabled_at.is_none());
+    user.ok_or_else(|| Problem::unauthorized("session_over", "the session is over: log in again"))
 }
 
 async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) -> Result<(), Problem> {
@@ -145,9 +182,9 @@ async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) ->
 
 /// Sessions of a token's or socket's caller do not exist; he is shown all the same.
 fn me(principal: &Principal) -> Me {
-    let (name, until) = match &principal.who {
-        Who::User { name, until, .. } => (Some(name.clone()), Some(*until)),
-        Who::Token(_) | Who::Local => (None, None),
+    let (name, until, may_choose_password) = match &principal.who {
+        Who::User { name, until, by_link, .. } => (Some(name.clone()), Some(*until), *by_link),
+        Who::Token(_) | Who::Local => (None, None, false),
     };
     Me {
         principal: principal.to_string(),
@@ -155,6 +192,7 @@ fn me(principal: &Principal) -> Me {
         role: principal.role.into(),
         scopes: principal.scopes.clone(),
         expires_at: until.map(ids::time),
+        may_choose_password,
     }
 }
 

@@ -29,7 +29,7 @@ const LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(show, change))
+        .routes(routes!(show, change, remove))
         .routes(routes!(login_link))
 }
 
@@ -89,7 +89,7 @@ async fn show(State(app): State<AppState>, Path(user): Path<String>) -> Result<J
     Ok(Json(wire(&load(&mut conn, &user).await?)))
 }
 
-/// Changes role or password, or locks a user out. All his sessions end.
+/// Changes role or password, or locks a user out. All sessions of the user end.
 #[utoipa::path(patch, path = "/users/{user}", operation_id = "change_user", tag = "access",
     security(("token" = ["unlimited:admin"])), request_body = UserChange,
     params(("user" = String, Path, description = "id or name")),
@@ -117,18 +117,43 @@ async fn change(
     if let Some(hash) = &hash {
         access::set_password(write.tx(), after.id, hash).await?;
     }
-    let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
-    if was_admin && access::active_admins(write.tx()).await? == 0 {
-        let detail = "this is the last admin who can log in: make another one first";
-        return Err(Problem::conflict("last_admin", detail));
-    }
+    an_admin_stays(&mut write, &before).await?;
     let data = json!({ "role": role.name(), "disabled": disabled_at.is_some(), "password": hash.is_some() });
     write.event("user.changed", (Object::User, after.id), "changed", data).await?;
     write.commit().await?;
     Ok(Json(wire(&after)))
 }
 
-/// A one-time login, for somebody who forgot his password or has none yet.
+/// Removes a user, with all sessions and one-time logins. Events keep the name.
+#[utoipa::path(delete, path = "/users/{user}", operation_id = "remove_user", tag = "access",
+    security(("token" = ["unlimited:admin"])), params(("user" = String, Path, description = "id or name")),
+    responses((status = 204)))]
+async fn remove(
+    State(app): State<AppState>,
+    who: Principal,
+    Path(user): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let mut write = Write::begin(&app, &who).await?;
+    let user = load(write.tx(), &user).await?;
+    access::delete_user(write.tx(), user.id).await?;
+    an_admin_stays(&mut write, &user).await?;
+    write.event("user.removed", (Object::User, user.id), "removed", json!({ "name": user.name })).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// # Errors
+/// 409 when this change of a user leaves no admin who can log in.
+async fn an_admin_stays(write: &mut Write<'_>, before: &User) -> Result<(), Problem> {
+    let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
+    if was_admin && access::active_admins(write.tx()).await? == 0 {
+        let detail = "this is the last admin who can log in: make another one first";
+        return Err(Problem::conflict("last_admin", detail));
+    }
+    Ok(())
+}
+
+/// Makes a one-time login for a user who forgot the password or has none yet.
 #[utoipa::path(post, path = "/users/{user}/login-link", operation_id = "create_login_link",
     tag = "access", security(("token" = ["unlimited:admin"])),
     params(("user" = String, Path, description = "id or name")),

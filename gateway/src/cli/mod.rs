@@ -22,6 +22,7 @@ mod profile;
 mod remote_backup;
 mod removal;
 mod result;
+mod secret;
 mod serve;
 mod service;
 mod settings;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::device::said;
 use super::host::pages;
+use super::secret;
 use super::table;
 use crate::api::model::User;
 use crate::cli::out;
@@ -15,19 +16,25 @@ use crate::cli::out;
 pub(crate) enum UserCommand {
     /// One line a user
     List,
-    /// Add a user; prints a one-time login, with which a password is chosen
+    /// Add a user and print a one-time login, with which the user chooses a password
     Add {
         name: String,
         /// viewer, operator or admin
         #[arg(long, default_value = "viewer")]
         role: String,
     },
-    /// A login that works once
+    /// Print a login that works once
     LoginLink { name: String },
-    /// End all sessions and let nobody in under this name
+    /// Set a password, asked for at the terminal or read from the first line of standard input
+    Password { name: String },
+    /// Change the role: viewer, operator or admin
+    Role { name: String, role: String },
+    /// End all sessions and refuse further logins
     Disable { name: String },
-    /// Let somebody in again who was disabled
+    /// Allow logins again
     Enable { name: String },
+    /// Remove a user; events keep the name
+    Remove { name: String },
 }
 
 pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result<()> {
@@ -35,6 +42,9 @@ pub(crate) async fn run(client: &Client, command: UserCommand) -> anyhow::Result
         UserCommand::List => list(client).await,
         UserCommand::Add { name, role } => add(client, &name, &role).await,
         UserCommand::LoginLink { name } => login_link(client, &name).await,
+        UserCommand::Password { name } => set_password(client, &name).await,
+        UserCommand::Role { name, role } => set_role(client, &name, &role).await,
+        UserCommand::Remove { name } => remove(client, &name).await,
         UserCommand::Disable { name } => set_disabled(client, &name, true).await,
         UserCommand::Enable { name } => set_disabled(client, &name, false).await,
     }
@@ -76,7 +86,27 @@ pub(crate) async fn login_link(client: &Client, name: &str) -> anyhow::Result<()
     said(client, &format!("works once, until {}", link["expires_at"].as_str().unwrap_or_default()))
 }
 
+async fn change(client: &Client, name: &str, change: &Value) -> anyhow::Result<()> {
+    client.call(Method::PATCH, &format!("/users/{name}"), Some(change)).await.map(drop)
+}
+
+async fn set_password(client: &Client, name: &str) -> anyhow::Result<()> {
+    let password = secret::new_password(name)?;
+    change(client, name, &json!({ "password": password.as_str() })).await?;
+    said(client, &format!("{name} has a new password; all sessions have ended"))
+}
+
+async fn set_role(client: &Client, name: &str, role: &str) -> anyhow::Result<()> {
+    change(client, name, &json!({ "role": role })).await?;
+    said(client, &format!("{name} is {role} now; all sessions have ended"))
+}
+
+async fn remove(client: &Client, name: &str) -> anyhow::Result<()> {
+    client.call(Method::DELETE, &format!("/users/{name}"), None).await?;
+    said(client, &format!("{name} is removed"))
+}
+
 async fn set_disabled(client: &Client, name: &str, disabled: bool) -> anyhow::Result<()> {
-    client.call(Method::PATCH, &format!("/users/{name}"), Some(&json!({ "disabled": disabled }))).await?;
+    change(client, name, &json!({ "disabled": disabled })).await?;
     said(client, &format!("{name} can {} log in", if disabled { "no longer" } else { "again" }))
 }

@@ -98,6 +98,8 @@ pub struct Session {
     pub user: User,
     pub seen_at: Wall,
     pub expires_at: Wall,
+    /// It began with a one-time login.
+    pub by_link: bool,
 }
 
 impl Store {
@@ -107,7 +109,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn session(&self, hash: &TokenHash) -> sqlx::Result<Option<Session>> {
         let row = sqlx::query(
-            "select u.id, u.name, u.role, u.created_at, u.disabled_at, s.seen_at, s.expires_at
+            "select u.id, u.name, u.role, u.created_at, u.disabled_at, s.seen_at, s.expires_at, s.by_link
              from sessions s join users u on u.id = s.user where s.hash = $1",
         )
         .bind(hash.as_slice())
@@ -115,7 +117,7 @@ impl Store {
         .await?;
         let session = |row: SqliteRow| {
             let (seen_at, expires_at) = (wall(&row, "seen_at")?, wall(&row, "expires_at")?);
-            Ok(Session { user: User::from_row(&row)?, seen_at, expires_at })
+            Ok(Session { user: User::from_row(&row)?, seen_at, expires_at, by_link: row.try_get("by_link")? })
         };
         row.map(session).transpose()
     }
@@ -285,6 +287,15 @@ async fn end_sessions(tx: &mut SqliteConnection, user: Id) -> sqlx::Result<()> {
     Ok(())
 }
 
+/// Removes a user with all sessions and logins. What the user did stays in the audit under the name.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn delete_user(tx: &mut SqliteConnection, user: Id) -> sqlx::Result<()> {
+    end_sessions(tx, user).await?;
+    sqlx::query("delete from users where id = $1").bind(user.as_i64()).execute(tx).await.map(drop)
+}
+
 /// Admins who may log in.
 ///
 /// # Errors
@@ -294,26 +305,27 @@ pub async fn active_admins(tx: &mut SqliteConnection) -> sqlx::Result<i64> {
     sqlx::query_scalar(sql).fetch_one(tx).await
 }
 
-/// A new session; its token goes into the cookie. Forgets those that have ended.
+/// A new session; its token goes into the cookie. Forgets those that have ended. `by_link`: it began with a
+/// one-time login.
 ///
 /// # Errors
 /// When the database cannot be written.
 pub async fn insert_session(
     tx: &mut SqliteConnection,
-    user: Id,
+    (user, by_link): (Id, bool),
     now: Wall,
     until: Wall,
 ) -> sqlx::Result<Token> {
     let sql = "delete from sessions where expires_at <= $1";
     sqlx::query(sql).bind(now.as_millis()).execute(&mut *tx).await?;
     let token = Token::generate(TokenKind::Session, user);
-    let sql =
-        "insert into sessions (hash, user, created_at, seen_at, expires_at) values ($1, $2, $3, $3, $4)";
+    let sql = "insert into sessions (hash, user, created_at, seen_at, expires_at, by_link) values ($1, $2, $3, $3, $4, $5)";
     sqlx::query(sql)
         .bind(token.hash().to_vec())
         .bind(user.as_i64())
         .bind(now.as_millis())
         .bind(until.as_millis())
+        .bind(by_link)
         .execute(tx)
         .await?;
     Ok(token)

@@ -290,6 +290,7 @@ const MAIN: &[Step] = &[
     step(24, "excerpts_and_shares", include_str!("../../../migrations/sqlite/0024_excerpts_and_shares.sql")),
     step(25, "retention", include_str!("../../../migrations/sqlite/0025_retention.sql")),
     step(26, "addresses_in_events", include_str!("../../../migrations/sqlite/0026_addresses_in_events.sql")),
+    step(27, "chosen_passwords", include_str!("../../../migrations/sqlite/0027_chosen_passwords.sql")),
 ];
 const HISTORY: [Step; 1] = [step(1, "init", include_str!("../../../migrations/history/0001_init.sql"))];
 

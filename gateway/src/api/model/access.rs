@@ -95,12 +95,15 @@ pub struct Me {
     pub scopes: Vec<String>,
     /// When the session ends at the latest.
     pub expires_at: Option<String>,
+    /// The session began with a one-time login: `PUT /session/password` needs no current password.
+    pub may_choose_password: bool,
 }
 
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordChange {
-    pub current: String,
+    /// Not needed in a session that began with a one-time login.
+    pub current: Option<String>,
     pub new: String,
 }
 

@@ -140,6 +140,51 @@ async fn an_own_password_is_changed_by_who_knows_it() {
 }
 
 #[tokio::test]
+async fn a_one_time_login_leads_to_a_password_of_ones_own() {
+    let api = TestApi::new().await;
+    user(&api, "ada", "viewer").await;
+    let made = api.admin().post("/api/v1/users/ada/login-link", json!({})).await;
+    let link = json!({ "link": made.json["secret"] });
+    let begun = api.anonymous().post("/api/v1/session", link).await;
+    assert_eq!((begun.status, &begun.json["may_choose_password"]), (200, &json!(true)));
+    let browser = with_cookie(&api, &cookie(&begun)).header("x-fleetgate", "1");
+    assert_eq!(browser.get("/api/v1/session").await.json["may_choose_password"], true);
+    let (path, new) = ("/api/v1/session/password", json!({ "new": "another horse" }));
+    let short = browser.put(path, json!({ "new": "short" })).await;
+    assert_eq!((short.status, &short.json["errors"][0]["field"]), (422, &json!("new")));
+    let chosen = browser.put(path, new.clone()).await;
+    assert_eq!((chosen.status, &chosen.json["may_choose_password"]), (200, &json!(false)));
+    let browser = with_cookie(&api, &cookie(&chosen)).header("x-fleetgate", "1");
+    for session in [browser, with_cookie(&api, &cookie(&log_in(&api, "ada", "another horse").await))] {
+        let again = session.header("x-fleetgate", "1").put(path, new.clone()).await;
+        assert_eq!(
+            (again.status, &again.json["errors"][0]["field"]),
+            (422, &json!("current")),
+            "{}",
+            again.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_removed_user_is_out_and_the_last_admin_stays() {
+    let api = TestApi::new().await;
+    let now = crate::clock::wall();
+    api.state.store.ensure_first_admin(now, false).await.unwrap().unwrap();
+    user(&api, "ada", "admin").await;
+    let session = cookie(&log_in(&api, "ada", PASSWORD).await);
+    assert_eq!(api.admin().delete("/api/v1/users/ada").await.status, 204);
+    assert_eq!(with_cookie(&api, &session).get("/api/v1/session").await.status, 401);
+    assert_eq!(log_in(&api, "ada", PASSWORD).await.code(), "login_refused");
+    assert_eq!(api.admin().delete("/api/v1/users/ada").await.status, 404);
+    let refused = api.admin().delete("/api/v1/users/admin").await;
+    assert_eq!((refused.status, refused.code()), (409, "last_admin"));
+    let audit = api.admin().get("/api/v1/audit").await;
+    assert!(audit.text.contains("user.removed"), "{}", audit.text);
+    user(&api, "ada", "viewer").await;
+}
+
+#[tokio::test]
 async fn the_first_start_makes_one_admin_who_stays() {
     let api = TestApi::new().await;
     let now = crate::clock::wall();
