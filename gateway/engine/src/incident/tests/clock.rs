@@ -106,7 +106,7 @@ fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
 
 #[test]
 fn results_that_go_on_tell_nothing_new_of_when_it_began() {
-    let mut watch = Watch::of_site("hill", 6);
+    let mut watch = Watch::of_site("hill", 5);
     let began = watch.now().wall;
     (0..2).for_each(|n| drop(watch.ill(&host(n))));
     watch.set_clock(-3_600);
