@@ -123,7 +123,7 @@ pub struct Step {
 const LEAST_STEP: Duration = Duration::from_secs(1);
 
 impl Step {
-    /// Between two turns; `None`: it was not set.
+    /// `None`: it was not set between these two readings.
     pub fn between(before: Now, now: Now) -> Option<Step> {
         let step = Step { expected: before.wall + now.mono.since(before.mono), shows: now.wall };
         (step.size() > LEAST_STEP).then_some(step)
@@ -138,9 +138,9 @@ impl Step {
         self.shows.0.saturating_sub(self.expected.0)
     }
 
-    /// A time that was read before: as the clock that was set back would have shown it. Otherwise it would look
-    /// later than what comes after it. A clock that was set ahead leaves the order as it was, and with it what is
-    /// stored.
+    /// A time that was read before the step, as the clock would have shown it that was set back: unchanged, it would
+    /// look later than what comes after it. A clock that was set ahead leaves the order as it was, so that a time stays
+    /// as it is stored.
     pub fn rebase(self, read_before: Wall) -> Wall {
         read_before - self.expected.since(self.shows)
     }

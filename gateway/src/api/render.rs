@@ -165,8 +165,8 @@ fn new_host(max_attempts: i64) -> model::HostState {
     }
 }
 
-/// Memory is newer than the store; before a device has done anything since the start, the store knows more. The
-/// store may have times of before the clock was set back, which lie ahead of those of memory.
+/// Memory is newer than the store, but knows nothing from before the start. The store may have times of before the
+/// clock was set back, which lie ahead of those of memory.
 fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>) -> model::Tunnel {
     let now = clock::wall();
     let wire = live.as_ref().map(|status| status.wire);

@@ -293,8 +293,8 @@ impl Incidents {
         }
     }
 
-    /// The wall clock was set: acknowledgements expire by the calendar. What began before it was set back is not
-    /// taken for what begins in an hour from now.
+    /// The wall clock was set. Acknowledgements expire by the calendar. The times of what is open move back with the
+    /// clock: else a problem of before would count as one that begins when the clock shows that time again.
     pub fn mind_step(&mut self, step: Step, now: Now) {
         for incident in self.open.values_mut() {
             incident.rebase(step);
@@ -338,7 +338,8 @@ impl Incidents {
         }
     }
 
-    /// As it is remembered; else as it is told, where that is not from before the clock was set back.
+    /// A member keeps the begin that is remembered, which moved with the clock. Of others, a begin in the future is
+    /// from before the clock was set back, and counts as now.
     fn began(&self, object: &Object, told: Wall, now: Now) -> Wall {
         let member = self.place_of_ill(object).and_then(|id| self.open.get(&id)?.members.get(object));
         member.map_or(told.min(now.wall), |member| member.began)

@@ -32,7 +32,7 @@ impl Caps {
         }
     }
 
-    /// These have no cap any more.
+    /// Forgets the posts of contacts that have no cap any more.
     pub fn lift(&mut self, lifted: impl Fn(ContactId) -> bool) {
         self.posts.retain(|contact, _| !lifted(*contact));
     }

@@ -176,7 +176,7 @@ impl Groups {
         Some(group.notices)
     }
 
-    /// Whatever waits, object by object.
+    /// The objects of which something waits, by contact.
     pub fn objects(&self) -> Vec<(ContactId, Object)> {
         self.places.keys().cloned().collect()
     }
@@ -187,7 +187,7 @@ impl Groups {
         group.into_iter().flat_map(|group| &group.notices).filter(|n| n.object == place.1)
     }
 
-    /// Takes that out.
+    /// Takes out what waits of an object.
     pub fn take(&mut self, place: &(ContactId, Object)) -> Vec<Notice> {
         let Some(Place { key, .. }) = self.places.remove(place) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&key) else { return Vec::new() };

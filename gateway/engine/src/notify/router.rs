@@ -493,7 +493,7 @@ impl Router {
         }
     }
 
-    /// Where nothing is kept back any more, what comes next is not late.
+    /// What comes next is not late for a contact of which nothing is kept back any more.
     fn unfold_nothing(&mut self, contacts: BTreeSet<ContactId>, now: Now) {
         let next = self.groups.next();
         for contact in contacts.into_iter().filter(|id| next.get(id).is_none_or(|due| *due > now.mono)) {

@@ -107,8 +107,8 @@ impl<N: Noise> Tunnel<N> {
         }
     }
 
-    /// The wall clock was set. Of a peer that is silent nothing else would be told, and what was told of it would
-    /// be of the future.
+    /// The wall clock was set. Nothing else would tell of a peer that is silent, and what was told of it before may lie
+    /// in the future.
     pub(super) fn mind_step(&mut self, step: Step) {
         let slots: Vec<Slot> = self.peers.slots().collect();
         for slot in slots {

@@ -239,7 +239,8 @@ impl<S> Peer<S> {
         self.dial_failed = None;
     }
 
-    /// The wall clock was set: what is told by it is told by the clock of now. Says whether that changes anything.
+    /// The wall clock was set: wall times, and the device's clock as compared with ours, are those of the clock of now.
+    /// Says whether that changes anything.
     pub fn mind_step(&mut self, step: Step) -> bool {
         let before = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
         let signs = self.signs.clone();

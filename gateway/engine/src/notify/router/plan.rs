@@ -77,9 +77,9 @@ impl Router {
         self.regroup(now);
     }
 
-    /// What waits for its group, or because there were too many messages, is told in time whatever becomes of
-    /// periods and delays: its time had come. What no rule lets through any more is not told, and of the same
-    /// object neither what follows from that.
+    /// A notice that waits for its group, or because there were too many messages, leaves in time whatever becomes
+    /// of periods and delays: its time had come. One that no rule lets through any more does not leave, nor does what
+    /// follows from it.
     fn regroup(&mut self, now: Now) {
         let mut fewer = BTreeSet::new();
         for place in self.groups.objects() {
@@ -105,8 +105,8 @@ impl Router {
         }
     }
 
-    /// Why the rules tell nothing of it, now or later. What ends a problem, or tells that somebody knows of it,
-    /// goes to whoever was told of that, and asks no rule.
+    /// Why the rules tell nothing of it, now or later. A recovery and an acknowledgement follow from the problem that
+    /// the contact was told of, and ask no rule.
     fn refusal(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<Hold> {
         let known = self.known.has(contact.id, &notice.object);
         match Class::of(notice) {
@@ -122,7 +122,7 @@ impl Router {
         }
     }
 
-    /// It ends what was not told and is not to be, or tells that somebody knows of it.
+    /// It ends or acknowledges a problem that the contact was not told of and will not be.
     fn is_pointless(&self, contact: &Contact, notice: &Notice) -> bool {
         let place = (contact.id, notice.object.clone());
         let told = |n: &&Notice| matches!(Class::of(n), Class::Problem | Class::Recovery | Class::Reminder);
