@@ -252,6 +252,9 @@ impl<S> Peer<S> {
         if let Some(signs) = &mut self.signs {
             signs.mind_step(step);
         }
+        if let Some(link) = self.link_mut() {
+            link.unproved.mind_step(step);
+        }
         let after = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
         before != after || signs != self.signs
     }
