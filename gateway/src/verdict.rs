@@ -67,7 +67,7 @@ pub async fn of_one(
     let place = behind.as_ref().map(|b| b.device.clone()).or_else(|| spec.labels.get(SITE).cloned());
     let services = services(conn, spec).await?;
     if let Some(tunnel) = &mut tunnel {
-        tunnel.answered = tunnel.answered.max(answered(&host, &services, tunnel.last_handshake));
+        tunnel.answered = tunnel.answered.max(answered(&host, &services, tunnel.last_handshake, now));
     }
     let services = services.into_iter().map(|(facts, _)| facts).collect();
     let evidence = Evidence {
@@ -101,12 +101,13 @@ async fn others(
     Ok((near, everybody.elsewhere(conn, silent, site).await?))
 }
 
+/// Memory is newer than the rows, and tells of before the clock was set back by the clock of now.
 fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<TunnelFacts> {
     let remembered = row.tunnel.as_ref().filter(|_| spec.own_tunnel && spec.route != RoutePolicy::Direct)?;
     let status = live.peer(row.id).unwrap_or_default();
     Some(TunnelFacts {
-        last_packet: status.last_packet.max(remembered.last_packet),
-        last_handshake: status.last_handshake.max(remembered.last_handshake),
+        last_packet: status.last_packet.or(remembered.last_packet),
+        last_handshake: status.last_handshake.or(remembered.last_handshake),
         refusal: status.last_refusal,
         attempts: status.attempts,
         clock_skew_ms: status.clock_skew_ms.or(remembered.clock_skew_ms),
@@ -152,17 +153,19 @@ async fn services(
     Ok(spec.services.iter().filter_map(found).collect())
 }
 
-/// The last answer to anything that the gateway sent through the host's tunnel.
+/// The last answer to anything that the gateway sent through the host's tunnel. Of a time in the future, from
+/// before the clock was set back, nothing is known.
 fn answered(
     host: &HostState,
     services: &[(ServiceFacts, Option<Wall>)],
     handshake: Option<Wall>,
+    now: Wall,
 ) -> Option<Wall> {
     let own = host.last_check.filter(|_| matches!(host.source.as_str(), "echo" | "tcp" | "handshake"));
     let asked = services.iter().filter(|(facts, _)| facts.through_tunnel && facts.asked != Asked::Nothing);
     let answers =
         asked.filter(|(facts, _)| facts.current && facts.status.is_some() && facts.cause.is_answer());
-    answers.filter_map(|(_, at)| *at).chain(own).chain(handshake).max()
+    answers.filter_map(|(_, at)| *at).chain(own).chain(handshake).filter(|at| *at <= now).max()
 }
 
 /// The tunnel itself is judged by its packets.
@@ -226,8 +229,14 @@ mod tests {
             last_check: Some(at(50)),
             ..fixture::up(HostId::from_i64(1))
         };
-        assert_eq!(answered(&host("evidence"), &[], Some(at(10))), Some(at(10)), "a packet proves one");
-        assert_eq!(answered(&host("echo"), &[], Some(at(10))), Some(at(50)));
+        let now = at(100);
+        assert_eq!(answered(&host("evidence"), &[], Some(at(10)), now), Some(at(10)), "a packet proves one");
+        assert_eq!(answered(&host("echo"), &[], Some(at(10)), now), Some(at(50)));
+        assert_eq!(
+            answered(&host("echo"), &[], Some(at(10)), at(40)),
+            Some(at(10)),
+            "the clock was set back"
+        );
         let service = |cause, asked, through_tunnel| {
             let facts = ServiceFacts {
                 name: "x".into(),
@@ -242,7 +251,7 @@ mod tests {
             };
             (facts, Some(at(60)))
         };
-        let proof = |service| answered(&host("evidence"), &[service], None);
+        let proof = |service| answered(&host("evidence"), &[service], None, now);
         assert_eq!(proof(service(Cause::Refused, Asked::Presence, true)), Some(at(60)));
         assert_eq!(proof(service(Cause::NoAnswer, Asked::Presence, true)), None);
         assert_eq!(proof(service(Cause::Answered, Asked::Presence, false)), None, "another way");

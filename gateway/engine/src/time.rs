@@ -111,6 +111,41 @@ impl Now {
     }
 }
 
+/// The wall clock was set, by more than the slewing of a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What it would show now, had it not been set.
+    expected: Wall,
+    shows: Wall,
+}
+
+/// A wall clock that is so far off what the other clock lets expect has been set.
+const LEAST_STEP: Duration = Duration::from_secs(1);
+
+impl Step {
+    /// `None`: it was not set between these two readings.
+    pub fn between(before: Now, now: Now) -> Option<Step> {
+        let step = Step { expected: before.wall + now.mono.since(before.mono), shows: now.wall };
+        (step.size() > LEAST_STEP).then_some(step)
+    }
+
+    pub fn size(self) -> Duration {
+        self.expected.since(self.shows).max(self.shows.since(self.expected))
+    }
+
+    /// How much more it shows than before, in milliseconds.
+    pub fn ahead_ms(self) -> i64 {
+        self.shows.0.saturating_sub(self.expected.0)
+    }
+
+    /// A time that was read before the step, as the clock would have shown it that was set back: unchanged, it would
+    /// look later than what comes after it. A clock that was set ahead leaves the order as it was, so that a time stays
+    /// as it is stored.
+    pub fn rebase(self, read_before: Wall) -> Wall {
+        read_before - self.expected.since(self.shows)
+    }
+}
+
 /// For people: `42 s`, `17 min`, `5 h`, `3 d`.
 pub fn age(d: Duration) -> String {
     match d.as_secs() {
@@ -118,5 +153,30 @@ pub fn age(d: Duration) -> String {
         s @ 120..7_200 => format!("{} min", s / 60),
         s @ 7_200..172_800 => format!("{} h", s / 3_600),
         s => format!("{} d", s / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(mono_s: u64, wall_s: i64) -> Now {
+        Now { mono: Mono::from_secs(mono_s), wall: Wall::from_millis(wall_s * 1_000) }
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_as_time_does_was_not_set() {
+        assert_eq!(Step::between(now(10, 1_000), now(70, 1_060)), None);
+        assert_eq!(Step::between(now(10, 1_000), now(70, 1_061)), None, "slewing");
+    }
+
+    #[test]
+    fn what_was_read_before_a_step_back_stays_before_what_comes_after() {
+        let back = Step::between(now(10, 5_000), now(20, 1_410)).expect("a step");
+        assert_eq!((back.size(), back.ahead_ms()), (Duration::from_secs(3_600), -3_600_000));
+        assert_eq!(back.rebase(Wall::from_millis(4_990_000)), Wall::from_millis(1_390_000));
+        let ahead = Step::between(now(10, 1_400), now(20, 5_010)).expect("a step");
+        assert_eq!((ahead.size(), ahead.ahead_ms()), (Duration::from_secs(3_600), 3_600_000));
+        assert_eq!(ahead.rebase(Wall::from_millis(1_390_000)), Wall::from_millis(1_390_000));
     }
 }

@@ -165,7 +165,8 @@ fn new_host(max_attempts: i64) -> model::HostState {
     }
 }
 
-/// Memory is newer than the store, but knows nothing from before the start.
+/// Memory is newer than the store, but knows nothing from before the start. The store may have times of before the
+/// clock was set back, which lie ahead of those of memory.
 fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>) -> model::Tunnel {
     let now = clock::wall();
     let wire = live.as_ref().map(|status| status.wire);
@@ -177,8 +178,8 @@ fn tunnel(remembered: Remembered, live: Option<PeerStatus>, budget: Option<u64>)
         public_key: remembered.public_key,
         established: live.established,
         endpoint: live.endpoint.map(|e| e.to_string()).or(remembered.endpoint),
-        last_packet: time(live.last_packet.max(remembered.last_packet)),
-        last_handshake: time(live.last_handshake.max(remembered.last_handshake)),
+        last_packet: time(live.last_packet.or(remembered.last_packet)),
+        last_handshake: time(live.last_handshake.or(remembered.last_handshake)),
         clock_skew_s: skew_ms.map(|ms| ms as f64 / 1_000.0),
         last_refusal: refusal.map(|refusal| refusal_words(refusal, now)),
         unproved_handshakes: live.attempts.unproved.map(unproved),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::id::HostId;
-use crate::time::Wall;
+use crate::time::{Step, Wall};
 use crate::wire::{GATEWAY, IncidentId, Object};
 
 use super::TOGETHER;
@@ -108,6 +108,14 @@ impl Alike {
         let shared = self.name(name);
         change(&mut self.services.entry(shared).or_default().row);
         self.drop_idle(name);
+    }
+
+    pub fn rebase(&mut self, step: Step) {
+        let rows = self.services.values_mut().map(|service| &mut service.row).chain([&mut self.hosts]);
+        for row in rows {
+            let failing = std::mem::take(&mut row.failing);
+            row.failing = failing.into_iter().map(|(began, host)| (step.rebase(began), host)).collect();
+        }
     }
 
     fn drop_idle(&mut self, name: &str) {

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id};
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Mono, Now, Step, Wall};
 use crate::wire::{
     AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
     IncidentRecord, Matter, MemberMemory, Object,
@@ -114,6 +114,15 @@ impl Incident {
     fn most_hosts_fell(&self, since: Wall) -> bool {
         let down = || self.members.iter().filter(|(o, m)| o.service.is_none() && m.is_ill());
         down().filter(|(_, m)| m.began >= since).count() * 2 > down().count()
+    }
+
+    fn rebase(&mut self, step: Step) {
+        self.opened = step.rebase(self.opened);
+        self.newest = step.rebase(self.newest);
+        for member in self.members.values_mut() {
+            member.began = step.rebase(member.began);
+            member.left = member.left.map(|left| step.rebase(left));
+        }
     }
 
     fn known(&self, now: Wall) -> Option<IncidentAck> {
@@ -284,11 +293,27 @@ impl Incidents {
         }
     }
 
+    /// The wall clock was set. Acknowledgements expire by the calendar. The times of what is open move back with the
+    /// clock: else a problem of before would count as one that begins when the clock shows that time again.
+    pub fn mind_step(&mut self, step: Step, now: Now) {
+        for incident in self.open.values_mut() {
+            incident.rebase(step);
+        }
+        self.fleet.rebase(step);
+        self.alike.rebase(step);
+        self.expiring.clear();
+        let acks = self.open.iter().filter_map(|(id, i)| Some((*id, i.ack.clone()?)));
+        for (id, ack) in acks.collect::<Vec<_>>() {
+            self.watch_expiry(id, Some(&ack), now);
+        }
+    }
+
     // ------------------------------------------------------------------ findings
 
     /// A hard problem, at each result that finds it. `began`: the first failure of this row of them.
     pub fn ill(&mut self, object: &Object, began: Wall, reachable: bool, at: Moment) -> Placed {
         let is_host = object.service.is_none();
+        let began = self.began(object, began, at.now);
         match (is_host, reachable) {
             (true, true) => self.fleet.down(object.host, began),
             (true, false) => self.fleet.behind(object.host),
@@ -311,6 +336,13 @@ impl Incidents {
             None if !reachable && cause.is_none() => Placed::default(),
             None => self.place(object, began, cause, at),
         }
+    }
+
+    /// A member keeps the begin that is remembered, which moved with the clock. Of others, a begin in the future is
+    /// from before the clock was set back, and counts as now.
+    fn began(&self, object: &Object, told: Wall, now: Now) -> Wall {
+        let member = self.place_of_ill(object).and_then(|id| self.open.get(&id)?.members.get(object));
+        member.map_or(told.min(now.wall), |member| member.began)
     }
 
     /// A good result, or one that was never bad.

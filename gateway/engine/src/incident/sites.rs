@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::HostId;
-use crate::time::Wall;
+use crate::time::{Step, Wall};
 
 use super::{TOGETHER, alike, apart};
 
@@ -110,6 +110,17 @@ impl Fleet {
         }
         if site.seen == 0 {
             self.sites.remove(&name);
+        }
+    }
+
+    pub fn rebase(&mut self, step: Step) {
+        for known in self.hosts.values_mut() {
+            if let State::Down(began) = &mut known.state {
+                *began = step.rebase(*began);
+            }
+        }
+        for began in self.sites.values_mut().flat_map(|site| site.down.values_mut()) {
+            *began = step.rebase(*began);
         }
     }
 

@@ -1,3 +1,4 @@
+mod clock;
 mod lives;
 mod many;
 
@@ -10,6 +11,8 @@ use crate::wire::{Extent, MemberMemory};
 struct Watch {
     incidents: Incidents,
     secs: u64,
+    /// So much more the wall clock shows than at first.
+    ahead_s: i64,
     said: Vec<IncidentRecord>,
 }
 
@@ -28,7 +31,7 @@ fn service(n: i64, name: &str) -> Object {
 
 impl Watch {
     fn new() -> Watch {
-        Watch { incidents: Incidents::default(), secs: 1_000_000, said: Vec::new() }
+        Watch { incidents: Incidents::default(), secs: 1_000_000, ahead_s: 0, said: Vec::new() }
     }
 
     /// Hosts `0..count` of a site, all up.
@@ -45,7 +48,8 @@ impl Watch {
     }
 
     fn now(&self) -> Now {
-        Now { mono: Mono::from_secs(self.secs), wall: Wall::from_millis(self.secs as i64 * 1_000) }
+        let wall = Wall::from_millis((self.secs as i64 + self.ahead_s) * 1_000);
+        Now { mono: Mono::from_secs(self.secs), wall }
     }
 
     fn at(&self) -> Moment {

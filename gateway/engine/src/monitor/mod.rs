@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id, PeerId};
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Mono, Now, Step, Wall};
 use crate::wire::{
     Answer, AskId, Downtime, HostMemory, HostScope, HostSpec, MonitorInput, MonitorOutput, News, Outcome,
     Record, Submission, Timing, Why,
@@ -68,10 +68,7 @@ pub use turn::Figures;
 /// stopped, and silence in that time was ours. Longer than any stall of a busy store.
 const GAP: Duration = Duration::from_secs(10);
 
-/// A wall clock that is so far off what the other clock lets expect has been set: more than the
-/// slewing of a day.
-const STEP: Duration = Duration::from_secs(1);
-/// Set by so much, it is a jump, after which nothing counts for an interval as after a suspend: more than
+/// A wall clock that is set by so much, it is a jump, after which nothing counts for an interval as after a suspend: more than
 /// a time server sets in daily work, which must not keep the monitor from judging.
 const JUMP: Duration = Duration::from_secs(10);
 
@@ -420,16 +417,14 @@ impl Monitor {
     /// its time is written anew.
     fn notice_step(&mut self, now: Now) {
         let last = self.last.replace(now).unwrap_or(now);
-        let expected = last.wall + now.mono.since(last.mono);
-        let step = expected.since(now.wall).max(now.wall.since(expected));
-        if step <= STEP {
-            return;
-        }
-        if step > JUMP {
+        let Some(step) = Step::between(last, now) else { return };
+        let is_jump = step.size() > JUMP;
+        if is_jump {
             self.desk.woke = Some(now.mono);
         }
+        self.desk.incidents.mind_step(step, now);
         for id in self.ids() {
-            self.with(id, now, |host, turn| host.mind_step(step > JUMP, turn));
+            self.with(id, now, |host, turn| host.mind_step(is_jump, turn));
         }
     }
 

@@ -426,4 +426,15 @@ mod tests {
         assert_eq!(heard(&mut monitor), [""; 0], "the end of the first is none");
         assert!(monitor.hosts[&testing::host(1).id].voice.covered_by(INCIDENT).is_some());
     }
+    #[test]
+    fn the_acknowledgement_of_an_incident_expires_by_the_calendar() {
+        let mut monitor = restarted(open(ill(), None), lost(None));
+        let until = IncidentAck { expires: Some(at(1_000 + 4 * 3_600).wall), ..ack("user:ada: on it") };
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
+        assert_eq!(heard(&mut monitor), ["covered"]);
+        let set_ahead = Now { wall: at(1_060 + 5 * 3_600).wall, ..at(1_060) };
+        monitor.handle(MonitorInput::Timeout, set_ahead);
+        let said = heard(&mut monitor);
+        assert!(said.contains(&"expired".to_owned()), "that of its member has ended: {said:?}");
+    }
 }

@@ -32,6 +32,11 @@ impl Caps {
         }
     }
 
+    /// Forgets the posts of contacts that have no cap any more.
+    pub fn lift(&mut self, lifted: impl Fn(ContactId) -> bool) {
+        self.posts.retain(|contact, _| !lifted(*contact));
+    }
+
     /// Until when a contact gets nothing; in the past: it is free.
     pub fn free_at(&self, contact: ContactId) -> Mono {
         let Some(posts) = self.posts.get(&contact).filter(|p| p.len() >= MESSAGES_AN_HOUR) else {

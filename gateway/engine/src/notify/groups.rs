@@ -101,13 +101,9 @@ impl Groups {
     /// Moves all that waits of an object to the group of its incident.
     fn shift(&mut self, place: (ContactId, Object)) {
         let Some(Place { key: from, tells }) = self.places.get(&place).cloned() else { return };
-        let Some(group) = self.groups.get_mut(&from) else { return };
+        let Some(group) = self.groups.get(&from) else { return };
         let (first, quiet) = (group.first, group.quiet);
-        let notices: Vec<Notice> = group.notices.extract_if(.., |n| n.object == place.1).collect();
-        group.kept = 0;
-        if group.notices.is_empty() {
-            self.groups.remove(&from);
-        }
+        let notices = self.take(&place);
         let Some(root) = notices.iter().rev().find_map(|n| self.root(n)) else { return };
         let to = Key { contact: place.0, bundle: Bundle::Incident(root) };
         self.places.insert(place, Place { key: to.clone(), tells });
@@ -178,6 +174,29 @@ impl Groups {
             self.places.remove(&(key.contact, notice.object.clone()));
         }
         Some(group.notices)
+    }
+
+    /// The objects of which something waits, by contact.
+    pub fn objects(&self) -> Vec<(ContactId, Object)> {
+        self.places.keys().cloned().collect()
+    }
+
+    /// What waits of an object, in order.
+    pub fn of(&self, place: &(ContactId, Object)) -> impl Iterator<Item = &Notice> {
+        let group = self.places.get(place).and_then(|at| self.groups.get(&at.key));
+        group.into_iter().flat_map(|group| &group.notices).filter(|n| n.object == place.1)
+    }
+
+    /// Takes out what waits of an object.
+    pub fn take(&mut self, place: &(ContactId, Object)) -> Vec<Notice> {
+        let Some(Place { key, .. }) = self.places.remove(place) else { return Vec::new() };
+        let Some(group) = self.groups.get_mut(&key) else { return Vec::new() };
+        let notices = group.notices.extract_if(.., |n| n.object == place.1).collect();
+        group.kept = 0;
+        if group.notices.is_empty() {
+            self.groups.remove(&key);
+        }
+        notices
     }
 
     /// Takes out what waits for a contact or of an object that is no more.

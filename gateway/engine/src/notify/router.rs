@@ -150,6 +150,7 @@ impl Router {
         self.digests =
             routing.contacts.iter().filter_map(|c| Some((c.id, next_digest(c, c.digested)?))).collect();
         self.contacts = routing.contacts.into_iter().map(|c| (c.id, c)).collect();
+        self.caps.lift(|contact| self.contacts.get(&contact).is_none_or(|c| !c.capped));
     }
 
     fn forget_removed_contacts(&mut self) {
@@ -158,9 +159,12 @@ impl Router {
     }
 
     fn forget(&mut self, gone: impl Fn(ContactId, &Object) -> bool, why: Hold) {
+        let mut fewer = BTreeSet::new();
         for (contact, notice) in self.groups.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
+            fewer.insert(contact);
         }
+        self.unfold_nothing(fewer, self.now);
         for (contact, notice) in self.later.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
         }
@@ -486,6 +490,14 @@ impl Router {
         for notice in kept {
             let rule = self.rule_of(&of, &notice, now);
             self.wait(Waiting { contact, notice, why: WaitFor::Cap, until, rule });
+        }
+    }
+
+    /// What comes next is not late for a contact of which nothing is kept back any more.
+    fn unfold_nothing(&mut self, contacts: BTreeSet<ContactId>, now: Now) {
+        let next = self.groups.next();
+        for contact in contacts.into_iter().filter(|id| next.get(id).is_none_or(|due| *due > now.mono)) {
+            self.caps.unfold(contact);
         }
     }
 

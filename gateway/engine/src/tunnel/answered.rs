@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::time::Mono;
+use crate::time::{Mono, Step};
 
 /// Answers kept of one peer, the newest: a client repeats its initiation every 5 s, and a packet of a
 /// session that three later answers followed comes 15 s late.
@@ -45,6 +45,13 @@ impl Unproved {
         self.answers.drain(..=place).next_back()
     }
 
+    /// Our wall clock was set, by which the device's is measured.
+    pub fn mind_step(&mut self, step: Step) {
+        for answered in &mut self.answers {
+            answered.skew_ms = answered.skew_ms.saturating_sub(step.ahead_ms());
+        }
+    }
+
     /// When the last initiation was answered, while its proof is waited for.
     pub fn awaited(&self) -> Option<Mono> {
         self.answers.last().filter(|_| self.awaited).map(|answered| answered.at)
@@ -59,6 +66,7 @@ impl Unproved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::{Now, Wall};
 
     fn unproved(indices: &[u32]) -> Unproved {
         let mut unproved = Unproved::default();
@@ -96,6 +104,17 @@ mod tests {
         let mut unproved = unproved(&[1, 2, 3, 4, 5]);
         assert_eq!(unproved.answers.len(), KEPT);
         assert_eq!(unproved.prove(1), None);
+    }
+
+    #[test]
+    fn a_handshake_that_is_proved_after_our_clock_was_set_tells_of_the_clock_of_now() {
+        let now = |mono_s, wall_s: i64| Now {
+            mono: Mono::from_secs(mono_s),
+            wall: Wall::from_millis(wall_s * 1_000),
+        };
+        let mut unproved = unproved(&[1]);
+        unproved.mind_step(Step::between(now(1, 5_000), now(2, 1_401)).expect("an hour back"));
+        assert_eq!(unproved.prove(1).map(|answered| answered.skew_ms), Some(3_600_000));
     }
 
     #[test]

@@ -46,7 +46,7 @@ use std::num::NonZeroU16;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::PeerId;
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Step};
 use crate::wire::{
     Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, RetiredKey, StreamId,
 };
@@ -195,7 +195,9 @@ impl<N: Noise> Tunnel<N> {
         if now.mono != self.now.mono {
             self.budget = Budget::default();
         }
-        self.now = now;
+        if let Some(step) = Step::between(std::mem::replace(&mut self.now, now), now) {
+            self.mind_step(step);
+        }
     }
 
     fn command(&mut self, command: Command) {

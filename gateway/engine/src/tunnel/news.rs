@@ -10,7 +10,7 @@ use super::Tunnel;
 use super::peers::Slot;
 use super::session::Noise;
 use super::wheel::round_up;
-use crate::time::Mono;
+use crate::time::{Mono, Step};
 use crate::wire::{DropReason, News, Output, Refusal};
 
 /// A changed peer is told of this much later, once, whatever happens in between: a device that
@@ -104,6 +104,17 @@ impl<N: Noise> Tunnel<N> {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if !std::mem::replace(&mut peer.changed, true) {
             self.changed.push_back((at, slot));
+        }
+    }
+
+    /// The wall clock was set. Nothing else would tell of a peer that is silent, and what was told of it before may lie
+    /// in the future.
+    pub(super) fn mind_step(&mut self, step: Step) {
+        let slots: Vec<Slot> = self.peers.slots().collect();
+        for slot in slots {
+            if self.peers.get_mut(slot).is_some_and(|peer| peer.mind_step(step)) {
+                self.mark_changed(slot);
+            }
         }
     }
 

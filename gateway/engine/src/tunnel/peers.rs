@@ -17,7 +17,7 @@ use super::sign::Signs;
 use super::stack::Stack;
 use super::wheel::Filed;
 use crate::id::PeerId;
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Mono, Now, Step, Wall};
 use crate::wire::{
     DropReason, Evidence, PeerKey, PeerKind, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
@@ -237,6 +237,26 @@ impl<S> Peer<S> {
         self.refusal_told = None;
         self.signs = None;
         self.dial_failed = None;
+    }
+
+    /// The wall clock was set: wall times, and the device's clock as compared with ours, are those of the clock of now.
+    /// Says whether that changes anything.
+    pub fn mind_step(&mut self, step: Step) -> bool {
+        let before = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
+        let signs = self.signs.clone();
+        for seen in [&mut self.last_packet, &mut self.last_handshake, &mut self.last_answer] {
+            *seen = seen.map(|seen| Seen { wall: step.rebase(seen.wall), ..seen });
+        }
+        self.refusal = self.refusal.map(|(at, refusal)| (step.rebase(at), refusal));
+        self.skew_ms = self.skew_ms.map(|skew| skew.saturating_sub(step.ahead_ms()));
+        if let Some(signs) = &mut self.signs {
+            signs.mind_step(step);
+        }
+        if let Some(link) = self.link_mut() {
+            link.unproved.mind_step(step);
+        }
+        let after = (self.last_packet, self.last_handshake, self.last_answer, self.refusal, self.skew_ms);
+        before != after || signs != self.signs
     }
 
     pub fn is_up(&self) -> bool {

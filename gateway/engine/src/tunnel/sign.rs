@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::peers::Endpoint;
 use super::stamp::unix_ms;
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Mono, Now, Step, Wall};
 use crate::wire::{Attempts, ReplacedKeyUse, Tai64n, UnprovedHandshakes};
 
 /// What two initiations may differ in how long they travelled. A device tries again every five seconds:
@@ -51,6 +51,17 @@ impl Signs {
             pending: unproved.last,
             replaced: *replaced,
         }
+    }
+
+    /// The wall clock was set: the times that are told are those of the clock of now.
+    pub fn mind_step(&mut self, step: Step) {
+        let Signs { refused, unproved, replaced } = self;
+        refused.mind_step(step);
+        unproved.sign.mind_step(step);
+        for at in [&mut unproved.since, &mut unproved.last] {
+            *at = at.map(|at| step.rebase(at));
+        }
+        *replaced = replaced.map(|used| ReplacedKeyUse { last: step.rebase(used.last), ..used });
     }
 }
 
@@ -141,6 +152,10 @@ impl Sign {
             self.last = Some((made, now.mono));
         }
         made_now
+    }
+
+    fn mind_step(&mut self, step: Step) {
+        self.seen = self.seen.map(|now| Now { wall: step.rebase(now.wall), ..now });
     }
 
     /// When it was last seen that somebody makes them.

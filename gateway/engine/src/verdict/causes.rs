@@ -243,7 +243,9 @@ fn reported(e: &Evidence) -> Option<Vec<Kind>> {
     let reports = e.services_that(ServiceFacts::reports);
     let moved = e.tunnel.as_ref().and_then(|tunnel| tunnel.moved).filter(|at| e.now.since(*at) <= SETTLED);
     let is_new = |service: &&ServiceFacts| {
-        service.through_tunnel && moved.is_some_and(|moved| is_about(moved, service.since))
+        // Which came first is not known where the clock was set back after the move.
+        let is_since = |moved: Wall| moved > e.now || is_about(moved, service.since);
+        service.through_tunnel && moved.is_some_and(is_since)
     };
     match (reports.is_empty(), reports.iter().all(is_new)) {
         (true, _) => None,

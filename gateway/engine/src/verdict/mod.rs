@@ -9,6 +9,7 @@ mod causes;
 mod turns;
 mod words;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use fleetgate_probes::cause::Cause;
@@ -223,6 +224,7 @@ pub struct Verdict {
 struct Finding(Vec<Kind>);
 
 pub fn judge(e: &Evidence) -> Verdict {
+    let e = &*e.until_now();
     let findings = causes::findings(e);
     let first = foremost(&findings);
     let (kind, candidates) = named(first);
@@ -254,6 +256,16 @@ impl Evidence {
         });
         let asked = || host.last_check.filter(|at| *at <= now).unwrap_or(now);
         if found <= now { found } else { asked() }
+    }
+
+    /// A time in the future is from before the clock was set back, and says nothing of a tunnel.
+    fn until_now(&self) -> Cow<'_, Evidence> {
+        let tunnel = self.tunnel.clone().map(|tunnel| tunnel.until(self.now));
+        let behind = self.behind.clone().map(|behind| behind.until(self.now));
+        if tunnel == self.tunnel && behind == self.behind {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Evidence { tunnel, behind, ..self.clone() })
     }
 
     /// It is down because its own check answered with more than it may.
@@ -290,9 +302,11 @@ impl Evidence {
         matches!(self.fresh_refusal(), Some(Refusal::ReplacedKey { .. }))
     }
 
-    /// A handshake under the key that replaced another was completed.
+    /// A handshake under the key that replaced another was completed, or may have been: if the key was replaced
+    /// before the clock was set back, nothing tells which came first.
     fn came_since(&self, replaced_at: Wall) -> bool {
-        self.tunnel.as_ref().and_then(|tunnel| tunnel.last_handshake).is_some_and(|done| done >= replaced_at)
+        let done = self.tunnel.as_ref().and_then(|tunnel| tunnel.last_handshake);
+        done.is_some_and(|done| done >= replaced_at || replaced_at > self.now)
     }
 
     /// Handshakes of just now that are answered, and nothing comes of it: whoever has the key is alive.
@@ -359,6 +373,36 @@ impl Evidence {
 
     fn services_that(&self, is: impl Fn(&ServiceFacts) -> bool) -> Vec<&ServiceFacts> {
         self.services.iter().filter(|service| service.current && is(service)).collect()
+    }
+}
+
+impl TunnelFacts {
+    /// When its packets began to come from elsewhere stays: so close to a move, a service that reports may be
+    /// another device's.
+    fn until(self, now: Wall) -> TunnelFacts {
+        let come = |at: &Wall| *at <= now;
+        let Attempts { refused, unproved, pending, replaced } = self.attempts;
+        TunnelFacts {
+            last_packet: self.last_packet.filter(come),
+            last_handshake: self.last_handshake.filter(come),
+            answered: self.answered.filter(come),
+            refusal: self.refusal.filter(|(at, _)| come(at)),
+            attempts: Attempts {
+                refused: refused.filter(come),
+                unproved: unproved.filter(|seen| come(&seen.last)),
+                pending: pending.filter(come),
+                replaced: replaced.filter(|used| come(&used.last)),
+            },
+            ..self
+        }
+    }
+}
+
+impl Behind {
+    fn until(self, now: Wall) -> Behind {
+        let come = |at: &Wall| *at <= now;
+        let (up_since, answered) = (self.up_since.filter(come), self.answered.filter(come));
+        Behind { up_since, answered, failed: self.failed.filter(come), ..self }
     }
 }
 

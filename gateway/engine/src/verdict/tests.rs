@@ -6,6 +6,7 @@ use super::*;
 use crate::id::Id;
 use crate::wire::{ATTEMPTS, DirectAnswer, ReplacedKeyUse, StateType, UnprovedHandshakes, VoiceState};
 
+mod clock;
 mod world;
 
 use world::{Fault, World};

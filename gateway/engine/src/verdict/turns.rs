@@ -44,10 +44,13 @@ impl Turns {
     pub fn in_turn(&self, now: Wall) -> Vec<SocketAddr> {
         let returned = |(i, (to, at)): (usize, &(SocketAddr, Wall))| {
             let before = self.0.range(..i).rev().find(|(there, _)| there == to);
-            before.filter(|(_, left)| at.since(*left) <= RETURN_WITHIN).map(|_| (*to, *at))
+            // The clock may have been set between the two, either way.
+            let apart = |left: Wall| at.since(left).max(left.since(*at));
+            before.filter(|(_, left)| apart(*left) <= RETURN_WITHIN).map(|_| (*to, *at))
         };
         let returns: Vec<(SocketAddr, Wall)> = self.0.iter().enumerate().filter_map(returned).collect();
-        let lately = returns.last().is_some_and(|(_, at)| now.since(*at) <= REMEMBERED);
+        // What lies in the future is from before the clock was set back.
+        let lately = returns.last().is_some_and(|(_, at)| *at <= now && now.since(*at) <= REMEMBERED);
         if returns.len() < RETURNS || !lately {
             return Vec::new();
         }
@@ -81,6 +84,17 @@ mod tests {
         assert_eq!(moves(&[1, 2, 1, 2], 12).in_turn(at(60)), [], "a link that fails twice");
         assert_eq!(turns.in_turn(at(48 + 3_601)), [], "long ago");
         assert_eq!(moves(&[1, 2, 3, 1, 2, 3], 12).in_turn(at(60)).len(), 3, "three devices");
+    }
+
+    #[test]
+    fn returns_from_before_the_clock_was_set_back_do_not_last_until_it_shows_that_time_again() {
+        assert_eq!(moves(&[1, 2, 1, 2, 1], 12).in_turn(at(30)), [], "the last return is of the future");
+        // Home and away within a day, and set back by a day between: no return came within ten minutes.
+        let mut turns = moves(&[1, 2, 3, 4], 3_600);
+        for (port, hours) in [(1, 5), (2, 6), (3, 7), (4, 8)] {
+            turns.note(SocketAddr::from(([192, 0, 2, 1], port)), at((hours - 24) * 3_600));
+        }
+        assert_eq!(turns.in_turn(at(-16 * 3_600)), []);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a contact's rules say of a notice: whether it is told, when, and by which of them; and what they
 //! say now of that which waits, when they have changed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::time::{Now, Wall};
@@ -73,6 +74,63 @@ impl Router {
                 Ok((due, why, rule)) => self.keep(id, Later { due, why, rule, ..later }, now),
             }
         }
+        self.regroup(now);
+    }
+
+    /// A notice that waits for its group, or because there were too many messages, leaves in time whatever becomes
+    /// of periods and delays: its time had come. One that no rule lets through any more does not leave, nor does what
+    /// follows from it.
+    fn regroup(&mut self, now: Now) {
+        let mut fewer = BTreeSet::new();
+        for place in self.groups.objects() {
+            let Some(contact) = self.contacts.get(&place.0).cloned() else { continue };
+            if self.groups.of(&place).all(|notice| self.refusal(&contact, notice, now).is_none()) {
+                continue;
+            }
+            for notice in self.groups.take(&place) {
+                self.group_again(&contact, &notice, now);
+            }
+            fewer.insert(contact.id);
+        }
+        self.unfold_nothing(fewer, now);
+    }
+
+    fn group_again(&mut self, contact: &Contact, notice: &Notice, now: Now) {
+        match self.refusal(contact, notice, now) {
+            Some(why) => self.hold(Some(contact.id), notice.id, why),
+            None if self.is_pointless(contact, notice) => {
+                self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+            }
+            None => self.group(contact, notice.clone(), now),
+        }
+    }
+
+    /// Why the rules tell nothing of it, now or later. A recovery and an acknowledgement follow from the problem that
+    /// the contact was told of, and ask no rule.
+    fn refusal(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<Hold> {
+        let known = self.known.has(contact.id, &notice.object);
+        match Class::of(notice) {
+            Class::Recovery | Class::Acknowledged => None,
+            Class::Downtime => (!self.is_selected(contact.id, notice)).then_some(Hold::NoRule),
+            Class::Reminder if known && !self.is_selected(contact.id, notice) => None,
+            Class::Problem | Class::Reminder => {
+                match self.own_plan(contact, notice, |_| Duration::ZERO, now) {
+                    Plan::Never(why) => Some(why),
+                    Plan::Now | Plan::Later(..) => None,
+                }
+            }
+        }
+    }
+
+    /// It ends or acknowledges a problem that the contact was not told of and will not be.
+    fn is_pointless(&self, contact: &Contact, notice: &Notice) -> bool {
+        let place = (contact.id, notice.object.clone());
+        let told = |n: &&Notice| matches!(Class::of(n), Class::Problem | Class::Recovery | Class::Reminder);
+        let is_ill = match self.groups.of(&place).filter(told).last() {
+            Some(last) => Class::of(last) != Class::Recovery,
+            None => self.known.has(contact.id, &notice.object),
+        };
+        matches!(Class::of(notice), Class::Recovery | Class::Acknowledged) && !is_ill
     }
 
     /// A delay that runs gets shorter with its rule, and no longer: when it began is not known any more, and it

@@ -1,5 +1,6 @@
 //! Tunnels between a gateway and simulated devices, as stories.
 
+mod clock;
 mod day;
 mod door;
 mod handshakes;

@@ -292,3 +292,101 @@ fn ten_thousand_hosts_are_routed_in_moments() {
     assert!(took < Duration::from_secs(60), "{took:?}");
     println!("{took:?}");
 }
+
+/// No rule is left.
+fn no_rule(contact: Contact) -> Input {
+    Input::Configure(Routing { contacts: vec![contact], rules: vec![] })
+}
+
+fn critical_only() -> Input {
+    Input::Configure(one(contact(OPS), Rule { least: Severity::Critical, ..rule(OPS) }))
+}
+
+#[test]
+fn what_waits_for_its_group_follows_a_rule_that_changes() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.pass(2);
+    let mut said = words(desk.put(no_rule(contact(OPS))));
+    said.extend(desk.pass(100));
+    assert_eq!(said, ["1 not 1: NoRule"]);
+}
+
+#[test]
+fn what_was_kept_back_follows_a_rule_that_changes() {
+    let capped = Contact { capped: true, ..contact(OPS) };
+    let mut desk = Desk::new(one(capped.clone(), rule(OPS)));
+    for host in 0..MESSAGES_AN_HOUR as i64 {
+        desk.down(host);
+        desk.pass(11);
+    }
+    desk.down(77);
+    desk.pass(60);
+    let mut said = words(desk.put(no_rule(capped.clone())));
+    said.extend(desk.pass(4_000));
+    assert_eq!(said, [format!("1 not {}: NoRule", MESSAGES_AN_HOUR + 1)]);
+    desk.put(Input::Configure(one(capped, rule(OPS))));
+    desk.down(78);
+    desk.secs += 10;
+    let posts = desk.put(Input::Timeout);
+    let folded = |o: &Output| matches!(o, Output::Post { folded, .. } if *folded > 0);
+    assert!(!posts.is_empty() && !posts.iter().any(folded), "it comes in time: {posts:?}");
+}
+
+#[test]
+fn what_follows_from_a_problem_that_no_rule_selects_any_more_is_not_told_either() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.say(7, MessageKind::Acknowledged, None);
+    desk.up(7);
+    let mut said = words(desk.put(no_rule(contact(OPS))));
+    said.extend(desk.pass(100));
+    assert_eq!(said, ["1 not 1: NoRule", "1 not 2: NeverTold", "1 not 3: NeverTold"]);
+}
+
+#[test]
+fn the_recovery_of_what_was_told_is_told_though_no_rule_selects_it_any_more() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    assert_eq!(desk.pass(10), ["10: 1 <- 1"]);
+    desk.up(7);
+    desk.down(7);
+    desk.up(7);
+    assert_eq!(words(desk.put(no_rule(contact(OPS)))), ["1 not 3: NoRule", "1 not 4: NeverTold"]);
+    assert_eq!(desk.pass(100), ["20: 1 <- 2/1"]);
+}
+
+#[test]
+fn what_is_not_severe_enough_for_a_rule_that_changes_leaves_its_group() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.warn(1);
+    desk.down(2);
+    desk.down(3);
+    desk.warn(3);
+    let held = words(desk.put(critical_only()));
+    assert_eq!(held, ["1 not 1: BelowSeverity(Critical)", "1 not 4: BelowSeverity(Critical)"]);
+    assert_eq!(desk.pass(100), ["10: 1 <- 2 3"]);
+}
+
+#[test]
+fn a_rule_that_changes_nothing_for_what_waits_lets_it_leave_in_time() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.pass(6);
+    let delayed = Rule { delay: Duration::from_secs(3_600), ..rule(OPS) };
+    assert_eq!(words(desk.put(Input::Configure(one(contact(OPS), delayed)))), NOTHING);
+    assert_eq!(desk.pass(60), ["10: 1 <- 1"]);
+}
+
+#[test]
+fn a_contact_without_a_cap_any_more_gets_what_was_kept_back() {
+    let capped = Contact { capped: true, ..contact(OPS) };
+    let mut desk = Desk::new(one(capped, rule(OPS)));
+    for host in 0..=MESSAGES_AN_HOUR as i64 {
+        desk.down(host);
+        desk.pass(11);
+    }
+    desk.put(Input::Configure(one(contact(OPS), rule(OPS))));
+    let last = MESSAGES_AN_HOUR + 1;
+    assert_eq!(desk.pass(1), [format!("{}: 1 <- {last}", desk.secs)]);
+}
