@@ -1,0 +1,5 @@
+//! Sequences over several hosts: what the monitor says of them while their links, their parents or the
+//! gateway's own way out fail.
+
+mod lab;
+mod silence;
