@@ -257,6 +257,7 @@ impl Host {
             }
             (false, true) => {
                 self.voice.await_result();
+                self.end_excuse(turn.now.mono);
                 self.planned = Some(turn.soon(self.soon()));
                 self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
                 turn.record(self.row(turn.now));

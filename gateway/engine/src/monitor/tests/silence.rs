@@ -4,11 +4,50 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use fleetgate_probes::job::{Deadline, Due, Job};
+use fleetgate_probes::sample::Status;
 
-use super::lab::{Lab, MINUTE, Truth, service};
+use super::lab::{HOUR, Lab, MINUTE, Truth, box_of_others, service};
+use crate::id::HostId;
 use crate::monitor::testing;
 use crate::time::Now;
-use crate::wire::{Check, HostSpec, MonitorInput};
+use crate::wire::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec};
+
+/// A router that is down from 50 min on for two hours and a half, and behind it a host that only receives
+/// results, which has a service with results of its own. The last results came at 40 min.
+fn behind_a_router(freshness: Option<Duration>) -> (Lab, HostId) {
+    let mut lab = Lab::new();
+    let router = lab.add(testing::host(1), Truth::off(3.0, 3_000.0, 12_000.0));
+    lab.add(testing::host(9), Truth::well());
+    let backup = ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) };
+    let spec = HostSpec { parents: vec![router], freshness, services: vec![backup], ..box_of_others(2) };
+    let silent = lab.add(spec, Truth::well());
+    lab.run(40 * MINUTE);
+    lab.send(silent, None, Status::Ok);
+    lab.send(silent, Some("backup"), Status::Ok);
+    (lab, silent)
+}
+
+#[test]
+fn a_host_that_only_receives_results_has_its_time_again_once_it_can_be_reached() {
+    let (mut lab, silent) = behind_a_router(Some(HOUR));
+    lab.run_to(11_990.0);
+    assert!(!lab.host(silent).reachable, "its router is down");
+    lab.run_to(12_120.0);
+    assert!(lab.host(silent).reachable, "the router is back");
+    assert_eq!((lab.host(silent).hard, lab.told_of("box-2")), (HostStatus::Up, vec![]));
+    lab.run(HOUR);
+    assert_eq!(lab.host(silent).hard, HostStatus::Down, "an hour later nothing has come");
+}
+
+#[test]
+fn a_service_has_its_time_again_once_its_host_can_be_reached() {
+    let (mut lab, silent) = behind_a_router(None);
+    lab.run_to(12_120.0);
+    assert!(lab.host(silent).reachable, "the router is back");
+    assert_eq!((lab.service(silent, "backup").hard, lab.told_of("box-2")), (Some(Status::Ok), vec![]));
+    lab.run(HOUR);
+    assert_eq!(lab.service(silent, "backup").hard, Some(Status::Unknown), "an hour later nothing has come");
+}
 
 /// A job that is to run by 03:00, of a device that falls silent half an hour before, while the gateway doubts
 /// itself. It is `before` the deadline.
