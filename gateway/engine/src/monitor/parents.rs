@@ -258,6 +258,8 @@ impl Host {
             (false, true) => {
                 self.voice.await_result();
                 self.end_excuse(turn.now.mono);
+                // What was asked before is no new result.
+                self.forget_question(turn);
                 self.planned = Some(turn.soon(self.soon()));
                 self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
                 turn.record(self.row(turn.now));

@@ -2,4 +2,5 @@
 //! gateway's own way out fail.
 
 mod lab;
+mod parents;
 mod silence;
