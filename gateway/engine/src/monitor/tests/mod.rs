@@ -3,4 +3,5 @@
 
 mod lab;
 mod parents;
+mod restart;
 mod silence;
