@@ -410,7 +410,8 @@ impl Service {
         rest.chain(self.subject(of, now).records(said)).for_each(|record| turn.record(record));
     }
 
-    /// Where what fails belongs, before anything is said of it; planned work is no incident.
+    /// Where what fails belongs, before anything is said of it; planned work is no incident, and neither is what is
+    /// not current: if it may be told after all, it has its place by then.
     fn place(
         &mut self,
         change: Option<&Change<Option<Status>>>,
@@ -418,7 +419,7 @@ impl Service {
         turn: &mut Turn<'_>,
     ) -> Option<Said<Option<Status>>> {
         let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, turn.now));
-        if self.track.hard.is_problem() && !planned {
+        if self.track.hard.is_problem() && !planned && !self.stale {
             return self.find_place(of, turn);
         }
         if change.is_some_and(|c| c.hard) && !self.track.hard.is_problem() {
