@@ -367,7 +367,9 @@ impl Host {
 
     fn found_dead(&mut self, own: Own<'_>, turn: &mut Turn<'_>) {
         self.failed_at = Some(turn.now.mono);
-        self.asleep = false;
+        if std::mem::take(&mut self.asleep) {
+            self.excuse_silence(turn.now.mono);
+        }
         self.take(HostStatus::Down, own, turn);
         if self.track.hard == HostStatus::Down {
             self.suspend_all(turn);

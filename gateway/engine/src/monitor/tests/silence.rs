@@ -49,6 +49,21 @@ fn a_service_has_its_time_again_once_its_host_can_be_reached() {
     assert_eq!(lab.service(silent, "backup").hard, Some(Status::Unknown), "an hour later nothing has come");
 }
 
+/// It sleeps from 10 min on, and nothing is heard of it after the two hours that it may.
+#[test]
+fn a_service_has_its_time_again_once_its_host_has_slept_for_too_long() {
+    let mut lab = Lab::new();
+    let backup = ServiceSpec { freshness: Some(HOUR), ..service("backup", Check::Passive) };
+    let spec = HostSpec { max_silence: Some(2 * HOUR), services: vec![backup], ..testing::host(1) };
+    let sleeper = lab.add(spec, Truth::off(3.0, 600.0, f64::MAX));
+    lab.add(testing::host(9), Truth::well());
+    lab.run(9 * MINUTE);
+    lab.send(sleeper, Some("backup"), Status::Ok);
+    lab.run(3 * HOUR);
+    assert_eq!(lab.host(sleeper).hard, HostStatus::Down);
+    assert_eq!(lab.told_of("backup"), Vec::<String>::new());
+}
+
 /// A job that is to run by 03:00, of a device that falls silent half an hour before, while the gateway doubts
 /// itself. It is `before` the deadline.
 fn a_job_is_due(before: Duration) -> Lab {
