@@ -11,7 +11,7 @@ use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     AskId, Detail, DirectAnswer, HeldReason, HostKey, HostMemory, HostSpec, HostState, HostStatus, Record,
-    ServiceSpec, ServiceState, Taken, Timing, is_beside_tunnel, is_of_others,
+    ServiceSpec, ServiceState, Taken, Timing, is_of_others, is_through_tunnel,
 };
 
 use super::downtime::Window;
@@ -95,7 +95,8 @@ pub struct Host {
     pub(super) came: bool,
     /// The newest proof of life.
     pub(super) good_at: Option<Mono>,
-    /// The newest of those that came through its tunnel.
+    /// When something that was sent through its tunnel was answered last. A packet that merely arrives proves one
+    /// direction.
     pub(super) carried_at: Option<Mono>,
     pub(super) failed_at: Option<Mono>,
     /// From when on silence counts: what was before was not watched.
@@ -221,7 +222,7 @@ impl Host {
             self.failed_at = last;
         } else {
             self.good_at = last;
-            self.carried_at = last.filter(|_| !is_beside_tunnel(&self.source));
+            self.carried_at = last.filter(|_| is_through_tunnel(&self.source));
         }
         if !away {
             self.watched_from = last.unwrap_or(now.mono);

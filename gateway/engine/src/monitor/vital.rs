@@ -10,7 +10,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample,
-    is_answer, is_beside_tunnel,
+    is_answer, is_beside_tunnel, is_through_tunnel,
 };
 
 use super::host::Host;
@@ -62,6 +62,7 @@ impl Host {
         self.questions.retain(|open| *open != id);
         if let Answer::Evidence(evidence) = &answer {
             self.keep_pace(evidence.wire_today, turn);
+            self.note_carried(evidence.answered().filter(|_| self.paths.own));
             if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
                 && self.can_rest(turn.now.mono)
             {
@@ -255,6 +256,11 @@ impl Host {
         self.unanswered_since = self.unanswered_since.or(self.check_began);
     }
 
+    /// Something that was sent through its tunnel was answered then.
+    pub(super) fn note_carried(&mut self, answer: Option<Mono>) {
+        self.carried_at = self.carried_at.max(answer);
+    }
+
     fn note_alive(&mut self, proof: Mono, now: Now) {
         self.unanswered_since = None;
         self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
@@ -336,9 +342,7 @@ impl Host {
         if is_answer(own.source) {
             self.note_alive(proof, turn.now);
         }
-        if answered && !is_beside_tunnel(own.source) {
-            self.carried_at = self.carried_at.max(Some(proof));
-        }
+        self.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
         let own = Own { result: judged::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
             return self.proved_alive(own, proof, turn);
