@@ -93,8 +93,10 @@ pub struct Host {
     pub(super) keyed_at: Mono,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
-    /// The newest proof of life.
+    /// The newest proof of life, which others may have sent.
     pub(super) good_at: Option<Mono>,
+    /// The newest that is its own.
+    pub(super) proved_at: Option<Mono>,
     /// When something that was sent through its tunnel was answered last. A packet that merely arrives proves one
     /// direction.
     pub(super) carried_at: Option<Mono>,
@@ -178,6 +180,7 @@ impl Host {
             keyed_at: Mono::ZERO,
             came: false,
             good_at: None,
+            proved_at: None,
             carried_at: None,
             failed_at: None,
             watched_from: now.mono,
@@ -222,6 +225,7 @@ impl Host {
             self.failed_at = last;
         } else {
             self.good_at = last;
+            self.proved_at = last.filter(|_| !is_of_others(&self.source));
             self.carried_at = last.filter(|_| is_through_tunnel(&self.source));
         }
         if !away {

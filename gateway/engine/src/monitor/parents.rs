@@ -176,10 +176,15 @@ impl Host {
         let blocks = down || self.asleep || !self.reach.reachable;
         let tunnel = self.tunnel_service().map(|i| &self.services[i]);
         let tunnel_is_dead = tunnel.is_some_and(|s| s.track.hard.is_problem() && !s.holds());
-        let up = self.track.hard == HostStatus::Up;
-        let (asleep, silent_since, good_at) = (self.asleep, self.silent_since, self.good_at);
-        let member = Member { up, asleep, silent_since, good_at };
-        Standing { blocks, tunnel_is_dead, carried_at: self.carried_at, member }
+        Standing { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
+    }
+
+    /// What others send, or stop sending, says nothing of the gateway's own way out.
+    fn member(&self) -> Member {
+        let good_at = self.proved_at.filter(|_| !self.is_only_told_of());
+        let up = self.track.hard == HostStatus::Up && good_at.is_some();
+        let silent_since = self.silent_since.filter(|_| good_at.is_some());
+        Member { up, asleep: self.asleep, silent_since, good_at }
     }
 
     /// Nothing but that device's tunnel leads to it.
@@ -195,7 +200,7 @@ impl Host {
 
     /// What was never checked counts as fine.
     fn was_there_at(&self, since: Mono) -> bool {
-        self.track.status == HostStatus::Pending || self.good_at.is_some_and(|at| at >= since)
+        self.track.status == HostStatus::Pending || self.proved_at.is_some_and(|at| at >= since)
     }
 
     /// Nobody can ask what only receives results: its last one counts while it is fresh.

@@ -262,6 +262,7 @@ impl Host {
     }
 
     fn note_alive(&mut self, proof: Mono, now: Now) {
+        self.proved_at = self.proved_at.max(Some(proof));
         self.unanswered_since = None;
         self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
     }
