@@ -7,7 +7,7 @@ use fleetgate_probes::sample::Status;
 use super::lab::{HOUR, Lab, Truth, box_of_others, service};
 use crate::id::HostId;
 use crate::monitor::testing;
-use crate::wire::{Check, HostSpec, HostStatus};
+use crate::wire::{Check, GATEWAY, HostSpec, HostStatus, Message};
 
 /// Devices whose keepalives are spread over 25 s, each with when the first comes after `to`.
 fn devices(count: i64, from: f64, to: f64) -> Vec<(HostSpec, Truth, f64)> {
@@ -75,4 +75,42 @@ fn results_that_nobody_sends_any_more_are_no_loss_of_the_uplink() {
     }
     lab.run(2 * HOUR);
     assert_eq!((count_down(&lab, 100..=105), lab.told_of("gateway")), (6, vec![]));
+}
+
+/// Devices through an outage, of whose packets after it the tunnel tells, and some minutes more.
+fn outage(devices: Vec<(HostSpec, Truth, f64)>, quiet: Vec<HostSpec>, (from, to): (f64, f64)) -> Lab {
+    let mut lab = Lab::new();
+    let mut news = Vec::new();
+    for (spec, truth, first) in devices {
+        news.push((first, lab.add(spec, truth)));
+    }
+    for spec in quiet {
+        lab.add(spec, Truth::quiet(from, to));
+    }
+    news.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (first, id) in news {
+        lab.run_to(first);
+        lab.hear(id);
+    }
+    lab.run_to(to + 200.0);
+    lab
+}
+
+fn of_gateway(lab: &Lab) -> Vec<(f64, &Message)> {
+    lab.messages().filter(|(_, message)| message.host == GATEWAY).collect()
+}
+
+#[test]
+fn the_loss_of_the_uplink_ends_when_a_device_is_heard_however_rarely_it_is_asked() {
+    let (from, to) = (600.0, 9_600.0);
+    let mut all = devices(6, from, to);
+    for (spec, ..) in &mut all {
+        spec.timing.interval = HOUR;
+        spec.labels = [("site".to_owned(), "hill".to_owned())].into();
+    }
+    let mut lab = outage(all, Vec::new(), (from, to));
+    lab.run(2 * HOUR);
+    let said = of_gateway(&lab);
+    assert_eq!(said.len(), 2, "{:#?}", lab.told());
+    assert!(said[1].0 - to < 30.0, "all six are heard by +25 s: {:#?}", lab.told());
 }
