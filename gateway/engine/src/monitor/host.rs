@@ -34,8 +34,26 @@ const SOON: Duration = Duration::from_secs(10);
 /// that takes a round trip, mostly.
 const UNDECIDED: Duration = Duration::from_millis(250);
 
+/// How often it reads the evidence again meanwhile. The tunnel tells at once of a packet that comes after 40 s of
+/// silence; this is for devices that are asked more often than that.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A state whose last result is this many intervals old at a restart is not current any more.
 const STALE_INTERVALS: u32 = 2;
+
+/// What a check has found that is not judged yet.
+#[derive(Debug)]
+pub(super) struct Undecided {
+    pub text: String,
+    /// When the evidence was read last.
+    pub looked: Mono,
+}
+
+impl Undecided {
+    pub fn is_fresh(&self, now: Mono) -> bool {
+        now < self.looked + LOOK_AGAIN
+    }
+}
 
 pub struct Host {
     /// Without the services: each holds its own spec.
@@ -82,7 +100,7 @@ pub struct Host {
     pub(super) check: Option<Box<Liveness>>,
     pub(super) questions: Vec<AskId>,
     /// It found nothing while it is being found out whether that is our own doing.
-    pub(super) undecided: Option<String>,
+    pub(super) undecided: Option<Undecided>,
     /// When it answered a question last.
     pub(super) answered_at: Option<Mono>,
     /// Its packets arrive, and our questions get no answer; not yet often enough to be believed.

@@ -13,7 +13,7 @@ use crate::wire::{
     is_answer, is_beside_tunnel, is_through_tunnel,
 };
 
-use super::host::Host;
+use super::host::{Host, Undecided};
 use super::judged;
 use super::liveness::{Alive, Asked, EVIDENCE, Liveness, Next, Reply, Rules, Verdict};
 use super::passive::NOTHING_CAME;
@@ -77,12 +77,25 @@ impl Host {
 
     /// An echo alone had its time, or what was found counts now.
     pub(super) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
-        if let Some(text) = self.undecided.take() {
-            return self.finish(Verdict::Dead { text }, turn);
+        if self.undecided.is_some() {
+            return self.decide(turn);
         }
         if let Some(check) = &mut self.check {
             let next = check.wake(turn.now.mono);
             self.step(next, turn);
+        }
+    }
+
+    /// Packets may have come while it waited: the evidence is read once more before it is judged, and now and then
+    /// before that, for one that is heard ends the doubt.
+    fn decide(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        let waits = self.waits_for_witnesses(turn);
+        let Some(found) = self.undecided.take_if(|found| !waits || !found.is_fresh(now)) else { return };
+        let look = self.check.as_mut().and_then(|check| check.look_once_more(now));
+        match look {
+            Some(next) => self.step(next, turn),
+            None => self.finish(Verdict::Dead { text: found.text }, turn),
         }
     }
 
@@ -179,7 +192,7 @@ impl Host {
         let verdict = match verdict {
             Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
                 self.silent_since = self.silent_since.or(Some(turn.now.mono));
-                self.undecided = Some(text);
+                self.undecided = Some(Undecided { text, looked: turn.now.mono });
                 return;
             }
             verdict => verdict,

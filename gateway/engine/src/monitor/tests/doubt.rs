@@ -7,7 +7,7 @@ use fleetgate_probes::sample::Status;
 use super::lab::{HOUR, Lab, Truth, box_of_others, service};
 use crate::id::HostId;
 use crate::monitor::testing;
-use crate::wire::{Check, GATEWAY, HostSpec, HostStatus, Message};
+use crate::wire::{Check, GATEWAY, HostSpec, HostStatus, Message, Record, Timing};
 
 /// Devices whose keepalives are spread over 25 s, each with when the first comes after `to`.
 fn devices(count: i64, from: f64, to: f64) -> Vec<(HostSpec, Truth, f64)> {
@@ -98,6 +98,61 @@ fn outage(devices: Vec<(HostSpec, Truth, f64)>, quiet: Vec<HostSpec>, (from, to)
 
 fn of_gateway(lab: &Lab) -> Vec<(f64, &Message)> {
     lab.messages().filter(|(_, message)| message.host == GATEWAY).collect()
+}
+
+#[test]
+fn packets_that_come_while_the_gateway_doubts_itself_end_the_doubt() {
+    let mut wrong = Vec::new();
+    for length in (50..=110).step_by(2) {
+        let (from, to) = (600.0, 600.0 + f64::from(length));
+        let lab = outage(devices(10, from, to), Vec::new(), (from, to));
+        for (t, message) in of_gateway(&lab) {
+            // A packet of this same moment may be read after it.
+            let heard = lab.hosts.keys().filter(|id| lab.last_packet(**id, t - 0.001) >= to).count();
+            if message.problem && heard > 0 {
+                wrong.push(format!("{length} s: at +{:.3} s {heard} are heard: {}", t - from, &*message.output));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Rows and messages by which a device is hard down after a packet of it has come.
+fn falsely_down(lab: &Lab, to: f64) -> Vec<String> {
+    let heard = |id: HostId, t: f64| lab.last_packet(id, t) >= to;
+    let mut wrong = Vec::new();
+    for (t, record) in &lab.records {
+        match record {
+            Record::Host(state) if state.status == HostStatus::Down && state.hard == HostStatus::Down => {
+                wrong.extend(heard(state.host, *t).then(|| format!("{t:.1} {}: {}", state.host, state.output)));
+            }
+            Record::Message(m) if m.problem && m.host != GATEWAY && heard(m.host, *t) => {
+                wrong.push(format!("{t:.1} message of {}", m.host_name));
+            }
+            _ => {}
+        }
+    }
+    wrong
+}
+
+/// Some keep their tunnels alive, and others say nothing unasked, so that each is asked in a slot of its own.
+#[test]
+fn no_device_is_hard_down_whose_packet_came_while_its_check_waited_for_the_doubt_to_end() {
+    let mut wrong = Vec::new();
+    for attempts in [1, 2] {
+        let timing = Timing { attempts, ..Timing::DEFAULT };
+        for (keepers, others) in [(12, 4), (12, 8), (30, 10)] {
+            for tenth in (200..=900).step_by(35) {
+                let from = 600.0 + f64::from(tenth % 60);
+                let to = from + f64::from(tenth) / 10.0;
+                let mut all = devices(keepers, from, to);
+                all.iter_mut().for_each(|(spec, ..)| spec.timing = timing);
+                let quiet = (100..100 + others).map(|n| HostSpec { timing, ..testing::host(n) }).collect();
+                wrong.extend(falsely_down(&outage(all, quiet, (from, to)), to));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} {:#?}", wrong.len(), &wrong[..wrong.len().min(9)]);
 }
 
 #[test]
