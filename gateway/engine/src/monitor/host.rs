@@ -23,6 +23,7 @@ use super::service::{Run, Service, ahead};
 use super::session::Session;
 use super::status::{Level, Track};
 use super::turn::Turn;
+use super::undecided::Undecided;
 use super::vital::Vain;
 use super::voice::Voice;
 
@@ -30,30 +31,8 @@ use super::voice::Voice;
 /// change of a whole fleet's profile starts.
 const SOON: Duration = Duration::from_secs(10);
 
-/// How often a check that has found nothing looks whether it is known by now that it was not our own doing:
-/// that takes a round trip, mostly.
-const UNDECIDED: Duration = Duration::from_millis(250);
-
-/// How often it reads the evidence again meanwhile. The tunnel tells at once of a packet that comes after 40 s of
-/// silence; this is for devices that are asked more often than that.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
 /// A state whose last result is this many intervals old at a restart is not current any more.
 const STALE_INTERVALS: u32 = 2;
-
-/// What a check has found that is not judged yet.
-#[derive(Debug)]
-pub(super) struct Undecided {
-    pub text: String,
-    /// When the evidence was read last.
-    pub looked: Mono,
-}
-
-impl Undecided {
-    pub fn is_fresh(&self, now: Mono) -> bool {
-        now < self.looked + LOOK_AGAIN
-    }
-}
 
 pub struct Host {
     /// Without the services: each holds its own spec.
@@ -394,8 +373,11 @@ impl Host {
         let silence = self.next_silence(now);
         let voices = self.voices_due().into_iter().chain(silence).chain(self.doubt_ends()).min();
         if let Some(check) = &self.check {
-            let decided = self.undecided.as_ref().map(|_| now.mono + UNDECIDED);
-            return voices.into_iter().chain(check.wake_at()).chain(decided).min();
+            return voices
+                .into_iter()
+                .chain(check.wake_at())
+                .chain(self.looks_whether_decided(now.mono))
+                .min();
         }
         let waits = |s: &&Service| s.is_idle() && !(s.rides() && self.session.is_some());
         let checks = self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned);

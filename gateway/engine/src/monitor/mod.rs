@@ -50,6 +50,7 @@ mod tests;
 mod together;
 mod tunnel_check;
 mod turn;
+mod undecided;
 mod uplink;
 mod vital;
 mod voice;

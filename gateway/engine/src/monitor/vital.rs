@@ -13,7 +13,7 @@ use crate::wire::{
     is_answer, is_beside_tunnel, is_through_tunnel,
 };
 
-use super::host::{Host, Undecided};
+use super::host::Host;
 use super::judged;
 use super::liveness::{Alive, Asked, EVIDENCE, Liveness, Next, Reply, Rules, Verdict};
 use super::passive::NOTHING_CAME;
@@ -86,19 +86,6 @@ impl Host {
         }
     }
 
-    /// Packets may have come while it waited: the evidence is read once more before it is judged, and now and then
-    /// before that, for one that is heard ends the doubt.
-    fn decide(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
-        let waits = self.waits_for_witnesses(turn);
-        let Some(found) = self.undecided.take_if(|found| !waits || !found.is_fresh(now)) else { return };
-        let look = self.check.as_mut().and_then(|check| check.look_once_more(now));
-        match look {
-            Some(next) => self.step(next, turn),
-            None => self.finish(Verdict::Dead { text: found.text }, turn),
-        }
-    }
-
     /// No packet of its device proves a host behind it alive, so that each look sends: over budget what was
     /// found is believed for longer. What is soft is repeated, and whoever asks is answered, at once.
     fn can_rest(&self, now: Mono) -> bool {
@@ -117,7 +104,7 @@ impl Host {
         self.settle_held(turn);
     }
 
-    fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
+    pub(super) fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
         match next {
             Next::Ask(questions) => {
                 for (asked, question) in questions {
@@ -187,13 +174,11 @@ impl Host {
         self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
     }
 
-    fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+    pub(super) fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
         self.cancel_questions(turn);
         let verdict = match verdict {
             Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
-                self.silent_since = self.silent_since.or(Some(turn.now.mono));
-                self.undecided = Some(Undecided { text, looked: turn.now.mono });
-                return;
+                return self.leave_undecided(text, turn.now.mono);
             }
             verdict => verdict,
         };
@@ -241,7 +226,7 @@ impl Host {
     }
 
     /// There is no way yet on which it could have answered.
-    fn never_came(&self) -> bool {
+    pub(super) fn never_came(&self) -> bool {
         !self.came && self.paths.direct.is_none()
     }
 
@@ -252,12 +237,6 @@ impl Host {
             HostStatus::Pending => self.planned = None,
             _ => self.inconclusive(turn),
         }
-    }
-
-    /// Whether we are cut off will be known in a moment: what was found is judged then, and no attempt is lost.
-    fn waits_for_witnesses(&self, turn: &Turn<'_>) -> bool {
-        let counts = !self.is_only_told_of() && !self.never_came() && !self.may_sleep(turn.now.mono);
-        counts && self.track.hard != HostStatus::Down && turn.asks_witnesses()
     }
 
     fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
@@ -295,7 +274,7 @@ impl Host {
         self.planned = self.planned.into_iter().chain(ends).min();
     }
 
-    fn may_sleep(&self, now: Mono) -> bool {
+    pub(super) fn may_sleep(&self, now: Mono) -> bool {
         let within = self.spec.max_silence.is_some_and(|limit| now.since(self.silent_from()) < limit);
         within && !self.track.status.is_problem()
     }

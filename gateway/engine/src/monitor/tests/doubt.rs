@@ -110,7 +110,11 @@ fn packets_that_come_while_the_gateway_doubts_itself_end_the_doubt() {
             // A packet of this same moment may be read after it.
             let heard = lab.hosts.keys().filter(|id| lab.last_packet(**id, t - 0.001) >= to).count();
             if message.problem && heard > 0 {
-                wrong.push(format!("{length} s: at +{:.3} s {heard} are heard: {}", t - from, &*message.output));
+                wrong.push(format!(
+                    "{length} s: at +{:.3} s {heard} are heard: {}",
+                    t - from,
+                    &*message.output
+                ));
             }
         }
     }
@@ -124,7 +128,9 @@ fn falsely_down(lab: &Lab, to: f64) -> Vec<String> {
     for (t, record) in &lab.records {
         match record {
             Record::Host(state) if state.status == HostStatus::Down && state.hard == HostStatus::Down => {
-                wrong.extend(heard(state.host, *t).then(|| format!("{t:.1} {}: {}", state.host, state.output)));
+                wrong.extend(
+                    heard(state.host, *t).then(|| format!("{t:.1} {}: {}", state.host, state.output)),
+                );
             }
             Record::Message(m) if m.problem && m.host != GATEWAY && heard(m.host, *t) => {
                 wrong.push(format!("{t:.1} message of {}", m.host_name));

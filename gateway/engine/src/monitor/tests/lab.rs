@@ -207,12 +207,7 @@ impl Lab {
             t if t < 0.0 => self.start - Duration::from_secs_f64(-t),
             t => self.start + Duration::from_secs_f64(t),
         });
-        Evidence {
-            last_packet: sent.max(last_answer),
-            last_answer,
-            established: true,
-            ..Evidence::default()
-        }
+        Evidence { last_packet: sent.max(last_answer), last_answer, established: true, ..Evidence::default() }
     }
 
     /// When its last packet by then came that it sent by itself.

@@ -10,9 +10,7 @@ use super::lab::{Lab, Truth, behind, service};
 use crate::id::HostId;
 use crate::monitor::testing;
 use crate::time::Wall;
-use crate::wire::{
-    Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType,
-};
+use crate::wire::{Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType};
 
 /// Up, as its last check 20 s ago found.
 fn up(raw: i64, source: &str, now: Wall) -> HostState {
@@ -85,7 +83,6 @@ fn restored(cause: Cause) -> Lab {
     lab.drain();
     lab
 }
-
 
 fn becomes_unreachable(lab: &Lab) -> bool {
     lab.events().any(|event| event.kind == EventKind::Unreachable)
