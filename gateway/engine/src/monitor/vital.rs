@@ -149,7 +149,7 @@ impl Host {
 
     /// It says nothing unasked, as far as is known: each look at it costs a question.
     fn only_answers(&self) -> bool {
-        self.answered_at.is_some_and(|at| self.good_at <= Some(at))
+        self.answered_at.is_some_and(|at| self.proved_at <= Some(at))
     }
 
     /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
@@ -160,7 +160,7 @@ impl Host {
             Some(_) if is_answer(&self.source) => now,
             Some(failed) => interval.max(failed),
             // What was sent through the tunnel got no answer: a packet from before says nothing more.
-            None if is_beside_tunnel(&self.source) => self.good_at.map_or(interval, |at| interval.max(at)),
+            None if is_beside_tunnel(&self.source) => self.proved_at.map_or(interval, |at| interval.max(at)),
             None => interval,
         }
     }
@@ -425,7 +425,7 @@ impl Host {
     fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
         let pace = self.pace();
         let next = turn.next(self.spec.id, &pace, begun);
-        match self.good_at.filter(|_| !self.track.status.is_problem()) {
+        match self.proved_at.filter(|_| !self.track.status.is_problem()) {
             _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
             Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
             Some(tried) if self.source == ATTEMPTS => {
