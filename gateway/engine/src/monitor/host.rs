@@ -218,11 +218,11 @@ impl Host {
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
         let last = state.last_check.map(|at| now.mono_at(at));
+        self.proved_at = self.last_alive.map(|at| now.mono_at(at));
         if self.track.status.is_problem() {
             self.failed_at = last;
         } else {
             self.good_at = last;
-            self.proved_at = last.filter(|_| !is_of_others(&self.source));
             self.carried_at = last.filter(|_| is_through_tunnel(&self.source));
         }
         if !away {

@@ -43,6 +43,30 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
     }
 }
 
+/// It failed once before the restart, and nothing is heard of any after it.
+#[test]
+fn a_fleet_that_began_to_fail_before_a_restart_is_a_crowd_after_it() {
+    let mut lab = Lab::new();
+    let now = lab.now.wall;
+    let failing = |n: i64| HostMemory {
+        spec: testing::host(n),
+        state: Some(HostState {
+            status: HostStatus::Down,
+            kind: StateType::Soft,
+            next_check: Some(now + Duration::from_secs(5)),
+            ..up(n, "none", now)
+        }),
+        services: vec![],
+        acknowledged: vec![],
+    };
+    for n in 1..=10 {
+        lab.hosts.insert(HostId::from_i64(n), Truth::quiet(0.0, f64::MAX));
+    }
+    lab.monitor.restore((1..=10).map(failing), lab.now);
+    lab.run(Duration::from_secs(600));
+    assert!(lab.told_of("cam").is_empty() && lab.told().len() == 1, "{:#?}", lab.told());
+}
+
 /// Hard CRITICAL for long, as its last check 20 s ago found.
 fn critical_tunnel(cause: Cause, now: Wall) -> ServiceState {
     let at = now - Duration::from_secs(20);
