@@ -239,7 +239,8 @@ fn places() -> Vec<Cell> {
             &[InLost(One)],
             &[&[(One, HEARD_ONLY)], &parent[..]].concat(),
         )
-        .lan(),
+        .lan()
+        .messages(1),
         Cell::of("local network cut", &[LanCut], &behind(Claims("local_network_lost"))).lan().messages(1),
         Cell::of("host behind off", &[LanOff(Camera)], &[(Camera, SILENT_TWICE)]).lan(),
         Cell::of("gateway cut", &[GatewayCut], &all).within(60),

@@ -18,6 +18,9 @@ use crate::time::{Mono, Now, Wall};
 /// to say so: a script that repeats what failed does that every minute or so.
 const LEAST_EXCUSE: Duration = Duration::from_secs(300);
 
+/// Deadlines are of a clock that shows whole milliseconds: what was heard within one of a deadline was heard at it.
+const TICK: Duration = Duration::from_millis(1);
+
 /// What is known of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Runs {
@@ -78,7 +81,7 @@ impl Runs {
             None => by.next(stamp(self.credible(self.since))?)?,
         };
         let late = self.mono(Wall::from_millis(deadline.as_millisecond()));
-        if self.heard <= late {
+        if self.heard + TICK <= late {
             return Some(Term { late, missed: late + job.grace });
         }
         let missed = self.heard + job.grace.max(LEAST_EXCUSE);
@@ -200,6 +203,20 @@ mod tests {
         assert_eq!(Runs { now: at(DAY + 230), ..deaf }.finding(&nightly()).status, Status::Critical);
         let hasty = Job { grace: Duration::ZERO, ..nightly() };
         assert_eq!(deaf.overdue_at(&hasty), Some(at(DAY + 205).mono));
+    }
+
+    /// The monotonic clock is finer than the calendar, so that the same deadline lies up to a millisecond later by
+    /// another reading of both.
+    #[test]
+    fn an_hour_that_came_in_the_millisecond_until_which_nobody_listened_has_its_grace_again() {
+        let deadline = at(DAY + 180);
+        let micros = |n| Duration::from_micros(n);
+        for (heard, read) in [(0, 0), (990, 990), (0, 990), (990, 995)] {
+            let now = Now { mono: deadline.mono + micros(read), ..deadline };
+            let deaf = Runs { heard: deadline.mono + micros(heard), ..ran(150, DAY + 180) };
+            let due = Runs { now, ..deaf }.overdue_at(&nightly());
+            assert_eq!(due, Some(deaf.heard + 30 * MINUTE), "{heard} {read}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::id::{HostId, PeerId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     AskId, Detail, DirectAnswer, HeldReason, HostKey, HostMemory, HostSpec, HostState, HostStatus, Record,
-    ServiceSpec, ServiceState, Taken, Timing, is_beside_tunnel, is_of_others,
+    ServiceSpec, ServiceState, Taken, Timing, is_of_others, is_through_tunnel,
 };
 
 use super::downtime::Window;
@@ -23,16 +23,13 @@ use super::service::{Run, Service, ahead};
 use super::session::Session;
 use super::status::{Level, Track};
 use super::turn::Turn;
+use super::undecided::Undecided;
 use super::vital::Vain;
 use super::voice::Voice;
 
 /// A change takes effect within this time; less where the retry interval is shorter. Spreads what a
 /// change of a whole fleet's profile starts.
 const SOON: Duration = Duration::from_secs(10);
-
-/// How often a check that has found nothing looks whether it is known by now that it was not our own doing:
-/// that takes a round trip, mostly.
-const UNDECIDED: Duration = Duration::from_millis(250);
 
 /// A state whose last result is this many intervals old at a restart is not current any more.
 const STALE_INTERVALS: u32 = 2;
@@ -82,7 +79,7 @@ pub struct Host {
     pub(super) check: Option<Box<Liveness>>,
     pub(super) questions: Vec<AskId>,
     /// It found nothing while it is being found out whether that is our own doing.
-    pub(super) undecided: Option<String>,
+    pub(super) undecided: Option<Undecided>,
     /// When it answered a question last.
     pub(super) answered_at: Option<Mono>,
     /// Its packets arrive, and our questions get no answer; not yet often enough to be believed.
@@ -93,9 +90,12 @@ pub struct Host {
     pub(super) keyed_at: Mono,
     /// The tunnel it is reached through has carried something, ever.
     pub(super) came: bool,
-    /// The newest proof of life.
+    /// The newest proof of life, which others may have sent.
     pub(super) good_at: Option<Mono>,
-    /// The newest of those that came through its tunnel.
+    /// The newest that is its own.
+    pub(super) proved_at: Option<Mono>,
+    /// When something that was sent through its tunnel was answered last. A packet that merely arrives proves one
+    /// direction.
     pub(super) carried_at: Option<Mono>,
     pub(super) failed_at: Option<Mono>,
     /// From when on silence counts: what was before was not watched.
@@ -177,6 +177,7 @@ impl Host {
             keyed_at: Mono::ZERO,
             came: false,
             good_at: None,
+            proved_at: None,
             carried_at: None,
             failed_at: None,
             watched_from: now.mono,
@@ -217,11 +218,12 @@ impl Host {
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
         let last = state.last_check.map(|at| now.mono_at(at));
+        self.proved_at = self.last_alive.map(|at| now.mono_at(at));
         if self.track.status.is_problem() {
             self.failed_at = last;
         } else {
             self.good_at = last;
-            self.carried_at = last.filter(|_| !is_beside_tunnel(&self.source));
+            self.carried_at = last.filter(|_| is_through_tunnel(&self.source));
         }
         if !away {
             self.watched_from = last.unwrap_or(now.mono);
@@ -371,8 +373,11 @@ impl Host {
         let silence = self.next_silence(now);
         let voices = self.voices_due().into_iter().chain(silence).chain(self.doubt_ends()).min();
         if let Some(check) = &self.check {
-            let decided = self.undecided.as_ref().map(|_| now.mono + UNDECIDED);
-            return voices.into_iter().chain(check.wake_at()).chain(decided).min();
+            return voices
+                .into_iter()
+                .chain(check.wake_at())
+                .chain(self.looks_whether_decided(now.mono))
+                .min();
         }
         let waits = |s: &&Service| s.is_idle() && !(s.rides() && self.session.is_some());
         let checks = self.services.iter().filter(waits).filter_map(|s| s.planned).chain(self.planned);

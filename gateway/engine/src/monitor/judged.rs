@@ -37,6 +37,12 @@ pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], 
     Judged { result: result.apply(&limits), own }
 }
 
+/// Whether the limits alone make it as bad as it is.
+pub fn is_by_limits(result: &PluginResult, check: &Check, thresholds: &[Threshold]) -> bool {
+    let well = PluginResult { status: Status::Ok, ..result.clone() };
+    judge(well, check, thresholds, &[]).result.status == result.status
+}
+
 /// The same of a host, which has no UNKNOWN: nobody is down for a number that is missing.
 pub fn judge_host(result: PluginResult, thresholds: &[Threshold]) -> PluginResult {
     let known = |t: &Threshold| result.metrics.iter().any(|m| m.label == t.metric && m.value.is_some());

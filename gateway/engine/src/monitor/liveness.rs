@@ -531,10 +531,14 @@ impl Liveness {
         if self.owes_other() {
             return self.ask(&OTHER, now);
         }
+        self.look_once_more(now).unwrap_or_else(|| self.end(now))
+    }
+
+    /// Reads the evidence once more, where packets of its own tunnel are evidence.
+    pub fn look_once_more(&mut self, now: Mono) -> Option<Next> {
         let asked = self.asked.iter().any(|asked| *asked != Asked::Evidence);
         let looks = self.rules.paths.own && asked && !self.failures.contains_key(&Asked::Evidence);
-        let look = if looks { self.look(Phase::LastLook, now) } else { None };
-        look.unwrap_or_else(|| self.end(now))
+        if looks { self.look(Phase::LastLook, now) } else { None }
     }
 
     fn end(&mut self, now: Mono) -> Next {

@@ -251,7 +251,7 @@ impl Host {
     fn can_be_asked_in_passing(&self, since: Mono, now: Mono) -> bool {
         let steady = self.track.status == HostStatus::Up && !self.asleep && self.reach.reachable;
         let rested = self.asked_in_passing.is_none_or(|at| now.since(at) >= REST);
-        let known = self.good_at.is_some_and(|at| at >= since);
+        let known = self.proved_at.is_some_and(|at| at >= since);
         steady && rested && !known && self.check.is_none() && !self.is_only_told_of()
     }
 

@@ -103,7 +103,7 @@ impl Host {
             self.tunnel_came(now);
         }
         let waits = self.track.hard == HostStatus::Down || self.track.status == HostStatus::Pending;
-        if waits || self.asleep {
+        if waits || self.asleep || self.is_own() && self.may_end_a_doubt(turn) {
             self.ask_again(turn);
         }
         if self.is_watched()
@@ -119,9 +119,15 @@ impl Host {
 
     /// Its session never ended, so that no other news comes: who was given up lives.
     fn heard_again(&mut self, turn: &mut Turn<'_>) {
-        if self.is_own() && self.came && (self.track.hard == HostStatus::Down || self.asleep) {
+        let given_up = self.track.hard == HostStatus::Down || self.asleep;
+        if self.is_own() && self.came && (given_up || self.may_end_a_doubt(turn)) {
             self.ask_again(turn);
         }
+    }
+
+    /// One that is heard shows that the gateway is not cut off; however seldom it is asked, it is asked now.
+    fn may_end_a_doubt(&self, turn: &Turn<'_>) -> bool {
+        turn.is_cut_off() || self.undecided.is_some()
     }
 
     fn endpoint_moved(&mut self, to: SocketAddr, turn: &mut Turn<'_>) {

@@ -74,6 +74,7 @@ pub struct Standing {
     blocks: bool,
     /// Its own tunnel is dead, whatever else proves it alive.
     tunnel_is_dead: bool,
+    carried_at: Option<Mono>,
     pub(super) member: Member,
 }
 
@@ -128,8 +129,8 @@ impl Monitor {
         };
         let there: Vec<&Host> = parents.filter(|parent| !blocks(parent)).collect();
         let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
-        let vouches = |parent: &Host, since| match host.passes_through(parent) {
-            true => parent.carried_at.is_some_and(|at| at >= since) || parent.is_told_well(now.mono),
+        let vouches = |parent: &Host, since| match host.passes_through(parent) && parent.watches_tunnel() {
+            true => parent.carried_at.is_some_and(|at| at >= since),
             false => parent.vouches(since, now.mono),
         };
         let outlived = |since: Mono| there.iter().any(|parent| vouches(parent, since));
@@ -175,9 +176,15 @@ impl Host {
         let blocks = down || self.asleep || !self.reach.reachable;
         let tunnel = self.tunnel_service().map(|i| &self.services[i]);
         let tunnel_is_dead = tunnel.is_some_and(|s| s.track.hard.is_problem() && !s.holds());
-        let up = self.track.hard == HostStatus::Up;
-        let (asleep, silent_since, good_at) = (self.asleep, self.silent_since, self.good_at);
-        Standing { blocks, tunnel_is_dead, member: Member { up, asleep, silent_since, good_at } }
+        Standing { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
+    }
+
+    /// What others send, or stop sending, says nothing of the gateway's own way out.
+    fn member(&self) -> Member {
+        let good_at = self.proved_at.filter(|_| !self.is_only_told_of());
+        let up = self.track.hard == HostStatus::Up && good_at.is_some();
+        let silent_since = self.silent_since.filter(|_| good_at.is_some());
+        Member { up, asleep: self.asleep, silent_since, good_at }
     }
 
     /// Nothing but that device's tunnel leads to it.
@@ -185,9 +192,15 @@ impl Host {
         !self.spec.own_tunnel && self.spec.peer == Some(device.spec.id) && self.paths.direct.is_none()
     }
 
+    /// What its tunnel carries is asked by a service of its own, which tells of it. Where that is switched off a sign
+    /// of life is all that is known, and whoever stands behind it speaks for itself.
+    fn watches_tunnel(&self) -> bool {
+        self.tunnel_service().is_some_and(|i| self.can_start(i))
+    }
+
     /// What was never checked counts as fine.
     fn was_there_at(&self, since: Mono) -> bool {
-        self.track.status == HostStatus::Pending || self.good_at.is_some_and(|at| at >= since)
+        self.track.status == HostStatus::Pending || self.proved_at.is_some_and(|at| at >= since)
     }
 
     /// Nobody can ask what only receives results: its last one counts while it is fresh.
@@ -257,6 +270,9 @@ impl Host {
             }
             (false, true) => {
                 self.voice.await_result();
+                self.end_excuse(turn.now.mono);
+                // What was asked before is no new result.
+                self.forget_question(turn);
                 self.planned = Some(turn.soon(self.soon()));
                 self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
                 turn.record(self.row(turn.now));
@@ -280,8 +296,9 @@ impl Host {
 
     /// One that only its tunnel leads to fails: whether the tunnel carries anything is asked now.
     fn prove_its_tunnel(&mut self, since: Option<Mono>, turn: &Turn<'_>) {
+        let carried = self.carried_at >= since;
+        let waits = |s: &&mut Service| s.is_idle() && s.holds() && !carried;
         let tunnel = self.tunnel_service().map(|i| &mut self.services[i]);
-        let waits = |s: &&mut Service| s.is_idle() && s.holds() && s.good_at < since;
         if let Some(service) = tunnel.filter(waits) {
             (service.planned, service.newer_than) = (Some(turn.now.mono), since);
         }

@@ -38,7 +38,15 @@ pub struct Member {
     pub asleep: bool,
     /// Whether that counted or not.
     pub silent_since: Option<Mono>,
+    /// When it proved itself alive last. What others send of it is no such proof.
     pub good_at: Option<Mono>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Silence {
+    since: Mono,
+    /// Its last proof of life before that.
+    good_at: Option<Mono>,
 }
 
 /// What is to be done.
@@ -91,7 +99,7 @@ pub struct Population {
     /// Of these.
     asleep: BTreeSet<HostId>,
     /// Were up, and fell silent within the window.
-    silent: BTreeMap<HostId, Mono>,
+    silent: BTreeMap<HostId, Silence>,
     /// Of these, who was heard again since others were asked.
     back: BTreeSet<HostId>,
     /// Whoever was silent by then has had its part in a verdict.
@@ -206,13 +214,18 @@ impl Population {
             self.asleep.insert(id);
         }
         let Some(since) = member.silent_since else {
-            if self.silent.remove(&id).is_some() && self.is_doubtful() {
-                self.back.insert(id);
+            let is_heard = |silence: &Silence| member.good_at > silence.good_at;
+            if self.silent.get(&id).is_some_and(is_heard) {
+                self.silent.remove(&id);
+                if self.is_doubtful() {
+                    self.back.insert(id);
+                }
             }
             return self.hear(member.good_at, now);
         };
         let is_new = was_up && since > self.weighed && now.since(since) < self.window;
-        if !is_new || self.silent.insert(id, since).is_some() {
+        let silence = Silence { since, good_at: member.good_at };
+        if !is_new || self.silent.insert(id, silence).is_some() {
             return None;
         }
         self.back.remove(&id);
@@ -291,7 +304,7 @@ impl Population {
             Phase::Asking { since, .. } => since,
             Phase::Lost { .. } => Mono::ZERO,
         };
-        self.silent.retain(|_, since| end.since(*since) < self.window);
+        self.silent.retain(|_, silence| end.since(silence.since) < self.window);
         self.up.len() - self.asleep.len() + self.silent.keys().filter(|id| !self.up.contains(id)).count()
     }
 }
@@ -394,6 +407,16 @@ mod tests {
         assert_eq!(all.look(at(41)), None);
         assert_eq!(hear(&mut all, 3, 50), Some(Step::Back));
         assert!(!all.is_doubtful());
+    }
+
+    /// What others sent of it is no proof of its own.
+    #[test]
+    fn one_that_is_silent_no_more_and_proved_nothing_is_not_heard() {
+        let mut all = population(10, MINUTE);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+        assert_eq!(all.note(Id::from_i64(0), well(0), at(11)), None);
+        assert!(all.is_doubtful() && all.is_silent(Id::from_i64(0)));
+        assert_eq!(all.look(at(40)), lost(5, 10, true));
     }
 
     #[test]

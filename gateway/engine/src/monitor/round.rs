@@ -286,7 +286,7 @@ impl Host {
     /// A packet that came after a question in vain shows that the host lives, and does not answer: whatever
     /// fails then does not fail with the host.
     fn lives_unanswering(&self, failed_at: Mono) -> Option<Mono> {
-        let vain = self.vain.filter(|vain| self.good_at >= Some(vain.since));
+        let vain = self.vain.filter(|vain| self.proved_at >= Some(vain.since));
         vain.map(|_| failed_at)
     }
 

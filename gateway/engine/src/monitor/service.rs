@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
@@ -46,7 +47,7 @@ pub struct Service {
     paths: [PathCheck; AGREEING],
     cause_since: Wall,
     result: PluginResult,
-    /// The status of the last result before the limits set here. After a restart, with them.
+    /// The status of the last result before the limits set here.
     own: Option<Status>,
     pub voice: Voice<Option<Status>>,
     /// Results that were sent.
@@ -175,8 +176,10 @@ impl Service {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         let failed_at = state.last_check.filter(|_| track.status.is_problem()).map(|at| now.mono_at(at));
         let heard_at = state.last_check.map_or(now.mono, |at| now.mono_at(at));
+        let own = own_of(&spec, &state);
         let mut service = Service {
             track,
+            own,
             stale: state.stale,
             since: state.since,
             last_check: state.last_check,
@@ -186,7 +189,6 @@ impl Service {
             paths: [state.path; AGREEING],
             cause_since: state.cause_since,
             result: state.result,
-            own: state.status,
             voice: Voice::restored(state.notified.map(Some), state.voice, now),
             taken: state.taken,
             failed_at,
@@ -408,7 +410,8 @@ impl Service {
         rest.chain(self.subject(of, now).records(said)).for_each(|record| turn.record(record));
     }
 
-    /// Where what fails belongs, before anything is said of it; planned work is no incident.
+    /// Where what fails belongs, before anything is said of it; planned work is no incident, and neither is what is
+    /// not current: if it may be told after all, it has its place by then.
     fn place(
         &mut self,
         change: Option<&Change<Option<Status>>>,
@@ -416,7 +419,7 @@ impl Service {
         turn: &mut Turn<'_>,
     ) -> Option<Said<Option<Status>>> {
         let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, turn.now));
-        if self.track.hard.is_problem() && !planned {
+        if self.track.hard.is_problem() && !planned && !self.stale {
             return self.find_place(of, turn);
         }
         if change.is_some_and(|c| c.hard) && !self.track.hard.is_problem() {
@@ -515,6 +518,18 @@ impl Service {
             at: now.wall,
         }
     }
+}
+
+/// The status before the limits set here, which is not kept. What is asked was well if it was answered; a session
+/// may have been answered by what is no SSH server.
+fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
+    let answered = state.result.cause == Cause::Answered;
+    let well = match &spec.check {
+        Check::Tunnel | Check::Ping { .. } | Check::Tcp { .. } => answered,
+        Check::Ssh => answered && judged::is_by_limits(&state.result, &spec.check, &spec.thresholds),
+        _ => false,
+    };
+    state.status.map(|status| if well { Status::Ok } else { status })
 }
 
 /// A host that is not there speaks for its services.

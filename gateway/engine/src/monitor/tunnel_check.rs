@@ -31,6 +31,7 @@ impl Host {
             Run::Doubted(_, failure) => Some(failure.clone()),
             _ => None,
         };
+        self.note_carried(answered_at(&answer, turn.now.mono));
         match (answer, failure) {
             (Answer::Evidence(evidence), None) => self.weigh_evidence(i, &evidence, turn),
             (Answer::Handshake(Err(failure)), None) if failure != ConnectFailure::Busy => {
@@ -116,5 +117,15 @@ impl Host {
         let timeout = self.services[i].spec.timing.timeout.min(ECHO_TIMEOUT);
         let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
         self.services[i].run = Run::Doubted(id, failure);
+    }
+}
+
+/// When something that was sent through the tunnel was answered last, as far as this tells.
+fn answered_at(answer: &Answer, now: Mono) -> Option<Mono> {
+    match answer {
+        Answer::Evidence(evidence) => evidence.answered(),
+        Answer::Handshake(outcome) => outcome.as_ref().ok().map(|_| now),
+        Answer::Echo(echo) => echo.rtts.first().map(|_| now),
+        _ => None,
     }
 }

@@ -100,7 +100,8 @@ impl Monitor {
 
     /// Of those asleep only where nobody else is left: they hardly answer.
     fn ask_witnesses(&mut self, now: Now) {
-        let there = |id: &HostId| self.hosts[id].stands().member.up && !self.population.is_silent(*id);
+        let there =
+            |id: &HostId| self.hosts[id].track.hard == HostStatus::Up && !self.population.is_silent(*id);
         let all = self.hosts.keys().copied().filter(there);
         let (asleep, awake): (Vec<HostId>, Vec<HostId>) = all.partition(|id| self.hosts[id].asleep);
         let candidates = if awake.is_empty() { asleep } else { awake };

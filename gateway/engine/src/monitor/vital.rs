@@ -10,7 +10,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::{
     ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample,
-    is_answer, is_beside_tunnel,
+    is_answer, is_beside_tunnel, is_through_tunnel,
 };
 
 use super::host::Host;
@@ -62,6 +62,7 @@ impl Host {
         self.questions.retain(|open| *open != id);
         if let Answer::Evidence(evidence) = &answer {
             self.keep_pace(evidence.wire_today, turn);
+            self.note_carried(evidence.answered().filter(|_| self.paths.own));
             if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
                 && self.can_rest(turn.now.mono)
             {
@@ -76,8 +77,8 @@ impl Host {
 
     /// An echo alone had its time, or what was found counts now.
     pub(super) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
-        if let Some(text) = self.undecided.take() {
-            return self.finish(Verdict::Dead { text }, turn);
+        if self.undecided.is_some() {
+            return self.decide(turn);
         }
         if let Some(check) = &mut self.check {
             let next = check.wake(turn.now.mono);
@@ -103,7 +104,7 @@ impl Host {
         self.settle_held(turn);
     }
 
-    fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
+    pub(super) fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
         match next {
             Next::Ask(questions) => {
                 for (asked, question) in questions {
@@ -148,7 +149,7 @@ impl Host {
 
     /// It says nothing unasked, as far as is known: each look at it costs a question.
     fn only_answers(&self) -> bool {
-        self.answered_at.is_some_and(|at| self.good_at <= Some(at))
+        self.answered_at.is_some_and(|at| self.proved_at <= Some(at))
     }
 
     /// In its interval a packet is as good as a question; after a failure only a newer one is. What answers
@@ -159,7 +160,7 @@ impl Host {
             Some(_) if is_answer(&self.source) => now,
             Some(failed) => interval.max(failed),
             // What was sent through the tunnel got no answer: a packet from before says nothing more.
-            None if is_beside_tunnel(&self.source) => self.good_at.map_or(interval, |at| interval.max(at)),
+            None if is_beside_tunnel(&self.source) => self.proved_at.map_or(interval, |at| interval.max(at)),
             None => interval,
         }
     }
@@ -173,13 +174,11 @@ impl Host {
         self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
     }
 
-    fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+    pub(super) fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
         self.cancel_questions(turn);
         let verdict = match verdict {
             Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
-                self.silent_since = self.silent_since.or(Some(turn.now.mono));
-                self.undecided = Some(text);
-                return;
+                return self.leave_undecided(text, turn.now.mono);
             }
             verdict => verdict,
         };
@@ -227,7 +226,7 @@ impl Host {
     }
 
     /// There is no way yet on which it could have answered.
-    fn never_came(&self) -> bool {
+    pub(super) fn never_came(&self) -> bool {
         !self.came && self.paths.direct.is_none()
     }
 
@@ -240,12 +239,6 @@ impl Host {
         }
     }
 
-    /// Whether we are cut off will be known in a moment: what was found is judged then, and no attempt is lost.
-    fn waits_for_witnesses(&self, turn: &Turn<'_>) -> bool {
-        let counts = !self.is_only_told_of() && !self.never_came() && !self.may_sleep(turn.now.mono);
-        counts && self.track.hard != HostStatus::Down && turn.asks_witnesses()
-    }
-
     fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
         self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
     }
@@ -255,7 +248,13 @@ impl Host {
         self.unanswered_since = self.unanswered_since.or(self.check_began);
     }
 
+    /// Something that was sent through its tunnel was answered then.
+    pub(super) fn note_carried(&mut self, answer: Option<Mono>) {
+        self.carried_at = self.carried_at.max(answer);
+    }
+
     fn note_alive(&mut self, proof: Mono, now: Now) {
+        self.proved_at = self.proved_at.max(Some(proof));
         self.unanswered_since = None;
         self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
     }
@@ -275,7 +274,7 @@ impl Host {
         self.planned = self.planned.into_iter().chain(ends).min();
     }
 
-    fn may_sleep(&self, now: Mono) -> bool {
+    pub(super) fn may_sleep(&self, now: Mono) -> bool {
         let within = self.spec.max_silence.is_some_and(|limit| now.since(self.silent_from()) < limit);
         within && !self.track.status.is_problem()
     }
@@ -336,9 +335,7 @@ impl Host {
         if is_answer(own.source) {
             self.note_alive(proof, turn.now);
         }
-        if answered && !is_beside_tunnel(own.source) {
-            self.carried_at = self.carried_at.max(Some(proof));
-        }
+        self.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
         let own = Own { result: judged::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
             return self.proved_alive(own, proof, turn);
@@ -367,7 +364,9 @@ impl Host {
 
     fn found_dead(&mut self, own: Own<'_>, turn: &mut Turn<'_>) {
         self.failed_at = Some(turn.now.mono);
-        self.asleep = false;
+        if std::mem::take(&mut self.asleep) {
+            self.excuse_silence(turn.now.mono);
+        }
         self.take(HostStatus::Down, own, turn);
         if self.track.hard == HostStatus::Down {
             self.suspend_all(turn);
@@ -426,7 +425,7 @@ impl Host {
     fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
         let pace = self.pace();
         let next = turn.next(self.spec.id, &pace, begun);
-        match self.good_at.filter(|_| !self.track.status.is_problem()) {
+        match self.proved_at.filter(|_| !self.track.status.is_problem()) {
             _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
             Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
             Some(tried) if self.source == ATTEMPTS => {

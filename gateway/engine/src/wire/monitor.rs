@@ -375,6 +375,11 @@ pub fn is_beside_tunnel(source: &str) -> bool {
     matches!(source, ATTEMPTS | DIRECT)
 }
 
+/// Whether this is an answer to something that was sent through a tunnel.
+pub fn is_through_tunnel(source: &str) -> bool {
+    matches!(source, "echo" | "tcp" | "handshake")
+}
+
 /// What a result of a host says beside its text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detail {
