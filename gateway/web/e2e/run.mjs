@@ -180,32 +180,33 @@ async function openIncident(page) {
   await page.goto(`${BASE}/`);
   await page.locator('section[aria-labelledby=problems] a.incident').first().click();
   await page.waitForURL(/incidents.i_/);
-  for (const part of ['Who knows', 'What belongs to it', 'What happened']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
+  for (const part of ['Acknowledgement', 'Members', 'Notified', 'Timeline']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
   await page.locator('section[aria-labelledby=members] li a').first().waitFor();
   await page.locator('section[aria-labelledby=timeline]').getByText('Opened', { exact: true }).waitFor();
   return new URL(page.url()).pathname;
 }
 
-/** Somebody says that he knows, and takes it back. */
+/** An incident is acknowledged, with author and end, and the acknowledgement is withdrawn. */
 async function acknowledgeIncident(page) {
-  await page.getByPlaceholder('What is being done').fill('a ladder is on its way');
+  const comment = page.getByRole('textbox', { name: 'Comment' });
+  await comment.fill('a ladder is on its way');
   await page.getByRole('button', { name: 'Acknowledge', exact: true }).click();
-  await page.getByText('a ladder is on its way').first().waitFor();
-  await page.getByRole('button', { name: 'Take it back' }).click();
+  await page.locator('section[aria-labelledby=known]').getByText(/Acknowledged by admin.*until it recovers.*a ladder is on its way/).waitFor();
+  await page.getByRole('button', { name: 'Withdraw', exact: true }).click();
   await page.getByRole('button', { name: 'Acknowledge', exact: true }).waitFor();
 }
 
 const conf = (page) => page.getByRole('dialog').locator('pre');
 
-/** No way of leaving loses a private key that is shown once: each asks first. */
+/** Every way of leaving asks before a private key that is shown once is lost. */
 async function keepsWhatIsShownOnce(page, name) {
   await page.goto(`${BASE}/?q=${OFF_HOST}`);
   await rows(page).first().click();
-  await page.getByRole('link', { name: 'The fleet' }).first().click();
+  await page.getByRole('link', { name: 'Fleet' }).first().click();
   await page.getByRole('button', { name: 'Add a device' }).click();
   await page.getByLabel('Name', { exact: true }).fill(name);
   await page.getByRole('button', { name: 'Add', exact: true }).click();
-  await page.getByText('This is shown once').waitFor();
+  await page.getByText('it cannot be shown again').first().waitFor();
   await shot(page, 'once-light');
   const text = await conf(page).textContent();
   must(text.includes('PrivateKey'), 'the configuration has no key');
@@ -229,36 +230,36 @@ async function keepsWhatIsShownOnce(page, name) {
   must((await asked) === 'beforeunload', 'a reload does not ask');
   await still('a reload');
   await axe(page);
-  await page.getByRole('button', { name: 'I have saved it: close' }).click();
+  await page.getByRole('button', { name: 'Saved, close' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   must(!(await page.content()).includes('PrivateKey'), 'the key is still in the page');
   return text;
 }
 
-/** New keys are made only after a word, and shown once like the first ones. */
+/** New keys are made only after a question, and shown once like the first ones. */
 async function reissues(page, name, before) {
   await page.goto(`${BASE}/hosts/${name}`);
-  const begin = page.getByRole('button', { name: 'Reissue its configuration' });
+  const begin = page.getByRole('button', { name: 'Reissue configuration' });
   await begin.click();
   await page.getByText('stops working at once').waitFor();
   await shot(page, 'reissue-light');
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await begin.click();
-  await page.getByRole('button', { name: 'Replace its keys' }).click();
-  await page.getByText('This is shown once').waitFor();
+  await page.getByRole('button', { name: 'Replace keys' }).click();
+  await page.getByText('it cannot be shown again').first().waitFor();
   const after = await conf(page).textContent();
   const key = (text) => text.match(/PrivateKey = (.*)/)?.[1];
   must(key(after) && key(after) !== key(before), 'the key is the former one');
   await page.keyboard.press('Escape');
-  await page.getByRole('button', { name: 'I have saved it: close' }).click();
+  await page.getByRole('button', { name: 'Saved, close' }).click();
   await page.evaluate((name) => fetch(`/api/v1/devices/${name}`, { method: 'DELETE', headers: { 'X-Fleetgate': 'dashboard' } }), name);
 }
 
 const statusHas = (page, name) => Number((execSync(`${STATUS_COMMAND} || true`).toString().match(new RegExp(`${name}=(\\d+)`)) ?? [])[1]);
 const counted = async (page, name) => Number(await page.evaluate((name) => document.querySelector(`[data-count="${name}"] .count`)?.textContent ?? '0', name));
 
-/** Somebody has it in hand: it stays in the list, is counted apart, and calls nobody. */
+/** A handled problem stays in the list, is counted apart, and raises no alarm. */
 async function countsWhatIsHandledApart(page) {
   await page.goto(`${BASE}/`);
   const problem = page.locator('section[aria-labelledby=problems] li', { hasText: 'Down' }).first();
@@ -348,15 +349,15 @@ try {
   await promise('a key that is shown once is lost by no Escape, click or way of leaving', async () => {
     before = await keepsWhatIsShownOnce(page, spare);
   });
-  await promise('a configuration is reissued after a word, and shown once', () => reissues(page, spare, before));
+  await promise('a configuration is reissued after a question, and shown once', () => reissues(page, spare, before));
   await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
   await shot(page, 'host-light');
   await promise('axe finds nothing serious on a host', () => axe(page));
   let incident = '/';
-  await promise('an incident opens with who knows, its members and what happened', async () => {
+  await promise('an incident opens with its acknowledgement, members, notifications and timeline', async () => {
     incident = await openIncident(page);
   });
-  await promise('an incident is acknowledged, and that is taken back', () => acknowledgeIncident(page));
+  await promise('an incident is acknowledged, and the acknowledgement is withdrawn', () => acknowledgeIncident(page));
   await shot(page, 'incident-light');
   await promise('axe finds nothing serious on an incident', () => axe(page));
   await page.goto(`${BASE}/hosts/${OFF_HOST}`);
@@ -364,7 +365,7 @@ try {
   await promise('axe finds nothing serious on a dark host', () => axe(page));
   await shot(page, 'host-dark');
   await page.goto(BASE + incident);
-  await page.getByRole('heading', { name: 'Who knows', exact: true }).waitFor();
+  await page.getByRole('heading', { name: 'Members', exact: true }).waitFor();
   await promise('axe finds nothing serious on a dark incident', () => axe(page));
   await shot(page, 'incident-dark');
 
@@ -386,13 +387,13 @@ try {
   }
 
   const stranger = await open(await browser.newContext({ viewport: WIDE }), '/');
-  await promise('a stranger is asked who he is', async () => {
+  await promise('without a session the page asks for a login', async () => {
     await stranger.getByLabel('Password').waitFor();
     await axe(stranger);
   });
   await shot(stranger, 'login');
 
-  await promise('a lost stream is said, and comes back by itself', async () => saysWhenDisconnected(await context()));
+  await promise('a lost stream is reported, and comes back by itself', async () => saysWhenDisconnected(await context()));
   if (OFF_COMMAND) await promise('a device that goes off is seen without a reload', () => followsTheFleet(page));
   await promise('nothing complained: no script error, nothing that the policy held back', async () => {
     must(complaints.length === 0, complaints.slice(0, 5).join('\n'));

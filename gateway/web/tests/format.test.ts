@@ -31,7 +31,7 @@ describe('spans', () => {
   });
 
   it('tell how wrong a clock is', () => {
-    expect(skew(0.2)).toBe('exact to a second');
+    expect(skew(0.2)).toBe('accurate to 1 s');
     expect(skew(-7265)).toBe('2 h 1 min behind');
     expect(skew(90)).toBe('1 min ahead');
   });

@@ -41,7 +41,7 @@ describe('a scale', () => {
 
   it('of a percentage goes to a hundred', () => expect(scale({ value: 3, uom: '%', warn: '80' })!.high).toBe(100));
 
-  it('without limits praises nothing', () => expect(scale({ value: 3, uom: '%' })!.bands.map(({ zone }) => zone)).toEqual(['plain']));
+  it('has no colours without limits', () => expect(scale({ value: 3, uom: '%' })!.bands.map(({ zone }) => zone)).toEqual(['plain']));
 
   it('is left out where there is nothing to compare with', () => expect(scale({ value: 3, uom: 'hPa' })).toBeUndefined());
 

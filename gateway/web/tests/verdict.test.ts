@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { saidOf, sentence, toneOf } from '../src/lib/verdict';
+import { saidOf, toneOf, wordingOf } from '../src/lib/verdict';
 
 it('a verdict is as loud as it is sure', () => {
   expect(['ok', 'pending'].map((kind) => toneOf({ kind }))).toEqual(['calm', 'calm']);
@@ -7,9 +7,12 @@ it('a verdict is as loud as it is sure', () => {
   expect(['device_gone', 'a_word_of_tomorrow'].map((kind) => toneOf({ kind }))).toEqual(['wrong', 'wrong']);
 });
 
-it('a verdict is written as a sentence', () => {
-  expect(sentence('undetermined: device gone or uplink of north lost')).toBe('Undetermined: device gone or uplink of north lost');
-  expect(sentence('')).toBe('');
+it('a verdict is a sentence, and an unknown cause is called that', () => {
+  const of = (kind: string, text: string) => wordingOf({ kind, text });
+  expect(of('device_gone', 'device gone')).toBe('Device gone');
+  expect(of('undetermined', 'undetermined: device gone or uplink of north lost')).toBe('Cause unknown. Possible: device gone or uplink of north lost');
+  expect(of('undetermined', 'other words')).toBe('Other words');
+  expect(of('ok', '')).toBe('');
 });
 
 it('the list of problems says a claim, and what the last check said where nothing is claimed', () => {

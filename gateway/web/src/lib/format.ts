@@ -124,6 +124,6 @@ export function plural(count: number, one: string, many = `${one}s`): string {
 /** What a device's clock says against ours. */
 export function skew(s: number): string {
   const size = Math.abs(s);
-  if (size < 1) return 'exact to a second';
+  if (size < 1) return 'accurate to 1 s';
   return `${span(size * 1000)} ${s > 0 ? 'ahead' : 'behind'}`;
 }

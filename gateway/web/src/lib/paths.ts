@@ -4,7 +4,9 @@ export type Page =
   | { name: 'now' }
   | { name: 'login' }
   | { name: 'host'; key: string }
+  | { name: 'incidents' }
   | { name: 'incident'; id: string }
+  | { name: 'downtimes' }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -12,6 +14,8 @@ const PAGES: Record<string, Page> = {
   '/': { name: 'now' },
   '/login': { name: 'login' },
   '/enrolments': { name: 'enrolments' },
+  '/incidents': { name: 'incidents' },
+  '/downtimes': { name: 'downtimes' },
 };
 
 /** Names and ids need no escaping; whatever does need it is no host. */

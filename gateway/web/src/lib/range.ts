@@ -8,7 +8,7 @@ export interface Range {
 }
 
 export type Zone = 'ok' | 'warning' | 'critical';
-/** `plain`: nobody said what would be good or bad. */
+/** `plain`: there are no limits. */
 export type Paint = Zone | 'plain';
 
 export interface Band {

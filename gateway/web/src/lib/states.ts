@@ -29,7 +29,7 @@ export function hostKind(host: Pick<Host, 'state'>): HostKind {
   return reachable ? 'down' : 'unreachable';
 }
 
-/** Where the counters have a host: what is wrong with it, unless that is handled. */
+/** The counter that a host is in: its problem, or `handled`. */
 export type HostPart = HostKind | 'stale' | 'handled';
 
 export function isHandled(of: { acknowledged?: boolean; in_downtime?: boolean }): boolean {
@@ -46,7 +46,7 @@ export function hostPart(host: Pick<Host, 'state'>): HostPart {
   return kind === 'up' ? 'stale' : kind;
 }
 
-/** A word that the server invents later is shown as unknown rather than hidden. */
+/** A state that this page does not know is shown as unknown rather than hidden. */
 export function kindOf(word: string): Kind {
   return word in NAMES ? (word as Kind) : 'unknown';
 }
@@ -56,17 +56,17 @@ export function nameOf(kind: Kind): string {
 }
 
 const PROOFS: Record<string, string> = {
-  evidence: 'a packet of its tunnel',
+  evidence: 'tunnel packet',
   echo: 'ping',
   tcp: 'TCP',
   ssh: 'SSH',
-  handshake: 'a handshake',
-  direct: 'its direct address',
-  passive: 'a result that was sent',
-  silence: 'its silence',
+  handshake: 'handshake',
+  direct: 'direct address',
+  passive: 'passive result',
+  silence: 'no result in time',
 };
 
-/** What a host's last check went by. */
+/** The source of a host's last result. */
 export function proofOf(source: string): string {
   return PROOFS[source] ?? source;
 }
