@@ -78,7 +78,7 @@ interface PageOf<T> {
   next?: string | null;
 }
 
-/** Follows `next` until the last page, or until `enough` rows are there. */
+/** Follows `next` until the last page, or until `take` returns false. */
 export async function pages<T>(
   load: (after: string | undefined) => Promise<PageOf<T>>,
   take: (items: T[]) => boolean | void,

@@ -1,4 +1,4 @@
-/** The wire types under the names that the pages use. They are generated from the API's description. */
+/** The types of the API under the names that the pages use, generated from its description. */
 
 import type { components } from '../../generated/schema';
 

@@ -1,4 +1,4 @@
-/** What a device is given. Pure. */
+/** Configurations, the endpoint and login links. Pure. */
 
 /** Interface names of Linux, and so the file names that `wg-quick` accepts. */
 const INTERFACE_MOST = 15;

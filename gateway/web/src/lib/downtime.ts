@@ -4,7 +4,7 @@ import type { Downtime, NewDowntime } from '../api/types';
 
 type Covered = { id: string; labels: Record<string, string> };
 
-/** Of one host, or of all hosts that have its labels. */
+/** A downtime covers one host, or all hosts that have its labels. */
 export function covers(downtime: Pick<Downtime, 'host' | 'labels'>, host: Covered): boolean {
   if (downtime.host) return downtime.host === host.id;
   const labels = Object.entries(downtime.labels ?? {});
@@ -48,7 +48,7 @@ export function toLocal(ms: number): string {
   return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}T${two(d.getHours())}:${two(d.getMinutes())}`;
 }
 
-/** Nothing for an empty or broken value. */
+/** `undefined` for an empty or invalid value. */
 export function fromLocal(text: string): number | undefined {
   const ms = text ? new Date(text).getTime() : Number.NaN;
   return Number.isNaN(ms) ? undefined : ms;

@@ -1,4 +1,4 @@
-/** "Is anything wrong?" in one line. Pure. */
+/** The problems in one line. Pure. */
 
 import type { Overview } from '../api/types';
 import { plural } from './format';
@@ -27,7 +27,7 @@ export function headline({ hosts, services, handled = 0 }: Overview): Headline {
   return { kind: 'ok', text: 'No problems' };
 }
 
-/** For the tab, which is often all that is seen. */
+/** The title of the tab, which is often all that is visible. */
 export function tabTitle(overview: Overview | undefined, lost: boolean): string {
   if (lost) return 'disconnected · fleetgate';
   if (!overview) return 'fleetgate';

@@ -3,7 +3,7 @@
 import type { Event, Incident, IncidentDetails, IncidentMember, Notification, Problem } from '../api/types';
 import { titleOf } from './event';
 import { plural } from './format';
-import { saidOf } from './verdict';
+import { problemText } from './verdict';
 import { authorOf } from './who';
 
 export type Phase = 'open' | 'recovered' | 'closed' | 'merged';
@@ -43,7 +43,7 @@ export function outputOf(member: IncidentMember, { problems, notifications, host
   const notified = () => notifications.find((n) => isOf(n, member) && n.type === 'problem')?.cause;
   if (member.left_at) return notified() ?? '';
   const problem = problems.find((p) => p.host === member.host && (p.service ?? '') === (member.service ?? ''));
-  if (problem) return saidOf(problem);
+  if (problem) return problemText(problem);
   const own = member.service || !member.host ? undefined : hostText(member.host);
   return own || notified() || '';
 }

@@ -1,4 +1,4 @@
-/** What states there are, how they are named and which is worse. Pure. */
+/** The states, their names and their severity. Pure. */
 
 import type { Host, HostCounts, ServiceCounts } from '../api/types';
 
@@ -20,7 +20,7 @@ const NAMES: Record<Kind, string> = {
   unknown: 'Unknown',
 };
 
-/** Worst last. */
+/** The most severe last. */
 const SEVERITY: Kind[] = ['up', 'ok', 'pending', 'unknown', 'unreachable', 'warning', 'critical', 'down'];
 
 export function hostKind(host: Pick<Host, 'state'>): HostKind {
@@ -36,7 +36,7 @@ export function isHandled(of: { acknowledged?: boolean; in_downtime?: boolean })
   return Boolean(of.acknowledged || of.in_downtime);
 }
 
-/** The same rules as the server's, whose counters these are. */
+/** Has the same rules as the counters of the server. */
 export function hostPart(host: Pick<Host, 'state'>): HostPart {
   const kind = hostKind(host);
   const { stale, asleep } = host.state;
@@ -55,7 +55,7 @@ export function nameOf(kind: Kind): string {
   return NAMES[kind];
 }
 
-const PROOFS: Record<string, string> = {
+const SOURCES: Record<string, string> = {
   evidence: 'tunnel packet',
   echo: 'ping',
   tcp: 'TCP',
@@ -67,8 +67,8 @@ const PROOFS: Record<string, string> = {
 };
 
 /** The source of a host's last result. */
-export function proofOf(source: string): string {
-  return PROOFS[source] ?? source;
+export function sourceOf(source: string): string {
+  return SOURCES[source] ?? source;
 }
 
 export function severity(kind: Kind): number {
@@ -83,7 +83,7 @@ export function servicesTotal(counts: ServiceCounts): number {
   return SERVICE_STATES.reduce((sum, kind) => sum + counts[kind], counts.stale + (counts.handled ?? 0));
 }
 
-/** How bad a row is at its worst: its own state first, then its services'; what is handled comes after that. */
+/** The severity of a row: first its own state, then those of its services, then handled problems. */
 export function hostSeverity(host: Host): number {
   const own = hostPart(host);
   if (own === 'handled') return severity('ok') + 0.5;

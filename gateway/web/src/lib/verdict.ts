@@ -11,7 +11,7 @@ export function toneOf(verdict: Pick<Verdict, 'kind'>): Tone {
 }
 
 /** The text of a problem in the list: the verdict if its cause is known, otherwise the output of the last check. */
-export function saidOf(problem: Pick<Problem, 'text' | 'verdict'>): string {
+export function problemText(problem: Pick<Problem, 'text' | 'verdict'>): string {
   const { verdict } = problem;
   return verdict && toneOf(verdict) === 'wrong' ? sentence(verdict.text) : problem.text;
 }

@@ -6,7 +6,7 @@ import { throttle } from '../lib/throttle';
 import { live } from './live.svelte';
 
 const PAGE = 2000;
-/** One window ends and the next one begins without an event of the list itself. */
+/** The shortest interval between loads. */
 const RELOAD_MS = 2000;
 
 class Downtimes {
