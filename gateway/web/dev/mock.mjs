@@ -156,6 +156,8 @@ function answer(method, path, query, body, cookie) {
   if (on('/hosts')) return [200, page(hosts, query)];
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
+  if (on('/(incidents|downtimes|enrolment-tokens)')) return [200, page([], query)];
+  if (on('/gateway')) return [200, { endpoint: 'gw.example:51820', endpoint_configured: true, udp_port: 51820 }];
   if ((match = on('/enrolments/([^/]+)/(approve|reject)'))) {
     enrolments.splice(0, 1);
     send('overview', overview());
@@ -167,6 +169,7 @@ function answer(method, path, query, body, cookie) {
     return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>` } }];
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
+  if ((match = on('/hosts/([^/]+)/settings'))) return [200, { ...find(match[1]), profiles: ['default'] }];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];
   if (on('/hosts/([^/]+)(/services/[^/]+)?/check')) return [202, undefined];
   if (on('/devices/([^/]+)/reset-clock')) return [204, undefined];

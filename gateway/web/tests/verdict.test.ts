@@ -12,7 +12,8 @@ it('a verdict is a sentence, and an unknown cause is called that', () => {
   expect(of('device_gone', 'device gone')).toBe('Device gone');
   expect(of('undetermined', 'undetermined: device gone or uplink of north lost')).toBe('Cause unknown. Possible: device gone or uplink of north lost');
   expect(of('undetermined', 'other words')).toBe('Other words');
-  expect(of('ok', '')).toBe('');
+  expect(of('ok', 'ok')).toBe('OK');
+  expect(of('pending', '')).toBe('');
 });
 
 it('the list of problems says a claim, and what the last check said where nothing is claimed', () => {

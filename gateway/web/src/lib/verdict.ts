@@ -25,6 +25,7 @@ const UNDETERMINED = /^undetermined: */i;
 
 /** A verdict for people: `Device gone`, or `Cause unknown. Possible: ...`. */
 export function wordingOf(verdict: Pick<Verdict, 'kind' | 'text'>): string {
+  if (verdict.text === 'ok') return 'OK';
   if (verdict.kind !== 'undetermined') return sentence(verdict.text);
   if (!UNDETERMINED.test(verdict.text)) return sentence(verdict.text);
   return `Cause unknown. Possible: ${verdict.text.replace(UNDETERMINED, '')}`;
