@@ -23,6 +23,8 @@ describe('an event', () => {
 
   it('of a disabled service says so, and any other has its own cause', () => {
     expect(causeOf(changed(1, { service: 'disk', disabled: true, settings: {} }), [])).toBe('disk: disabled');
-    expect(causeOf({ ...changed(1, {}), kind: 'device.created', cause: 'added' }, [])).toBe('added');
+    const of = (kind: string, cause: string) => causeOf({ ...changed(1, {}), kind, cause }, []);
+    expect(of('ssh.key_pinned', 'first contact')).toBe('first contact');
+    expect(of('device.created', 'added')).toBe('');
   });
 });

@@ -50,10 +50,11 @@ const serviceOf = (event: Event): string => event.service ?? String(dataOf(event
 
 /**
  * The text of an event beside its title. A changed service says what changed, such as `disk: warning limit 80 -> 90`;
- * the former limits are those of the event before, if `older` (the newest first) has it.
+ * the former limits are those of the event before, if `older` (the newest first) has it. A text that repeats the end of
+ * the title is left out.
  */
 export function causeOf(event: Event, older: readonly Event[]): string {
-  if (event.kind !== 'service.changed') return event.cause;
+  if (event.kind !== 'service.changed') return titleOf(event).toLowerCase().endsWith(event.cause.toLowerCase()) ? '' : event.cause;
   const service = serviceOf(event);
   if (dataOf(event).disabled === true) return `${service}: disabled`;
   const before = older.find((one) => one.kind.startsWith('service.') && serviceOf(one) === service);
