@@ -30,5 +30,6 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
   },
-  server: { proxy: { '/api': api, '/docs': api } },
+  // The gateway compares `Origin` with `Host`: the proxy leaves both as the browser sent them.
+  server: { proxy: { '/api': { target: api, changeOrigin: false }, '/docs': { target: api, changeOrigin: false } } },
 });

@@ -17,7 +17,7 @@ const random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;
 
 const events = [];
 const streams = new Set();
-const tell = (name, data) => streams.forEach((stream) => stream.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`));
+const send = (name, data) => streams.forEach((stream) => stream.write(`event: ${name}\ndata: ${JSON.stringify(data)}\n\n`));
 
 function service(host, name, check, state, text, metrics = []) {
   return {
@@ -79,7 +79,7 @@ const enrolments = [{ id: 'e_0000000000001', name: 'cam-new', state: 'awaiting_a
 function event(host, kind, data, cause, evidence, service = null) {
   const one = { seq: events.length + 1, at: ago(0), kind, object: service ? 'service' : 'host', object_id: host.id, object_name: host.name, service, cause, evidence, data, principal: 'system' };
   events.push(one);
-  tell('event', one);
+  send('event', one);
 }
 
 function turn(name, on) {
@@ -93,8 +93,8 @@ function turn(name, on) {
   if (host.tunnel) host.tunnel.established = on;
   recount(host);
   event(host, 'state', { from: on ? 'down' : 'up', to: host.state.state, state_type: 'hard' }, host.state.text, 'attempt 3 of 3');
-  tell('host', host);
-  tell('overview', overview());
+  send('host', host);
+  send('overview', overview());
 }
 
 const hostKey = (host) => (host.state.state === 'down' && !host.state.reachable ? 'unreachable' : host.state.state);
@@ -130,10 +130,10 @@ setInterval(() => {
     host.state = { ...host.state, last_check: ago(0), next_check: ago(-5) };
     if (host.tunnel) host.tunnel = { ...host.tunnel, last_packet: ago(0), rx_bytes: host.tunnel.rx_bytes + 320, tx_bytes: host.tunnel.tx_bytes + 148 };
     services.get(host.id).forEach((s) => Object.assign(s, { last_check: ago(0), next_check: ago(-5) }));
-    tell('host', host);
+    send('host', host);
   }
 }, 250);
-setInterval(() => tell('overview', overview()), 2000);
+setInterval(() => send('overview', overview()), 2000);
 
 const page = (list, query) => {
   const limit = Number(query.get('limit') ?? 100);
@@ -156,9 +156,11 @@ function answer(method, path, query, body, cookie) {
   if (on('/hosts')) return [200, page(hosts, query)];
   if (on('/events')) return [200, page(events.filter((e) => !query.get('host') || [e.object_id, e.object_name].includes(query.get('host'))).reverse(), query)];
   if (on('/enrolments')) return [200, page(enrolments, query)];
+  if (on('/(incidents|downtimes|enrolment-tokens)')) return [200, page([], query)];
+  if (on('/gateway')) return [200, { endpoint: 'gw.example:51820', endpoint_configured: true, udp_port: 51820 }];
   if ((match = on('/enrolments/([^/]+)/(approve|reject)'))) {
     enrolments.splice(0, 1);
-    tell('overview', overview());
+    send('overview', overview());
     return [200, {}];
   }
   if (on('/devices')) {
@@ -167,6 +169,7 @@ function answer(method, path, query, body, cookie) {
     return [201, { device: { id: 'h_new', name: body.name }, credentials: { conf, qr_svg: `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-2 -2 25 25">${squares}</svg>` } }];
   }
   if ((match = on('/hosts/([^/]+)'))) return find(match[1]) ? [200, find(match[1])] : [404, { detail: 'no such host' }];
+  if ((match = on('/hosts/([^/]+)/settings'))) return [200, { ...find(match[1]), profiles: ['default'] }];
   if ((match = on('/hosts/([^/]+)/services'))) return [200, page(services.get(find(match[1]).id), query)];
   if (on('/hosts/([^/]+)(/services/[^/]+)?/check')) return [202, undefined];
   if (on('/devices/([^/]+)/reset-clock')) return [204, undefined];

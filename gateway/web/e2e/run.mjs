@@ -3,6 +3,8 @@
 //   OFF_COMMAND  a shell command that switches the device OFF_HOST off; ON_COMMAND switches it on
 //   OFF_HOST     its name (cam-07)
 //   STATUS_COMMAND  `fleetgate status --quiet`, whose counts are to be those of the page
+//   LINK_COMMAND    prints another login link of the same user
+//   VIEWER_COMMAND  prints a login link of a user with the role viewer
 //   EXPECT       the strip, as `24/1/0/0 45/2/5/0/0`
 //   SHOTS        a folder for screenshots
 //   CHROMIUM     the browser (/usr/bin/chromium)
@@ -14,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
-const { LOGIN_URL, STATUS_COMMAND, OFF_COMMAND, ON_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
+const { LOGIN_URL, STATUS_COMMAND, OFF_COMMAND, ON_COMMAND, LINK_COMMAND, VIEWER_COMMAND, SHOTS, OFF_HOST = 'cam-07', EXPECT = '24/1/0/0 45/2/5/0/0' } = process.env;
 if (!LOGIN_URL) throw new Error('LOGIN_URL is not set: give the link that the gateway printed');
 const BASE = new URL(LOGIN_URL).origin;
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
@@ -180,32 +182,33 @@ async function openIncident(page) {
   await page.goto(`${BASE}/`);
   await page.locator('section[aria-labelledby=problems] a.incident').first().click();
   await page.waitForURL(/incidents.i_/);
-  for (const part of ['Who knows', 'What belongs to it', 'What happened']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
+  for (const part of ['Acknowledgement', 'Members', 'Notified', 'Timeline']) await page.getByRole('heading', { name: part, exact: true }).waitFor();
   await page.locator('section[aria-labelledby=members] li a').first().waitFor();
   await page.locator('section[aria-labelledby=timeline]').getByText('Opened', { exact: true }).waitFor();
   return new URL(page.url()).pathname;
 }
 
-/** Somebody says that he knows, and takes it back. */
+/** An incident is acknowledged, with author and end, and the acknowledgement is withdrawn. */
 async function acknowledgeIncident(page) {
-  await page.getByPlaceholder('What is being done').fill('a ladder is on its way');
+  const comment = page.getByRole('textbox', { name: 'Comment' });
+  await comment.fill('a ladder is on its way');
   await page.getByRole('button', { name: 'Acknowledge', exact: true }).click();
-  await page.getByText('a ladder is on its way').first().waitFor();
-  await page.getByRole('button', { name: 'Take it back' }).click();
+  await page.locator('section[aria-labelledby=known]').getByText(/Acknowledged by admin[^]*until it recovers[^]*a ladder is on its way/).waitFor();
+  await page.getByRole('button', { name: 'Withdraw', exact: true }).click();
   await page.getByRole('button', { name: 'Acknowledge', exact: true }).waitFor();
 }
 
 const conf = (page) => page.getByRole('dialog').locator('pre');
 
-/** No way of leaving loses a private key that is shown once: each asks first. */
+/** Every way of leaving asks before a private key that is shown once is lost. */
 async function keepsWhatIsShownOnce(page, name) {
   await page.goto(`${BASE}/?q=${OFF_HOST}`);
   await rows(page).first().click();
-  await page.getByRole('link', { name: 'The fleet' }).first().click();
+  await page.getByRole('link', { name: 'Fleet' }).first().click();
   await page.getByRole('button', { name: 'Add a device' }).click();
   await page.getByLabel('Name', { exact: true }).fill(name);
   await page.getByRole('button', { name: 'Add', exact: true }).click();
-  await page.getByText('This is shown once').waitFor();
+  await page.getByText('it cannot be shown again').first().waitFor();
   await shot(page, 'once-light');
   const text = await conf(page).textContent();
   must(text.includes('PrivateKey'), 'the configuration has no key');
@@ -229,36 +232,203 @@ async function keepsWhatIsShownOnce(page, name) {
   must((await asked) === 'beforeunload', 'a reload does not ask');
   await still('a reload');
   await axe(page);
-  await page.getByRole('button', { name: 'I have saved it: close' }).click();
+  await page.getByRole('button', { name: 'Saved, close' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   must(!(await page.content()).includes('PrivateKey'), 'the key is still in the page');
   return text;
 }
 
-/** New keys are made only after a word, and shown once like the first ones. */
+/** New keys are made only after a question, and shown once like the first ones. */
 async function reissues(page, name, before) {
   await page.goto(`${BASE}/hosts/${name}`);
-  const begin = page.getByRole('button', { name: 'Reissue its configuration' });
+  const begin = page.getByRole('button', { name: 'Reissue configuration' });
   await begin.click();
   await page.getByText('stops working at once').waitFor();
   await shot(page, 'reissue-light');
   await page.getByRole('button', { name: 'Cancel' }).click();
   await page.getByRole('dialog').waitFor({ state: 'hidden' });
   await begin.click();
-  await page.getByRole('button', { name: 'Replace its keys' }).click();
-  await page.getByText('This is shown once').waitFor();
+  await page.getByRole('button', { name: 'Replace keys' }).click();
+  await page.getByText('it cannot be shown again').first().waitFor();
   const after = await conf(page).textContent();
   const key = (text) => text.match(/PrivateKey = (.*)/)?.[1];
   must(key(after) && key(after) !== key(before), 'the key is the former one');
   await page.keyboard.press('Escape');
-  await page.getByRole('button', { name: 'I have saved it: close' }).click();
-  await page.evaluate((name) => fetch(`/api/v1/devices/${name}`, { method: 'DELETE', headers: { 'X-Fleetgate': 'dashboard' } }), name);
+  await page.getByRole('button', { name: 'Saved, close' }).click();
+  await page.getByRole('dialog').waitFor({ state: 'hidden' });
+}
+
+const dialog = (page) => page.getByRole('dialog');
+const press = (where, name) => where.getByRole('button', { name, exact: true }).click();
+const closed = (page) => dialog(page).waitFor({ state: 'hidden' });
+
+/** A device is renamed and relabelled; a refused name keeps the input; the removal asks once. */
+async function editsAndRemoves(page, name) {
+  await page.goto(`${BASE}/hosts/${name}`);
+  await press(page, 'Edit');
+  await dialog(page).getByLabel('Name').fill(OFF_HOST);
+  await dialog(page).getByLabel('Labels').fill('site=north side\nkind=spare');
+  await press(dialog(page), 'Save');
+  await dialog(page).getByText(/taken/).waitFor();
+  must((await dialog(page).getByLabel('Labels').inputValue()) === 'site=north side\nkind=spare', 'a refused name loses the labels');
+  await dialog(page).getByLabel('Name').fill(`${name}-b`);
+  await press(dialog(page), 'Save');
+  await page.waitForURL(`**/hosts/${name}-b`);
+  await page.getByRole('heading', { level: 1, name: `${name}-b` }).waitFor();
+  await page.getByText('site=north side', { exact: true }).waitFor();
+  await press(page, 'Edit');
+  await dialog(page).getByRole('button', { name: /^Remove this device/ }).click();
+  await dialog(page).getByText('Its tunnel ends now').waitFor();
+  await axe(page);
+  await shot(page, 'remove-light');
+  await press(dialog(page), 'Remove device');
+  await page.waitForURL(`${BASE}/`);
+  await page.getByText(`Removed ${name}-b`).waitFor();
+}
+
+/** A downtime is added, changed and ended, each time with author and end. */
+async function undoesADowntime(page) {
+  await page.goto(`${BASE}/hosts/${OFF_HOST}`);
+  await press(page, 'Downtime');
+  await dialog(page).getByLabel('Comment').fill('new disk');
+  await axe(page);
+  await shot(page, 'downtime-form-light');
+  await press(dialog(page), 'Add');
+  const card = page.locator('section[aria-labelledby=downtimes]');
+  await card.getByText(/ends in 1 h/).waitFor();
+  await card.getByText(/By admin: new disk/).waitFor();
+  await press(card, `Change: ${OFF_HOST}`);
+  await press(dialog(page), '8 h');
+  await press(dialog(page), 'Save');
+  await card.getByText(/ends in (7|8) h/).waitFor();
+  must((await card.locator('li').count()) === 1, 'the former downtime is still there');
+  await page.goto(`${BASE}/downtimes`);
+  const active = page.locator('section[aria-labelledby=active]');
+  await active.getByRole('link', { name: OFF_HOST }).waitFor();
+  await axe(page);
+  await shot(page, 'downtimes-light');
+  await press(active, `End: ${OFF_HOST}`);
+  await press(dialog(page), 'End downtime');
+  await active.getByText('No active downtimes.').waitFor();
+}
+
+/** The first host that is down is acknowledged with an end, and the acknowledgement is withdrawn. */
+async function undoesAnAcknowledgement(page) {
+  await page.goto(`${BASE}/`);
+  await page.locator('section[aria-labelledby=problems] li', { hasText: 'Down' }).first().locator('a[data-row]').click();
+  await press(page, 'Acknowledge');
+  await dialog(page).getByLabel('Comment').fill('on the bench');
+  await dialog(page).getByLabel('Ends').selectOption({ label: 'when it recovers' });
+  await dialog(page).getByLabel('Expires').selectOption({ label: 'in 4 h' });
+  await press(dialog(page), 'Acknowledge');
+  await page.getByText(/Acknowledged by admin[^]*until it recovers, expires in (3|4) h[^]*on the bench/).waitFor();
+  await page.getByRole('button', { name: /^Withdraw acknowledgement/ }).first().click();
+  await page.getByRole('button', { name: 'Acknowledge', exact: true }).waitFor();
+}
+
+/** A token is created with its command, which is shown once, and revoked. */
+async function createsAToken(page) {
+  await page.goto(`${BASE}/enrolments`);
+  await press(page, 'Create a token');
+  await dialog(page).getByLabel('Name').fill('e2e field');
+  await dialog(page).getByLabel('Labels of the devices').fill('kind=camera');
+  await axe(page);
+  await press(dialog(page), 'Create');
+  await dialog(page).getByText('it cannot be shown again').first().waitFor();
+  const command = await conf(page).textContent();
+  must(/enrol\.sh .*--token fge_/.test(command), `no command: ${command}`);
+  await shot(page, 'token-once-light');
+  await axe(page);
+  await page.keyboard.press('Escape');
+  await press(page, 'Saved, close');
+  await closed(page);
+  must(!(await page.content()).includes('fge_'), 'the token is still in the page');
+  await shot(page, 'approvals-light');
+  await press(page, 'Revoke e2e field');
+  await press(dialog(page), 'Revoke');
+  await page.getByText('No active tokens.').waitFor();
+}
+
+/** Without an endpoint the first device asks for it; a refused one keeps the input. The gateway is stood in for. */
+async function asksForTheEndpoint(context) {
+  const page = listen(await context.newPage());
+  let asked = '';
+  await page.route('**/api/v1/gateway', async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), endpoint: null, endpoint_configured: false } });
+  });
+  await page.route('**/api/v1/gateway/endpoint', (route) => {
+    asked = route.request().postDataJSON().endpoint;
+    return route.fulfill({ status: 422, contentType: 'application/problem+json', body: JSON.stringify({ status: 422, code: 'invalid', detail: 'endpoint: not an endpoint' }) });
+  });
+  await page.goto(`${BASE}/`);
+  await press(page, 'Add a device');
+  await dialog(page).getByLabel('Endpoint of the gateway').fill('vpn.example.com:51820');
+  await dialog(page).getByLabel('Name', { exact: true }).fill('first');
+  await axe(page);
+  await shot(page, 'endpoint-light');
+  await press(dialog(page), 'Add');
+  await dialog(page).getByText('endpoint: not an endpoint').waitFor();
+  must(asked === 'vpn.example.com:51820', `asked for ${asked}`);
+  must((await dialog(page).getByLabel('Name', { exact: true }).inputValue()) === 'first', 'a refused endpoint loses the name');
+  await page.close();
+}
+
+async function listsIncidents(page) {
+  await page.goto(`${BASE}/incidents`);
+  const first = page.locator('section[aria-labelledby=open] a[data-row]').first();
+  const text = (await first.textContent()).trim();
+  await page.getByRole('heading', { name: 'Past', exact: true }).waitFor();
+  await axe(page);
+  await shot(page, 'incidents-light');
+  await first.click();
+  await page.getByRole('heading', { level: 1, name: text }).waitFor();
+  await page.locator('section[aria-labelledby=members] .output').first().waitFor();
+  await page.locator('section[aria-labelledby=notified] li').first().waitFor();
+}
+
+const linkOf = (command) => new URL(execSync(command).toString().match(/http\S+/)[0]);
+
+/** A login link pasted into the open login page, and into its address bar. */
+async function signsInByAPastedLink() {
+  const byPaste = await open(await browser.newContext({ viewport: WIDE }), '/incidents');
+  await byPaste.getByLabel('Name').focus();
+  await byPaste.evaluate((text) => {
+    const clipboardData = new DataTransfer();
+    clipboardData.setData('text', text);
+    document.activeElement.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
+  }, linkOf(LINK_COMMAND).href);
+  await byPaste.waitForURL(`${BASE}/incidents`);
+  await byPaste.close();
+  const byAddress = await open(await browser.newContext({ viewport: WIDE }), '/login');
+  await byAddress.evaluate((hash) => (location.hash = hash), linkOf(LINK_COMMAND).hash);
+  await byAddress.waitForURL(`${BASE}/`);
+  await byAddress.close();
+}
+
+/** A viewer finds no button that the API would refuse, and no call of the page is refused. */
+async function showsAViewerOnlyWhatHeMay() {
+  const page = listen(await (await browser.newContext({ viewport: WIDE })).newPage());
+  await page.goto(`${BASE}/login${linkOf(VIEWER_COMMAND).hash}`);
+  await page.waitForURL(`${BASE}/`);
+  const refused = [];
+  page.on('response', (response) => response.status() === 403 && refused.push(response.url()));
+  for (const path of ['/', `/hosts/${OFF_HOST}`, '/incidents', '/downtimes', '/enrolments']) {
+    await page.goto(BASE + path);
+    await page.locator('h1').first().waitFor();
+    await page.waitForTimeout(800);
+    const words = /^(Add|Acknowledge|Downtime|Edit|Check now|Withdraw|Change|End|Cancel|Create|Revoke|Approve|Reject|Reissue|Remove)\b/;
+    const buttons = (await page.locator('main button').allTextContents()).map((text) => text.trim()).filter((text) => words.test(text));
+    must(buttons.length === 0, `${path} has ${buttons.join(', ')}`);
+  }
+  must(refused.length === 0, `refused: ${refused.join(', ')}`);
+  await page.close();
 }
 
 const statusHas = (page, name) => Number((execSync(`${STATUS_COMMAND} || true`).toString().match(new RegExp(`${name}=(\\d+)`)) ?? [])[1]);
 const counted = async (page, name) => Number(await page.evaluate((name) => document.querySelector(`[data-count="${name}"] .count`)?.textContent ?? '0', name));
 
-/** Somebody has it in hand: it stays in the list, is counted apart, and calls nobody. */
+/** A handled problem stays in the list, is counted apart, and raises no alarm. */
 async function countsWhatIsHandledApart(page) {
   await page.goto(`${BASE}/`);
   const problem = page.locator('section[aria-labelledby=problems] li', { hasText: 'Down' }).first();
@@ -348,15 +518,23 @@ try {
   await promise('a key that is shown once is lost by no Escape, click or way of leaving', async () => {
     before = await keepsWhatIsShownOnce(page, spare);
   });
-  await promise('a configuration is reissued after a word, and shown once', () => reissues(page, spare, before));
+  await promise('a configuration is reissued after a question, and shown once', () => reissues(page, spare, before));
+  await promise('a device is renamed, relabelled and removed; a refused name loses no input', () => editsAndRemoves(page, spare));
+  await promise('a downtime is added, changed and ended, with author and end', () => undoesADowntime(page));
+  await promise('an acknowledgement is given with an end, and withdrawn', () => undoesAnAcknowledgement(page));
+  await promise('an enrolment token shows its command once, and is revoked', () => createsAToken(page));
+  await promise('the first device asks for the endpoint; a refused one loses no input', async () => asksForTheEndpoint(await context()));
+  await promise('incidents are listed; one shows the output of its members and who was notified', () => listsIncidents(page));
+  if (LINK_COMMAND) await promise('a pasted login link signs in', () => signsInByAPastedLink());
+  if (VIEWER_COMMAND) await promise('a viewer sees no button that is refused', () => showsAViewerOnlyWhatHeMay());
   await promise('a host opens with its services, its tunnel and its events', () => openHost(page));
   await shot(page, 'host-light');
   await promise('axe finds nothing serious on a host', () => axe(page));
   let incident = '/';
-  await promise('an incident opens with who knows, its members and what happened', async () => {
+  await promise('an incident opens with its acknowledgement, members, notifications and timeline', async () => {
     incident = await openIncident(page);
   });
-  await promise('an incident is acknowledged, and that is taken back', () => acknowledgeIncident(page));
+  await promise('an incident is acknowledged, and the acknowledgement is withdrawn', () => acknowledgeIncident(page));
   await shot(page, 'incident-light');
   await promise('axe finds nothing serious on an incident', () => axe(page));
   await page.goto(`${BASE}/hosts/${OFF_HOST}`);
@@ -364,7 +542,7 @@ try {
   await promise('axe finds nothing serious on a dark host', () => axe(page));
   await shot(page, 'host-dark');
   await page.goto(BASE + incident);
-  await page.getByRole('heading', { name: 'Who knows', exact: true }).waitFor();
+  await page.getByRole('heading', { name: 'Members', exact: true }).waitFor();
   await promise('axe finds nothing serious on a dark incident', () => axe(page));
   await shot(page, 'incident-dark');
 
@@ -374,7 +552,7 @@ try {
   await shot(dark, 'now-dark');
 
   const phone = await context({ viewport: PHONE });
-  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/enrolments', '/login?stay']) {
+  for (const path of ['/', `/hosts/${OFF_HOST}`, incident, '/incidents', '/downtimes', '/enrolments', '/login?stay']) {
     const small = await open(phone, path);
     await small.waitForTimeout(600);
     await promise(`360 pixels are enough for ${path}`, () => noSidewaysScroll(small));
@@ -386,13 +564,13 @@ try {
   }
 
   const stranger = await open(await browser.newContext({ viewport: WIDE }), '/');
-  await promise('a stranger is asked who he is', async () => {
+  await promise('without a session the page asks for a login', async () => {
     await stranger.getByLabel('Password').waitFor();
     await axe(stranger);
   });
   await shot(stranger, 'login');
 
-  await promise('a lost stream is said, and comes back by itself', async () => saysWhenDisconnected(await context()));
+  await promise('a lost stream is reported, and comes back by itself', async () => saysWhenDisconnected(await context()));
   if (OFF_COMMAND) await promise('a device that goes off is seen without a reload', () => followsTheFleet(page));
   await promise('nothing complained: no script error, nothing that the policy held back', async () => {
     must(complaints.length === 0, complaints.slice(0, 5).join('\n'));

@@ -7,7 +7,7 @@ const H = 60 * MIN;
 const D = 24 * H;
 
 describe('spans', () => {
-  it('are told in the two units that matter', () => {
+  it('have the two units that matter', () => {
     expect(span(59 * S)).toBe('59 s');
     expect(span(60 * S)).toBe('1 min');
     expect(span(2 * H + 5 * MIN + 59 * S)).toBe('2 h 5 min');
@@ -30,8 +30,8 @@ describe('spans', () => {
     expect(upcoming(0, 7 * S)).toBe('due now');
   });
 
-  it('tell how wrong a clock is', () => {
-    expect(skew(0.2)).toBe('exact to a second');
+  it('say how wrong a clock is', () => {
+    expect(skew(0.2)).toBe('accurate to 1 s');
     expect(skew(-7265)).toBe('2 h 1 min behind');
     expect(skew(90)).toBe('1 min ahead');
   });
@@ -45,7 +45,7 @@ describe('figures', () => {
     expect(digits(1234567)).toBe('1\u2009234\u2009567');
   });
 
-  it('give bytes a unit that reads well', () => {
+  it('give bytes a readable unit', () => {
     expect(bytes(0)).toBe('0 B');
     expect(bytes(999)).toBe('999 B');
     expect(bytes(999_600)).toBe('1 MB');

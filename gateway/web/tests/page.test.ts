@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { headline, tabTitle } from '../src/lib/headline';
-import { BadLabels, parseLabels } from '../src/lib/labels';
+import { BadLabels, labelLines, labelPatch, parseLabelLines, parseLabels } from '../src/lib/labels';
 import { agree } from '../src/lib/offset';
 import { ownPath, pageOf } from '../src/lib/paths';
 import { retryDelay } from '../src/lib/retry';
@@ -19,17 +19,17 @@ const overview = (hosts: object, services: object, handled = 0) => ({
 describe('the headline', () => {
   it('names what is wrong, the worst first', () => {
     const line = headline(overview({ up: 24, down: 1 }, { ok: 45, warning: 2, critical: 5 }));
-    expect(line).toEqual({ kind: 'down', text: '1 host down, 5 services critical, 2 services in warning' });
+    expect(line).toEqual({ kind: 'down', text: '1 host down, 5 services critical, 2 services warning' });
   });
 
-  it('says that all is well only when something is up', () => {
-    expect(headline(overview({ up: 3 }, { ok: 3 })).text).toBe('All is well');
+  it('says that there are no problems only when something is up', () => {
+    expect(headline(overview({ up: 3 }, { ok: 3 })).text).toBe('No problems');
     expect(headline(overview({ pending: 3 }, {})).kind).toBe('pending');
     expect(headline(overview({}, {})).text).toBe('No hosts yet');
   });
 
-  it('counts a host that is not current, and what is handled only where nothing else is', () => {
-    expect(headline(overview({ up: 3, stale: 2 }, { ok: 3 })).text).toBe('2 hosts not current');
+  it('counts stale hosts, and handled problems only without open ones', () => {
+    expect(headline(overview({ up: 3, stale: 2 }, { ok: 3 })).text).toBe('2 hosts stale');
     const handled = headline(overview({ up: 3, handled: 1 }, { ok: 3, handled: 1 }, 2));
     expect(handled).toEqual({ kind: 'ok', text: 'No open problems, 2 handled' });
     expect(headline(overview({ up: 3, down: 1 }, {}, 2)).text).toBe('1 host down');
@@ -88,10 +88,24 @@ it('labels are taken as they are typed, or refused', () => {
   expect(() => parseLabels('berlin')).toThrow(BadLabels);
 });
 
+describe('labels in a form', () => {
+  it('are one per line, so that values keep their blanks', () => {
+    const labels = { site: 'north side, hall 2', uplink: 'lte' };
+    expect(parseLabelLines(labelLines(labels))).toEqual(labels);
+    expect(() => parseLabelLines('site=a\nnonsense')).toThrow('"nonsense" is not a label');
+  });
+
+  it('are sent as a merge patch: changed ones with their value, dropped ones with null', () => {
+    expect(labelPatch({ site: 'a', kind: 'cam', x: '1' }, { site: 'b', kind: 'cam', y: '2' })).toEqual({ site: 'b', x: null, y: '2' });
+    expect(labelPatch({ site: 'a' }, { site: 'a' })).toEqual({});
+  });
+});
+
 describe('an address', () => {
   it('shows the page it names', () => {
     expect(pageOf('/hosts/cam.site-7.example')).toEqual({ name: 'host', key: 'cam.site-7.example' });
-    expect(pageOf('/enrolments').name).toBe('enrolments');
+    for (const name of ['enrolments', 'incidents', 'downtimes']) expect(pageOf(`/${name}`).name).toBe(name);
+    expect(pageOf('/incidents/i_1')).toEqual({ name: 'incident', id: 'i_1' });
     for (const path of ['/hosts/', '/hosts/%ff', '/hosts/a/b', '/constructor', '/api/v1/hosts']) {
       expect(pageOf(path).name, path).toBe('nowhere');
     }

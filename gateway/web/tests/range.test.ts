@@ -17,7 +17,7 @@ describe('a threshold range', () => {
     for (const text of ['', '@', 'foo', '20:10', '10:~', null]) expect(parseRange(text), String(text)).toBeUndefined();
   });
 
-  it('is told in words', () => {
+  it('has words', () => {
     expect(['45', '10:45', '10:', '~:70', '@1:2'].map(inWords)).toEqual(['above 45', 'outside 10 to 45', 'below 10', 'above 70', '1 to 2']);
   });
 });
@@ -41,7 +41,7 @@ describe('a scale', () => {
 
   it('of a percentage goes to a hundred', () => expect(scale({ value: 3, uom: '%', warn: '80' })!.high).toBe(100));
 
-  it('without limits praises nothing', () => expect(scale({ value: 3, uom: '%' })!.bands.map(({ zone }) => zone)).toEqual(['plain']));
+  it('has no colours without limits', () => expect(scale({ value: 3, uom: '%' })!.bands.map(({ zone }) => zone)).toEqual(['plain']));
 
   it('is left out where there is nothing to compare with', () => expect(scale({ value: 3, uom: 'hPa' })).toBeUndefined());
 

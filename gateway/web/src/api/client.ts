@@ -2,21 +2,27 @@
 
 import createClient, { type Middleware } from 'openapi-fetch';
 import type { paths } from '../../generated/schema';
+import type { ProblemDocument } from './types';
 
-/** What went wrong, in words for the person in front of the page. */
+/** What went wrong, in the API's words, with the problem document where the answer has one. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
     message: string,
+    readonly problem: Partial<ProblemDocument> = {},
   ) {
     super(message);
   }
 }
 
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 type Listener = { onDate?: (ms: number, tookMs: number) => void; onUnauthorized?: () => void };
 const listeners: Listener = {};
 
-/** Told the server's clock with every answer and how long that took, and when the session is over. */
+/** `onDate` receives the server's clock with every answer and its duration; `onUnauthorized` the end of the session. */
 export function listen(to: Listener): void {
   Object.assign(listeners, to);
 }
@@ -56,13 +62,15 @@ export async function ask<T>(answer: Promise<Answer<T>>): Promise<T> {
     throw new Refused(0, 'The gateway does not answer. Try again in a moment.');
   }
   if (got.response.ok) return got.data as T;
-  throw new Refused(got.response.status, inWords(got.error, got.response.status));
+  const problem = (typeof got.error === 'object' && got.error !== null ? got.error : {}) as Partial<ProblemDocument>;
+  throw new Refused(got.response.status, inWords(problem, got.response.status), problem);
 }
 
-function inWords(error: unknown, status: number): string {
-  const problem = (typeof error === 'object' && error !== null ? error : {}) as Record<string, unknown>;
-  const text = problem.detail || problem.title;
-  return typeof text === 'string' && text !== '' ? text : `The gateway answered with status ${status}.`;
+/** `detail` has the first wrong field; `errors` has all of them. */
+export function inWords(problem: Partial<ProblemDocument>, status: number): string {
+  const errors = problem.errors ?? [];
+  if (errors.length > 1) return errors.map(({ field, detail }) => (field ? `${field}: ${detail}` : detail)).join('; ');
+  return problem.detail || problem.title || `The gateway answered with status ${status}.`;
 }
 
 interface PageOf<T> {
@@ -70,7 +78,7 @@ interface PageOf<T> {
   next?: string | null;
 }
 
-/** Follows `next` until the last page, or until `enough` rows are there. */
+/** Follows `next` until the last page, or until `take` returns false. */
 export async function pages<T>(
   load: (after: string | undefined) => Promise<PageOf<T>>,
   take: (items: T[]) => boolean | void,

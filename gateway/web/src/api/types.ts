@@ -1,4 +1,4 @@
-/** The wire types under the names that the pages use. They are generated from the API's description. */
+/** The types of the API under the names that the pages use, generated from its description. */
 
 import type { components } from '../../generated/schema';
 
@@ -21,3 +21,14 @@ export type Enrolment = Schemas['Enrolment'];
 export type Device = Schemas['Device'];
 export type Credentials = Schemas['Credentials'];
 export type Me = Schemas['Me'];
+export type Incident = Schemas['Incident'];
+export type IncidentAcknowledgement = Schemas['IncidentAcknowledgement'];
+export type Acknowledgement = Schemas['Acknowledgement'];
+export type NewAcknowledgement = Schemas['NewAcknowledgement'];
+export type Downtime = Schemas['Downtime'];
+export type NewDowntime = Schemas['NewDowntime'];
+export type EnrolmentToken = Schemas['EnrolmentToken'];
+export type Gateway = Schemas['Gateway'];
+export type HostSettings = Schemas['HostSettings'];
+export type ProblemDocument = Schemas['ProblemDocument'];
+export type Affected = Schemas['Affected'];

@@ -7,7 +7,7 @@
 import type { Host } from '../api/types';
 import { type HostKind, hostPart, hostSeverity, SERVICE_STATES, type ServiceKind } from './states';
 
-/** What a check or a packet brought, where it changed no state. What is absent is as before. */
+/** A result or packet that changed no state. An absent field is as before. */
 export interface Checked {
   id: string;
   last_check?: string;
@@ -17,15 +17,15 @@ export interface Checked {
 
 export class Fleet {
   readonly rows = new Map<string, Host>();
-  /** What the stream said since the load began: pages must not undo it. */
+  /** Hosts that the stream changed since the load began: pages must not undo that. */
   private touched: Set<string> | undefined;
-  /** What the load has not seen yet; what is left at its end is gone. */
+  /** Hosts that the load has not seen yet. Those left at its end were removed. */
   private unseen = new Set<string>();
-  /** All rows by name, and where each stands in it; made anew when a name comes, goes or changes. */
+  /** All rows by name, and the place of each. Recomputed when a name is added, removed or changed. */
   private sorted: Host[] | undefined;
   private places = new Map<string, number>();
 
-  /** A load from the first page on begins. Rows stay on show until its end tells which are gone. */
+  /** Begins a load from the first page. Rows that were removed disappear at its end. */
   beginLoad(): void {
     this.touched = new Set();
     this.unseen = new Set(this.rows.keys());
@@ -51,13 +51,13 @@ export class Fleet {
     this.set(host);
   }
 
-  /** A row that is not there yet comes with its page. */
+  /** Ignores a host without a row: its page brings it. */
   patch(checked: Checked): void {
     const row = this.rows.get(checked.id);
     if (!row) return;
     const { last_check = row.state.last_check, next_check = row.state.next_check } = checked;
     const tunnel = row.tunnel && { ...row.tunnel, ...checked.tunnel };
-    // A result is what was asked for.
+    // A result answers the request for a check.
     const check_requested_at = checked.last_check ? undefined : row.state.check_requested_at;
     this.set({ ...row, tunnel, state: { ...row.state, last_check, next_check, check_requested_at } });
   }
@@ -107,7 +107,7 @@ export interface View {
   /** The other counters. */
   mark: 'stale' | 'handled' | 'asleep' | undefined;
   sort: SortKey;
-  /** The other way round than the column usually goes. */
+  /** Reverses the usual order of the column. */
   reversed: boolean;
 }
 
@@ -123,7 +123,7 @@ function wordsOf(query: string): string[] {
   return query.toLowerCase().split(/\s+/).filter(Boolean);
 }
 
-/** Every word must be found somewhere: in the name, an address, a label (`site=berlin`), the profile. */
+/** Every word must occur in the name, an address, a label (`site=berlin`) or the profile. */
 function matches(host: Host, view: View, words: string[]): boolean {
   if (view.state && hostPart(host) !== view.state) return false;
   if (view.service && host.services[view.service] === 0) return false;
@@ -164,7 +164,7 @@ const COMPARE: Record<Exclude<SortKey, 'name'>, Compare> = {
   check: (a, b) => byText(late(a.state.last_check), late(b.state.last_check)),
 };
 
-/** `hosts` come by name; equals keep that order, whichever way the rest goes. */
+/** `hosts` are sorted by name; equal rows keep that order in both directions. */
 export function arrange(hosts: readonly Host[], view: View): Host[] {
   const words = wordsOf(view.query);
   const found = hosts.filter((host) => matches(host, view, words));
@@ -174,7 +174,7 @@ export function arrange(hosts: readonly Host[], view: View): Host[] {
   return found.sort((a, b) => sign * compare(a, b));
 }
 
-/** The view as it stands in the address, and back. What is as usual is left out. */
+/** Converts the view to the query of the address and back. Defaults are left out. */
 export function toQuery(view: View): string {
   const query = new URLSearchParams();
   if (view.query.trim()) query.set('q', view.query.trim());

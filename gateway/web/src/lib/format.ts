@@ -1,4 +1,4 @@
-/** How facts are worded. Pure: takes numbers and times, gives text, knows nothing of the page. */
+/** Formats numbers and times as text. Pure: it does not know the page. */
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -21,28 +21,28 @@ function two(ms: number, big: number, bigName: string, small: number, smallName:
   return rest === 0 ? first : `${first} ${rest} ${smallName}`;
 }
 
-/** The page's clock stands between ticks and learns of the gateway's by whole seconds. */
+/** Times ahead of the page's clock by less count as now: the clock ticks, and `Date` has whole seconds. */
 const AHEAD = 5 * SECOND;
 
-/** `just now`, `12 s ago`; `in 3 min` for what lies ahead beyond doubt. */
+/** `just now`, `12 s ago`; `in 3 min` for a time that is clearly ahead. */
 export function relative(at: number, now: number): string {
   const past = now - at;
   if (past <= -AHEAD) return `in ${span(-past)}`;
   return past < SECOND ? 'just now' : `${span(past)} ago`;
 }
 
-/** When the next check comes; one that should have come already is due. */
+/** The time until the next check; an overdue one is due now. */
 export function upcoming(at: number, now: number): string {
   return at - now < SECOND ? 'due now' : `in ${span(at - now)}`;
 }
 
-/** Milliseconds of an RFC 3339 time; nothing for none and for nonsense. */
+/** Milliseconds of an RFC 3339 time; `undefined` for no time and for an invalid one. */
 export function millis(time: string | null | undefined): number | undefined {
   const ms = time ? Date.parse(time) : Number.NaN;
   return Number.isNaN(ms) ? undefined : ms;
 }
 
-/** Made once: making one takes as long as using it a hundred times. */
+/** Created once: creating one takes as long as a hundred uses. */
 const TIME = { hour: '2-digit', minute: '2-digit', second: '2-digit' } as const;
 const CLOCK = new Intl.DateTimeFormat(undefined, TIME);
 const CALENDAR = new Intl.DateTimeFormat(undefined, {
@@ -95,7 +95,7 @@ const BYTE_FACTORS: Record<string, number> = {
 };
 const SECOND_FACTORS: Record<string, number> = { s: 1, ms: 1e-3, us: 1e-6, ns: 1e-9 };
 
-/** A metric's value with its unit, in the unit that reads best. `null` is what the plugin does not know. */
+/** The value of a metric in the unit that reads best. `null`: the plugin did not know it. */
 export function metric(value: number | null | undefined, uom: string): string {
   if (value === null || value === undefined) return 'unknown';
   const byteFactor = BYTE_FACTORS[uom.toUpperCase()];
@@ -121,9 +121,9 @@ export function plural(count: number, one: string, many = `${one}s`): string {
   return `${groups(count)} ${count === 1 ? one : many}`;
 }
 
-/** What a device's clock says against ours. */
+/** The difference between the clock of a device and that of the gateway. */
 export function skew(s: number): string {
   const size = Math.abs(s);
-  if (size < 1) return 'exact to a second';
+  if (size < 1) return 'accurate to 1 s';
   return `${span(size * 1000)} ${s > 0 ? 'ahead' : 'behind'}`;
 }

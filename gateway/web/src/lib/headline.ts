@@ -1,4 +1,4 @@
-/** "Is anything wrong?" in one line. Pure. */
+/** The problems in one line. Pure. */
 
 import type { Overview } from '../api/types';
 import { plural } from './format';
@@ -9,25 +9,25 @@ export interface Headline {
   text: string;
 }
 
-/** Only what nobody handles: what is acknowledged or in downtime is counted after it, calmly. */
+/** Open problems only. Handled problems (acknowledged or in downtime) are counted if there is no open one. */
 export function headline({ hosts, services, handled = 0 }: Overview): Headline {
   const wrong: [number, Kind, string][] = [
     [hosts.down, 'down', `${plural(hosts.down, 'host')} down`],
     [hosts.unreachable, 'unreachable', `${plural(hosts.unreachable, 'host')} unreachable`],
     [services.critical, 'critical', `${plural(services.critical, 'service')} critical`],
-    [services.warning, 'warning', `${plural(services.warning, 'service')} in warning`],
+    [services.warning, 'warning', `${plural(services.warning, 'service')} warning`],
     [services.unknown, 'unknown', `${plural(services.unknown, 'service')} unknown`],
-    [hosts.stale, 'unknown', `${plural(hosts.stale, 'host')} not current`],
+    [hosts.stale, 'unknown', `${plural(hosts.stale, 'host')} stale`],
   ];
   const found = wrong.filter(([count]) => count > 0);
   const worst = found[0];
   if (worst) return { kind: worst[1], text: found.map(([, , text]) => text).join(', ') };
   if (handled > 0) return { kind: 'ok', text: `No open problems, ${handled} handled` };
   if (hosts.up === 0) return { kind: 'pending', text: hosts.pending ? 'Waiting for first results' : 'No hosts yet' };
-  return { kind: 'ok', text: 'All is well' };
+  return { kind: 'ok', text: 'No problems' };
 }
 
-/** For the tab, which is often all that is seen. */
+/** The title of the tab, which is often all that is visible. */
 export function tabTitle(overview: Overview | undefined, lost: boolean): string {
   if (lost) return 'disconnected · fleetgate';
   if (!overview) return 'fleetgate';

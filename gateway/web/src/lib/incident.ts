@@ -1,28 +1,118 @@
-/** How an incident is told: what phase it is in, who belongs to it, and what happened when. Pure. */
+/** An incident for people: its phase, its members and their output, who was notified, and its timeline. Pure. */
 
-import type { Event, IncidentDetails, IncidentMember, Notification } from '../api/types';
+import type { Event, Incident, IncidentDetails, IncidentMember, Notification, Problem } from '../api/types';
+import { titleOf } from './event';
 import { plural } from './format';
+import { problemText } from './verdict';
+import { authorOf } from './who';
 
-export type Phase = 'open' | 'well' | 'over' | 'merged';
+export type Phase = 'open' | 'recovered' | 'closed' | 'merged';
 
-/** All may be well some time before it closes, in case it comes back. */
-export function phaseOf(incident: Pick<IncidentDetails, 'state' | 'open_members'>): Phase {
+/** An incident stays open for a while after the last recovery, in case a member fails again. */
+export function phaseOf(incident: Pick<Incident, 'state' | 'open_members'>): Phase {
   if (incident.state === 'merged') return 'merged';
-  if (incident.state === 'closed') return 'over';
-  return incident.open_members > 0 ? 'open' : 'well';
+  if (incident.state === 'closed') return 'closed';
+  return incident.open_members > 0 ? 'open' : 'recovered';
 }
 
-/** What is meant by a number of members: `8 of 12 hosts`, `2 of 3 services`, or, of both, `5 of 9`. */
+/** A number of members: `8 of 12 hosts`, `2 of 3 services`, or, of both, `5 of 9`. */
 export function tally(incident: Pick<IncidentDetails, 'open_members' | 'members' | 'listed'>): string {
-  const { open_members: ill, members: all, listed } = incident;
+  const { open_members: failing, members: all, listed } = incident;
   const services = listed.filter((member) => member.service).length;
   const word = services === 0 ? 'host' : services === listed.length ? 'service' : '';
   const whole = word ? plural(all, word) : String(all);
-  return ill === all ? whole : `${ill} of ${whole}`;
+  return failing === all ? whole : `${failing} of ${whole}`;
 }
 
 export function nameOf(member: Pick<IncidentMember, 'host_name' | 'service'>): string {
   return member.service ? `${member.host_name}/${member.service}` : member.host_name;
+}
+
+interface Sources {
+  problems: readonly Problem[];
+  notifications: readonly Notification[];
+  /** The current output of a host. */
+  hostText: (id: string) => string | undefined;
+}
+
+/**
+ * The output of a member. While it fails: the list of problems has it, or the host itself. After that: what its last
+ * problem notification said.
+ */
+export function outputOf(member: IncidentMember, { problems, notifications, hostText }: Sources): string {
+  const notified = () => notifications.find((n) => isOf(n, member) && n.type === 'problem')?.cause;
+  if (member.left_at) return notified() ?? '';
+  const problem = problems.find((p) => p.host === member.host && (p.service ?? '') === (member.service ?? ''));
+  if (problem) return problemText(problem);
+  const own = member.service || !member.host ? undefined : hostText(member.host);
+  return own || notified() || '';
+}
+
+function isOf(n: Notification, member: IncidentMember): boolean {
+  return n.host_id === member.host && (n.service ?? '') === (member.service ?? '');
+}
+
+/** What became of notifications for one address, or why they were not sent. */
+export interface Receipt {
+  key: string;
+  what: string;
+  sent: boolean;
+  /** How many notifications. */
+  count: number;
+  /** The newest of them: `down`, `recovery`. */
+  last: string;
+  at: string;
+  /** Why, in the API's words. */
+  why: string;
+}
+
+/** Notifications come the newest first, and so do the receipts. Sent ones come before those that were not. */
+export function receipts(notifications: readonly Notification[]): Receipt[] {
+  const found = new Map<string, Receipt>();
+  for (const n of notifications) {
+    for (const outcome of n.outcomes) {
+      const what = outcomeWords(outcome);
+      const known = found.get(what);
+      if (known) known.count += 1;
+      else {
+        const why = outcome.outcome === 'sent' ? '' : outcome.text;
+        found.set(what, { key: what, what, sent: outcome.outcome === 'sent', count: 1, last: wording(n), at: outcome.at ?? n.at, why });
+      }
+    }
+  }
+  return [...found.values()].sort((a, b) => Number(b.sent) - Number(a.sent));
+}
+
+type Outcome = Notification['outcomes'][number];
+
+/** `Mailed ops@example.com`, `Not sent: no contact`. */
+function outcomeWords(outcome: Outcome): string {
+  const to = outcome.address ?? outcome.contact ?? '';
+  const whom = to && ` to ${to}`;
+  switch (outcome.outcome) {
+    case 'sent':
+      return outcome.channel === 'webhook' ? `Posted${whom}` : `Mailed ${to}`;
+    case 'sending':
+      return `Sending${whom}`;
+    case 'waiting':
+    case 'new':
+      return `Waiting to be sent${whom}`;
+    case 'given_up':
+      return `Could not be sent${whom}`;
+    default:
+      return `Not sent: ${reasonWords(outcome.reason)}`;
+  }
+}
+
+const REASONS: Record<string, string> = {
+  downtime: 'in downtime',
+  host_down: 'the host is down',
+  not_current: 'stale',
+  parent_in_doubt: 'the parent is being checked',
+};
+
+function reasonWords(reason: string): string {
+  return REASONS[reason] ?? reason.replaceAll('_', ' ');
 }
 
 export interface Moment {
@@ -33,38 +123,26 @@ export interface Moment {
   by?: string;
 }
 
-/** Notifications of one sort that follow each other so closely are one line. */
+/** Notifications of one kind that follow each other so closely are one line. */
 const CLOSE_MS = 120_000;
-/** Names that a line holds before it counts. */
+/** Names in a line before the rest is counted. */
 const NAMED = 3;
 
-const OUTCOMES: Record<string, string> = {
-  sent: 'Told',
-  sending: 'Being told',
-  waiting: 'Waits to be told',
-  new: 'Waits to be told',
-  held: 'Told to nobody',
-  given_up: 'Could not be told',
-};
-
-/** Events and what was told of it, the newest first. */
+/** Events and notifications, the newest first. */
 export function timeline(incident: Pick<IncidentDetails, 'events' | 'notifications'>): Moment[] {
-  // What is told in the moment of an event follows from that.
+  // A notification of the same moment as an event follows from it.
   const moments = [...bundles(incident.notifications).map(ofBundle), ...incident.events.map(ofEvent)];
   return moments.sort((a, b) => Date.parse(b.at) - Date.parse(a.at));
 }
 
 function ofEvent(event: Event): Moment {
-  const by = event.principal === 'system' ? undefined : event.principal;
-  return { key: `e${event.seq}`, at: event.at, what: said(event.kind.replace(/^incident\./, '')), text: event.cause, by };
+  const by = event.principal === 'system' ? undefined : authorOf(event.principal);
+  return { key: `e${event.seq}`, at: event.at, what: titleOf(event), text: event.cause, by };
 }
 
-function said(words: string): string {
-  const text = words.replaceAll(/[._]/g, ' ');
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
-const sort = (n: Notification): string => [n.outcome, n.type, n.state, n.outcomes[0]?.reason ?? ''].join(' ');
+const outcomesOf = (n: Notification): string[] =>
+  n.outcomes.length > 0 ? [...new Set(n.outcomes.map(outcomeWords))] : ['Waiting to be sent'];
+const sort = (n: Notification): string => [n.type, n.state, ...outcomesOf(n)].join(' ');
 
 /** They come the newest first. */
 function bundles(notifications: Notification[]): Notification[][] {
@@ -79,17 +157,15 @@ function bundles(notifications: Notification[]): Notification[][] {
 
 function ofBundle(bundle: Notification[]): Moment {
   const [newest] = bundle;
-  if (!newest) throw new Error('a bundle holds at least one');
+  if (!newest) throw new Error('a bundle has at least one notification');
   const names = [...new Set(bundle.map((n) => nameOf({ host_name: n.host, service: n.service })))].reverse();
   const more = names.length - NAMED;
   const shown = more > 1 ? `${names.slice(0, NAMED).join(', ')} and ${more} more` : names.join(', ');
-  const why = newest.outcome === 'held' ? newest.outcomes[0]?.text : undefined;
-  const what = `${OUTCOMES[newest.outcome] ?? said(newest.outcome)}: ${wording(newest)}`;
-  return { key: newest.id, at: newest.at, what, text: why ? `${shown} (${why})` : shown };
+  return { key: newest.id, at: newest.at, what: outcomesOf(newest).join(', '), text: `${wording(newest)}: ${shown}` };
 }
 
 function wording(n: Notification): string {
   if (n.type === 'problem') return n.state;
   if (n.type === 'reminder') return `still ${n.state}`;
-  return said(n.type).toLowerCase();
+  return n.type.replaceAll('_', ' ');
 }

@@ -1,4 +1,4 @@
-/** What stands beside a state: whether it is known, planned, restless or old. Pure. */
+/** The marks beside a state: acknowledged, in downtime, flapping, stale. Pure. */
 
 export const MARKS = ['acknowledged', 'downtime', 'flapping', 'stale', 'asleep', 'handled'] as const;
 export type MarkKind = (typeof MARKS)[number];
@@ -7,7 +7,7 @@ const WORDS: Record<MarkKind, string> = {
   acknowledged: 'Acknowledged',
   downtime: 'In downtime',
   flapping: 'Flapping',
-  stale: 'Not current',
+  stale: 'Stale',
   asleep: 'Asleep',
   handled: 'Handled',
 };
@@ -28,7 +28,7 @@ interface Marked {
   asleep?: boolean;
 }
 
-/** In the order in which they matter to whoever has to act. */
+/** The most important mark first. */
 export function marksOf(of: Marked): MarkKind[] {
   const holds: Record<MarkKind, boolean | undefined> = {
     acknowledged: of.acknowledged,

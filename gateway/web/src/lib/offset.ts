@@ -1,4 +1,4 @@
-/** How far the gateway's clock is from the reader's, learnt from the `Date` of answers. Pure. */
+/** The offset between the gateway's clock and the reader's, from the `Date` of answers. Pure. */
 
 /** `Date` is cut to whole seconds. */
 const CUT_MS = 1000;

@@ -1,10 +1,12 @@
-/** What an address shows. Pure. */
+/** Maps an address to a page. Pure. */
 
 export type Page =
   | { name: 'now' }
   | { name: 'login' }
   | { name: 'host'; key: string }
+  | { name: 'incidents' }
   | { name: 'incident'; id: string }
+  | { name: 'downtimes' }
   | { name: 'enrolments' }
   | { name: 'nowhere' };
 
@@ -12,9 +14,11 @@ const PAGES: Record<string, Page> = {
   '/': { name: 'now' },
   '/login': { name: 'login' },
   '/enrolments': { name: 'enrolments' },
+  '/incidents': { name: 'incidents' },
+  '/downtimes': { name: 'downtimes' },
 };
 
-/** Names and ids need no escaping; whatever does need it is no host. */
+/** Names and ids need no escaping; text that does is not a host. */
 export function pageOf(path: string): Page {
   const host = /^\/hosts\/([a-z0-9._-]+)$/.exec(path);
   if (host) return { name: 'host', key: host[1]! };
@@ -23,7 +27,7 @@ export function pageOf(path: string): Page {
   return Object.hasOwn(PAGES, path) ? PAGES[path]! : { name: 'nowhere' };
 }
 
-/** Only our own pages: an address that came in a query must not lead elsewhere. */
+/** Accepts only our own pages: an address in a query must not lead elsewhere. */
 export function ownPath(path: string | null): string {
   if (!path) return '/';
   const page = pageOf(path.split('?', 1)[0]!).name;

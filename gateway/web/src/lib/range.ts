@@ -1,4 +1,4 @@
-/** Nagios threshold ranges, and how a value stands between them. Pure. */
+/** Nagios threshold ranges, and the place of a value among them. Pure. */
 
 /** Alerts outside of `[start, end]`, or inside if `inside`. */
 export interface Range {
@@ -8,7 +8,7 @@ export interface Range {
 }
 
 export type Zone = 'ok' | 'warning' | 'critical';
-/** `plain`: nobody said what would be good or bad. */
+/** `plain`: there are no limits. */
 export type Paint = Zone | 'plain';
 
 export interface Band {
@@ -24,7 +24,7 @@ export interface Scale {
   bands: Band[];
 }
 
-/** How far the scale goes beyond the furthest thing that it must show. */
+/** How far the scale extends beyond the last value or limit. */
 const HEADROOM = 1.25;
 
 export function parseRange(text: string | null | undefined): Range | undefined {
@@ -58,7 +58,7 @@ export interface Measured {
   max?: number | null;
 }
 
-/** Nothing where there is nothing to compare with: no threshold and no natural end. */
+/** `undefined` without a limit and a maximum. */
 export function scale(metric: Measured): Scale | undefined {
   const warn = parseRange(metric.warn);
   const crit = parseRange(metric.crit);

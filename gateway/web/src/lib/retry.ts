@@ -2,7 +2,7 @@
 
 /** The first attempt comes soon: most breaks are a restart. */
 const FIRST_MS = 500;
-/** A gateway that stays away is asked so seldom that it does not matter. */
+/** Attempts this seldom do not load a gateway that stays away. */
 const LONGEST_MS = 15_000;
 
 /** `chance` in [0, 1) spreads the pages of a whole office, which all lost the gateway at once. */

@@ -1,4 +1,4 @@
-/** What states there are, how they are named and which is worse. Pure. */
+/** The states, their names and their severity. Pure. */
 
 import type { Host, HostCounts, ServiceCounts } from '../api/types';
 
@@ -20,7 +20,7 @@ const NAMES: Record<Kind, string> = {
   unknown: 'Unknown',
 };
 
-/** Worst last. */
+/** The most severe last. */
 const SEVERITY: Kind[] = ['up', 'ok', 'pending', 'unknown', 'unreachable', 'warning', 'critical', 'down'];
 
 export function hostKind(host: Pick<Host, 'state'>): HostKind {
@@ -29,14 +29,14 @@ export function hostKind(host: Pick<Host, 'state'>): HostKind {
   return reachable ? 'down' : 'unreachable';
 }
 
-/** Where the counters have a host: what is wrong with it, unless that is handled. */
+/** The counter that a host is in: its problem, or `handled`. */
 export type HostPart = HostKind | 'stale' | 'handled';
 
 export function isHandled(of: { acknowledged?: boolean; in_downtime?: boolean }): boolean {
   return Boolean(of.acknowledged || of.in_downtime);
 }
 
-/** The same rules as the server's, whose counters these are. */
+/** Has the same rules as the counters of the server. */
 export function hostPart(host: Pick<Host, 'state'>): HostPart {
   const kind = hostKind(host);
   const { stale, asleep } = host.state;
@@ -46,7 +46,7 @@ export function hostPart(host: Pick<Host, 'state'>): HostPart {
   return kind === 'up' ? 'stale' : kind;
 }
 
-/** A word that the server invents later is shown as unknown rather than hidden. */
+/** A state that this page does not know is shown as unknown rather than hidden. */
 export function kindOf(word: string): Kind {
   return word in NAMES ? (word as Kind) : 'unknown';
 }
@@ -55,20 +55,20 @@ export function nameOf(kind: Kind): string {
   return NAMES[kind];
 }
 
-const PROOFS: Record<string, string> = {
-  evidence: 'a packet of its tunnel',
+const SOURCES: Record<string, string> = {
+  evidence: 'tunnel packet',
   echo: 'ping',
   tcp: 'TCP',
   ssh: 'SSH',
-  handshake: 'a handshake',
-  direct: 'its direct address',
-  passive: 'a result that was sent',
-  silence: 'its silence',
+  handshake: 'handshake',
+  direct: 'direct address',
+  passive: 'passive result',
+  silence: 'no result in time',
 };
 
-/** What a host's last check went by. */
-export function proofOf(source: string): string {
-  return PROOFS[source] ?? source;
+/** The source of a host's last result. */
+export function sourceOf(source: string): string {
+  return SOURCES[source] ?? source;
 }
 
 export function severity(kind: Kind): number {
@@ -83,7 +83,7 @@ export function servicesTotal(counts: ServiceCounts): number {
   return SERVICE_STATES.reduce((sum, kind) => sum + counts[kind], counts.stale + (counts.handled ?? 0));
 }
 
-/** How bad a row is at its worst: its own state first, then its services'; what is handled comes after that. */
+/** The severity of a row: first its own state, then those of its services, then handled problems. */
 export function hostSeverity(host: Host): number {
   const own = hostPart(host);
   if (own === 'handled') return severity('ok') + 0.5;

@@ -1,4 +1,4 @@
-/** Which rows of a long list are worth drawing. Pure; all rows are equally high. */
+/** Selects the rows of a long list to draw. Pure; all rows have the same height. */
 
 export interface Window {
   first: number;
@@ -12,7 +12,7 @@ export interface Window {
 /** Rows drawn beyond each edge, so that a quick scroll does not show white. */
 const OVERSCAN = 8;
 
-/** Fewer rows than that are all drawn: the browser's own search and a printer find them. */
+/** A shorter list is drawn whole, for the search of the browser and for printing. */
 const SHORT = 60;
 
 /** `above` is how many pixels of the list have been scrolled away (negative: it starts lower). */

@@ -22,13 +22,13 @@ class Clock {
     }, TICK_MS);
   }
 
-  /** Ages are told by the gateway's clock: the reader's may be wrong. */
+  /** Ages are computed with the gateway's clock, because the reader's may be wrong. */
   observe(date: number, tookMs: number): void {
     const received = Date.now();
     this.offset = agree(this.offset, date, received - tookMs, received);
   }
 
-  /** The gateway's time of this instant, not of the last tick. */
+  /** The gateway's time now, not at the last tick. */
   instant(): number {
     return Date.now() + this.offset;
   }

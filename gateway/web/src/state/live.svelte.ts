@@ -1,6 +1,6 @@
 /**
  * The fleet as the event stream keeps it: snapshot first, then changes. Promises that after each
- * (re)connection everything on show is loaded again, and that a lost stream is said, with its time.
+ * (re)connection all data is loaded again, and that the page reports a lost stream with its time.
  */
 
 import { api, ask, pages } from '../api/client';
@@ -11,15 +11,15 @@ import { throttle } from '../lib/throttle';
 import { clock } from './clock.svelte';
 import { login } from './session.svelte';
 
-/** Small enough that no reader of the database is held for long; what has come is on show at once. */
+/** A small page occupies no reader of the database for long, and its rows are shown at once. */
 const PAGE = 200;
-/** Changes of many hosts are drawn together; faster is not seen. */
+/** Changes of many hosts are drawn together at this interval. */
 const DRAW_MS = 250;
-/** Problems are asked for again so seldom, however fast states change. */
+/** The shortest interval between loads of the problems, however fast states change. */
 const PROBLEMS_MS = 1000;
-/** What time alone changes in them, such as a verdict, no event tells. */
+/** Some fields, such as the verdict, change with time and without an event. */
 const PROBLEMS_AGAIN_MS = 10_000;
-/** More problems than anybody reads; the strip has the whole number. */
+/** The longest list of problems; the strip has the full count. */
 const PROBLEMS_MOST = 500;
 
 /** `checked`: a result or a packet that changed no state. */
@@ -32,7 +32,7 @@ class Live {
   overview = $state.raw<Overview | undefined>();
   problems = $state.raw<Problem[]>([]);
   problemsLoaded = $state(false);
-  /** Counts up whenever `fleet` changed; read it to be told. */
+  /** Increases whenever `fleet` changes; an effect that reads it runs again. */
   version = $state(0);
   /** All pages of hosts have arrived once. */
   loaded = $state(false);
@@ -69,7 +69,7 @@ class Live {
     on<{ last_check?: string; hosts: Checked[] }>('checked', (data) => this.checked(data.hosts, data.last_check));
     on<{ id: string }>('host_removed', ({ id }) => this.removed(id));
     on<Overview>('overview', (overview) => this.count(overview));
-    on<Event>('event', (event) => this.eventListeners.forEach((tell) => tell(event)));
+    on<Event>('event', (event) => this.eventListeners.forEach((notify) => notify(event)));
     source.addEventListener('reload', () => this.connect());
     source.addEventListener('error', () => this.lost());
     this.problemsAgain = setInterval(() => {
@@ -77,7 +77,7 @@ class Live {
     }, PROBLEMS_AGAIN_MS);
   }
 
-  /** After a sleep, or when the network is back: what is on show may be old. */
+  /** Called after a sleep, or when the network is back: the shown data may be old. */
   reconnect(): void {
     if (this.source || this.status === 'lost') this.connect();
   }
@@ -95,7 +95,7 @@ class Live {
     this.attempt = 0;
     this.count(overview);
     void this.loadHosts();
-    this.hostListeners.forEach((tell) => tell('*', 'changed'));
+    this.hostListeners.forEach((notify) => notify('*', 'changed'));
   }
 
   private count(overview: Overview): void {
@@ -107,20 +107,20 @@ class Live {
     this.fleet.put(host);
     this.draw();
     this.askProblems();
-    this.hostListeners.forEach((tell) => tell(host.id, 'changed'));
+    this.hostListeners.forEach((notify) => notify(host.id, 'changed'));
   }
 
-  /** Nothing of what is counted or listed as a problem. */
+  /** Changes neither counters nor problems. */
   private checked(hosts: Checked[], newest?: string): void {
     for (const host of hosts) {
       this.fleet.patch(host);
-      this.hostListeners.forEach((tell) => tell(host.id, 'checked'));
+      this.hostListeners.forEach((notify) => notify(host.id, 'checked'));
     }
     if (this.overview && newest) this.overview = { ...this.overview, last_check: newest };
     this.draw();
   }
 
-  /** A row that a page has asked for itself: it has more of the tunnel than the stream tells. */
+  /** Takes a row that a page loaded itself: it has more fields of the tunnel than the stream. */
   refresh(host: Host): void {
     this.fleet.put(host);
     this.draw();
@@ -129,7 +129,7 @@ class Live {
   private removed(id: string): void {
     this.fleet.remove(id);
     this.draw();
-    this.hostListeners.forEach((tell) => tell(id, 'changed'));
+    this.hostListeners.forEach((notify) => notify(id, 'changed'));
   }
 
   private lost(): void {
@@ -140,7 +140,7 @@ class Live {
     this.attempt += 1;
   }
 
-  /** A stream cannot tell why it was refused; the session can. */
+  /** A stream does not say why it was refused; the session does. */
   private async again(): Promise<void> {
     try {
       await login.load();
@@ -178,7 +178,7 @@ class Live {
       this.problems = page.items;
       this.problemsLoaded = true;
     } catch {
-      // The stream tells when the gateway is away, and the next change asks again.
+      // The stream reports when the gateway is away, and the next change loads them again.
     }
   }
 }

@@ -1,4 +1,4 @@
-/** Short answers to what was just done, shown for a while. */
+/** Short results of actions, shown for a while. */
 
 const SHOWN_MS = 6000;
 
@@ -12,7 +12,7 @@ class Notices {
   list = $state<Notice[]>([]);
   private count = 0;
 
-  tell(text: string, bad = false): void {
+  show(text: string, bad = false): void {
     const id = (this.count += 1);
     this.list = [...this.list, { id, text, bad }];
     setTimeout(() => this.drop(id), bad ? 2 * SHOWN_MS : SHOWN_MS);
@@ -22,13 +22,13 @@ class Notices {
     this.list = this.list.filter((notice) => notice.id !== id);
   }
 
-  /** Runs what was asked for and says how it went. */
+  /** Runs an action and shows its result. */
   async run(what: () => Promise<unknown>, done: string): Promise<void> {
     try {
       await what();
-      this.tell(done);
+      this.show(done);
     } catch (error) {
-      this.tell(error instanceof Error ? error.message : String(error), true);
+      this.show(error instanceof Error ? error.message : String(error), true);
     }
   }
 }

@@ -1,4 +1,4 @@
-/** Which page is shown: the address bar is the truth. */
+/** The current page, as the address bar has it. */
 
 import { pageOf } from '../lib/paths';
 
@@ -6,7 +6,7 @@ class Route {
   path = $state(location.pathname);
   search = $state(location.search);
   page = $derived(pageOf(this.path));
-  /** Where each address was scrolled to, so that "back" leads to the same rows. */
+  /** The scroll position of each address, so that "back" leads to the same rows. */
   private scrolled = new Map<string, number>();
 
   start(): void {
@@ -21,7 +21,7 @@ class Route {
     this.take(false);
   }
 
-  /** Another view of the same page: no new step in the history. */
+  /** Shows another view of the same page, without a new step in the history. */
   replace(to: string): void {
     history.replaceState(null, '', to);
     this.path = location.pathname;

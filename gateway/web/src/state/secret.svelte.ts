@@ -1,15 +1,13 @@
 /**
- * What is shown once. It stands above the pages, so that no way of leaving a page loses it, and nothing of it is
- * kept after it was closed.
+ * The secret that is shown once: a configuration, or the command of an enrolment token. It stands above the pages, so
+ * that no way of leaving a page loses it, and nothing of it is kept after it was closed.
  */
 
 import type { Credentials, Device } from '../api/types';
 
-export interface Shown {
-  title: string;
-  device: Device;
-  credentials: Credentials;
-}
+export type Shown =
+  | { kind: 'device'; title: string; device: Device; credentials: Credentials }
+  | { kind: 'token'; title: string; command: string; hint: string; user: string };
 
 class Secret {
   shown = $state.raw<Shown | undefined>();

@@ -1,20 +1,24 @@
-/** Who is logged in, and what he may. The server decides; this only spares him vain attempts. */
+/** The session: user and role. The server decides; this only hides what it would refuse. */
 
 import { api, ask, Refused } from '../api/client';
 import type { Me } from '../api/types';
 
 class Login {
-  /** `undefined`: not asked yet. `null`: nobody. */
+  /** `undefined`: not asked yet. `null`: no session. */
   who = $state<Me | null | undefined>(undefined);
 
   get canOperate(): boolean {
     return this.who?.role === 'operator' || this.who?.role === 'admin';
   }
 
-  /** Counts what was asked: an older answer must not undo a newer one. */
+  get isAdmin(): boolean {
+    return this.who?.role === 'admin';
+  }
+
+  /** Counts requests: an older answer must not undo a newer one. */
   private asked = 0;
 
-  /** Asks the server. A gateway that is away is no answer: it stays as it was. */
+  /** Asks the server. If the gateway does not answer, the session stays as it was. */
   async load(): Promise<void> {
     const mine = (this.asked += 1);
     const who = await ask(api.GET('/api/v1/session')).catch((error: unknown) => {
@@ -32,7 +36,7 @@ class Login {
     return this.enter({ link });
   }
 
-  /** The session is over, whoever ended it. */
+  /** The session has ended, here or on the server. */
   over(): void {
     this.asked += 1;
     this.who = null;

@@ -1,4 +1,4 @@
-/** Light, dark, or as the system has it; kept in this browser. `public/theme.js` applies it at load. */
+/** The theme: light, dark or that of the system. The browser stores it; `public/theme.js` applies it at load. */
 
 export const THEMES = ['system', 'light', 'dark'] as const;
 export type Theme = (typeof THEMES)[number];

@@ -1,0 +1,55 @@
+/** Downtimes for people: what they cover, when they end, and how a change is sent. Pure. */
+
+import type { Downtime, NewDowntime } from '../api/types';
+
+type Covered = { id: string; labels: Record<string, string> };
+
+/** A downtime covers one host, or all hosts that have its labels. */
+export function covers(downtime: Pick<Downtime, 'host' | 'labels'>, host: Covered): boolean {
+  if (downtime.host) return downtime.host === host.id;
+  const labels = Object.entries(downtime.labels ?? {});
+  return labels.length > 0 && labels.every(([key, value]) => host.labels[key] === value);
+}
+
+export type DowntimePhase = 'active' | 'planned' | 'ended' | 'cancelled';
+
+export function phaseOf(downtime: Pick<Downtime, 'start' | 'end' | 'cancelled_at'>, now: number): DowntimePhase {
+  if (downtime.cancelled_at) return 'cancelled';
+  if (Date.parse(downtime.end) <= now) return 'ended';
+  return Date.parse(downtime.start) <= now ? 'active' : 'planned';
+}
+
+/** `cam-07`, `cam-07/disk`, `hosts with site=north`, `disk of hosts with site=north`. */
+export function scopeOf(downtime: Pick<Downtime, 'host' | 'host_name' | 'labels' | 'service'>): string {
+  const { host, host_name, labels, service } = downtime;
+  if (host) return service ? `${host_name ?? host}/${service}` : (host_name ?? host);
+  const words = Object.entries(labels ?? {}).map(([key, value]) => `${key}=${value}`);
+  return `${service ? `${service} of ` : ''}hosts with ${words.join(' ')}`;
+}
+
+/** `sun 02:00 to 04:00, Europe/Vienna`. */
+export function recurrenceOf({ recurrence }: Pick<Downtime, 'recurrence'>): string {
+  if (!recurrence) return '';
+  const { every, from, to, time_zone } = recurrence;
+  return `${every} ${from} to ${to}${time_zone ? `, ${time_zone}` : ''}`;
+}
+
+/** A changed downtime is a new one in place of the former, with the same object. */
+export function changed(downtime: Downtime, change: { start: string; end: string; comment: string }): NewDowntime {
+  const flexible = downtime.fixed ? {} : { fixed: false, duration_s: downtime.duration_s };
+  return { ...change, ...flexible };
+}
+
+const two = (n: number): string => String(n).padStart(2, '0');
+
+/** The value of `<input type="datetime-local">`, in the reader's own zone. */
+export function toLocal(ms: number): string {
+  const d = new Date(ms);
+  return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}T${two(d.getHours())}:${two(d.getMinutes())}`;
+}
+
+/** `undefined` for an empty or invalid value. */
+export function fromLocal(text: string): number | undefined {
+  const ms = text ? new Date(text).getTime() : Number.NaN;
+  return Number.isNaN(ms) ? undefined : ms;
+}

@@ -1,0 +1,78 @@
+/** Events of the log, titled as operators would. Pure. */
+
+import type { Event } from '../api/types';
+
+const TITLES: Record<string, string> = {
+  notification_held: 'Notification not sent',
+  'notification.suppressed': 'Notification not sent',
+  'acknowledgement.added': 'Acknowledged',
+  'acknowledgement.withdrawn': 'Acknowledgement withdrawn',
+  'incident.acknowledgement_withdrawn': 'Acknowledgement withdrawn',
+  'incident.acknowledgement_ended': 'Acknowledgement ended',
+  'device.created': 'Device added',
+  'device.rekeyed': 'Configuration reissued',
+  'device.trusted': 'SSH host key trusted',
+  'device.clock_reset': 'Clock reset',
+  'host.created': 'Host added',
+  'host.awake': 'Woke up',
+  'host.asleep': 'Fell asleep',
+  'service.changed': 'Service changed',
+  'service.reset': 'Service back to its profile',
+  'check.requested': 'Check requested',
+  'ssh.key_pinned': 'SSH host key pinned',
+  'ssh.key_changed': 'SSH host key changed',
+  'tunnel.endpoint_moved': 'Endpoint changed',
+  'tunnel.first_handshake': 'First handshake',
+  'tunnel.handshake_refused': 'Handshake refused',
+  'state.not_listed': 'Soft changes not listed',
+};
+
+/** A kind without a title of its own: `incident.opened` is "Opened", `flapping.started` is "Flapping started". */
+export function titleOf(event: Pick<Event, 'kind'>): string {
+  const known = TITLES[event.kind];
+  if (known) return known;
+  const text = event.kind.replace(/^incident\./, '').replaceAll(/[._]/g, ' ');
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+type Threshold = { metric: string; warn?: string | null; crit?: string | null };
+type Thresholds = Record<string, Threshold>;
+
+const dataOf = (event: Event): Record<string, unknown> => event.data as Record<string, unknown>;
+
+function thresholdsOf(event: Event | undefined): Thresholds {
+  const settings = event && (dataOf(event).settings as { thresholds?: Threshold[] } | undefined);
+  return Object.fromEntries((settings?.thresholds ?? []).map((one) => [one.metric, one]));
+}
+
+/** The object of a `service.changed` event: its service stands in the data. */
+const serviceOf = (event: Event): string => event.service ?? String(dataOf(event).service ?? '');
+
+/**
+ * The text of an event beside its title. A changed service says what changed, such as `disk: warning limit 80 -> 90`;
+ * the former limits are those of the event before, if `older` (the newest first) has it. A text that repeats the end of
+ * the title is left out.
+ */
+export function causeOf(event: Event, older: readonly Event[]): string {
+  if (event.kind !== 'service.changed') return titleOf(event).toLowerCase().endsWith(event.cause.toLowerCase()) ? '' : event.cause;
+  const service = serviceOf(event);
+  if (dataOf(event).disabled === true) return `${service}: disabled`;
+  const before = older.find((one) => one.kind.startsWith('service.') && serviceOf(one) === service);
+  const changes = limitChanges(thresholdsOf(before), thresholdsOf(event));
+  return changes.length > 0 ? `${service}: ${changes.join(', ')}` : service;
+}
+
+const LIMITS = [['warn', 'warning limit'], ['crit', 'critical limit']] as const;
+
+function limitChanges(before: Thresholds, after: Thresholds): string[] {
+  const metrics = [...new Set([...Object.keys(before), ...Object.keys(after)])];
+  const several = metrics.length > 1;
+  return metrics.flatMap((metric) =>
+    LIMITS.flatMap(([key, words]) => {
+      const [from, to] = [before[metric]?.[key] ?? '', after[metric]?.[key] ?? ''];
+      if (from === to) return [];
+      const name = several ? `${metric} ${words}` : words;
+      return [from && to ? `${name} ${from} -> ${to}` : to ? `${name} ${to}` : `${name} ${from} removed`];
+    }),
+  );
+}

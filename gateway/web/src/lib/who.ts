@@ -1,0 +1,17 @@
+/** People and programs, as the page names them. Pure. */
+
+/** `user:ada` is `ada`; the local socket is the command line on the gateway. */
+export function authorOf(principal: string): string {
+  if (principal === 'user:local') return 'the command line';
+  return principal.replace(/^user:/, '').replace(/^token:/, 'token ');
+}
+
+interface Known {
+  expires?: string | null;
+  sticky: boolean;
+}
+
+/** When an acknowledgement ends, if it does not expire before. */
+export function endOf(ack: Known): string {
+  return ack.sticky ? 'until it recovers' : 'until the state changes';
+}
