@@ -39,7 +39,8 @@ const watch: Middleware = {
     const date = Date.parse(response.headers.get('date') ?? '');
     const start = sent.get(request);
     if (start !== undefined && !Number.isNaN(date)) listeners.onDate?.(date, performance.now() - start);
-    const login = request.url.endsWith('/session');
+    // A wrong current password does not end the session.
+    const login = /\/session(\/password)?$/.test(request.url);
     if (response.status === 401 && !login) listeners.onUnauthorized?.();
   },
 };

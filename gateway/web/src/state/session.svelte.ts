@@ -48,6 +48,13 @@ class Login {
     this.asked += 1;
   }
 
+  /** `current` is not needed after a one-time login. The server ends all other sessions of the user. */
+  async changePassword(chosen: string, current?: string): Promise<void> {
+    this.asked += 1;
+    this.who = await ask(api.PUT('/api/v1/session/password', { body: { new: chosen, current } }));
+    this.asked += 1;
+  }
+
   async end(): Promise<void> {
     await ask(api.DELETE('/api/v1/session'));
     this.over();
