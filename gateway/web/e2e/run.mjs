@@ -290,6 +290,7 @@ async function editsAndRemoves(page, name) {
 async function undoesADowntime(page) {
   await page.goto(`${BASE}/hosts/${OFF_HOST}`);
   await press(page, 'Downtime');
+  await until('the form begins in its first field', async (see) => see(await page.evaluate(() => document.activeElement?.tagName)) === 'INPUT');
   await dialog(page).getByLabel('Comment').fill('new disk');
   await axe(page);
   await shot(page, 'downtime-form-light');
