@@ -1,6 +1,7 @@
 //! A downtime in a fleet where many are planned: what it costs the monitor's thread, for one host and for all.
 //!
-//! The engine alone. What is planned already must not count: neither for one host nor for the whole fleet.
+//! The engine alone. What is planned for other hosts must not count. What is planned for a host does: each of its
+//! services looks at it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
