@@ -2,12 +2,13 @@
 //! device's sensors.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fleetgate_keys::ssh_key::{SshKey, SshPublicKey};
 use russh::keys::{PrivateKey, PublicKey, decode_secret_key, parse_public_key_base64};
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, Session, VerifiedPublicKey, run_stream};
-use russh::{Channel, ChannelId, Error};
+use russh::{Channel, ChannelId, Disconnect, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 
@@ -19,6 +20,11 @@ use super::stack::Service;
 const MAX_CONNECTIONS: usize = 16;
 /// A connection without a byte is closed: longer than the gateway keeps one.
 const INACTIVITY: Duration = Duration::from_secs(600);
+/// russh (0.65) forgets a channel that the server closes first only with its connection, 2.6 kB each: after so many
+/// commands the connection ends when it is quiet, and the gateway makes another.
+const COMMANDS: usize = 16;
+/// Commands of one run follow each other faster.
+const QUIET: Duration = Duration::from_secs(5);
 /// What a shell says with when it does not know a command.
 const NOT_FOUND: u32 = 127;
 const STDERR: u32 = 1;
@@ -30,6 +36,8 @@ pub struct Sshd {
     authorized: Arc<PublicKey>,
     sensors: Sensors,
     room: Arc<Semaphore>,
+    /// Commands of this connection.
+    served: Arc<AtomicUsize>,
 }
 
 impl Sshd {
@@ -48,6 +56,7 @@ impl Sshd {
             authorized: Arc::new(public(&spec.authorized)?),
             sensors,
             room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            served: Arc::default(),
         })
     }
 
@@ -58,15 +67,32 @@ impl Sshd {
     }
 
     /// One connection, to its end.
-    pub async fn serve<S>(self, stream: S)
+    pub async fn serve<S>(mut self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.served = Arc::default();
         let Ok(_room) = Arc::clone(&self.room).try_acquire_owned() else { return };
         // How a client ended is its own affair.
         if let Ok(session) = run_stream(Arc::clone(&self.config), stream, self).await {
             let _ = session.await;
         }
+    }
+
+    /// One more command was answered.
+    fn count(&self, session: &Session) {
+        let nth = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        if nth < COMMANDS {
+            return;
+        }
+        let (handle, served) = (session.handle(), self.served.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(QUIET).await;
+            if served.load(Ordering::Relaxed) == nth {
+                // A connection that has ended meanwhile needs no end.
+                let _ = handle.disconnect(Disconnect::ByApplication, String::new(), String::new()).await;
+            }
+        });
     }
 
     /// Output, error output and exit status of a command.
@@ -119,6 +145,8 @@ impl Handler for Sshd {
         }
         session.exit_status_request(id, status)?;
         session.eof(id)?;
-        session.close(id)
+        session.close(id)?;
+        self.count(session);
+        Ok(())
     }
 }

@@ -174,6 +174,10 @@ impl server::Handler for Server {
 async fn act(handle: server::Handle, id: ChannelId, line: String) {
     match line.as_str() {
         "hang" => return,
+        "stay" => {
+            let _ = handle.exit_status_request(id, 0).await;
+            return;
+        }
         "flood" => drop(handle.data(id, vec![b'x'; 100 * 1024]).await),
         "drop" => {
             let reason = russh::Disconnect::ByApplication;
@@ -467,6 +471,18 @@ async fn a_kept_connection_serves_the_next_run_also_without_commands() {
         assert!(answer.logged_in && answer.host_key == Some(server.shown()));
     }
     assert_eq!((server.connections(), client.kept()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_server_that_closes_no_channel_loses_its_kept_connection() {
+    let (server, client) = (Server::new(), client());
+    let mut run = pinned(&server.pin(), &["stay"]);
+    run.commands[0].timeout = Duration::from_millis(50);
+    for nth in 0..12 {
+        let answer = ask(&client, &server, run.clone()).await;
+        assert_eq!((answer.failure, answer.reused), (None, nth != 0 && nth != 9), "{nth}");
+    }
+    assert_eq!(server.connections(), 2);
 }
 
 #[tokio::test]
