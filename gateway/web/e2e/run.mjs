@@ -484,6 +484,22 @@ async function followsTheFleet(page) {
   await until('it is up again', async (see) => (await count(see)) === down, NOTICED_MS);
 }
 
+/** Other sessions of the user end; this one goes on. */
+async function choosePassword(page) {
+  await page.getByRole('button', { name: 'Choose a password' }).click();
+  const dialog = page.getByRole('dialog', { name: 'Choose a password' });
+  await shot(page, 'password-light');
+  await axe(page);
+  const save = dialog.getByRole('button', { name: 'Save' });
+  await dialog.getByLabel('New password').fill('a demo horse battery');
+  await dialog.getByLabel('Repeat it').fill('a demo horse');
+  must(await save.isDisabled(), 'two passwords that differ can be saved');
+  await dialog.getByLabel('Repeat it').fill('a demo horse battery');
+  await save.click();
+  await dialog.waitFor({ state: 'hidden' });
+  must((await page.getByText('You signed in with a one-time link').count()) === 0, 'the banner stays');
+}
+
 const profile = mkdtempSync(join(tmpdir(), 'fleetgate-e2e-'));
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: [...FLAGS, `--crash-dumps-dir=${profile}`] });
 try {
@@ -494,6 +510,7 @@ try {
     await page.waitForURL(`${BASE}/`);
     must(!page.url().includes('#'), 'the secret still stands in the address');
   });
+  await promise('a user who signed in with a one-time link chooses a password', () => choosePassword(page));
   const storageState = await first.storageState();
   const context = (options) => browser.newContext({ viewport: WIDE, storageState, ...options });
 
