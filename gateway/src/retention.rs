@@ -1,5 +1,6 @@
 //! The end of what has been kept long enough: events, notifications, messages, ended acknowledgements and
-//! downtimes, closed incidents, refused enrolments, and what is left of removed hosts. Which rows may go says `store/retention.rs`.
+//! downtimes, closed incidents, enrolments that made no device, and what is left of removed hosts.
+//! `store/retention.rs` says which rows may go.
 //!
 //! Nothing else waits for it: readers find the rows, and each transaction is small and followed by a pause.
 //! A clock that was set is believed after an hour, because what a wrong clock removes does not come back.

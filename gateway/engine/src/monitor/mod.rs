@@ -71,8 +71,8 @@ pub use turn::Figures;
 /// stopped, and silence in that time was ours. Longer than any stall of a busy store.
 const GAP: Duration = Duration::from_secs(10);
 
-/// A wall clock that is set by so much, it is a jump, after which nothing counts for an interval as after a suspend: more than
-/// a time server sets in daily work, which must not keep the monitor from judging.
+/// A wall clock that is set by more than this has jumped: nothing counts for an interval, as after a suspend. Time
+/// servers set less in daily work, which must not keep the monitor from judging.
 const JUMP: Duration = Duration::from_secs(10);
 
 /// A host acts so often in one call, at the most: once for itself, and then for others that fail in that call.
