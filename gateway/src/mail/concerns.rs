@@ -88,7 +88,7 @@ fn still(contents: &Contents) -> Option<String> {
     Some(if more > 0 { format!("{names}, and {more} more") } else { names })
 }
 
-/// Returns the number of hosts and services at each site, if there are several sites.
+/// Returns the number of notices of each site, if there are several sites.
 pub fn sites(contents: &Contents) -> Option<String> {
     let site = |(site, count): &(String, i64)| {
         let name = if site.is_empty() { "no site".to_owned() } else { one_line(site, MAX_LINE) };
