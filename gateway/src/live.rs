@@ -1,6 +1,6 @@
 //! State that exists in memory only: the peers' current counters, and the subscribers to changes.
 //!
-//! It makes no decisions and stores nothing. By design, a restart loses all of it.
+//! It makes no decisions and stores nothing. A restart loses all of it, by design.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

@@ -1,6 +1,6 @@
 //! Returns memory to the system after a load peak.
 //!
-//! The C library keeps freed memory for ever for the next allocation from the same pool: ten logins of
+//! The C library keeps freed memory for ever for the next allocation from the same pool. Ten logins of
 //! 19 MiB each, or the rows of a flood, would stay resident. Large blocks therefore get pages of their
 //! own, which go when they are freed. When much more is resident than in use, free pages are returned.
 //! This applies to the GNU library alone: others return pages by themselves, or cannot.

@@ -1,5 +1,6 @@
-//! Probes the gateway's own uplink, at an interval and whenever the monitor requests it: the default
-//! route, whether the tunnels' socket can send, and the external anchors that the settings name.
+//! Probes the gateway's own uplink, at an interval and whenever the monitor requests it. It examines
+//! the default route, whether the tunnels' socket can send, and the external anchors that the settings
+//! name.
 //!
 //! It contacts no external host that is not in the settings. It reads and dials; the engine interprets
 //! the readings.

@@ -1,9 +1,9 @@
 //! The open connections of one listener, and the choice of the one that is closed for another.
 //!
 //! A connection is idle while none of its requests is in progress; half a head is not a request. When
-//! places get scarce, the connection that is idle for the longest is closed, unless a client logged in
-//! over it or its first request may be on its way. If none is idle, the one without a login whose
-//! request takes the longest is closed.
+//! places get scarce, the connection that is idle for the longest is closed. Connections with a login
+//! stay, and so do new ones whose first request may be on its way. If none is idle, the one without a
+//! login whose request takes the longest is closed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -71,9 +71,9 @@ impl Smtp {
             .map_err(|e| refused(&e))
     }
 
-    /// Classifies a failure. A refusal at a step about the mail concerns that mail, unless its code is
-    /// about the login, TLS or the name in `EHLO`, or announces that the server closes. A dialogue that
-    /// fails before those steps is the server's failure.
+    /// Classifies a failure. A refusal at a step about the mail concerns that mail. The exceptions are
+    /// codes about the login, TLS or the name in `EHLO`, and 421, with which the server closes. They and a
+    /// dialogue that fails before those steps are the server's failure.
     fn failure(&self, error: &transport::Error) -> Failure {
         let text = transport::explain(error, &self.config);
         match error {

@@ -30,8 +30,8 @@ const STEP: Duration = Duration::from_secs(1);
 const PASS: Duration = Duration::from_secs(3_600);
 /// Delay of the first pass, because a start has other work.
 const FIRST_PASS: Duration = Duration::from_secs(60);
-/// Time after which a wall clock that was set ahead is trusted, and the most that it may jump: it gives
-/// the operator time to notice a wrong clock.
+/// Time after which a wall clock that was set ahead is trusted, and the most that it may jump. The
+/// operator thus has time to notice a wrong clock.
 const BELIEVED_AFTER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Counts samples that the history lacks.

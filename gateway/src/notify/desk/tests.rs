@@ -517,7 +517,7 @@ async fn what_ended_without_a_word_is_in_no_digest_and_begins_anew() {
     room.bell.notices();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(room.told().await, 1);
-    // The rule does not select its recovery.
+    // The host recovers without a notification.
     fixture::run(&room.store, state, &["up"]).await;
     room.bell.notices();
     room.until(async |room| room.told().await == 0).await;
