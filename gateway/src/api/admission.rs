@@ -108,7 +108,7 @@ fn pin(fingerprint: Option<&str>) -> Option<Pin> {
 /// What the device gets to know of its enrolment. Holds no secret.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// Fails when the store cannot be read.
 pub async fn answer(
     app: &AppState,
     conn: &mut SqliteConnection,

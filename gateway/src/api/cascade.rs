@@ -32,7 +32,7 @@ pub(super) struct Consequences {
 
 impl Consequences {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn of(conn: &mut SqliteConnection, host: HostId) -> Result<Self, Problem> {
         let removed = devices::behind(conn, host).await?;
         let mut gone: Vec<HostId> = removed.iter().map(|dependent| dependent.id).collect();

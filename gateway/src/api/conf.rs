@@ -39,7 +39,7 @@ pub fn connection(
 /// What is shown once to whoever sets the device up.
 ///
 /// # Errors
-/// When a configuration does not fit a QR code, which none of ours does.
+/// Fails when a configuration does not fit a QR code, which none of ours does.
 pub fn credentials(
     app: &AppState,
     endpoint: Endpoint,

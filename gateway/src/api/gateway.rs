@@ -62,7 +62,7 @@ impl AppState {
     /// What devices are given, if anybody has said it.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn endpoint(&self) -> anyhow::Result<Option<Endpoint>> {
         let mut conn = self.store.reader().await?;
         Ok(confirmed_endpoint(self, &mut conn).await?)

@@ -165,7 +165,7 @@ impl Guards {
     }
 
     /// # Errors
-    /// When the program is stopping.
+    /// Fails when the program is stopping.
     pub async fn hash(&self, password: String) -> Result<String, Problem> {
         let _turn = self.hashing.acquire().await.map_err(Problem::internal)?;
         tokio::task::spawn_blocking(move || password::hash(&password)).await.map_err(Problem::internal)
@@ -174,7 +174,7 @@ impl Guards {
     /// `stored` is `None` for an unknown user.
     ///
     /// # Errors
-    /// When the program is stopping.
+    /// Fails when the program is stopping.
     pub async fn verify(&self, stored: Option<String>, password: String) -> Result<bool, Problem> {
         let _turn = self.hashing.acquire().await.map_err(Problem::internal)?;
         let verified = move || password::verify(stored.as_deref(), &password);

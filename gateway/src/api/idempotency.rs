@@ -65,7 +65,7 @@ impl Call {
     /// Commits the key with the effect: with the first transaction of the call.
     ///
     /// # Errors
-    /// When the store cannot be written.
+    /// Fails when the store cannot be written.
     pub async fn keep(&self, tx: &mut SqliteConnection, now: Wall) -> Result<(), Problem> {
         if !self.is_kept.load(Ordering::Relaxed) {
             stored::begin(tx, self.stored(), now).await?;

@@ -98,7 +98,7 @@ impl Kind {
 /// A new id; the database's primary key makes sure that it is.
 ///
 /// # Panics
-/// When the operating system has no randomness to give.
+/// Panics when the operating system has no randomness to give.
 pub fn new_id(now: Wall) -> Id {
     let mut random = [0u8; 4];
     getrandom::fill(&mut random).expect("the operating system gives random bytes");

@@ -207,7 +207,7 @@ impl AppState {
     }
 
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     async fn summary(&self) -> Result<Arc<summary::Summary>, Problem> {
         self.0.summaries.current(self).await
     }

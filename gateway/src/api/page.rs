@@ -39,7 +39,7 @@ impl Paging {
     /// The key of the last row of the page before.
     ///
     /// # Errors
-    /// When `after` is not a `next` of ours.
+    /// Fails when `after` is not a `next` of ours.
     pub fn after(&self) -> Result<Option<String>, Problem> {
         self.after.as_deref().map(decode).transpose()
     }
@@ -47,7 +47,7 @@ impl Paging {
     /// The same where keys are numbers.
     ///
     /// # Errors
-    /// When `after` is not a `next` of ours.
+    /// Fails when `after` is not a `next` of ours.
     pub fn after_number(&self) -> Result<Option<i64>, Problem> {
         let key = self.after()?;
         key.map(|k| k.parse().map_err(|_| bad_cursor())).transpose()

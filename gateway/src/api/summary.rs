@@ -84,7 +84,7 @@ impl Signs {
 
 impl Summaries {
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn current(&self, app: &AppState) -> Result<Arc<Summary>, Problem> {
         let asked = clock::now().mono;
         let mut kept = self.0.lock().await;

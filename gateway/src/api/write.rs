@@ -47,7 +47,7 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// # Errors
-    /// When the database cannot be written now, or a backup takes its place at the next start.
+    /// Fails when the database cannot be written now, or a backup takes its place at the next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let write = Write::of_a_login(app, by).await?;
         // Asked with the turn to write: whoever waited for it behind the beginning of an upload would be lost.
@@ -58,7 +58,7 @@ impl<'a> Write<'a> {
     /// What may be lost with a backup that is restored: who came in, and that it was given.
     ///
     /// # Errors
-    /// When the database cannot be written now.
+    /// Fails when the database cannot be written now.
     pub async fn of_a_login(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let tx = app.store.begin_within(PATIENCE).await?;
         let now = crate::clock::wall();
@@ -79,7 +79,7 @@ impl<'a> Write<'a> {
     /// A transaction beside the call: a repetition of the call is not one of this.
     ///
     /// # Errors
-    /// When the database cannot be written now.
+    /// Fails when the database cannot be written now.
     pub async fn beside(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         Ok(Write { call: None, ..Write::begin(app, by).await? })
     }
@@ -91,7 +91,7 @@ impl<'a> Write<'a> {
     /// An event that a person or a program caused.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn event(
         &mut self,
         kind: &str,
@@ -108,7 +108,7 @@ impl<'a> Write<'a> {
     /// The same about a host or one of its services.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn about(
         &mut self,
         kind: &str,
@@ -129,7 +129,7 @@ impl<'a> Write<'a> {
     /// Something is taken away: whoever manages it and did not do that is to know.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn removed(
         &mut self,
         thing: Thing<'_>,
@@ -143,7 +143,7 @@ impl<'a> Write<'a> {
     /// The same for something that has another name now.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn renamed(
         &mut self,
         thing: Thing<'_>,
@@ -161,7 +161,7 @@ impl<'a> Write<'a> {
     /// Something is made, or changed: a program that writes it has it.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn made(&mut self, thing: Thing<'_>, manager: &Manager) -> Result<(), Problem> {
         match manager.is_program() {
             true => Ok(removals::made(&mut self.tx, thing, manager.writer(&self.by)).await?),
@@ -227,7 +227,7 @@ impl<'a> Write<'a> {
     }
 
     /// # Errors
-    /// When a host would have too many services; when the commit fails. Then nothing happened.
+    /// Fails when a host would have too many services; when the commit fails. Then nothing happened.
     pub async fn commit(mut self) -> Result<(), Problem> {
         for host in self.hosts.clone() {
             self.must_fit(host).await?;

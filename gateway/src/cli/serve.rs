@@ -123,7 +123,7 @@ fn say_loaded(later: &[&str]) {
 /// Until somebody wants the gateway to end; `on_hangup` says whether it goes on after SIGHUP.
 ///
 /// # Errors
-/// When a thread of the engine has ended: what is left would show old states for ever, so the
+/// Fails when a thread of the engine has ended: what is left would show old states for ever, so the
 /// process ends and whoever supervises it starts it again.
 pub(crate) async fn until_stopped(
     server: &Server,

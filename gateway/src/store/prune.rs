@@ -43,7 +43,7 @@ const EMPTY_OF_GROUP: &str = concat!(
 /// Takes away samples from before `before`, of series numbered over `after`.
 ///
 /// # Errors
-/// When the history database refuses the write.
+/// Fails when the history database refuses the write.
 pub async fn step(conn: &mut SqliteConnection, after: i64, before: Wall) -> sqlx::Result<Step> {
     let last: Option<i64> = sqlx::query_scalar(LAST).bind(after).bind(SERIES).fetch_one(&mut *conn).await?;
     let Some(last) = last else { return Ok(Step { next: None, samples: 0, series: 0 }) };

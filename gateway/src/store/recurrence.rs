@@ -22,7 +22,7 @@ pub struct Text {
 }
 
 /// # Errors
-/// The first field that is wrong.
+/// Names the first wrong field.
 pub fn parse(text: &Text) -> Result<Recurrence, FieldError> {
     let every: Every = text.every.parse().map_err(|e| wrong("every", format!("{e}")))?;
     let midnight = "24:00";

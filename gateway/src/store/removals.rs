@@ -93,7 +93,7 @@ impl FromRow<'_, SqliteRow> for Removal {
 /// The thing was taken away.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn removed(
     tx: &mut SqliteConnection,
     thing: Thing<'_>,
@@ -121,7 +121,7 @@ pub async fn removed(
 /// The thing has another name.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn renamed(
     tx: &mut SqliteConnection,
     thing: Thing<'_>,
@@ -149,7 +149,7 @@ pub async fn renamed(
 /// A program has the thing: what was noted for it is over.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn made(
     tx: &mut SqliteConnection,
     (kind, name): Thing<'_>,
@@ -195,7 +195,7 @@ async fn note(
 /// The newest first, from before `before`; of one manager or of all.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn list(
     conn: &mut SqliteConnection,
     manager: Option<&str>,
@@ -210,7 +210,7 @@ pub async fn list(
 /// The program may make it again. `false`: nothing is noted by this id.
 ///
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn forget(tx: &mut SqliteConnection, id: Id) -> sqlx::Result<bool> {
     let done = sqlx::query("delete from removals where id = $1").bind(id.as_i64()).execute(tx).await?;
     Ok(done.rows_affected() > 0)

@@ -44,7 +44,7 @@ type Row = (i64, String, String, Json<BTreeMap<String, String>>);
 /// Every host, by name.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
     let sql = "select id, name, profile, labels from hosts where removed_at is null order by name";
     let rows: Vec<Row> = sqlx::query_as(sql).fetch_all(conn).await?;
@@ -61,7 +61,7 @@ pub async fn members(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Member>> {
 /// counted once; only whom that leaves in doubt is looked at by itself.
 ///
 /// # Errors
-/// When a host would have too many services, or the database cannot be read.
+/// Fails when a host would have too many services, or the database cannot be read.
 pub async fn must_fit(
     conn: &mut SqliteConnection,
     members: &[&Member],

@@ -278,7 +278,7 @@ impl Kind {
 /// Looks at a window of a kind that begins behind the number `after`.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn look(
     conn: &mut SqliteConnection,
     kind: Kind,
@@ -305,7 +305,7 @@ pub async fn look(
 /// Removes some of these rows and of what hangs on them. Says how many it was; again, until it is none.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn remove(
     tx: &mut SqliteConnection,
     kind: Kind,

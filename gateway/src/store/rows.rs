@@ -40,7 +40,7 @@ impl Batched {
     /// Runs over all rows; `bind` adds one row's arguments, in the order of its columns.
     ///
     /// # Errors
-    /// When the database refuses a statement; those before it have run.
+    /// Fails when the database refuses a statement; those before it have run.
     pub async fn run<T>(
         &'static self,
         conn: &mut SqliteConnection,

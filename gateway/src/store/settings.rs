@@ -11,7 +11,7 @@ impl Store {
     /// Sixteen characters, made once, kept for ever.
     ///
     /// # Errors
-    /// When the database cannot be read or written.
+    /// Fails when the database cannot be read or written.
     pub async fn installation(&self) -> sqlx::Result<String> {
         let mut conn = self.reader().await?;
         if let Some(known) = find(&mut conn, INSTALLATION).await? {
@@ -31,13 +31,13 @@ impl Store {
 }
 
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<String>> {
     sqlx::query_scalar("select value from settings where name = $1").bind(name).fetch_optional(conn).await
 }
 
 /// # Errors
-/// When the database cannot be written.
+/// Fails when the database cannot be written.
 pub async fn put(tx: &mut SqliteConnection, name: &str, value: &str) -> sqlx::Result<()> {
     sqlx::query(
         "insert into settings (name, value) values ($1, $2)

@@ -32,7 +32,7 @@ impl Store {
     /// The peer as the tunnel wants it; `None` if there is no such peer (any more).
     ///
     /// # Errors
-    /// When the database cannot be read or a row makes no sense.
+    /// Fails when the database cannot be read or a row makes no sense.
     pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
@@ -43,7 +43,7 @@ impl Store {
     /// Every peer that is not removed.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerMemory)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, None).await?;
@@ -56,7 +56,7 @@ impl Store {
     /// left out.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn retired_keys(&self, most: usize) -> anyhow::Result<Vec<RetiredKey>> {
         let sql = "select public_key, peer, retired_at, stamp from peer_keys
                    where retired_at is not null order by retired_at desc limit $1";
@@ -74,7 +74,7 @@ impl Store {
     /// The host as the monitor wants it, profile and overrides folded.
     ///
     /// # Errors
-    /// When the database cannot be read or a row makes no sense.
+    /// Fails when the database cannot be read or a row makes no sense.
     pub async fn host_spec(&self, id: HostId, timing: &TimingDefaults) -> anyhow::Result<Option<HostSpec>> {
         let mut conn = self.read.acquire().await?;
         host_spec(&mut conn, id, timing).await
@@ -84,7 +84,7 @@ impl Store {
     /// what each host has.
     ///
     /// # Errors
-    /// When the database cannot be read or written.
+    /// Fails when the database cannot be read or written.
     pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = HostRows::load(&mut conn, Which::All).await?;
@@ -107,7 +107,7 @@ impl Store {
     /// Brings the rows of a host's states in line with its services.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn settle(&self, spec: &HostSpec) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::settle(&mut tx, spec, crate::clock::wall()).await?;
@@ -117,7 +117,7 @@ impl Store {
     /// The same for several hosts, in one transaction. Only what differs is written.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn settle_these(&self, specs: &[HostSpec]) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::settle_these(&mut tx, specs, crate::clock::wall()).await?;
@@ -127,7 +127,7 @@ impl Store {
     /// Takes away the states of a host that is no more.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// Fails when the database cannot be written.
     pub async fn forget_states(&self, host: HostId) -> sqlx::Result<()> {
         let mut tx = self.begin().await?;
         states::forget(&mut tx, host).await?;
@@ -152,7 +152,7 @@ impl Store {
 /// The same on a connection of the caller's, such as a transaction that has just changed the host.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row makes no sense.
 pub async fn host_spec(
     conn: &mut SqliteConnection,
     id: HostId,
@@ -164,7 +164,7 @@ pub async fn host_spec(
 /// What a host was checked for, also one that was removed.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row makes no sense.
 pub async fn ever_host_spec(
     conn: &mut SqliteConnection,
     id: HostId,
@@ -187,7 +187,7 @@ async fn one_spec(
 /// These hosts; one that is no more is left out. Profiles and rules are read once for all of them.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn host_specs(
     conn: &mut SqliteConnection,
     hosts: &[HostId],
@@ -609,7 +609,7 @@ fn by_host(
 /// Reads one row of `service_overrides`.
 ///
 /// # Errors
-/// When it was not written by us.
+/// Fails when it was not written by us.
 pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Result<ServiceOverride> {
     let value = serde_json::from_str(json).with_context(|| format!("override of {service}"))?;
     definition::parse(service, disabled, &value).with_context(|| format!("override of {service}"))
@@ -618,7 +618,7 @@ pub fn stored_override(service: &str, disabled: bool, json: &str) -> anyhow::Res
 /// Reads the column `hosts.alerting`.
 ///
 /// # Errors
-/// When it was not written by us.
+/// Fails when it was not written by us.
 pub fn stored_alerting(json: &str) -> anyhow::Result<AlertingChange> {
     alerting::parse(&serde_json::from_str(json).context("alerting")?).context("alerting")
 }

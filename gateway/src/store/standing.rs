@@ -51,7 +51,7 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
 /// Of what waits, what cannot simply be told.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Object, Standing>> {
     let rows: Vec<(i64, Option<String>, String)> =
         sqlx::query_as(STANDING).bind(GATEWAY.as_i64()).fetch_all(conn).await?;

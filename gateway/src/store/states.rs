@@ -108,7 +108,7 @@ static UPDATE_HOSTS: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_hosts(conn: &mut SqliteConnection, states: &[&HostState]) -> sqlx::Result<()> {
     UPDATE_HOSTS.run(conn, states, |s, a| bind_host(s, a)).await
 }
@@ -210,7 +210,7 @@ static UPDATE_SERVICES: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write_services(
     conn: &mut SqliteConnection,
     states: &[(HostId, &ServiceState)],
@@ -268,7 +268,7 @@ const ONE_SERVICE: &str = select_services!(" where host = $1 and service = $2");
 /// The states of one host's services, by name.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row makes no sense.
 pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<Vec<ServiceRow>> {
     sqlx::query_as(SERVICES_OF_HOST).bind(host.as_i64()).fetch_all(conn).await
 }
@@ -276,7 +276,7 @@ pub async fn services_of(conn: &mut SqliteConnection, host: HostId) -> sqlx::Res
 /// The state of one service; `None` when it has no row.
 ///
 /// # Errors
-/// When the database cannot be read or a row makes no sense.
+/// Fails when the database cannot be read or a row makes no sense.
 pub async fn of_service(
     conn: &mut SqliteConnection,
     host: HostId,
@@ -432,7 +432,7 @@ fn unhex(text: &str) -> anyhow::Result<Digest> {
 /// stays keeps its state.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> sqlx::Result<()> {
     let host = spec.id.as_i64();
     sqlx::query(
@@ -464,7 +464,7 @@ pub async fn settle(conn: &mut SqliteConnection, spec: &HostSpec, now: Wall) -> 
 /// The same for several hosts, of which most may have what they should.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn settle_these(conn: &mut SqliteConnection, specs: &[HostSpec], now: Wall) -> sqlx::Result<()> {
     let ids: Vec<i64> = specs.iter().map(|spec| spec.id.as_i64()).collect();
     let rows: Vec<(i64, Option<String>)> = sqlx::query_as(HAVE).bind(Json(ids)).fetch_all(&mut *conn).await?;
@@ -504,7 +504,7 @@ async fn add_pending(conn: &mut SqliteConnection, host: i64, service: &str, now:
 /// Takes away the states of a host that is no more; its events and samples stay.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn forget(conn: &mut SqliteConnection, host: HostId) -> sqlx::Result<()> {
     for sql in ["delete from service_states where host = $1", "delete from host_states where host = $1"] {
         sqlx::query(sql).bind(host.as_i64()).execute(&mut *conn).await?;

@@ -66,7 +66,7 @@ pub fn to_json(voice: &VoiceState) -> String {
 }
 
 /// # Errors
-/// When it was not written by us.
+/// Fails when it was not written by us.
 pub fn from_json(text: &str) -> anyhow::Result<VoiceState> {
     let stored: Stored = serde_json::from_str(text).context("voice")?;
     let code = |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("voice: {c:?} is no code"));

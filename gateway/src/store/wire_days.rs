@@ -31,7 +31,7 @@ static DAYS: LazyLock<Batched> = LazyLock::new(|| {
 });
 
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerStatus>)]) -> sqlx::Result<()> {
     let all = statuses.iter().flat_map(|(peer, status)| status.wire.map(|day| (*peer, day)));
     let rows: Vec<(PeerId, WireDay)> = all.filter(|(_, day)| day.total() > 0).collect();
@@ -49,7 +49,7 @@ pub async fn write(conn: &mut SqliteConnection, statuses: &[(PeerId, Box<PeerSta
 /// left such a day. The newest day of a device first.
 ///
 /// # Errors
-/// When the database cannot be read.
+/// Fails when the database cannot be read.
 pub async fn newest(
     conn: &mut SqliteConnection,
     one: Option<PeerId>,
@@ -66,7 +66,7 @@ pub async fn newest(
 /// Takes away some of what is older than is kept; says how many rows.
 ///
 /// # Errors
-/// When the database refuses the write.
+/// Fails when the database refuses the write.
 pub async fn prune(conn: &mut SqliteConnection, today: i64) -> sqlx::Result<u64> {
     let sql = "delete from wire_days where (day, peer) in
                (select day, peer from wire_days where day < $1 order by day limit $2)";
@@ -78,7 +78,7 @@ impl Store {
     /// The days that are known of a device, the newest first, `most` at most.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// Fails when the database cannot be read.
     pub async fn wire_days(&self, peer: PeerId, today: i64, most: i64) -> sqlx::Result<Vec<WireDay>> {
         let sql = "with recursive d (day) as
                        (select $2 union all select day - 1 from d where day > $2 - $3 + 1)

@@ -187,7 +187,7 @@ pub const MOST_BYTES: u64 = 32 * 1024 * 1024;
 /// The text of the file.
 ///
 /// # Errors
-/// When it cannot be read, is larger than [`MOST_BYTES`], or is not UTF-8; then with the line.
+/// Fails when it cannot be read, is larger than [`MOST_BYTES`], or is not UTF-8; then with the line.
 pub fn text(path: &Path) -> anyhow::Result<String> {
     let (file, mut bytes) = (path.display(), Vec::new());
     let open = File::open(path).with_context(|| file.to_string())?;

@@ -33,7 +33,7 @@ fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
 }
 
 /// # Errors
-/// When there is something already where a secret of these steps is to go.
+/// Fails when there is something already where a secret of these steps is to go.
 pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
         bail!("--out {}: a folder is expected", out.display());
@@ -51,7 +51,7 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
 /// Room in the folder for what the step shows once; `None`: it shows nothing.
 ///
 /// # Errors
-/// When it cannot be kept there.
+/// Fails when it cannot be kept there.
 pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
