@@ -1,7 +1,7 @@
 //! Errors as problem documents (RFC 9457) with a stable `code`.
 //!
-//! What stands in one is written for the caller. The chain of an internal error goes to the log,
-//! once, and the caller gets the request id to name it by.
+//! Their texts are written for the caller. The chain of an internal error is logged once, and the
+//! caller gets the request id to refer to it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// An error on its way out of a handler.
+/// An error as the result of a handler.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -99,7 +99,7 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, code, detail)
     }
 
-    /// `what` as in `no device is called "cam1"`.
+    /// `what` completes `no device is called "cam1"`.
     pub fn not_found(what: impl Into<String>) -> Self {
         Problem::new(StatusCode::NOT_FOUND, "not_found", what)
     }
@@ -108,7 +108,7 @@ impl Problem {
         Problem::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// The request was understood and one field of it is no good.
+    /// Returns the error for a request with one invalid field.
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem::invalid_fields(vec![FieldError { field: field.into(), detail: detail.into() }])
     }
@@ -121,7 +121,7 @@ impl Problem {
         Problem { errors, ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", first) }
     }
 
-    /// Something else would go along.
+    /// Returns the error for a change with consequences for other resources.
     pub fn affects(code: &'static str, detail: impl Into<String>, affected: Vec<Affected>) -> Self {
         Problem { affected, ..Problem::conflict(code, detail) }
     }

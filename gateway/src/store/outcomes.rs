@@ -49,7 +49,7 @@ impl FromRow<'_, SqliteRow> for Outcome {
     }
 }
 
-/// The text for a rule. `$a` is its number. Notices sent without any rule have 0.
+/// The text for a rule. `a` is its number. Notices sent without any rule have 0.
 macro_rules! by_rule {
     ($a:literal) => {
         concat!(

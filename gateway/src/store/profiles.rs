@@ -134,7 +134,7 @@ pub async fn rules(conn: &mut SqliteConnection) -> sqlx::Result<Rules> {
     sqlx::query_as("select * from profile_rules where id = 1").fetch_one(conn).await
 }
 
-/// Replaces the list; gives its new version.
+/// Replaces the list and returns its new version.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
@@ -157,7 +157,7 @@ pub async fn put_rules(
     .await
 }
 
-/// The labels (or ids) of tokens that can still let devices in and would give them this profile.
+/// Returns the labels (or ids) of unrevoked tokens that would assign this profile.
 ///
 /// # Errors
 /// Fails when the database cannot be read.

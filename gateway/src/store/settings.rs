@@ -4,11 +4,11 @@ use sqlx::SqliteConnection;
 
 use super::Store;
 
-/// The setting that makes a `Message-ID` this installation's own.
+/// The setting that makes a `Message-ID` unique to this installation.
 const INSTALLATION: &str = "installation";
 
 impl Store {
-    /// Sixteen characters, made once, kept for ever.
+    /// Returns sixteen characters, generated once and kept for ever.
     ///
     /// # Errors
     /// Fails when the database cannot be read or written.
@@ -20,7 +20,7 @@ impl Store {
         drop(conn);
         let made = format!("{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng));
         let mut tx = self.begin().await?;
-        // Another delivery may have been first.
+        // A concurrent delivery may have stored one meanwhile.
         if let Some(known) = find(&mut tx, INSTALLATION).await? {
             return Ok(known);
         }

@@ -1,4 +1,4 @@
-//! Tokens of programs that call the API.
+//! API tokens of programs.
 
 use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
@@ -14,7 +14,7 @@ pub struct ApiToken {
     pub id: Id,
     pub name: String,
     pub role: Role,
-    /// Areas of the API; empty: all that the role allows.
+    /// Areas of the API. Empty: all areas that the role allows.
     pub scopes: Vec<String>,
     pub created_by: String,
     pub created_at: Wall,
@@ -47,7 +47,7 @@ impl FromRow<'_, SqliteRow> for ApiToken {
 }
 
 impl Store {
-    /// A token with the hash of its secret, whatever its state.
+    /// Returns a token in any state, with the hash of its secret.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -57,7 +57,7 @@ impl Store {
         row.map(|row| Ok((ApiToken::from_row(&row)?, hash(&row)?))).transpose()
     }
 
-    /// The newest first, from before `before` on.
+    /// Returns the newest tokens first, from below the id `before`.
     ///
     /// # Errors
     /// Fails when the database cannot be read.
@@ -95,7 +95,7 @@ pub async fn insert(tx: &mut SqliteConnection, token: &ApiToken, hash: &TokenHas
     .map(drop)
 }
 
-/// Whether there was one to revoke; a second time changes nothing.
+/// Revokes a token and returns whether it exists. A second call changes nothing.
 ///
 /// # Errors
 /// Fails when the database cannot be written.
