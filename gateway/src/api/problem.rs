@@ -131,13 +131,13 @@ impl Problem {
         Problem { retry_after_s: Some(retry_after_s), ..problem }
     }
 
-    /// Nothing was changed: others are before this caller.
+    /// Returns the error for a busy gateway. Nothing was changed.
     pub fn busy(detail: impl Into<String>, retry_after_s: u64) -> Self {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
         Problem { retry_after_s: Some(retry_after_s), ..problem }
     }
 
-    /// An error that several callers share.
+    /// Returns the error for a failure that several callers share.
     pub fn of_store(error: &Arc<store::Error>) -> Self {
         let cause = || anyhow::Error::new(error.clone());
         match store::trouble(error) {
@@ -146,7 +146,7 @@ impl Problem {
         }
     }
 
-    /// Ours, not the caller's.
+    /// Returns the error for a fault of the gateway, not of the caller.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         let detail = "something went wrong inside; the gateway's log has it under the request id";
         let problem = Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail);
@@ -169,7 +169,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The document, and the one log line of an internal error.
+    /// Returns the document. Logs an internal error once.
     pub(super) fn render(&self, request_id: &str) -> ProblemDocument {
         if let Some(cause) = &self.cause {
             tracing::error!(request_id, error = format!("{cause:#}"), "a request failed");
@@ -186,7 +186,8 @@ impl Problem {
         }
     }
 
-    /// For an answer of a layer that knows no problems: a wrong method, a body over the limit.
+    /// Returns the error for a response of a layer without problem documents, such as a wrong
+    /// method or a body over the limit.
     pub(super) fn from_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path"),
@@ -208,7 +209,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Leaves the body to `edge.rs`, which knows the request id.
+/// `edge.rs` fills the body, because it knows the request id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());

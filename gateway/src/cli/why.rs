@@ -1,4 +1,5 @@
-//! `fleetgate why`: what was told of something, to whom, and why not. And the messages on their way.
+//! `fleetgate why`: the notifications about a host or service, their recipients, and the reasons
+//! for suppressed ones. Also the messages under way.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -41,7 +42,7 @@ pub(crate) async fn run(client: &Client, args: WhyArgs) -> anyhow::Result<()> {
         let of = args.what.as_ref().map(|what| format!(" of {what}")).unwrap_or_default();
         said(client, &format!("nothing was to be told{of}"))?;
     }
-    // The newest last, where the eye is.
+    // The newest comes last, close to the prompt.
     notifications.iter().rev().for_each(print);
     if let Some(what) = &args.what
         && let Some(verdict) = verdict(client, what).await
