@@ -1,8 +1,8 @@
 //! Backups over the API: the gateway creates them in its data directory, one at a time, and serves
 //! them from there.
 //!
-//! A backup contains every secret of the gateway, so only admins with an unlimited token may use
-//! it. The audit log records each request and download.
+//! A backup contains every secret of the gateway, so only admins may use it, and no token limited
+//! to areas. The audit log records each request and download.
 
 use std::num::NonZeroUsize;
 use std::path::{Path as FilePath, PathBuf};

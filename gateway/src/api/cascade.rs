@@ -1,4 +1,5 @@
-//! The consequences of removing a host or its tunnel for other hosts, listed before they happen.
+//! The consequences of a removal for other hosts, which go too or lose a parent. They are listed
+//! before it happens.
 //!
 //! Without `?cascade=true`, such a removal is refused, and the refusal lists all of them.
 

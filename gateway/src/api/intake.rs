@@ -59,8 +59,8 @@ pub struct Body<'a> {
 /// Reads a whole body.
 ///
 /// # Errors
-/// Returns 408 for a slow body, 413 for one above the limit of this call or of the router, 400 for
-/// one that breaks off, and 503 without a free permit.
+/// Returns 408 for a slow body, 400 for one that breaks off, and 413 for one above the limit of
+/// this call or the router. Returns 503 without a free permit.
 pub async fn read(request: Request, bounds: Bounds<'_>) -> Result<Body<'_>, Problem> {
     read_within(PATIENCE, request, bounds).await
 }

@@ -37,7 +37,7 @@ struct Known {
     read_at: Mono,
 }
 
-/// A commit under way. On drop, it invalidates the cache, whatever the outcome.
+/// A commit under way. On drop, it invalidates the cache, even if the commit failed.
 pub struct Change<'a>(&'a KnownTokens);
 
 impl Drop for Change<'_> {

@@ -92,7 +92,7 @@ async fn told_of(conn: &mut SqliteConnection, host: &str) -> Result<HostId, Prob
     }
 }
 
-/// Returns the outcomes. Suppressed ones come with their explanation.
+/// Returns the outcomes. One that waits for the end of a suppression comes with its explanation.
 async fn outcomes_of(conn: &mut SqliteConnection, of: &[&NoticeRow]) -> Result<Vec<Outcome>, Problem> {
     let numbers: Vec<NoticeId> = of.iter().map(|n| n.id).collect();
     let mut outcomes = outcomes::outcomes(conn, &numbers).await?;

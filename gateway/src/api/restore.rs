@@ -32,8 +32,8 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(restore, show, withdraw))
 }
 
-/// The uploaded backup, if there is one. From its first byte on, the gateway accepts no other
-/// write, because the next start would discard it. Cheap to clone.
+/// The uploaded backup, if there is one. From its first byte on, the gateway accepts no writes
+/// except logins, because the next start would discard them. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Uploads(Arc<Mutex<Upload>>);
 

@@ -1,18 +1,22 @@
-//! Server-sent events: a snapshot first, then changes, gathered for a moment and rendered once for
-//! everybody who listens.
+//! Server-sent events: a snapshot first, then changes. Changes are gathered briefly and rendered
+//! once for all listeners.
 //!
 //! | event | data |
 //! |---|---|
 //! | `snapshot` | `{"overview": Overview}`: load the lists now |
-//! | `host` | a `Host` as in the list: its state, that of a service, or its tunnel changed |
-//! | `checked` | what changed no state: `{"last_check", "hosts": [{"id", "last_check", "next_check", "tunnel"}]}`. The newest check of all, and each host of which something came: a result of its own or of a service of it, a packet. Each field but `id` is there only where it is known and may be another |
+//! | `host` | a `Host` as in the list, after a change of its state, of a service or of its tunnel |
+//! | `checked` | news without a change of state: `{"last_check", "hosts": [CHECKED]}`, see below |
 //! | `host_removed` | `{"id"}` |
 //! | `overview` | an `Overview` |
 //! | `event` | an `Event` |
 //! | `enrolment` | `{"id"}` |
-//! | `reload` | too much happened: connect again. The stream ends |
+//! | `reload` | there were too many changes: connect again. The stream ends |
 //!
-//! Nothing runs while nobody listens. A caller whose login ends is cut off within half a minute.
+//! `checked` has the time of the newest check, and each host with a new result of its own or of a
+//! service, or with a new packet: `{"id", "last_check", "next_check", "tunnel"}`. A field other
+//! than `id` is present only if it is known and may have changed.
+//!
+//! Without listeners, no work is done. A caller whose login ends is cut off within half a minute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -25,7 +25,7 @@ use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{profiles, snapshot};
 
 /// The longest wait for the write connection. A commit takes milliseconds, or a second on a slow
-/// card. After this time another process has locked the file, and nothing was changed.
+/// card. Beyond this time, another process must have locked the file. Nothing was changed then.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A transaction on the only writing connection. Dropped, it changes nothing.
@@ -47,8 +47,8 @@ pub struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// # Errors
-    /// Fails when the database cannot be written now, or when the next start replaces it by a
-    /// backup.
+    /// Fails when the database cannot be written now, or a backup is being uploaded or awaits the
+    /// next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let write = Write::of_a_login(app, by).await?;
         // Checked while holding the write connection. A write that had waited behind the start of
@@ -254,7 +254,7 @@ impl<'a> Write<'a> {
             self.app.office.bell.messages();
         }
         self.enrolments.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
-        // A read after this call must see its effect, whatever it changed.
+        // A read after this call must see all its effects.
         live.tell(Change::Problems);
         if let Some(seq) = self.last_event {
             live.tell(Change::Event(seq));

@@ -1,7 +1,7 @@
 //! Users, their roles and sessions, and one-time login links.
 //!
-//! The tables hold hashes, never secrets. Only [`ensure_first_admin`] handles a secret, because it
-//! creates the first password.
+//! The tables hold hashes, never secrets. Tokens and the first password are returned once, when
+//! they are generated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -146,7 +146,7 @@ impl Store {
     /// once.
     ///
     /// `unfinished`: an earlier start may have created the user and ended before it showed the
-    /// password. It then gets a new password, unless the first one has been used.
+    /// password. The user then gets a new one, unless it has logged in.
     ///
     /// # Errors
     /// Fails when the database cannot be written.
@@ -205,7 +205,7 @@ async fn insert_first_admin(tx: &mut SqliteConnection, hash: &str, now: Wall) ->
 }
 
 const FIRST_ADMIN: &str = "admin";
-/// Long enough to read the manual first; the password stays good afterwards.
+/// Enough time to read the manual first. The password stays valid afterwards.
 const FIRST_LINK_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// The credentials that a first start shows, once.
@@ -362,7 +362,7 @@ pub async fn insert_login_link(tx: &mut SqliteConnection, user: Id, until: Wall)
     Ok(token)
 }
 
-/// Uses a login link. Of two concurrent attempts, one succeeds.
+/// Uses a login link. If two calls use it at once, one succeeds.
 ///
 /// # Errors
 /// Fails when the database cannot be written.

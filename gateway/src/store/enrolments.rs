@@ -225,7 +225,7 @@ pub struct Decision<'a> {
     pub at: Wall,
 }
 
-/// Decides a waiting request. Of two concurrent calls, one succeeds.
+/// Decides a waiting request. If two calls decide it at once, one succeeds.
 ///
 /// # Errors
 /// Fails when the database cannot be written.

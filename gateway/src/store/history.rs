@@ -97,7 +97,7 @@ pub async fn write(
             }
         }
     }
-    // Table order, because neighbours share a page. Of equal times, the last one counts.
+    // Table order, because neighbours share a page. If times are equal, the last value counts.
     rows.sort_by_key(|&(series, at, _)| (series, at));
     INSERT
         .run(conn, &rows, |&(series, at, value), arguments| {

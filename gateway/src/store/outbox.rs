@@ -321,7 +321,7 @@ pub async fn posted_since(conn: &mut SqliteConnection, since: Wall) -> sqlx::Res
 /// Returns the messages to the same address that this one continues, oldest first. They are the
 /// messages about the same checkables or the same incidents.
 ///
-/// The query starts from those, whatever the number of messages. The `cross join` keeps SQLite from
+/// The query starts from those, for any number of messages. The `cross join` keeps SQLite from
 /// starting with all messages.
 ///
 /// # Errors

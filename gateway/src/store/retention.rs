@@ -1,9 +1,11 @@
 //! Removes rows older than the retention period. A reader finds them, a window at a time, and small
 //! transactions remove them.
 //!
-//! Some rows stay at any age: open problems with their incidents, notices and messages; the last
-//! notification of each contact; waiting notices; active acknowledgements and downtimes; and all
-//! rows that these refer to. This module decides neither the period nor the time of a run.
+//! Some rows stay at any age: open problems with their incidents, notices and messages, and the
+//! last notification of each contact. Waiting notices and active acknowledgements and downtimes
+//! stay too, as do all rows that these refer to.
+//!
+//! This module decides neither the period nor the time of a run.
 
 use std::sync::LazyLock;
 

@@ -52,8 +52,8 @@ impl Store {
         Ok(assembled.filter_map(|(id, made)| sensible("peer", id, made)).collect())
     }
 
-    /// Returns the former keys of peers, including removed ones. Of more than `most`, the oldest
-    /// are left out.
+    /// Returns the former keys of peers, including removed ones. If there are more than `most`, the
+    /// oldest are left out.
     ///
     /// # Errors
     /// Fails when the database cannot be read.

@@ -3,8 +3,8 @@
 //! Each is accepted or refused individually, in the order of the call. All such calls together hold
 //! no more memory than a few large bodies.
 //!
-//! The whole call is refused if no result was accepted and the reason lies outside the results,
-//! such as a full disk, a locked database or a key of another call.
+//! The whole call is refused if no result was accepted for a reason outside the results, such as a
+//! full disk or a locked database.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -143,7 +143,7 @@ struct Reader<'a> {
     now: Wall,
     /// The number of results with a key, per service.
     keyed: HashMap<Of, usize>,
-    /// The number of results with the same timestamp, per service. Of results in sequence, the
+    /// The number of results with the same timestamp, per service. In a sequence of results, the
     /// newest is recognised by its time.
     dated: HashMap<(Of, Wall), usize>,
 }

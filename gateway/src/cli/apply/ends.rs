@@ -56,8 +56,7 @@ impl Fleet<'_> {
         Some(format!("{} {} {how} and {whose}", f.kind.name(), f.name))
     }
 
-    /// Finds hosts of the file that lose this parent because the file no longer names it and gives
-    /// no parents for them.
+    /// Adds to each removal the hosts that lose it as a parent.
     fn telling_losers(&self, mut gone: Vec<Step>) -> Vec<Step> {
         let losers: Vec<Vec<String>> = gone.iter().map(|step| self.losers(step, &gone)).collect();
         for (step, losers) in gone.iter_mut().zip(losers).filter(|(_, losers)| !losers.is_empty()) {

@@ -101,8 +101,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs all steps. New resources get their parents before others are removed, so that no
-    /// removal breaks a reference that the file has dropped.
+    /// Runs all steps. Creations, changes and parents come before removals, because a removed
+    /// resource may be in use until then.
     async fn all(&self) -> anyhow::Result<()> {
         let goes = |step: &&Step| matches!(step.act, Act::Remove | Act::Forget);
         let stays = |step: &&Step| !goes(step) && step.act != Act::Keep;
@@ -471,8 +471,8 @@ async fn change(
     Ok(now["version"].as_i64())
 }
 
-/// Removes a device or host. Hosts outside the file may lose it as a parent only if the plan has
-/// listed them.
+/// Removes a device or host. Other hosts may be affected only if they lose it as a parent and the
+/// plan has listed them.
 async fn remove_host(client: &Client, path: &str, step: &Step) -> anyhow::Result<()> {
     let Err(refused) = client.delete(path, step.version).await else { return Ok(()) };
     let Some(affected) = removal::affected(&refused) else { return Err(refused) };

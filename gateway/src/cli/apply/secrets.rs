@@ -69,8 +69,8 @@ pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
     silent.map(|w| w.name.clone()).collect()
 }
 
-/// Reports devices without their configuration. A run that is killed between the two leaves such
-/// devices behind.
+/// Reports devices without their configuration. A run killed between creating a device and storing
+/// its configuration leaves such a device behind.
 pub fn tell_lost(out: &Path, unheard: &[String]) {
     let lost = |name: &&String| !out.join(format!("{name}.conf")).exists();
     let lost: Vec<&str> = unheard.iter().filter(lost).map(String::as_str).collect();
