@@ -28,7 +28,7 @@ use crate::store::enrolments::{Enrolment, State};
 use crate::store::events::Object;
 use crate::store::snapshot::psk_place;
 
-/// The time between two polls of a device. An admin approves within minutes or hours.
+/// The time between two polls of a device. An operator approves within minutes or hours.
 const POLL_AFTER_S: u64 = 5;
 const SSH_PORT: u16 = 22;
 

@@ -1,4 +1,4 @@
-//! The approval queue: requests of devices, and the decisions of admins.
+//! The approval queue: requests of devices, and the decisions of operators.
 
 use crate::store::SqliteConnection;
 use axum::Json;

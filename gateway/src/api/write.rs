@@ -182,7 +182,7 @@ impl<'a> Write<'a> {
         self.hosts.insert(id);
     }
 
-    /// Adjusts the services of hosts whose profiles differ between these catalogues or include
+    /// Adjusts the services of hosts whose profiles differ between these catalogues or descend from
     /// `changed`. The rows follow in slices after the commit. Returns all existing hosts.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use super::addresses::{self, NoAddress, Pools};
 use super::managed::Managed;
 use super::memory;
 
-/// The settings of a device as an admin gives them.
+/// The settings of a device as an operator gives them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub name: String,

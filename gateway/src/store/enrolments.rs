@@ -65,7 +65,7 @@ pub struct Enrolment {
     /// The device whose key this enrolment replaces.
     pub replaces: Option<HostId>,
     pub state: State,
-    /// The claimed name. After approval, the name that the admin chose.
+    /// The claimed name. After approval, the name that the operator chose.
     pub name: String,
     pub public_key: String,
     /// The `SHA256:...` that the device reports.
@@ -215,7 +215,7 @@ pub async fn insert(tx: &mut SqliteConnection, enrolment: &Enrolment) -> sqlx::R
     .map(drop)
 }
 
-/// The decision of an admin.
+/// The decision of an operator.
 pub struct Decision<'a> {
     pub state: State,
     pub name: &'a str,

@@ -218,7 +218,6 @@ async fn each_is_heard_of_a_new_one(api: &TestApi, list: &str, bare: Value, fiel
     }
 }
 
-/// Leaves out the values that differ between any two.
 #[tokio::test]
 async fn the_router_hears_every_field_of_a_contact() {
     let api = TestApi::with_endpoint().await;

@@ -276,8 +276,8 @@ fn first_needed(
     steps.iter().enumerate().filter(|(_, step)| ends(step)).find_map(needed)
 }
 
-/// Returns a path from `start` that ends at one of its own hosts. `clear`: the hosts without such a
-/// path.
+/// Returns a cycle that `start` leads to. Its first and last host are the same. `clear`: hosts that
+/// lead to no cycle.
 fn circle<'a>(
     start: &'a str,
     before: &BTreeMap<&'a str, Vec<&'a str>>,
