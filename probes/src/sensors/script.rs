@@ -34,8 +34,9 @@ pub const MAX_SCRIPT: usize = remote::MAX_LINE;
 /// Sensors per request; more would not fit `MAX_SCRIPT` either.
 pub const MAX_SENSORS: usize = 64;
 
-/// Sets the search path and a variable with a line feed. Defines functions to report an error (one
-/// line) and to read a variable from the first line of a file.
+/// Sets the search path and a variable with a line feed. Defines functions to report an error or a
+/// note (one line each), to require a readable file, and to read a variable from the first line of
+/// a file.
 const PROLOGUE: &str = r#"export PATH="$PATH:/bin:/usr/bin:/sbin:/usr/sbin"
 nl="
 "

@@ -38,7 +38,8 @@ fn about<'m>(messages: &'m [String], words: &str) -> Vec<&'m String> {
     messages.iter().filter(|m| m.contains(words)).collect()
 }
 
-/// Plugins with the state that each must lead to. If they fail, they fail in the first check.
+/// Plugins with the state that each must lead to. They have one attempt each, so a failure is hard
+/// at once.
 const PLUGINS: [(&str, &str, &str); 9] = [
     ("p-disk", "/usr/lib/nagios/plugins/check_disk -w 1% -c 1% -p /", "ok"),
     ("p-load", "/usr/lib/nagios/plugins/check_load -w 900,900,900 -c 999,999,999", "ok"),

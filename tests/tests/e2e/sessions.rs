@@ -75,7 +75,7 @@ fn inside_the_tunnel_nobody_reaches_anybody_and_every_attempt_is_counted() {
             one.send(&syn(own, other, port));
             refused += 1;
         }
-        // TCP 80 is published for results (e2e_results.rs), and no other port is.
+        // TCP 80 is published for results (results.rs), and no other port is.
         one.send(&udp(own, gate, 80, b"hello?"));
         closed += 1;
         for port in [22, 53, 81, 443, 8_080, 51_820] {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::time::{Mono, Step};
 
 /// The newest answered initiations that are kept per peer. A client repeats its initiation every 5
-/// s, so a packet that is three answers late is 15 s late.
+/// seconds, so a packet that is three responses late is 15 seconds late.
 const KEPT: usize = 4;
 
 /// One answered initiation.

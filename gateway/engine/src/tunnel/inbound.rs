@@ -134,8 +134,8 @@ impl<N: Noise> Tunnel<N> {
         self.mark_changed(slot);
     }
 
-    /// Returns whether a stamp is newer than the newest of its peer. An older one is refused with
-    /// the reason.
+    /// Returns whether a stamp is newer than the newest of its peer. Any other stamp is counted as
+    /// a drop and, unless the datagram is a duplicate, recorded as a refusal.
     fn is_newer(&mut self, slot: Slot, stamp: Tai64n) -> bool {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(slot) else { return false };

@@ -52,8 +52,8 @@ const COUNTER_END: u64 = u64::MAX - (1 << 13);
 /// boringtun counts one second more than the engine at the end of a session's life, and rounds.
 const WIPE_AFTER: Duration = Duration::from_secs(181);
 /// Maximum age of an unanswered handshake in boringtun, which ends all sessions together with a
-/// handshake of 90 s. At this age the engine sets the handshake aside, so that it cannot end a
-/// session in use.
+/// handshake of 90 s. At this age the engine sets the session in use aside, so that the handshake
+/// cannot end it.
 const IN_HAND_AT_MOST: Duration = Duration::from_secs(80);
 /// Responses that are tried per dial, because each costs two X25519. Only an observer of our
 /// initiations can send one that is tried at all.

@@ -30,8 +30,8 @@ pub fn findings(e: &Evidence) -> Vec<Finding> {
         HostStatus::Down if e.is_over_limit() => {
             path(e).into_iter().chain(device(e)).chain([Finding(vec![Kind::ServiceProblem])]).collect()
         }
-        // The problem was submitted from outside. Its sender may have meant anything, and may have
-        // stopped sending.
+        // The problem comes from a submitted result, or from the absence of one. Its sender may
+        // have meant anything, and may have stopped sending.
         HostStatus::Down if is_of_others(&e.host.source) => {
             vec![Finding(all_of(e).into_iter().chain([Kind::ServiceProblem]).collect())]
         }

@@ -137,7 +137,8 @@ fn what_an_unreachable_or_sleeping_device_sends_is_kept_and_told_when_it_can_be(
         assert_eq!(stale(&world), what == "unreachable", "{what}");
         let of_backup =
             |world: &World| told(world).into_iter().filter(|said| said.contains("backup")).count();
-        // A sleeping device may be notified about its backup; an unreachable one is suppressed.
+        // Results for a sleeping device may come from elsewhere, so its problem is notified. For an
+        // unreachable host it is suppressed.
         assert_eq!(of_backup(&world), usize::from(what == "asleep"), "{what}");
         [id, router].into_iter().for_each(|id| world.set(id, Truth::well()));
         world.run(10 * MINUTE);
