@@ -10,10 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use fleetgate_engine::messages::{Command, MonitorInput, News};
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
-use fleetgate_engine::wire::{Command, MonitorInput, News};
 use fleetgate_keys::Token;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, mpsc};
@@ -22,25 +22,33 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::api::{self, AppState};
 use crate::config::Config;
-use crate::continuity::Known;
 use crate::data_dir::DataDir;
-use crate::driver::{self, Mouths};
-use crate::first_start::{self, Found, Reached, Step};
-use crate::handle::{Handle, QUEUE};
-use crate::heartbeat::{self, Organs};
+use crate::data_dir::first_start;
+use crate::data_dir::first_start::{Found, Reached, Step};
+use crate::engine::handle::{Handle, QUEUE};
+use crate::engine::live_state::Live;
+use crate::health::watchdog;
+use crate::health::watchdog::Organs;
+use crate::health::{memory, telemetry};
+use crate::http::server::{House, Limits, Tls};
 use crate::identity::Identity;
-use crate::listener::{House, Limits, Tls};
-use crate::live::Live;
-use crate::notify::{Office, Settings};
-use crate::ssh::{self, SshClient};
+use crate::identity::continuity::Known;
+use crate::maintenance::{housekeeping, retention};
+use crate::monitor::Carrier;
+use crate::monitor::ssh;
+use crate::monitor::ssh::SshClient;
+use crate::monitor::uplink_probe;
+use crate::notification::{Office, Settings};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
-use crate::stream::{Arrival, Streams};
-use crate::udp::Passage;
-use crate::watch::{self, Carrier};
+use crate::tunnel::stream::{Arrival, Streams};
+use crate::tunnel::thread;
+use crate::tunnel::thread::Mouths;
+use crate::tunnel::udp;
+use crate::tunnel::udp::Passage;
 use crate::writer::{MemoryUpdate, Writer};
-use crate::{backup, clock, housekeeping, memory, retention, sentinel, telemetry, udp};
+use crate::{backup, clock};
 
 /// Time limit of a stop. Requests have [`Limits::grace`] of it, a mail in delivery 4 s, and the rest
 /// ends in milliseconds. Anything that still runs then is cut off.
@@ -243,7 +251,7 @@ impl Opened {
         };
         let (threads, arrivals) = engine.start(sockets.udp, commands, inputs, stop_engine.clone()).await?;
         let uplink = config.uplink.clone();
-        sentinel::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
+        uplink_probe::start(&mut tasks, uplink, handle.clone(), passage, outside, stop_api.clone());
         let state = AppState::new(api::Parts {
             store: store.clone(),
             handle,
@@ -289,7 +297,7 @@ fn look_after(
     writer: &Writer,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    heartbeat::start(tasks, organs(state, writer), state.office.listen(), stop.clone())?;
+    watchdog::start(tasks, organs(state, writer), state.office.listen(), stop.clone())?;
     tasks.spawn(state.handle.clone().keep_up(stop.clone()));
     housekeeping::start(tasks, state.store.clone(), state.live.clone(), stop.clone());
     retention::start(tasks, state.store.clone(), state.config.retention, stop.clone());
@@ -334,10 +342,16 @@ impl Engine<'_> {
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
         let carrier = Carrier::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
-        let tunnels = driver::start(tunnel, socket, driver::Inbox { commands, asks }, mouths, stop.clone())?;
-        let inbox = watch::Inbox { commands: inputs, answers };
-        let monitors =
-            watch::start(monitor, inbox, carrier, self.writer.clone(), self.live.pulse().clone(), stop)?;
+        let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, mouths, stop.clone())?;
+        let inbox = crate::monitor::Inbox { commands: inputs, answers };
+        let monitors = crate::monitor::start(
+            monitor,
+            inbox,
+            carrier,
+            self.writer.clone(),
+            self.live.pulse().clone(),
+            stop,
+        )?;
         Ok((vec![monitors, tunnels], arrivals))
     }
 

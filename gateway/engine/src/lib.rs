@@ -8,9 +8,9 @@
 mod calendar;
 pub mod id;
 pub mod incident;
+pub mod messages;
 pub mod monitor;
-pub mod notify;
+pub mod notification;
 pub mod time;
 pub mod tunnel;
 pub mod verdict;
-pub mod wire;

@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{self, HostStatus, MonitorInput};
+use fleetgate_engine::messages;
+use fleetgate_engine::messages::{HostStatus, MonitorInput};
 use fleetgate_probes::sample::Status;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
@@ -107,10 +108,10 @@ async fn acknowledge(
     let input = MonitorInput::Acknowledge {
         host,
         service: ack.service.clone(),
-        ack: wire::Acknowledgement::from(&ack),
+        ack: messages::Acknowledgement::from(&ack),
     };
     app.handle.settle(input).await;
-    app.live.tell(crate::live::Change::Host(host));
+    app.live.tell(crate::engine::live_state::Change::Host(host));
     Ok((StatusCode::CREATED, Json(shown(&ack))))
 }
 
@@ -173,6 +174,6 @@ async fn withdraw(
     app.handle.settle(MonitorInput::Unacknowledge { host, service }).await;
     // Notifications that the acknowledgement had stopped resume.
     app.office.bell.notices();
-    app.live.tell(crate::live::Change::Host(host));
+    app.live.tell(crate::engine::live_state::Change::Host(host));
     Ok(StatusCode::NO_CONTENT)
 }

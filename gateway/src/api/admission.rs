@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use crate::store::SqliteConnection;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PublicKey};
 use serde_json::json;
 

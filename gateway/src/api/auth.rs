@@ -17,7 +17,7 @@ use super::client::Client;
 use super::ids::Kind;
 use super::permission::Area;
 use super::problem::Problem;
-use crate::public_url::PublicUrl;
+use crate::config::public_url::PublicUrl;
 pub use crate::store::access::Role;
 use crate::store::tokens::ApiToken;
 use crate::store::{access, tokens};

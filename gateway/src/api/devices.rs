@@ -1,13 +1,13 @@
 //! Devices: identity and tunnel. `hosts` has their states.
 
-use crate::outbound::Purpose;
+use crate::http::outbound::Purpose;
 use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::RoutePolicy;
+use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
 use serde::Deserialize;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use fleetgate_engine::monitor::recurrence::Recurrence;
+use fleetgate_engine::messages;
+use fleetgate_engine::messages::{HostScope, MonitorInput, Scope, When};
+use fleetgate_engine::monitor::downtime::recurrence::Recurrence;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{self, HostScope, MonitorInput, Scope, When};
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_json::json;
@@ -27,7 +28,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
 use super::write::Write;
-use crate::definitions::Definition;
+use crate::engine::definitions::Definition;
 use crate::store::definition;
 use crate::store::downtimes::{self as stored, Downtime};
 use crate::store::events::Object;
@@ -190,7 +191,7 @@ fn parsed(target: Target, new: NewDowntime, by: &str, now: Wall) -> Result<Downt
     let scope = Scope { hosts: target.hosts, service: target.service };
     let when = when.unwrap_or(When::Once { start: now, end: now, duration: None });
     Ok(Downtime {
-        plan: wire::Downtime { id: ids::new_id(now), scope, when },
+        plan: messages::Downtime { id: ids::new_id(now), scope, when },
         host_name: target.name,
         name: name.flatten(),
         managed: Managed { by: String::new(), edited_by: None },

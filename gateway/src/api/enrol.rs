@@ -31,7 +31,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::refusals::{self, ANONYMOUS};
 use super::write::Write;
-use crate::housekeeping;
+use crate::maintenance::housekeeping;
 use crate::store::devices;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
 use crate::store::enrolments::{self, Enrolment};

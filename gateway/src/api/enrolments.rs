@@ -20,7 +20,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::write::Write;
-use crate::housekeeping;
+use crate::maintenance::housekeeping;
 use crate::store::enrolment_tokens;
 use crate::store::enrolments::{self, Decision, Enrolment, State as Stage};
 use crate::store::events::Object;

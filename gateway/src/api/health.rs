@@ -17,9 +17,9 @@ use super::auth::Role;
 use super::client::Client;
 use super::permission::{self, Area, Rule};
 use super::problem::Problem;
+use crate::config::public_url::PublicUrl;
 use crate::health::Part;
-use crate::public_url::PublicUrl;
-use crate::pulse::Organ;
+use crate::health::progress::Organ;
 use crate::store::hosts::Totals;
 
 pub(super) fn routes() -> Router<AppState> {

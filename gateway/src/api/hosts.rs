@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{HostSpec, ServiceState};
+use fleetgate_engine::messages::{HostSpec, ServiceState};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
@@ -25,15 +25,16 @@ use super::problem::Problem;
 use super::write::Write;
 use super::{AppState, render};
 use crate::clock;
-use crate::definitions::{self, Definition};
-use crate::live::Live;
+use crate::engine::definitions;
+use crate::engine::definitions::Definition;
+use crate::engine::live_state::Live;
+use crate::monitor::verdict_inputs;
 use crate::store::acknowledgements;
 use crate::store::beside::{self, Beside};
 use crate::store::events::Object;
 use crate::store::hosts::{self, Listed};
 use crate::store::snapshot;
 use crate::store::states::{self, ServiceRow};
-use crate::verdict;
 
 /// Services listed in the response to an unknown service name.
 const NAMED: usize = 20;
@@ -112,7 +113,7 @@ pub(super) async fn judged(
 ) -> Result<Option<model::Verdict>, Problem> {
     let spec = snapshot::host_spec(conn, row.id, &app.config.timing).await.map_err(Problem::internal)?;
     let Some(spec) = spec else { return Ok(None) };
-    let found = verdict::of(conn, &app.live, row, &spec, clock::wall()).await?;
+    let found = verdict_inputs::of(conn, &app.live, row, &spec, clock::wall()).await?;
     Ok(found.map(render::verdict))
 }
 

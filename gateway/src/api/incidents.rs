@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::messages::{GATEWAY, IncidentAck, IncidentId, MonitorInput};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{GATEWAY, IncidentAck, IncidentId, MonitorInput};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;

@@ -28,7 +28,7 @@ use super::problem::Problem;
 use super::results::{self, Answer};
 use super::{AppState, model};
 use crate::clock;
-use crate::definitions::Definition;
+use crate::engine::definitions::Definition;
 use crate::store::events::Object;
 
 /// One byte more than the limit shows that there was more.

@@ -87,10 +87,10 @@ pub use manager::HEADER as MANAGER_HEADER;
 pub use problem::{Affected, Effect, FieldError, ProblemDocument};
 
 use crate::config::Config;
-use crate::handle::Handle;
-use crate::live::Live;
-use crate::notify::Office;
-use crate::public_url::PublicUrl;
+use crate::config::public_url::PublicUrl;
+use crate::engine::handle::Handle;
+use crate::engine::live_state::Live;
+use crate::notification::Office;
 use crate::store::Store;
 use guards::Guards;
 use known_tokens::KnownTokens;
@@ -255,7 +255,7 @@ async fn elsewhere(request: Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         return Problem::from_status(StatusCode::NOT_FOUND).into_response();
     }
-    crate::web::router().oneshot(request).await.unwrap_or_else(|never| match never {})
+    crate::http::web::router().oneshot(request).await.unwrap_or_else(|never| match never {})
 }
 
 /// Returns the OpenAPI document, as in `docs/openapi.json`.

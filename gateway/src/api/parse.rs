@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::{PublicKey, SshPublicKey};
 use ipnet::IpNet;
 

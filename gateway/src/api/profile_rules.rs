@@ -4,7 +4,7 @@
 use axum::extract::State;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::profile::ProfileRule;
-use fleetgate_engine::notify::Selector;
+use fleetgate_engine::notification::Selector;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -3,20 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fleetgate_engine::monitor::pace;
-use fleetgate_engine::time::{Wall, moment};
-use fleetgate_engine::verdict::Verdict;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     DropReason, IncidentId, PathCheck, PeerStatus, Refusal, ServiceState, Threshold, UnprovedHandshakes,
     WireDay,
 };
+use fleetgate_engine::monitor::traffic_budget;
+use fleetgate_engine::time::{Wall, moment};
+use fleetgate_engine::verdict::Verdict;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;
 
 use super::ids::{self, Kind};
 use super::model;
 use crate::clock;
-use crate::definitions::{self, Definition};
+use crate::engine::definitions;
+use crate::engine::definitions::Definition;
 use crate::store::acknowledgements::Acknowledgement;
 use crate::store::events::EventRow;
 use crate::store::hosts::{Listed, Remembered, ServiceTally, Totals, Trouble};
@@ -200,7 +201,7 @@ fn on_day(wire: Option<[WireDay; 2]>, day: i64) -> Option<u64> {
 
 /// Returns the present effect of the budget on a device.
 fn paced(bytes_per_day: u64, used: u64, now: Wall) -> model::Budget {
-    let stretch = pace::stretch(bytes_per_day, used, now);
+    let stretch = traffic_budget::stretch(bytes_per_day, used, now);
     let text = match stretch {
         1 => "within its budget".to_owned(),
         n => format!("paced by its budget: its checks are {n} times as rare"),

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{Period, Severity};
+use fleetgate_engine::notification::{Period, Severity};
 use fleetgate_engine::time::Wall;
 use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;

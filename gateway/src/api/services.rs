@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use fleetgate_engine::messages::HostSpec;
 use fleetgate_engine::monitor::profile::{MAX_SERVICES, ServiceOverride};
-use fleetgate_engine::wire::HostSpec;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

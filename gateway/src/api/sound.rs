@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::HostScope;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::HostScope;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

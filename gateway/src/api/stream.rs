@@ -30,8 +30,8 @@ use axum::http::request::Parts;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::PeerStatus;
 use fleetgate_engine::time::{Mono, Wall};
-use fleetgate_engine::wire::PeerStatus;
 use futures_util::Stream;
 use serde::Serialize;
 use serde_json::json;
@@ -45,7 +45,7 @@ use super::ids::{self, Kind};
 use super::problem::Problem;
 use super::{AppState, hosts, permission, render, summary};
 use crate::clock;
-use crate::live::Change;
+use crate::engine::live_state::Change;
 use crate::store::events::{EventFilter, Span};
 use crate::store::hosts as rows;
 

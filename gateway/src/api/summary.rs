@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{Attempts, PeerStatus, Refusal};
 use fleetgate_engine::time::{Mono, Wall};
-use fleetgate_engine::wire::{Attempts, PeerStatus, Refusal};
 use tokio::sync::Mutex;
 
 use super::model::{self, Page};
 use super::problem::Problem;
 use super::{AppState, render};
 use crate::clock;
-use crate::live::Live;
+use crate::engine::live_state::Live;
+use crate::monitor::verdict_inputs;
 use crate::store::around::Everybody;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
 use crate::store::{Connection as _, SqliteConnection, snapshot};
-use crate::verdict;
 
 /// The greatest age of counters, texts and verdicts, for changes without a signal.
 pub(super) const KEPT: Duration = Duration::from_secs(5);
@@ -169,7 +169,8 @@ async fn verdicts(
         let row = rows.swap_remove(at);
         let around = spec.peer.into_iter().chain([spec.id]);
         let signs = around.map(|host| (host, Signs::of(&app.live, host, host == spec.id))).collect();
-        let judged = verdict::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
+        let judged =
+            verdict_inputs::of_one(conn, &app.live, &row, spec, clock::wall(), &mut everybody).await?;
         let Some(judged) = judged else { continue };
         let line = model::VerdictLine { kind: judged.kind.name().to_owned(), text: judged.text };
         found.insert(spec.id, Judged { line, signs });

@@ -9,12 +9,12 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::monitor::Monitor;
-use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Answer as Said, Ask, Command, CommandAnswer, CommandEnd, EchoAnswer, Evidence, MonitorInput,
     MonitorOutput, Question, RemoteCommand, SshAnswer, SshRun,
 };
+use fleetgate_engine::monitor::Monitor;
+use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PrivateKey, SshKey, Token, TokenKind};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
@@ -29,10 +29,11 @@ use super::permission::Area;
 use super::{AppState, Client, Identity, Parts, ids, router};
 use crate::config::Config;
 use crate::demo::sensors::Sensors;
-use crate::handle::{Handle, QUEUE};
-use crate::listener::{self, House};
-use crate::live::Live;
-use crate::notify::{Bell, Office};
+use crate::engine::handle::{Handle, QUEUE};
+use crate::engine::live_state::Live;
+use crate::http::server;
+use crate::http::server::House;
+use crate::notification::{Bell, Office};
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
@@ -114,7 +115,7 @@ impl TestApi {
     pub async fn serve(&self, router: axum::Router) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let house = House::new(router, listener::Limits::default(), self.state.shutdown.clone());
+        let house = House::new(router, server::Limits::default(), self.state.shutdown.clone());
         tokio::spawn(house.serve_tcp(listener, None, Vec::new()));
         address
     }

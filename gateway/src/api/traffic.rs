@@ -2,8 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use fleetgate_engine::messages::WireDay;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::WireDay;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -80,7 +80,7 @@ fn wire(day: WireDay) -> TrafficDay {
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::wire::PeerStatus;
+    use fleetgate_engine::messages::PeerStatus;
     use serde_json::json;
 
     use super::*;

@@ -26,7 +26,7 @@ pub use make::{Made, Order, Workshop, make};
 pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
 
 use crate::clock;
-use crate::first_start;
+use crate::data_dir::first_start;
 use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
 

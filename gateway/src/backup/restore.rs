@@ -16,10 +16,10 @@ use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
 use super::make::counting;
 use super::{Phase, Progress, apart, move_gateway, new_folder, sync};
 use crate::data_dir::{DataDir, LOCK};
+use crate::data_dir::{first_start, secret_file};
 use crate::identity::{Identity, SSH_FILE, WIREGUARD_FILE};
 use crate::store::copy;
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
-use crate::{first_start, secret_file};
 
 /// The folder of a restore. Only the gateway uses these names, so an abandoned folder is removed.
 const STAGED: &str = ".fleetgate-restore";

@@ -17,16 +17,17 @@ use super::client::{Client, DEMO};
 use super::device::present;
 use super::{Connection, serve};
 use crate::cli::out;
+use crate::clock;
 use crate::config::{Config, TimingDefaults};
 use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
 use crate::demo::{plan, rental};
-use crate::outbound::Outbound;
+use crate::health::telemetry;
+use crate::http::outbound::Outbound;
 use crate::server::Server;
 use crate::signals::{self, Signals};
 use crate::store::definition;
-use crate::{clock, telemetry};
 
 /// Marks a directory as a demo's, which the next demo may empty.
 const MARK: &str = "this-is-a-demo";

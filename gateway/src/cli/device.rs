@@ -14,7 +14,7 @@ use super::removal::{self, Along};
 use super::table;
 use crate::api::model::Device;
 use crate::cli::out;
-use crate::secret_file::Place;
+use crate::data_dir::secret_file::Place;
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {

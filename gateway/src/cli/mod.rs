@@ -40,7 +40,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use client::Client;
 
-use crate::{memory, signals};
+use crate::health::memory;
+use crate::signals;
 
 /// Terminates WireGuard tunnels of a fleet in userspace, watches every device across them, and
 /// says truthfully what is wrong.

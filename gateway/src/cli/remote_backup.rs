@@ -71,7 +71,7 @@ async fn fetched(
 async fn download(client: &Client, path: &str, to: &Path, progress: &Shown) -> anyhow::Result<u64> {
     let answer = client.stream(path).await?;
     let all = answer.content_length().unwrap_or(0);
-    let mut out = tokio::fs::File::from_std(crate::secret_file::create(to)?);
+    let mut out = tokio::fs::File::from_std(crate::data_dir::secret_file::create(to)?);
     let (mut chunks, mut done) = (answer.bytes_stream(), 0u64);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.context("the transfer broke off")?;

@@ -11,10 +11,11 @@ use super::Connection;
 use crate::cli::out;
 use crate::clock;
 use crate::config::{Config, FILE};
+use crate::data_dir::first_start;
 use crate::data_dir::{self, DataDir};
+use crate::health::telemetry;
 use crate::server::Server;
 use crate::signals::{Request, Signals};
-use crate::{first_start, telemetry};
 
 pub(crate) const NAME: &str = "fleetgate";
 

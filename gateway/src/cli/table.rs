@@ -8,7 +8,7 @@ use owo_colors::OwoColorize as _;
 
 use crate::cli::out;
 use crate::clock;
-pub(crate) use crate::text::{harmless as safe, harmless_output as safe_output};
+pub(crate) use crate::sanitize::{harmless as safe, harmless_output as safe_output};
 
 /// Lines broken by the terminal are easier to read than columns of one letter.
 const NARROWEST: u16 = 60;

@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use fleetgate_engine::messages::ServiceSpec;
+use fleetgate_engine::messages::{Check, Threshold, Timing};
 use fleetgate_engine::monitor::profile::{self, Catalogue, Facts, Pace, ServiceOverride};
-use fleetgate_engine::wire::ServiceSpec;
-use fleetgate_engine::wire::{Check, Threshold, Timing};
 use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::Sensor;
 

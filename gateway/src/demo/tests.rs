@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
-use fleetgate_engine::tunnel::noise::BoringNoise;
-use fleetgate_engine::tunnel::{Config, Tunnel};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Answer, Ask, AskId, Command, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
     LoginRefusal, News, PeerKey, PeerKind, PeerMemory, PeerSpec, Question, RemoteCommand, Route, SshAnswer,
     SshFailure, SshRun,
 };
+use fleetgate_engine::tunnel::noise::BoringNoise;
+use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, PublicKey};
 use fleetgate_probes::sensors::{Sensor, parse, script};
@@ -25,10 +25,12 @@ use super::control::{Control, Order, send};
 use super::device::{Device, DeviceHandle, DeviceSpec, Service, SshSpec};
 use super::fleet::{DemoFleet, Gateway, Member, recruit};
 use super::sensors::Sensors;
-use crate::driver::{self, Inbox, Mouths};
-use crate::ssh::{Limits, SessionKey, SshClient};
-use crate::stream::Streams;
-use crate::udp::{self, Passage};
+use crate::monitor::ssh::{Limits, SessionKey, SshClient};
+use crate::tunnel::stream::Streams;
+use crate::tunnel::thread;
+use crate::tunnel::thread::{Inbox, Mouths};
+use crate::tunnel::udp;
+use crate::tunnel::udp::Passage;
 
 /// More than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -73,7 +75,7 @@ impl Lab {
             passage: Passage::default(),
         };
         let stop = CancellationToken::new();
-        driver::start(tunnel, socket, Inbox { commands, asks: asked }, mouths, stop.clone()).expect("starts");
+        thread::start(tunnel, socket, Inbox { commands, asks: asked }, mouths, stop.clone()).expect("starts");
         let ssh = SshClient::new(&ssh_key.to_openssh(), Limits::default()).expect("a key");
         let (_stop, _commands) = (stop.drop_guard(), commands_open);
         Lab { key, ssh_key, endpoint, asks, answers, news, streams, ssh, next: 0, _commands, _stop }

@@ -2,8 +2,9 @@
 //! are kept.
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages;
+use fleetgate_engine::messages::IncidentId;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{self, IncidentId};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -23,10 +24,10 @@ pub struct Acknowledgement {
     pub incident: Option<IncidentId>,
 }
 
-impl From<&Acknowledgement> for wire::Acknowledgement {
+impl From<&Acknowledgement> for messages::Acknowledgement {
     fn from(a: &Acknowledgement) -> Self {
         let words = format!("{}: {}", a.author, a.comment);
-        wire::Acknowledgement {
+        messages::Acknowledgement {
             id: a.id,
             sticky: a.sticky,
             expires: a.expires_at,

@@ -1,8 +1,8 @@
 //! The alerting settings that differ from the default, as JSON: the same in the columns and in the
 //! API. Parsing is strict, as in `definition.rs`.
 
+use fleetgate_engine::messages::{Alerting, HostStatus, Kinds, MessageKind, States};
 use fleetgate_engine::monitor::profile::AlertingChange;
-use fleetgate_engine::wire::{Alerting, HostStatus, Kinds, MessageKind, States};
 use fleetgate_probes::sample::Status;
 use serde_json::{Map, Value, json};
 

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::is_of_others;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::{Behind, Clocks, Others};
-use fleetgate_engine::wire::is_of_others;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -296,7 +296,7 @@ fn few<N: TryInto<u32>>(count: N) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::wire::{HostState, HostStatus};
+    use fleetgate_engine::messages::{HostState, HostStatus};
 
     use super::*;
     use crate::store::{Store, fixture, states};

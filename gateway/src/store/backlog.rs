@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::GATEWAY;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::GATEWAY;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -174,8 +174,8 @@ pub async fn refresh(tx: &mut SqliteConnection, message: i64) -> sqlx::Result<()
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::notify::Item;
-    use fleetgate_engine::wire::{Message, MessageKind};
+    use fleetgate_engine::messages::{Message, MessageKind};
+    use fleetgate_engine::notification::Item;
 
     use super::*;
     use crate::store::outbox::{self, Kind, NewMessage};

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::wire::IncidentId;
+use fleetgate_engine::messages::IncidentId;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::OnceCell;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{ContactId, Period, RuleId, Severity};
+use fleetgate_engine::notification::{ContactId, Period, RuleId, Severity};
 use fleetgate_engine::time::Wall;
 use jiff::civil::Time;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -13,7 +13,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
 use super::managed::Managed;
-use crate::secret_url::SecretUrl;
+use crate::config::secret_url::SecretUrl;
 
 /// A recipient and its addresses. The store keeps its secret.
 #[derive(Clone, Debug, PartialEq)]

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::RoutePolicy;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::RoutePolicy;
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};

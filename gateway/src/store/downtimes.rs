@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
+use fleetgate_engine::messages;
+use fleetgate_engine::messages::{HostScope, Scope, When};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{self, HostScope, Scope, When};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
@@ -18,7 +19,7 @@ const FOREVER: Wall = Wall::from_millis(253_402_207_200_000);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Downtime {
-    pub plan: wire::Downtime,
+    pub plan: messages::Downtime,
     /// The name of the host, if the downtime is for one host.
     pub host_name: Option<String>,
     /// The name in the file of its manager.
@@ -36,7 +37,7 @@ impl FromRow<'_, SqliteRow> for Downtime {
         let wall = |column: &str| -> sqlx::Result<Wall> { Ok(Wall::from_millis(row.try_get(column)?)) };
         let scope = Scope { hosts: hosts(row)?, service: row.try_get("service")? };
         Ok(Downtime {
-            plan: wire::Downtime { id: Id::from_i64(row.try_get("id")?), scope, when: when(row)? },
+            plan: messages::Downtime { id: Id::from_i64(row.try_get("id")?), scope, when: when(row)? },
             host_name: row.try_get("host_name")?,
             name: row.try_get("name")?,
             managed: Managed::from_row(row)?,
@@ -203,7 +204,7 @@ mod tests {
         let host = fixture::device(&store, 7, "cam-07").await;
         let at = Wall::from_millis;
         let made = |id, hosts, name: Option<&str>, end, duration| Downtime {
-            plan: wire::Downtime {
+            plan: messages::Downtime {
                 id: Id::from_i64(id),
                 scope: Scope { hosts, service: Some("disk".into()) },
                 when: When::Once { start: at(10), end: at(end), duration },
@@ -248,7 +249,7 @@ mod tests {
             When::Repeated(recurrence::parse(&text).unwrap())
         };
         let made = |id, when| Downtime {
-            plan: wire::Downtime {
+            plan: messages::Downtime {
                 id: Id::from_i64(id),
                 scope: Scope { hosts: HostScope::Labels(BTreeMap::new()), service: None },
                 when,

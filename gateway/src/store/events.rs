@@ -7,8 +7,8 @@
 use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::{Event, EventKind, Excerpt, GATEWAY, Occasion};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, Excerpt, GATEWAY, Occasion};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
 
@@ -418,7 +418,7 @@ impl fmt::Display for Object {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::wire::AckEnd;
+    use fleetgate_engine::messages::AckEnd;
 
     use super::*;
     use crate::store::fixture;

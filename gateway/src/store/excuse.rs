@@ -4,7 +4,7 @@
 //! Read only. The text is empty if the reason explains itself.
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::wire::HeldReason;
+use fleetgate_engine::messages::HeldReason;
 use sqlx::sqlite::SqliteConnection;
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.

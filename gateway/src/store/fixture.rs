@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Detail, DirectAnswer, HostState, HostStatus, Message, MessageKind, PathCheck, ServiceState, StateType,
     VoiceState,
 };
+use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PrivateKey, SealKey};
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;

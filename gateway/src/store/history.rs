@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::Sample;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::Sample;
 use fleetgate_probes::sample::Metric;
 use sqlx::sqlite::SqliteConnection;
 

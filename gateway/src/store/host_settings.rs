@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::{HostKey, KeyType, RoutePolicy, Threshold};
 use fleetgate_engine::monitor::profile::AlertingChange;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostKey, KeyType, RoutePolicy, Threshold};
 use ipnet::IpNet;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};

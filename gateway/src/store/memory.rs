@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use fleetgate_engine::id::PeerId;
+use fleetgate_engine::messages::{PeerStatus, Tai64n};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{PeerStatus, Tai64n};
 use fleetgate_keys::PublicKey;
 use sqlx::sqlite::SqliteConnection;
 
@@ -171,7 +171,7 @@ async fn forget_oldest(conn: &mut SqliteConnection, peer: PeerId) -> sqlx::Resul
 mod tests {
     use fleetgate_engine::id::Id;
 
-    use fleetgate_engine::wire::RetiredKey;
+    use fleetgate_engine::messages::RetiredKey;
 
     use super::*;
     use crate::store::{devices, fixture};

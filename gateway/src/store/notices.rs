@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::notify::{ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting};
+use fleetgate_engine::messages::{Event, EventKind, Excerpt, GATEWAY, IncidentId, Message, MessageKind};
+use fleetgate_engine::notification::{
+    ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting,
+};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, Excerpt, GATEWAY, IncidentId, Message, MessageKind};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};

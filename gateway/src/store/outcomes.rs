@@ -1,7 +1,7 @@
 //! The outcome of each notice: sent, waiting or suppressed, for each contact and address, with the
 //! rule or the reason. Read only.
 
-use fleetgate_engine::notify::NoticeId;
+use fleetgate_engine::notification::NoticeId;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
@@ -108,8 +108,8 @@ pub async fn outcomes(conn: &mut SqliteConnection, of: &[NoticeId]) -> sqlx::Res
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::notify::{Item, WaitFor, Waiting};
-    use fleetgate_engine::wire::{Event, EventKind, MessageKind};
+    use fleetgate_engine::messages::{Event, EventKind, MessageKind};
+    use fleetgate_engine::notification::{Item, WaitFor, Waiting};
 
     use super::*;
     use crate::store::fixture;
@@ -128,7 +128,7 @@ mod tests {
                 kind: MessageKind::Problem,
                 from: "ok",
                 to: "critical",
-                reason: fleetgate_engine::wire::HeldReason::Downtime,
+                reason: fleetgate_engine::messages::HeldReason::Downtime,
             },
             cause: "a downtime is in effect".into(),
             evidence: "97% used".into(),

@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::monitor::profile::{Catalogue, Profile, ProfileRule, ServiceOverride};
-use fleetgate_engine::notify::Selector;
+use fleetgate_engine::notification::Selector;
 use serde_json::{Map, Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;

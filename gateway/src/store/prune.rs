@@ -60,7 +60,7 @@ pub async fn step(conn: &mut SqliteConnection, after: i64, before: Wall) -> sqlx
 #[cfg(test)]
 mod tests {
     use fleetgate_engine::id::Id;
-    use fleetgate_engine::wire::Sample;
+    use fleetgate_engine::messages::Sample;
     use fleetgate_probes::sample::Metric;
 
     use super::*;

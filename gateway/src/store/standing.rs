@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{Object, Standing};
-use fleetgate_engine::wire::{GATEWAY, HeldReason};
+use fleetgate_engine::messages::{GATEWAY, HeldReason};
+use fleetgate_engine::notification::{Object, Standing};
 use sqlx::sqlite::SqliteConnection;
 
 /// The first reason that applies, in the order of the monitor's own reasons. While the gateway's
@@ -68,9 +68,9 @@ pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Ob
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::notify::{WaitFor, Waiting};
+    use fleetgate_engine::messages::{HostState, HostStatus, Message, ServiceState, VoiceState};
+    use fleetgate_engine::notification::{WaitFor, Waiting};
     use fleetgate_engine::time::Wall;
-    use fleetgate_engine::wire::{HostState, HostStatus, Message, ServiceState, VoiceState};
     use fleetgate_probes::sample::Status;
 
     use super::*;

@@ -10,11 +10,11 @@ use std::sync::LazyLock;
 
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Detail, Digest, DirectAnswer, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState,
     StateType, Taken,
 };
+use fleetgate_engine::time::Wall;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::range::Range;

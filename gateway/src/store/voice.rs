@@ -4,8 +4,8 @@
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::{Held, HeldReason, MessageKind, Occasion, VoiceState};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Held, HeldReason, MessageKind, Occasion, VoiceState};
 use serde::{Deserialize, Serialize};
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use fleetgate_engine::id::PeerId;
-use fleetgate_engine::wire::{PeerStatus, WireDay};
+use fleetgate_engine::messages::{PeerStatus, WireDay};
 use sqlx::sqlite::SqliteConnection;
 
 use super::Store;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::wire::{Check, ServiceSpec};
+use fleetgate_engine::messages::{Check, ServiceSpec};
 use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::sensors::{Capture, Plan, Schedule, Sensor};
 use jiff::tz::TimeZone;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Event, EventKind};
+use fleetgate_engine::messages::{Event, EventKind};
 
 use super::pending::{Batch, Entry};
 use super::share::{Share, Shares};

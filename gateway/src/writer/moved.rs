@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{HostMemory, HostState, HostStatus, ServiceState};
+use fleetgate_engine::messages::{HostMemory, HostState, HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
 use super::pending::{Batch, Entry};
-use crate::live::Change;
+use crate::engine::live_state::Change;
 
 /// States that are remembered, 16 bytes each. When there are more, all count as new once.
 const MOST: usize = 4_000_000;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Event, HostKey, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample,
     ServiceState, Tai64n, Ticket,
 };
+use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_keys::PublicKey;
 
 /// How long results wait for others to share their commit. An operator does not notice it, and the disk
@@ -255,7 +255,7 @@ fn replace(services: &mut Vec<ServiceState>, state: ServiceState) {
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::wire::EventKind;
+    use fleetgate_engine::messages::EventKind;
     use fleetgate_probes::sample::Status;
 
     use super::*;

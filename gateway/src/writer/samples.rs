@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fleetgate_engine::messages::Sample;
 use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::Sample;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;

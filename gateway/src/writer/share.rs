@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Event, EventKind, GATEWAY};
+use fleetgate_engine::messages::{Event, EventKind, GATEWAY};
 
 /// Rows of one host in a day (UTC) before its soft changes are only counted. A link that fails every
 /// five minutes makes as many. At 2 kB each, soft changes of a host add 1 MB a day; hard changes are

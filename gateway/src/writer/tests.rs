@@ -1,6 +1,6 @@
 use fleetgate_engine::id::{HostId, Id};
+use fleetgate_engine::messages::{Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Event, EventKind, HostKey, HostStatus, KeyType, Sample, Tai64n};
 use fleetgate_probes::sample::{Metric, Status};
 
 use super::*;
@@ -62,7 +62,7 @@ fn sample(host: HostId, at: i64) -> Record {
 async fn what_was_appended_is_on_disk_after_the_end() {
     let desk = Desk::new().await;
     let host = desk.host;
-    let down = fleetgate_engine::wire::HostState { hard: HostStatus::Down, ..fixture::up(host) };
+    let down = fleetgate_engine::messages::HostState { hard: HostStatus::Down, ..fixture::up(host) };
     let service = fixture::service("ping", Status::Critical);
     desk.writer
         .append(vec![

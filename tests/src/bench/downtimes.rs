@@ -9,12 +9,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::monitor::{Config, Monitor};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Alerting, Check, Downtime, HostScope, HostSpec, MonitorInput, MonitorOutput, RoutePolicy, Scope,
     ServiceSpec, SshSpec, Timing, When,
 };
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
 
 use super::{cpu_of, median, micros, report};
 

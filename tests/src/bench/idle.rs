@@ -6,12 +6,14 @@ use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fleetgate::driver::{self, Inbox, Mouths};
-use fleetgate::stream::Streams;
-use fleetgate::udp::{self, Passage};
+use fleetgate::tunnel::stream::Streams;
+use fleetgate::tunnel::thread;
+use fleetgate::tunnel::thread::{Inbox, Mouths};
+use fleetgate::tunnel::udp;
+use fleetgate::tunnel::udp::Passage;
+use fleetgate_engine::messages::PeerMemory;
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::noise::BoringNoise;
-use fleetgate_engine::wire::PeerMemory;
 use fleetgate_keys::PrivateKey;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +94,8 @@ struct Thread {
     address: SocketAddr,
     stop: CancellationToken,
     thread: std::thread::JoinHandle<()>,
-    _commands: mpsc::Sender<fleetgate_engine::wire::Command>,
-    _asks: mpsc::UnboundedSender<fleetgate_engine::wire::Command>,
+    _commands: mpsc::Sender<fleetgate_engine::messages::Command>,
+    _asks: mpsc::UnboundedSender<fleetgate_engine::messages::Command>,
 }
 
 impl Thread {
@@ -110,7 +112,7 @@ impl Thread {
         let passage = Passage::default();
         let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams, passage };
         let stop = CancellationToken::new();
-        let thread = driver::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
+        let thread = thread::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
             .context("the tunnel's thread")?;
         Ok(Thread { address, stop, thread, _commands: commands_in, _asks: asks_in })
     }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fleetgate::handle::Handle;
+use fleetgate::engine::handle::Handle;
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{Outcome, Submission};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Outcome, Submission};
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use fleetgate::retention::{Retention, round};
+use fleetgate::maintenance::retention::{Retention, round};
 use fleetgate::store::Store;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Outcome, Submission};
+use fleetgate_engine::messages::{Outcome, Submission};
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use reqwest::Method;
 use serde_json::{Value, json};

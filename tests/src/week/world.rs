@@ -6,13 +6,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::monitor::{Config, Monitor};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Alerting, Answer, Ask, AskId, ConnectFailure, EchoAnswer, Evidence, GATEWAY, HostMemory, HostSpec,
     HostState, HostStatus, MonitorInput, MonitorOutput, News, Question, Record, RoutePolicy, SshSpec,
     StateType, Timing,
 };
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
 
 use super::fleet::{Fleet, Notice};
 use super::model::{Look, Model};

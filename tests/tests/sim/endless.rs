@@ -178,7 +178,7 @@ async fn returns(before: usize, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_flood_needed_is_given_back() {
-    fleetgate::memory::set_up();
+    fleetgate::health::memory::set_up();
     let program = Arc::new(Program::start().await.expect("it starts"));
     let before = memory("VmRSS");
     failed_logins(&program).await;

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use crate::tunnel::random::Random;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{
+use fleetgate_engine::messages::{HeldReason, IncidentId, MessageKind};
+use fleetgate_engine::notification::{
     Contact, ContactId, Input, Notice, NoticeId, Object, Output, Period, Router, Routing, Rule, Selector,
     Severity, Standing, Told, Waiting,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{HeldReason, IncidentId, MessageKind};
 use jiff::tz::TimeZone;
 
 const SEEDS: u64 = 16;

@@ -20,26 +20,26 @@
 //! This module is pure: the caller supplies the time, in order. It knows no check states, messages
 //! or receivers. It keeps open incidents and one name per host, and nothing of closed incidents.
 
-mod alike;
-mod changes;
-mod gather;
-mod sites;
+mod by_service;
+mod by_site;
+mod correlate;
+mod lifecycle;
+mod summary;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id};
-use crate::time::{Mono, Now, Step, Wall};
-use crate::wire::{
+use crate::messages::{
     AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
     IncidentRecord, Matter, MemberMemory, Object,
 };
+use crate::time::{Mono, Now, Step, Wall};
 
-use alike::Alike;
-use sites::Fleet;
+use by_service::Alike;
+use by_site::Fleet;
 
 /// Problems that begin within this time of each other may have one cause. The gateway finds hosts
 /// that are lost together within a check interval and its retries; the longest in use take some
@@ -374,7 +374,7 @@ impl Incidents {
         if self.place_of_ill(&gateway).is_some() {
             return;
         }
-        let id = self.former(&gateway, at.now.wall).unwrap_or_else(|| self.open(words::uplink(), at));
+        let id = self.former(&gateway, at.now.wall).unwrap_or_else(|| self.open(summary::uplink(), at));
         self.join(id, &gateway, at.now.wall, at.now);
         let since = at.now.wall - EXPLAINED;
         let explained = |(other, i): (&IncidentId, &Incident)| {
@@ -552,9 +552,9 @@ impl Incidents {
         let together = || self.alike.together(service, began);
         let of_it =
             |host| self.place_of_ill(&Object { host, service: service.map(str::to_owned) }) == Some(id);
-        let joined = together().filter(|host| of_it(*host)).take(alike::FEWEST).count();
+        let joined = together().filter(|host| of_it(*host)).take(by_service::FEWEST).count();
         let enough = self.enough(service) - 1;
-        (joined == alike::FEWEST && together().take(enough).count() == enough).then_some(id)
+        (joined == by_service::FEWEST && together().take(enough).count() == enough).then_some(id)
     }
 
     /// Returns the incident if its latest problem is recent. A host that never recovers keeps its
@@ -589,8 +589,8 @@ impl Incidents {
         let name = self.fleet.name(object.host);
         let site = self.fleet.site(object.host).map(str::to_owned);
         match &object.service {
-            Some(service) => words::service(name, service, site),
-            None => words::host(name, object.host, site),
+            Some(service) => summary::service(name, service, site),
+            None => summary::host(name, object.host, site),
         }
     }
 }

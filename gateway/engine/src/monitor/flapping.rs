@@ -4,7 +4,7 @@
 //! them; the newest change weighs most. It counts results, not time. This module knows nothing of
 //! notifications.
 
-use crate::wire::Flapping;
+use crate::messages::Flapping;
 
 /// The number of results kept: twenty changes at most.
 const RESULTS: u32 = 21;
@@ -75,7 +75,7 @@ impl FromIterator<u8> for Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::States;
+    use crate::messages::States;
     use proptest::prelude::*;
 
     const RULES: Flapping = Flapping { enabled: true, low: 20.0, high: 30.0, ignore: States::NONE };

@@ -8,64 +8,46 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{HostId, Id, PeerId};
-use crate::time::{Mono, Now, Step, Wall};
-use crate::wire::{
+use crate::messages::{
     Answer, AskId, Downtime, HostMemory, HostScope, HostSpec, MonitorInput, MonitorOutput, News, Outcome,
     Record, Submission, Timing, Why,
 };
+use crate::time::{Mono, Now, Step, Wall};
 
-mod alert;
-mod answer;
-#[cfg(test)]
-mod chaos;
-mod depend;
-mod downtime;
+mod context;
+mod dependency;
+pub mod downtime;
 pub mod flapping;
-mod heartbeat;
 mod host;
-mod judged;
-mod liveness;
+mod incidents;
+mod interpret;
 mod neighbours;
-mod news;
-pub mod pace;
-mod parents;
-mod passive;
-mod path_check;
-mod population;
+mod notification;
+mod paths;
 pub mod profile;
-mod reach;
-pub mod recurrence;
-mod rhythm;
-mod round;
+mod reachability;
 mod schedule;
-mod sentinel;
 mod service;
-mod session;
-mod speech;
-mod status;
+mod state;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod together;
-mod tunnel_check;
-mod turn;
-mod undecided;
+mod thresholds;
+pub mod traffic_budget;
 mod uplink;
-mod vital;
-mod voice;
 
+use crate::monitor::host::allowed_silence::Rhythm;
+use crate::monitor::uplink::fleet_silence::Population;
+use crate::monitor::uplink::health::Sentinel;
+use context::{Asker, Desk, Turn};
 use downtime::Window;
 use host::Host;
 use neighbours::Neighbours;
-use parents::Family;
-use population::Population;
-use rhythm::Rhythm;
+use reachability::Family;
 use schedule::Agenda;
-use sentinel::Sentinel;
-use turn::{Asker, Desk, Turn};
 
-pub use turn::Figures;
+pub use context::Figures;
 
 /// A call that comes this long after something was due shows that the machine slept or the process
 /// was stopped. Silence during that time does not count. Longer than any stall of a busy store.
@@ -286,7 +268,7 @@ impl Monitor {
     }
 
     fn news(&mut self, news: News, now: Now) {
-        let Some(peer) = news::concerns(&news) else {
+        let Some(peer) = crate::monitor::host::tunnel_events::concerns(&news) else {
             return;
         };
         let hosts: Vec<HostId> = self.behind.get(&peer).into_iter().flatten().copied().collect();

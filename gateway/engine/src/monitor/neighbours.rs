@@ -13,14 +13,14 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use crate::id::HostId;
+use crate::messages::HostStatus;
 use crate::time::{Mono, Now};
-use crate::wire::HostStatus;
 
 use super::Monitor;
 use super::host::Host;
-use super::parents::{PATIENCE, Standing};
-use super::status::Level;
-use super::turn::Turn;
+use crate::monitor::context::Turn;
+use crate::monitor::reachability::{PATIENCE, Standing};
+use crate::monitor::state::Level;
 
 /// Neighbours at the same site, and again behind the same device.
 const NEAR: usize = 8;

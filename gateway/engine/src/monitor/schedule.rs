@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
+use crate::messages::AskId;
 use crate::time::{Mono, Now};
-use crate::wire::AskId;
 
 /// The shortest interval for which slots are laid out; a configured one is longer.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);

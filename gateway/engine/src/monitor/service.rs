@@ -10,25 +10,28 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
-use crate::time::{Mono, Now, Wall};
-use crate::wire::{
+use crate::messages::{
     Answer, AskId, Check, ConnectFailure, EventKind, HeldReason, Object, PathCheck, Record, Sample,
     ServiceSpec, ServiceState, Taken, Timing,
 };
+use crate::time::{Mono, Now, Wall};
 
-use super::depend::On;
 use super::downtime::Window;
-use super::heartbeat::{self, Runs};
 use super::host::is_outdated;
-use super::judged::{self, Judged};
-use super::pace;
-use super::passive;
-use super::path_check::{self, AGREEING, PathQuestion};
-use super::reach::Way;
-use super::speech::Subject;
-use super::status::{Change, Level, Track};
-use super::turn::{Turn, cause};
-use super::voice::{Said, Scene, Voice};
+use crate::monitor::context::{Turn, cause};
+use crate::monitor::dependency::On;
+use crate::monitor::host::job;
+use crate::monitor::host::job::Runs;
+use crate::monitor::host::passive;
+use crate::monitor::host::path_check;
+use crate::monitor::host::path_check::{AGREEING, PathQuestion};
+use crate::monitor::notification::records::Subject;
+use crate::monitor::notification::suppress::{Said, Scene, Voice};
+use crate::monitor::paths::Way;
+use crate::monitor::state::{Change, Level, Track};
+use crate::monitor::thresholds;
+use crate::monitor::thresholds::Judged;
+use crate::monitor::traffic_budget;
 
 #[derive(Debug)]
 pub struct Service {
@@ -203,12 +206,12 @@ impl Service {
 
     /// Returns its timing with the interval factor of the traffic budget.
     pub fn timing(&self) -> Timing {
-        pace::slowed(&self.spec.timing, self.stretch)
+        traffic_budget::slowed(&self.spec.timing, self.stretch)
     }
 
     /// Sets the interval factor; returns whether it changed.
     pub fn pace(&mut self, stretch: u32) -> bool {
-        let stretch = if pace::sends(&self.spec.check) { stretch } else { 1 };
+        let stretch = if traffic_budget::sends(&self.spec.check) { stretch } else { 1 };
         std::mem::replace(&mut self.stretch, stretch) != stretch
     }
 
@@ -374,7 +377,7 @@ impl Service {
     /// send.
     pub fn excuse(&mut self, until: Mono) {
         match &self.spec.check {
-            Check::Heartbeat(job) if !heartbeat::may_have_run(job, self.heard_at, until) => {}
+            Check::Heartbeat(job) if !job::may_have_run(job, self.heard_at, until) => {}
             _ => self.heard_at = self.heard_at.max(until),
         }
     }
@@ -385,7 +388,7 @@ impl Service {
 
     /// Evaluates a result against the thresholds of this service.
     pub fn judged(&self, result: PluginResult) -> Judged {
-        judged::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
+        thresholds::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
 
     fn tell(
@@ -531,7 +534,7 @@ fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
     let answered = state.result.cause == Cause::Answered;
     let well = match &spec.check {
         Check::Tunnel | Check::Ping { .. } | Check::Tcp { .. } => answered,
-        Check::Ssh => answered && judged::is_by_limits(&state.result, &spec.check, &spec.thresholds),
+        Check::Ssh => answered && thresholds::is_by_limits(&state.result, &spec.check, &spec.thresholds),
         _ => false,
     };
     state.status.map(|status| if well { Status::Ok } else { status })

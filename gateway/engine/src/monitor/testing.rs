@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::{Config, Monitor};
 use crate::id::HostId;
-use crate::time::{Mono, Now, Wall};
-use crate::wire::{
+use crate::messages::{
     Alerting, Answer, HostSpec, MonitorInput, MonitorOutput, Question, Record, RoutePolicy, ServiceState,
     SshSpec, Timing,
 };
+use crate::time::{Mono, Now, Wall};
 
 /// A device with a tunnel, without services.
 pub fn host(raw: i64) -> HostSpec {

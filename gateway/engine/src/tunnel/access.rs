@@ -6,8 +6,8 @@
 use fleetgate_probes::packet::Parsed;
 
 use crate::id::PeerId;
+use crate::messages::DropReason;
 use crate::time::Now;
-use crate::wire::DropReason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {

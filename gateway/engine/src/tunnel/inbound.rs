@@ -11,18 +11,18 @@ use fleetgate_probes::packet::{Parsed, parse};
 
 use super::Tunnel;
 use super::access::{Verdict, verdict};
-use super::answered::Answered;
-use super::front::word;
-use super::ledger::on_the_wire;
 use super::peers::{Endpoint, Seen, Slot};
-use super::retired::Knock;
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
-use super::stamp::{behind, skew_ms};
-use super::undelivered::Undelivered;
 use crate::id::PeerId;
+use crate::messages::{DropReason, News, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit};
 use crate::time::Wall;
-use crate::wire::{DropReason, News, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit};
+use crate::tunnel::daily_traffic::on_the_wire;
+use crate::tunnel::handshake::gate::word;
+use crate::tunnel::handshake::retired_keys::Knock;
+use crate::tunnel::handshake::tai64n::{behind, skew_ms};
+use crate::tunnel::handshake::unconfirmed::Answered;
+use crate::tunnel::icmp_error::Undelivered;
 
 /// Initiations that wait to be answered, one per peer at most. The limit is half a second of work
 /// for one core. Each takes 148 bytes.

@@ -5,39 +5,28 @@
 //! the driver's loop carry the same `Now`, because budgets are per turn.
 
 mod access;
-mod answered;
-mod asks;
-mod changes;
-mod conn;
-#[cfg(any(test, feature = "sim"))]
-pub mod device;
-mod dial;
-mod door;
-mod floods;
-mod flows;
-pub mod front;
+mod daily_traffic;
+mod events;
+pub mod handshake;
+mod icmp_error;
 mod inbound;
-mod index;
-mod initiation;
-mod ledger;
-mod links;
-mod news;
 pub mod noise;
+mod peer_config;
+mod peer_sessions;
 mod peers;
-#[cfg(any(test, feature = "sim"))]
-pub mod plain;
+mod poll;
+mod probe_flows;
+mod probes;
 mod random;
-mod retired;
 mod routes;
 pub mod session;
-pub(crate) mod sign;
-mod stack;
-pub(crate) mod stamp;
+mod session_index;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod tcp;
 #[cfg(test)]
 mod tests;
-mod turn;
-mod undelivered;
-mod wheel;
+mod timer_wheel;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -46,27 +35,27 @@ use std::num::NonZeroU16;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::PeerId;
-use crate::time::{Mono, Now, Step};
-use crate::wire::{
+use crate::messages::{
     Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, RetiredKey, StreamId,
 };
-use dial::Pacer;
+use crate::time::{Mono, Now, Step};
+use crate::tunnel::handshake::dial::Pacer;
+use crate::tunnel::handshake::retired_keys::Retired;
+use events::UnknownKeys;
 use inbound::Pending;
-use index::Indices;
-use news::UnknownKeys;
 use peers::{Peers, Slot};
+use poll::Budget;
 use random::Random;
-use retired::Retired;
 use routes::Routes;
 use session::{Noise, SCRATCH};
-use turn::Budget;
-use wheel::Wheel;
+use session_index::Indices;
+use timer_wheel::Wheel;
 
-pub use index::MAX_SESSIONS;
-pub use retired::MAX_RETIRED;
-pub use stack::MTU;
+pub use crate::tunnel::handshake::retired_keys::MAX_RETIRED;
 #[cfg(any(test, feature = "sim"))]
-pub use stamp::from_unix_ms as stamp_from_unix_ms;
+pub use crate::tunnel::handshake::tai64n::from_unix_ms as stamp_from_unix_ms;
+pub use crate::tunnel::tcp::stack::MTU;
+pub use session_index::MAX_SESSIONS;
 
 /// The settings that the tunnel needs before the first peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

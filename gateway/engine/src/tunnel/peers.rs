@@ -11,18 +11,18 @@ use std::net::{IpAddr, SocketAddr};
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
-use super::answered::Unproved;
-use super::dial::Dial;
-use super::flows::{Echo, MAX_IN_FLIGHT, Want};
-use super::ledger::Ledger;
-use super::sign::Signs;
-use super::stack::Stack;
-use super::wheel::Filed;
 use crate::id::PeerId;
-use crate::time::{Mono, Now, Step, Wall};
-use crate::wire::{
+use crate::messages::{
     DropReason, Evidence, PeerKey, PeerKind, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
+use crate::time::{Mono, Now, Step, Wall};
+use crate::tunnel::daily_traffic::Ledger;
+use crate::tunnel::handshake::dial::Dial;
+use crate::tunnel::handshake::failures::Signs;
+use crate::tunnel::handshake::unconfirmed::Unproved;
+use crate::tunnel::probe_flows::{Echo, MAX_IN_FLIGHT, Want};
+use crate::tunnel::tcp::stack::Stack;
+use crate::tunnel::timer_wheel::Filed;
 
 /// A peer's place in the table. A reused slot has another generation, so a reference to the old
 /// peer finds no peer.

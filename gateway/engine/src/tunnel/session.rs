@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use fleetgate_keys::{PresharedKey, PublicKey};
 
+use crate::messages::{DropReason, Tai64n};
 use crate::time::{Mono, Now};
-use crate::wire::{DropReason, Tai64n};
 
 /// Scratch space for every call that may produce a datagram. Longer datagrams are dropped earlier.
 pub const SCRATCH: usize = 65_535 + 64;

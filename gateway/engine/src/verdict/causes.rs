@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::{
     Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER, TunnelFacts,
 };
+use crate::messages::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 use crate::time::Wall;
-use crate::wire::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
 
 /// Two devices with one key alternate at the pace of their keepalives. After a move without a
 /// return for this long, there is only one device.

@@ -6,8 +6,8 @@
 //! evidence, but not its source, and changes no state.
 
 mod causes;
-mod turns;
-mod words;
+mod endpoint_flaps;
+mod text;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use std::time::Duration;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::sample::Status;
 
+use crate::messages::{Attempts, HostState, HostStatus, PathCheck, Refusal, StateType, is_answer};
 use crate::time::Wall;
-use crate::wire::{Attempts, HostState, HostStatus, PathCheck, Refusal, StateType, is_answer};
 
-pub use turns::Turns;
+pub use endpoint_flaps::Turns;
 
 /// How long a refusal is recent. A refused device tries again every five seconds, and a keepalive
 /// restarts its attempts. After this much quiet it has fallen silent, or was accepted.
@@ -233,8 +233,8 @@ pub fn judge(e: &Evidence) -> Verdict {
     let first = foremost(&findings);
     let (kind, candidates) = named(first);
     let rest: Vec<&Finding> = findings.iter().filter(|finding| Some(*finding) != first).collect();
-    let text = words::text(kind, &candidates, &rest, e);
-    Verdict { kind, candidates, text, evidence: words::evidence(e) }
+    let text = text::text(kind, &candidates, &rest, e);
+    Verdict { kind, candidates, text, evidence: text::evidence(e) }
 }
 
 /// Returns the most important finding. A claim precedes a doubt; among equals the wider cause comes

@@ -16,8 +16,8 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::response::IntoResponse as _;
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{Identity, MAX_AT_ONCE};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Identity, MAX_AT_ONCE};
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tokio::sync::SemaphorePermit;
@@ -32,8 +32,8 @@ use crate::api::intake::{self, Bounds};
 use crate::api::model::{NewResult, NewResults, ResultOf, ResultOutcome, ResultRefusal, SubmittedResults};
 use crate::api::problem::Problem;
 use crate::api::{AppState, edge, extract, idempotency};
-use crate::handle::Offered;
-use crate::tickets;
+use crate::engine::commit_wait;
+use crate::engine::handle::Offered;
 
 /// Results in one call. A body of this many plugin outputs has 200 kB.
 const MOST: usize = 1_000;
@@ -214,7 +214,7 @@ async fn give(app: &AppState, results: Vec<Result<Sent, Problem>>) -> Result<Out
             Err(problem) => Given::Refused(problem),
         });
     }
-    let mut patience = pin!(tickets::patience());
+    let mut patience = pin!(commit_wait::patience());
     let mut outcomes: Outcomes = Vec::with_capacity(given.len());
     for given in given {
         let outcome = match given {

@@ -6,8 +6,8 @@ use axum::body::Body;
 use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};
-use crate::continuity::Known;
 use crate::identity::Identity;
+use crate::identity::continuity::Known;
 
 /// Creates an API over a data directory that a gateway could start in.
 async fn api() -> TestApi {

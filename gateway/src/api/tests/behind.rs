@@ -1,11 +1,11 @@
 //! Committed changes that the engine could not be informed of.
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Command, MonitorInput};
+use fleetgate_engine::messages::{Command, MonitorInput};
 use serde_json::json;
 
 use crate::api::testing::TestApi;
-use crate::handle::Changes;
+use crate::engine::handle::Changes;
 use crate::store::fixture::{self, TIMING};
 
 /// Creates an API with a device that the engine has.

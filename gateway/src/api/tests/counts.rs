@@ -1,12 +1,12 @@
 //! Headline, tiles, list and exit code count the same things in every fleet.
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::wire::{HostState, HostStatus, ServiceState, VoiceState};
+use fleetgate_engine::messages::{HostState, HostStatus, ServiceState, VoiceState};
 use fleetgate_probes::sample::Status;
 
 use crate::api::model::{Host, HostCounts, Overview, Page, Problem, ServiceCounts};
 use crate::api::testing::TestApi;
-use crate::live::Change;
+use crate::engine::live_state::Change;
 use crate::store::fixture::{self, TIMING};
 use crate::store::{Store, states};
 

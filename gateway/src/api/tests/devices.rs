@@ -1,6 +1,6 @@
 //! Devices: added, changed, re-keyed, removed.
 
-use fleetgate_engine::wire::{Command, MonitorInput};
+use fleetgate_engine::messages::{Command, MonitorInput};
 use fleetgate_keys::{Conf, PrivateKey};
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::wire::{Command, MonitorInput, Outcome};
+use fleetgate_engine::messages::{Command, MonitorInput, Outcome};
 use fleetgate_keys::{PrivateKey, SshKey};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::fields;
 use crate::api::openapi;
 use crate::api::testing::{Answer, Caller, TestApi};
-use crate::notify;
+use crate::notification;
 
 /// Every field of a request, and the test that shows its effect. Text in brackets marks fields that
 /// only people see.
@@ -188,7 +188,7 @@ fn told(api: &mut TestApi) -> String {
 // ------------------------------------------------------------ contacts and rules
 
 async fn heard(api: &TestApi) -> String {
-    notify::heard(&api.state.store, &api.state.config).await
+    notification::heard(&api.state.store, &api.state.config).await
 }
 
 /// Checks that each field has an effect on an existing resource.

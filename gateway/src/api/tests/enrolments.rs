@@ -1,12 +1,12 @@
 //! Enrolment: one token, one device, one response; and approval by an operator.
 
-use fleetgate_engine::wire::{Command, PeerStatus};
+use fleetgate_engine::messages::{Command, PeerStatus};
 use fleetgate_keys::PrivateKey;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::testing::{Answer, TestApi};
-use crate::live::Change;
+use crate::engine::live_state::Change;
 use crate::store::enrolments;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Event, EventKind, Record, Tai64n};
+use fleetgate_engine::messages::{Event, EventKind, Record, Tai64n};
 use fleetgate_probes::sample::Status;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::api::testing::{Answer, TestApi};
-use crate::notify::Bell;
+use crate::notification::Bell;
 use crate::store::fixture;
 use crate::writer::{MemoryUpdate, Writer};
 

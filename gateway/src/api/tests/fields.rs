@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fleetgate_engine::wire::{HostSpec, MonitorInput};
+use fleetgate_engine::messages::{HostSpec, MonitorInput};
 use serde_json::{Value, json};
 
 use crate::api::openapi;

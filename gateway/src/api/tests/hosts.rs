@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Attempts, DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
     UnprovedHandshakes,
 };
+use fleetgate_engine::time::Wall;
 use fleetgate_probes::sample::{Metric, Status};
 use serde_json::{Value, json};
 
 use crate::api::testing::TestApi;
-use crate::live::Change;
+use crate::engine::live_state::Change;
 use crate::store::history::{self, SeriesCache};
 use crate::store::{fixture, states};
 

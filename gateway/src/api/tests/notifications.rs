@@ -1,7 +1,7 @@
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{Item, NoticeId};
+use fleetgate_engine::messages::{GATEWAY, Message};
+use fleetgate_engine::notification::{Item, NoticeId};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{GATEWAY, Message};
 use serde_json::json;
 
 use crate::api::testing::{Answer, TestApi};

@@ -1,6 +1,6 @@
 //! Profiles, the rules that select them, and limits, through the API.
 
-use fleetgate_engine::wire::MonitorInput;
+use fleetgate_engine::messages::MonitorInput;
 use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};

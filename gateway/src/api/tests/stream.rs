@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::PeerStatus;
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::PeerStatus;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::api::testing::TestApi;
-use crate::live::Change;
+use crate::engine::live_state::Change;
 
 /// One event as a browser sees it.
 type Seen = (String, Value);
@@ -111,7 +111,7 @@ async fn a_reader_is_told_to_load_again_when_too_much_happened() {
     let mut stream = Listener::open(&api).await;
     stream.wait_for("snapshot").await;
     for n in 0..20_000 {
-        api.state.live.tell(crate::live::Change::Host(fleetgate_engine::id::Id::from_i64(n)));
+        api.state.live.tell(crate::engine::live_state::Change::Host(fleetgate_engine::id::Id::from_i64(n)));
     }
     stream.wait_for("reload").await;
     assert_eq!(stream.next().await, None);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use fleetgate_engine::monitor::profile::{BadCatalogue, Catalogue, Profile, ProfileRule, builtin};
-use fleetgate_engine::notify::Selector;
+use fleetgate_engine::notification::Selector;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 

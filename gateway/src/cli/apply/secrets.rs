@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::plan::{Act, Kind, Step, Wanted};
 use super::refusals::{self, Names};
-use crate::secret_file::Place;
+use crate::data_dir::secret_file::Place;
 
 /// Names in one hint. A killed run leaves one behind, and a folder of another name leaves all of
 /// them.

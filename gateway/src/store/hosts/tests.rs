@@ -1,4 +1,4 @@
-use fleetgate_engine::wire::{HostStatus, ServiceState};
+use fleetgate_engine::messages::{HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
 use super::*;

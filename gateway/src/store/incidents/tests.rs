@@ -101,7 +101,7 @@ async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
     assert_eq!((of_host[0].author.as_str(), of_host[0].incident), ("user:ada", Some(id)));
     assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, Some(ack));
     drop(conn);
-    run(&store, &[record(1, 11, IncidentChange::AckEnded(fleetgate_engine::wire::AckEnd::Well))]).await;
+    run(&store, &[record(1, 11, IncidentChange::AckEnded(fleetgate_engine::messages::AckEnd::Well))]).await;
     let mut conn = store.reader().await.unwrap();
     assert_eq!(find(&mut conn, id).await.unwrap().unwrap().ack, None);
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::notify::NoticeId;
+use fleetgate_engine::notification::NoticeId;
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};

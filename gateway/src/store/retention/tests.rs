@@ -1,5 +1,5 @@
 use super::*;
-use crate::retention::round;
+use crate::maintenance::retention::round;
 use crate::store::{Store, fixture};
 
 /// Rows from before 1,000 are old.

@@ -1,4 +1,4 @@
-use fleetgate_engine::wire::{Check, HostStatus};
+use fleetgate_engine::messages::{Check, HostStatus};
 use fleetgate_probes::sample::Status;
 
 use super::*;

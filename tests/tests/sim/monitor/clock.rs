@@ -4,10 +4,10 @@
 use super::stories::*;
 use super::world::{Truth, World, device, service, with, with_login};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
 };
+use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 

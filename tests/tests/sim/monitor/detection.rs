@@ -12,8 +12,10 @@ use std::time::Duration;
 use super::mailbox::Mailbox;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{
+    Check, Event, EventKind, Extent, HostSpec, HostStatus, ServiceSpec, Timing,
+};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Check, Event, EventKind, Extent, HostSpec, HostStatus, ServiceSpec, Timing};
 use fleetgate_tests::dice::{Dice, seeds, seeds_to};
 
 const SECOND: Duration = Duration::from_secs(1);

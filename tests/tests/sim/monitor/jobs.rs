@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::stories::*;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
 };
 use fleetgate_probes::job::{Deadline, Due, Job};

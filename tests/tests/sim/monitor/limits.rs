@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::stories::*;
 use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Threshold, Ticket,
 };
 use fleetgate_probes::plugin::{Ending, PluginResult};

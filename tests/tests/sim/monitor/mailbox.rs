@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::notify::{
+use fleetgate_engine::messages::{Extent, IncidentChange, IncidentId, Message, Object};
+use fleetgate_engine::notification::{
     Contact, Input, Notice, NoticeId, Output, Router, Routing, Rule, Selector, Severity,
 };
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{Extent, IncidentChange, IncidentId, Message, Object};
 use jiff::tz::TimeZone;
 
 use super::world::World;

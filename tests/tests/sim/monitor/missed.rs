@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::stories::*;
 use super::world::{Truth, World, device, with, with_login};
 use fleetgate_engine::id::HostId;
+use fleetgate_engine::messages::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::wire::{HostSpec, HostStatus, ServiceSpec};
 use fleetgate_probes::sample::Status;
 
 /// Everything once a day except the dependencies, so that no regular check makes up for a missed

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use fleetgate_engine::wire::{Check, HostSpec, HostStatus, RoutePolicy};
+use fleetgate_engine::messages::{Check, HostSpec, HostStatus, RoutePolicy};
 use fleetgate_probes::sample::Status;
 
 use super::world::Truth;

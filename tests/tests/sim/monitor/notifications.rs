@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use super::clerk::{Again, Clerk, Plan, Rules};
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::monitor::recurrence::{Hours, Recurrence};
-use fleetgate_engine::monitor::{Config, Monitor};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostMemory, HostScope, HostSpec,
     HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, Record,
     RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Submission, Ticket, Timing,
     When,
 };
+use fleetgate_engine::monitor::downtime::recurrence::{Hours, Recurrence};
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use fleetgate_tests::dice::{Dice, seeds};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Check, EventKind, Extent, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, MonitorInput,
 };
 use fleetgate_tests::dice::{Dice, seeds};

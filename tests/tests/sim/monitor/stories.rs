@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{Ask, Check, HostSpec, HostStatus, Question, Route, ServiceSpec, SshSpec};
+use fleetgate_engine::messages::{Ask, Check, HostSpec, HostStatus, Question, Route, ServiceSpec, SshSpec};
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
 
@@ -16,7 +16,7 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 pub fn temperature() -> ServiceSpec {
     let mut sensor = service("board", Check::Sensor(Sensor::Temperature { name: None }));
     let limits = fleetgate_probes::range::Thresholds { warn: "50".parse().ok(), crit: "60".parse().ok() };
-    sensor.thresholds = vec![fleetgate_engine::wire::Threshold { metric: "temperature".into(), limits }];
+    sensor.thresholds = vec![fleetgate_engine::messages::Threshold { metric: "temperature".into(), limits }];
     sensor
 }
 
@@ -64,7 +64,7 @@ pub fn is_stale(world: &World, id: HostId, name: &str) -> bool {
 
 /// Returns the messages in short: `cam-1 up down`, `cam-1/ping ok critical`.
 pub fn told(world: &World) -> Vec<String> {
-    let object = |m: &fleetgate_engine::wire::Message| match &m.service {
+    let object = |m: &fleetgate_engine::messages::Message| match &m.service {
         Some(service) => format!("{}/{service}", m.host_name),
         None => m.host_name.clone(),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::stories::*;
 use super::world::{Truth, World, device, with};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{EventKind, HostSpec, HostStatus, Timing};
+use fleetgate_engine::messages::{EventKind, HostSpec, HostStatus, Timing};
 
 /// Too few hosts for the fleet-wide rule, so only the uplink check can detect the cut.
 fn pair() -> (World, [HostId; 2]) {

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
+use fleetgate_engine::messages::{PeerKey, PeerKind, PeerSpec};
 use fleetgate_engine::time::Now;
-use fleetgate_engine::tunnel::device::Device;
-use fleetgate_engine::tunnel::plain::{PlainNoise, PlainSession};
 use fleetgate_engine::tunnel::session::Noise;
-use fleetgate_engine::wire::{PeerKey, PeerKind, PeerSpec};
+use fleetgate_engine::tunnel::sim::cleartext::{PlainNoise, PlainSession};
+use fleetgate_engine::tunnel::sim::device::Device;
 use fleetgate_keys::{PrivateKey, PublicKey};
 
 pub fn behind() -> IpAddr {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
+use fleetgate_engine::messages::{AskId, Attempts, PeerStatus, Tai64n};
 use fleetgate_engine::time::Mono;
-use fleetgate_engine::wire::{AskId, Attempts, PeerStatus, Tai64n};
 use fleetgate_keys::PublicKey;
 
 /// Minimum time between two answered initiations of one peer.

@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use fleetgate_engine::id::{Id, PeerId};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::tunnel::device::Device;
-use fleetgate_engine::tunnel::plain::PlainNoise;
-use fleetgate_engine::tunnel::{Config, Tunnel};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerMemory, PeerSpec, Question, Refusal,
     Route, StreamId, StreamInput, StreamOutput, Tai64n,
 };
+use fleetgate_engine::time::{Mono, Now, Wall};
+use fleetgate_engine::tunnel::sim::cleartext::PlainNoise;
+use fleetgate_engine::tunnel::sim::device::Device;
+use fleetgate_engine::tunnel::{Config, Tunnel};
 use fleetgate_keys::PrivateKey;
 
 use super::host::{Host, behind, session};

@@ -92,7 +92,7 @@ fn who_knows_of_a_common_failure_knows_of_who_joins_it_and_of_no_later_one() {
     let memory = IncidentMemory {
         id: first,
         opened: watch.now().wall,
-        matter: words::alike("ssh"),
+        matter: summary::alike("ssh"),
         members: (0..6)
             .map(|n| MemberMemory {
                 object: service(n, "ssh"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fleetgate_probes::range::{Range, Thresholds};
 use fleetgate_probes::sensors::{Capture, Plan, Sensor};
 
-use crate::wire::{Check, Threshold};
+use crate::messages::{Check, Threshold};
 
 use super::{DEFAULT, PING_COUNT, Profile, ServiceOverride};
 

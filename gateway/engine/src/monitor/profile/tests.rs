@@ -6,7 +6,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
 use super::*;
-use crate::monitor::judged::judge;
+use crate::monitor::thresholds::judge;
 
 const VPN: Facts = Facts { tunnel: true, behind: false, login: false, direct: false };
 const PACE: Pace = Pace { timing: Timing::DEFAULT, ping: Duration::from_secs(300) };

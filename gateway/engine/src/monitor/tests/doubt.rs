@@ -6,8 +6,8 @@ use fleetgate_probes::sample::Status;
 
 use super::lab::{HOUR, Lab, Truth, box_of_others, service};
 use crate::id::HostId;
+use crate::messages::{Check, GATEWAY, HostSpec, HostStatus, Message, Record, Timing};
 use crate::monitor::testing;
-use crate::wire::{Check, GATEWAY, HostSpec, HostStatus, Message, Record, Timing};
 
 /// Devices whose keepalives are spread over 25 s, each with the time of its first one after `to`.
 fn devices(count: i64, from: f64, to: f64) -> Vec<(HostSpec, Truth, f64)> {

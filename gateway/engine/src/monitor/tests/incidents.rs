@@ -3,8 +3,8 @@
 use fleetgate_probes::sample::Status;
 
 use super::lab::{HOUR, Lab, MINUTE, Truth, service};
+use crate::messages::{Check, HostSpec, HostStatus, IncidentChange, Record, ServiceSpec, Timing};
 use crate::monitor::testing;
-use crate::wire::{Check, HostSpec, HostStatus, IncidentChange, Record, ServiceSpec, Timing};
 
 fn closed_at(lab: &Lab) -> Option<f64> {
     lab.records.iter().find_map(|(t, record)| match record {

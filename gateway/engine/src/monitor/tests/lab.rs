@@ -10,13 +10,13 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 
 use crate::id::{HostId, PeerId};
-use crate::monitor::{Config, Monitor, testing};
-use crate::time::{Mono, Now, Wall};
-use crate::wire::{
+use crate::messages::{
     Alerting, Answer, Ask, AskId, Check, ConnectFailure, EchoAnswer, Event, Evidence, HostSpec, HostState,
     Message, MonitorInput, MonitorOutput, News, Question, Record, ServiceSpec, ServiceState, Submission,
     Ticket, Timing,
 };
+use crate::monitor::{Config, Monitor, testing};
+use crate::time::{Mono, Now, Wall};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3_600);

@@ -4,5 +4,7 @@ mod doubt;
 mod incidents;
 mod lab;
 mod parents;
+#[cfg(test)]
+pub(super) mod random_inputs;
 mod restart;
 mod silence;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::lab::{Lab, Truth, behind, service};
+use crate::messages::{Check, HostSpec, MonitorInput, News, Record};
 use crate::monitor::testing;
-use crate::wire::{Check, HostSpec, MonitorInput, News, Record};
 use fleetgate_probes::sample::Status;
 
 /// Returns when `tunnel` was first hard CRITICAL.

@@ -8,9 +8,11 @@ use fleetgate_probes::sample::Status;
 
 use super::lab::{Lab, Truth, behind, service};
 use crate::id::HostId;
+use crate::messages::{
+    Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType,
+};
 use crate::monitor::testing;
 use crate::time::Wall;
-use crate::wire::{Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType};
 
 /// A host that is up, by its last check 20 s ago.
 fn up(raw: i64, source: &str, now: Wall) -> HostState {

@@ -8,9 +8,9 @@ use fleetgate_probes::sample::Status;
 
 use super::lab::{HOUR, Lab, MINUTE, Truth, box_of_others, service};
 use crate::id::HostId;
+use crate::messages::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec};
 use crate::monitor::testing;
 use crate::time::Now;
-use crate::wire::{Check, HostSpec, HostStatus, MonitorInput, ServiceSpec};
 
 /// A router that is down from 50 min on for two and a half hours. The host behind it only has
 /// passive results, and its service has its own. The last results came at 40 min.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use fleetgate_keys::PresharedKey;
 
 use super::world::*;
+use crate::messages::{Command, News, PeerMemory, PeerStatus, Question};
 use crate::time::Wall;
-use crate::wire::{Command, News, PeerMemory, PeerStatus, Question};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::world::*;
+use crate::messages::Question;
 use crate::monitor::profile::PING_COUNT;
-use crate::wire::Question;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// The default of `checks.ping_interval`.

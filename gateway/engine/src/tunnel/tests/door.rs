@@ -9,7 +9,7 @@ use smoltcp::wire::{
 };
 
 use super::world::*;
-use crate::wire::{
+use crate::messages::{
     Answer, Command, ConnectFailure, DropReason, PeerKind, PeerMemory, PeerSpec, StreamId, StreamInput,
     StreamOutput,
 };

@@ -4,11 +4,11 @@ use fleetgate_keys::PresharedKey;
 
 use super::world::*;
 use crate::id::Id;
-use crate::time::Mono;
-use crate::wire::{
+use crate::messages::{
     Answer, Command, ConnectFailure, DropReason, Input, News, Output, PeerKey, PeerMemory, Question, Refusal,
     Tai64n,
 };
+use crate::time::Mono;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

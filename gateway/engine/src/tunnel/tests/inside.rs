@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use fleetgate_probes::packet::{answer_to_echo, echo_request, parse};
 
-use super::super::undelivered::host_unreachable;
 use super::world::*;
-use crate::wire::{Answer, DropReason, EchoAnswer, Question};
+use crate::messages::{Answer, DropReason, EchoAnswer, Question};
+use crate::tunnel::icmp_error::host_unreachable;
 
 const SECOND: Duration = Duration::from_secs(1);
 

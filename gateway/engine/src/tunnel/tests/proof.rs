@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::session::{Noise, Session};
 use super::real::ours;
 use super::world::*;
-use crate::wire::{Answer, Command, ConnectFailure, Evidence, News, Question};
+use crate::messages::{Answer, Command, ConnectFailure, Evidence, News, Question};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::world::*;
-use crate::wire::{
+use crate::messages::{
     Answer, Command, ConnectFailure, EchoAnswer, PeerMemory, Question, Route, SshRun, StreamId, StreamInput,
     StreamOutput,
 };

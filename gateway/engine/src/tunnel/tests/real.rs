@@ -10,11 +10,11 @@ use fleetgate_keys::PresharedKey;
 use super::super::noise::BoringNoise;
 use super::super::session::{NoSession, Noise, Opened, Session, Sink};
 use super::world::*;
-use crate::time::Mono;
-use crate::wire::{
+use crate::messages::{
     Answer, Command, ConnectFailure, DropReason, EchoAnswer, News, PeerMemory, PeerSpec, StreamInput,
     StreamOutput,
 };
+use crate::time::Mono;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::super::Tunnel;
-use super::super::plain::PlainNoise;
 use super::world::*;
-use crate::time::Wall;
-use crate::wire::{
+use crate::messages::{
     Answer, Command, DropReason, News, PeerKey, PeerMemory, PeerSpec, Question, Refusal, ReplacedKeyUse,
     RetiredKey,
 };
+use crate::time::Wall;
+use crate::tunnel::sim::cleartext::PlainNoise;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -12,14 +12,14 @@ use fleetgate_keys::PublicKey;
 use fleetgate_probes::packet::{answer_to_echo, parse};
 
 use super::super::Tunnel;
-use super::super::plain::{PlainNoise, PlainSession};
 use super::super::session::{Noise as _, Opened, SCRATCH, Session as _};
 use super::world::{DELAY, RTT, config, gateway_address, gateway_key};
 use crate::id::Id;
-use crate::time::{Mono, Now, Wall};
-use crate::wire::{
+use crate::messages::{
     Answer, Ask, AskId, Command, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec, Question,
 };
+use crate::time::{Mono, Now, Wall};
+use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
 
 const DEVICES: u32 = 100_000;
 /// Cost of one handshake message that is made or opened. By `bench handshake` a whole rekey is 4.84

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetgate_keys::PresharedKey;
 
 use super::world::*;
-use crate::wire::{Answer, Command, Input, News, PeerMemory, PeerSpec, Refusal};
+use crate::messages::{Answer, Command, Input, News, PeerMemory, PeerSpec, Refusal};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use fleetgate_keys::{PresharedKey, PrivateKey, PublicKey};
 
-use super::super::device::Device;
-use super::super::plain::{PlainNoise, PlainSession};
 use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
-use crate::time::{Mono, Now, Wall};
-use crate::wire::{
+use crate::messages::{
     Answer, Ask, AskId, Command, DropReason, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
     PeerStatus, Question, Route, StreamId, StreamInput, StreamOutput,
 };
+use crate::time::{Mono, Now, Wall};
+use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
+use crate::tunnel::sim::device::Device;
 
 /// Delay of one direction.
 pub const DELAY: Duration = Duration::from_millis(20);

@@ -6,10 +6,10 @@
 
 use super::super::*;
 use super::{at, host, unproved};
+use crate::messages::{DirectAnswer, ReplacedKeyUse, StateType};
 use crate::time::{Mono, Now};
-use crate::tunnel::sign::Sign;
-use crate::tunnel::stamp::from_unix_ms;
-use crate::wire::{DirectAnswer, ReplacedKeyUse, StateType};
+use crate::tunnel::handshake::failures::Sign;
+use crate::tunnel::handshake::tai64n::from_unix_ms;
 
 /// Interval of a device's keepalives, and of its handshakes.
 const KEEPALIVE_S: i64 = 25;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::stories::*;
 use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Ask, Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, Question, RoutePolicy,
     StateType, Submission, Ticket,
 };
@@ -324,7 +324,9 @@ fn a_check_that_began_before_the_first_handshake_is_no_failure() {
     let id = spec.id;
     // The handshake comes at the same moment as the failure of the forced one.
     world.device(id).truth.link = true;
-    world.input(fleetgate_engine::wire::MonitorInput::News(fleetgate_engine::wire::News::FirstHandshake(id)));
+    world.input(fleetgate_engine::messages::MonitorInput::News(
+        fleetgate_engine::messages::News::FirstHandshake(id),
+    ));
     world.run(5 * SECOND);
     assert!(world.kept.events.iter().all(|e| !matches!(e.kind, EventKind::StateChanged { to: "down", .. })));
 }
@@ -336,7 +338,8 @@ fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing
     world.run(5 * SECOND);
     assert_eq!(status(&world, id), HostStatus::Up);
     world.set(id, Truth { link: false, ..Truth::well() });
-    world.input(fleetgate_engine::wire::MonitorInput::News(fleetgate_engine::wire::News::Rekeyed(id)));
+    world
+        .input(fleetgate_engine::messages::MonitorInput::News(fleetgate_engine::messages::News::Rekeyed(id)));
     world.run(45 * SECOND);
     assert_eq!(
         world.host(id).map(|state| state.status),
@@ -347,7 +350,7 @@ fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing
 
 #[test]
 fn a_check_that_somebody_asked_for_is_not_lost_by_news_or_a_change_meanwhile() {
-    use fleetgate_engine::wire::{MonitorInput, News};
+    use fleetgate_engine::messages::{MonitorInput, News};
     let mut world = World::new(1);
     let id = world.add(device(1), Truth::well());
     world.run(30 * SECOND);
@@ -604,7 +607,7 @@ fn a_suspended_gateway_marks_nobody_down() {
         // dial is followed by another look at the evidence), two of the tunnel and a ping.
         assert!(world.peak <= 75, "away {away} s: {} questions in a second", world.peak);
     }
-    let changes = |e: &&_| matches!(e, fleetgate_engine::wire::Event { kind: EventKind::StateChanged { to, .. }, .. } if *to != "ok" && *to != "up");
+    let changes = |e: &&_| matches!(e, fleetgate_engine::messages::Event { kind: EventKind::StateChanged { to, .. }, .. } if *to != "ok" && *to != "up");
     assert_eq!(world.kept.events.iter().filter(changes).count(), 0);
 }
 

@@ -1,10 +1,10 @@
 //! The checks over SSH, and the meaning of their failures.
 
-use fleetgate_engine::wire::{HostKey, KeyType};
+use fleetgate_engine::messages::{HostKey, KeyType};
 
 use super::*;
 
-fn ssh_runs(world: &World) -> Vec<&fleetgate_engine::wire::SshRun> {
+fn ssh_runs(world: &World) -> Vec<&fleetgate_engine::messages::SshRun> {
     let asks = world.asked.iter().map(|(_, ask)| &ask.question);
     asks.filter_map(|q| if let Question::Ssh { run, .. } = q { Some(run) } else { None }).collect()
 }

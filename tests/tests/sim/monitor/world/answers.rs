@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fleetgate_engine::time::Mono;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Answer, Ask, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
     LoginRefusal, News, Question, RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
 };
+use fleetgate_engine::time::Mono;
 use fleetgate_probes::sensors::{Reading, parse_request, render};
 
 use super::{Device, RTT};

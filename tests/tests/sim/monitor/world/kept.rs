@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Event, HostKey, HostState, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord,
     MemberMemory, Message, Object, Record, ServiceState,
 };

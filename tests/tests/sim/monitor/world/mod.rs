@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::monitor::{Config, Monitor};
-use fleetgate_engine::time::{Mono, Now, Wall};
-use fleetgate_engine::wire::{
+use fleetgate_engine::messages::{
     Alerting, Answer, Ask, AskId, Check, Event, EventKind, HostMemory, HostSpec, HostState, MonitorInput,
     MonitorOutput, News, Question, Record, RoutePolicy, ServiceSpec, ServiceState, SshSpec, Timing,
     UplinkReading,
 };
+use fleetgate_engine::monitor::{Config, Monitor};
+use fleetgate_engine::time::{Mono, Now, Wall};
 
 /// A round trip through the simulated network.
 pub const RTT: Duration = Duration::from_millis(30);

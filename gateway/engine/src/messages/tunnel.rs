@@ -1,0 +1,345 @@
+//! The messages between the shell and the tunnel: peers and datagrams go in; datagrams, streams and
+//! news come out.
+//!
+//! Values only. This module knows no hosts, services and states.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use fleetgate_keys::{PresharedKey, PublicKey};
+use ipnet::IpNet;
+
+use super::Why;
+use crate::id::PeerId;
+use crate::messages::probe::{Answer, Ask, AskId, ConnectFailure};
+use crate::time::{Mono, Wall};
+
+/// WireGuard's handshake timestamp: TAI64N, compared as bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tai64n(pub [u8; 12]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerKind {
+    Device,
+    Operator,
+    Renter,
+}
+
+/// A peer from the store. It is sent whole after each change; the tunnel keeps the session, the
+/// counters and the newest timestamp unless the key changes.
+#[derive(Clone, Debug)]
+pub struct PeerSpec {
+    pub id: PeerId,
+    pub kind: PeerKind,
+    /// The gateway dials with the first key. There is more than one while keys rotate.
+    pub keys: Vec<PeerKey>,
+    /// Inner addresses of the pool that are this peer's own.
+    pub addresses: Vec<IpAddr>,
+    /// Networks behind the peer; packets from there are accepted only as replies.
+    pub networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PeerKey {
+    pub public: PublicKey,
+    pub psk: Option<PresharedKey>,
+}
+
+/// A former key of a peer. `stamp`: the newest handshake under it, if there was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetiredKey {
+    pub public: PublicKey,
+    pub peer: PeerId,
+    /// The time from which it was no longer the peer's key.
+    pub at: Wall,
+    pub stamp: Option<Tai64n>,
+}
+
+/// The stored state of a peer from an earlier run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerMemory {
+    pub stamp: Option<Tai64n>,
+    pub endpoint: Option<SocketAddr>,
+    pub last_packet: Option<Wall>,
+    pub last_handshake: Option<Wall>,
+    /// See [`PeerStatus::clock_skew_ms`].
+    pub clock_skew_ms: Option<i64>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// See [`PeerStatus::wire`].
+    pub wire: [WireDay; 2],
+}
+
+/// The traffic of a peer on one UTC day: every datagram that the gateway accepted or sent, with
+/// handshakes and keepalives, and with its UDP and IP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WireDay {
+    /// Days since 1970.
+    pub day: i64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+}
+
+impl WireDay {
+    pub fn total(&self) -> u64 {
+        self.rx_bytes.saturating_add(self.tx_bytes)
+    }
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// One UDP datagram (already split out of a GRO batch). `to` is the local address it came to.
+    Datagram {
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        bytes: &'a [u8],
+    },
+    Command(Command),
+    /// The time that `Output::Wait` named has come, or any other time.
+    Timeout,
+}
+
+#[derive(Debug)]
+pub enum Command {
+    /// Adds or changes a peer. `memory` only applies to a peer that is not there yet.
+    Upsert(Box<PeerSpec>, PeerMemory),
+    Remove(PeerId),
+    /// Forget the newest handshake timestamp, because the device's clock was ahead.
+    ResetClock(PeerId),
+    /// After a restart: initiate to every peer with an endpoint, paced.
+    DialAll,
+    Ask(Ask),
+    Stream(StreamId, StreamInput),
+    /// The interface is stopping: the tunnel sends no more packets on its own.
+    Quiesce,
+}
+
+/// The shell counts from 1; streams that devices open have the highest bit set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// A TCP connection through a tunnel, made by the in-process stack. Back pressure: the tunnel takes
+/// at most `STREAM_WINDOW` unacknowledged bytes in each direction.
+#[derive(Debug)]
+pub enum StreamInput {
+    Open {
+        peer: PeerId,
+        to: SocketAddr,
+        timeout: Duration,
+    },
+    /// Bytes to send; at most the number that `StreamOutput::Writable` offered.
+    Send(Vec<u8>),
+    /// The reader took so many bytes of `StreamOutput::Data`.
+    Taken(usize),
+    /// No more bytes will be sent (FIN).
+    Finish,
+    /// Abort the connection (RST); after `Finish`, bytes sent before are still delivered.
+    Abort,
+}
+
+/// Bytes in flight between the shell and the stack, in each direction, per stream.
+pub const STREAM_WINDOW: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub enum Output {
+    Transmit(Transmit),
+    Answer(AskId, Answer),
+    Stream(StreamId, StreamOutput),
+    News(News),
+    /// All outputs are drained. `None`: no action is planned.
+    Wait(Option<Mono>, Why),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Transmit {
+    pub to: SocketAddr,
+    /// The local address that the peer knows.
+    pub from: Option<IpAddr>,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum StreamOutput {
+    /// A device opened it from its own inner address to the one published port. The tunnel assigns
+    /// the number.
+    Accepted {
+        peer: PeerId,
+        from: SocketAddr,
+    },
+    Connected,
+    /// So many more bytes may be sent.
+    Writable(usize),
+    Data(Vec<u8>),
+    /// The other side will send no more.
+    Finished,
+    /// The end, with the reason if it is not an orderly one. No output follows.
+    Closed(Option<ConnectFailure>),
+}
+
+/// Events that the tunnel reports to the shell on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// The first handshake of this peer ever, or since it got a new key.
+    FirstHandshake(PeerId),
+    /// There is a session again after there was none.
+    Up(PeerId),
+    /// An authenticated packet of its own came after a silence with at least one missed keepalive.
+    Heard(PeerId),
+    /// The peer has other keys; discard the news under the former ones. All later news is about the
+    /// new keys.
+    Rekeyed(PeerId),
+    /// The newest timestamp was reset on request; an earlier one must no longer be stored.
+    ClockReset(PeerId),
+    /// A handshake with a newer timestamp got a response; store it within a second.
+    Stamp(PeerId, Tai64n),
+    /// The peer's endpoint moved, by an authenticated packet; at most once a second.
+    Endpoint(PeerId, SocketAddr),
+    /// A known peer's handshake got no response.
+    Refused(PeerId, Refusal),
+    /// The newest timestamp under a retired key; stored so that a replay is still recognized.
+    RetiredStamp(PublicKey, Tai64n),
+    /// A removed peer makes handshakes with its key; at most one an hour and key.
+    RemovedPeer(PeerId, SocketAddr),
+    /// A stranger sent a handshake with a correct mac1 and an unknown key; at most one a minute and
+    /// key.
+    UnknownKey(PublicKey, SocketAddr),
+    /// Changed peers, at most once a second each.
+    Status(PeerId, Box<PeerStatus>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The timestamp is not newer than the last accepted one: a replay, or the device's clock went
+    /// back. `behind`: how far.
+    ClockWentBack {
+        behind: Duration,
+    },
+    RateLimited,
+    /// The static key is right, the rest is not: another preshared key, most likely.
+    Crypto,
+    /// The static key is a former one of the peer.
+    ReplacedKey {
+        replaced_at: Wall,
+    },
+}
+
+/// The last handshakes with a peer's key that led to no session. Their timestamps advance with
+/// time, unlike those of a captured handshake that is replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// Refused for their timestamps.
+    pub refused: Option<Wall>,
+    /// The gateway responded, and no packet ever came.
+    pub unproved: Option<UnprovedHandshakes>,
+    /// The last response since the last session, without a packet yet. One such response may be
+    /// lost.
+    pub pending: Option<Wall>,
+    /// Made with a replaced key; no response was sent.
+    pub replaced: Option<ReplacedKeyUse>,
+}
+
+/// The use of a former key: packets of its last session, or handshakes whose timestamps advance
+/// with time. The sender has the old configuration and is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplacedKeyUse {
+    pub replaced_at: Wall,
+    pub last: Wall,
+    pub from: SocketAddr,
+}
+
+/// Handshakes of a peer, one after the other, that got a response and led to no session. The sender
+/// has the key and is up; the responses do not arrive or are refused (another preshared key).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnprovedHandshakes {
+    /// The number since the last session.
+    pub count: u32,
+    pub since: Wall,
+    pub last: Wall,
+    /// The source of the last one.
+    pub from: SocketAddr,
+}
+
+/// The state of a peer for an operator.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerStatus {
+    /// A session younger than 180 s exists.
+    pub established: bool,
+    pub endpoint: Option<SocketAddr>,
+    pub last_packet: Option<Wall>,
+    pub last_handshake: Option<Wall>,
+    /// The time of the last reply to a packet that was sent through the tunnel.
+    pub last_answer: Option<Wall>,
+    /// Device clock minus gateway clock at the last handshake, in milliseconds.
+    pub clock_skew_ms: Option<i64>,
+    pub last_refusal: Option<(Wall, Refusal)>,
+    pub attempts: Attempts,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub handshakes: u64,
+    /// The day of the last datagram, and the one counted before it.
+    pub wire: [WireDay; 2],
+    pub drops: BTreeMap<DropReason, u64>,
+}
+
+/// Why a datagram or packet was dropped. Counted per peer if the peer is known, else globally.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// Not a WireGuard message by type and length.
+    Malformed,
+    BadMac1,
+    RateLimited,
+    UnknownKey,
+    /// A former key of a peer, or that of a removed peer.
+    RetiredKey,
+    UnknownIndex,
+    StaleStamp,
+    /// Did not decrypt, or was seen before.
+    Crypto,
+    Replay,
+    /// A session of 180 s or older.
+    SessionExpired,
+    /// A counter at the end of its range.
+    CounterExhausted,
+    NoSession,
+    /// The inner packet is not IP, or is truncated.
+    BadPacket,
+    /// The inner source address is not among the peer's.
+    SpoofedSource,
+    /// `access::verdict` denied it.
+    NotAllowed,
+    /// Addressed to the gateway, but not a reply to a packet that it sent.
+    Unsolicited,
+    NoRoute,
+    TooBig,
+    Budget,
+}
+
+impl DropReason {
+    /// The name used in the API and the metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DropReason::Malformed => "malformed",
+            DropReason::BadMac1 => "bad_mac1",
+            DropReason::RateLimited => "rate_limited",
+            DropReason::UnknownKey => "unknown_key",
+            DropReason::RetiredKey => "retired_key",
+            DropReason::UnknownIndex => "unknown_index",
+            DropReason::StaleStamp => "stale_stamp",
+            DropReason::Crypto => "crypto",
+            DropReason::Replay => "replay",
+            DropReason::SessionExpired => "session_expired",
+            DropReason::CounterExhausted => "counter_exhausted",
+            DropReason::NoSession => "no_session",
+            DropReason::BadPacket => "bad_packet",
+            DropReason::SpoofedSource => "spoofed_source",
+            DropReason::NotAllowed => "not_allowed",
+            DropReason::Unsolicited => "unsolicited",
+            DropReason::NoRoute => "no_route",
+            DropReason::TooBig => "too_big",
+            DropReason::Budget => "budget",
+        }
+    }
+}

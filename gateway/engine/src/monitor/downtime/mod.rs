@@ -1,0 +1,210 @@
+//! Decides when a downtime is in effect for a checkable (SEMANTICS 6).
+//!
+//! Downtimes follow the calendar, so a step of the wall clock moves them. A fixed downtime is in
+//! effect from its start to its end, and a repeated one in each of its windows. A flexible downtime
+//! begins with the first failure inside its window and lasts for its duration from there. Any
+//! number may overlap. This module knows nothing of notifications.
+
+use std::time::Duration;
+
+use crate::id::Id;
+use crate::messages::{Downtime, HostScope, HostSpec, Occasion, When};
+use crate::time::Wall;
+
+/// A downtime as it applies to one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub id: Id,
+    /// `None`: the host itself and all its services.
+    pub service: Option<String>,
+    when: When,
+}
+
+impl Window {
+    /// Returns `None` if the downtime is not for this host.
+    pub fn of(downtime: &Downtime, host: &HostSpec) -> Option<Window> {
+        let meant = match &downtime.scope.hosts {
+            HostScope::One(id) => *id == host.id,
+            HostScope::Labels(labels) => labels.iter().all(|(k, v)| host.labels.get(k) == Some(v)),
+        };
+        meant.then(|| Window {
+            id: downtime.id,
+            service: downtime.scope.service.clone(),
+            when: downtime.when.clone(),
+        })
+    }
+
+    /// Returns since when the window is open.
+    fn open_from(&self, now: Wall) -> Option<Wall> {
+        match &self.when {
+            When::Once { start, end, .. } => Some(*start).filter(|start| *start <= now && now < *end),
+            When::Repeated(recurrence) => recurrence.at(now).map(|span| span.start),
+        }
+    }
+
+    fn duration(&self) -> Option<Duration> {
+        match self.when {
+            When::Once { duration, .. } => duration,
+            When::Repeated(_) => None,
+        }
+    }
+
+    /// Returns the next time at which the window opens or closes.
+    fn next_edge(&self, now: Wall) -> Option<Wall> {
+        let (start, end) = match &self.when {
+            When::Once { start, end, .. } => (*start, *end),
+            When::Repeated(recurrence) => recurrence.next(now).map(|span| (span.start, span.end))?,
+        };
+        [start, end].into_iter().find(|at| *at > now)
+    }
+}
+
+/// Returns the time from which the downtime can no longer have an effect; `None` if it never ends.
+pub fn over_at(downtime: &Downtime) -> Option<Wall> {
+    match &downtime.when {
+        When::Once { end, duration, .. } => Some(*end + duration.unwrap_or_default()),
+        When::Repeated(recurrence) => recurrence.over_at(),
+    }
+}
+
+/// The flexible downtimes of a checkable that have begun, each with its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun(pub Vec<(Id, Wall)>);
+
+impl Begun {
+    /// Returns the first downtime in effect. `failing`: the checkable has a problem, which begins a
+    /// flexible downtime, once.
+    pub fn see<'a>(
+        &mut self,
+        own: impl Iterator<Item = &'a Window> + Clone,
+        failing: bool,
+        now: Wall,
+    ) -> Option<Occasion> {
+        self.0.retain(|(id, _)| own.clone().any(|w| w.id == *id));
+        for window in own.clone().filter(|_| failing) {
+            let duration = window.duration().filter(|_| self.until(window.id).is_none());
+            if let Some(duration) = duration.filter(|_| window.open_from(now).is_some()) {
+                self.0.push((window.id, now + duration));
+            }
+        }
+        own.clone().find_map(|window| self.occasion(window, now))
+    }
+
+    fn occasion(&self, window: &Window, now: Wall) -> Option<Occasion> {
+        let from = match window.duration() {
+            None => window.open_from(now)?,
+            Some(duration) => self.until(window.id).filter(|until| now < *until)? - duration,
+        };
+        Some(Occasion { downtime: window.id, from })
+    }
+
+    /// Returns the next time at which `see` may return something else without a new result.
+    pub fn next<'a>(&self, own: impl Iterator<Item = &'a Window>, now: Wall) -> Option<Wall> {
+        let times = own.flat_map(|w| [w.next_edge(now), self.until(w.id).filter(|at| *at > now)]);
+        times.flatten().min()
+    }
+
+    fn until(&self, id: Id) -> Option<Wall> {
+        self.0.iter().find(|(begun, _)| *begun == id).map(|(_, until)| *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::downtime::recurrence::{Hours, Recurrence};
+
+    fn at(secs: i64) -> Wall {
+        Wall::from_millis(secs * 1_000)
+    }
+
+    fn window(id: i64, start: i64, end: i64, duration: Option<u64>) -> Window {
+        let duration = duration.map(Duration::from_secs);
+        let when = When::Once { start: at(start), end: at(end), duration };
+        Window { id: Id::from_i64(id), service: None, when }
+    }
+
+    /// Evaluates each second, with the checkable failing or not; `x`: a downtime is in effect.
+    fn effects(windows: &[Window], failing: impl Fn(i64) -> bool, until: i64) -> String {
+        let mut begun = Begun::default();
+        let mut see = |t| begun.see(windows.iter(), failing(t), at(t)).is_some();
+        (0..until).map(|t| if see(t) { 'x' } else { '.' }).collect()
+    }
+
+    #[test]
+    fn a_fixed_one_holds_from_its_start_up_to_its_end() {
+        assert_eq!(effects(&[window(1, 2, 5, None)], |_| false, 8), "..xxx...");
+    }
+
+    #[test]
+    fn a_flexible_one_begins_with_the_first_failure_inside_and_may_outlast_its_window() {
+        let flexible = [window(1, 2, 6, Some(4))];
+        assert_eq!(effects(&flexible, |_| false, 12), "............");
+        assert_eq!(effects(&flexible, |t| t == 5, 12), ".....xxxx...");
+        assert_eq!(effects(&flexible, |t| t < 2, 12), "............");
+        assert_eq!(effects(&flexible, |t| t < 3, 12), "..xxxx......");
+        assert_eq!(effects(&flexible, |t| t >= 6, 12), "............");
+    }
+
+    #[test]
+    fn a_flexible_one_begins_once() {
+        assert_eq!(effects(&[window(1, 0, 9, Some(2))], |t| t == 1 || t == 6, 10), ".xx.......");
+    }
+
+    #[test]
+    fn overlapping_ones_nest() {
+        let both = [window(1, 1, 4, None), window(2, 3, 6, None), window(3, 0, 9, Some(1))];
+        assert_eq!(effects(&both, |t| t == 7, 9), ".xxxxx.x.");
+    }
+
+    #[test]
+    fn a_repeated_one_has_an_effect_in_each_of_its_windows() {
+        let recurrence = Recurrence {
+            every: "day".parse().unwrap(),
+            hours: Hours::new("00:01", "00:02").unwrap(),
+            zone: jiff::tz::TimeZone::UTC,
+            first: None,
+            last: None,
+        };
+        let daily = Window { when: When::Repeated(recurrence), ..window(1, 0, 0, None) };
+        let mut begun = Begun::default();
+        for day in 0..3 {
+            let mut see = |t| begun.see([&daily].into_iter(), false, at(day * 86_400 + t));
+            let from = at(day * 86_400 + 60);
+            assert_eq!((see(59), see(120)), (None, None));
+            assert_eq!(see(119), Some(Occasion { downtime: Id::from_i64(1), from }));
+            assert_eq!(begun.next([&daily].into_iter(), from), Some(at(day * 86_400 + 120)));
+            assert_eq!(
+                begun.next([&daily].into_iter(), at(day * 86_400 + 120)),
+                Some(at((day + 1) * 86_400 + 60))
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_cancelled_is_forgotten() {
+        let mut begun = Begun::default();
+        let flexible = [window(1, 0, 9, Some(5))];
+        let occasion = begun.see(flexible.iter(), true, at(1));
+        assert_eq!(occasion, Some(Occasion { downtime: Id::from_i64(1), from: at(1) }));
+        assert_eq!(begun.see([].iter(), true, at(2)), None);
+        assert_eq!(begun, Begun::default());
+    }
+
+    #[test]
+    fn the_next_look_is_at_the_next_edge() {
+        let windows = [window(1, 2, 5, None), window(2, 1, 9, Some(20))];
+        let mut begun = Begun::default();
+        let mut next = |t, failing| {
+            begun.see(windows.iter(), failing, at(t));
+            begun.next(windows.iter(), at(t))
+        };
+        assert_eq!(next(0, false), Some(at(1)));
+        assert_eq!(next(1, false), Some(at(2)));
+        assert_eq!(next(5, true), Some(at(9)));
+        assert_eq!(next(9, true), Some(at(25)));
+        assert_eq!(next(25, true), None);
+    }
+}
+
+pub mod recurrence;

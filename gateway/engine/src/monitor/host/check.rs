@@ -1,0 +1,552 @@
+//! The host's own check: its schedule, its parameters, and the effect of its result.
+//!
+//! `liveness.rs` contains the probes, `status.rs` the state machine.
+
+use std::time::Duration;
+
+use fleetgate_probes::plugin::PluginResult;
+use fleetgate_probes::sample::{Metric, Status};
+
+use crate::messages::{
+    ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample,
+    is_answer, is_beside_tunnel, is_through_tunnel,
+};
+use crate::time::{Mono, Now, Wall};
+
+use crate::monitor::context::{Asker, Turn, cause};
+use crate::monitor::host::Host;
+use crate::monitor::host::alive::{Alive, Asked, EVIDENCE, Liveness, Next, Reply, Rules, Verdict};
+use crate::monitor::host::passive::NOTHING_CAME;
+use crate::monitor::notification::records::host_scene;
+use crate::monitor::state::{Change, Level};
+use crate::monitor::thresholds;
+
+/// The interval at which a host that is down or asleep is dialled. A returning device dials by
+/// itself. This is for hosts that cannot, and costs their uplink two small packets.
+const QUIET_DIAL: Duration = Duration::from_secs(300);
+
+/// A fraction of the interval: the longest time of a check, so that it ends before the next one.
+const LONGEST_SHARE: f64 = 0.8;
+
+/// A result of the host itself, with its source and its time.
+pub(in crate::monitor) struct Own<'a> {
+    pub source: &'a str,
+    pub result: PluginResult,
+    pub at: Wall,
+    /// The start of the attempt.
+    pub begun: Mono,
+    /// Earlier attempts that also failed, as is known by now.
+    pub missed: u32,
+}
+
+/// Checks in a row whose probes got no reply, while packets prove that the host is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::monitor) struct Vain {
+    pub since: Mono,
+    /// The last check that counts. One that follows another at once, on request, proves no more.
+    pub last: Mono,
+    pub checks: u32,
+}
+
+impl Host {
+    pub(in crate::monitor) fn start_check(&mut self, turn: &mut Turn<'_>) {
+        turn.started(self.planned.filter(|at| *at <= turn.now.mono));
+        let (check, next) = Liveness::begin(self.rules(turn), turn.now.mono);
+        (self.newer_than, self.in_passing, self.planned) = (None, false, None);
+        self.check_began = Some(turn.now.wall);
+        self.check = Some(Box::new(check));
+        self.step(next, turn);
+    }
+
+    pub(in crate::monitor) fn answer_check(
+        &mut self,
+        (id, asked): (AskId, Asked),
+        answer: Answer,
+        turn: &mut Turn<'_>,
+    ) {
+        self.questions.retain(|open| *open != id);
+        if let Answer::Evidence(evidence) = &answer {
+            self.keep_pace(evidence.wire_today, turn);
+            self.note_carried(evidence.answered().filter(|_| self.paths.own));
+            if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
+                && self.can_rest(turn.now.mono)
+            {
+                return self.rest(turn);
+            }
+        }
+        if let Some(check) = &mut self.check {
+            let next = check.answer(asked, answer, turn.now.mono);
+            self.step(next, turn);
+        }
+    }
+
+    /// Goes on after the head start of an echo, or when a waiting result can be evaluated.
+    pub(in crate::monitor) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
+        if self.undecided.is_some() {
+            return self.decide(turn);
+        }
+        if let Some(check) = &mut self.check {
+            let next = check.wake(turn.now.mono);
+            self.step(next, turn);
+        }
+    }
+
+    /// Whether the last result remains valid without a probe. A packet of its device does not prove
+    /// that a host behind it is up, so each check sends. When the device uses much of its budget, a
+    /// result is valid for longer. Retries and requested checks still run at once.
+    fn can_rest(&self, now: Mono) -> bool {
+        let sends = !self.paths.own && self.stretch > 1;
+        let demanded = self.check.as_ref().is_none_or(|check| check.is_demanded());
+        let known = self.reach.reachable && !self.asleep && !self.stale && !self.voice.awaits_result();
+        let found = if self.track.status.is_problem() { self.failed_at } else { self.good_at };
+        let believed = self.spec.timing.interval.saturating_mul(self.stretch);
+        let recent = found.is_some_and(|at| now.since(at) < believed);
+        sends && known && recent && !demanded && !self.track.is_soft()
+    }
+
+    fn rest(&mut self, turn: &mut Turn<'_>) {
+        self.check = None;
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+        self.settle_held(turn);
+    }
+
+    pub(in crate::monitor) fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
+        match next {
+            Next::Ask(questions) => {
+                for (asked, question) in questions {
+                    let left = self.check.as_ref().map_or(Duration::ZERO, |check| check.left(turn.now.mono));
+                    let id = turn.ask(self.spec.id, Asker::Host(asked), question, left);
+                    self.questions.push(id);
+                }
+            }
+            Next::Wait => {}
+            Next::Done(verdict) => self.finish(verdict, turn),
+        }
+    }
+
+    /// Returns the timeout of the whole check.
+    pub(in crate::monitor) fn check_timeout(&self) -> Duration {
+        self.spec.timing.timeout.min(self.spec.timing.interval.mul_f64(LONGEST_SHARE))
+    }
+
+    fn rules(&self, turn: &Turn<'_>) -> Rules {
+        let now = turn.now.mono;
+        let over_ssh = self.services.iter().any(|s| s.rides()) || self.spec.ssh.user.is_some();
+        let tcp = self.services.iter().find_map(|s| match s.spec.check {
+            Check::Tcp { port } => Some(port),
+            _ => None,
+        });
+        let port = tcp.filter(|_| !over_ssh).unwrap_or(self.spec.ssh.port);
+        Rules {
+            newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
+            keyed_at: self.keyed_at,
+            rhythm: turn.rhythm(),
+            demanded: self.newer_than.is_some(),
+            vain_since: self.vain.map(|vain| vain.since),
+            echo_first: !self.track.status.is_problem() && (self.in_passing || self.only_answers()),
+            may_dial: self.newer_than.is_some() || self.may_dial(now),
+            came: self.came,
+            port,
+            timeout: self.check_timeout(),
+            pin: self.pin().filter(|_| port == self.spec.ssh.port),
+            paths: self.paths.clone(),
+        }
+    }
+
+    /// Whether the host sends no packets on its own, as far as is known, so that each check costs a
+    /// probe.
+    fn only_answers(&self) -> bool {
+        self.answered_at.is_some_and(|at| self.proved_at <= Some(at))
+    }
+
+    /// Returns the time after which evidence counts. Within the interval a packet is as good as a
+    /// reply; after a failure only a newer one counts. A reply above a threshold is measured again,
+    /// because a packet does not show the reply time.
+    fn evidence_limit(&self, now: Mono) -> Mono {
+        let interval = now - self.spec.timing.interval;
+        match self.failed_at.filter(|_| self.track.status.is_problem()) {
+            Some(_) if is_answer(&self.source) => now,
+            Some(failed) => interval.max(failed),
+            // Probes through the tunnel got no reply, so a packet from before proves nothing more.
+            None if is_beside_tunnel(&self.source) => self.proved_at.map_or(interval, |at| interval.max(at)),
+            None => interval,
+        }
+    }
+
+    fn may_dial(&self, now: Mono) -> bool {
+        let quiet = self.asleep || self.track.hard == HostStatus::Down;
+        !quiet || self.dialled.is_none_or(|at| now.since(at) >= QUIET_DIAL)
+    }
+
+    pub(in crate::monitor) fn pin(&self) -> Option<HostKey> {
+        self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
+    }
+
+    pub(in crate::monitor) fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
+        self.cancel_questions(turn);
+        let verdict = match verdict {
+            Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
+                return self.leave_undecided(text, turn.now.mono);
+            }
+            verdict => verdict,
+        };
+        let mut begun = turn.now.mono;
+        if let Some(check) = self.check.take() {
+            begun = check.began();
+            self.dialled = check.dialled.or(self.dialled);
+            self.dial_failed = check.dial_failed.or(self.dial_failed);
+            self.direct = check.direct;
+            check.answered.into_iter().for_each(|address| self.prefer(address, turn));
+            if check.came && !self.came {
+                self.tunnel_came(turn.now.mono);
+            }
+        }
+        match verdict {
+            Verdict::Alive(alive) => self.answered(alive, begun, turn),
+            Verdict::Dead { .. } | Verdict::Unclear if self.is_only_told_of() => {
+                self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+            }
+            Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
+            Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
+            Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
+            Verdict::Dead { text } => {
+                let missed = self.missed();
+                (self.vain, self.one_way) = (None, false);
+                self.note_unanswered();
+                let result = PluginResult::critical(text);
+                self.found_dead(Own { source: "none", result, at: turn.now.wall, begun, missed }, turn);
+            }
+            Verdict::Unclear => self.inconclusive(turn),
+        }
+        if self.newer_than.is_some() {
+            // A check was requested while this one was in progress.
+            self.planned = Some(turn.now.mono);
+        }
+        self.settle_held(turn);
+    }
+
+    /// Starts the checks that waited for the first packet of the tunnel.
+    pub(in crate::monitor) fn tunnel_came(&mut self, now: Mono) {
+        self.came = true;
+        if self.is_watched() {
+            self.resume_services(now, true);
+        }
+    }
+
+    /// Whether there was no path yet on which it could have replied.
+    pub(in crate::monitor) fn never_came(&self) -> bool {
+        !self.came && self.paths.direct.is_none()
+    }
+
+    /// Stops checking a host that has never been there. A host that has been there, on a path that
+    /// was removed since, is not current.
+    fn await_first_handshake(&mut self, turn: &mut Turn<'_>) {
+        match self.track.status {
+            HostStatus::Pending => self.planned = None,
+            _ => self.inconclusive(turn),
+        }
+    }
+
+    fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
+        self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
+    }
+
+    /// Records the start of its silence: the first probe of this series without a reply, not the
+    /// time of the finding.
+    fn note_unanswered(&mut self) {
+        self.unanswered_since = self.unanswered_since.or(self.check_began);
+    }
+
+    /// Records the time of a reply through its tunnel.
+    pub(in crate::monitor) fn note_carried(&mut self, answer: Option<Mono>) {
+        self.carried_at = self.carried_at.max(answer);
+    }
+
+    fn note_alive(&mut self, proof: Mono, now: Now) {
+        self.proved_at = self.proved_at.max(Some(proof));
+        self.unanswered_since = None;
+        self.last_alive = self.last_alive.filter(|at| *at <= now.wall).max(Some(now.wall_at(proof)));
+    }
+
+    /// Drops a failure that does not count. The number of hosts with such failures shows whether
+    /// the gateway is the cause.
+    fn excused(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now.mono;
+        self.note_unanswered();
+        if turn.is_cut_off() && !self.may_sleep(now) {
+            self.silent_since = self.silent_since.or(Some(now));
+        }
+        self.inconclusive(turn);
+        // The check is evaluated by the first moment that counts.
+        let ends = turn.grace_ends(self.spec.timing.interval).filter(|_| !turn.is_cut_off());
+        let ends =
+            ends.map(|at| turn.shortly_before(at, self.check_timeout())).filter(|at| *at > turn.now.mono);
+        self.planned = self.planned.into_iter().chain(ends).min();
+    }
+
+    pub(in crate::monitor) fn may_sleep(&self, now: Mono) -> bool {
+        let within = self.spec.max_silence.is_some_and(|limit| now.since(self.silent_from()) < limit);
+        within && !self.track.status.is_problem()
+    }
+
+    /// Returns the time from which its silence counts.
+    pub(in crate::monitor) fn silent_from(&self) -> Mono {
+        self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
+    }
+
+    fn answered(&mut self, alive: Alive, begun: Mono, turn: &mut Turn<'_>) {
+        let Alive { source, text, rtt, proof, reply } = alive;
+        self.note_reply((source, reply), proof, begun);
+        self.answered_at =
+            self.answered_at.max(Some(turn.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
+        let metrics = match rtt {
+            Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
+            None if source == EVIDENCE => {
+                vec![Metric::amount("packet_age", turn.now.mono.since(proof).as_secs_f64(), "s")]
+            }
+            None => Vec::new(),
+        };
+        let result = PluginResult::new(Status::Ok, text, metrics);
+        self.take_own(Own { source, result, at: turn.now.wall, begun, missed: 0 }, proof, turn);
+    }
+
+    /// Records whether a check got a reply. One lost reply is no one-way loss. That takes as many
+    /// checks without reply as make a state hard, and a packet after the first of them.
+    fn note_reply(&mut self, (source, reply): (&'static str, Reply), packet: Mono, begun: Mono) {
+        match (source, reply) {
+            (EVIDENCE, Reply::NotAsked) => {}
+            // Its handshakes prove that it is up, as its packets did, but they are no reply to a
+            // probe.
+            (ATTEMPTS, _) => {}
+            (EVIDENCE, Reply::Missing) => {
+                let apart = self.spec.timing.retry / 2;
+                let vain = self.vain.get_or_insert(Vain { since: begun, last: begun, checks: 1 });
+                if begun.since(vain.last) >= apart.max(Duration::from_millis(1)) {
+                    (vain.last, vain.checks) = (begun, vain.checks.saturating_add(1));
+                }
+            }
+            _ => self.vain = None,
+        }
+        let attempts = self.spec.timing.attempts;
+        let often = self.vain.is_some_and(|vain| vain.checks >= attempts && packet >= vain.since);
+        self.one_way = often && source == EVIDENCE;
+    }
+
+    /// Returns the number of checks without reply that no packet followed. They were failures; they
+    /// only waited for a packet that might have come.
+    fn missed(&self) -> u32 {
+        let missed = self.vain.filter(|vain| self.good_at < Some(vain.since));
+        missed.map_or(0, |vain| vain.checks)
+    }
+
+    /// Applies a result that follows the rules of a host check's plugin: 0 and 1 mean up. Above a
+    /// critical threshold the host is down, but it did reply.
+    pub(in crate::monitor) fn take_own(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
+        let is_up = |status| matches!(status, Status::Ok | Status::Warning);
+        let answered = is_up(own.result.status);
+        if is_answer(own.source) {
+            self.note_alive(proof, turn.now);
+        }
+        self.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
+        let own = Own { result: thresholds::judge_host(own.result, &self.spec.thresholds), ..own };
+        if is_up(own.result.status) {
+            return self.proved_alive(own, proof, turn);
+        }
+        self.good_at = self.good_at.max(Some(proof).filter(|_| answered));
+        self.found_dead(own, turn);
+    }
+
+    fn proved_alive(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
+        let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
+        // One soft failure of the host does not affect the failure counts of its services.
+        let anew = self.track.hard != HostStatus::Up || self.asleep;
+        if !self.expects_results() {
+            self.end_excuse(turn.now.mono);
+        }
+        self.good_at = self.good_at.max(Some(proof));
+        if std::mem::take(&mut self.asleep) {
+            self.event(EventKind::Woke, "it was heard from again", own.result.text.clone(), turn);
+        }
+        self.take(HostStatus::Up, own, turn);
+        if !watched {
+            let at = if first { turn.now.mono } else { turn.soon(self.soon()) };
+            self.resume_services(at, anew);
+        }
+    }
+
+    fn found_dead(&mut self, own: Own<'_>, turn: &mut Turn<'_>) {
+        self.failed_at = Some(turn.now.mono);
+        if std::mem::take(&mut self.asleep) {
+            self.excuse_silence(turn.now.mono);
+        }
+        self.take(HostStatus::Down, own, turn);
+        if self.track.hard == HostStatus::Down {
+            self.suspend_all(turn);
+        }
+    }
+
+    /// Records overdue passive results: the host is down at once, without attempts.
+    pub(in crate::monitor) fn found_silent(&mut self, text: String, turn: &mut Turn<'_>) {
+        let before = self.track.status;
+        let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
+        self.failed_at = Some(turn.now.mono);
+        self.source = SILENT.to_owned();
+        self.tell(before, change, PluginResult::unknown(text), turn.now.mono, turn);
+        self.suspend_all(turn);
+    }
+
+    /// Counts and records one result.
+    fn take(&mut self, status: HostStatus, own: Own<'_>, turn: &mut Turn<'_>) {
+        let before = self.track.status;
+        let change = self.track.apply_row(status, own.missed.saturating_add(1), self.spec.timing.attempts);
+        (self.last_check, self.heard_at) = (Some(own.at), turn.now.mono);
+        self.source = own.source.to_owned();
+        self.tell(before, change, own.result, own.begun, turn);
+    }
+
+    fn tell(
+        &mut self,
+        before: HostStatus,
+        change: Option<Change<HostStatus>>,
+        result: PluginResult,
+        begun: Mono,
+        turn: &mut Turn<'_>,
+    ) {
+        self.since = if before == self.track.status { self.since } else { turn.now.wall };
+        let PluginResult { text, long_text, metrics, warnings, .. } = result;
+        (self.output, self.stale) = (text, false);
+        self.detail = Detail { long_text, metrics, warnings };
+        self.note_failing(turn);
+        self.place(turn);
+        self.planned = Some(self.next_check(begun, turn));
+        let covered = self.voice.in_downtime();
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+        let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
+        turn.record(self.row(turn.now));
+        self.sample().into_iter().for_each(|sample| turn.record(sample));
+        if let Some(change) = change {
+            self.record_change(&change, turn);
+        }
+        self.utter(said, turn);
+        if covered != self.voice.in_downtime() {
+            self.review_services(false, turn);
+        }
+    }
+
+    /// Returns the next check: the retry after a failure, the expiry of the evidence, or else the
+    /// next slot.
+    fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
+        let pace = self.pace();
+        let next = turn.next(self.spec.id, &pace, begun);
+        match self.proved_at.filter(|_| !self.track.status.is_problem()) {
+            _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
+            Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
+            Some(tried) if self.source == ATTEMPTS => {
+                (tried + pace.interval.max(turn.rhythm().tries())).max(turn.earliest())
+            }
+            _ => next.regular,
+        }
+    }
+
+    /// Whether checks without reply follow each other like retries, until there are enough of them.
+    fn is_asked_in_vain(&self) -> bool {
+        self.source == EVIDENCE && self.vain.is_some() && !self.one_way
+    }
+
+    /// Returns the metrics to store. The age of a packet is no measurement, so evidence is not
+    /// stored.
+    fn sample(&self) -> Option<Record> {
+        let (metrics, at) = (self.detail.metrics.clone(), self.last_check?);
+        let sample = Sample { host: self.spec.id, service: String::new(), at, metrics };
+        (self.source != EVIDENCE && !sample.metrics.is_empty()).then_some(Record::Sample(sample))
+    }
+
+    fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {
+        let kind =
+            EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
+        let cause = match self.source.as_str() {
+            SILENT => NOTHING_CAME.to_owned(),
+            _ => cause(&self.track, change, self.spec.timing.attempts),
+        };
+        turn.record(self.subject(turn.now).event(kind, cause, &self.output));
+    }
+
+    /// Marks the host as asleep. Its silence is expected: there is no result, and its services are
+    /// not checked.
+    fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
+        let news = !self.asleep;
+        self.asleep = true;
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+        if news {
+            turn.record(self.row(turn.now));
+            self.event(EventKind::FellAsleep, "it may be silent for a while", text, turn);
+            self.suspend_all(turn);
+        }
+    }
+
+    /// Ends a check without a result; the last state remains, marked as not current.
+    fn inconclusive(&mut self, turn: &mut Turn<'_>) {
+        let news = !self.stale && self.track.status != HostStatus::Pending;
+        self.stale |= news;
+        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+        if news {
+            turn.record(self.row(turn.now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{EchoAnswer, Evidence, HostState, Question, Timing};
+    use crate::monitor::testing;
+    use crate::monitor::testing::Asked as Questions;
+
+    /// A device that no packet reaches, with the given age of its last packet at each reading. Its
+    /// handshakes lead to no session, and one came a second ago.
+    fn deaf(seconds: u64, packet_age: impl Fn(u64) -> u64) -> Vec<HostState> {
+        let secs = Duration::from_secs;
+        let timing = Timing { interval: secs(3), retry: secs(1), attempts: 3, timeout: secs(2) };
+        let mut questions = Questions::of(crate::messages::HostSpec { timing, ..testing::host(1) });
+        let (start, mut looks) = (questions.now.mono, 0);
+        questions.run(secs(seconds), |question, now| match question {
+            Question::Evidence { .. } => {
+                looks += 1;
+                let age = if now.mono == start { 0 } else { packet_age(looks) };
+                Answer::Evidence(Evidence {
+                    last_packet: Some(now.mono - secs(age)),
+                    last_attempt: Some(now.mono - secs(1)),
+                    established: true,
+                    ..Evidence::default()
+                })
+            }
+            Question::Echo { .. } => Answer::Echo(EchoAnswer { sent: 1, rtts: Vec::new(), failure: None }),
+            Question::Handshake { .. } => Answer::Handshake(Err(crate::messages::ConnectFailure::Timeout)),
+            _ => Answer::Connect(Err(crate::messages::ConnectFailure::Timeout)),
+        });
+        let host = |record| match record {
+            Record::Host(state) => Some(*state),
+            _ => None,
+        };
+        questions.records.into_iter().filter_map(host).collect()
+    }
+
+    /// Its packets prove it up in one check and its handshakes in the next; both times no packet
+    /// reaches it.
+    #[test]
+    fn one_way_loss_is_named_on_whatever_shows_that_the_device_lives() {
+        let states = deaf(600, |look| if look % 7 < 3 { 40 } else { 5 + look % 24 });
+        let named = states.iter().skip_while(|state| !state.one_way);
+        let (mut packets, mut handshakes) = (0, 0);
+        for state in named {
+            match state.source.as_str() {
+                EVIDENCE => packets += 1,
+                ATTEMPTS => handshakes += 1,
+                source => panic!("{source}"),
+            }
+            assert!(state.one_way || state.source == ATTEMPTS, "{state:?}");
+        }
+        assert!(packets > 3 && handshakes > 3, "{packets} {handshakes}");
+        assert!(states.iter().all(|state| state.status != HostStatus::Down));
+    }
+}

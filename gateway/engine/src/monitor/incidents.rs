@@ -1,0 +1,442 @@
+//! Assigns problems to incidents before they are notified. The results of hosts and services reach
+//! the incidents here, and the records that leave the monitor refer to them.
+//!
+//! It does not decide which problems belong together; [`crate::incident`] does.
+
+use crate::id::HostId;
+use crate::incident::{Moment, Placed};
+use crate::messages::{
+    AckEnd, Acknowledgement, EventKind, HeldReason, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
+    IncidentRecord, Message, MessageKind, MonitorOutput, Object, Record,
+};
+use crate::time::Now;
+
+use super::Monitor;
+use crate::monitor::context::{Desk, Turn};
+use crate::monitor::host::Host;
+use crate::monitor::notification::records::host_scene;
+use crate::monitor::notification::suppress::{Said, Voice};
+use crate::monitor::state::Level;
+
+/// The label that names a site.
+pub(super) const SITE: &str = "site";
+
+impl Desk {
+    /// Moves the records of the incidents to the outputs, before any later record.
+    pub(super) fn publish_incidents(&mut self) {
+        while let Some(record) = self.incidents.poll_record() {
+            self.out.push_back(MonitorOutput::Record(Record::Incident(record)));
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Queues a record to be committed, in order; a message gets its incident.
+    pub fn record(&mut self, mut record: Record) {
+        match &mut record {
+            Record::Message(message) => self.cite(message),
+            Record::Event(event) => {
+                if let EventKind::NotificationHeld { reason: HeldReason::Acknowledged, .. } = event.kind {
+                    let object = Object { host: event.host, service: event.service.clone() };
+                    if let Some((id, ack)) = self.desk.incidents.known(&object, self.now.wall) {
+                        event.cause = format!("{id}, which it belongs to, is acknowledged by {}", ack.words);
+                    }
+                }
+            }
+            _ => {}
+        }
+        self.desk.out.push_back(crate::messages::MonitorOutput::Record(record));
+    }
+
+    /// A problem was assigned to an incident before its notification.
+    fn cite(&self, message: &mut Message) {
+        let object = Object { host: message.host, service: message.service.clone() };
+        message.incident = self.desk.incidents.of(&object);
+        let problem = message.kind == MessageKind::Problem && message.problem;
+        debug_assert!(
+            !problem || message.incident.is_some(),
+            "{object:?} is told of, and belongs to nothing"
+        );
+    }
+
+    /// Reports a hard problem, at each result that finds it.
+    pub fn ill(&mut self, object: &Object, began: crate::time::Wall, reachable: bool) -> Placed {
+        let placed = self.desk.incidents.ill(object, began, reachable, self.moment());
+        self.desk.publish_incidents();
+        placed
+    }
+
+    pub fn well(&mut self, object: &Object) {
+        self.desk.incidents.well(object, self.now);
+        self.desk.publish_incidents();
+    }
+
+    /// Applies the acknowledgement of an incident to one of its members.
+    fn cover(&mut self, object: &Object, ack: IncidentAck) -> Option<Acknowledgement> {
+        let (id, incident) = self.desk.incidents.cover(object, self.moment())?;
+        self.desk.publish_incidents();
+        let IncidentAck { sticky, expires, words } = ack;
+        Some(Acknowledgement { id, sticky, expires, words, incident: Some(incident) })
+    }
+
+    /// Applies the acknowledgement of its new incident to a checkable, and ends that of the
+    /// incident it has left.
+    pub fn settle<S: Level>(
+        &mut self,
+        object: &Object,
+        placed: Placed,
+        voice: &mut Voice<S>,
+    ) -> Option<Said<S>> {
+        let ended = placed.left.and_then(|left| voice.leave(left));
+        if let Some(known) = placed.known.filter(|_| !voice.is_acknowledged())
+            && let Some(ack) = self.cover(object, known)
+        {
+            voice.recall_ack(ack);
+        }
+        ended
+    }
+}
+
+impl Host {
+    /// Assigns the host to an incident. This waits while it is not known whether the host or a
+    /// parent is down. A downtime is no incident.
+    pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+        if !self.track.hard.is_problem() {
+            turn.well(&Object::host(self.spec.id));
+        } else if !self.reach.in_doubt && !self.voice.is_planned(&self.track, &scene) {
+            self.find_place(turn);
+        }
+    }
+
+    /// Assigns a problem to an incident before its notification, if that was suppressed until now.
+    pub(super) fn place_before_speech(&mut self, turn: &mut Turn<'_>) {
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+        if self.voice.may_complain(&self.track, &scene) {
+            self.find_place(turn);
+        }
+    }
+
+    fn find_place(&mut self, turn: &mut Turn<'_>) {
+        let object = Object::host(self.spec.id);
+        let placed = turn.ill(&object, self.since, self.reach.reachable);
+        let said = turn.settle(&object, placed, &mut self.voice);
+        self.utter(said.into_iter().collect(), turn);
+    }
+
+    /// Applies the acknowledgement of the incident to the host or a service.
+    fn cover(&mut self, service: Option<&str>, ack: IncidentAck, turn: &mut Turn<'_>) {
+        let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
+        let incident = turn.desk.incidents.of(&object);
+        let free = match service.map(|name| self.position(name)) {
+            None => self.track.status.is_problem() && self.voice.is_free_for(incident),
+            Some(Some(i)) => {
+                let service = &self.services[i];
+                service.track.status.is_problem() && service.voice.is_free_for(incident)
+            }
+            Some(None) => false,
+        };
+        if free && let Some(ack) = turn.cover(&object, ack) {
+            self.acknowledge(service, ack, turn);
+        }
+    }
+
+    /// Removes the acknowledgement of the incident from the host or a service.
+    fn uncover(&mut self, service: Option<&str>, incident: IncidentId, turn: &mut Turn<'_>) {
+        let of_it = match service.map(|name| self.position(name)) {
+            None => self.voice.covered_by(incident),
+            Some(Some(i)) => self.services[i].voice.covered_by(incident),
+            Some(None) => None,
+        };
+        if let Some(ack) = of_it {
+            turn.record(Record::AckEnded(ack, turn.now.wall));
+            self.unacknowledge(service, turn);
+        }
+    }
+}
+
+impl Monitor {
+    /// Restores the incidents that an earlier run left open, before the hosts are restored.
+    pub fn recall_incidents(&mut self, open: Vec<IncidentMemory>, now: Now) {
+        self.desk.incidents.restore(open, now);
+    }
+
+    /// Removes members that no longer exist, or whose state was not stored.
+    pub(super) fn review_incidents(&mut self, now: Now) {
+        for object in self.desk.incidents.objects() {
+            if !self.is_ill(&object) && object.host != crate::messages::GATEWAY {
+                self.desk.incidents.forget(|o| *o == object, object.host, now);
+            }
+        }
+        self.desk.publish_incidents();
+    }
+
+    fn is_ill(&self, object: &Object) -> bool {
+        let Some(host) = self.hosts.get(&object.host) else { return false };
+        match &object.service {
+            None => host.track.hard.is_problem(),
+            Some(name) => {
+                let service = host.position(name).map(|i| &host.services[i]);
+                service.is_some_and(|s| s.track.hard.is_problem())
+            }
+        }
+    }
+
+    /// Introduces a host to the incidents, with its restored state.
+    pub(super) fn introduce(&mut self, id: HostId) {
+        let Some(host) = self.hosts.get(&id) else { return };
+        let site = host.spec.labels.get(SITE).map(String::as_str);
+        let state =
+            (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
+        self.neighbours.know(id, site);
+        self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
+        if host.track.hard.is_problem() && !host.reach.reachable {
+            self.desk.incidents.know_unreachable(id);
+        }
+        let tunnel = host.tunnel_service().map(|i| host.services[i].spec.name.as_str());
+        self.desk.incidents.know_tunnel(id, tunnel);
+        self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
+    }
+
+    /// Removes the services that a host no longer has.
+    pub(super) fn forget_lost_services(&mut self, id: HostId, now: Now) {
+        let Some(host) = self.hosts.get(&id) else { return };
+        let lost = |o: &Object| o.service.as_deref().is_some_and(|name| host.position(name).is_none());
+        self.desk.incidents.forget(lost, id, now);
+        self.desk.publish_incidents();
+    }
+
+    pub(super) fn acknowledge_incident(&mut self, id: IncidentId, ack: &IncidentAck, now: Now) {
+        let ill = self.desk.incidents.acknowledge(id, ack.clone(), now);
+        if ill.is_empty() {
+            return self.end_late_acknowledgement(id, now);
+        }
+        for object in ill {
+            let service = object.service.as_deref();
+            self.with(object.host, now, |host, turn| host.cover(service, ack.clone(), turn));
+        }
+    }
+
+    /// Ends an acknowledgement that came too late: its incident was merged into another, or every
+    /// member has recovered.
+    fn end_late_acknowledgement(&mut self, id: IncidentId, now: Now) {
+        self.desk.incidents.unacknowledge(id);
+        let change = IncidentChange::AckEnded(AckEnd::Late);
+        let record = Record::Incident(IncidentRecord { id, at: now.wall, change });
+        self.desk.out.push_back(MonitorOutput::Record(record));
+    }
+
+    pub(super) fn unacknowledge_incident(&mut self, id: IncidentId, now: Now) {
+        for object in self.desk.incidents.unacknowledge(id) {
+            let service = object.service.as_deref();
+            self.with(object.host, now, |host, turn| host.uncover(service, id, turn));
+        }
+    }
+
+    /// Completes acknowledgements after a restart. The acknowledgement of an incident, or its end,
+    /// is stored before those of its members, and the earlier run may have ended in between.
+    pub(super) fn mend_acknowledgements(&mut self, now: Now) {
+        self.cover_members(now);
+        for (id, object) in self.desk.incidents.unknown() {
+            self.with(object.host, now, |host, turn| host.uncover(object.service.as_deref(), id, turn));
+        }
+    }
+
+    /// Applies the acknowledgements that merges caused, and closes or expires what is due.
+    pub(super) fn look_after_incidents(&mut self, now: Now) {
+        self.cover_members(now);
+        self.desk.incidents.look(now);
+        self.desk.publish_incidents();
+    }
+
+    fn cover_members(&mut self, now: Now) {
+        while let Some(cover) = self.desk.incidents.poll_cover() {
+            let service = cover.object.service.as_deref();
+            self.with(cover.object.host, now, |host, turn| host.cover(service, cover.ack, turn));
+        }
+    }
+
+    pub(super) fn note_uplink(&mut self, lost: bool, now: Now) {
+        let at = self.desk.turn(now).moment();
+        self.desk.incidents.uplink(lost, at);
+        self.desk.publish_incidents();
+    }
+}
+
+impl Turn<'_> {
+    /// Uses the random number of the turn for ids; they differ in any case.
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, draw: self.draw() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Id;
+    use crate::messages::{
+        CauseKind, Extent, HostMemory, HostState, HostStatus, Matter, MemberMemory, MonitorInput, StateType,
+        VoiceState,
+    };
+    use crate::monitor::{Config, testing};
+    use crate::time::{Mono, Wall};
+
+    const INCIDENT: IncidentId = IncidentId(Id::from_i64(9));
+
+    fn at(secs: u64) -> Now {
+        Now { mono: Mono::from_secs(secs), wall: Wall::from_millis(secs as i64 * 1_000) }
+    }
+
+    fn ack(words: &str) -> IncidentAck {
+        IncidentAck { sticky: true, expires: None, words: words.to_owned() }
+    }
+
+    /// A host that is down and was notified.
+    fn lost(acknowledged: Option<Acknowledgement>) -> HostMemory {
+        let spec = testing::host(1);
+        let state = HostState {
+            host: spec.id,
+            status: HostStatus::Down,
+            kind: StateType::Hard,
+            attempt: 3,
+            hard: HostStatus::Down,
+            reachable: true,
+            stale: false,
+            asleep: false,
+            since: at(900).wall,
+            last_check: Some(at(995).wall),
+            next_check: None,
+            source: "none".to_owned(),
+            direct: Default::default(),
+            one_way: false,
+            silent_since: None,
+            last_alive: None,
+            asked_at: None,
+            asked: None,
+            strange_key: None,
+            output: String::new(),
+            detail: Default::default(),
+            notified: Some(HostStatus::Down),
+            voice: VoiceState::default(),
+            taken: Default::default(),
+        };
+        let acknowledged = acknowledged.into_iter().map(|ack| (None, ack)).collect();
+        HostMemory { spec, state: Some(state), services: Vec::new(), acknowledged }
+    }
+
+    /// The incident of that host.
+    fn open(member: MemberMemory, ack: Option<IncidentAck>) -> IncidentMemory {
+        let words = "cam-1 is down".to_owned();
+        let (extent, cause, head) = (Extent::Host, CauseKind::HostDown, Some(member.object.host));
+        let matter = Matter { extent, cause, words, site: None, head };
+        IncidentMemory { id: INCIDENT, opened: at(900).wall, matter, members: vec![member], ack }
+    }
+
+    fn ill() -> MemberMemory {
+        MemberMemory {
+            object: Object::host(testing::host(1).id),
+            began: at(900).wall,
+            left: None,
+            covered: false,
+        }
+    }
+
+    /// A monitor restarted at second 1000.
+    fn restarted(incident: IncidentMemory, host: HostMemory) -> Monitor {
+        let mut monitor = Monitor::new(Config::default(), 1);
+        monitor.recall_incidents(vec![incident], at(1_000));
+        monitor.restore([host], at(1_000));
+        monitor
+    }
+
+    /// Returns the records about acknowledgements.
+    fn heard(monitor: &mut Monitor) -> Vec<String> {
+        let mut heard = Vec::new();
+        loop {
+            match monitor.poll_output() {
+                MonitorOutput::Wait(..) => return heard,
+                MonitorOutput::Record(Record::Incident(record)) => match record.change {
+                    IncidentChange::Covered { .. } => heard.push("covered".to_owned()),
+                    IncidentChange::AckEnded(end) => heard.push(end.name().to_owned()),
+                    IncidentChange::Closed => {
+                        heard.push(format!("closed at {}", record.at.as_millis() / 1_000))
+                    }
+                    _ => {}
+                },
+                MonitorOutput::Record(Record::AckEnded(id, _)) => {
+                    heard.push(format!("ended {}", id.as_i64()))
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_what_is_in_it() {
+        let mut monitor = restarted(open(ill(), Some(ack("user:ada: on it"))), lost(None));
+        assert_eq!(heard(&mut monitor), ["covered"]);
+        let had = MemberMemory { covered: true, ..ill() };
+        let mut monitor = restarted(open(had, Some(ack("user:ada: on it"))), lost(None));
+        assert_eq!(heard(&mut monitor), [""; 0], "its own has ended since");
+    }
+
+    #[test]
+    fn what_was_well_before_a_restart_closes_as_of_then() {
+        let well = MemberMemory { left: Some(at(950).wall), ..ill() };
+        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        monitor.handle(MonitorInput::Timeout, at(1_069));
+        assert_eq!(heard(&mut monitor), [""; 0]);
+        monitor.handle(MonitorInput::Timeout, at(1_070));
+        assert_eq!(heard(&mut monitor), ["closed at 950"]);
+    }
+
+    #[test]
+    fn one_that_was_taken_back_before_an_earlier_run_ended_covers_nothing() {
+        let given = |incident| Acknowledgement {
+            id: Id::from_i64(5),
+            sticky: true,
+            expires: None,
+            words: String::new(),
+            incident,
+        };
+        let mut monitor = restarted(open(ill(), None), lost(Some(given(Some(INCIDENT)))));
+        assert_eq!(heard(&mut monitor), ["ended 5"]);
+        let mut monitor = restarted(open(ill(), None), lost(Some(given(None))));
+        assert_eq!(heard(&mut monitor), [""; 0], "that is its own");
+    }
+
+    #[test]
+    fn an_acknowledgement_that_comes_too_late_ends_and_is_of_nothing_that_fails_later() {
+        let well = MemberMemory { left: Some(at(990).wall), ..ill() };
+        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        for id in [INCIDENT, IncidentId(Id::from_i64(77))] {
+            monitor.handle(MonitorInput::AcknowledgeIncident(id, ack("user:ada: on it")), at(1_001));
+            assert_eq!(heard(&mut monitor), ["late"]);
+        }
+        let host = Object::host(testing::host(1).id);
+        assert_eq!(monitor.desk.incidents.known(&host, at(1_002).wall), None);
+    }
+
+    #[test]
+    fn a_second_acknowledgement_of_an_incident_takes_the_place_of_the_first() {
+        let mut monitor = restarted(open(ill(), None), lost(None));
+        let until = IncidentAck { expires: Some(at(1_060).wall), ..ack("user:ada: for a minute") };
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, ack("user:jo: on it")), at(1_002));
+        assert_eq!(heard(&mut monitor), ["covered", "covered"]);
+        monitor.handle(MonitorInput::Timeout, at(1_061));
+        assert_eq!(heard(&mut monitor), [""; 0], "the end of the first is none");
+        assert!(monitor.hosts[&testing::host(1).id].voice.covered_by(INCIDENT).is_some());
+    }
+    #[test]
+    fn the_acknowledgement_of_an_incident_expires_by_the_calendar() {
+        let mut monitor = restarted(open(ill(), None), lost(None));
+        let until = IncidentAck { expires: Some(at(1_000 + 4 * 3_600).wall), ..ack("user:ada: on it") };
+        monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
+        assert_eq!(heard(&mut monitor), ["covered"]);
+        let set_ahead = Now { wall: at(1_060 + 5 * 3_600).wall, ..at(1_060) };
+        monitor.handle(MonitorInput::Timeout, set_ahead);
+        let said = heard(&mut monitor);
+        assert!(said.contains(&"expired".to_owned()), "that of its member has ended: {said:?}");
+    }
+}

@@ -1,0 +1,5 @@
+//! What one host or service notifies of: transitions, suppression, and the records of both.
+
+pub(super) mod records;
+pub(super) mod suppress;
+pub(super) mod transition;

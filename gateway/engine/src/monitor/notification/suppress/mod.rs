@@ -1,0 +1,407 @@
+//! The notifications of one checkable: the transitions of `alert.rs`, suppressed or not (SEMANTICS
+//! 6).
+//!
+//! Hosts and services share it. From results and the passing of time, it returns the notifications
+//! to emit and the suppressed ones with the reason (once for each transition). It also returns the
+//! time of its next evaluation. Its state is persisted with that of the checkable. This module
+//! knows no check schedule and no receiver.
+
+use std::time::Duration;
+
+use crate::id::Id;
+use crate::messages::{
+    AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, Occasion, VoiceState,
+};
+use crate::time::{Mono, Now};
+
+use crate::monitor::downtime::{Begun, Window};
+use crate::monitor::flapping::Ring;
+use crate::monitor::notification::transition;
+use crate::monitor::notification::transition::{Notice, Told};
+use crate::monitor::state::{Change, Level, Track};
+
+/// The circumstances of a checkable.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    pub now: Now,
+    pub rules: &'a Alerting,
+    /// Downtimes of the host, and the service that this is (`None`: the host itself).
+    pub windows: &'a [Window],
+    pub service: Option<&'a str>,
+    /// Whether a downtime of the host covers its services.
+    pub covered: bool,
+    /// Whether the state is current; if not, it begins no flexible downtime.
+    pub current: bool,
+    /// The reason why every notification is suppressed.
+    pub silence: Option<HeldReason>,
+    /// Whether a downtime was just removed.
+    pub cancelled: bool,
+}
+
+impl<'a> Scene<'a> {
+    fn own(&self) -> impl Iterator<Item = &'a Window> + Clone + use<'a> {
+        let (windows, service) = (self.windows, self.service);
+        windows.iter().filter(move |w| w.service.as_deref() == service)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Said<S> {
+    Told(Notice<S>),
+    Held(Notice<S>, HeldReason),
+    Flapping {
+        begins: bool,
+        percent: f64,
+    },
+    Downtime {
+        begins: bool,
+        of: Occasion,
+    },
+    /// Acknowledged, with the author and the comment.
+    Acknowledged(S, String),
+    AckEnded(Acknowledgement, AckEnd),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Voice<S> {
+    told: Told<S>,
+    recent: Ring,
+    flapping: bool,
+    ack: Option<Box<Acknowledgement>>,
+    begun: Begun,
+    own_downtime: Option<Occasion>,
+    in_downtime: bool,
+    remind_from: Option<Mono>,
+    problem_since: Option<Mono>,
+    awaits_result: bool,
+    held: Option<Held>,
+    /// The time of the next evaluation without a result.
+    due: Option<Mono>,
+}
+
+impl<S: Level> Default for Voice<S> {
+    fn default() -> Self {
+        Voice::restored(None, VoiceState::default(), Now::default())
+    }
+}
+
+impl<S: Level> Voice<S> {
+    /// Continues from an earlier run; the first evaluation is due at once.
+    pub fn restored(notified: Option<S>, state: VoiceState, now: Now) -> Self {
+        let told = notified.map_or(Told::Nothing, Told::Problem);
+        Voice {
+            told: if state.told_flapping { Told::Flapping } else { told },
+            recent: state.recent,
+            flapping: state.flapping,
+            ack: None,
+            begun: Begun(state.begun),
+            own_downtime: state.own_downtime,
+            in_downtime: state.in_downtime,
+            remind_from: state.remind_from.map(|at| now.mono_at(at)),
+            problem_since: state.problem_since.map(|at| now.mono_at(at)),
+            awaits_result: state.awaits_result,
+            held: state.held,
+            due: Some(now.mono),
+        }
+    }
+
+    pub fn state(&self, now: Now) -> VoiceState {
+        VoiceState {
+            recent: self.recent,
+            flapping: self.flapping,
+            told_flapping: self.told == Told::Flapping,
+            in_downtime: self.in_downtime,
+            own_downtime: self.own_downtime,
+            begun: self.begun.0.clone(),
+            remind_from: self.remind_from.map(|at| now.wall_at(at)),
+            problem_since: self.problem_since.map(|at| now.wall_at(at)),
+            awaits_result: self.awaits_result,
+            held: self.held,
+        }
+    }
+
+    pub fn notified(&self) -> Option<S> {
+        self.told.problem()
+    }
+
+    pub fn in_downtime(&self) -> bool {
+        self.in_downtime
+    }
+
+    /// Whether a downtime covers it from this moment on.
+    pub fn is_planned(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+        let failing = track.status.is_problem() && scene.current;
+        let own = || Begun(self.begun.0.clone()).see(scene.own(), failing, scene.now.wall).is_some();
+        scene.covered || !scene.windows.is_empty() && own()
+    }
+
+    /// Whether its problem may be notified from this moment on, even if it was suppressed before.
+    pub fn may_complain(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+        let current = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
+        current && !self.is_planned(track, scene)
+    }
+
+    pub fn due(&self) -> Option<Mono> {
+        self.due
+    }
+
+    /// Whether it has a start time from which a delay or a reminder counts.
+    pub fn has_terms(&self) -> bool {
+        self.remind_from.is_some() || self.problem_since.is_some()
+    }
+
+    /// Suppresses notifications until a newer result, because the state dates from a time without
+    /// notifications.
+    pub fn await_result(&mut self) {
+        self.awaits_result = true;
+    }
+
+    pub fn awaits_result(&self) -> bool {
+        self.awaits_result
+    }
+
+    /// Evaluates notifications after a result was applied to `track`; `before` is the status shown
+    /// before.
+    pub fn hear(
+        &mut self,
+        before: S,
+        track: &Track<S>,
+        change: Option<&Change<S>>,
+        scene: &Scene<'_>,
+    ) -> Vec<Said<S>> {
+        let mut said = Vec::new();
+        // Results of an unreachable host do not count for flapping.
+        if scene.silence != Some(HeldReason::Unreachable) {
+            match scene.rules.flapping.ignore.has(track.status.code()) {
+                true => self.recent.repeat(),
+                false => self.recent.push(track.status.code()),
+            }
+        }
+        self.awaits_result = matches!(scene.silence, Some(HeldReason::HostDown | HeldReason::Unreachable));
+        self.problem_since = match self.problem_since {
+            _ if !track.hard.is_problem() => None,
+            since => since.or(Some(scene.now.mono)),
+        };
+        self.end_ack_by_state(before, track.status, &mut said);
+        self.see_flapping(scene, &mut said);
+        self.see_time(track, scene, &mut said);
+        if self.flapping && change.is_some_and(|c| c.hard) {
+            self.hold(hard_notice(self.told, track), HeldReason::Flapping, &mut said);
+        }
+        self.repeat(track, scene, &mut said);
+        self.speak(track, scene, &mut said);
+        said
+    }
+
+    /// Re-evaluates notifications for another reason than a result.
+    pub fn review(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        let mut said = Vec::new();
+        if self.flapping && !scene.rules.flapping.enabled {
+            self.see_flapping(scene, &mut said);
+        }
+        self.see_time(track, scene, &mut said);
+        self.speak(track, scene, &mut said);
+        said
+    }
+
+    pub fn is_acknowledged(&self) -> bool {
+        self.ack.is_some()
+    }
+
+    /// Whether it is unacknowledged, or acknowledged only through that incident, so that a new
+    /// acknowledgement of the incident applies.
+    pub fn is_free_for(&self, incident: Option<IncidentId>) -> bool {
+        self.ack.as_ref().is_none_or(|ack| ack.incident.is_some() && ack.incident == incident)
+    }
+
+    /// Returns the acknowledgement that it has through an incident.
+    pub fn covered_by(&self, incident: IncidentId) -> Option<Id> {
+        self.ack.as_ref().filter(|ack| ack.incident == Some(incident)).map(|ack| ack.id)
+    }
+
+    /// Ends the acknowledgement of an incident that it has left.
+    pub fn leave(&mut self, incident: IncidentId) -> Option<Said<S>> {
+        let ack = self.ack.take_if(|ack| ack.incident == Some(incident))?;
+        Some(Said::AckEnded(*ack, AckEnd::LeftIncident))
+    }
+
+    /// Restores an acknowledgement from an earlier run, or applies that of an incident it has
+    /// joined.
+    pub fn recall_ack(&mut self, ack: Acknowledgement) {
+        self.ack = Some(Box::new(ack));
+    }
+
+    /// Acknowledges the problem. The acknowledgement ends at once if the state is ok by now.
+    pub fn acknowledge(&mut self, ack: Acknowledgement, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        if !track.status.is_problem() {
+            return vec![Said::AckEnded(ack, AckEnd::Well)];
+        }
+        let by = ack.words.clone();
+        self.ack = Some(Box::new(ack));
+        let mut said = self.review(track, scene);
+        if scene.rules.notify.kinds.has(MessageKind::Acknowledged) {
+            said.push(Said::Acknowledged(track.status, by));
+        }
+        said
+    }
+
+    pub fn unacknowledge(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+        self.ack = None;
+        self.review(track, scene)
+    }
+
+    fn end_ack_by_state(&mut self, before: S, status: S, said: &mut Vec<Said<S>>) {
+        let end = match &self.ack {
+            Some(_) if !status.is_problem() => AckEnd::Well,
+            Some(ack) if !ack.sticky && before != status => AckEnd::StateChanged,
+            _ => return,
+        };
+        said.extend(self.ack.take().map(|ack| Said::AckEnded(*ack, end)));
+    }
+
+    fn see_flapping(&mut self, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let flaps = self.recent.flaps(self.flapping, &scene.rules.flapping);
+        if flaps != self.flapping {
+            said.push(Said::Flapping { begins: flaps, percent: self.recent.percent() });
+        }
+        self.flapping = flaps;
+    }
+
+    /// Applies calendar changes: downtimes, and the expiry of an acknowledgement.
+    fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let failing = track.status.is_problem() && scene.current;
+        let own = self.begun.see(scene.own(), failing, scene.now.wall);
+        self.in_downtime = own.is_some() || scene.covered;
+        let before = std::mem::replace(&mut self.own_downtime, own);
+        if let Some(of) = own.or(before).filter(|_| own.is_some() != before.is_some()) {
+            let begins = own.is_some();
+            said.push(Said::Downtime { begins, of });
+            let kind = match (begins, scene.cancelled) {
+                (true, _) => MessageKind::DowntimeStart,
+                (false, true) => MessageKind::DowntimeCancelled,
+                (false, false) => MessageKind::DowntimeEnd,
+            };
+            self.mention(kind, track, scene, said);
+        }
+        let expired = |a: &mut Box<Acknowledgement>| a.expires.is_some_and(|at| at <= scene.now.wall);
+        said.extend(self.ack.take_if(expired).map(|ack| Said::AckEnded(*ack, AckEnd::Expired)));
+    }
+
+    /// Emits the pending notifications that are not suppressed, then plans the next evaluation.
+    fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        loop {
+            let Some(notice) = transition::next(self.told, track, self.flapping) else {
+                self.held = self.held.filter(|held| held.reason == HeldReason::Flapping);
+                break;
+            };
+            match self.obstacle(&notice, scene) {
+                None => self.tell(notice, scene.now.mono, said),
+                // The receivers do not want this kind, but the transition is complete. Flapping is
+                // the exception: its end must still close the problem notified before it.
+                Some(HeldReason::Kind)
+                    if !matches!(notice.kind, MessageKind::Problem | MessageKind::FlappingStart) =>
+                {
+                    self.hold(notice, HeldReason::Kind, said);
+                    self.told = notice.leaves(self.told);
+                }
+                Some(reason) => {
+                    self.hold(notice, reason, said);
+                    break;
+                }
+            }
+        }
+        self.remind(track, scene, said);
+        self.due = self.next_look(track, scene);
+    }
+
+    fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Said<S>>) {
+        self.told = notice.leaves(self.told);
+        self.remind_from = Some(now);
+        self.held = None;
+        said.push(Said::Told(notice));
+    }
+
+    fn hold(&mut self, notice: Notice<S>, reason: HeldReason, said: &mut Vec<Said<S>>) {
+        let held = Some(Held { kind: notice.kind, to: notice.to.code(), reason });
+        if self.held != held {
+            self.held = held;
+            said.push(Said::Held(notice, reason));
+        }
+    }
+
+    /// Returns the first reason that suppresses a notification.
+    fn obstacle(&self, notice: &Notice<S>, scene: &Scene<'_>) -> Option<HeldReason> {
+        let problem = matches!(notice.kind, MessageKind::Problem | MessageKind::Reminder);
+        let (notify, now) = (&scene.rules.notify, scene.now.mono);
+        let early = |since: Mono| now.since(since) < notify.delay;
+        let obstacles = [
+            (scene.silence.is_some(), scene.silence.unwrap_or(HeldReason::NotCurrent)),
+            (self.awaits_result, HeldReason::NotCurrent),
+            (self.in_downtime, HeldReason::Downtime),
+            (problem && self.ack.is_some(), HeldReason::Acknowledged),
+            (problem && !notify.states.has(notice.to.code()), HeldReason::State),
+            (!notify.kinds.has(notice.kind), HeldReason::Kind),
+            (
+                problem && self.told == Told::Nothing && self.problem_since.is_some_and(early),
+                HeldReason::Delay,
+            ),
+        ];
+        obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
+    }
+
+    /// Notifies each hard failure of a volatile checkable. If these are suppressed, that is no
+    /// transition and is not recorded.
+    fn repeat(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let again = scene.rules.volatile && !self.flapping && !track.is_soft();
+        if again && track.hard.is_problem() && self.told == Told::Problem(track.hard) {
+            let notice = Notice::about(MessageKind::Problem, track.hard);
+            if self.obstacle(&notice, scene).is_none() {
+                self.tell(notice, scene.now.mono, said);
+            }
+        }
+    }
+
+    /// Notifies receivers of an operator's action if they asked for its kind, even if other
+    /// notifications are suppressed.
+    fn mention(&mut self, kind: MessageKind, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        if scene.rules.notify.kinds.has(kind) {
+            said.push(Said::Told(Notice::about(kind, track.status)));
+        }
+    }
+
+    /// Sends reminders by timer while they are not suppressed. After a suppression the interval
+    /// begins anew.
+    fn remind(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+        let notice = Notice::about(MessageKind::Reminder, track.hard);
+        let owed = self.told == Told::Problem(track.hard) && !track.is_soft() && !self.flapping;
+        let wanted = scene.rules.notify.interval.filter(|_| owed && self.obstacle(&notice, scene).is_none());
+        let Some(interval) = wanted else {
+            self.remind_from = None;
+            return;
+        };
+        let from = *self.remind_from.get_or_insert(scene.now.mono);
+        if scene.now.mono.since(from) >= interval {
+            self.tell(notice, scene.now.mono, said);
+        }
+    }
+
+    fn next_look(&self, track: &Track<S>, scene: &Scene<'_>) -> Option<Mono> {
+        let (now, notify) = (scene.now, &scene.rules.notify);
+        let after = |from: Option<Mono>, wait: Option<Duration>| Some(from? + wait?);
+        let delay = after(self.problem_since.filter(|_| track.hard.is_problem()), Some(notify.delay));
+        let reminder = after(self.remind_from, notify.interval);
+        let edge = self.begun.next(scene.own(), now.wall);
+        let expiry = self.ack.as_ref().and_then(|ack| ack.expires);
+        let by_calendar = edge.into_iter().chain(expiry).map(|at| now.mono + at.since(now.wall));
+        delay.into_iter().chain(reminder).chain(by_calendar).filter(|at| *at > now.mono).min()
+    }
+}
+
+/// Returns the notification of the hard state that flapping replaces.
+fn hard_notice<S: Level>(told: Told<S>, track: &Track<S>) -> Notice<S> {
+    let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
+    Notice { kind, from: told.state(), to: track.hard }
+}
+
+#[cfg(test)]
+mod tests;

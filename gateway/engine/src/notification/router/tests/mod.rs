@@ -1,0 +1,549 @@
+mod upheaval;
+
+use std::sync::Arc;
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::id::Id;
+use crate::messages::{GATEWAY, HeldReason, IncidentId, MessageKind};
+use crate::notification::{MESSAGES_AN_HOUR, Selector, Severity};
+
+const OPS: ContactId = Id::from_i64(1);
+const BOSS: ContactId = Id::from_i64(2);
+/// Monday, 5 January 2026, 00:00 UTC.
+const MONDAY: i64 = 1_767_571_200_000;
+
+fn contact(id: ContactId) -> Contact {
+    let group_wait = Duration::from_secs(10);
+    Contact {
+        id,
+        zone: TimeZone::UTC,
+        group_wait,
+        digest: None,
+        digested: Wall::from_millis(MONDAY),
+        capped: false,
+    }
+}
+
+fn rule(contact: ContactId) -> Rule {
+    Rule {
+        id: contact,
+        contact,
+        selector: Selector::default(),
+        least: Severity::Warning,
+        period: None,
+        delay: Duration::ZERO,
+    }
+}
+
+fn one(contact_of: Contact, rule_of: Rule) -> Routing {
+    Routing { contacts: vec![contact_of], rules: vec![rule_of] }
+}
+
+/// A router and its clock; hosts are numbers, all at the site `north`.
+struct Desk {
+    router: Router,
+    secs: u64,
+    last: i64,
+    /// The incident of the next notices.
+    incident: Option<IncidentId>,
+}
+
+impl Desk {
+    fn new(routing: Routing) -> Desk {
+        let mut desk = Desk { router: Router::default(), secs: 0, last: 0, incident: None };
+        desk.put(Input::Configure(routing));
+        desk
+    }
+
+    fn now(&self) -> Now {
+        let wall = Wall::from_millis(MONDAY) + Duration::from_secs(self.secs);
+        Now { mono: Mono::from_secs(self.secs), wall }
+    }
+
+    fn put(&mut self, input: Input) -> Vec<Output> {
+        let now = self.now();
+        self.router.handle(input, now);
+        std::iter::from_fn(|| Some(self.router.poll_output()).filter(|o| !matches!(o, Output::Wait(_))))
+            .collect()
+    }
+
+    /// Hands in a notice of host `host`; its number is its place in the order of all.
+    fn say(&mut self, host: i64, kind: MessageKind, severity: Option<Severity>) -> Vec<String> {
+        self.last += 1;
+        let object = Object { host: Id::from_i64(host), service: None };
+        let labels = Arc::new([("site".to_owned(), "north".to_owned())].into());
+        let notice = Notice {
+            id: NoticeId(self.last),
+            at: self.now().wall,
+            object,
+            labels,
+            kind,
+            severity,
+            incident: self.incident,
+        };
+        words(self.put(Input::Notice(notice)))
+    }
+
+    fn down(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Problem, Some(Severity::Critical))
+    }
+
+    fn warn(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Problem, Some(Severity::Warning))
+    }
+
+    fn up(&mut self, host: i64) -> Vec<String> {
+        self.say(host, MessageKind::Recovery, None)
+    }
+
+    /// Lets time pass second by second; returns the outputs, each with its second.
+    fn pass(&mut self, secs: u64) -> Vec<String> {
+        let mut said = Vec::new();
+        for _ in 0..secs {
+            self.secs += 1;
+            let now = self.secs;
+            said.extend(words(self.put(Input::Timeout)).into_iter().map(|w| format!("{now}: {w}")));
+        }
+        said
+    }
+}
+
+/// Formats posts and suppressions: `1 <- 3 4/3` (contact, notices, root where it is another one).
+fn words(outputs: Vec<Output>) -> Vec<String> {
+    let item = |i: &Item| match i.notice == i.root {
+        true => i.notice.0.to_string(),
+        false => format!("{}/{}", i.notice.0, i.root.0),
+    };
+    let word = |output| match output {
+        Output::Post { contact, items, .. } => {
+            Some(format!("{} <- {}", contact.as_i64(), items.iter().map(item).collect::<Vec<_>>().join(" ")))
+        }
+        Output::Held { contact, notice, why } => {
+            let contact = contact.map_or("-".to_owned(), |c| c.as_i64().to_string());
+            Some(format!("{contact} not {}: {why:?}", notice.0))
+        }
+        Output::Digest { contact, items } => {
+            let items: Vec<_> = items.iter().map(|n| n.0).collect();
+            Some(format!("{} digest {items:?}", contact.as_i64()))
+        }
+        Output::Waits(_) | Output::Told { .. } | Output::Wait(_) => None,
+    };
+    outputs.into_iter().filter_map(word).collect()
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn hosts_lost_together_make_one_message() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    for host in 1..=3 {
+        assert_eq!(desk.down(host), NOTHING);
+        assert_eq!(desk.pass(5), NOTHING);
+    }
+    assert_eq!(desk.pass(10), ["20: 1 <- 1 2 3"]);
+}
+
+#[test]
+fn a_loss_that_goes_on_is_told_after_ninety_seconds() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    let mut said = Vec::new();
+    for host in 0..20 {
+        said.extend(desk.down(host));
+        said.extend(desk.pass(5));
+    }
+    said.extend(desk.pass(20));
+    let all = |r: std::ops::RangeInclusive<i64>| r.map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+    assert_eq!(said, [format!("90: 1 <- {}", all(1..=18)), format!("105: 1 <- {}", all(19..=20))]);
+}
+
+#[test]
+fn a_recovery_continues_the_conversation_and_ends_it() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.warn(7);
+    desk.pass(20);
+    desk.down(7);
+    desk.pass(20);
+    desk.up(7);
+    assert_eq!(desk.pass(20), ["50: 1 <- 3/1"]);
+    desk.down(7);
+    assert_eq!(desk.pass(10), ["70: 1 <- 4"]);
+}
+
+#[test]
+fn what_comes_and_goes_within_one_group_is_told_in_order() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["10: 1 <- 1 2/1"]);
+    assert_eq!(desk.up(7), ["1 not 3: NeverTold"]);
+}
+
+#[test]
+fn without_a_wait_everything_leaves_at_once() {
+    let hasty = Contact { group_wait: Duration::ZERO, ..contact(OPS) };
+    let mut desk = Desk::new(one(hasty, rule(OPS)));
+    assert_eq!(desk.down(7), ["1 <- 1"]);
+    assert_eq!(desk.up(7), ["1 <- 2/1"]);
+}
+
+#[test]
+fn a_filtered_warning_has_no_recovery_and_a_told_problem_has_one_whatever_came_between() {
+    let strict = Rule { least: Severity::Critical, ..rule(OPS) };
+    let mut desk = Desk::new(one(contact(OPS), strict));
+    assert_eq!(desk.warn(7), ["1 not 1: BelowSeverity(Critical)"]);
+    assert_eq!(desk.up(7), ["1 not 2: NeverTold"]);
+    desk.down(7);
+    assert_eq!(desk.pass(10), ["10: 1 <- 3"]);
+    assert_eq!(desk.warn(7), ["1 not 4: BelowSeverity(Critical)"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["20: 1 <- 5/3"]);
+}
+
+#[test]
+fn whoever_is_told_of_any_host_is_told_of_the_gateway() {
+    let south = Selector([("site".to_owned(), "south".to_owned())].into());
+    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
+    desk.down(GATEWAY.as_i64());
+    assert_eq!(desk.pass(10), ["10: 1 <- 2"]);
+    desk.up(GATEWAY.as_i64());
+    assert_eq!(desk.pass(10), ["20: 1 <- 3/2"]);
+}
+
+fn escalating() -> Routing {
+    let minutes = |n: u64| Duration::from_secs(n * 60);
+    let late = Rule { least: Severity::Critical, delay: minutes(30), ..rule(BOSS) };
+    Routing { contacts: vec![contact(OPS), contact(BOSS)], rules: vec![rule(OPS), late] }
+}
+
+#[test]
+fn a_problem_that_nobody_takes_care_of_escalates() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.down(7);
+    assert_eq!(desk.pass(1_220), ["610: 1 <- 2/1", "1810: 2 <- 2"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["1830: 1 <- 3/1", "1830: 2 <- 3/2"]);
+}
+
+#[test]
+fn an_acknowledged_or_short_problem_does_not_escalate() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(60);
+    let answer = desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    assert_eq!(answer, ["2 not 1: Acknowledged", "2 not 2: NeverTold"]);
+    assert_eq!(desk.pass(3_600), ["70: 1 <- 2/1"]);
+    desk.up(7);
+    desk.pass(10);
+    desk.down(7);
+    desk.pass(60);
+    assert_eq!(desk.up(7), ["2 not 4: OverBefore(NoticeId(5))", "2 not 5: NeverTold"]);
+}
+
+#[test]
+fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.down(8);
+    desk.pass(60);
+    let taken_care_of = Object { host: Id::from_i64(7), service: None };
+    assert_eq!(words(desk.put(Input::Acknowledged(taken_care_of))), ["2 not 1: Acknowledged"]);
+    assert_eq!(desk.pass(1_800), ["1810: 2 <- 2"]);
+}
+
+#[test]
+fn a_reminder_reaches_those_who_know_and_starts_the_clock_of_the_others() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.say(7, MessageKind::Acknowledged, Some(Severity::Critical));
+    desk.pass(60);
+    desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+    assert_eq!(desk.pass(2_000), ["70: 1 <- 3/1", "1870: 2 <- 3"]);
+}
+
+fn office() -> Routing {
+    one(contact(OPS), Rule { period: Some("mon-fri 08:00-18:00".parse().unwrap()), ..rule(OPS) })
+}
+
+const EIGHT: u64 = 8 * 3_600;
+
+#[test]
+fn outside_of_its_period_a_problem_waits_and_only_the_last_state_is_told() {
+    let mut desk = Desk::new(office());
+    desk.warn(7);
+    desk.pass(60);
+    assert_eq!(desk.down(7), ["1 not 1: Superseded(NoticeId(2))"]);
+    assert_eq!(desk.pass(EIGHT), [format!("{}: 1 <- 2", EIGHT + 10)]);
+}
+
+#[test]
+fn what_was_over_before_the_period_is_not_told() {
+    let mut desk = Desk::new(office());
+    desk.down(7);
+    desk.pass(60);
+    assert_eq!(desk.up(7), ["1 not 1: OverBefore(NoticeId(2))", "1 not 2: NeverTold"]);
+    assert_eq!(desk.pass(EIGHT + 60), NOTHING);
+}
+
+#[test]
+fn a_recovery_in_the_night_is_told_in_the_morning_unless_it_fell_ill_again() {
+    let mut desk = Desk::new(office());
+    desk.secs = 17 * 3_600;
+    desk.down(7);
+    desk.pass(2 * 3_600);
+    assert_eq!(desk.up(7), NOTHING);
+    desk.pass(60);
+    assert_eq!(desk.down(7), ["1 not 2: Superseded(NoticeId(3))"]);
+    let morning = 24 * 3_600 + EIGHT;
+    let night = morning - desk.secs;
+    assert_eq!(desk.pass(night), [format!("{morning}: 1 not 3: AlreadyTold")]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), [format!("{}: 1 <- 4/1", morning + 10)]);
+}
+
+#[test]
+fn a_reminder_does_not_wait_for_the_morning() {
+    let mut desk = Desk::new(office());
+    desk.secs = 17 * 3_600;
+    desk.down(7);
+    desk.pass(2 * 3_600);
+    let reminder = desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
+    assert_eq!(reminder, ["1 not 2: OutsidePeriod"]);
+}
+
+#[test]
+fn whom_no_rule_concerns_is_not_told() {
+    let south = Selector([("site".to_owned(), "south".to_owned())].into());
+    let mut desk = Desk::new(one(contact(OPS), Rule { selector: south, ..rule(OPS) }));
+    assert_eq!(desk.down(7), ["- not 1: NoRule"]);
+    assert_eq!(desk.up(7), ["- not 2: NoRule"]);
+    let mut nobody = Desk::new(Routing::default());
+    assert_eq!(nobody.down(7), ["- not 1: NoContact"]);
+}
+
+#[test]
+fn what_waits_for_a_contact_or_host_that_goes_is_held_back() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.down(8);
+    let mut gone = words(desk.put(Input::Forget(of_host(7))));
+    gone.sort();
+    assert_eq!(gone, ["1 not 1: HostRemoved", "2 not 1: HostRemoved"]);
+    let gone = words(desk.put(Input::Configure(Routing { contacts: vec![contact(BOSS)], ..escalating() })));
+    assert_eq!(gone, ["1 not 2: ContactRemoved"]);
+    assert_eq!(desk.pass(1_900), ["1810: 2 <- 2"]);
+}
+
+#[test]
+fn a_digest_comes_daily_and_leaves_out_what_is_fresh() {
+    let morning = Contact { digest: Some(civil::time(8, 0, 0, 0)), ..contact(OPS) };
+    let mut desk = Desk::new(one(morning, rule(OPS)));
+    desk.down(7);
+    desk.pass(EIGHT - 60);
+    desk.down(8);
+    assert_eq!(desk.pass(60), [format!("{}: 1 <- 2", EIGHT - 50), format!("{EIGHT}: 1 digest [1]")]);
+    assert_eq!(desk.pass(24 * 3_600), [format!("{}: 1 digest [1, 2]", EIGHT + 24 * 3_600)]);
+}
+
+#[test]
+fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    let rule_delay = Duration::from_secs(1_800);
+    let notice = |id| Notice {
+        id: NoticeId(id),
+        at: desk.now().wall,
+        object: Object { host: Id::from_i64(id), service: None },
+        labels: Arc::default(),
+        kind: MessageKind::Problem,
+        severity: Some(Severity::Critical),
+        incident: None,
+    };
+    let day_later = desk.now().wall + Duration::from_secs(86_400);
+    let waits = |contact, id, why| Waiting { contact, notice: notice(id), why, until: day_later, rule: None };
+    let waiting = vec![
+        waits(OPS, 4, WaitFor::Group),
+        waits(BOSS, 5, WaitFor::Delay),
+        waits(Id::from_i64(9), 6, WaitFor::Group),
+    ];
+    let router = Router::restore(escalating(), Vec::new(), waiting, &[], desk.now());
+    let mut desk = Desk { router, secs: 0, last: 6, incident: None };
+    assert_eq!(desk.pass(1), ["1: 9 not 6: ContactRemoved"]);
+    assert_eq!(desk.pass(rule_delay.as_secs() + 20), ["10: 1 <- 4", "1810: 2 <- 5"]);
+}
+
+fn incident(n: i64) -> IncidentId {
+    IncidentId(Id::from_i64(n))
+}
+
+#[test]
+fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.incident = Some(incident(1));
+    desk.down(7);
+    desk.pass(5);
+    // A notice of another site would otherwise leave alone.
+    desk.last += 1;
+    let object = Object { host: Id::from_i64(8), service: Some("ping".into()) };
+    let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
+    let severity = Some(Severity::Critical);
+    let labels = Arc::new([("site".to_owned(), "south".to_owned())].into());
+    let other = Notice { id, at, object, labels, kind, severity, incident: Some(incident(2)) };
+    desk.put(Input::Notice(other));
+    desk.pass(3);
+    let wide = [(incident(1), incident(1)), (incident(2), incident(1))];
+    desk.put(Input::Wide(wide.into()));
+    assert_eq!(desk.pass(20), ["15: 1 <- 1 2"]);
+    desk.incident = Some(incident(2));
+    desk.down(9);
+    desk.incident = Some(incident(1));
+    desk.down(10);
+    assert_eq!(desk.pass(20), ["38: 1 <- 3 4"], "what joins it goes together too");
+}
+
+#[test]
+fn a_contact_that_had_too_many_messages_gets_the_rest_in_one() {
+    let mut desk =
+        Desk::new(one(Contact { capped: true, group_wait: Duration::ZERO, ..contact(OPS) }, rule(OPS)));
+    let mut told = Vec::new();
+    for host in 0..40 {
+        told.extend(desk.down(host));
+        told.extend(desk.pass(1));
+    }
+    assert_eq!(told.len(), MESSAGES_AN_HOUR);
+    let rest = desk.pass(300);
+    assert_eq!(rest.len(), 1, "{rest:?}");
+    assert!(rest[0].ends_with("<- 31 32 33 34 35 36 37 38 39 40"), "{rest:?}");
+    desk.down(50);
+    assert_eq!(desk.pass(288), NOTHING);
+    assert_eq!(desk.pass(1).len(), 1);
+    desk.pass(3_600);
+    assert_eq!(desk.down(51), ["1 <- 42"], "an hour later all is as it was");
+}
+
+#[test]
+fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
+    let delayed = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
+    let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
+    desk.down(7);
+    desk.pass(60);
+    let object = Object { host: Id::from_i64(7), service: None };
+    assert_eq!(words(desk.put(Input::Acknowledged(object.clone()))), ["1 not 1: Acknowledged"]);
+    assert_eq!(desk.pass(3_000), NOTHING);
+    let notice = Notice {
+        id: NoticeId(1),
+        at: desk.now().wall,
+        object,
+        labels: Arc::default(),
+        kind: MessageKind::Problem,
+        severity: Some(Severity::Critical),
+        incident: None,
+    };
+    let ended = Input::CareEnded { contact: OPS, notice };
+    desk.put(ended.clone());
+    assert_eq!(desk.pass(899), NOTHING);
+    assert_eq!(desk.pass(1).len(), 1);
+    assert_eq!(words(desk.put(ended)), NOTHING, "it was told");
+}
+
+fn of_host(host: i64) -> Object {
+    Object { host: Id::from_i64(host), service: None }
+}
+
+/// The suppressed hosts; no other is suppressed.
+fn stands(standing: &[(i64, Standing)]) -> Input {
+    Input::Stands(standing.iter().map(|(host, standing)| (of_host(*host), *standing)).collect())
+}
+
+const DOWNTIME: Standing = Standing::Silent(HeldReason::Downtime);
+
+#[test]
+fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(3_000), NOTHING);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(12), ["3611: 2 <- 1"]);
+    desk.up(7);
+    assert_eq!(desk.pass(10), ["3622: 1 <- 2/1", "3622: 2 <- 2/1"]);
+}
+
+#[test]
+fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
+    let mut desk = Desk::new(escalating());
+    desk.down(7);
+    desk.pass(600);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    desk.pass(3_000);
+    desk.put(stands(&[]));
+    assert_eq!(desk.up(7), ["2 not 1: OverBefore(NoticeId(2))", "2 not 2: NeverTold"]);
+    desk.pass(20);
+    desk.down(8);
+    desk.pass(20);
+    desk.put(stands(&[(8, Standing::Well)]));
+    assert_eq!(desk.pass(1_800), ["5420: 2 not 3: Over"]);
+}
+
+#[test]
+fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
+    let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
+    desk.down(7);
+    desk.down(8);
+    desk.pass(5);
+    desk.put(stands(&[(7, DOWNTIME)]));
+    assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(20), ["36: 1 <- 1"]);
+    desk.put(stands(&[(8, Standing::Silent(HeldReason::Unreachable))]));
+    desk.up(8);
+    assert_eq!(desk.pass(20), ["55: 1 <- 3/2"], "an end that was said is told");
+}
+
+#[test]
+fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
+    let period = Some("mon-sun 08:00-18:00".parse().unwrap());
+    let mut desk = Desk::new(one(contact(OPS), Rule { period, ..rule(OPS) }));
+    desk.pass(8 * 3_600);
+    desk.warn(7);
+    desk.pass(10 * 3_600);
+    desk.down(7);
+    desk.put(stands(&[(7, Standing::Silent(HeldReason::Acknowledged))]));
+    assert_eq!(desk.pass(14 * 3_600), NOTHING);
+    desk.put(stands(&[]));
+    assert_eq!(desk.pass(20).len(), 1);
+}
+
+#[test]
+fn who_joins_an_incident_escalates_with_it() {
+    let mut desk = Desk::new(escalating());
+    desk.incident = Some(IncidentId(Id::from_i64(1)));
+    desk.down(7);
+    desk.pass(1_200);
+    desk.down(8);
+    assert_eq!(desk.pass(700), ["1210: 1 <- 2", "1810: 2 <- 1 2"]);
+    desk.down(9);
+    assert_eq!(desk.pass(10), ["1910: 1 <- 3", "1910: 2 <- 3"], "he knows of it already");
+    desk.incident = Some(IncidentId(Id::from_i64(2)));
+    desk.down(10);
+    assert_eq!(desk.pass(1_810), ["1920: 1 <- 4", "3720: 2 <- 4"], "another one has its own time");
+}
+
+#[test]
+fn what_turns_out_to_be_one_incident_escalates_as_one() {
+    let mut desk = Desk::new(escalating());
+    for host in [7, 8] {
+        desk.incident = Some(IncidentId(Id::from_i64(host)));
+        desk.down(host);
+        desk.pass(600);
+    }
+    let [first, second] = [7, 8].map(|n| IncidentId(Id::from_i64(n)));
+    desk.put(Input::Wide([(first, first), (second, first)].into()));
+    assert_eq!(desk.pass(700), ["1810: 2 <- 1 2"]);
+}

@@ -1,0 +1,4 @@
+//! Simulated sessions and devices, for tests.
+
+pub mod cleartext;
+pub mod device;

@@ -1,0 +1,229 @@
+//! The text of a verdict and of its evidence. This module decides nothing.
+
+use fleetgate_probes::sample::Status;
+
+use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
+use crate::messages::{DirectAnswer, HostStatus, PathCheck, Refusal};
+use crate::time::{Wall, age, moment};
+
+/// Services named in one sentence. The complete list is next to it.
+const MAX_NAMED: usize = 3;
+
+pub fn text(kind: Kind, candidates: &[Kind], rest: &[&Finding], e: &Evidence) -> String {
+    let main = match kind {
+        Kind::Undetermined => format!("undetermined: {}", either(candidates, e)),
+        kind => claim(kind, e),
+    };
+    rest.iter().fold(main, |text, finding| match finding.0.as_slice() {
+        [kind] => format!("{text}; also: {}", claim(*kind, e)),
+        several => format!("{text}; also undetermined: {}", either(several, e)),
+    })
+}
+
+/// `a, b or c`.
+fn either(kinds: &[Kind], e: &Evidence) -> String {
+    let words: Vec<String> = kinds.iter().map(|kind| candidate(*kind, e)).collect();
+    match words.as_slice() {
+        [all @ .., last] if !all.is_empty() => format!("{} or {last}", all.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+fn claim(kind: Kind, e: &Evidence) -> String {
+    match kind {
+        Kind::Ok if e.host.asleep => "asleep, as it may be".to_owned(),
+        Kind::Ok => "ok".to_owned(),
+        Kind::Pending => "no result yet".to_owned(),
+        Kind::TunnelDown if e.host.direct == DirectAnswer::Answered => {
+            "tunnel down, the device answers on the Internet".to_owned()
+        }
+        Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
+        Kind::KeyRefused => format!("key refused: {}", key(e)),
+        Kind::ClonedKey => {
+            "probably a cloned key: its packets come from several addresses in turn".to_owned()
+        }
+        Kind::ServiceHung => {
+            format!("service hung: {}", named(&e.services_that(|s| s.is_hung_in_itself(e))))
+        }
+        Kind::PathMtu => format!(
+            "the path drops large packets, small ones pass: {}",
+            named(&e.services_that(|s| s.is_stalled_by_its_path(e)))
+        ),
+        Kind::ServiceProblem if e.is_over_limit() => "it answers, over a limit that is set for it".to_owned(),
+        Kind::ServiceProblem => {
+            format!(
+                "the device is well, a service is not: {}",
+                named(&e.services_that(ServiceFacts::reports))
+            )
+        }
+        other => candidate(other, e),
+    }
+}
+
+fn candidate(kind: Kind, e: &Evidence) -> String {
+    let site = e.site.as_ref().map(|site| format!(" of {}", site.name)).unwrap_or_default();
+    match kind {
+        Kind::GatewayUplinkLost => "gateway uplink lost".to_owned(),
+        Kind::ParentDown => match &e.behind {
+            Some(behind) => format!("{} before it does not answer", behind.device),
+            None => "what it stands behind does not answer".to_owned(),
+        },
+        Kind::SiteUplinkLost => format!("uplink{site} lost"),
+        Kind::LocalNetworkLost => "the network behind the device lost".to_owned(),
+        Kind::KeyRefused => "key refused".to_owned(),
+        Kind::ClockWrong => "clock wrong".to_owned(),
+        Kind::GatewayClockWrong => "the gateway's own clock wrong".to_owned(),
+        Kind::TunnelDown => "its tunnel alone down".to_owned(),
+        Kind::OneWayLoss => "packets lost in one direction".to_owned(),
+        Kind::LineLost => "its own line lost".to_owned(),
+        Kind::DeviceGone => "device gone".to_owned(),
+        Kind::ClonedKey => "a cloned key".to_owned(),
+        Kind::PathMtu => "a path that drops large packets".to_owned(),
+        Kind::ServiceHung => "a service that hangs".to_owned(),
+        Kind::ServiceProblem => "there but not well".to_owned(),
+        Kind::PacketLoss => "single packets lost".to_owned(),
+        Kind::Ok | Kind::Pending | Kind::Undetermined => kind.name().to_owned(),
+    }
+}
+
+fn key(e: &Evidence) -> String {
+    match e.refusal() {
+        Some((_, Refusal::ReplacedKey { replaced_at })) => {
+            format!("it uses the key that was replaced at {}", moment(replaced_at, e.now))
+        }
+        _ => "its handshakes come with another preshared key".to_owned(),
+    }
+}
+
+fn clock(e: &Evidence) -> String {
+    match (e.refusal(), e.skew_ms()) {
+        (Some((_, Refusal::ClockWentBack { behind })), _) => {
+            format!("its handshakes are {} behind the newest one, and are refused", age(behind))
+        }
+        (_, Some(skew)) => skewed(skew),
+        _ => "by how much is not known".to_owned(),
+    }
+}
+
+fn skewed(skew_ms: i64) -> String {
+    let way = if skew_ms < 0 { "behind" } else { "ahead" };
+    format!("{} {way}", age(std::time::Duration::from_millis(skew_ms.unsigned_abs())))
+}
+
+fn named(services: &[&ServiceFacts]) -> String {
+    let names: Vec<&str> = services.iter().take(MAX_NAMED).map(|service| service.name.as_str()).collect();
+    match services.len().saturating_sub(MAX_NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+// ---------------------------------------------------------------- evidence
+
+pub fn evidence(e: &Evidence) -> Vec<String> {
+    let silent = e.host.status == HostStatus::Down || e.host.stale;
+    let mut lines = Vec::new();
+    lines.extend((!e.host.output.is_empty()).then(|| format!("last check: {}", e.host.output)));
+    lines.extend(e.host.stale.then(|| "that is older than the checks allow".to_owned()));
+    lines.extend(
+        e.cut_off.map(|at| format!("the gateway is taken to be cut off since {}", age(e.now.since(at)))),
+    );
+    lines.extend(tunnel(e));
+    lines.extend(direct(e, silent));
+    if silent {
+        lines.extend(e.behind.as_ref().map(|b| format!("behind {}, {}", b.device, carriage(e.carriage(b)))));
+        lines.extend(e.site.as_ref().map(|site| others(&format!("others of {}", site.name), site.others)));
+        lines.push(elsewhere(e.elsewhere));
+    }
+    lines.extend(e.services_that(is_bad).into_iter().map(|s| format!("{}: {}", s.name, s.said)));
+    lines.extend(e.outdated_problems().map(|s| format!("{}, not asked since: {}", s.name, s.said)));
+    lines.extend(e.services_that(is_bad).into_iter().filter_map(path));
+    lines
+}
+
+fn path(service: &ServiceFacts) -> Option<String> {
+    let said = match service.path {
+        PathCheck::NotAsked => return None,
+        PathCheck::LargeAnswered => "large packets pass",
+        PathCheck::LargeLost => "small packets pass, large ones are lost",
+        PathCheck::Lossy => "some echoes are lost",
+        PathCheck::Silent => "no echo is answered, small or large",
+    };
+    Some(format!("{}: {said} on its path", service.name))
+}
+
+fn is_bad(service: &ServiceFacts) -> bool {
+    service.status.is_some_and(|status| status != Status::Ok)
+}
+
+fn tunnel(e: &Evidence) -> Vec<String> {
+    let Some(tunnel) = &e.tunnel else { return Vec::new() };
+    let ago = |at: Option<Wall>| at.map_or("never".to_owned(), |at| format!("{} ago", age(e.now.since(at))));
+    let mut lines = vec![format!(
+        "tunnel: last packet {}, last handshake {}",
+        ago(tunnel.last_packet),
+        ago(tunnel.last_handshake)
+    )];
+    lines
+        .extend(e.refusal().map(|(at, refusal)| {
+            format!("handshake refused {}: {}", ago(Some(at)), refused(refusal, e.now))
+        }));
+    lines.extend(e.skew_ms().map(|skew| {
+        let Clocks { right, wrong } = e.clocks;
+        format!("clock {}; of the other devices {right} are right and {wrong} are not", skewed(skew))
+    }));
+    let turns = !tunnel.in_turn.is_empty();
+    lines.extend(turns.then(|| format!("packets in turn from {}", tunnel.in_turn.join(" and "))));
+    lines
+}
+
+fn refused(refusal: Refusal, now: Wall) -> String {
+    match refusal {
+        Refusal::ClockWentBack { behind } => {
+            format!("{} older than the newest one, or captured and sent again", age(behind))
+        }
+        Refusal::RateLimited => "too many at once".to_owned(),
+        Refusal::Crypto => "the key is right, the preshared key is not".to_owned(),
+        Refusal::ReplacedKey { replaced_at } => {
+            format!("made with the key that was replaced at {}", moment(replaced_at, now))
+        }
+    }
+}
+
+fn direct(e: &Evidence, silent: bool) -> Option<String> {
+    let said = match e.host.direct {
+        DirectAnswer::Answered => "it answers",
+        DirectAnswer::Silent => "silent",
+        DirectAnswer::Doubtful => "something answers that does not prove to be this host",
+        DirectAnswer::NotAsked if silent && !e.second_path => {
+            return Some("there is no second path".to_owned());
+        }
+        DirectAnswer::NotAsked => return None,
+    };
+    Some(format!("address on the Internet: {said}"))
+}
+
+fn carriage(carriage: Carriage) -> &'static str {
+    match carriage {
+        Carriage::Carries => "whose tunnel answered meanwhile",
+        Carriage::Fails => "whose tunnel does not answer",
+        Carriage::Unknown => "whose tunnel was not asked since then",
+    }
+}
+
+fn elsewhere(others: Others) -> String {
+    let Others { heard, silent, .. } = others;
+    format!("elsewhere: {heard} heard since then, {silent} places silent since about then{}", unasked(others))
+}
+
+fn others(who: &str, others: Others) -> String {
+    let Others { heard, silent, .. } = others;
+    format!("{who}: {heard} heard since then, {silent} silent since about then{}", unasked(others))
+}
+
+fn unasked(others: Others) -> String {
+    match others.unasked {
+        0 => String::new(),
+        n => format!(", {n} not asked since then"),
+    }
+}

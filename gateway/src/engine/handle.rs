@@ -1,0 +1,478 @@
+//! Sends committed changes of the database to the engine: commit first, then send.
+//!
+//! It loads the changed rows from the store and sends them to the two engine threads; it makes no
+//! decisions. A change that cannot be loaded is remembered and sent later: a committed change is never
+//! lost to the engine. The names and services of hosts are kept as loaded (`definitions.rs`).
+
+use std::collections::BTreeSet;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use fleetgate_engine::id::{HostId, PeerId};
+use fleetgate_engine::messages::{
+    Command, HostSpec, MonitorInput, Outcome, Submission, Ticket, UplinkReading,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::TimingDefaults;
+use crate::engine::commit_wait;
+use crate::engine::commit_wait::{Admission, Content, Settled, Shown, Waiter};
+use crate::engine::definitions::{Definition, Definitions};
+use crate::engine::live_state::{Change, Live};
+use crate::store::{Refusal, Store, Trouble, snapshot};
+use crate::tunnel::thread::sleep;
+
+/// Commands in flight to each thread. They are drained each turn: a full queue means a hung thread, and
+/// the sender waits.
+pub const QUEUE: usize = 4096;
+/// Hosts whose rows are brought in line together: some 20 ms of the writing connection, and less of the
+/// monitor.
+const SLICE: usize = 128;
+/// Longest wait for the monitor between two slices. If it takes longer, it is slow for other reasons.
+const PASSED: Duration = Duration::from_millis(50);
+/// Pauses between attempts to send failed changes: a removed device must not keep its tunnel for long.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Time after which the caller's change counts as made although the engine does not have all of it. The
+/// time limit of the request would otherwise report a failure.
+const CALLER_WAITS: Duration = Duration::from_secs(10);
+
+/// A result that was offered to the monitor.
+pub enum Offered<'a> {
+    Waits(Waiter<'a>),
+    /// The same result was committed before.
+    Known(Outcome),
+}
+
+impl Offered<'_> {
+    /// # Errors
+    /// Fails when it is not on disk in time.
+    pub async fn settled(self, patience: Pin<&mut Sleep>) -> Result<Settled, NotTaken> {
+        match self {
+            Offered::Waits(waiter) => waiter.settled(patience).await.ok_or(NotTaken::NotYet),
+            Offered::Known(outcome) => Ok(Settled { outcome, state: None }),
+        }
+    }
+}
+
+/// The reason why a result has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The database refuses writes: nothing changed.
+    Refused(Refusal),
+    /// It counts, but is not on disk in time. A repetition joins it.
+    NotYet,
+}
+
+#[derive(Clone)]
+pub struct Handle(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    live: Live,
+    timing: TimingDefaults,
+    definitions: Definitions,
+    tunnel: mpsc::Sender<Command>,
+    monitor: mpsc::Sender<MonitorInput>,
+    /// Locked from the read of a row until it is sent: of two changes the later one is sent last.
+    order: tokio::sync::Mutex<()>,
+    /// Changes that are committed and that the engine does not have yet.
+    behind: Mutex<Changes>,
+    fell_behind: Notify,
+    /// Failed attempts since the last time that nothing was pending.
+    failed: AtomicU64,
+    #[cfg(test)]
+    failures: Mutex<std::ops::Range<usize>>,
+}
+
+/// Changed rows of the database. Each row is listed once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub peers: BTreeSet<PeerId>,
+    pub hosts: BTreeSet<HostId>,
+    /// Hosts whose profiles changed. Their rows are brought in line in slices.
+    pub resettled: BTreeSet<HostId>,
+}
+
+impl Changes {
+    fn add(&mut self, more: &Changes) {
+        self.peers.extend(&more.peers);
+        self.hosts.extend(&more.hosts);
+        self.resettled.extend(&more.resettled);
+    }
+
+    fn len(&self) -> usize {
+        self.peers.len() + self.hosts.len() + self.resettled.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Handle {
+    pub fn new(
+        store: Store,
+        live: Live,
+        timing: TimingDefaults,
+        tunnel: mpsc::Sender<Command>,
+        monitor: mpsc::Sender<MonitorInput>,
+    ) -> Self {
+        Handle(Arc::new(Inner {
+            store,
+            live,
+            timing,
+            definitions: Definitions::default(),
+            tunnel,
+            monitor,
+            order: tokio::sync::Mutex::default(),
+            behind: Mutex::default(),
+            fell_behind: Notify::new(),
+            failed: AtomicU64::new(0),
+            #[cfg(test)]
+            failures: Mutex::default(),
+        }))
+    }
+
+    /// Loads committed changes into the engine. A failure is repeated until it succeeds
+    /// ([`Handle::keep_up`]). The work continues when the caller is gone or has waited long enough.
+    pub async fn changed(&self, changes: Changes) {
+        // This comes first: no later failure can lose the change.
+        self.behind().add(&changes);
+        self.0.definitions.forget(&changes.hosts);
+        let told = tokio::spawn(self.clone().tell(changes));
+        // The change is committed. On a slow disk the hosts of a large profile take longer than a caller
+        // waits.
+        let _ = tokio::time::timeout(CALLER_WAITS, told).await;
+    }
+
+    /// Sends the changes. A failure, even a panic, is queued for another attempt.
+    async fn tell(self, changes: Changes) {
+        let (this, attempt) = (self.clone(), changes.clone());
+        let failed = tokio::spawn(async move { this.catch_up(attempt).await }).await.unwrap_or(changes);
+        if !failed.is_empty() {
+            self.0.definitions.forget(&failed.resettled);
+            // Another caller's success may have removed it from the list, though it read the row before this
+            // commit.
+            self.behind().add(&failed);
+            self.has_failed();
+        }
+    }
+
+    fn has_failed(&self) {
+        self.0.failed.fetch_add(1, Ordering::Relaxed);
+        self.measure();
+        self.0.fell_behind.notify_one();
+    }
+
+    /// Takes over the hosts with which the engine is restored.
+    pub(crate) fn begin_with<'a>(&self, specs: impl IntoIterator<Item = &'a HostSpec>) {
+        specs.into_iter().for_each(|spec| self.0.definitions.put(Definition::from(spec)));
+    }
+
+    /// The names and services of hosts as the engine has them.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.0.definitions
+    }
+
+    /// Repeats failed changes at growing intervals until the gateway stops.
+    pub async fn keep_up(self, stop: CancellationToken) {
+        let pauses = || {
+            let steps = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_delay(LONGEST_PAUSE);
+            steps.without_max_times().build()
+        };
+        let mut steps = pauses();
+        loop {
+            let wait = self.is_behind().then(|| steps.next().unwrap_or(LONGEST_PAUSE));
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.0.fell_behind.notified() => continue,
+                () = stop.cancelled() => return,
+            }
+            if self.repeat().await {
+                tracing::info!("the engine has heard of every change again");
+                steps = pauses();
+            }
+        }
+    }
+
+    /// Attempts all failed changes once. Returns whether none is left.
+    pub(crate) async fn repeat(&self) -> bool {
+        let failed = self.0.failed.load(Ordering::Relaxed);
+        let changes = self.behind().clone();
+        let done = self.catch_up(changes).await.is_empty();
+        if done {
+            // A failure in the meantime concerns a change that this attempt did not include.
+            let _ = self.0.failed.compare_exchange(failed, 0, Ordering::Relaxed, Ordering::Relaxed);
+        } else {
+            self.0.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.measure();
+        done
+    }
+
+    /// Whether the engine lacks a change because of a failure. Hosts of a profile that wait for their slice
+    /// do not count.
+    pub fn is_behind(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed) > 0 && !self.behind().is_empty()
+    }
+
+    fn behind(&self) -> MutexGuard<'_, Changes> {
+        self.0.behind.lock().expect("no holder panics")
+    }
+
+    fn measure(&self) {
+        let behind = if self.is_behind() { self.behind().len() } else { 0 };
+        metrics::gauge!("fleetgate_changes_behind").set(behind as f64);
+    }
+
+    /// Sends the changes. Returns those that failed.
+    async fn catch_up(&self, changes: Changes) -> Changes {
+        let mut failed = Changes::default();
+        for id in changes.peers {
+            let told = self.peer_changed(id).await;
+            failed.peers.extend(Some(id).filter(|_| !heard(&format!("peer {id}"), told)));
+        }
+        for id in changes.hosts {
+            let told = self.host_changed(id).await;
+            failed.hosts.extend(Some(id).filter(|_| !heard(&format!("host {id}"), told)));
+        }
+        let resettled: Vec<HostId> = changes.resettled.into_iter().collect();
+        for slice in resettled.chunks(SLICE) {
+            let told = self.hosts_resettled(slice).await;
+            if !heard(&format!("{} hosts", slice.len()), told) {
+                failed.resettled.extend(slice);
+            }
+            self.let_others_pass().await;
+        }
+        failed
+    }
+
+    /// Sends a peer that was added, changed or removed: its row decides.
+    async fn peer_changed(&self, id: PeerId) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
+        self.fails_in_tests()?;
+        let command = match self.0.store.peer_spec(id).await? {
+            Some((spec, memory)) => Command::Upsert(Box::new(spec), memory),
+            None => {
+                self.0.live.forget_peer(id);
+                Command::Remove(id)
+            }
+        };
+        self.tunnel(command).await;
+        self.behind().peers.remove(&id);
+        Ok(())
+    }
+
+    /// Sends a host that was added, changed or removed: its row decides.
+    async fn host_changed(&self, id: HostId) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
+        // The previous holder of the lock may have loaded the old row.
+        self.0.definitions.forget([&id]);
+        self.fails_in_tests()?;
+        let store = &self.0.store;
+        let (input, change) = match store.host_spec(id, &self.0.timing).await? {
+            Some(spec) => {
+                store.settle(&spec).await?;
+                self.0.definitions.put(Definition::from(&spec));
+                (MonitorInput::Upsert(Box::new(spec)), Change::Host(id))
+            }
+            None => {
+                store.forget_states(id).await?;
+                (MonitorInput::Remove(id), Change::HostRemoved(id))
+            }
+        };
+        self.monitor(input).await;
+        self.0.live.tell(change);
+        self.behind().hosts.remove(&id);
+        Ok(())
+    }
+
+    /// Brings the rows of states in line after a change of these hosts' profiles, and updates the monitor.
+    /// As after a change of one host, the monitor briefly has the old services. A gateway that ends between
+    /// two slices handles the others at its next start.
+    async fn hosts_resettled(&self, hosts: &[HostId]) -> anyhow::Result<()> {
+        let _in_turn = self.0.order.lock().await;
+        self.0.definitions.forget(hosts);
+        self.fails_in_tests()?;
+        let mut conn = self.0.store.reader().await?;
+        let specs = snapshot::host_specs(&mut conn, hosts, &self.0.timing).await?;
+        drop(conn);
+        self.0.store.settle_these(&specs).await?;
+        for spec in specs {
+            let id = spec.id;
+            self.0.definitions.put(Definition::from(&spec));
+            self.monitor(MonitorInput::Upsert(Box::new(spec))).await;
+            self.0.live.tell(Change::Host(id));
+        }
+        let done: BTreeSet<&HostId> = hosts.iter().collect();
+        self.behind().resettled.retain(|id| !done.contains(id));
+        Ok(())
+    }
+
+    /// Waits until the monitor has taken its inputs, so that no result waits behind more than one slice.
+    /// The writer gets its turn as well.
+    async fn let_others_pass(&self) {
+        let drained = || self.0.monitor.capacity() == self.0.monitor.max_capacity();
+        for _ in 0..PASSED.as_millis() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if drained() {
+                return;
+            }
+        }
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the tests have one that fails")]
+    fn fails_in_tests(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Fails as many reads as a test requests.
+    #[cfg(test)]
+    fn fails_in_tests(&self) -> anyhow::Result<()> {
+        let mut failures = self.0.failures.lock().unwrap();
+        let fails = failures.start == 0 && failures.end > 0;
+        *failures = failures.start.saturating_sub(1)..failures.end.saturating_sub(1);
+        anyhow::ensure!(!fails, "a test wants this reading to fail");
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fail(&self, times: usize) {
+        self.fail_those(0..times);
+    }
+
+    /// Fails these of the reads to come.
+    #[cfg(test)]
+    pub(crate) fn fail_those(&self, readings: std::ops::Range<usize>) {
+        *self.0.failures.lock().unwrap() = readings;
+    }
+
+    pub async fn reset_clock(&self, peer: PeerId) {
+        self.tunnel(Command::ResetClock(peer)).await;
+    }
+
+    pub async fn check_now(&self, host: HostId, service: Option<String>) {
+        self.0.live.check_requested(host, service.as_deref(), crate::clock::wall());
+        self.monitor(MonitorInput::CheckNow { host, service }).await;
+    }
+
+    /// Submits a passive result. If the same `content` waits for its commit, the caller joins it. Any other
+    /// takes effect only when the database accepts writes.
+    ///
+    /// # Errors
+    /// [`NotTaken`] states whether it may still be accepted.
+    pub async fn submit(
+        &self,
+        content: Option<Content>,
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Outcome, NotTaken> {
+        self.submit_shown((content, None), make).await.map(|settled| settled.outcome)
+    }
+
+    /// The same for a caller that wants the state of `shown` as it was committed.
+    ///
+    /// # Errors
+    /// As [`Handle::submit`].
+    pub async fn submit_shown(
+        &self,
+        (content, shown): (Option<Content>, Option<Shown>),
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Settled, NotTaken> {
+        let (tickets, now) = (self.0.live.tickets(), crate::clock::now().mono);
+        let offered = match content.and_then(|content| tickets.find(content, now)) {
+            Some(waiting) => self.offer_as(waiting, make).await?,
+            None => {
+                self.prove().await?;
+                self.offer((content, shown), make).await?
+            }
+        };
+        offered.settled(pin!(commit_wait::patience())).await
+    }
+
+    /// Checks whether the database accepts writes now.
+    ///
+    /// # Errors
+    /// Returns the reason of the refusal.
+    pub async fn prove(&self) -> Result<(), NotTaken> {
+        self.0.store.prove().await.map_err(NotTaken::Refused)
+    }
+
+    /// Offers a result to the monitor without waiting for its commit. The caller has checked that the
+    /// database accepts writes ([`Handle::prove`]).
+    ///
+    /// # Errors
+    /// Fails when too many results wait.
+    pub async fn offer(
+        &self,
+        (content, shown): (Option<Content>, Option<Shown>),
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Offered<'_>, NotTaken> {
+        let admission = self.0.live.tickets().admit(content, shown, crate::clock::now().mono);
+        self.offer_as(admission, make).await
+    }
+
+    async fn offer_as<'a>(
+        &'a self,
+        admission: Admission<'a>,
+        make: impl FnOnce(Ticket) -> Submission,
+    ) -> Result<Offered<'a>, NotTaken> {
+        match admission {
+            Admission::New(ticket, waiter) => {
+                self.monitor(MonitorInput::Submit(Box::new(make(ticket)))).await;
+                Ok(Offered::Waits(waiter))
+            }
+            Admission::Joined(waiter) => Ok(Offered::Waits(waiter)),
+            Admission::Known(outcome) => Ok(Offered::Known(outcome)),
+            Admission::Full => Err(NotTaken::Refused(Some(Trouble::Busy))),
+        }
+    }
+
+    /// Sends an input to the monitor and waits until its effects are on disk.
+    pub async fn settle(&self, input: MonitorInput) -> Option<Outcome> {
+        let (ticket, waiter) = self.0.live.tickets().draw();
+        self.monitor(input).await;
+        self.monitor(MonitorInput::Mark(ticket)).await;
+        waiter.outcome().await
+    }
+
+    /// Sends a reading of the gateway's own uplink.
+    pub async fn uplink(&self, reading: UplinkReading) {
+        self.monitor(MonitorInput::Uplink(reading)).await;
+    }
+
+    /// Makes the monitor's thread run one round. Never waits: a full queue wakes the thread too.
+    pub fn nudge(&self) {
+        let _ = self.0.monitor.try_send(MonitorInput::Timeout);
+    }
+
+    /// Whether both engine threads still receive.
+    pub fn is_running(&self) -> bool {
+        !self.0.tunnel.is_closed() && !self.0.monitor.is_closed()
+    }
+
+    async fn tunnel(&self, command: Command) {
+        if self.0.tunnel.send(command).await.is_err() {
+            tracing::warn!("the tunnel thread has ended; a command was dropped");
+        }
+    }
+
+    async fn monitor(&self, input: MonitorInput) {
+        if self.0.monitor.send(input).await.is_err() {
+            tracing::warn!("the monitor thread has ended; a command was dropped");
+        }
+    }
+}
+
+fn heard(what: &str, told: anyhow::Result<()>) -> bool {
+    if let Err(error) = &told {
+        tracing::warn!("the engine has not heard of a change of {what}, it is told again: {error:#}");
+    }
+    told.is_ok()
+}

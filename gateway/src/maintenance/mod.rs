@@ -1,0 +1,4 @@
+//! Background work that nobody asks for: expiries, and the removal of rows that have been kept long enough.
+
+pub mod housekeeping;
+pub mod retention;

@@ -1,0 +1,350 @@
+//! The desk: passes new notices to the router and stores its outputs, each turn in one transaction.
+//!
+//! If that fails, the router is ahead of the store. It is then discarded and restored from the store.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::messages::{Excerpt, HeldReason};
+use fleetgate_engine::notification::{
+    ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router,
+};
+use fleetgate_engine::time::{Mono, Wall};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Bell, Settings};
+use crate::api::ids::Kind as Name;
+use crate::clock;
+use crate::engine::live_state::{Change, Live};
+use crate::health::progress::Organ;
+use crate::notification::reason_text;
+use crate::notification::routing;
+use crate::notification::routing::{Known, Reach};
+use crate::notification::rule_trace;
+use crate::notification::rule_trace::Asked;
+use crate::store::events::{self, NewEvent, SYSTEM};
+use crate::store::notices::HeldRow;
+use crate::store::outbox::{self, Channel, Kind, NewMessage};
+use crate::store::{SqliteConnection, Store, excuse, incidents, notices, standing};
+
+/// Notices routed in one transaction: a lost fleet needs a few, and none takes long.
+const ROUND: i64 = 1_000;
+/// Pause after a failure of the database.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Window in which messages count towards a contact's limit.
+const HOUR: Duration = Duration::from_secs(3_600);
+/// The reason why a mail is not attempted.
+const NO_MAIL: &str = "no [mail] section in fleetgate.toml";
+
+pub(in crate::notification) struct Desk {
+    settings: watch::Receiver<Settings>,
+    store: Store,
+    live: Live,
+    bell: Bell,
+}
+
+/// The running router, with the addresses of its contacts and the rules it evaluates.
+struct Shift {
+    router: Router,
+    reach: BTreeMap<ContactId, Reach>,
+    asked: Vec<Asked>,
+    has_mail: bool,
+}
+
+/// The results of one turn of the router.
+#[derive(Default)]
+struct Turn {
+    outputs: Vec<Output>,
+    /// The notices of this turn, for the events about them.
+    routed: Vec<Notice>,
+    /// Notices that acknowledgements had stopped and that are due again.
+    resumed: Vec<(ContactId, NoticeId)>,
+    wait: Option<Mono>,
+}
+
+impl Desk {
+    pub fn new(settings: watch::Receiver<Settings>, store: Store, live: Live, bell: Bell) -> Desk {
+        Desk { settings, store, live, bell }
+    }
+
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            if let Err(error) = self.shift(&stop).await {
+                tracing::warn!("notifications wait for the database: {error}");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Runs until the gateway stops or the database fails.
+    async fn shift(&mut self, stop: &CancellationToken) -> crate::store::Result<()> {
+        let mut shift = self.open().await?;
+        loop {
+            // The states are read before the notices. Every notice that was committed with the end of a
+            // problem is then among those read.
+            let resumed = self.look_around(&mut shift).await?;
+            let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
+            let new: Vec<Notice> = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
+            let (more, turn) = (!new.is_empty(), Turn { resumed, ..shift.drain(new) });
+            let wait = turn.wait;
+            if !turn.outputs.is_empty() || !turn.routed.is_empty() || !turn.resumed.is_empty() {
+                self.write(&shift, turn).await?;
+            }
+            self.live.pulse().beat(Organ::Router);
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = crate::tunnel::thread::sleep(wait.map(|at| at.since(clock::now().mono))) => {}
+                () = self.bell.0.desk.notified() => {}
+                () = self.bell.0.routing.notified() => self.reconfigure(&mut shift).await?,
+                changed = self.settings.changed() => match changed {
+                    Ok(()) => self.reconfigure(&mut shift).await?,
+                    Err(_) => return Ok(()),
+                },
+                () = stop.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn open(&mut self) -> crate::store::Result<Shift> {
+        let settings = self.settings.borrow_and_update().clone();
+        let mut conn = self.store.reader().await?;
+        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
+        let (told, waiting) = (notices::told(&mut conn).await?, notices::waiting(&mut conn).await?);
+        let now = clock::now();
+        let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
+        let router = Router::restore(routing, told, waiting, &posted, now);
+        let mut shift = Shift { router, reach, asked, has_mail: settings.mail.is_some() };
+        shift.forget(notices::removed(&mut conn).await?);
+        Ok(shift)
+    }
+
+    /// Passes the router the states, acknowledgements and incidents of waiting notices. Returns the notices
+    /// that an ended acknowledgement had stopped.
+    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
+        let mut conn = self.store.reader().await?;
+        let standing = standing::of_waiting(&mut conn).await?;
+        shift.router.handle(Input::Stands(standing), clock::now());
+        for object in notices::cared_for(&mut conn).await? {
+            shift.router.handle(Input::Acknowledged(object), clock::now());
+        }
+        let wide = incidents::wide_waiting(&mut conn).await?;
+        shift.router.handle(Input::Wide(wide.into_iter().collect()), clock::now());
+        let ended = notices::care_ended(&mut conn).await?;
+        let resumed = ended.iter().map(|(contact, notice)| (*contact, notice.id)).collect();
+        for (contact, notice) in ended {
+            shift.router.handle(Input::CareEnded { contact, notice }, clock::now());
+        }
+        shift.forget(notices::removed(&mut conn).await?);
+        for object in notices::over(&mut conn).await? {
+            shift.router.handle(Input::Over(object), clock::now());
+        }
+        Ok(resumed)
+    }
+
+    async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
+        let settings = self.settings.borrow_and_update().clone();
+        let mut conn = self.store.reader().await?;
+        let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
+        shift.router.handle(Input::Configure(routing), clock::now());
+        (shift.reach, shift.asked, shift.has_mail) = (reach, asked, settings.mail.is_some());
+        Ok(())
+    }
+
+    async fn write(&self, shift: &Shift, turn: Turn) -> crate::store::Result<()> {
+        let mut tx = self.store.begin().await?;
+        let mut page = Page { shift, now: clock::wall(), routed: &turn.routed, ..Page::new(shift) };
+        if let Some(last) = turn.routed.last() {
+            notices::routed(&mut tx, last.id, page.now).await?;
+        }
+        for output in &turn.outputs {
+            page.write(&mut tx, output).await?;
+        }
+        if !turn.resumed.is_empty() {
+            notices::care_ended_is_known(&mut tx, &turn.resumed).await?;
+        }
+        notices::hold(&mut tx, &page.held).await?;
+        tx.commit().await?;
+        page.last_event.into_iter().for_each(|seq| self.live.tell(Change::Event(seq)));
+        if page.messages {
+            self.bell.messages();
+        }
+        Ok(())
+    }
+}
+
+impl Shift {
+    fn forget(&mut self, removed: Vec<Object>) {
+        for object in removed {
+            self.router.handle(Input::Forget(object), clock::now());
+        }
+    }
+
+    /// Explains why the rules of one contact, or of all, did not match a notice.
+    fn refusals(&self, of: Option<ContactId>, notice: &Notice, now: Wall) -> String {
+        let asked = self.asked.iter().filter(|asked| of.is_none_or(|contact| asked.rule.contact == contact));
+        rule_trace::words(asked, notice, now)
+    }
+
+    fn drain(&mut self, new: Vec<Notice>) -> Turn {
+        let now = clock::now();
+        for notice in &new {
+            self.router.handle(Input::Notice(notice.clone()), now);
+        }
+        // While more notices follow, no timer is due.
+        if new.len() < usize::try_from(ROUND).unwrap_or(usize::MAX) {
+            self.router.handle(Input::Timeout, now);
+        }
+        let mut turn = Turn { routed: new, ..Turn::default() };
+        loop {
+            match self.router.poll_output() {
+                Output::Wait(at) => {
+                    turn.wait = at;
+                    return turn;
+                }
+                output => turn.outputs.push(output),
+            }
+        }
+    }
+}
+
+/// The content of one transaction.
+struct Page<'a> {
+    shift: &'a Shift,
+    now: Wall,
+    routed: &'a [Notice],
+    held: Vec<HeldRow>,
+    last_event: Option<i64>,
+    messages: bool,
+}
+
+impl<'a> Page<'a> {
+    fn new(shift: &'a Shift) -> Page<'a> {
+        Page { shift, now: Wall::default(), routed: &[], held: Vec::new(), last_event: None, messages: false }
+    }
+
+    async fn write(&mut self, tx: &mut SqliteConnection, output: &Output) -> crate::store::Result<()> {
+        match output {
+            Output::Waits(waits) => notices::wait(tx, waits).await,
+            Output::Told { contact, object, told } => {
+                notices::tell(tx, *contact, object, told.as_ref()).await
+            }
+            Output::Held { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
+            Output::Post { contact, site, folded, items } => {
+                notices::posted(tx, *contact, items).await?;
+                self.post(tx, *contact, Kind::Notices, (site, *folded), items).await
+            }
+            Output::Digest { contact, items } => {
+                routing::digested(tx, *contact, self.now).await?;
+                let items: Vec<Item> =
+                    items.iter().map(|n| Item { notice: *n, root: *n, rule: None }).collect();
+                if items.is_empty() {
+                    return Ok(());
+                }
+                self.post(tx, *contact, Kind::Digest, ("", 0), &items).await
+            }
+            Output::Wait(_) => Ok(()),
+        }
+    }
+
+    /// Queues one message for each address of the contact.
+    async fn post(
+        &mut self,
+        tx: &mut SqliteConnection,
+        contact: ContactId,
+        kind: Kind,
+        (site, folded): (&str, usize),
+        items: &[Item],
+    ) -> crate::store::Result<()> {
+        let Some(reach) = self.shift.reach.get(&contact) else { return Ok(()) };
+        for address in &reach.addresses {
+            let new = NewMessage {
+                contact,
+                contact_name: &reach.name,
+                channel: address.channel(),
+                address: address.reveal(),
+                kind,
+                site,
+                folded,
+                items,
+            };
+            let id = outbox::insert(tx, &new, self.now).await?;
+            self.messages = true;
+            if address.channel() == Channel::Email && !self.shift.has_mail {
+                outbox::given_up(tx, id, NO_MAIL, self.now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold(
+        &mut self,
+        tx: &mut SqliteConnection,
+        contact: Option<ContactId>,
+        notice: NoticeId,
+        why: Hold,
+    ) -> crate::store::Result<()> {
+        if let Some(contact) = contact {
+            notices::wait_no_more(tx, contact, notice).await?;
+        }
+        let Some(told) = self.notice(tx, notice).await? else { return Ok(()) };
+        let Object { host, service } = told.object.clone();
+        let (reason, cause) = reason_text::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
+        let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
+        let about = events::about(host, service.is_some());
+        let evidence = self.evidence(tx, &told, contact, why).await?;
+        let event = NewEvent {
+            service: service.as_deref(),
+            evidence,
+            data: serde_json::json!({
+                "notification": Name::Notice.text(Id::from_i64(notice.0)), "contact": name, "reason": reason,
+            }),
+            ..NewEvent::new(self.now, "notification_held", about, &cause, SYSTEM)
+        };
+        let seq = events::append(tx, &event).await?;
+        let stopped = why == Hold::Acknowledged && contact.is_some();
+        self.held.push(HeldRow { notice, contact, event: seq, stopped });
+        self.last_event = Some(seq);
+        Ok(())
+    }
+
+    /// Returns the evidence for a suppression.
+    async fn evidence(
+        &self,
+        tx: &mut SqliteConnection,
+        notice: &Notice,
+        contact: Option<ContactId>,
+        why: Hold,
+    ) -> crate::store::Result<Excerpt> {
+        let Object { host, service } = &notice.object;
+        let evidence = match why {
+            Hold::Acknowledged => excuse::of(tx, *host, service.as_deref(), HeldReason::Acknowledged).await?,
+            Hold::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
+            Hold::Superseded(by) | Hold::OverBefore(by) => {
+                let newer = notices::find(tx, by).await?;
+                newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))
+            }
+            Hold::NoRule | Hold::BelowSeverity(_) | Hold::OutsidePeriod => {
+                self.shift.refusals(contact, notice, self.now)
+            }
+            _ => String::new(),
+        };
+        Ok(evidence.into())
+    }
+
+    async fn notice(&self, tx: &mut SqliteConnection, id: NoticeId) -> crate::store::Result<Option<Notice>> {
+        if let Ok(at) = self.routed.binary_search_by_key(&id, |n| n.id) {
+            return Ok(self.routed.get(at).cloned());
+        }
+        notices::find(tx, id).await?.map(|row| row.notice()).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+//! Mail: the text of a message, and the dialogue with an SMTP server.
+//!
+//! It decides neither when to send nor whether to retry.
+
+mod dialogue;
+pub(crate) mod hello;
+mod incident_part;
+pub mod render;
+#[cfg(test)]
+pub(crate) mod sink;
+pub(crate) mod smtp;
+mod transport;
+mod trust;

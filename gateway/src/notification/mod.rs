@@ -1,0 +1,165 @@
+//! From the monitor's notifications to the messages that contacts receive.
+//!
+//! ```text
+//! writer ─▶ notices ─▶ desk (the router, and a copy of its memory) ─▶ outbox ─▶ courier ─▶ mail, webhook
+//! ```
+//!
+//! Everything between two arrows is in the database, written in one transaction with its cause: a kill
+//! at any moment repeats one step at most. The desk only executes the decisions of the engine's router.
+//! The courier only decides when to retry. The texts are in `words`, `mail/letter` and `webhook`.
+
+mod delivery;
+mod dispatcher;
+pub mod mail;
+mod reason_text;
+mod routing;
+mod rule_trace;
+#[cfg(test)]
+pub(crate) mod test_sink;
+pub mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::civil::Time;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use delivery::Failure;
+pub use delivery::Pace;
+pub use routing::BUILT_IN_NAME;
+
+use crate::config::{Config, MailConfig, TimingDefaults};
+use crate::engine::live_state::Live;
+use crate::health::watchdog;
+use crate::http::outbound::Outbound;
+use crate::notification::mail::smtp::Smtp;
+use crate::store::Store;
+use delivery::Courier;
+use dispatcher::Desk;
+
+/// Returns the router's contacts and rules as text.
+#[cfg(test)]
+pub(crate) async fn heard(store: &Store, config: &Config) -> String {
+    let mut conn = store.reader().await.expect("a connection");
+    format!("{:?}", routing::load(&mut conn, &Settings::from(config)).await.expect("rows"))
+}
+
+/// Default group wait: hosts that fail together are notified together, and the delay is too short to
+/// matter.
+pub const GROUP_WAIT: Duration = Duration::from_secs(10);
+/// Longest group wait. A group leaves after 90 s at the latest, so a longer wait for quiet would have
+/// no effect.
+pub const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(60);
+
+/// The settings of notifications. They may change while the gateway runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub mail: Option<MailConfig>,
+    pub public_url: Option<String>,
+    pub group_wait: Duration,
+    /// Digest time of the built-in contact, in the machine's time zone.
+    pub digest: Option<Time>,
+    pub heartbeat: Option<watchdog::Target>,
+    /// The rule for addresses of webhooks and the heartbeat; read at the start.
+    pub outbound: Outbound,
+    /// Timing of checks for hosts without their own.
+    pub timing: TimingDefaults,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Settings {
+            mail: config.mail.clone(),
+            public_url: config.public_url.as_ref().map(ToString::to_string),
+            group_wait: config.group_wait,
+            digest: config.digest,
+            heartbeat: config.heartbeat.clone(),
+            outbound: config.outbound.clone(),
+            timing: config.timing,
+        }
+    }
+}
+
+/// Wakes the tasks that have work. Cheap to clone; without a listener it has no effect.
+#[derive(Clone, Default)]
+pub struct Bell(Arc<Ears>);
+
+#[derive(Default)]
+struct Ears {
+    desk: Notify,
+    routing: Notify,
+    courier: Notify,
+}
+
+impl Bell {
+    /// Signals that the writer has committed notices.
+    pub fn notices(&self) {
+        self.0.desk.notify_one();
+    }
+
+    /// Signals that contacts or rules have changed. This also affects waiting messages.
+    pub fn routing(&self) {
+        self.0.routing.notify_one();
+        self.0.courier.notify_one();
+    }
+
+    /// Signals that the outbox contains messages.
+    pub fn messages(&self) {
+        self.0.courier.notify_one();
+    }
+}
+
+/// The interface of desk and courier for the rest of the gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Office {
+    pub bell: Bell,
+    settings: Arc<watch::Sender<Settings>>,
+}
+
+impl Office {
+    pub fn new(config: &Config) -> Office {
+        let (settings, _) = watch::channel(Settings::from(config));
+        Office { bell: Bell::default(), settings: Arc::new(settings) }
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings.borrow().clone()
+    }
+
+    pub fn listen(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
+    }
+
+    /// Applies other settings from now on.
+    ///
+    /// # Errors
+    /// Names the unusable setting; then everything stays as it was.
+    pub fn change(&self, settings: Settings) -> anyhow::Result<()> {
+        if let Some(mail) = &settings.mail {
+            Smtp::new(mail, Pace::default().patience)?;
+        }
+        self.settings.send_replace(settings);
+        Ok(())
+    }
+
+    /// Starts desk and courier.
+    ///
+    /// # Errors
+    /// Fails when the settings for TLS cannot be used.
+    pub fn start(
+        &self,
+        tasks: &mut JoinSet<()>,
+        store: Store,
+        live: Live,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (settings, bell) = (self.settings.subscribe(), self.bell.clone());
+        let courier =
+            Courier::new(settings.clone(), store.clone(), live.clone(), bell.clone(), Pace::default())?;
+        tasks.spawn(Desk::new(settings, store, live, bell).run(stop.clone()));
+        tasks.spawn(courier.run(stop));
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! A TCP connection through a tunnel as a tokio stream, opened by the gateway or by a device.
+//!
+//! The bytes are in the engine's in-process stack. This end keeps to the window that it granted, so
+//! that neither side can be flooded.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use fleetgate_engine::id::PeerId;
+use fleetgate_engine::messages::{Command, ConnectFailure, StreamId, StreamInput, StreamOutput};
+use futures_util::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
+/// Opens streams and delivers the tunnel's messages to them. Cheap to clone.
+///
+/// Its channels are unbounded in type and bounded in fact: the engine grants `STREAM_WINDOW` bytes in
+/// each direction of a stream and caps the streams of a peer.
+#[derive(Clone)]
+pub struct Streams(Arc<Inner>);
+
+struct Inner {
+    next: AtomicU64,
+    open: Mutex<HashMap<StreamId, UnboundedSender<StreamOutput>>>,
+    tunnel: UnboundedSender<Command>,
+    arrivals: mpsc::Sender<Arrival>,
+}
+
+/// A connection that a device opened. The tunnel authenticates the device.
+pub struct Arrival {
+    pub peer: PeerId,
+    pub stream: TunnelStream,
+}
+
+/// Arrivals that wait to be served: as many as the engine admits.
+const ARRIVALS: usize = 512;
+
+impl Streams {
+    /// If the caller drops the receiver, all arrivals are refused.
+    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<Arrival>) {
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, arrivals };
+        (Streams(Arc::new(inner)), arrived)
+    }
+
+    /// Connects to `to` through the tunnel of `peer`.
+    ///
+    /// # Errors
+    /// Returns the reason of the failure.
+    pub async fn connect(
+        &self,
+        peer: PeerId,
+        to: SocketAddr,
+        timeout: Duration,
+    ) -> Result<TunnelStream, ConnectFailure> {
+        let mut stream = self.stream(StreamId(self.0.next.fetch_add(1, Ordering::Relaxed)));
+        stream.say(StreamInput::Open { peer, to, timeout });
+        let connected = tokio::time::timeout(timeout + OPEN_GRACE, stream.connected()).await;
+        connected.unwrap_or(Err(ConnectFailure::Timeout)).map(|()| stream)
+    }
+
+    fn stream(&self, id: StreamId) -> TunnelStream {
+        let (sender, words) = mpsc::unbounded_channel();
+        self.open().insert(id, sender);
+        TunnelStream { id, streams: self.clone(), words, state: State::default(), halves: Arc::default() }
+    }
+
+    /// Delivers a message to its stream. The tunnel thread calls it.
+    pub fn deliver(&self, id: StreamId, word: StreamOutput) {
+        if let StreamOutput::Accepted { peer, .. } = word {
+            let arrival = Arrival { peer, stream: self.stream(id) };
+            // An arrival without a free place is dropped, which closes the connection.
+            return drop(self.0.arrivals.try_send(arrival));
+        }
+        let last = matches!(word, StreamOutput::Closed(_));
+        let mut open = self.open();
+        if let Some(stream) = open.get(&id) {
+            // A reader that is gone has already sent `Abort`.
+            let _ = stream.send(word);
+        }
+        if last {
+            open.remove(&id);
+        }
+    }
+
+    fn open(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, UnboundedSender<StreamOutput>>> {
+        self.0.open.lock().expect("no holder panics")
+    }
+}
+
+/// Added to the timeout: the engine replies within it, and the message takes time both ways.
+const OPEN_GRACE: Duration = Duration::from_secs(1);
+
+pub struct TunnelStream {
+    id: StreamId,
+    streams: Streams,
+    words: UnboundedReceiver<StreamOutput>,
+    state: State,
+    halves: Arc<Halves>,
+}
+
+/// The wakers of both halves. They may live in different tasks, and a channel remembers only one waker.
+#[derive(Default)]
+struct Halves {
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl Wake for Halves {
+    fn wake(self: Arc<Self>) {
+        self.reader.wake();
+        self.writer.wake();
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Bytes received and not yet read, with the reader's position.
+    data: Vec<u8>,
+    read: usize,
+    writable: usize,
+    finished: bool,
+    closed: Option<Option<ConnectFailure>>,
+    sent_finish: bool,
+}
+
+impl TunnelStream {
+    fn say(&self, word: StreamInput) {
+        // The tunnel thread outlives every stream except at shutdown.
+        let _ = self.streams.0.tunnel.send(Command::Stream(self.id, word));
+    }
+
+    async fn connected(&mut self) -> Result<(), ConnectFailure> {
+        loop {
+            match self.words.recv().await {
+                Some(StreamOutput::Connected) => return Ok(()),
+                Some(StreamOutput::Closed(reason)) => {
+                    self.state.closed = Some(reason.clone());
+                    return Err(reason.unwrap_or(ConnectFailure::Reset));
+                }
+                Some(StreamOutput::Writable(more)) => self.state.writable += more,
+                Some(StreamOutput::Accepted { .. } | StreamOutput::Data(_) | StreamOutput::Finished) => {}
+                None => return Err(ConnectFailure::NoTunnel),
+            }
+        }
+    }
+
+    /// Applies the tunnel's messages, and wakes both halves if there were any.
+    fn take_words(&mut self) {
+        let waker = Waker::from(self.halves.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut any = false;
+        while self.state.closed.is_none() {
+            match self.words.poll_recv(&mut cx) {
+                Poll::Ready(Some(word)) => self.state.apply(word),
+                Poll::Ready(None) => self.state.closed = Some(Some(ConnectFailure::Reset)),
+                Poll::Pending => break,
+            }
+            any = true;
+        }
+        if any {
+            // A message that one half received may be the one that the other half waits for.
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    fn apply(&mut self, word: StreamOutput) {
+        match word {
+            StreamOutput::Accepted { .. } | StreamOutput::Connected => {}
+            StreamOutput::Writable(more) => self.writable += more,
+            StreamOutput::Data(bytes) if self.read == self.data.len() => {
+                self.data = bytes;
+                self.read = 0;
+            }
+            StreamOutput::Data(bytes) => self.data.extend_from_slice(&bytes),
+            StreamOutput::Finished => self.finished = true,
+            StreamOutput::Closed(reason) => self.closed = Some(reason),
+        }
+    }
+
+    fn broken(&self) -> Option<io::Error> {
+        match &self.closed {
+            Some(Some(reason)) => Some(io::Error::new(io::ErrorKind::ConnectionReset, reason.to_string())),
+            Some(None) | None => None,
+        }
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.halves.reader.register(cx.waker());
+        self.take_words();
+        let state = &mut self.state;
+        let ready = &state.data[state.read..];
+        if !ready.is_empty() {
+            let n = ready.len().min(buf.remaining());
+            buf.put_slice(&ready[..n]);
+            state.read += n;
+            self.say(StreamInput::Taken(n));
+            return Poll::Ready(Ok(()));
+        }
+        match state.broken() {
+            Some(error) => Poll::Ready(Err(error)),
+            None if state.finished || state.closed.is_some() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.halves.writer.register(cx.waker());
+        self.take_words();
+        if self.state.closed.is_some() || self.state.sent_finish {
+            let error = self.state.broken().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
+            return Poll::Ready(Err(error));
+        }
+        let n = bytes.len().min(self.state.writable);
+        if n == 0 && !bytes.is_empty() {
+            return Poll::Pending;
+        }
+        self.state.writable -= n;
+        self.say(StreamInput::Send(bytes[..n].to_vec()));
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.state.sent_finish {
+            self.state.sent_finish = true;
+            self.say(StreamInput::Finish);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        if self.state.closed.is_none() {
+            self.say(StreamInput::Abort);
+        }
+        self.streams.open().remove(&self.id);
+    }
+}

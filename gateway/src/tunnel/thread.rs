@@ -1,0 +1,212 @@
+//! The tunnel thread: the UDP socket, the engine's `Tunnel`, and one clock reading per turn.
+//!
+//! It feeds inputs, drains outputs until `Wait`, and passes each output on to its receiver. It makes no
+//! decisions.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fleetgate_engine::messages::{Answer, AskId, Command, Input, News, Output, Transmit};
+use fleetgate_engine::time::{Mono, Now};
+use fleetgate_engine::tunnel::Tunnel;
+use fleetgate_engine::tunnel::session::Noise;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::tunnel::rx_moderation::Rest;
+use crate::tunnel::stream::Streams;
+use crate::tunnel::udp::{Passage, Udp};
+
+/// Commands taken in one turn, so that packets get theirs.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// Interval of the metrics: a scrape comes about every 15 s.
+const PUBLISH_EVERY: Duration = Duration::from_secs(5);
+
+/// The receivers of the tunnel's outputs. None of them may block: this thread carries every packet.
+pub struct Mouths {
+    pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
+    pub news: Box<dyn FnMut(News) + Send>,
+    pub streams: Streams,
+    pub passage: Passage,
+}
+
+pub struct Inbox {
+    /// Commands from the API. The channel is bounded, so the sender waits.
+    pub commands: mpsc::Receiver<Command>,
+    /// Probes and stream messages, bounded by the monitor's cap and the streams' windows.
+    pub asks: mpsc::UnboundedReceiver<Command>,
+}
+
+/// Starts the tunnel thread, which runs until `stop`.
+///
+/// # Errors
+/// Fails when the thread or its reactor cannot be created, or when the socket refuses its options.
+pub fn start<N: Noise + Send + 'static>(
+    tunnel: Tunnel<N>,
+    socket: std::net::UdpSocket,
+    inbox: Inbox,
+    mouths: Mouths,
+    stop: CancellationToken,
+) -> anyhow::Result<JoinHandle<()>>
+where
+    N::Session: Send,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let udp = {
+        let _inside = runtime.enter();
+        Udp::new(socket, mouths.passage.clone()).context("the UDP socket does not take its options")?
+    };
+    let driver =
+        Driver { tunnel, udp, mouths, rest: Rest::default(), outgoing: Vec::new(), published: Mono::ZERO };
+    let thread = std::thread::Builder::new().name("tunnel".to_owned());
+    Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
+}
+
+struct Driver<N: Noise> {
+    tunnel: Tunnel<N>,
+    udp: Udp,
+    mouths: Mouths,
+    rest: Rest,
+    /// Kept between turns to reuse its capacity.
+    outgoing: Vec<Transmit>,
+    /// Time of the last update of the metrics.
+    published: Mono,
+}
+
+impl<N: Noise> Driver<N> {
+    async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
+        let mut deadline = self.drain();
+        loop {
+            let now = clock::now().mono;
+            let wait = deadline.map(|at| at.since(now));
+            self.lie_still(&inbox, wait, now);
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                ready = self.udp.readable() => match ready {
+                    Ok(()) => self.receive(),
+                    Err(error) => return tracing::error!(%error, "the UDP socket is gone; tunnels have ended"),
+                },
+                command = inbox.asks.recv() => match command {
+                    Some(first) => self.asks(first, &mut inbox.asks),
+                    None => return,
+                },
+                command = inbox.commands.recv() => match command {
+                    Some(first) => self.commands(first, &mut inbox.commands),
+                    None => return,
+                },
+                () = sleep(wait) => self.tunnel.handle(Input::Timeout, clock::now()),
+            }
+            // `select!` is biased: a flood of packets would starve the commands, so each turn takes some.
+            self.waiting(&mut inbox);
+            deadline = self.drain();
+        }
+    }
+
+    /// Blocks the thread instead of waiting in the reactor, which every arriving packet would wake.
+    fn lie_still(&self, inbox: &Inbox, wait: Option<Duration>, now: Mono) {
+        let rest = self.rest.left(self.tunnel.connections(), now);
+        let rest = wait.map_or(rest, |wait| rest.min(wait));
+        if !rest.is_zero() && inbox.asks.is_empty() && inbox.commands.is_empty() {
+            std::thread::sleep(rest);
+        }
+    }
+
+    fn receive(&mut self) {
+        let now = clock::now();
+        let tunnel = &mut self.tunnel;
+        let mut count = 0;
+        self.udp.receive(|from, to, bytes| {
+            count += 1;
+            tunnel.handle(Input::Datagram { from, to, bytes }, now);
+        });
+        self.rest.looked(count, now.mono);
+    }
+
+    fn asks(&mut self, first: Command, more: &mut mpsc::UnboundedReceiver<Command>) {
+        self.take(first, || more.try_recv());
+    }
+
+    fn commands(&mut self, first: Command, more: &mut mpsc::Receiver<Command>) {
+        self.take(first, || more.try_recv());
+    }
+
+    fn waiting(&mut self, inbox: &mut Inbox) {
+        if let Ok(first) = inbox.asks.try_recv() {
+            self.asks(first, &mut inbox.asks);
+        }
+        if let Ok(first) = inbox.commands.try_recv() {
+            self.commands(first, &mut inbox.commands);
+        }
+    }
+
+    fn take(&mut self, first: Command, mut more: impl FnMut() -> Result<Command, TryRecvError>) {
+        let now = clock::now();
+        self.obey(first, now);
+        for _ in 1..COMMANDS_PER_TURN {
+            match more() {
+                Ok(command) => self.obey(command, now),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command, now: Now) {
+        if matches!(command, Command::Ask(_)) {
+            self.rest.asked();
+        }
+        self.tunnel.handle(Input::Command(command), now);
+    }
+
+    /// Empties the engine's outputs and sends in batches. Returns when the engine is due again.
+    fn drain(&mut self) -> Option<Mono> {
+        let deadline = loop {
+            match self.tunnel.poll_output() {
+                Output::Transmit(transmit) => self.outgoing.push(transmit),
+                Output::Answer(id, answer) => {
+                    self.rest.answered();
+                    (self.mouths.answer)(id, answer);
+                }
+                Output::Stream(id, word) => self.mouths.streams.deliver(id, word),
+                Output::News(news) => (self.mouths.news)(news),
+                Output::Wait(at, why) => {
+                    tracing::trace!(?at, ?why, "tunnel waits");
+                    break at;
+                }
+            }
+        };
+        self.udp.send(&self.outgoing);
+        self.outgoing.clear();
+        self.publish();
+        deadline
+    }
+
+    /// Updates the totals for `/metrics`, every few seconds while there is traffic.
+    fn publish(&mut self) {
+        let now = clock::now().mono;
+        if now.since(self.published) < PUBLISH_EVERY {
+            return;
+        }
+        self.published = now;
+        let totals = self.tunnel.totals();
+        metrics::gauge!("fleetgate_peers").set(totals.peers as f64);
+        metrics::gauge!("fleetgate_sessions").set(totals.sessions as f64);
+        metrics::gauge!("fleetgate_tunnel_connections").set(totals.connections as f64);
+        for (reason, count) in self.tunnel.global_drops() {
+            metrics::counter!("fleetgate_unknown_sender_drops_total", "reason" => reason.name())
+                .absolute(*count);
+        }
+    }
+}
+
+/// Sleeps until the engine is due, or for ever.
+pub(crate) async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

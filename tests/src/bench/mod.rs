@@ -1,0 +1,232 @@
+//! The shared parts of the benchmarks: CPU clocks, counted memory, and a gateway's tunnels in this
+//! process.
+//!
+//! Figures are CPU time instead of wall time, and ratios of work that ran interleaved, because
+//! seconds alone mean little on a shared machine. Absolute figures are printed next to the ratios.
+
+pub mod backup;
+pub mod checks;
+pub mod cipher;
+pub mod downtimes;
+pub mod handshake;
+pub mod idle;
+pub mod keys;
+pub mod memory;
+pub mod peers;
+pub mod program;
+pub mod reading;
+pub mod results;
+pub mod retention;
+pub mod senders;
+pub mod soak;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fleetgate_engine::id::{Id, PeerId};
+use fleetgate_engine::messages::{Command, Input, Output, PeerKey, PeerKind, PeerMemory, PeerSpec, Transmit};
+use fleetgate_engine::time::{Mono, Now};
+use fleetgate_engine::tunnel::noise::BoringNoise;
+use fleetgate_engine::tunnel::{Config, Tunnel};
+use fleetgate_keys::{PrivateKey, PublicKey};
+
+use crate::attacker::{Initiator, RESPONSE, Transport, stamp};
+
+/// Returns the CPU time of this thread.
+pub fn thread_cpu() -> Duration {
+    cpu_clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// Returns the CPU time of all threads of this process.
+pub fn process_cpu() -> Duration {
+    cpu_clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+#[allow(unsafe_code, reason = "std has no CPU clocks")]
+fn cpu_clock(clock: libc::clockid_t) -> Duration {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `t` is a valid timespec for the call to fill.
+    let rc = unsafe { libc::clock_gettime(clock, &raw mut t) };
+    assert_eq!(rc, 0, "Linux has CPU clocks");
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// Returns the CPU time of the thread with that name in this process, since it began.
+pub fn named_thread_cpu(name: &str) -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").flatten().map(|task| task.path());
+    let of = |file: std::path::PathBuf| std::fs::read_to_string(file).unwrap_or_default();
+    let found = tasks.filter(|task| of(task.join("comm")).trim() == name);
+    let nanos = found.map(|task| {
+        let schedstat = of(task.join("schedstat"));
+        schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Returns the CPU time that `work` takes on this thread.
+pub fn cpu_of<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begin = thread_cpu();
+    let made = work();
+    (thread_cpu() - begin, made)
+}
+
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+pub fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Prints one line of the report. `target` is the figure that the project promises.
+pub fn report(what: &str, figure: &str, target: &str) {
+    println!("{what:<58} {figure:>22}   {target}");
+}
+
+/// The system's allocator with a count of the bytes in use, for a program's `global_allocator`.
+pub struct Counting;
+
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+impl Counting {
+    /// Returns the bytes that are allocated and not freed.
+    pub fn in_use() -> usize {
+        IN_USE.load(Ordering::Relaxed)
+    }
+}
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+// SAFETY: every call is passed unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller upholds the contract of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller upholds the contract of `dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+/// Returns the network address of the `n`th peer. Each has its own, so that no two share a rate
+/// limit.
+pub fn home(n: u32) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from(0x0b00_0000 + n).into(), 40_000)
+}
+
+pub fn pool() -> Config {
+    Config {
+        pool_v4: "172.24.0.0/14".parse().expect("a prefix"),
+        pool_v6: "fd72:6c65:6574::/64".parse().expect("a prefix"),
+        results_port: None,
+    }
+}
+
+pub fn peer_id(n: u32) -> PeerId {
+    Id::from_i64(i64::from(n) + 1)
+}
+
+/// Returns inner addresses as the store assigns them, one of each family.
+pub fn inner_addresses(n: u32) -> [IpAddr; 2] {
+    let v4 = u32::from(pool().pool_v4.network()) + 2 + n;
+    let v6 = u128::from(pool().pool_v6.network()) + 2 + u128::from(n);
+    [Ipv4Addr::from(v4).into(), Ipv6Addr::from(v6).into()]
+}
+
+pub fn spec(n: u32, public: PublicKey) -> PeerSpec {
+    PeerSpec {
+        id: peer_id(n),
+        kind: PeerKind::Device,
+        keys: vec![PeerKey { public, psk: None }],
+        addresses: inner_addresses(n).to_vec(),
+        networks: Vec::new(),
+    }
+}
+
+/// The tunnels of a gateway without a socket, with a clock of their own.
+pub struct Gate {
+    pub tunnel: Tunnel<BoringNoise>,
+    pub public: PublicKey,
+    pub now: Now,
+    wait: Option<Mono>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let private = PrivateKey::generate();
+        let noise = BoringNoise::new(&private, seed());
+        let now = Now { mono: Mono::from_secs(1_000), wall: fleetgate::clock::wall() };
+        Gate { tunnel: Tunnel::new(pool(), noise, seed()), public: private.public(), now, wait: None }
+    }
+}
+
+fn seed() -> [u8; 32] {
+    *PrivateKey::generate().as_bytes()
+}
+
+impl Gate {
+    pub fn pass(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        self.now.wall = self.now.wall + time;
+    }
+
+    pub fn add(&mut self, spec: PeerSpec) {
+        let command = Command::Upsert(Box::new(spec), PeerMemory::default());
+        self.tunnel.handle(Input::Command(command), self.now);
+        self.drain();
+    }
+
+    pub fn remove(&mut self, peer: PeerId) {
+        self.tunnel.handle(Input::Command(Command::Remove(peer)), self.now);
+        self.drain();
+    }
+
+    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Transmit> {
+        let input = Input::Datagram { from, to: None, bytes };
+        self.tunnel.handle(input, self.now);
+        self.drain()
+    }
+
+    /// Returns the datagrams to send.
+    fn drain(&mut self) -> Vec<Transmit> {
+        let mut sent = Vec::new();
+        self.wait = loop {
+            match self.tunnel.poll_output() {
+                Output::Transmit(transmit) => sent.push(transmit),
+                Output::Wait(at, _) => break at,
+                _ => {}
+            }
+        };
+        sent
+    }
+
+    /// Advances the time to `end`, with a turn whenever one is due. Returns the number of turns.
+    pub fn run_until(&mut self, end: Mono) -> u32 {
+        let mut turns = 0;
+        while let Some(at) = self.wait.filter(|at| *at <= end) {
+            self.pass(at.since(self.now.mono));
+            self.tunnel.handle(Input::Timeout, self.now);
+            self.drain();
+            turns += 1;
+        }
+        self.pass(end.since(self.now.mono));
+        turns
+    }
+
+    /// Makes the `n`th peer's first handshake.
+    pub fn shake_hands(&mut self, device: &Initiator, n: u32) -> Transport {
+        self.pass(Duration::from_millis(1));
+        let initiation = device.initiation(stamp(0), n);
+        let sent = self.receive(home(n), &initiation.bytes);
+        let response = sent.iter().find(|sent| sent.bytes.len() == RESPONSE).expect("a response");
+        let mut transport = initiation.finish(&response.bytes).expect("a session");
+        self.receive(home(n), &transport.seal(&[]));
+        transport
+    }
+}
