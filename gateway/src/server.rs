@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Command, MonitorInput, News};
+use fleetgate_engine::messages::{Command, MonitorInput, TunnelEvent};
 use fleetgate_engine::monitor::{self, Monitor};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{self, MAX_RETIRED, Tunnel};
@@ -26,27 +26,27 @@ use crate::data_dir::DataDir;
 use crate::data_dir::first_start;
 use crate::data_dir::first_start::{Found, Reached, Step};
 use crate::engine::handle::{Handle, QUEUE};
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::health::watchdog;
-use crate::health::watchdog::Organs;
+use crate::health::watchdog::Components;
 use crate::health::{memory, telemetry};
-use crate::http::server::{House, Limits, Tls};
+use crate::http::server::{HttpServer, Limits, Tls};
 use crate::identity::Identity;
 use crate::identity::continuity::Known;
 use crate::maintenance::{housekeeping, retention};
-use crate::monitor::Carrier;
+use crate::monitor::ProbeExecutor;
 use crate::monitor::ssh;
 use crate::monitor::ssh::SshClient;
 use crate::monitor::uplink_probe;
-use crate::notification::{Office, Settings};
+use crate::notification::{Notifications, Settings};
 use crate::store::Store;
 use crate::store::access::FirstAdmin;
 use crate::store::files::{self, MAIN_FILE};
-use crate::tunnel::stream::{Arrival, Streams};
+use crate::tunnel::stream::{AcceptedStream, Streams};
 use crate::tunnel::thread;
-use crate::tunnel::thread::Mouths;
+use crate::tunnel::thread::TunnelOutputs;
 use crate::tunnel::udp;
-use crate::tunnel::udp::Passage;
+use crate::tunnel::udp::SocketStats;
 use crate::writer::{MemoryUpdate, Writer};
 use crate::{backup, clock};
 
@@ -224,7 +224,7 @@ impl Opened {
     /// Creates the parts and connects them.
     async fn start(self, reached: Reached<'_>) -> anyhow::Result<Server> {
         let Opened { config, data, identity, sockets, store, is_first } = self;
-        let live = Live::default();
+        let live = LiveState::default();
         let (commands_in, commands) = mpsc::channel(QUEUE);
         let (inputs_in, inputs) = mpsc::channel(QUEUE);
         let handle = Handle::new(store.clone(), live.clone(), config.timing, commands_in, inputs_in);
@@ -234,11 +234,11 @@ impl Opened {
         let cleanup = [stop_api.clone().drop_guard(), stop_engine.clone().drop_guard()];
         let mut tasks = JoinSet::new();
 
-        let office = Office::new(&config);
+        let office = Notifications::new(&config);
         office.start(&mut tasks, store.clone(), live.clone(), stop_api.clone())?;
         let writer =
             Writer::start(&mut tasks, store.clone(), live.clone(), office.bell.clone(), config.history_keep);
-        let (outside, passage) = (Arc::new(Notify::new()), Passage::default());
+        let (outside, passage) = (Arc::new(Notify::new()), SocketStats::default());
         let engine = Engine {
             config: &config,
             identity: &identity,
@@ -310,11 +310,11 @@ struct Engine<'a> {
     config: &'a Config,
     identity: &'a Identity,
     store: &'a Store,
-    live: &'a Live,
+    live: &'a LiveState,
     handle: &'a Handle,
     writer: &'a Writer,
     outside: &'a Arc<Notify>,
-    passage: &'a Passage,
+    passage: &'a SocketStats,
 }
 
 impl Engine<'_> {
@@ -324,7 +324,7 @@ impl Engine<'_> {
         commands: mpsc::Receiver<Command>,
         inputs: mpsc::Receiver<MonitorInput>,
         stop: CancellationToken,
-    ) -> anyhow::Result<(Vec<JoinHandle<()>>, mpsc::Receiver<Arrival>)> {
+    ) -> anyhow::Result<(Vec<JoinHandle<()>>, mpsc::Receiver<AcceptedStream>)> {
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (answers_in, answers) = mpsc::unbounded_channel();
         let (streams, arrivals) = Streams::new(asks_in.clone());
@@ -341,7 +341,7 @@ impl Engine<'_> {
         let ssh = SshClient::new(&self.identity.ssh.to_openssh(), limits)?;
         let runtime = tokio::runtime::Handle::current();
         let (outbound, outside) = (self.config.outbound.clone(), self.outside.clone());
-        let carrier = Carrier::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
+        let carrier = ProbeExecutor::new(asks_in, answers_in, streams, ssh, outbound, outside, runtime);
         let tunnels = thread::start(tunnel, socket, thread::Inbox { commands, asks }, mouths, stop.clone())?;
         let inbox = crate::monitor::Inbox { commands: inputs, answers };
         let monitors = crate::monitor::start(
@@ -369,7 +369,7 @@ impl Engine<'_> {
             monitor.handle(MonitorInput::Downtime(Box::new(downtime.plan)), clock::now());
         }
         if crate::store::events::was_cut_off(&mut conn).await? {
-            monitor.handle(MonitorInput::WasCutOff, clock::now());
+            monitor.handle(MonitorInput::RestoreUplinkLost, clock::now());
         }
         monitor.recall_incidents(crate::store::incidents::memories(&mut conn).await?, clock::now());
         drop(conn);
@@ -393,24 +393,24 @@ impl Engine<'_> {
         Ok(tunnel)
     }
 
-    fn mouths(&self, answers: mpsc::UnboundedSender<MonitorInput>, streams: Streams) -> Mouths {
+    fn mouths(&self, answers: mpsc::UnboundedSender<MonitorInput>, streams: Streams) -> TunnelOutputs {
         let news_to = answers.clone();
         let (live, writer) = (self.live.clone(), self.writer.clone());
-        Mouths {
-            answer: Box::new(move |id, answer| drop(answers.send(MonitorInput::Answer(id, answer)))),
+        TunnelOutputs {
+            answer: Box::new(move |id, answer| drop(answers.send(MonitorInput::ProbeReply(id, answer)))),
             news: Box::new(move |news| {
                 writer.memory(MemoryUpdate::from_news(&news));
-                if let News::Rekeyed(peer) = &news {
+                if let TunnelEvent::Rekeyed(peer) = &news {
                     live.forget_moves(*peer);
                 }
                 match news {
-                    News::Status(peer, status) => live.set_peer(peer, *status),
-                    News::RemovedPeer(peer, from) => tracing::info!(
+                    TunnelEvent::Status(peer, status) => live.set_peer(peer, *status),
+                    TunnelEvent::RemovedPeer(peer, from) => tracing::info!(
                         %peer,
                         %from,
                         "a device that was removed still uses its key: switch its tunnel off, or add it again"
                     ),
-                    other => drop(news_to.send(MonitorInput::News(other))),
+                    other => drop(news_to.send(MonitorInput::TunnelEvent(other))),
                 }
             }),
             streams,
@@ -420,8 +420,8 @@ impl Engine<'_> {
 }
 
 /// The components that the heartbeat examines.
-fn organs(state: &AppState, writer: &Writer) -> Organs {
-    Organs {
+fn organs(state: &AppState, writer: &Writer) -> Components {
+    Components {
         pulse: state.live.pulse().clone(),
         handle: state.handle.clone(),
         writer: writer.clone(),
@@ -441,11 +441,11 @@ fn serve(
     state: &AppState,
     tcp: TcpListener,
     local: UnixListener,
-    arrivals: mpsc::Receiver<Arrival>,
+    arrivals: mpsc::Receiver<AcceptedStream>,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinSet<()>> {
-    let inside = House::new(api::inside::router(state.clone()), Limits::default(), stop.clone());
-    let house = House::new(api::router(state.clone()), Limits::default(), stop);
+    let inside = HttpServer::new(api::inside::router(state.clone()), Limits::default(), stop.clone());
+    let house = HttpServer::new(api::router(state.clone()), Limits::default(), stop);
     let tls = state.config.tls.as_ref().map(Tls::open).transpose()?;
     let mut doors = JoinSet::new();
     doors.spawn(inside.serve_tunnels(arrivals));

@@ -19,7 +19,7 @@ use super::ids::{self, Kind};
 use super::model::{self, NewAcknowledgement};
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::acknowledgements::{self as stored, Acknowledgement};
 use crate::store::states;
 
@@ -93,7 +93,7 @@ async fn acknowledge(
     let expires = new.expires.as_deref().map(|text| parse::future(text, now)).transpose();
     let expires_at = fields.take("expires", expires).flatten();
     fields.finish()?;
-    let mut write = Write::begin(app, who).await?;
+    let mut write = ApiTx::begin(app, who).await?;
     let (id, sticky) = (ids::new_id(write.now), new.sticky);
     let (author, created_at) = (write.by.clone(), write.now);
     let incident = None;
@@ -164,7 +164,7 @@ async fn withdraw(
     host: HostId,
     service: Option<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(app, who).await?;
+    let mut write = ApiTx::begin(app, who).await?;
     let now = write.now;
     let ended = stored::withdraw(write.tx(), host, service.as_deref(), now).await?;
     let id = ended.ok_or_else(|| Problem::not_found("nothing is acknowledged here"))?;

@@ -20,7 +20,7 @@ use super::ids::{self, Kind, Named};
 use super::model::{Connection, EnrolAnswer};
 use super::problem::Problem;
 use super::profiles;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::names::Labels;
 use crate::store::devices::{self, NewKey, Pin, Settings, Ssh};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
@@ -33,7 +33,7 @@ const POLL_AFTER_S: u64 = 5;
 const SSH_PORT: u16 = 22;
 
 /// A device to be admitted.
-pub struct Newcomer<'a> {
+pub struct AdmittedDevice<'a> {
     pub name: &'a str,
     /// Labels in addition to the token's. These take precedence.
     pub labels: BTreeMap<String, String>,
@@ -47,9 +47,9 @@ pub struct Newcomer<'a> {
 /// Returns 409 when the name or key is taken, the pool is full, or no endpoint is known.
 pub async fn let_in(
     app: &AppState,
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     token: &EnrolmentToken,
-    newcomer: Newcomer<'_>,
+    newcomer: AdmittedDevice<'_>,
 ) -> Result<HostId, Problem> {
     gateway::endpoint(app, write.tx()).await?;
     let key = newcomer.key;
@@ -69,9 +69,9 @@ pub async fn let_in(
 }
 
 async fn create(
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     token: &EnrolmentToken,
-    newcomer: Newcomer<'_>,
+    newcomer: AdmittedDevice<'_>,
 ) -> Result<HostId, Problem> {
     let labels =
         Labels::parse(newcomer.labels).and_then(|own| own.or(Labels::parse(token.host_labels.clone())?));
@@ -93,7 +93,11 @@ async fn create(
 
 /// Replaces the keys of a device. The replacement has another SSH host key: the one it reports, or
 /// the next one met through its tunnel. Everything else stays.
-async fn replace(write: &mut Write<'_>, device: HostId, newcomer: &Newcomer<'_>) -> Result<HostId, Problem> {
+async fn replace(
+    write: &mut ApiTx<'_>,
+    device: HostId,
+    newcomer: &AdmittedDevice<'_>,
+) -> Result<HostId, Problem> {
     let mut settings = load(write.tx(), Named::Id(device)).await?.settings;
     settings.ssh.pin = pin(newcomer.ssh_host_key);
     devices::write_settings(write.tx(), device, &settings).await.map_err(|e| refusal(e, None))?;

@@ -25,7 +25,7 @@ use super::ids;
 use super::model::{self, BackupState, NewBackup, Page};
 use super::page::Paging;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::backup::{self, Order, Phase, archive, names};
 use crate::clock;
 use crate::store::events;
@@ -148,7 +148,7 @@ async fn begin(
     Body(new): Body<NewBackup>,
 ) -> Result<Response, Problem> {
     let keep = keep(new.keep)?;
-    let write = Write::begin(&app, &who).await?;
+    let write = ApiTx::begin(&app, &who).await?;
     let name = names::dated(write.now);
     if folder(&app).join(&name).exists() {
         return Err(Problem::conflict("backup_running", "one was made in this second: wait a moment"));
@@ -176,7 +176,7 @@ fn keep(given: Option<u16>) -> Result<Option<NonZeroUsize>, Problem> {
     }
 }
 
-async fn record(mut write: Write<'_>, name: &str, history: bool) -> Result<Response, Problem> {
+async fn record(mut write: ApiTx<'_>, name: &str, history: bool) -> Result<Response, Problem> {
     let begun = Current { name: name.to_owned(), history, phase: Phase::History, percent: 0, error: None };
     let data = json!({ "name": name, "history": history });
     write.of_nothing("backup.begun", "asked for over the API", data).await?;
@@ -277,7 +277,7 @@ async fn download(
     let path = path.ok_or_else(|| unknown(&name))?;
     let file = tokio::fs::File::open(&path).await.map_err(|_| unknown(&name))?;
     let size = file.metadata().await.map_err(Problem::internal)?.len();
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     write.of_nothing("backup.downloaded", "fetched over the API", json!({ "name": name })).await?;
     write.commit().await?;
     let headers = [
@@ -303,13 +303,13 @@ async fn remove(
     }
     let path = path_of(&folder(&app), &name).ok_or_else(|| unknown(&name))?;
     std::fs::remove_file(&path).map_err(|_| unknown(&name))?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     write.of_nothing("backup.removed", "removed over the API", json!({ "name": name })).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-impl Write<'_> {
+impl ApiTx<'_> {
     /// Writes an event about the gateway as a whole.
     pub(super) async fn of_nothing(
         &mut self,

@@ -25,7 +25,7 @@ use super::notifications::message_wire;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::config::secret_url::SecretUrl;
 use crate::config::time_of_day;
 use crate::http::outbound::Purpose;
@@ -71,7 +71,7 @@ async fn create(
     Body(new): Body<NewContact>,
 ) -> Result<Disclosed<ContactWithSecret>, Problem> {
     permitted(&app, new.webhook_url.as_deref()).await?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::all(write.tx()).await?.len() >= MAX_CONTACTS {
         return Err(Problem::conflict("too_many", format!("at most {MAX_CONTACTS} contacts are kept")));
@@ -114,7 +114,7 @@ async fn change(
     Body(change): Body<ContactChange>,
 ) -> Result<Response, Problem> {
     permitted(&app, change.webhook_url.as_ref().and_then(Option::as_deref)).await?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), &contact).await?;
     if_match.check(before.version)?;
     let now = write.now;
@@ -146,7 +146,7 @@ async fn remove(
     Path(contact): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let found = load(write.tx(), &contact).await?;
     if_match.check(found.version)?;
     let rules = contacts::rules_of(write.tx(), found.id).await?;
@@ -173,7 +173,7 @@ async fn new_secret(
     who: Principal,
     Path(contact): Path<String>,
 ) -> Result<Disclosed<ContactWithSecret>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let mut found = load(write.tx(), &contact).await?;
     if found.webhook_url.is_none() {
         return Err(Problem::conflict("no_webhook", "this contact has no webhook"));
@@ -201,7 +201,7 @@ async fn test(
     Path(contact): Path<String>,
 ) -> Result<(StatusCode, Json<Messages>), Problem> {
     let settings = app.office.settings();
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     let (id, name, addresses) = match built_in(&settings).filter(|_| contact == BUILT_IN_NAME) {
         Some(built_in) => (BUILT_IN, built_in.name, addresses(&built_in.emails, None)),

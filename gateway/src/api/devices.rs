@@ -29,7 +29,7 @@ use super::model::{self, Credentials, DeviceWithCredentials, NewCredentials, New
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{conf, gateway, hosts, profiles, render};
 use crate::store::addresses::NoAddress;
 use crate::store::devices::{self, Dependent, Device, NewKey, NotMade, Pin, Settings, Ssh};
@@ -89,7 +89,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     permitted(&app, new.direct_address.as_deref()).await?;
     let wanted = Wish::parse(&app, new)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     profiles::must_exist(write.tx(), &wanted.settings.profile).await?;
     let (id, now) = (ids::new_id(write.now), write.now);
     let inserted = devices::insert(write.tx(), id, &wanted.settings, now).await;
@@ -136,7 +136,7 @@ async fn change(
     Body(change): Body<model::DeviceChange>,
 ) -> Result<Tagged<model::Device>, Problem> {
     permitted(&app, change.direct_address.as_ref().and_then(Option::as_deref)).await?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(before.version)?;
     let settings = changed(&app, &before, change)?;
@@ -203,7 +203,7 @@ async fn remove(
     Query(removal): Query<Removal>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let gone = load(write.tx(), Kind::Host.named(&device)).await?;
     if_match.check(gone.version)?;
     let now = write.now;
@@ -231,7 +231,7 @@ async fn remove(
 
 /// Removes the host and those behind it from the parents of the remaining hosts.
 pub(super) async fn orphan(
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     consequences: &Consequences,
     host: HostId,
 ) -> Result<(), Problem> {
@@ -257,7 +257,7 @@ async fn reissue(
     Body(new): Body<NewCredentials>,
 ) -> Result<Disclosed<DeviceWithCredentials>, Problem> {
     let given = Given::parse(&app, new.public_key.as_deref())?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     let credentials = issue(&app, &mut write, before.id, given, &who).await?;
     let before_key = before.tunnel.map(|t| t.public_key);
@@ -290,7 +290,7 @@ async fn trust(
     Body(trust): Body<Trust>,
 ) -> Result<Tagged<model::Device>, Problem> {
     let fingerprint = parse::host_key(&trust.host_key).map_err(|e| Problem::invalid("host_key", e))?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&device)).await?;
     let previous = before.settings.ssh.pin.as_ref().map(|p| p.fingerprint.clone());
     let mut settings = before.settings;
@@ -314,7 +314,7 @@ async fn reset_clock(
     who: Principal,
     Path(device): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let device = load(write.tx(), Kind::Host.named(&device)).await?;
     if device.tunnel.is_none() {
         return Err(no_tunnel());
@@ -376,7 +376,7 @@ impl Given {
 /// Sets the key and a new preshared key of the device. Returns the credentials to be shown once.
 async fn issue(
     app: &AppState,
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     device: HostId,
     given: Given,
     who: &Principal,

@@ -27,7 +27,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::engine::definitions::Definition;
 use crate::store::definition;
 use crate::store::downtimes::{self as stored, Downtime};
@@ -134,7 +134,7 @@ async fn add(
     target: Target,
     new: NewDowntime,
 ) -> Result<(StatusCode, Json<model::Downtime>), Problem> {
-    let mut write = Write::begin(app, who).await?;
+    let mut write = ApiTx::begin(app, who).await?;
     let now = write.now;
     if stored::count_open(write.tx(), now).await? >= MAX_OPEN {
         let detail =
@@ -154,7 +154,7 @@ async fn add(
 
 /// Writes an event about the one host, or about the downtime itself.
 async fn note(
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     kind: &str,
     downtime: &Downtime,
     cause: &str,
@@ -316,7 +316,7 @@ async fn cancel(
     Path(downtime): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Downtime.parse(&downtime)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let found = stored::find(write.tx(), id).await?.ok_or_else(|| Kind::Downtime.unknown(&downtime))?;
     let (by, now) = (write.by.clone(), write.now);
     if !stored::cancel(write.tx(), id, manager.writer(&by), now).await? {

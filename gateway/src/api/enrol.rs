@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::admission::{self, Newcomer};
+use super::admission::{self, AdmittedDevice};
 use super::client::Source;
 use super::devices::load;
 use super::extract::{Body, Path};
@@ -30,7 +30,7 @@ use super::model::{EnrolAnswer, EnrolRequest, Psk};
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::refusals::{self, ANONYMOUS};
-use super::write::Write;
+use super::write::ApiTx;
 use crate::maintenance::housekeeping;
 use crate::store::devices;
 use crate::store::enrolment_tokens::{self, EnrolmentToken, TokenRefused};
@@ -93,7 +93,7 @@ impl Attempt {
         if !refusals::is_written(app, &self.by, crate::clock::now().mono) {
             return Ok(());
         }
-        let mut write = Write::beside(app, &self.by).await?;
+        let mut write = ApiTx::beside(app, &self.by).await?;
         let data = json!({ "code": problem.code(), "from": self.source.to_string() });
         write.event("enrolment.refused", self.about, problem.detail(), data).await?;
         write.commit().await
@@ -143,7 +143,7 @@ async fn admit(
     request: EnrolRequest,
 ) -> Result<(StatusCode, EnrolAnswer), Problem> {
     let candidate = Candidate::parse(app, request)?;
-    let mut write = Write::begin(app, &ANONYMOUS).await?;
+    let mut write = ApiTx::begin(app, &ANONYMOUS).await?;
     let token = verified(write.tx(), &candidate.token).await?;
     write.by = format!("token:{}", Kind::Token.text(token.id));
     (attempt.by, attempt.about) = (write.by.clone(), (Object::Token, token.id));
@@ -187,7 +187,7 @@ fn token_problem(refused: TokenRefused) -> Problem {
 /// Repeats the response for a device that calls again with the same key.
 async fn repeated(
     app: &AppState,
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     token: &EnrolmentToken,
     before: Enrolment,
 ) -> Result<(StatusCode, EnrolAnswer), Problem> {
@@ -200,7 +200,7 @@ async fn repeated(
 
 async fn record(
     app: &AppState,
-    write: &mut Write<'_>,
+    write: &mut ApiTx<'_>,
     token: &EnrolmentToken,
     candidate: Candidate,
     source: IpAddr,
@@ -242,8 +242,8 @@ async fn record(
 }
 
 impl Candidate {
-    fn newcomer(&self) -> Newcomer<'_> {
-        Newcomer {
+    fn newcomer(&self) -> AdmittedDevice<'_> {
+        AdmittedDevice {
             name: &self.name,
             labels: Default::default(),
             key: self.key,

@@ -22,7 +22,7 @@ use super::model::{self, EnrolmentTokenWithSecret, NewEnrolmentToken, NewReplace
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{profiles, render};
 use crate::store::enrolment_tokens::{self, EnrolmentToken};
 use crate::store::events::Object;
@@ -59,7 +59,7 @@ async fn create(
     who: Principal,
     Body(new): Body<NewEnrolmentToken>,
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
-    let write = Write::begin(&app, &who).await?;
+    let write = ApiTx::begin(&app, &who).await?;
     let token = parse_new(new, write.by.clone(), write.now)?;
     store(&app, write, token).await
 }
@@ -76,7 +76,7 @@ async fn create_replacement(
     Path(device): Path<String>,
     Body(new): Body<NewReplacement>,
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     let device = load(write.tx(), Kind::Host.named(&device)).await?;
     enrolment_tokens::revoke_replacements(write.tx(), device.id, now).await?;
@@ -94,7 +94,7 @@ async fn create_replacement(
 
 async fn store(
     app: &AppState,
-    mut write: Write<'_>,
+    mut write: ApiTx<'_>,
     token: EnrolmentToken,
 ) -> Result<Disclosed<EnrolmentTokenWithSecret>, Problem> {
     let secret = Token::generate(kind(token.replaces), token.id);
@@ -182,7 +182,7 @@ async fn revoke(
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Token.parse(&token)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !enrolment_tokens::revoke(write.tx(), id, now).await? {
         return Err(Kind::Token.unknown(&token));

@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::AppState;
-use super::admission::{self, Newcomer};
+use super::admission::{self, AdmittedDevice};
 use super::auth::Principal;
 use super::devices::load as load_device;
 use super::extract::{Body, Path, Query};
@@ -19,7 +19,7 @@ use super::model::{self, Approval, Page, Rejection};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::maintenance::housekeeping;
 use crate::store::enrolment_tokens;
 use crate::store::enrolments::{self, Decision, Enrolment, State as Stage};
@@ -83,7 +83,7 @@ async fn approve(
     let is_labelled = !approval.labels.is_empty();
     let labels = fields.take("labels", parse::host_labels(approval.labels)).unwrap_or_default();
     fields.finish()?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Approved).await?;
     if waiting.state == Stage::Approved {
         return Ok(Json(wire(&waiting)));
@@ -97,7 +97,7 @@ async fn approve(
     let key = waiting.public_key.parse().map_err(|e| Problem::internal(anyhow::anyhow!("{e}")))?;
     let ssh_host_key = waiting.ssh_host_key.as_deref();
     let name = name.as_deref().unwrap_or(&waiting.name);
-    let newcomer = Newcomer { name, labels, key, ssh_host_key };
+    let newcomer = AdmittedDevice { name, labels, key, ssh_host_key };
     let host = admission::let_in(&app, &mut write, &token, newcomer).await?;
     let name = load_device(write.tx(), Named::Id(host)).await?.settings.name;
     let (by, at) = (write.by.clone(), write.now);
@@ -117,7 +117,7 @@ async fn reject(
     Body(rejection): Body<Rejection>,
 ) -> Result<Json<model::Enrolment>, Problem> {
     let reason = parse::title(rejection.reason).map_err(|e| Problem::invalid("reason", e))?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let waiting = load_waiting(&mut write, &enrolment, Stage::Rejected).await?;
     if waiting.state == Stage::Rejected {
         return Ok(Json(wire(&waiting)));
@@ -138,7 +138,7 @@ fn keeps_its_own(named: bool, labelled: bool) -> Result<(), Problem> {
     fields.finish()
 }
 
-async fn load_waiting(write: &mut Write<'_>, text: &str, wanted: Stage) -> Result<Enrolment, Problem> {
+async fn load_waiting(write: &mut ApiTx<'_>, text: &str, wanted: Stage) -> Result<Enrolment, Problem> {
     let now = write.now;
     enrolments::expire(write.tx(), now).await?.into_iter().for_each(|id| write.enrolment(id));
     let found = load(write.tx(), text).await?;
@@ -151,7 +151,7 @@ async fn load_waiting(write: &mut Write<'_>, text: &str, wanted: Stage) -> Resul
 
 async fn decide(
     app: &AppState,
-    mut write: Write<'_>,
+    mut write: ApiTx<'_>,
     waiting: Enrolment,
     decision: &Decision<'_>,
     kind: &str,

@@ -14,7 +14,7 @@ use super::auth::Principal;
 use super::extract::Body;
 use super::model::{EndpointChange, Gateway};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::events::Object;
 use crate::store::settings;
 
@@ -50,7 +50,7 @@ async fn set_endpoint(
     if endpoint.is_loopback() {
         tracing::warn!("the endpoint {endpoint} is this machine's own: other machines cannot reach it");
     }
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     settings::put(write.tx(), ENDPOINT, &endpoint.to_string()).await?;
     let data = json!({ "endpoint": endpoint.to_string() });
     write.event("gateway.endpoint", (Object::System, Id::from_i64(0)), "confirmed", data).await?;

@@ -19,7 +19,7 @@ use super::permission::{self, Area, Rule};
 use super::problem::Problem;
 use crate::config::public_url::PublicUrl;
 use crate::health::Part;
-use crate::health::progress::Organ;
+use crate::health::progress::Component;
 use crate::store::hosts::Totals;
 
 pub(super) fn routes() -> Router<AppState> {
@@ -80,8 +80,9 @@ async fn parts(app: &AppState) -> Vec<(&'static str, Option<&'static str>)> {
             "was damaged and set aside, graphs begin anew: see history.db.damaged-* in the data directory",
         )
     };
-    let hangs = |organ: Organ| app.live.pulse().hangs(organ).then_some("hangs; the heartbeat has stopped");
-    let organs = Organ::ALL.into_iter().map(|organ| (organ.name(), hangs(organ)));
+    let hangs =
+        |organ: Component| app.live.pulse().hangs(organ).then_some("hangs; the heartbeat has stopped");
+    let organs = Component::ALL.into_iter().map(|organ| (organ.name(), hangs(organ)));
     [("engine", engine), ("database", database), (HISTORY, history)].into_iter().chain(organs).collect()
 }
 
@@ -166,7 +167,7 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_hangs_is_named() {
         let api = TestApi::new().await;
-        api.state.live.pulse().found(&[Organ::Outbox]);
+        api.state.live.pulse().found(&[Component::Outbox]);
         let health = api.anonymous().get("/healthz").await;
         assert_eq!(
             (&health.json["status"], &health.json["parts"]["scheduler"]),

@@ -30,7 +30,7 @@ use super::merge;
 use super::model::{self, Host, HostChange, NewHost};
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{profiles, render};
 use crate::store::definition::LONGEST_FRESHNESS_S;
 use crate::store::devices::{Pin, Ssh, route_name};
@@ -138,7 +138,7 @@ async fn create(
 ) -> Result<Response, Problem> {
     let via = new.via.clone();
     let settings = parsed(app.config.timing.interval, new)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let device = devices::load(write.tx(), Kind::Host.named(&via)).await;
     let device = device.map_err(|e| Problem::invalid("via", e.detail()))?;
     stands_behind(write.tx(), &device.settings.name, device.id, settings.address).await?;
@@ -287,7 +287,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<HostChange>,
 ) -> Result<Tagged<model::HostSettings>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(before.version)?;
     let parents = change.parents.clone();
@@ -477,7 +477,7 @@ async fn remove(
     Query(removal): Query<Removal>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let gone = load(write.tx(), Kind::Host.named(&host)).await?;
     if_match.check(gone.version)?;
     if gone.via.is_none() {

@@ -22,12 +22,12 @@ use super::ids::{Kind, Named};
 use super::model::{self, Host, Page, Service};
 use super::page::Paging;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{AppState, render};
 use crate::clock;
 use crate::engine::definitions;
 use crate::engine::definitions::Definition;
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::monitor::verdict_inputs;
 use crate::store::acknowledgements;
 use crate::store::beside::{self, Beside};
@@ -204,7 +204,7 @@ async fn services(
 }
 
 async fn rendered(
-    live: &Live,
+    live: &LiveState,
     conn: &mut SqliteConnection,
     spec: &HostSpec,
 ) -> Result<Vec<Service>, Problem> {
@@ -218,7 +218,7 @@ async fn rendered(
 
 /// `state`: absent until the service has a row.
 pub(super) fn service_as(
-    live: &Live,
+    live: &LiveState,
     (host, service): (&Definition, &definitions::Service),
     state: Option<&ServiceState>,
     beside: &Beside,
@@ -294,7 +294,7 @@ async fn check(
     host: HostId,
     service: Option<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(app, who).await?;
+    let mut write = ApiTx::begin(app, who).await?;
     let data = json!({ "service": service });
     write.event("check.requested", (Object::Host, host), "check now", data).await?;
     write.commit().await?;

@@ -2,7 +2,7 @@
 //!
 //! One layer around all routes ensures that no handler can forget it. It finds the stored response
 //! of an earlier call. It passes any other call on with its key in reach of
-//! [`Write`](super::write::Write), which commits the key together with the effect. Then it stores
+//! [`ApiTx`](super::write::Write), which commits the key together with the effect. Then it stores
 //! the response without its secrets ([`Disclosed`]).
 //!
 //! Results keep their keys with the state of their service: `results.rs`.

@@ -18,7 +18,7 @@ use super::model::{self, IncidentDetails, NewAcknowledgement, Page};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{AppState, notifications, render};
 use crate::store::SqliteConnection;
 use crate::store::events::{EventFilter, Object, Span};
@@ -108,7 +108,7 @@ async fn acknowledge(
     let expires = new.expires.as_deref().map(|text| parse::future(text, now)).transpose();
     let expires_at = fields.take("expires", expires).flatten();
     fields.finish()?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;
     if row.closed_at.is_some() || row.ill == 0 {
         return Err(not_open(&row, "acknowledge that"));
@@ -140,7 +140,7 @@ async fn withdraw(
     who: Principal,
     Path(incident): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let row = load(write.tx(), &incident).await?;
     if row.closed_at.is_some() {
         return Err(not_open(&row, MERGED_AWAY));

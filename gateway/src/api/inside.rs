@@ -98,7 +98,7 @@ impl Sender {
     }
 
     async fn note(&self, app: &AppState, wanted: &str, detail: &str) -> Result<(), Problem> {
-        let mut write = super::write::Write::begin(app, &self.principal()).await?;
+        let mut write = super::write::ApiTx::begin(app, &self.principal()).await?;
         let about = (Object::Device, self.0.id);
         write.event("result.refused", about, detail, json!({ "host": wanted })).await?;
         write.commit().await

@@ -1,7 +1,7 @@
 //! Cached API tokens, so that a program that calls often needs no database reads.
 //!
 //! A cached token is never older than a change whose response was sent. Every commit of the API
-//! ([`Write`](super::write::Write)) clears the cache, and a token read before it is not cached. No
+//! ([`ApiTx`](super::write::Write)) clears the cache, and a token read before it is not cached. No
 //! token is cached for longer than [`KEPT`], so that changes by hand in the file take effect soon.
 //! This module decides nothing.
 

@@ -89,8 +89,8 @@ pub use problem::{Affected, Effect, FieldError, ProblemDocument};
 use crate::config::Config;
 use crate::config::public_url::PublicUrl;
 use crate::engine::handle::Handle;
-use crate::engine::live_state::Live;
-use crate::notification::Office;
+use crate::engine::live_state::LiveState;
+use crate::notification::Notifications;
 use crate::store::Store;
 use guards::Guards;
 use known_tokens::KnownTokens;
@@ -114,8 +114,8 @@ struct Inner {
 pub struct Parts {
     pub store: Store,
     pub handle: Handle,
-    pub live: Live,
-    pub office: Office,
+    pub live: LiveState,
+    pub office: Notifications,
     pub config: Config,
     pub identity: Identity,
     /// The port of the tunnels' socket.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::messages::{GATEWAY, HeldReason};
+use fleetgate_engine::messages::{GATEWAY, SuppressReason};
 use fleetgate_engine::notification::{NoticeId, WaitFor};
 use serde::Deserialize;
 use serde_json::json;
@@ -20,7 +20,7 @@ use super::ids::{self, Kind, Named};
 use super::model::{self, Page};
 use super::page::Paging;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use super::{AppState, hosts, incidents};
 use crate::store::SqliteConnection;
 use crate::store::backlog;
@@ -198,7 +198,7 @@ async fn resend(
     Path(message): Path<String>,
 ) -> Result<(StatusCode, Json<model::Message>), Problem> {
     let id = Kind::Message.parse(&message)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     let unknown = || Kind::Message.unknown(&message);
     let row = outbox::find(write.tx(), id.as_i64()).await?.ok_or_else(unknown)?;
@@ -255,7 +255,7 @@ fn waits_for(reason: &str) -> &'static str {
         "delay" => "waits for the rule's delay: somebody may take care, or it may be over by then",
         "period" => "waits for the rule's time period",
         "cap" => "waits: this contact has had as many messages within an hour as anybody reads",
-        silence => HeldReason::named(silence).map_or("", HeldReason::words),
+        silence => SuppressReason::named(silence).map_or("", SuppressReason::words),
     }
 }
 

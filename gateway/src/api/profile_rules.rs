@@ -19,7 +19,7 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::profiles::fits;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::events::Object;
 use crate::store::profiles as stored;
 
@@ -62,7 +62,7 @@ async fn put(
     Body(body): Body<NewProfileRules>,
 ) -> Result<Tagged<model::ProfileRules>, Problem> {
     let rules = parsed(body)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = stored::rules(write.tx()).await?;
     if_match.check(before.version)?;
     let (was, principal) = (stored::catalogue(write.tx()).await?, write.by.clone());

@@ -19,7 +19,7 @@ use super::model::{self, Page, ProfileService, ProfileSettings};
 use super::parse;
 use super::problem::Problem;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::SqliteConnection;
 use crate::store::definition::{self, check_kind};
 use crate::store::events::Object;
@@ -132,7 +132,7 @@ async fn put(
     Body(body): Body<ProfileSettings>,
 ) -> Result<Tagged<model::Profile>, Problem> {
     let profile = parsed(&name, body)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = stored::find(write.tx(), &name).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
     if before.is_none() && stored::list(write.tx()).await?.len() >= MAX_PROFILES {
@@ -238,7 +238,7 @@ async fn remove(
     Path(name): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let shelf = Shelf::load(write.tx()).await?;
     let shown = shelf.tagged(&name)?;
     if shown.value.builtin {

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::AppState;
 use super::problem::Problem;
 use super::throttle::{Rate, Throttle};
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::events::Object;
 
 /// The principal of an attempt with an unknown token.
@@ -38,7 +38,7 @@ impl Refusals {
     /// Decides whether one more attempt of this principal should be written.
     fn admit(&self, by: &str, now: Mono) -> Verdict {
         match self.buckets.take(&by.to_owned(), now) {
-            Ok(()) => Verdict::Write,
+            Ok(()) => Verdict::ApiTx,
             Err(_) if self.unwritten.fetch_add(1, Ordering::Relaxed) == 0 => Verdict::FirstUnwritten,
             Err(_) => Verdict::Count,
         }
@@ -47,7 +47,7 @@ impl Refusals {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Write,
+    ApiTx,
     /// The attempt is counted, and a summary must follow.
     FirstUnwritten,
     Count,
@@ -67,12 +67,12 @@ pub fn is_written(app: &AppState, by: &str, now: Mono) -> bool {
             told.unwrap_or_else(|error| tracing::warn!("refused enrolments: {error}"));
         });
     }
-    verdict == Verdict::Write
+    verdict == Verdict::ApiTx
 }
 
 async fn summarize(app: &AppState) -> Result<(), Problem> {
     let count = app.guards().refusals.unwritten.swap(0, Ordering::Relaxed);
-    let mut write = Write::begin(app, &ANONYMOUS).await?;
+    let mut write = ApiTx::begin(app, &ANONYMOUS).await?;
     let cause = format!("{count} more enrolments were refused, not written one by one");
     let about = (Object::System, Id::from_i64(0));
     write.event("enrolment.refused", about, &cause, json!({ "count": count })).await?;
@@ -103,9 +103,9 @@ mod tests {
     fn a_quiet_time_makes_room_again() {
         let refusals = Refusals::default();
         let first = Mono::from_secs(100_000);
-        let written = (0..100).filter(|_| refusals.admit(ANONYMOUS, first) == Verdict::Write).count();
+        let written = (0..100).filter(|_| refusals.admit(ANONYMOUS, first) == Verdict::ApiTx).count();
         assert_eq!((written, refusals.unwritten.load(Ordering::Relaxed)), (60, 40));
-        assert_eq!(refusals.admit("token:t_1", first), Verdict::Write, "a token has its own bucket");
-        assert_eq!(refusals.admit(ANONYMOUS, first + WRITTEN.refill), Verdict::Write);
+        assert_eq!(refusals.admit("token:t_1", first), Verdict::ApiTx, "a token has its own bucket");
+        assert_eq!(refusals.admit(ANONYMOUS, first + WRITTEN.refill), Verdict::ApiTx);
     }
 }

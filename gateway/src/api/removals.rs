@@ -15,7 +15,7 @@ use super::ids::{self, Kind};
 use super::model::{self, Page};
 use super::page::Paging;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::removals::{self as stored, Removal};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
@@ -66,7 +66,7 @@ async fn forget(
     Path(removal): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Removal.parse(&removal)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     if !stored::forget(write.tx(), id).await? {
         return Err(Kind::Removal.unknown(&removal));
     }

@@ -21,7 +21,7 @@ use super::AppState;
 use super::auth::Principal;
 use super::model::Restore;
 use super::problem::Problem;
-use super::write::{PATIENCE, Write};
+use super::write::{ApiTx, PATIENCE};
 use crate::backup;
 use crate::store::copy;
 
@@ -121,7 +121,7 @@ async fn restore(
     let answer =
         Restore { public_key, made_at: head.made_at.clone(), history: head.history_schema.is_some() };
     upload.after = Upload::Staged(answer.clone());
-    let mut write = Write::of_a_login(&app, &who).await?;
+    let mut write = ApiTx::of_a_login(&app, &who).await?;
     let data = json!({ "public_key": answer.public_key, "made_at": head.made_at });
     write.of_nothing("restore.staged", "takes effect at the next start", data).await?;
     write.commit().await?;
@@ -148,7 +148,7 @@ async fn withdraw(State(app): State<AppState>, who: Principal) -> Result<StatusC
     let Upload::Staged(restore) = upload.after.clone() else { return Err(none_given()) };
     backup::unstage(&app.config.data)?;
     upload.after = Upload::None;
-    let mut write = Write::of_a_login(&app, &who).await?;
+    let mut write = ApiTx::of_a_login(&app, &who).await?;
     let data = json!({ "public_key": restore.public_key, "made_at": restore.made_at });
     write.of_nothing("restore.withdrawn", "this gateway stays", data).await?;
     write.commit().await?;

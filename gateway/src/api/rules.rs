@@ -24,7 +24,7 @@ use super::model::{self, NewRule, Page, RuleChange};
 use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, Rule};
 use crate::store::events::Object;
@@ -61,7 +61,7 @@ async fn create(
     manager: Manager,
     Body(new): Body<NewRule>,
 ) -> Result<(StatusCode, Tagged<model::Rule>), Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let (by, now) = (write.by.clone(), write.now);
     if contacts::rules(write.tx()).await?.len() >= MAX_RULES {
         return Err(Problem::conflict("too_many", format!("at most {MAX_RULES} rules are kept")));
@@ -108,7 +108,7 @@ async fn change(
     if_match: IfMatch,
     Body(change): Body<RuleChange>,
 ) -> Result<Tagged<model::Rule>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), &rule).await?;
     if_match.check(before.version)?;
     let contact = match &change.contact {
@@ -141,7 +141,7 @@ async fn remove(
     Path(rule): Path<String>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let found = load(write.tx(), &rule).await?;
     if_match.check(found.version)?;
     contacts::remove_rule(write.tx(), found.id).await?;

@@ -19,7 +19,7 @@ use super::manager::{self, Manager};
 use super::model::{self, Page, ServiceSettings};
 use super::problem::Problem;
 use super::render;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::SqliteConnection;
 use crate::store::definition::{self, FieldError};
 use crate::store::events::Object;
@@ -73,7 +73,7 @@ async fn put(
     Body(body): Body<Map<String, Value>>,
 ) -> Result<Tagged<model::ServiceOverride>, Problem> {
     let change = definition::parse_new_service(&service, &Value::Object(body)).map_err(invalid)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     if_match.check(before.as_ref().map_or(0, |b| b.version))?;
@@ -149,7 +149,7 @@ async fn remove(
     Path((host, service)): Path<(String, String)>,
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let host = load(write.tx(), Kind::Host.named(&host)).await?;
     let before = overrides::find(write.tx(), host.id, &service).await?;
     let before = before.ok_or_else(|| {

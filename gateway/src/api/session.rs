@@ -19,7 +19,7 @@ use super::ids;
 use super::model::{Login, Me, PasswordChange};
 use super::problem::Problem;
 use super::users::new_password;
-use super::write::{PATIENCE, Write};
+use super::write::{ApiTx, PATIENCE};
 use crate::store::access::{self, User};
 use crate::store::events::Object;
 
@@ -104,7 +104,7 @@ async fn by_link(app: &AppState, text: &str) -> Result<User, Problem> {
 }
 
 async fn begin(app: &AppState, user: User, how: How, source: &str) -> Result<Response, Problem> {
-    let mut write = Write::of_a_login(app, &format!("user:{}", user.name)).await?;
+    let mut write = ApiTx::of_a_login(app, &format!("user:{}", user.name)).await?;
     let (now, until) = (write.now, write.now + SESSION_LIFE);
     let by_link = how == How::Link;
     let secret = access::insert_session(write.tx(), (user.id, by_link), now, until).await?;
@@ -174,7 +174,7 @@ async fn user_of(app: &AppState, id: Id) -> Result<User, Problem> {
 }
 
 async fn store_password(app: &AppState, by: &Principal, user: Id, hash: &str) -> Result<(), Problem> {
-    let mut write = Write::begin(app, by).await?;
+    let mut write = ApiTx::begin(app, by).await?;
     access::set_password(write.tx(), user, hash).await?;
     write.event("user.password", (Object::User, user), "own password changed", json!({})).await?;
     write.commit().await

@@ -2,7 +2,7 @@
 //! are computed once for all callers and cached while they are current.
 //!
 //! The summary shows one moment. It is never older than the last change of a state,
-//! acknowledgement, incident or host ([`Live::revision`]), than the tunnel state of hosts with a
+//! acknowledgement, incident or host ([`LiveState::revision`]), than the tunnel state of hosts with a
 //! verdict, or than [`KEPT`]. A claim thus disappears once a sign of life or a change of state may
 //! have refuted it.
 //!
@@ -22,7 +22,7 @@ use super::model::{self, Page};
 use super::problem::Problem;
 use super::{AppState, render};
 use crate::clock;
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::monitor::verdict_inputs;
 use crate::store::around::Everybody;
 use crate::store::hosts::{self, Totals, Trouble, TroublePlace};
@@ -72,7 +72,7 @@ struct Signs {
 }
 
 impl Signs {
-    fn of(live: &Live, host: HostId, is_own: bool) -> Option<Signs> {
+    fn of(live: &LiveState, host: HostId, is_own: bool) -> Option<Signs> {
         let PeerStatus { last_packet, last_handshake, last_answer, last_refusal, attempts, .. } =
             live.peer(host)?;
         Some(Signs {
@@ -128,7 +128,7 @@ impl Summary {
         Ok(summary)
     }
 
-    fn is_current(&self, live: &Live) -> bool {
+    fn is_current(&self, live: &LiveState) -> bool {
         let unmoved = |(host, signs): &(HostId, Option<Signs>), of: HostId| {
             Signs::of(live, *host, *host == of) == *signs
         };

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, Request, header};
 use axum::response::Response;
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    Answer as Said, Ask, Command, CommandAnswer, CommandEnd, EchoAnswer, Evidence, MonitorInput,
-    MonitorOutput, Question, RemoteCommand, SshAnswer, SshRun,
+    Command, CommandEnd, CommandReply, EchoReply, Evidence, MonitorInput, MonitorOutput, Probe, ProbeReply,
+    ProbeRequest, RemoteCommand, SshReply, SshRun,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::Wall;
@@ -30,10 +30,10 @@ use super::{AppState, Client, Identity, Parts, ids, router};
 use crate::config::Config;
 use crate::demo::sensors::Sensors;
 use crate::engine::handle::{Handle, QUEUE};
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::http::server;
-use crate::http::server::House;
-use crate::notification::{Bell, Office};
+use crate::http::server::HttpServer;
+use crate::notification::{Notifications, Wakeups};
 use crate::store::access::Role;
 use crate::store::tokens::{self, ApiToken};
 use crate::store::{Store, fixture};
@@ -61,7 +61,7 @@ impl TestApi {
         let (store, dir) = fixture::store().await;
         let mut config = Config::load(dir.path(), None).unwrap();
         change(&mut config);
-        let live = Live::default();
+        let live = LiveState::default();
         let (to_tunnel, tunnel) = mpsc::channel(QUEUE);
         let (to_monitor, monitor) = mpsc::channel(QUEUE);
         let handle = Handle::new(store.clone(), live.clone(), config.timing, to_tunnel, to_monitor);
@@ -74,7 +74,7 @@ impl TestApi {
             store,
             handle,
             live,
-            office: Office::new(&config),
+            office: Notifications::new(&config),
             config,
             identity: identity(),
             udp_port: 51_820,
@@ -102,7 +102,7 @@ impl TestApi {
         let inputs = std::mem::replace(&mut self.monitor, mpsc::channel(1).1);
         let mut tasks = JoinSet::new();
         let (store, live) = (self.state.store.clone(), self.state.live.clone());
-        let writer = Writer::start(&mut tasks, store, live, Bell::default(), KEEP);
+        let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), KEEP);
         tasks.spawn(watch(inputs, writer, sensors));
         tasks
     }
@@ -115,7 +115,7 @@ impl TestApi {
     pub async fn serve(&self, router: axum::Router) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let house = House::new(router, server::Limits::default(), self.state.shutdown.clone());
+        let house = HttpServer::new(router, server::Limits::default(), self.state.shutdown.clone());
         tokio::spawn(house.serve_tcp(listener, None, Vec::new()));
         address
     }
@@ -167,8 +167,10 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
             loop {
                 match monitor.poll_output() {
                     MonitorOutput::Record(record) => records.push(record),
-                    MonitorOutput::Ask(ask) => inputs.extend(sensors.as_ref().map(|s| answer(ask, s))),
-                    MonitorOutput::LookOutside => {}
+                    MonitorOutput::ProbeRequest(ask) => {
+                        inputs.extend(sensors.as_ref().map(|s| answer(ask, s)))
+                    }
+                    MonitorOutput::ProbeUplink => {}
                     MonitorOutput::Wait(..) => break,
                 }
             }
@@ -178,29 +180,29 @@ async fn watch(mut inputs: mpsc::Receiver<MonitorInput>, writer: Writer, sensors
 }
 
 /// Returns the reply of a device that is up.
-fn answer(ask: Ask, sensors: &Sensors) -> MonitorInput {
+fn answer(ask: ProbeRequest, sensors: &Sensors) -> MonitorInput {
     let now = Some(crate::clock::now().mono);
     let took = Duration::from_millis(40);
-    let answer = match ask.question {
-        Question::Evidence { .. } => Said::Evidence(Evidence {
+    let answer = match ask.probe {
+        Probe::Evidence { .. } => ProbeReply::Evidence(Evidence {
             last_packet: now,
             last_handshake: now,
             established: true,
             clock_skew_ms: Some(20),
             ..Evidence::default()
         }),
-        Question::Echo { count, .. } | Question::LargeEcho { count, .. } => {
-            Said::Echo(EchoAnswer { sent: count, rtts: vec![took; count.into()], failure: None })
+        Probe::Echo { count, .. } | Probe::LargeEcho { count, .. } => {
+            ProbeReply::Echo(EchoReply { sent: count, rtts: vec![took; count.into()], failure: None })
         }
-        Question::Connect { .. } => Said::Connect(Ok(took)),
-        Question::Handshake { .. } => Said::Handshake(Ok(took)),
-        Question::Ssh { run, .. } => Said::Ssh(session(&run, sensors)),
+        Probe::Connect { .. } => ProbeReply::Connect(Ok(took)),
+        Probe::Handshake { .. } => ProbeReply::Handshake(Ok(took)),
+        Probe::Ssh { run, .. } => ProbeReply::Ssh(session(&run, sensors)),
     };
-    MonitorInput::Answer(ask.id, answer)
+    MonitorInput::ProbeReply(ask.id, answer)
 }
 
-fn session(run: &SshRun, sensors: &Sensors) -> SshAnswer {
-    let command = |command: &RemoteCommand| CommandAnswer {
+fn session(run: &SshRun, sensors: &Sensors) -> SshReply {
+    let command = |command: &RemoteCommand| CommandReply {
         name: command.name.clone(),
         end: CommandEnd::Exit(0),
         stdout: sensors.answer(&command.line).unwrap_or_default().into_bytes(),
@@ -208,13 +210,13 @@ fn session(run: &SshRun, sensors: &Sensors) -> SshAnswer {
         truncated: false,
         took: Duration::from_millis(40),
     };
-    SshAnswer {
+    SshReply {
         identification: Some("SSH-2.0-OpenSSH_10.0".into()),
         host_key: run.pin.clone().or_else(|| Some("SHA256:own".into())),
         logged_in: run.user.is_some(),
         connect: Some(Duration::from_millis(80)),
         commands: run.commands.iter().map(command).collect(),
-        ..SshAnswer::default()
+        ..SshReply::default()
     }
 }
 

@@ -21,7 +21,7 @@ use super::page::Paging;
 use super::parse::{self, Fields};
 use super::permission::Area;
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::store::events::Object;
 use crate::store::tokens::{self, ApiToken};
 
@@ -52,7 +52,7 @@ async fn create(
     who: Principal,
     Body(new): Body<NewApiToken>,
 ) -> Result<Disclosed<ApiTokenWithSecret>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let token = parse_new(new, &who, write.now)?;
     let secret = Token::generate(TokenKind::Api, token.id);
     tokens::insert(write.tx(), &token, &secret.hash()).await?;
@@ -125,7 +125,7 @@ async fn revoke(
     Path(token): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let id = Kind::Token.parse(&token)?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !tokens::revoke(write.tx(), id, now).await? {
         return Err(Kind::Token.unknown(&token));

@@ -18,7 +18,7 @@ use super::model::{self, LoginLink, NewUser, Page, UserChange};
 use super::page::Paging;
 use super::parse::{self, Fields};
 use super::problem::Problem;
-use super::write::Write;
+use super::write::ApiTx;
 use crate::password;
 use crate::store::access::{self, User};
 use crate::store::events::Object;
@@ -58,7 +58,7 @@ async fn create(
     fields.take("password", password::check(&new.password));
     fields.finish()?;
     let hash = app.guards().hash(new.password).await?;
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let (id, role, now) = (ids::new_id(write.now), Role::from(new.role), write.now);
     let inserted = access::insert_user(write.tx(), id, &name, role, &hash, now).await;
     inserted.map_err(|e| name_taken(e, &name))?;
@@ -104,7 +104,7 @@ async fn change(
         Some(password) => Some(new_password(&app, "password", password).await?),
         None => None,
     };
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let before = load(write.tx(), &user).await?;
     let role = change.role.map_or(before.role, Role::from);
     let disabled_at = match change.disabled {
@@ -133,7 +133,7 @@ async fn remove(
     who: Principal,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
     access::delete_user(write.tx(), user.id).await?;
     an_admin_stays(&mut write, &user).await?;
@@ -144,7 +144,7 @@ async fn remove(
 
 /// # Errors
 /// Returns 409 when this change leaves no admin who can log in.
-async fn an_admin_stays(write: &mut Write<'_>, before: &User) -> Result<(), Problem> {
+async fn an_admin_stays(write: &mut ApiTx<'_>, before: &User) -> Result<(), Problem> {
     let was_admin = before.role == Role::Admin && before.disabled_at.is_none();
     if was_admin && access::active_admins(write.tx()).await? == 0 {
         let detail = "this is the last admin who can log in: make another one first";
@@ -163,7 +163,7 @@ async fn login_link(
     who: Principal,
     Path(user): Path<String>,
 ) -> Result<Disclosed<LoginLink>, Problem> {
-    let mut write = Write::begin(&app, &who).await?;
+    let mut write = ApiTx::begin(&app, &who).await?;
     let user = load(write.tx(), &user).await?;
     if user.disabled_at.is_some() {
         let detail =

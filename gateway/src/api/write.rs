@@ -20,7 +20,7 @@ use crate::engine::live_state::Change;
 use crate::store::Tx;
 use crate::store::events::{self, NewEvent, Object};
 use crate::store::managed::Managed;
-use crate::store::removals::{self, Deed, Thing};
+use crate::store::removals::{self, RemovalAction, RemovedKind};
 use crate::store::resettle::{self, Member, Unfit};
 use crate::store::{profiles, snapshot};
 
@@ -29,7 +29,7 @@ use crate::store::{profiles, snapshot};
 pub(super) const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A transaction on the only writing connection. Dropped, it changes nothing.
-pub struct Write<'a> {
+pub struct ApiTx<'a> {
     app: &'a AppState,
     tx: Tx,
     /// The time at the beginning of the transaction.
@@ -45,12 +45,12 @@ pub struct Write<'a> {
     call: Option<Arc<Call>>,
 }
 
-impl<'a> Write<'a> {
+impl<'a> ApiTx<'a> {
     /// # Errors
     /// Fails when the database cannot be written now, or a backup is being uploaded or awaits the
     /// next start.
     pub async fn begin(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
-        let write = Write::of_a_login(app, by).await?;
+        let write = ApiTx::of_a_login(app, by).await?;
         // Checked while holding the write connection. A write that had waited behind the start of
         // an upload would otherwise be lost.
         app.uploads().must_be_none()?;
@@ -64,7 +64,7 @@ impl<'a> Write<'a> {
     pub async fn of_a_login(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
         let tx = app.store.begin_within(PATIENCE).await?;
         let now = crate::clock::wall();
-        Ok(Write {
+        Ok(ApiTx {
             app,
             tx,
             now,
@@ -83,7 +83,7 @@ impl<'a> Write<'a> {
     /// # Errors
     /// Fails when the database cannot be written now.
     pub async fn beside(app: &'a AppState, by: &impl fmt::Display) -> Result<Self, Problem> {
-        Ok(Write { call: None, ..Write::begin(app, by).await? })
+        Ok(ApiTx { call: None, ..ApiTx::begin(app, by).await? })
     }
 
     pub fn tx(&mut self) -> &mut SqliteConnection {
@@ -135,11 +135,11 @@ impl<'a> Write<'a> {
     /// Fails when the database cannot be written.
     pub async fn removed(
         &mut self,
-        thing: Thing<'_>,
+        thing: RemovedKind<'_>,
         before: &Managed,
         manager: &Manager,
     ) -> Result<(), Problem> {
-        let deed = Deed { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
+        let deed = RemovalAction { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
         Ok(removals::removed(&mut self.tx, thing, before, deed).await?)
     }
 
@@ -149,7 +149,7 @@ impl<'a> Write<'a> {
     /// Fails when the database cannot be written.
     pub async fn renamed(
         &mut self,
-        thing: Thing<'_>,
+        thing: RemovedKind<'_>,
         to: &str,
         before: &Managed,
         manager: &Manager,
@@ -157,7 +157,7 @@ impl<'a> Write<'a> {
         if thing.1 == to {
             return self.made(thing, manager).await;
         }
-        let deed = Deed { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
+        let deed = RemovalAction { id: ids::new_id(self.now), by: manager.writer(&self.by), at: self.now };
         Ok(removals::renamed(&mut self.tx, thing, to, before, deed).await?)
     }
 
@@ -165,7 +165,7 @@ impl<'a> Write<'a> {
     ///
     /// # Errors
     /// Fails when the database cannot be written.
-    pub async fn made(&mut self, thing: Thing<'_>, manager: &Manager) -> Result<(), Problem> {
+    pub async fn made(&mut self, thing: RemovedKind<'_>, manager: &Manager) -> Result<(), Problem> {
         match manager.is_program() {
             true => Ok(removals::made(&mut self.tx, thing, manager.writer(&self.by)).await?),
             false => Ok(()),
@@ -246,7 +246,7 @@ impl<'a> Write<'a> {
         self.call.iter().for_each(|call| call.kept());
         let live = &self.app.live;
         let removed_or_changed = !self.hosts.is_empty();
-        let Write { peers, hosts, resettled, .. } = self;
+        let ApiTx { peers, hosts, resettled, .. } = self;
         self.app.handle.changed(Changes { peers, hosts, resettled }).await;
         // Notifications about removed hosts are withdrawn.
         if removed_or_changed {

@@ -135,7 +135,7 @@ enum Command {
     #[command(subcommand)]
     Rule(contact::RuleCommand),
     /// What was told (of a notification, incident, host or service), to whom, and why not
-    Why(why::WhyArgs),
+    WakeReason(why::WhyArgs),
     /// Messages on their way
     #[command(subcommand)]
     Message(why::MessageCommand),
@@ -210,7 +210,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Gateway(command) => gateway::run(&client()?, command).await?,
         Command::Contact(command) => contact::run(&client()?, command).await?,
         Command::Rule(command) => contact::rule(&client()?, command).await?,
-        Command::Why(args) => why::run(&client()?, args).await?,
+        Command::WakeReason(args) => why::run(&client()?, args).await?,
         Command::Message(command) => why::message(&client()?, command).await?,
         Command::Events(args) => events::run(&client()?, args).await?,
         Command::Completions { shell } => {

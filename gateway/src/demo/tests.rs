@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Answer, Ask, AskId, Command, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
-    LoginRefusal, News, PeerKey, PeerKind, PeerMemory, PeerSpec, Question, RemoteCommand, Route, SshAnswer,
-    SshFailure, SshRun,
+    Command, CommandEnd, ConnectFailure, EchoReply, Evidence, HostKey, KeyType, LoginRefusal, PeerKey,
+    PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest, RemoteCommand, Route,
+    SshFailure, SshReply, SshRun, TunnelEvent,
 };
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
@@ -28,9 +28,9 @@ use super::sensors::Sensors;
 use crate::monitor::ssh::{Limits, SessionKey, SshClient};
 use crate::tunnel::stream::Streams;
 use crate::tunnel::thread;
-use crate::tunnel::thread::{Inbox, Mouths};
+use crate::tunnel::thread::{Inbox, TunnelOutputs};
 use crate::tunnel::udp;
-use crate::tunnel::udp::Passage;
+use crate::tunnel::udp::SocketStats;
 
 /// More than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,8 +42,8 @@ struct Lab {
     ssh_key: SshKey,
     endpoint: SocketAddr,
     asks: mpsc::UnboundedSender<Command>,
-    answers: mpsc::UnboundedReceiver<(AskId, Answer)>,
-    news: mpsc::UnboundedReceiver<News>,
+    answers: mpsc::UnboundedReceiver<(ProbeId, ProbeReply)>,
+    news: mpsc::UnboundedReceiver<TunnelEvent>,
     streams: Streams,
     ssh: SshClient,
     next: u64,
@@ -68,11 +68,11 @@ impl Lab {
         let (answer, answers) = mpsc::unbounded_channel();
         let (tell, news) = mpsc::unbounded_channel();
         let (streams, _) = Streams::new(asks.clone());
-        let mouths = Mouths {
+        let mouths = TunnelOutputs {
             answer: Box::new(move |id, said| drop(answer.send((id, said)))),
             news: Box::new(move |said| drop(tell.send(said))),
             streams: streams.clone(),
-            passage: Passage::default(),
+            passage: SocketStats::default(),
         };
         let stop = CancellationToken::new();
         thread::start(tunnel, socket, Inbox { commands, asks: asked }, mouths, stop.clone()).expect("starts");
@@ -89,15 +89,15 @@ impl Lab {
             addresses: addresses.to_vec(),
             networks: Vec::new(),
         };
-        let upsert = Command::Upsert(Box::new(spec), PeerMemory::default());
+        let upsert = Command::Upsert(Box::new(spec), PeerSnapshot::default());
         self.asks.send(upsert).expect("the driver runs");
     }
 
-    async fn ask(&mut self, question: Question, timeout: Duration) -> Answer {
+    async fn ask(&mut self, probe: Probe, timeout: Duration) -> ProbeReply {
         self.next += 1;
-        let id = AskId(self.next);
-        let ask = Ask { id, host: HostId::from_i64(1), question, timeout };
-        self.asks.send(Command::Ask(ask)).expect("the driver runs");
+        let id = ProbeId(self.next);
+        let ask = ProbeRequest { id, host: HostId::from_i64(1), probe, timeout };
+        self.asks.send(Command::ProbeRequest(ask)).expect("the driver runs");
         let answer = tokio::time::timeout(PATIENCE, self.answers.recv()).await;
         let (answered, answer) = answer.expect("in time").expect("the driver runs");
         assert_eq!(answered, id);
@@ -109,9 +109,9 @@ impl Lab {
         self.evidence(peer()).await;
     }
 
-    async fn echo(&mut self, peer: PeerId, address: IpAddr) -> EchoAnswer {
-        match self.ask(Question::Echo { peer, address, count: 2 }, PING).await {
-            Answer::Echo(echo) => echo,
+    async fn echo(&mut self, peer: PeerId, address: IpAddr) -> EchoReply {
+        match self.ask(Probe::Echo { peer, address, count: 2 }, PING).await {
+            ProbeReply::Echo(echo) => echo,
             other => panic!("{other:?}"),
         }
     }
@@ -126,20 +126,20 @@ impl Lab {
         false
     }
 
-    async fn connect(&mut self, peer: PeerId, address: IpAddr, port: u16) -> Answer {
+    async fn connect(&mut self, peer: PeerId, address: IpAddr, port: u16) -> ProbeReply {
         let route = Route::Tunnel { peer, address };
-        self.ask(Question::Connect { route, port }, PATIENCE).await
+        self.ask(Probe::Connect { route, port }, PATIENCE).await
     }
 
     async fn evidence(&mut self, peer: PeerId) -> Evidence {
-        match self.ask(Question::Evidence { peer }, PING).await {
-            Answer::Evidence(evidence) => evidence,
-            Answer::Refused(_) => Evidence::default(),
+        match self.ask(Probe::Evidence { peer }, PING).await {
+            ProbeReply::Evidence(evidence) => evidence,
+            ProbeReply::Refused(_) => Evidence::default(),
             other => panic!("{other:?}"),
         }
     }
 
-    async fn news_until<T>(&mut self, mut wanted: impl FnMut(News) -> Option<T>) -> T {
+    async fn news_until<T>(&mut self, mut wanted: impl FnMut(TunnelEvent) -> Option<T>) -> T {
         let search = async {
             loop {
                 let news = self.news.recv().await.expect("the driver runs");
@@ -151,7 +151,7 @@ impl Lab {
         tokio::time::timeout(PATIENCE, search).await.expect("in time")
     }
 
-    async fn log_in(&self, peer: PeerId, to: SocketAddr, run: SshRun) -> SshAnswer {
+    async fn log_in(&self, peer: PeerId, to: SocketAddr, run: SshRun) -> SshReply {
         let route = Route::Tunnel { peer, address: to.ip() };
         let key = SessionKey { host: peer, route, port: to.port() };
         self.ssh.run(key, || self.streams.connect(peer, to, PATIENCE), run, PATIENCE).await
@@ -209,7 +209,8 @@ async fn enrolled(lab: &mut Lab, spec: DeviceSpec) -> DeviceHandle {
     lab.enrol(peer(), spec.private.public(), &spec.addresses);
     lab.settle().await;
     let device = Device::start(spec).await.expect("starts");
-    lab.news_until(|news| matches!(news, News::FirstHandshake(id) if id == peer()).then_some(())).await;
+    lab.news_until(|news| matches!(news, TunnelEvent::FirstHandshake(id) if id == peer()).then_some(()))
+        .await;
     device
 }
 
@@ -228,9 +229,9 @@ async fn a_device_answers_echo_and_tcp_across_its_tunnel() {
     for address in [inner_v4(), inner_v6()] {
         let echo = lab.echo(peer(), address).await;
         assert_eq!((echo.sent, echo.rtts.len(), echo.failure), (2, 2, None), "{address}");
-        assert!(matches!(lab.connect(peer(), address, 22).await, Answer::Connect(Ok(_))));
+        assert!(matches!(lab.connect(peer(), address, 22).await, ProbeReply::Connect(Ok(_))));
         let closed = lab.connect(peer(), address, 23).await;
-        assert_eq!(closed, Answer::Connect(Err(ConnectFailure::Refused)));
+        assert_eq!(closed, ProbeReply::Connect(Err(ConnectFailure::Refused)));
     }
 }
 
@@ -318,7 +319,7 @@ async fn a_device_behind_a_forgetful_nat_is_followed() {
     let device = enrolled(&mut lab, spec).await;
     let port = device.rebind().await.expect("obeys").expect("has power").port();
     lab.news_until(|news| match news {
-        News::Endpoint(id, at) => (id == peer() && at.port() == port).then_some(()),
+        TunnelEvent::Endpoint(id, at) => (id == peer() && at.port() == port).then_some(()),
         _ => None,
     })
     .await;
@@ -349,7 +350,7 @@ async fn the_fleet_dials_in_and_obeys_orders_from_another_terminal() {
     let (fleet, direct) = fleet(&mut lab).await;
     let mut up = std::collections::BTreeSet::new();
     lab.news_until(|news| {
-        if let News::FirstHandshake(id) = news {
+        if let TunnelEvent::FirstHandshake(id) = news {
             up.insert(id);
         }
         (up.len() == 23).then_some(())

@@ -41,7 +41,7 @@ pub struct Settled {
 }
 
 #[derive(Default)]
-pub struct Tickets(Mutex<Book>);
+pub struct CommitWaits(Mutex<Book>);
 
 #[derive(Default)]
 struct Book {
@@ -71,7 +71,7 @@ pub enum Admission<'a> {
     Full,
 }
 
-impl Tickets {
+impl CommitWaits {
     /// Returns a new ticket and its waiter.
     pub fn draw(&self) -> (Ticket, Waiter<'_>) {
         let mut book = self.lock();
@@ -176,7 +176,7 @@ impl Book {
 }
 
 pub struct Waiter<'a> {
-    tickets: &'a Tickets,
+    tickets: &'a CommitWaits,
     ticket: Ticket,
     receiver: oneshot::Receiver<Settled>,
 }
@@ -223,14 +223,14 @@ mod tests {
         Mono::from_secs(secs)
     }
 
-    fn new(tickets: &Tickets) -> (Ticket, Waiter<'_>) {
+    fn new(tickets: &CommitWaits) -> (Ticket, Waiter<'_>) {
         match tickets.admit(Some(CONTENT), None, at(0)) {
             Admission::New(ticket, waiter) => (ticket, waiter),
             _ => panic!("nothing like it waits"),
         }
     }
 
-    fn joined(tickets: &Tickets) -> Waiter<'_> {
+    fn joined(tickets: &CommitWaits) -> Waiter<'_> {
         match tickets.admit(Some(CONTENT), None, at(0)) {
             Admission::Joined(waiter) => waiter,
             _ => panic!("the same one waits"),
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_ticket_is_settled_once_and_leaves_nothing_behind() {
-        let tickets = Tickets::default();
+        let tickets = CommitWaits::default();
         let (ticket, waiter) = tickets.draw();
         let (_, gone) = tickets.draw();
         drop(gone);
@@ -251,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_result_joins_the_one_that_waits_whoever_has_left() {
-        let tickets = Tickets::default();
+        let tickets = CommitWaits::default();
         let (ticket, first) = new(&tickets);
         drop(first);
         let (second, third) = (joined(&tickets), joined(&tickets));
@@ -265,10 +265,10 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_asked_for_the_state_gets_it_as_it_was_committed() {
-        let tickets = Tickets::default();
+        let tickets = CommitWaits::default();
         let host = HostId::from_i64(7);
         let state = fixture::service("disk", Status::Critical);
-        let shown = |tickets: &Tickets, outcome| {
+        let shown = |tickets: &CommitWaits, outcome| {
             let Admission::New(ticket, waiter) = tickets.admit(None, Some((host, "disk".into())), at(0))
             else {
                 panic!("there is room")
@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn what_was_committed_unheard_is_said_once_and_not_for_ever() {
-        let tickets = Tickets::default();
-        let lost = |tickets: &Tickets| {
+        let tickets = CommitWaits::default();
+        let lost = |tickets: &CommitWaits| {
             let (ticket, waiter) = new(tickets);
             drop(waiter);
             tickets.settle(ticket, Outcome::Done, at(0), |_| None);
@@ -294,14 +294,14 @@ mod tests {
         let said = tickets.admit(Some(CONTENT), None, at(30));
         assert!(matches!(said, Admission::Known(Outcome::Done)));
         assert!(matches!(tickets.admit(Some(CONTENT), None, at(30)), Admission::New(..)));
-        let tickets = Tickets::default();
+        let tickets = CommitWaits::default();
         lost(&tickets);
         assert!(matches!(tickets.admit(Some(CONTENT), None, at(61)), Admission::New(..)));
     }
 
     #[test]
     fn no_more_wait_than_there_is_room_for() {
-        let tickets = Tickets::default();
+        let tickets = CommitWaits::default();
         for n in 0..MAX_WAITING {
             let mut content = [0; 12];
             content[..8].copy_from_slice(&(n as u64).to_be_bytes());

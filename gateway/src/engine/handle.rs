@@ -13,7 +13,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::messages::{
-    Command, HostSpec, MonitorInput, Outcome, Submission, Ticket, UplinkReading,
+    Command, HostSpec, MonitorInput, Outcome, PassiveResult, Ticket, UplinkReading,
 };
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
@@ -23,7 +23,7 @@ use crate::config::TimingDefaults;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
-use crate::engine::live_state::{Change, Live};
+use crate::engine::live_state::{Change, LiveState};
 use crate::store::{Refusal, Store, Trouble, snapshot};
 use crate::tunnel::thread::sleep;
 
@@ -74,7 +74,7 @@ pub struct Handle(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    live: Live,
+    live: LiveState,
     timing: TimingDefaults,
     definitions: Definitions,
     tunnel: mpsc::Sender<Command>,
@@ -118,7 +118,7 @@ impl Changes {
 impl Handle {
     pub fn new(
         store: Store,
-        live: Live,
+        live: LiveState,
         timing: TimingDefaults,
         tunnel: mpsc::Sender<Command>,
         monitor: mpsc::Sender<MonitorInput>,
@@ -371,7 +371,7 @@ impl Handle {
     pub async fn submit(
         &self,
         content: Option<Content>,
-        make: impl FnOnce(Ticket) -> Submission,
+        make: impl FnOnce(Ticket) -> PassiveResult,
     ) -> Result<Outcome, NotTaken> {
         self.submit_shown((content, None), make).await.map(|settled| settled.outcome)
     }
@@ -383,7 +383,7 @@ impl Handle {
     pub async fn submit_shown(
         &self,
         (content, shown): (Option<Content>, Option<Shown>),
-        make: impl FnOnce(Ticket) -> Submission,
+        make: impl FnOnce(Ticket) -> PassiveResult,
     ) -> Result<Settled, NotTaken> {
         let (tickets, now) = (self.0.live.tickets(), crate::clock::now().mono);
         let offered = match content.and_then(|content| tickets.find(content, now)) {
@@ -412,7 +412,7 @@ impl Handle {
     pub async fn offer(
         &self,
         (content, shown): (Option<Content>, Option<Shown>),
-        make: impl FnOnce(Ticket) -> Submission,
+        make: impl FnOnce(Ticket) -> PassiveResult,
     ) -> Result<Offered<'_>, NotTaken> {
         let admission = self.0.live.tickets().admit(content, shown, crate::clock::now().mono);
         self.offer_as(admission, make).await
@@ -421,7 +421,7 @@ impl Handle {
     async fn offer_as<'a>(
         &'a self,
         admission: Admission<'a>,
-        make: impl FnOnce(Ticket) -> Submission,
+        make: impl FnOnce(Ticket) -> PassiveResult,
     ) -> Result<Offered<'a>, NotTaken> {
         match admission {
             Admission::New(ticket, waiter) => {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use fleetgate_engine::id::{HostId, PeerId};
 use fleetgate_engine::messages::{Attempts, PeerStatus};
 use fleetgate_engine::time::Wall;
-use fleetgate_engine::verdict::Turns;
+use fleetgate_engine::verdict::EndpointFlaps;
 use tokio::sync::broadcast;
 
-use crate::engine::commit_wait::Tickets;
+use crate::engine::commit_wait::CommitWaits;
 use crate::health::Health;
-use crate::health::progress::Pulse;
+use crate::health::progress::Progress;
 
 /// An event-stream client that falls this far behind is asked to load everything again.
 const BACKLOG: usize = 4096;
@@ -66,12 +66,12 @@ const REQUEST_SHOWN: Duration = Duration::from_secs(60);
 type Checked = (HostId, Option<String>);
 
 #[derive(Clone)]
-pub struct Live(Arc<Inner>);
+pub struct LiveState(Arc<Inner>);
 
 struct Inner {
     peers: RwLock<HashMap<PeerId, PeerStatus>>,
     /// For peers whose endpoint has changed.
-    turns: RwLock<HashMap<PeerId, Turns>>,
+    turns: RwLock<HashMap<PeerId, EndpointFlaps>>,
     /// Requested checks, and the times of the requests.
     requests: RwLock<BTreeMap<Checked, Wall>>,
     changes: broadcast::Sender<Change>,
@@ -80,14 +80,14 @@ struct Inner {
     /// Time of the newest result since the start, in milliseconds; 0 when there is none yet.
     last_check: AtomicI64,
     health: Health,
-    pulse: Pulse,
-    tickets: Tickets,
+    pulse: Progress,
+    tickets: CommitWaits,
 }
 
-impl Default for Live {
+impl Default for LiveState {
     fn default() -> Self {
         let (changes, _) = broadcast::channel(BACKLOG);
-        Live(Arc::new(Inner {
+        LiveState(Arc::new(Inner {
             peers: RwLock::default(),
             turns: RwLock::default(),
             requests: RwLock::default(),
@@ -95,13 +95,13 @@ impl Default for Live {
             revision: AtomicU64::new(0),
             last_check: AtomicI64::new(0),
             health: Health::default(),
-            pulse: Pulse::default(),
-            tickets: Tickets::default(),
+            pulse: Progress::default(),
+            tickets: CommitWaits::default(),
         }))
     }
 }
 
-impl Live {
+impl LiveState {
     pub fn peer(&self, id: PeerId) -> Option<PeerStatus> {
         self.0.peers.read().expect("no holder panics").get(&id).cloned()
     }
@@ -133,7 +133,7 @@ impl Live {
 
     /// Returns the time since when packets of a peer come from their present endpoint.
     pub fn moved(&self, id: PeerId) -> Option<Wall> {
-        self.0.turns.read().expect("no holder panics").get(&id).and_then(Turns::moved)
+        self.0.turns.read().expect("no holder panics").get(&id).and_then(EndpointFlaps::moved)
     }
 
     fn note_move(&self, id: PeerId, before: Option<Place>, after: Place) {
@@ -171,7 +171,7 @@ impl Live {
         (open && is_shown(newest, now)).then_some(newest)
     }
 
-    pub fn tickets(&self) -> &Tickets {
+    pub fn tickets(&self) -> &CommitWaits {
         &self.0.tickets
     }
 
@@ -204,7 +204,7 @@ impl Live {
     }
 
     /// The times of the last rounds of the components.
-    pub fn pulse(&self) -> &Pulse {
+    pub fn pulse(&self) -> &Progress {
         &self.0.pulse
     }
 
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_request_is_shown_until_its_result_and_not_for_ever() {
-        let live = Live::default();
+        let live = LiveState::default();
         let mut changes = live.listen();
         live.check_requested(HOST, None, at(100));
         assert_eq!(changes.try_recv().ok(), Some(Change::Host(HOST)));
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_packet_moves_no_summary_and_a_state_does() {
-        let live = Live::default();
+        let live = LiveState::default();
         let mut changes = live.listen();
         let status = PeerStatus { established: true, ..PeerStatus::default() };
         live.set_peer(HOST, status.clone());
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_newest_result_is_none_of_the_future() {
-        let live = Live::default();
+        let live = LiveState::default();
         assert_eq!(live.last_check(), None);
         for (result, now, newest) in [(100, 100, 100), (90, 101, 100), (110, 110, 110), (50, 51, 50)] {
             live.checked(at(result), at(now));
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_request_for_one_service_is_its_own_and_old_ones_are_let_go() {
-        let live = Live::default();
+        let live = LiveState::default();
         live.check_requested(HOST, Some("ping"), at(100));
         assert_eq!(live.requested(HOST, Some("ping"), None, at(101)), Some(at(100)));
         assert_eq!(

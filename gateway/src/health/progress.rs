@@ -11,7 +11,7 @@ use crate::clock;
 
 /// A component whose standstill would look as if there were no problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Organ {
+pub enum Component {
     /// The monitor's thread: checks and states.
     Scheduler,
     /// The writer: a commit is its round.
@@ -22,48 +22,49 @@ pub enum Organ {
     Outbox,
 }
 
-impl Organ {
-    pub const ALL: [Organ; 4] = [Organ::Scheduler, Organ::Store, Organ::Router, Organ::Outbox];
+impl Component {
+    pub const ALL: [Component; 4] =
+        [Component::Scheduler, Component::Store, Component::Router, Component::Outbox];
 
     /// The name used by `/healthz` and in the log.
     pub const fn name(self) -> &'static str {
         match self {
-            Organ::Scheduler => "scheduler",
-            Organ::Store => "store",
-            Organ::Router => "router",
-            Organ::Outbox => "outbox",
+            Component::Scheduler => "scheduler",
+            Component::Store => "store",
+            Component::Router => "router",
+            Component::Outbox => "outbox",
         }
     }
 }
 
 /// Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Pulse(Arc<Inner>);
+pub struct Progress(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    beats: [AtomicU64; Organ::ALL.len()],
+    beats: [AtomicU64; Component::ALL.len()],
     /// One bit for each component that hangs.
     hung: AtomicU64,
 }
 
-impl Pulse {
+impl Progress {
     /// Records that a round is finished.
-    pub fn beat(&self, organ: Organ) {
+    pub fn beat(&self, organ: Component) {
         self.0.beats[organ as usize].store(clock::now().mono.as_nanos(), Ordering::Relaxed);
     }
 
-    pub fn last(&self, organ: Organ) -> Mono {
+    pub fn last(&self, organ: Component) -> Mono {
         Mono::from_nanos(self.0.beats[organ as usize].load(Ordering::Relaxed))
     }
 
     /// Stores the components that hang. Returns whether they changed.
-    pub fn found(&self, hung: &[Organ]) -> bool {
+    pub fn found(&self, hung: &[Component]) -> bool {
         let bits = hung.iter().fold(0, |bits, organ| bits | 1 << *organ as u64);
         self.0.hung.swap(bits, Ordering::Relaxed) != bits
     }
 
-    pub fn hangs(&self, organ: Organ) -> bool {
+    pub fn hangs(&self, organ: Component) -> bool {
         self.0.hung.load(Ordering::Relaxed) & 1 << organ as u64 != 0
     }
 }

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock;
 use crate::config::secret_url::SecretUrl;
 use crate::engine::handle::Handle;
-use crate::health::progress::{Organ, Pulse};
-use crate::notification::{Bell, Settings, webhook};
+use crate::health::progress::{Component, Progress};
+use crate::notification::{Settings, Wakeups, webhook};
 use crate::writer::Writer;
 
 /// Interval between two examinations when there is neither a ping nor a watchdog: `/healthz` alone
@@ -40,27 +40,27 @@ pub struct Target {
 }
 
 /// Handles to the components that are asked for a round.
-pub struct Organs {
-    pub pulse: Pulse,
+pub struct Components {
+    pub pulse: Progress,
     pub handle: Handle,
     pub writer: Writer,
-    pub bell: Bell,
+    pub bell: Wakeups,
 }
 
 pub fn start(
     tasks: &mut JoinSet<()>,
-    organs: Organs,
+    organs: Components,
     settings: watch::Receiver<Settings>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let http = webhook::http(PING_PATIENCE, &settings.borrow().outbound)?;
     let watchdog = sd_notify::watchdog_enabled();
-    tasks.spawn(Heart { organs, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
+    tasks.spawn(Watchdog { organs, settings, http, watchdog, pings: JoinSet::new() }.run(stop));
     Ok(())
 }
 
-struct Heart {
-    organs: Organs,
+struct Watchdog {
+    organs: Components,
     settings: watch::Receiver<Settings>,
     http: reqwest::Client,
     watchdog: Option<Duration>,
@@ -68,7 +68,7 @@ struct Heart {
     pings: JoinSet<()>,
 }
 
-impl Heart {
+impl Watchdog {
     async fn run(mut self, stop: CancellationToken) {
         let mut pinged = None;
         while !stop.is_cancelled() {
@@ -96,7 +96,7 @@ impl Heart {
     /// Whether every component finished a round lately, or finishes one when asked for it.
     async fn examine(&self, every: Duration) -> bool {
         let now = clock::now().mono;
-        let still: Vec<Organ> = self.standing(now - every);
+        let still: Vec<Component> = self.standing(now - every);
         still.iter().for_each(|organ| self.ask(*organ));
         let patience = PATIENCE.min(every);
         let mut hung = still;
@@ -108,20 +108,20 @@ impl Heart {
         hung.is_empty()
     }
 
-    fn standing(&self, since: Mono) -> Vec<Organ> {
-        Organ::ALL.into_iter().filter(|organ| self.organs.pulse.last(*organ) <= since).collect()
+    fn standing(&self, since: Mono) -> Vec<Component> {
+        Component::ALL.into_iter().filter(|organ| self.organs.pulse.last(*organ) <= since).collect()
     }
 
-    fn ask(&self, organ: Organ) {
+    fn ask(&self, organ: Component) {
         match organ {
-            Organ::Scheduler => self.organs.handle.nudge(),
-            Organ::Store => self.organs.writer.nudge(),
-            Organ::Router => self.organs.bell.notices(),
-            Organ::Outbox => self.organs.bell.messages(),
+            Component::Scheduler => self.organs.handle.nudge(),
+            Component::Store => self.organs.writer.nudge(),
+            Component::Router => self.organs.bell.notices(),
+            Component::Outbox => self.organs.bell.messages(),
         }
     }
 
-    fn report(&self, hung: &[Organ]) {
+    fn report(&self, hung: &[Component]) {
         if !self.organs.pulse.found(hung) {
             return;
         }
@@ -170,17 +170,17 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::engine::live_state::Live;
+    use crate::engine::live_state::LiveState;
     use crate::notification::test_sink::{HookSink, Manner};
     use crate::store::{Store, fixture};
 
     /// A heartbeat with a real writer; the test drives the other components.
     struct Body {
-        pulse: Pulse,
+        pulse: Progress,
         store: Store,
         sink: HookSink,
         /// The component that hangs.
-        still: Arc<Mutex<Option<Organ>>>,
+        still: Arc<Mutex<Option<Component>>>,
         _dir: tempfile::TempDir,
         _tunnel: mpsc::Receiver<fleetgate_engine::messages::Command>,
         _settings: watch::Sender<Settings>,
@@ -193,11 +193,11 @@ mod tests {
     async fn body(manners: &[Manner]) -> Body {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let (store, dir) = fixture::store().await;
-        let (mut tasks, live) = (JoinSet::new(), Live::default());
+        let (mut tasks, live) = (JoinSet::new(), LiveState::default());
         let (to_tunnel, tunnel) = mpsc::channel(4);
         let (to_monitor, mut monitor) = mpsc::channel(4);
         let handle = Handle::new(store.clone(), live.clone(), fixture::TIMING, to_tunnel, to_monitor);
-        let (pulse, bell) = (live.pulse().clone(), Bell::default());
+        let (pulse, bell) = (live.pulse().clone(), Wakeups::default());
         let writer =
             Writer::start(&mut tasks, store.clone(), live, bell.clone(), Duration::from_secs(86_400));
         let still = Arc::new(Mutex::new(None));
@@ -205,8 +205,8 @@ mod tests {
         tasks.spawn(async move {
             loop {
                 while monitor.try_recv().is_ok() {}
-                let goes = |organ: &Organ| Some(*organ) != *stands.lock().unwrap();
-                let by_hand = [Organ::Scheduler, Organ::Router, Organ::Outbox];
+                let goes = |organ: &Component| Some(*organ) != *stands.lock().unwrap();
+                let by_hand = [Component::Scheduler, Component::Router, Component::Outbox];
                 by_hand.into_iter().filter(goes).for_each(|organ| beats.beat(organ));
                 tokio::time::sleep(INTERVAL / 10).await;
             }
@@ -223,26 +223,26 @@ mod tests {
             timing: fixture::TIMING,
         };
         let (settings, listener) = watch::channel(quiet);
-        let organs = Organs { pulse: pulse.clone(), handle, writer, bell };
+        let organs = Components { pulse: pulse.clone(), handle, writer, bell };
         let http = webhook::http(PING_PATIENCE, &Outbound::default()).unwrap();
-        let heart = Heart { organs, settings: listener, http, watchdog: None, pings: JoinSet::new() };
+        let heart = Watchdog { organs, settings: listener, http, watchdog: None, pings: JoinSet::new() };
         tasks.spawn(heart.run(CancellationToken::new()));
         Body { pulse, store, sink, still, _dir: dir, _tunnel: tunnel, _settings: settings, _tasks: tasks }
     }
 
     /// Asserts that pings arrive while everything runs, that none follows once `organ` hangs, and that they
     /// resume afterwards.
-    async fn stops_with(organ: Organ) {
+    async fn stops_with(organ: Component) {
         let body = body(&[Manner::Answer(200)]).await;
         body.sink.wait_for(2).await;
-        assert!(Organ::ALL.iter().all(|o| !body.pulse.hangs(*o)));
+        assert!(Component::ALL.iter().all(|o| !body.pulse.hangs(*o)));
 
         *body.still.lock().unwrap() = Some(organ);
         // An open write transaction makes the store hang.
-        let tx = if organ == Organ::Store { Some(body.store.begin().await.unwrap()) } else { None };
+        let tx = if organ == Component::Store { Some(body.store.begin().await.unwrap()) } else { None };
         tokio::time::sleep(LONG).await;
         let silent = body.sink.calls().len();
-        let hung: Vec<Organ> = Organ::ALL.into_iter().filter(|o| body.pulse.hangs(*o)).collect();
+        let hung: Vec<Component> = Component::ALL.into_iter().filter(|o| body.pulse.hangs(*o)).collect();
         assert_eq!(hung, [organ]);
         tokio::time::sleep(LONG).await;
         assert_eq!(body.sink.calls().len(), silent, "nothing is heard any more");
@@ -255,31 +255,31 @@ mod tests {
 
     #[tokio::test]
     async fn the_heart_stops_with_the_scheduler() {
-        stops_with(Organ::Scheduler).await;
+        stops_with(Component::Scheduler).await;
     }
 
     #[tokio::test]
     async fn the_heart_stops_with_the_store() {
-        stops_with(Organ::Store).await;
+        stops_with(Component::Store).await;
     }
 
     #[tokio::test]
     async fn the_heart_stops_with_the_router() {
-        stops_with(Organ::Router).await;
+        stops_with(Component::Router).await;
     }
 
     #[tokio::test]
     async fn the_heart_stops_with_the_outbox() {
-        stops_with(Organ::Outbox).await;
+        stops_with(Component::Outbox).await;
     }
 
     #[tokio::test]
     async fn a_ping_that_nobody_takes_holds_up_nothing() {
         let body = body(&[Manner::Hang]).await;
         body.sink.wait_for(1).await;
-        let before = body.pulse.last(Organ::Store);
+        let before = body.pulse.last(Component::Store);
         tokio::time::sleep(LONG).await;
-        assert!(body.pulse.last(Organ::Store) > before, "it looks after the organs meanwhile");
+        assert!(body.pulse.last(Component::Store) > before, "it looks after the organs meanwhile");
         assert_eq!(body.sink.calls().len(), 1, "one ping at a time");
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::engine::live_state::{Change, Live};
+use crate::engine::live_state::{Change, LiveState};
 use crate::store::{Store, idempotency, wire_days};
 
 /// Interval between two turns. Enrolments are open for hours, so their event may be a minute late.
@@ -18,7 +18,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Pause between two steps of a removal, which lets other writes go first.
 const BREATH: Duration = Duration::from_millis(100);
 
-pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, stop: CancellationToken) {
+pub fn start(tasks: &mut JoinSet<()>, store: Store, live: LiveState, stop: CancellationToken) {
     tasks.spawn(async move {
         while !stop.is_cancelled() {
             if let Err(error) = end_enrolments(&store, &live).await {
@@ -61,7 +61,7 @@ async fn forget_answers(store: &Store, now: Wall) -> crate::store::Result<()> {
 ///
 /// # Errors
 /// Fails when the database cannot be written.
-pub async fn end_enrolments(store: &Store, live: &Live) -> crate::store::Result<()> {
+pub async fn end_enrolments(store: &Store, live: &LiveState) -> crate::store::Result<()> {
     let ended = store.expire_enrolments(clock::wall()).await?;
     ended.iter().for_each(|id| live.tell(Change::Enrolment(id.as_i64())));
     if !ended.is_empty() {

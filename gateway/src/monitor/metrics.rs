@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleetgate_engine::monitor::Figures;
+use fleetgate_engine::monitor::MonitorStats;
 use fleetgate_engine::time::Mono;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -13,12 +13,12 @@ const EVERY: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Gauges {
     published: Option<Mono>,
-    last: Figures,
+    last: MonitorStats,
 }
 
 impl Gauges {
     /// Publishes at intervals; `figures` is called only when it is due.
-    pub fn publish(&mut self, now: Mono, figures: impl FnOnce() -> Figures) {
+    pub fn publish(&mut self, now: Mono, figures: impl FnOnce() -> MonitorStats) {
         match self.published {
             Some(at) if now.since(at) < EVERY => return,
             Some(_) => {}
@@ -37,7 +37,7 @@ impl Gauges {
     }
 
     /// Mean over the checks since the last publication.
-    fn mean_latency(&self, figures: &Figures) -> Duration {
+    fn mean_latency(&self, figures: &MonitorStats) -> Duration {
         let checks = figures.checks - self.last.checks;
         let latency = figures.latency.saturating_sub(self.last.latency);
         latency.checked_div(u32::try_from(checks).unwrap_or(u32::MAX)).unwrap_or_default()
@@ -73,12 +73,12 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             let mut gauges = Gauges::default();
-            let figures = |checks, seconds| Figures {
+            let figures = |checks, seconds| MonitorStats {
                 hosts: 2,
                 checks,
                 latency: Duration::from_secs(seconds),
                 lost_answers: 1,
-                ..Figures::default()
+                ..MonitorStats::default()
             };
             gauges.publish(Mono::from_secs(1), || figures(10, 100));
             gauges.publish(Mono::from_secs(5), || panic!("it is too early"));

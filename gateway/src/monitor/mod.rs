@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Answer, Ask, AskId, Command, ConnectFailure, MonitorInput, MonitorOutput, Question, Route,
+    Command, ConnectFailure, MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply, ProbeRequest, Route,
 };
 use fleetgate_engine::monitor::Monitor;
 use fleetgate_engine::time::{Mono, Now};
@@ -20,7 +20,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::health::progress::{Organ, Pulse};
+use crate::health::progress::{Component, Progress};
 use crate::http::outbound::{Outbound, Purpose};
 use crate::monitor::ssh::{SessionKey, SshClient};
 use crate::tunnel::stream::{Streams, TunnelStream};
@@ -40,9 +40,9 @@ pub struct Inbox {
 
 /// Dispatches probes. Cheap to clone.
 #[derive(Clone)]
-pub struct Carrier(Arc<Roads>);
+pub struct ProbeExecutor(Arc<ProbePaths>);
 
-struct Roads {
+struct ProbePaths {
     tunnel: mpsc::UnboundedSender<Command>,
     answers: mpsc::UnboundedSender<MonitorInput>,
     streams: Streams,
@@ -54,7 +54,7 @@ struct Roads {
     runtime: tokio::runtime::Handle,
 }
 
-impl Carrier {
+impl ProbeExecutor {
     pub fn new(
         tunnel: mpsc::UnboundedSender<Command>,
         answers: mpsc::UnboundedSender<MonitorInput>,
@@ -64,46 +64,46 @@ impl Carrier {
         outside: Arc<Notify>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Carrier(Arc::new(Roads { tunnel, answers, streams, ssh, outbound, outside, runtime }))
+        ProbeExecutor(Arc::new(ProbePaths { tunnel, answers, streams, ssh, outbound, outside, runtime }))
     }
 
-    fn carry(&self, ask: Ask) {
-        match ask.question {
-            Question::Connect { route: Route::Direct { host }, port } => {
+    fn carry(&self, ask: ProbeRequest) {
+        match ask.probe {
+            Probe::Connect { route: Route::Direct { host }, port } => {
                 let outbound = self.0.outbound.clone();
                 self.spawn(ask.id, async move {
-                    Answer::Connect(direct_time(&outbound, &host, port, ask.timeout).await)
+                    ProbeReply::Connect(direct_time(&outbound, &host, port, ask.timeout).await)
                 });
             }
-            Question::Ssh { route, port, connect, run } => {
+            Probe::Ssh { route, port, connect, run } => {
                 let key = SessionKey { host: ask.host, route: route.clone(), port };
                 let (roads, timeout) = (self.0.clone(), connect.min(ask.timeout));
                 let dialled = move || dial(roads.clone(), route.clone(), port, timeout);
                 let client = self.0.ssh.clone();
                 self.spawn(ask.id, async move {
-                    Answer::Ssh(client.run_within(key, dialled, run, (connect, ask.timeout)).await)
+                    ProbeReply::Ssh(client.run_within(key, dialled, run, (connect, ask.timeout)).await)
                 });
             }
             _ => {
-                if self.0.tunnel.send(Command::Ask(ask)).is_err() {
+                if self.0.tunnel.send(Command::ProbeRequest(ask)).is_err() {
                     tracing::debug!("the tunnel thread has ended; a question was dropped");
                 }
             }
         }
     }
 
-    fn spawn(&self, id: AskId, work: impl Future<Output = Answer> + Send + 'static) {
+    fn spawn(&self, id: ProbeId, work: impl Future<Output = ProbeReply> + Send + 'static) {
         let answers = self.0.answers.clone();
         self.0.runtime.spawn(async move {
             let answer = work.await;
-            let _ = answers.send(MonitorInput::Answer(id, answer));
+            let _ = answers.send(MonitorInput::ProbeReply(id, answer));
         });
     }
 }
 
 /// Opens a connection for SSH: through the tunnel or directly.
 async fn dial(
-    roads: Arc<Roads>,
+    roads: Arc<ProbePaths>,
     route: Route,
     port: u16,
     timeout: Duration,
@@ -173,22 +173,22 @@ fn is_ours(error: &std::io::Error) -> bool {
 pub fn start(
     monitor: Monitor,
     inbox: Inbox,
-    carrier: Carrier,
+    carrier: ProbeExecutor,
     writer: Writer,
-    pulse: Pulse,
+    pulse: Progress,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let watch = Watch { monitor, carrier, writer, pulse, gauges: Gauges::default() };
+    let watch = MonitorThread { monitor, carrier, writer, pulse, gauges: Gauges::default() };
     let thread = std::thread::Builder::new().name("monitor".to_owned());
     Ok(thread.spawn(move || runtime.block_on(watch.run(inbox, stop)))?)
 }
 
-struct Watch {
+struct MonitorThread {
     monitor: Monitor,
-    carrier: Carrier,
+    carrier: ProbeExecutor,
     writer: Writer,
-    pulse: Pulse,
+    pulse: Progress,
     gauges: Gauges,
 }
 
@@ -202,7 +202,7 @@ fn outdated(input: &MonitorInput) -> Option<HostId> {
     }
 }
 
-impl Watch {
+impl MonitorThread {
     async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
         let mut deadline = self.drain().await;
         loop {
@@ -221,7 +221,7 @@ impl Watch {
                 () = sleep(wait) => self.monitor.handle(MonitorInput::Timeout, clock::now()),
             }
             deadline = self.drain().await;
-            self.pulse.beat(Organ::Scheduler);
+            self.pulse.beat(Component::Scheduler);
         }
     }
 
@@ -250,9 +250,9 @@ impl Watch {
         let mut records = Vec::new();
         let deadline = loop {
             match self.monitor.poll_output() {
-                MonitorOutput::Ask(ask) => self.carrier.carry(ask),
+                MonitorOutput::ProbeRequest(ask) => self.carrier.carry(ask),
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::LookOutside => self.carrier.0.outside.notify_one(),
+                MonitorOutput::ProbeUplink => self.carrier.0.outside.notify_one(),
                 MonitorOutput::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "monitor waits");
                     break at;

@@ -1,13 +1,13 @@
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{Downtime, HostScope, Message, Record, Scope, Submission, Ticket, When};
+use fleetgate_engine::messages::{Downtime, HostScope, Message, PassiveResult, Record, Scope, Ticket, When};
 use fleetgate_engine::monitor::Config;
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::engine::live_state::Live;
-use crate::notification::Bell;
+use crate::engine::live_state::LiveState;
+use crate::notification::Wakeups;
 use crate::store::fixture::{self, TIMING};
 use crate::store::managed::{BY_HAND, Managed};
 use crate::store::{Store, acknowledgements, downtimes, incidents};
@@ -64,7 +64,7 @@ impl Running {
         drop(conn);
         monitor.restore(store.all_hosts(&TIMING).await.unwrap(), clock::now());
         let mut tasks = JoinSet::new();
-        let (live, bell) = (Live::default(), Bell::default());
+        let (live, bell) = (LiveState::default(), Wakeups::default());
         let writer = Writer::start(&mut tasks, store.clone(), live, bell, Duration::from_secs(3_600));
         let mut running = Running { monitor, writer, _tasks: tasks, told: Vec::new() };
         running.input(MonitorInput::Timeout).await;
@@ -77,7 +77,7 @@ impl Running {
         loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Record(record) => records.push(record),
-                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => {}
+                MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {}
                 MonitorOutput::Wait(..) => break,
             }
         }
@@ -94,7 +94,7 @@ impl Running {
         for status in results {
             let (result, at) = (PluginResult::new(*status, "sent", Vec::new()), clock::wall());
             let (service, by) = (Some(service.to_owned()), String::new());
-            let sent = Submission {
+            let sent = PassiveResult {
                 host: HOST,
                 service,
                 result,

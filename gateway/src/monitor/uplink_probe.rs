@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::engine::handle::Handle;
-use crate::tunnel::udp::Passage;
+use crate::tunnel::udp::SocketStats;
 
 /// Longest interval: two readings must be complete before any device has failed three times.
 pub const INTERVAL: Duration = Duration::from_secs(10);
@@ -47,11 +47,11 @@ pub fn start(
     tasks: &mut JoinSet<()>,
     uplink: Uplink,
     handle: Handle,
-    passage: Passage,
+    passage: SocketStats,
     wanted: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    let sentinel = Sentinel { uplink, had_route: false, socket: Socket::new(passage, clock::now().mono) };
+    let sentinel = UplinkProbe { uplink, had_route: false, socket: Socket::new(passage, clock::now().mono) };
     tasks.spawn(async move {
         tokio::select! {
             () = sentinel.run(handle, wanted) => {}
@@ -60,7 +60,7 @@ pub fn start(
     });
 }
 
-struct Sentinel {
+struct UplinkProbe {
     uplink: Uplink,
     /// A gateway that never had a default route cannot have lost it.
     had_route: bool,
@@ -69,7 +69,7 @@ struct Sentinel {
 
 /// Progress of the packets of the tunnels.
 struct Socket {
-    passage: Passage,
+    passage: SocketStats,
     /// Batches that had passed when the count last rose, its time, and the number stuck until then.
     passed: u64,
     passed_at: Mono,
@@ -77,7 +77,7 @@ struct Socket {
 }
 
 impl Socket {
-    fn new(passage: Passage, now: Mono) -> Socket {
+    fn new(passage: SocketStats, now: Mono) -> Socket {
         let (passed, stuck) = (passage.passed(), passage.stuck());
         Socket { passage, passed, passed_at: now, stuck }
     }
@@ -91,7 +91,7 @@ impl Socket {
     }
 }
 
-impl Sentinel {
+impl UplinkProbe {
     async fn run(mut self, handle: Handle, wanted: Arc<Notify>) {
         loop {
             let reading = self.look(default_route()).await;
@@ -167,15 +167,15 @@ fn is_up(flags: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn sentinel(anchors: &[&str]) -> Sentinel {
+    fn sentinel(anchors: &[&str]) -> UplinkProbe {
         let anchors = anchors.iter().map(|a| (*a).to_owned()).collect();
-        let socket = Socket::new(Passage::default(), Mono::ZERO);
-        Sentinel { uplink: Uplink { anchors, interval: INTERVAL }, had_route: false, socket }
+        let socket = Socket::new(SocketStats::default(), Mono::ZERO);
+        UplinkProbe { uplink: Uplink { anchors, interval: INTERVAL }, had_route: false, socket }
     }
 
     #[test]
     fn a_socket_that_nothing_leaves_and_nothing_comes_to_is_stuck_until_something_passes() {
-        let passage = Passage::default();
+        let passage = SocketStats::default();
         let at = |secs: u64| Mono::from_secs(1_000 + secs);
         let mut socket = Socket::new(passage.clone(), at(0));
         assert!(!socket.is_stuck(at(100)), "nothing was to be sent");

@@ -11,7 +11,7 @@ use fleetgate_engine::verdict::{
     self, Asked, Behind, Clocks, Evidence, MAX_SKEW_MS, Others, ServiceFacts, SiteFacts, TunnelFacts, Verdict,
 };
 
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::store::around::{self, Everybody, Silent};
 use crate::store::hosts::Listed;
 use crate::store::{self, SqliteConnection, events, states};
@@ -27,7 +27,7 @@ const TUNNEL: &str = "tunnel";
 /// Fails when the database cannot be read.
 pub async fn of(
     conn: &mut SqliteConnection,
-    live: &Live,
+    live: &LiveState,
     row: &Listed,
     spec: &HostSpec,
     now: Wall,
@@ -41,7 +41,7 @@ pub async fn of(
 /// Fails when the database cannot be read.
 pub async fn of_one(
     conn: &mut SqliteConnection,
-    live: &Live,
+    live: &LiveState,
     row: &Listed,
     spec: &HostSpec,
     now: Wall,
@@ -103,7 +103,7 @@ async fn others(
 
 /// The live status is newer than the rows. It also covers the time before the clock was set back, in
 /// terms of the present clock.
-fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<TunnelFacts> {
+fn tunnel(live: &LiveState, row: &Listed, spec: &HostSpec, now: Wall) -> Option<TunnelFacts> {
     let remembered = row.tunnel.as_ref().filter(|_| spec.own_tunnel && spec.route != RoutePolicy::Direct)?;
     let status = live.peer(row.id).unwrap_or_default();
     Some(TunnelFacts {
@@ -123,7 +123,7 @@ fn tunnel(live: &Live, row: &Listed, spec: &HostSpec, now: Wall) -> Option<Tunne
 /// confirms.
 async fn behind(
     conn: &mut SqliteConnection,
-    live: &Live,
+    live: &LiveState,
     device: HostId,
     now: Wall,
 ) -> store::Result<Option<Behind>> {

@@ -31,13 +31,13 @@ pub use delivery::Pace;
 pub use routing::BUILT_IN_NAME;
 
 use crate::config::{Config, MailConfig, TimingDefaults};
-use crate::engine::live_state::Live;
+use crate::engine::live_state::LiveState;
 use crate::health::watchdog;
 use crate::http::outbound::Outbound;
 use crate::notification::mail::smtp::Smtp;
 use crate::store::Store;
-use delivery::Courier;
-use dispatcher::Desk;
+use delivery::DeliveryWorker;
+use dispatcher::Dispatcher;
 
 /// Returns the router's contacts and rules as text.
 #[cfg(test)]
@@ -84,7 +84,7 @@ impl From<&Config> for Settings {
 
 /// Wakes the tasks that have work. Cheap to clone; without a listener it has no effect.
 #[derive(Clone, Default)]
-pub struct Bell(Arc<Ears>);
+pub struct Wakeups(Arc<Ears>);
 
 #[derive(Default)]
 struct Ears {
@@ -93,7 +93,7 @@ struct Ears {
     courier: Notify,
 }
 
-impl Bell {
+impl Wakeups {
     /// Signals that the writer has committed notices.
     pub fn notices(&self) {
         self.0.desk.notify_one();
@@ -113,15 +113,15 @@ impl Bell {
 
 /// The interface of desk and courier for the rest of the gateway. Cheap to clone.
 #[derive(Clone)]
-pub struct Office {
-    pub bell: Bell,
+pub struct Notifications {
+    pub bell: Wakeups,
     settings: Arc<watch::Sender<Settings>>,
 }
 
-impl Office {
-    pub fn new(config: &Config) -> Office {
+impl Notifications {
+    pub fn new(config: &Config) -> Notifications {
         let (settings, _) = watch::channel(Settings::from(config));
-        Office { bell: Bell::default(), settings: Arc::new(settings) }
+        Notifications { bell: Wakeups::default(), settings: Arc::new(settings) }
     }
 
     pub fn settings(&self) -> Settings {
@@ -152,13 +152,18 @@ impl Office {
         &self,
         tasks: &mut JoinSet<()>,
         store: Store,
-        live: Live,
+        live: LiveState,
         stop: CancellationToken,
     ) -> anyhow::Result<()> {
         let (settings, bell) = (self.settings.subscribe(), self.bell.clone());
-        let courier =
-            Courier::new(settings.clone(), store.clone(), live.clone(), bell.clone(), Pace::default())?;
-        tasks.spawn(Desk::new(settings, store, live, bell).run(stop.clone()));
+        let courier = DeliveryWorker::new(
+            settings.clone(),
+            store.clone(),
+            live.clone(),
+            bell.clone(),
+            Pace::default(),
+        )?;
+        tasks.spawn(Dispatcher::new(settings, store, live, bell).run(stop.clone()));
         tasks.spawn(courier.run(stop));
         Ok(())
     }

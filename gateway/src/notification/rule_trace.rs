@@ -70,7 +70,7 @@ mod tests {
 
     use fleetgate_engine::id::Id;
     use fleetgate_engine::messages::MessageKind;
-    use fleetgate_engine::notification::{NoticeId, Object, Selector, Severity};
+    use fleetgate_engine::notification::{CheckableId, NoticeId, Selector, Severity};
 
     use super::*;
 
@@ -92,7 +92,7 @@ mod tests {
         Notice {
             id: NoticeId(1),
             at: Wall::from_millis(0),
-            object: Object::host(Id::from_i64(7)),
+            object: CheckableId::host(Id::from_i64(7)),
             labels: Arc::new([("kind".to_owned(), "camera".to_owned())].into()),
             kind: MessageKind::Problem,
             severity: Some(Severity::Warning),

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::messages::{Event, EventKind, Excerpt, GATEWAY, Occasion};
+use fleetgate_engine::messages::{DowntimeOccurrence, Event, EventKind, Excerpt, GATEWAY};
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{FromRow, Row as _};
@@ -210,7 +210,7 @@ fn observed(kind: &EventKind) -> (&'static str, serde_json::Value) {
 }
 
 /// Returns the id of the downtime and the start of the window.
-fn occasion(of: &Occasion) -> serde_json::Value {
+fn occasion(of: &DowntimeOccurrence) -> serde_json::Value {
     let from = jiff::Timestamp::from_millisecond(of.from.as_millis()).unwrap_or_default();
     serde_json::json!({ "id": format!("d_{}", of.downtime), "from": from.to_string() })
 }

@@ -4,7 +4,7 @@
 //! Read only. The text is empty if the reason explains itself.
 
 use fleetgate_engine::id::{HostId, Id};
-use fleetgate_engine::messages::HeldReason;
+use fleetgate_engine::messages::SuppressReason;
 use sqlx::sqlite::SqliteConnection;
 
 /// The author and comment of the acknowledgement. `$2` is empty for the host itself.
@@ -25,19 +25,19 @@ pub async fn of(
     conn: &mut SqliteConnection,
     host: HostId,
     service: Option<&str>,
-    reason: HeldReason,
+    reason: SuppressReason,
 ) -> sqlx::Result<String> {
     let (host, service) = (host.as_i64(), service.unwrap_or_default());
     let words: Option<String> = match reason {
-        HeldReason::Acknowledged => {
+        SuppressReason::Acknowledged => {
             sqlx::query_scalar(CARE).bind(host).bind(service).fetch_optional(conn).await?
         }
-        HeldReason::Downtime => {
+        SuppressReason::Downtime => {
             let row: Option<(i64, String)> =
                 sqlx::query_as(DOWNTIME).bind(host).bind(service).fetch_optional(conn).await?;
             row.map(|(id, words)| format!("d_{} by {words}", Id::from_i64(id)))
         }
-        HeldReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
+        SuppressReason::HostDown => sqlx::query_scalar(DOWN).bind(host).fetch_optional(conn).await?,
         _ => None,
     };
     Ok(words.unwrap_or_default())
@@ -64,10 +64,10 @@ mod tests {
         }
         let mut conn = store.reader().await.unwrap();
         let mut words = async |service, reason| of(&mut conn, host, service, reason).await.unwrap();
-        assert_eq!(words(Some("ping"), HeldReason::Acknowledged).await, "user:ada: on it");
-        assert_eq!(words(Some("ssh"), HeldReason::Acknowledged).await, "user:ada", "without a reason");
-        assert_eq!(words(None, HeldReason::Acknowledged).await, "");
+        assert_eq!(words(Some("ping"), SuppressReason::Acknowledged).await, "user:ada: on it");
+        assert_eq!(words(Some("ssh"), SuppressReason::Acknowledged).await, "user:ada", "without a reason");
+        assert_eq!(words(None, SuppressReason::Acknowledged).await, "");
         let downtime = format!("d_{} by user:bob: new disk", Id::from_i64(2));
-        assert_eq!(words(Some("ping"), HeldReason::Downtime).await, downtime, "its host's");
+        assert_eq!(words(Some("ping"), SuppressReason::Downtime).await, downtime, "its host's");
     }
 }

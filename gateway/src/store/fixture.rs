@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Detail, DirectAnswer, HostState, HostStatus, Message, MessageKind, PathCheck, ServiceState, StateType,
-    VoiceState,
+    Detail, DirectReply, HostState, HostStatus, Message, MessageKind, NotificationState, PathCheck,
+    ServiceState, StateType,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_keys::{PrivateKey, SealKey};
@@ -79,7 +79,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         last_check: Some(Wall::from_millis(2_000)),
         next_check: Some(Wall::from_millis(62_000)),
         source: "evidence".into(),
-        direct: DirectAnswer::NotAsked,
+        direct: DirectReply::NotAsked,
         one_way: false,
         silent_since: None,
         last_alive: Some(Wall::from_millis(2_000)),
@@ -89,7 +89,7 @@ pub(crate) fn up(host: HostId) -> HostState {
         output: "an authenticated packet 2 s ago".into(),
         detail: Detail { metrics: vec![Metric::amount("packet_age", 2.0, "s")], ..Detail::default() },
         notified: None,
-        voice: VoiceState::default(),
+        voice: NotificationState::default(),
         taken: Default::default(),
     }
 }
@@ -124,7 +124,7 @@ pub(crate) fn service(name: &str, status: Status) -> ServiceState {
             warnings: vec!["skipped 'x'".into()],
         },
         notified: None,
-        voice: VoiceState::default(),
+        voice: NotificationState::default(),
         taken: Default::default(),
     }
 }

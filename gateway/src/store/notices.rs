@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{Event, EventKind, Excerpt, GATEWAY, IncidentId, Message, MessageKind};
 use fleetgate_engine::notification::{
-    ContactId, Item, Notice, NoticeId, Object, Severity, Told, WaitFor, Waiting,
+    CheckableId, ContactId, Item, Notice, NoticeId, Notified, Severity, WaitFor, Waiting,
 };
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -80,7 +80,7 @@ impl NoticeRow {
         Ok(Notice {
             id: self.id,
             at: self.at,
-            object: Object { host: self.host, service: self.service.clone() },
+            object: CheckableId { host: self.host, service: self.service.clone() },
             labels: Arc::new(self.labels.clone()),
             kind: MessageKind::named(&self.kind).ok_or_else(unknown)?,
             severity: if self.problem { Severity::of_state(&self.to) } else { None },
@@ -240,7 +240,7 @@ pub async fn posted(tx: &mut SqliteConnection, contact: ContactId, items: &[Item
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>> {
     let rows: Vec<(i64, Option<String>)> = sqlx::query_as(
         "select distinct n.host, n.service from notices_waiting w join notices n on n.id = w.notice
          join acknowledgements a on a.host = n.host and a.service = coalesce(n.service, '')
@@ -249,7 +249,7 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|(host, service)| Object { host: Id::from_i64(host), service }).collect())
+    Ok(rows.into_iter().map(|(host, service)| CheckableId { host: Id::from_i64(host), service }).collect())
 }
 
 /// Returns removed hosts and services that a contact was notified about or has waiting notices of.
@@ -257,7 +257,7 @@ pub async fn cared_for(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>>
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
         "with of (host, service) as (select host, service from notices_told union
                  select n.host, coalesce(n.service, '') from notices_waiting w join notices n on n.id = w.notice),
@@ -281,7 +281,7 @@ pub async fn removed(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
+pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<CheckableId>> {
     let rows: Vec<(i64, String)> = sqlx::query_as(
         "with new (host, service) as (select host, coalesce(service, '') from notices where routed_at is null),
               of (host, service) as (select host, service from notices_told)
@@ -299,15 +299,15 @@ pub async fn over(conn: &mut SqliteConnection) -> sqlx::Result<Vec<Object>> {
     Ok(rows.into_iter().map(object).collect())
 }
 
-fn object((host, service): (i64, String)) -> Object {
-    Object { host: Id::from_i64(host), service: Some(service).filter(|s| !s.is_empty()) }
+fn object((host, service): (i64, String)) -> CheckableId {
+    CheckableId { host: Id::from_i64(host), service: Some(service).filter(|s| !s.is_empty()) }
 }
 
 /// Returns the problems that contacts were notified about.
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, Object, Told)>> {
+pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, CheckableId, Notified)>> {
     let sql = "select t.*, coalesce(l.incident, r.incident) as incident,
                       coalesce(l.kind = 'flapping_start', 0) as flapping from notices_told t
                left join notices l on l.id = t.last left join notices r on r.id = t.root";
@@ -316,8 +316,9 @@ pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, O
         .map(|row| {
             let (service, severity): (String, Option<String>) =
                 (row.try_get("service")?, row.try_get("severity")?);
-            let object = Object { host: id(row, "host")?, service: (!service.is_empty()).then_some(service) };
-            let told = Told {
+            let object =
+                CheckableId { host: id(row, "host")?, service: (!service.is_empty()).then_some(service) };
+            let told = Notified {
                 root: NoticeId(row.try_get("root")?),
                 last: NoticeId(row.try_get("last")?),
                 at: wall(row, "at")?,
@@ -335,8 +336,8 @@ pub async fn told(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(ContactId, O
 pub async fn tell(
     tx: &mut SqliteConnection,
     contact: ContactId,
-    object: &Object,
-    told: Option<&Told>,
+    object: &CheckableId,
+    told: Option<&Notified>,
 ) -> sqlx::Result<()> {
     let service = object.service.as_deref().unwrap_or_default();
     let Some(told) = told else {
@@ -526,7 +527,7 @@ mod tests {
         assert_eq!(waiting(&mut tx).await.unwrap(), [waits]);
         let at = Wall::from_millis(2_000);
         let severity = Some(Severity::Critical);
-        let known = Told { root: id, last: id, at, severity, flapping: false, incident: None };
+        let known = Notified { root: id, last: id, at, severity, flapping: false, incident: None };
         tell(&mut tx, contact, &object, Some(&known)).await.unwrap();
         assert_eq!(told(&mut tx).await.unwrap(), [(contact, object.clone(), known)]);
         tell(&mut tx, contact, &object, None).await.unwrap();

@@ -128,7 +128,7 @@ mod tests {
                 kind: MessageKind::Problem,
                 from: "ok",
                 to: "critical",
-                reason: fleetgate_engine::messages::HeldReason::Downtime,
+                reason: fleetgate_engine::messages::SuppressReason::Downtime,
             },
             cause: "a downtime is in effect".into(),
             evidence: "97% used".into(),

@@ -53,11 +53,11 @@ impl Kind {
 }
 
 /// A kind and a name of that kind.
-pub type Thing<'a> = (Kind, &'a str);
+pub type RemovedKind<'a> = (Kind, &'a str);
 
 /// The author and the time of a change, and the id for its note.
 #[derive(Clone, Copy, Debug)]
-pub struct Deed<'a> {
+pub struct RemovalAction<'a> {
     pub id: Id,
     pub by: Writer<'a>,
     pub at: Wall,
@@ -96,9 +96,9 @@ impl FromRow<'_, SqliteRow> for Removal {
 /// Fails when the database cannot be written.
 pub async fn removed(
     tx: &mut SqliteConnection,
-    thing: Thing<'_>,
+    thing: RemovedKind<'_>,
     before: &Managed,
-    deed: Deed<'_>,
+    deed: RemovalAction<'_>,
 ) -> sqlx::Result<()> {
     let (kind, name) = thing;
     if kind.has_services() {
@@ -124,10 +124,10 @@ pub async fn removed(
 /// Fails when the database cannot be written.
 pub async fn renamed(
     tx: &mut SqliteConnection,
-    thing: Thing<'_>,
+    thing: RemovedKind<'_>,
     to: &str,
     before: &Managed,
-    deed: Deed<'_>,
+    deed: RemovalAction<'_>,
 ) -> sqlx::Result<()> {
     let (kind, from) = thing;
     if kind.has_services() {
@@ -152,7 +152,7 @@ pub async fn renamed(
 /// Fails when the database cannot be written.
 pub async fn made(
     tx: &mut SqliteConnection,
-    (kind, name): Thing<'_>,
+    (kind, name): RemovedKind<'_>,
     writer: Writer<'_>,
 ) -> sqlx::Result<()> {
     let sql = "delete from removals where manager = $1 and kind = $2 and name = $3";
@@ -163,10 +163,10 @@ pub async fn made(
 /// program's file uses.
 async fn follow(
     tx: &mut SqliteConnection,
-    (kind, name): Thing<'_>,
+    (kind, name): RemovedKind<'_>,
     to: Option<&str>,
     before: &Managed,
-    deed: Deed<'_>,
+    deed: RemovalAction<'_>,
 ) -> sqlx::Result<bool> {
     let sql = "update removals set renamed_to = $4, removed_by = $5, removed_at = $6
                where manager = $1 and kind = $2 and renamed_to = $3";
@@ -177,10 +177,10 @@ async fn follow(
 
 async fn note(
     tx: &mut SqliteConnection,
-    (kind, name): Thing<'_>,
+    (kind, name): RemovedKind<'_>,
     to: Option<&str>,
     before: &Managed,
-    deed: Deed<'_>,
+    deed: RemovalAction<'_>,
 ) -> sqlx::Result<()> {
     let sql = "insert into removals (id, manager, kind, name, renamed_to, removed_by, removed_at)
                values ($1, $2, $3, $4, $5, $6, $7)
@@ -227,8 +227,8 @@ mod tests {
     const ANN: Writer<'static> = Writer { manager: BY_HAND, principal: "user:ann" };
     const APPLY: Writer<'static> = Writer { manager: "apply", principal: "token:t_1" };
 
-    fn deed(id: i64, by: Writer<'static>) -> Deed<'static> {
-        Deed { id: Id::from_i64(id), by, at: Wall::from_millis(id) }
+    fn deed(id: i64, by: Writer<'static>) -> RemovalAction<'static> {
+        RemovalAction { id: Id::from_i64(id), by, at: Wall::from_millis(id) }
     }
 
     async fn noted(tx: &mut Tx) -> Vec<(String, Option<String>, String)> {

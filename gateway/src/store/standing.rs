@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{GATEWAY, HeldReason};
-use fleetgate_engine::notification::{Object, Standing};
+use fleetgate_engine::messages::{GATEWAY, SuppressReason};
+use fleetgate_engine::notification::{CheckableId, Suppression};
 use sqlx::sqlite::SqliteConnection;
 
 /// The first reason that applies, in the order of the monitor's own reasons. While the gateway's
@@ -53,22 +53,22 @@ const STANDING: &str = "with waits as (select distinct n.host, n.service from no
 ///
 /// # Errors
 /// Fails when the database cannot be read.
-pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<Object, Standing>> {
+pub async fn of_waiting(conn: &mut SqliteConnection) -> sqlx::Result<BTreeMap<CheckableId, Suppression>> {
     let rows: Vec<(i64, Option<String>, String)> =
         sqlx::query_as(STANDING).bind(GATEWAY.as_i64()).fetch_all(conn).await?;
     let standing = |(host, service, name): (i64, Option<String>, String)| {
         let standing = match name.as_str() {
-            "well" => Standing::Well,
-            name => Standing::Silent(HeldReason::named(name)?),
+            "well" => Suppression::Well,
+            name => Suppression::Silent(SuppressReason::named(name)?),
         };
-        Some((Object { host: Id::from_i64(host), service }, standing))
+        Some((CheckableId { host: Id::from_i64(host), service }, standing))
     };
     Ok(rows.into_iter().filter_map(standing).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use fleetgate_engine::messages::{HostState, HostStatus, Message, ServiceState, VoiceState};
+    use fleetgate_engine::messages::{HostState, HostStatus, Message, NotificationState, ServiceState};
     use fleetgate_engine::notification::{WaitFor, Waiting};
     use fleetgate_engine::time::Wall;
     use fleetgate_probes::sample::Status;
@@ -95,33 +95,33 @@ mod tests {
     }
 
     /// Writes these states and returns the standing of both.
-    async fn with(store: &Store, host: &HostState, ping: &ServiceState) -> [Option<Standing>; 2] {
+    async fn with(store: &Store, host: &HostState, ping: &ServiceState) -> [Option<Suppression>; 2] {
         let mut tx = store.begin().await.unwrap();
         states::write_hosts(&mut tx, &[host]).await.unwrap();
         states::write_services(&mut tx, &[(host.host, ping)]).await.unwrap();
         let standing = of_waiting(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         [None, Some("ping".to_owned())]
-            .map(|service| standing.get(&Object { host: host.host, service }).copied())
+            .map(|service| standing.get(&CheckableId { host: host.host, service }).copied())
     }
 
-    fn voice(change: impl FnOnce(&mut VoiceState)) -> VoiceState {
-        let mut voice = VoiceState::default();
+    fn voice(change: impl FnOnce(&mut NotificationState)) -> NotificationState {
+        let mut voice = NotificationState::default();
         change(&mut voice);
         voice
     }
 
     #[tokio::test]
     async fn what_the_states_say_stands_against_what_waits() {
-        use HeldReason::{Downtime, Flapping, HostDown, NotCurrent, Unreachable};
+        use SuppressReason::{Downtime, Flapping, HostDown, NotCurrent, Unreachable};
         let (store, _dir) = waiting().await;
         let up = HostState { notified: Some(HostStatus::Down), ..fixture::up(Id::from_i64(7)) };
         let down = HostState { status: HostStatus::Down, hard: HostStatus::Down, ..up.clone() };
         let ill =
             ServiceState { notified: Some(Status::Critical), ..fixture::service("ping", Status::Critical) };
         let planned = voice(|v| v.in_downtime = true);
-        let silent = |host: Option<HeldReason>, ping: Option<HeldReason>| {
-            [host.map(Standing::Silent), ping.map(Standing::Silent)]
+        let silent = |host: Option<SuppressReason>, ping: Option<SuppressReason>| {
+            [host.map(Suppression::Silent), ping.map(Suppression::Silent)]
         };
         for (host, ping, expected) in [
             (up.clone(), ill.clone(), silent(None, None)),
@@ -141,7 +141,7 @@ mod tests {
             (
                 HostState { notified: None, ..up },
                 fixture::service("ping", Status::Ok),
-                [Some(Standing::Well), Some(Standing::Well)],
+                [Some(Suppression::Well), Some(Suppression::Well)],
             ),
         ] {
             assert_eq!(with(&store, &host, &ping).await, expected, "{host:?} {ping:?}");
@@ -159,10 +159,10 @@ mod tests {
         ] {
             fixture::run(&store, sql, &[]).await;
         }
-        let doubt = Some(Standing::Silent(HeldReason::ParentInDoubt));
+        let doubt = Some(Suppression::Silent(SuppressReason::ParentInDoubt));
         let (host, ping) = (fixture::up(Id::from_i64(7)), fixture::service("ping", Status::Ok));
         assert_eq!(with(&store, &host, &ping).await, [doubt, doubt]);
         fixture::run(&store, "update incident_members set left_at = 1", &[]).await;
-        assert_eq!(with(&store, &host, &ping).await, [Some(Standing::Well); 2]);
+        assert_eq!(with(&store, &host, &ping).await, [Some(Suppression::Well); 2]);
     }
 }

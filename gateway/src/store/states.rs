@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use anyhow::Context as _;
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Detail, Digest, DirectAnswer, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState,
+    Detail, Digest, DirectReply, HostSpec, HostState, HostStatus, Identity, PathCheck, ServiceState,
     StateType, Taken,
 };
 use fleetgate_engine::time::Wall;
@@ -53,8 +53,8 @@ pub const fn state_type_name(kind: StateType) -> &'static str {
     }
 }
 
-fn direct_answer(name: &str) -> anyhow::Result<DirectAnswer> {
-    use DirectAnswer::{Answered, Doubtful, NotAsked, Silent};
+fn direct_answer(name: &str) -> anyhow::Result<DirectReply> {
+    use DirectReply::{Answered, Doubtful, NotAsked, Silent};
     let found = [NotAsked, Answered, Doubtful, Silent].into_iter().find(|d| d.name() == name);
     found.with_context(|| format!("{name:?} is no direct answer: not_asked, answered, doubtful or silent"))
 }

@@ -4,7 +4,9 @@
 
 use anyhow::Context as _;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{Held, HeldReason, MessageKind, Occasion, VoiceState};
+use fleetgate_engine::messages::{
+    DowntimeOccurrence, MessageKind, NotificationState, SuppressReason, Suppressed,
+};
 use fleetgate_engine::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -45,7 +47,7 @@ struct StoredHeld {
     reason: String,
 }
 
-pub fn to_json(voice: &VoiceState) -> String {
+pub fn to_json(voice: &NotificationState) -> String {
     let stored = Stored {
         recent: voice.recent.codes().map(|code| char::from(b'0' + code)).collect(),
         flapping: voice.flapping,
@@ -67,17 +69,18 @@ pub fn to_json(voice: &VoiceState) -> String {
 
 /// # Errors
 /// Fails when the gateway has not written the text.
-pub fn from_json(text: &str) -> anyhow::Result<VoiceState> {
+pub fn from_json(text: &str) -> anyhow::Result<NotificationState> {
     let stored: Stored = serde_json::from_str(text).context("voice")?;
     let code = |c: char| c.to_digit(4).map(|d| d as u8).with_context(|| format!("voice: {c:?} is no code"));
-    Ok(VoiceState {
+    Ok(NotificationState {
         recent: stored.recent.chars().map(code).collect::<anyhow::Result<_>>()?,
         flapping: stored.flapping,
         told_flapping: stored.told_flapping,
         in_downtime: stored.in_downtime,
-        own_downtime: stored
-            .occasion
-            .map(|(id, from)| Occasion { downtime: Id::from_i64(id), from: Wall::from_millis(from) }),
+        own_downtime: stored.occasion.map(|(id, from)| DowntimeOccurrence {
+            downtime: Id::from_i64(id),
+            from: Wall::from_millis(from),
+        }),
         begun: stored
             .begun
             .into_iter()
@@ -90,11 +93,11 @@ pub fn from_json(text: &str) -> anyhow::Result<VoiceState> {
     })
 }
 
-fn held(stored: StoredHeld) -> anyhow::Result<Held> {
-    Ok(Held {
+fn held(stored: StoredHeld) -> anyhow::Result<Suppressed> {
+    Ok(Suppressed {
         kind: MessageKind::named(&stored.kind).with_context(|| format!("{:?} is no kind", stored.kind))?,
         to: stored.to,
-        reason: HeldReason::named(&stored.reason)
+        reason: SuppressReason::named(&stored.reason)
             .with_context(|| format!("{:?} is no reason", stored.reason))?,
     })
 }
@@ -105,25 +108,28 @@ mod tests {
 
     #[test]
     fn what_is_calm_takes_little_room() {
-        assert_eq!(to_json(&VoiceState::default()), r#"{"recent":""}"#);
-        assert_eq!(from_json("{}").unwrap(), VoiceState::default());
+        assert_eq!(to_json(&NotificationState::default()), r#"{"recent":""}"#);
+        assert_eq!(from_json("{}").unwrap(), NotificationState::default());
     }
 
     #[test]
     fn all_of_it_survives() {
         let at = |n| Some(Wall::from_millis(n));
-        for (kind, reason) in MessageKind::ALL.into_iter().zip(HeldReason::ALL) {
-            let voice = VoiceState {
+        for (kind, reason) in MessageKind::ALL.into_iter().zip(SuppressReason::ALL) {
+            let voice = NotificationState {
                 recent: [0, 1, 2, 3, 0].into_iter().collect(),
                 flapping: true,
                 told_flapping: true,
                 in_downtime: true,
-                own_downtime: Some(Occasion { downtime: Id::from_i64(8), from: Wall::from_millis(3) }),
+                own_downtime: Some(DowntimeOccurrence {
+                    downtime: Id::from_i64(8),
+                    from: Wall::from_millis(3),
+                }),
                 begun: vec![(Id::from_i64(7), Wall::from_millis(9))],
                 remind_from: at(1),
                 problem_since: at(2),
                 awaits_result: true,
-                held: Some(Held { kind, to: 2, reason }),
+                held: Some(Suppressed { kind, to: 2, reason }),
             };
             assert_eq!(from_json(&to_json(&voice)).unwrap(), voice);
         }

@@ -22,14 +22,14 @@ const BUSY: usize = 64;
 const ATTENTIVE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
-pub struct Rest {
+pub struct RxModeration {
     looked: Option<Mono>,
     attentive_until: Option<Mono>,
     /// Probes that have no reply yet.
     asked: usize,
 }
 
-impl Rest {
+impl RxModeration {
     pub fn asked(&mut self) {
         self.asked += 1;
     }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn arrivals_lie_for_a_moment_after_the_last_look() {
-        let mut rest = Rest::default();
+        let mut rest = RxModeration::default();
         assert_eq!(rest.left(0, ms(5)), Duration::ZERO, "the first is taken at once");
         rest.looked(1, ms(10));
         assert_eq!(rest.left(0, ms(12)), Duration::from_millis(38));
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn nothing_lies_while_an_answer_or_a_connection_is_waited_for() {
-        let mut rest = Rest::default();
+        let mut rest = RxModeration::default();
         rest.looked(1, ms(10));
         assert_eq!(rest.left(1, ms(11)), Duration::ZERO);
         rest.asked();
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_busy_look_keeps_it_attentive_for_a_while() {
-        let mut rest = Rest::default();
+        let mut rest = RxModeration::default();
         rest.looked(BUSY, ms(10));
         rest.looked(3, ms(20));
         assert_eq!(rest.left(0, ms(21)), Duration::ZERO);

@@ -29,11 +29,11 @@ struct Inner {
     next: AtomicU64,
     open: Mutex<HashMap<StreamId, UnboundedSender<StreamOutput>>>,
     tunnel: UnboundedSender<Command>,
-    arrivals: mpsc::Sender<Arrival>,
+    arrivals: mpsc::Sender<AcceptedStream>,
 }
 
 /// A connection that a device opened. The tunnel authenticates the device.
-pub struct Arrival {
+pub struct AcceptedStream {
     pub peer: PeerId,
     pub stream: TunnelStream,
 }
@@ -43,7 +43,7 @@ const ARRIVALS: usize = 512;
 
 impl Streams {
     /// If the caller drops the receiver, all arrivals are refused.
-    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<Arrival>) {
+    pub fn new(tunnel: UnboundedSender<Command>) -> (Self, mpsc::Receiver<AcceptedStream>) {
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let inner = Inner { next: AtomicU64::new(1), open: Mutex::default(), tunnel, arrivals };
         (Streams(Arc::new(inner)), arrived)
@@ -74,7 +74,7 @@ impl Streams {
     /// Delivers a message to its stream. The tunnel thread calls it.
     pub fn deliver(&self, id: StreamId, word: StreamOutput) {
         if let StreamOutput::Accepted { peer, .. } = word {
-            let arrival = Arrival { peer, stream: self.stream(id) };
+            let arrival = AcceptedStream { peer, stream: self.stream(id) };
             // An arrival without a free place is dropped, which closes the connection.
             return drop(self.0.arrivals.try_send(arrival));
         }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fleetgate_engine::messages::{Answer, AskId, Command, Input, News, Output, Transmit};
+use fleetgate_engine::messages::{Command, Input, Output, ProbeId, ProbeReply, Transmit, TunnelEvent};
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::session::Noise;
@@ -16,9 +16,9 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::tunnel::rx_moderation::Rest;
+use crate::tunnel::rx_moderation::RxModeration;
 use crate::tunnel::stream::Streams;
-use crate::tunnel::udp::{Passage, Udp};
+use crate::tunnel::udp::{SocketStats, Udp};
 
 /// Commands taken in one turn, so that packets get theirs.
 const COMMANDS_PER_TURN: usize = 256;
@@ -27,11 +27,11 @@ const COMMANDS_PER_TURN: usize = 256;
 const PUBLISH_EVERY: Duration = Duration::from_secs(5);
 
 /// The receivers of the tunnel's outputs. None of them may block: this thread carries every packet.
-pub struct Mouths {
-    pub answer: Box<dyn FnMut(AskId, Answer) + Send>,
-    pub news: Box<dyn FnMut(News) + Send>,
+pub struct TunnelOutputs {
+    pub answer: Box<dyn FnMut(ProbeId, ProbeReply) + Send>,
+    pub news: Box<dyn FnMut(TunnelEvent) + Send>,
     pub streams: Streams,
-    pub passage: Passage,
+    pub passage: SocketStats,
 }
 
 pub struct Inbox {
@@ -49,7 +49,7 @@ pub fn start<N: Noise + Send + 'static>(
     tunnel: Tunnel<N>,
     socket: std::net::UdpSocket,
     inbox: Inbox,
-    mouths: Mouths,
+    mouths: TunnelOutputs,
     stop: CancellationToken,
 ) -> anyhow::Result<JoinHandle<()>>
 where
@@ -60,24 +60,30 @@ where
         let _inside = runtime.enter();
         Udp::new(socket, mouths.passage.clone()).context("the UDP socket does not take its options")?
     };
-    let driver =
-        Driver { tunnel, udp, mouths, rest: Rest::default(), outgoing: Vec::new(), published: Mono::ZERO };
+    let driver = TunnelThread {
+        tunnel,
+        udp,
+        mouths,
+        rest: RxModeration::default(),
+        outgoing: Vec::new(),
+        published: Mono::ZERO,
+    };
     let thread = std::thread::Builder::new().name("tunnel".to_owned());
     Ok(thread.spawn(move || runtime.block_on(driver.run(inbox, stop)))?)
 }
 
-struct Driver<N: Noise> {
+struct TunnelThread<N: Noise> {
     tunnel: Tunnel<N>,
     udp: Udp,
-    mouths: Mouths,
-    rest: Rest,
+    mouths: TunnelOutputs,
+    rest: RxModeration,
     /// Kept between turns to reuse its capacity.
     outgoing: Vec<Transmit>,
     /// Time of the last update of the metrics.
     published: Mono,
 }
 
-impl<N: Noise> Driver<N> {
+impl<N: Noise> TunnelThread<N> {
     async fn run(mut self, mut inbox: Inbox, stop: CancellationToken) {
         let mut deadline = self.drain();
         loop {
@@ -156,7 +162,7 @@ impl<N: Noise> Driver<N> {
     }
 
     fn obey(&mut self, command: Command, now: Now) {
-        if matches!(command, Command::Ask(_)) {
+        if matches!(command, Command::ProbeRequest(_)) {
             self.rest.asked();
         }
         self.tunnel.handle(Input::Command(command), now);
@@ -167,12 +173,12 @@ impl<N: Noise> Driver<N> {
         let deadline = loop {
             match self.tunnel.poll_output() {
                 Output::Transmit(transmit) => self.outgoing.push(transmit),
-                Output::Answer(id, answer) => {
+                Output::ProbeReply(id, answer) => {
                     self.rest.answered();
                     (self.mouths.answer)(id, answer);
                 }
                 Output::Stream(id, word) => self.mouths.streams.deliver(id, word),
-                Output::News(news) => (self.mouths.news)(news),
+                Output::TunnelEvent(news) => (self.mouths.news)(news),
                 Output::Wait(at, why) => {
                     tracing::trace!(?at, ?why, "tunnel waits");
                     break at;

@@ -28,9 +28,9 @@ const BATCHES_PER_TURN: usize = 4;
 /// Counts the batches that passed the socket in either direction, and those that had no route. Cheap to
 /// clone.
 #[derive(Clone, Debug, Default)]
-pub struct Passage(Arc<[AtomicU64; 2]>);
+pub struct SocketStats(Arc<[AtomicU64; 2]>);
 
-impl Passage {
+impl SocketStats {
     pub fn passed(&self) -> u64 {
         self.0[0].load(Ordering::Relaxed)
     }
@@ -56,7 +56,7 @@ pub struct Udp {
     /// The socket is IPv6 and carries IPv4 as mapped addresses.
     dual: bool,
     gso: Vec<u8>,
-    passage: Passage,
+    passage: SocketStats,
 }
 
 /// Binds to `listen`, or to IPv4 alone when the machine has no IPv6.
@@ -100,7 +100,7 @@ fn open(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
 impl Udp {
     /// # Errors
     /// Fails when the kernel refuses the options that receiving needs.
-    pub fn new(socket: std::net::UdpSocket, passage: Passage) -> io::Result<Self> {
+    pub fn new(socket: std::net::UdpSocket, passage: SocketStats) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let dual = socket.local_addr()?.is_ipv6();
         allow_fragments(&socket, dual);
@@ -281,7 +281,7 @@ mod tests {
     async fn v4_and_v6_come_and_go_through_one_socket() {
         let gate = bind("[::]:0".parse().unwrap()).unwrap();
         let port = gate.local_addr().unwrap().port();
-        let mut udp = Udp::new(gate, Passage::default()).unwrap();
+        let mut udp = Udp::new(gate, SocketStats::default()).unwrap();
         for (own, gate) in
             [("127.0.0.1:0", format!("127.0.0.1:{port}")), ("[::1]:0", format!("[::1]:{port}"))]
         {
@@ -304,7 +304,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_socket_sends_at_once() {
-        let mut udp = Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap(), Passage::default()).unwrap();
+        let mut udp =
+            Udp::new(bind("127.0.0.1:0".parse().unwrap()).unwrap(), SocketStats::default()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);
@@ -313,7 +314,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_has_nowhere_to_go_is_told_from_what_leaves() {
-        let passage = Passage::default();
+        let passage = SocketStats::default();
         let mut udp = Udp::new(bind("[::]:0".parse().unwrap()).unwrap(), passage.clone()).unwrap();
         let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         udp.send(&[Transmit { to: peer.local_addr().unwrap(), from: None, bytes: vec![7] }]);

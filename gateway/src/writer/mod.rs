@@ -23,16 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use fleetgate_engine::messages::{HostMemory, Record};
+use fleetgate_engine::messages::{HostSnapshot, Record};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::engine::live_state::{Change, Live};
+use crate::engine::live_state::{Change, LiveState};
 use crate::health::Part;
-use crate::health::progress::Organ;
-use crate::notification::Bell;
+use crate::health::progress::Component;
+use crate::notification::Wakeups;
 use crate::store::Store;
 use moved::Written;
 pub use pending::MemoryUpdate;
@@ -61,7 +61,13 @@ struct Shared {
 
 impl Writer {
     /// Starts the writer. Samples older than `keep` are removed.
-    pub fn start(tasks: &mut JoinSet<()>, store: Store, live: Live, bell: Bell, keep: Duration) -> Writer {
+    pub fn start(
+        tasks: &mut JoinSet<()>,
+        store: Store,
+        live: LiveState,
+        bell: Wakeups,
+        keep: Duration,
+    ) -> Writer {
         let shared = Arc::new(Shared {
             pending: Mutex::new(Pending::default()),
             written: Mutex::default(),
@@ -92,7 +98,7 @@ impl Writer {
     }
 
     /// Takes over the states of the rows at a start.
-    pub fn know(&self, hosts: &[HostMemory]) {
+    pub fn know(&self, hosts: &[HostSnapshot]) {
         self.0.written().know(hosts);
     }
 
@@ -160,8 +166,8 @@ async fn sleep(wait: Option<Duration>) {
 struct Task {
     shared: Arc<Shared>,
     store: Store,
-    live: Live,
-    bell: Bell,
+    live: LiveState,
+    bell: Wakeups,
     samples: Samples,
 }
 
@@ -203,7 +209,7 @@ impl Task {
                     if self.live.health().wrote(Part::States, true) {
                         tracing::info!("the database takes writes again; nothing was lost");
                     }
-                    self.live.pulse().beat(Organ::Store);
+                    self.live.pulse().beat(Component::Store);
                     self.tell(batch, &done);
                     return true;
                 }

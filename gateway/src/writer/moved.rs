@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{HostMemory, HostState, HostStatus, ServiceState};
+use fleetgate_engine::messages::{HostSnapshot, HostState, HostStatus, ServiceState};
 use fleetgate_probes::sample::Status;
 
 use super::pending::{Batch, Entry};
@@ -23,7 +23,7 @@ pub(super) struct Written(HashMap<u64, u64>);
 impl Written {
     /// Takes over the states of the rows at a start. Without them every first result would count as a
     /// change.
-    pub fn know(&mut self, hosts: &[HostMemory]) {
+    pub fn know(&mut self, hosts: &[HostSnapshot]) {
         for memory in hosts {
             if let Some(state) = &memory.state {
                 self.is_new(digest(state.host), host_essence(state));

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Event, HostKey, HostState, IncidentRecord, Message, News, Outcome, PeerStatus, Record, Sample,
-    ServiceState, Tai64n, Ticket,
+    Event, HostKey, HostState, IncidentRecord, Message, Outcome, PeerStatus, Record, Sample, ServiceState,
+    Tai64n, Ticket, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_keys::PublicKey;
@@ -43,14 +43,14 @@ pub enum MemoryUpdate {
 
 impl MemoryUpdate {
     /// `None` when the news contains nothing to be stored.
-    pub fn from_news(news: &News) -> Option<Self> {
+    pub fn from_news(news: &TunnelEvent) -> Option<Self> {
         match news {
-            News::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
-            News::Endpoint(peer, endpoint) => Some(MemoryUpdate::Endpoint(*peer, *endpoint)),
-            News::Status(peer, status) => Some(MemoryUpdate::Status(*peer, status.clone())),
-            News::RetiredStamp(key, stamp) => Some(MemoryUpdate::RetiredStamp(*key, *stamp)),
-            News::Rekeyed(peer) => Some(MemoryUpdate::Rekeyed(*peer)),
-            News::ClockReset(peer) => Some(MemoryUpdate::ClockReset(*peer)),
+            TunnelEvent::Stamp(peer, stamp) => Some(MemoryUpdate::Stamp(*peer, *stamp)),
+            TunnelEvent::Endpoint(peer, endpoint) => Some(MemoryUpdate::Endpoint(*peer, *endpoint)),
+            TunnelEvent::Status(peer, status) => Some(MemoryUpdate::Status(*peer, status.clone())),
+            TunnelEvent::RetiredStamp(key, stamp) => Some(MemoryUpdate::RetiredStamp(*key, *stamp)),
+            TunnelEvent::Rekeyed(peer) => Some(MemoryUpdate::Rekeyed(*peer)),
+            TunnelEvent::ClockReset(peer) => Some(MemoryUpdate::ClockReset(*peer)),
             _ => None,
         }
     }
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn only_what_is_worth_it_is_remembered() {
-        assert!(MemoryUpdate::from_news(&News::Up(HOST)).is_none());
-        assert!(MemoryUpdate::from_news(&News::Stamp(HOST, Tai64n([1; 12]))).is_some());
+        assert!(MemoryUpdate::from_news(&TunnelEvent::Up(HOST)).is_none());
+        assert!(MemoryUpdate::from_news(&TunnelEvent::Stamp(HOST, Tai64n([1; 12]))).is_some());
     }
 }

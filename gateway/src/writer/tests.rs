@@ -14,7 +14,7 @@ struct Desk {
     store: Store,
     _dir: tempfile::TempDir,
     host: HostId,
-    live: Live,
+    live: LiveState,
     writer: Writer,
     tasks: JoinSet<()>,
 }
@@ -25,8 +25,8 @@ impl Desk {
         let (store, dir) = fixture::store().await;
         let host = fixture::device(&store, 7, "cam-07").await;
         store.all_hosts(&TIMING).await.unwrap();
-        let (live, mut tasks) = (Live::default(), JoinSet::new());
-        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Bell::default(), KEEP);
+        let (live, mut tasks) = (LiveState::default(), JoinSet::new());
+        let writer = Writer::start(&mut tasks, store.clone(), live.clone(), Wakeups::default(), KEEP);
         Desk { store, _dir: dir, host, live, writer, tasks }
     }
 

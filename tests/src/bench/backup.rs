@@ -16,7 +16,7 @@ use fleetgate::backup::{self, Order};
 use fleetgate::data_dir::DataDir;
 use fleetgate::store::history::{self, SeriesCache};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Outcome, Sample, Submission};
+use fleetgate_engine::messages::{Outcome, PassiveResult, Sample};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::sample::Metric;
@@ -254,7 +254,7 @@ async fn send(ledger: Arc<Ledger>, program: Arc<Program>, index: usize) -> anyho
         let service = Some(name.clone());
         let handle = &program.server.state.handle;
         let outcome = handle
-            .submit(None, |ticket| Submission {
+            .submit(None, |ticket| PassiveResult {
                 host,
                 service,
                 result,

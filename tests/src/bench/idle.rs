@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use fleetgate::tunnel::stream::Streams;
 use fleetgate::tunnel::thread;
-use fleetgate::tunnel::thread::{Inbox, Mouths};
+use fleetgate::tunnel::thread::{Inbox, TunnelOutputs};
 use fleetgate::tunnel::udp;
-use fleetgate::tunnel::udp::Passage;
-use fleetgate_engine::messages::PeerMemory;
+use fleetgate::tunnel::udp::SocketStats;
+use fleetgate_engine::messages::PeerSnapshot;
 use fleetgate_engine::tunnel::Tunnel;
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_keys::PrivateKey;
@@ -102,15 +102,15 @@ impl Thread {
     fn start(private: &PrivateKey, devices: &[Initiator]) -> anyhow::Result<Thread> {
         let mut tunnel = Tunnel::new(pool(), BoringNoise::new(private, seed()), seed());
         let specs = devices.iter().enumerate();
-        let peers = specs.map(|(n, device)| (spec(n as u32, device.public()), PeerMemory::default()));
+        let peers = specs.map(|(n, device)| (spec(n as u32, device.public()), PeerSnapshot::default()));
         tunnel.restore(peers, fleetgate::clock::now());
         let socket = udp::bind("127.0.0.1:0".parse()?)?;
         let address = socket.local_addr()?;
         let (commands_in, commands) = mpsc::channel(1);
         let (asks_in, asks) = mpsc::unbounded_channel();
         let (streams, _) = Streams::new(asks_in.clone());
-        let passage = Passage::default();
-        let mouths = Mouths { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams, passage };
+        let passage = SocketStats::default();
+        let mouths = TunnelOutputs { answer: Box::new(|_, _| {}), news: Box::new(|_| {}), streams, passage };
         let stop = CancellationToken::new();
         let thread = thread::start(tunnel, socket, Inbox { commands, asks }, mouths, stop.clone())
             .context("the tunnel's thread")?;

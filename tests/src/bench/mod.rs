@@ -26,7 +26,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fleetgate_engine::id::{Id, PeerId};
-use fleetgate_engine::messages::{Command, Input, Output, PeerKey, PeerKind, PeerMemory, PeerSpec, Transmit};
+use fleetgate_engine::messages::{
+    Command, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Transmit,
+};
 use fleetgate_engine::time::{Mono, Now};
 use fleetgate_engine::tunnel::noise::BoringNoise;
 use fleetgate_engine::tunnel::{Config, Tunnel};
@@ -177,7 +179,7 @@ impl Gate {
     }
 
     pub fn add(&mut self, spec: PeerSpec) {
-        let command = Command::Upsert(Box::new(spec), PeerMemory::default());
+        let command = Command::Upsert(Box::new(spec), PeerSnapshot::default());
         self.tunnel.handle(Input::Command(command), self.now);
         self.drain();
     }

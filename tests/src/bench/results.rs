@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use fleetgate::engine::handle::Handle;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Outcome, Submission};
+use fleetgate_engine::messages::{Outcome, PassiveResult};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use reqwest::Method;
@@ -296,7 +296,7 @@ impl Sender {
         let (at, by): (Wall, String) = (fleetgate::clock::wall(), "token:bench".to_owned());
         let outcome = self
             .handle
-            .submit(None, |ticket| Submission {
+            .submit(None, |ticket| PassiveResult {
                 host,
                 service: Some(name),
                 result,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use fleetgate::maintenance::retention::{Retention, round};
 use fleetgate::store::Store;
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Outcome, Submission};
+use fleetgate_engine::messages::{Outcome, PassiveResult};
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -190,7 +190,7 @@ async fn results(program: Arc<Program>, host: HostId, stop: Arc<AtomicBool>) -> 
         let begun = Instant::now();
         let handle = &program.server.state.handle;
         let sent =
-            handle.submit(None, |ticket| Submission { host, service, result, at, by, identity, ticket });
+            handle.submit(None, |ticket| PassiveResult { host, service, result, at, by, identity, ticket });
         let outcome = sent.await;
         ensure!(outcome == Ok(Outcome::Done), "a result came to nothing: {outcome:?}");
         waits.results.push(begun.elapsed());

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Alerting, Answer, Ask, AskId, ConnectFailure, EchoAnswer, Evidence, GATEWAY, HostMemory, HostSpec,
-    HostState, HostStatus, MonitorInput, MonitorOutput, News, Question, Record, RoutePolicy, SshSpec,
-    StateType, Timing,
+    Alerting, ConnectFailure, EchoReply, Evidence, GATEWAY, HostSnapshot, HostSpec, HostState, HostStatus,
+    MonitorInput, MonitorOutput, Probe, ProbeId, ProbeReply, ProbeRequest, Record, RoutePolicy, SshSpec,
+    StateType, Timing, TunnelEvent,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -31,7 +31,7 @@ const SURE: Duration = Duration::from_secs(3_600);
 struct Open {
     began: Mono,
     /// Probes that wait for their replies.
-    asks: Vec<AskId>,
+    asks: Vec<ProbeId>,
     packet: Option<Mono>,
     handshake: Option<Mono>,
     /// Whether anything replied, if the host was probed beyond the evidence.
@@ -50,7 +50,7 @@ pub struct World {
     fleet: Fleet,
     model: Model,
     /// All probes take equally long, so the replies keep their order.
-    coming: VecDeque<(Mono, Ask)>,
+    coming: VecDeque<(Mono, ProbeRequest)>,
     open: Vec<Option<Open>>,
     kept: Vec<Option<HostState>>,
     /// The last message about the gateway reported its uplink down.
@@ -150,7 +150,7 @@ impl World {
     fn happen(&mut self) {
         match self.fleet.happen(self.now.mono) {
             None => {}
-            Some(Notice::SessionUp(n)) => self.input(MonitorInput::News(News::Up(id(n)))),
+            Some(Notice::SessionUp(n)) => self.input(MonitorInput::TunnelEvent(TunnelEvent::Up(id(n)))),
             Some(Notice::Ends) => {
                 self.monitor = None;
                 self.coming.clear();
@@ -175,9 +175,9 @@ impl World {
         self.starts += 1;
         let mut monitor = Monitor::new(config(), self.seed + self.starts * 1_000_003);
         if self.cut_off {
-            monitor.handle(MonitorInput::WasCutOff, self.now);
+            monitor.handle(MonitorInput::RestoreUplinkLost, self.now);
         }
-        let memory = |(n, state): (usize, &Option<HostState>)| HostMemory {
+        let memory = |(n, state): (usize, &Option<HostState>)| HostSnapshot {
             spec: self.spec(n),
             state: state.clone(),
             services: Vec::new(),
@@ -200,9 +200,9 @@ impl World {
     fn drain(&mut self) {
         while let Some(monitor) = &mut self.monitor {
             match monitor.poll_output() {
-                MonitorOutput::Ask(ask) => self.take(ask),
+                MonitorOutput::ProbeRequest(ask) => self.take(ask),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::LookOutside => unreachable!("there is no sentinel"),
+                MonitorOutput::ProbeUplink => unreachable!("there is no sentinel"),
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;
                     return;
@@ -213,11 +213,11 @@ impl World {
 
     /// Takes a probe request. A check begins with the evidence, and ends with it once more when no
     /// reply is outstanding.
-    fn take(&mut self, ask: Ask) {
+    fn take(&mut self, ask: ProbeRequest) {
         let open = &mut self.open[index(ask.host)];
-        match (&ask.question, open) {
-            (Question::Evidence { .. }, Some(open)) if open.asks.is_empty() => open.asks.push(ask.id),
-            (Question::Evidence { .. }, open) => {
+        match (&ask.probe, open) {
+            (Probe::Evidence { .. }, Some(open)) if open.asks.is_empty() => open.asks.push(ask.id),
+            (Probe::Evidence { .. }, open) => {
                 let (began, asks) = (self.now.mono, vec![ask.id]);
                 *open = Some(Open { began, asks, packet: None, handshake: None, answered: None });
             }
@@ -225,7 +225,7 @@ impl World {
                 open.asks.push(ask.id);
                 open.answered = open.answered.or(Some(false));
             }
-            (question, None) => panic!("{question:?} without a look at the evidence"),
+            (probe, None) => panic!("{probe:?} without a look at the evidence"),
         }
         self.coming.push_back((self.now.mono + RTT, ask));
     }
@@ -234,23 +234,23 @@ impl World {
     fn deliver(&mut self) {
         let Some((_, ask)) = self.coming.pop_front() else { return };
         let (n, now) = (index(ask.host), self.now.mono);
-        if matches!(ask.question, Question::Handshake { .. }) && self.fleet.redial(n, now) {
-            self.input(MonitorInput::News(News::Up(ask.host)));
+        if matches!(ask.probe, Probe::Handshake { .. }) && self.fleet.redial(n, now) {
+            self.input(MonitorInput::TunnelEvent(TunnelEvent::Up(ask.host)));
         }
-        let (answer, good) = self.answer(n, &ask.question);
+        let (answer, good) = self.answer(n, &ask.probe);
         let Some(open) = self.open[n].as_mut().filter(|open| open.asks.contains(&ask.id)) else {
-            return self.input(MonitorInput::Answer(ask.id, answer));
+            return self.input(MonitorInput::ProbeReply(ask.id, answer));
         };
         open.asks.retain(|id| *id != ask.id);
         let proved = match &answer {
-            Answer::Evidence(evidence) => {
+            ProbeReply::Evidence(evidence) => {
                 (open.packet, open.handshake) = (evidence.last_packet, evidence.last_handshake);
                 false
             }
             _ => good,
         };
         open.answered = if proved { Some(true) } else { open.answered };
-        self.input(MonitorInput::Answer(ask.id, answer));
+        self.input(MonitorInput::ProbeReply(ask.id, answer));
         if let Some(open) = self.open[n].take_if(|open| proved || open.asks.is_empty()) {
             self.report.looks += 1;
             self.model.look(
@@ -266,31 +266,31 @@ impl World {
         }
     }
 
-    fn answer(&mut self, n: usize, question: &Question) -> (Answer, bool) {
+    fn answer(&mut self, n: usize, probe: &Probe) -> (ProbeReply, bool) {
         let now = self.now.mono;
         let (flows, established) = (self.fleet.flows(n), self.fleet.is_established(n, now));
         let failure = if established { ConnectFailure::Timeout } else { ConnectFailure::NoTunnel };
-        let answer = match question {
-            Question::Evidence { .. } => Answer::Evidence(Evidence {
+        let answer = match probe {
+            Probe::Evidence { .. } => ProbeReply::Evidence(Evidence {
                 last_packet: self.fleet.last_packet(n, now),
                 last_handshake: self.fleet.last_handshake(n),
                 established,
                 ..Evidence::default()
             }),
-            Question::Echo { count, .. } | Question::LargeEcho { count, .. } if flows => {
-                Answer::Echo(EchoAnswer { sent: *count, rtts: vec![RTT], failure: None })
+            Probe::Echo { count, .. } | Probe::LargeEcho { count, .. } if flows => {
+                ProbeReply::Echo(EchoReply { sent: *count, rtts: vec![RTT], failure: None })
             }
-            Question::Echo { .. } | Question::LargeEcho { .. } => Answer::Echo(EchoAnswer {
+            Probe::Echo { .. } | Probe::LargeEcho { .. } => ProbeReply::Echo(EchoReply {
                 sent: u8::from(established),
                 rtts: Vec::new(),
                 failure: (!established).then_some(failure),
             }),
-            Question::Connect { .. } => Answer::Connect(if flows { Ok(RTT) } else { Err(failure) }),
-            Question::Handshake { .. } if flows => Answer::Handshake(Ok(RTT)),
-            Question::Handshake { .. } => Answer::Handshake(Err(ConnectFailure::Timeout)),
-            Question::Ssh { .. } => unreachable!("there is no login"),
+            Probe::Connect { .. } => ProbeReply::Connect(if flows { Ok(RTT) } else { Err(failure) }),
+            Probe::Handshake { .. } if flows => ProbeReply::Handshake(Ok(RTT)),
+            Probe::Handshake { .. } => ProbeReply::Handshake(Err(ConnectFailure::Timeout)),
+            Probe::Ssh { .. } => unreachable!("there is no login"),
         };
-        if flows && !matches!(question, Question::Evidence { .. }) {
+        if flows && !matches!(probe, Probe::Evidence { .. }) {
             self.fleet.answered(n, now);
         }
         (answer, flows)

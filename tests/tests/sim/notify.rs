@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::tunnel::random::Random;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{HeldReason, IncidentId, MessageKind};
+use fleetgate_engine::messages::{IncidentId, MessageKind, SuppressReason};
 use fleetgate_engine::notification::{
-    Contact, ContactId, Input, Notice, NoticeId, Object, Output, Period, Router, Routing, Rule, Selector,
-    Severity, Standing, Told, Waiting,
+    CheckableId, Contact, ContactId, Input, Notice, NoticeId, Notified, Output, Period, Router, Routing,
+    Rule, Selector, Severity, Suppression, Waiting,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use jiff::tz::TimeZone;
@@ -33,8 +33,12 @@ const OFFICE: ContactId = Id::from_i64(3);
 const NIGHT: ContactId = Id::from_i64(4);
 const CONTACTS: [ContactId; 4] = [OPS, BOSS, OFFICE, NIGHT];
 /// Reasons for suppression that may begin while a message waits.
-const SILENCES: [HeldReason; 4] =
-    [HeldReason::Downtime, HeldReason::HostDown, HeldReason::Unreachable, HeldReason::NotCurrent];
+const SILENCES: [SuppressReason; 4] = [
+    SuppressReason::Downtime,
+    SuppressReason::HostDown,
+    SuppressReason::Unreachable,
+    SuppressReason::NotCurrent,
+];
 
 fn rules() -> Vec<Rule> {
     let plain = |contact| Rule {
@@ -81,12 +85,12 @@ fn wall(secs: u64) -> Wall {
 /// acknowledged. Nothing is emitted while notifications are suppressed; afterwards a state is
 /// emitted if it differs from the last one.
 struct Patient {
-    object: Object,
+    object: CheckableId,
     /// The true state; while suppressed, it was not emitted.
     severity: Option<Severity>,
     said: Option<Severity>,
     acknowledged: bool,
-    silent: Option<HeldReason>,
+    silent: Option<SuppressReason>,
     /// Recovery messages are not wanted.
     mute: bool,
     changed: u64,
@@ -94,7 +98,7 @@ struct Patient {
 
 impl Patient {
     fn new(n: u64) -> Patient {
-        let object = Object {
+        let object = CheckableId {
             host: Id::from_i64(n as i64 / 3),
             service: (!n.is_multiple_of(3)).then(|| format!("service-{n}")),
         };
@@ -156,11 +160,11 @@ impl Patient {
         }
     }
 
-    fn standing(&self) -> Option<Standing> {
+    fn standing(&self) -> Option<Suppression> {
         match self.silent {
-            Some(why) => Some(Standing::Silent(why)),
-            None if self.acknowledged => Some(Standing::Silent(HeldReason::Acknowledged)),
-            None if self.mute && self.said.is_none() => Some(Standing::Well),
+            Some(why) => Some(Suppression::Silent(why)),
+            None if self.acknowledged => Some(Suppression::Silent(SuppressReason::Acknowledged)),
+            None if self.mute && self.said.is_none() => Some(Suppression::Well),
             None => None,
         }
     }
@@ -170,12 +174,12 @@ impl Patient {
 #[derive(Default)]
 struct Incidents {
     last: i64,
-    of: BTreeMap<Object, IncidentId>,
+    of: BTreeMap<CheckableId, IncidentId>,
     wide: BTreeMap<IncidentId, IncidentId>,
 }
 
 impl Incidents {
-    fn of(&mut self, object: &Object, kind: MessageKind) -> Option<IncidentId> {
+    fn of(&mut self, object: &CheckableId, kind: MessageKind) -> Option<IncidentId> {
         if kind == MessageKind::Problem && !self.of.contains_key(object) {
             self.last += 1;
             // Every third joins an open incident.
@@ -202,7 +206,7 @@ impl Incidents {
 /// The contents of the store, kept from the outputs.
 #[derive(Default)]
 struct Store {
-    told: BTreeMap<(ContactId, Object), Told>,
+    told: BTreeMap<(ContactId, CheckableId), Notified>,
     waiting: BTreeMap<(ContactId, NoticeId), Waiting>,
     posted: BTreeMap<ContactId, Vec<(NoticeId, u64)>>,
     ended: BTreeSet<(Option<ContactId>, NoticeId)>,
@@ -213,7 +217,7 @@ impl Store {
         loop {
             match router.poll_output() {
                 Output::Waits(w) => drop(self.waiting.insert((w.contact, w.notice.id), w)),
-                Output::Held { contact, notice, .. } => {
+                Output::Suppressed { contact, notice, .. } => {
                     contact.map(|c| self.waiting.remove(&(c, notice)));
                     assert!(self.ended.insert((contact, notice)), "{notice:?} was held back twice");
                 }
@@ -224,10 +228,12 @@ impl Store {
                         assert!(self.ended.insert((Some(contact), item.notice)), "{item:?} was told twice");
                     }
                 }
-                Output::Told { contact, object, told: Some(told) } => {
+                Output::Notified { contact, object, told: Some(told) } => {
                     self.told.insert((contact, object), told);
                 }
-                Output::Told { contact, object, told: None } => drop(self.told.remove(&(contact, object))),
+                Output::Notified { contact, object, told: None } => {
+                    drop(self.told.remove(&(contact, object)))
+                }
                 Output::Digest { .. } => {}
                 Output::Wait(_) => return,
             }
@@ -243,10 +249,10 @@ impl Store {
 /// The inputs of the router, in order.
 #[derive(Clone)]
 enum Heard {
-    Stands(BTreeMap<Object, Standing>),
-    Wide(BTreeMap<IncidentId, IncidentId>),
+    Stands(BTreeMap<CheckableId, Suppression>),
+    IncidentRoots(BTreeMap<IncidentId, IncidentId>),
     /// The checkable recovered, and no recovery message is wanted.
-    Over(Object),
+    Over(CheckableId),
     Notice(Notice),
 }
 
@@ -254,7 +260,7 @@ impl From<Heard> for Input {
     fn from(heard: Heard) -> Input {
         match heard {
             Heard::Stands(standing) => Input::Stands(standing),
-            Heard::Wide(wide) => Input::Wide(wide),
+            Heard::IncidentRoots(wide) => Input::IncidentRoots(wide),
             Heard::Over(object) => Input::Over(object),
             Heard::Notice(notice) => Input::Notice(notice),
         }
@@ -267,7 +273,7 @@ struct Office {
     router: Router,
     store: Store,
     story: Vec<(u64, Heard)>,
-    standing: BTreeMap<Object, Standing>,
+    standing: BTreeMap<CheckableId, Suppression>,
     wide: BTreeMap<IncidentId, IncidentId>,
 }
 
@@ -288,7 +294,7 @@ impl Office {
 
     fn restart(&mut self, secs: u64) {
         self.router = self.store.restore(Office::at(secs));
-        self.put(Input::Wide(self.wide.clone()), secs);
+        self.put(Input::IncidentRoots(self.wide.clone()), secs);
         self.put(Input::Stands(self.standing.clone()), secs);
     }
 
@@ -296,14 +302,14 @@ impl Office {
         let standing = patients.iter().filter_map(|p| Some((p.object.clone(), p.standing()?))).collect();
         if wide != self.wide {
             self.wide = wide.clone();
-            self.hear(Heard::Wide(wide), secs);
+            self.hear(Heard::IncidentRoots(wide), secs);
         }
         if standing != self.standing {
             self.standing = standing;
             self.hear(Heard::Stands(self.standing.clone()), secs);
         }
         let over =
-            patients.iter().filter(|p| secs.is_multiple_of(60) && p.standing() == Some(Standing::Well));
+            patients.iter().filter(|p| secs.is_multiple_of(60) && p.standing() == Some(Suppression::Well));
         over.for_each(|p| self.hear(Heard::Over(p.object.clone()), secs));
     }
 }
@@ -355,9 +361,9 @@ struct Note {
 /// A naive model of one rule, written from the text of the rules alone.
 struct Clerk<'a> {
     rule: &'a Rule,
-    known: BTreeMap<Object, (Option<Severity>, Option<IncidentId>)>,
-    notes: BTreeMap<Object, Note>,
-    standing: BTreeMap<Object, Standing>,
+    known: BTreeMap<CheckableId, (Option<Severity>, Option<IncidentId>)>,
+    notes: BTreeMap<CheckableId, Note>,
+    standing: BTreeMap<CheckableId, Suppression>,
     wide: BTreeMap<IncidentId, IncidentId>,
     told: Vec<NoticeId>,
 }
@@ -379,7 +385,7 @@ impl<'a> Clerk<'a> {
     fn hear(&mut self, heard: &Heard) {
         match heard {
             Heard::Stands(standing) => self.standing = standing.clone(),
-            Heard::Wide(wide) => self.wide = wide.clone(),
+            Heard::IncidentRoots(wide) => self.wide = wide.clone(),
             Heard::Over(object) if self.notes.contains_key(object) => {}
             Heard::Over(object) => drop(self.known.remove(object)),
             Heard::Notice(notice) => self.notice(notice),
@@ -465,7 +471,7 @@ impl<'a> Clerk<'a> {
         let begun: BTreeSet<_> = due.filter_map(|n| self.incident(n.notice.incident)).collect();
         let begins =
             |n: &Note| is_problem(n) && self.incident(n.notice.incident).is_some_and(|i| begun.contains(&i));
-        let ripe: Vec<Object> = self
+        let ripe: Vec<CheckableId> = self
             .notes
             .iter()
             .filter(|(_, note)| note.due <= now || begins(note))
@@ -474,8 +480,10 @@ impl<'a> Clerk<'a> {
         for object in ripe {
             let Some(note) = self.notes.remove(&object) else { continue };
             match self.standing.get(&object) {
-                Some(Standing::Well) if is_problem(&note) => {}
-                Some(Standing::Silent(why)) if *why != HeldReason::Acknowledged || is_problem(&note) => {
+                Some(Suppression::Well) if is_problem(&note) => {}
+                Some(Suppression::Silent(why))
+                    if *why != SuppressReason::Acknowledged || is_problem(&note) =>
+                {
                     self.notes.insert(object, Note { due: now.min(note.due), silent: true, ..note });
                 }
                 _ if note.silent && opens(self.rule, now) > now => {
@@ -511,7 +519,7 @@ fn check(seed: u64) {
     let all: Vec<&Notice> =
         story.iter().filter_map(|(_, h)| if let Heard::Notice(n) = h { Some(n) } else { None }).collect();
     assert!(store.waiting.is_empty(), "still waiting: {:?}", store.waiting);
-    let objects: BTreeSet<&Object> = all.iter().map(|n| &n.object).collect();
+    let objects: BTreeSet<&CheckableId> = all.iter().map(|n| &n.object).collect();
     for rule in rules() {
         let posted = store.posted.get(&rule.contact).cloned().unwrap_or_default();
         let clerk = Clerk::watch(&rule, &story);

@@ -8,17 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::id::HostId;
-use crate::messages::{GATEWAY, IncidentId, Object};
+use crate::messages::{CheckableId, GATEWAY, IncidentId};
 use crate::time::{Step, Wall};
 
-use super::TOGETHER;
+use super::CORRELATION_WINDOW;
 
 /// The smallest number of hosts that can have a common failure. A site of four may share a cause,
 /// but an operator soon reads four notifications. The fleet-silence rule uses the same number of
 /// devices to suspect the gateway itself.
 pub const FEWEST: usize = 5;
 /// A common failure takes one host in this many. A check that fails on each host once a day fails
-/// on 1 in 288 within [`TOGETHER`]; this is thirty times as many.
+/// on 1 in 288 within [`CORRELATION_WINDOW`]; this is thirty times as many.
 const SHARE: usize = 10;
 /// So many failing hosts are always a common failure, however large the fleet is: an operator
 /// cannot acknowledge them one by one. In a fleet of 10,000 hosts, this is still seven times as
@@ -53,7 +53,7 @@ impl Service {
 }
 
 #[derive(Debug, Default)]
-pub struct Alike {
+pub struct CommonFailures {
     /// The services of each host. Hosts share the names, because there are many hosts and few
     /// names.
     on: BTreeMap<HostId, Box<[Arc<str>]>>,
@@ -62,7 +62,7 @@ pub struct Alike {
     hosts: Row,
 }
 
-impl Alike {
+impl CommonFailures {
     /// Replaces the services of a host.
     pub fn know<'a>(&mut self, host: HostId, services: impl Iterator<Item = &'a str>) {
         let names: Box<[Arc<str>]> = services.map(|name| self.name(name)).collect();
@@ -92,7 +92,7 @@ impl Alike {
     }
 
     /// Counts a failure. The gateway is not counted as a host.
-    pub fn ill(&mut self, object: &Object, began: Wall) {
+    pub fn problem(&mut self, object: &CheckableId, began: Wall) {
         if object.host != GATEWAY {
             self.change(object.service.as_deref(), |row| {
                 row.failing.insert((began, object.host));
@@ -100,7 +100,7 @@ impl Alike {
         }
     }
 
-    pub fn well(&mut self, object: &Object, began: Wall) {
+    pub fn well(&mut self, object: &CheckableId, began: Wall) {
         self.change(object.service.as_deref(), |row| {
             row.failing.remove(&(began, object.host));
         });
@@ -138,15 +138,15 @@ impl Alike {
     /// Returns the hosts on which the service began to fail at about that time.
     pub fn together(&self, service: Option<&str>, began: Wall) -> impl Iterator<Item = HostId> {
         let (first, last) = (HostId::from_i64(0), HostId::from_i64(i64::MAX));
-        let span = (began - TOGETHER, first)..=(began + TOGETHER, last);
+        let span = (began - CORRELATION_WINDOW, first)..=(began + CORRELATION_WINDOW, last);
         let rows = self.row(service).into_iter();
         rows.flat_map(move |row| row.failing.range(span.clone())).map(|(_, host)| *host)
     }
 
     /// Restores the common failures that an earlier run found.
-    pub fn recall<'a>(&mut self, incident: IncidentId, ill: impl Iterator<Item = &'a Object>) {
+    pub fn recall<'a>(&mut self, incident: IncidentId, problem: impl Iterator<Item = &'a CheckableId>) {
         let mut counts: BTreeMap<Option<&str>, usize> = BTreeMap::new();
-        ill.for_each(|object| *counts.entry(object.service.as_deref()).or_default() += 1);
+        problem.for_each(|object| *counts.entry(object.service.as_deref()).or_default() += 1);
         counts.retain(|_, count| *count >= FEWEST);
         for service in counts.into_keys() {
             // The caller passes the newest incident first.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use crate::id::HostId;
 use crate::time::{Step, Wall};
 
-use super::{TOGETHER, apart};
+use super::{CORRELATION_WINDOW, apart};
 use crate::incident::by_service;
 
 /// The smallest number of hosts whose loss can be the loss of a site: two may be a coincidence.
 pub const FEWEST: usize = 3;
 
 #[derive(Debug, Default)]
-struct Known {
+struct SiteHost {
     name: String,
     site: Option<String>,
     parents: Vec<HostId>,
@@ -56,19 +56,19 @@ pub struct SiteLoss {
 }
 
 #[derive(Debug, Default)]
-pub struct Fleet {
-    hosts: BTreeMap<HostId, Known>,
+pub struct SiteIndex {
+    hosts: BTreeMap<HostId, SiteHost>,
     sites: BTreeMap<String, Site>,
     /// The number of hosts that have a state.
     seen: usize,
 }
 
-impl Fleet {
+impl SiteIndex {
     /// Adds or replaces a host, without a state.
     pub fn know(&mut self, id: HostId, name: &str, site: Option<&str>, parents: &[HostId]) {
         self.forget(id);
         let (name, site) = (name.to_owned(), site.map(str::to_owned));
-        self.hosts.insert(id, Known { name, site, parents: parents.to_vec(), ..Known::default() });
+        self.hosts.insert(id, SiteHost { name, site, parents: parents.to_vec(), ..SiteHost::default() });
     }
 
     pub fn know_tunnel(&mut self, id: HostId, service: Option<&str>) {
@@ -153,7 +153,7 @@ impl Fleet {
         if site.down.len() < FEWEST || site.down.len() * 2 <= site.seen && site.down.len() < many {
             return None;
         }
-        let together = |since: &Wall| apart(*since, began) <= TOGETHER;
+        let together = |since: &Wall| apart(*since, began) <= CORRELATION_WINDOW;
         let hosts: Vec<HostId> = site.down.iter().filter(|(_, b)| together(b)).map(|(id, _)| *id).collect();
         let there = site.seen - (site.down.len() - hosts.len());
         let most = hosts.len() >= FEWEST && hosts.len() * 2 > there;

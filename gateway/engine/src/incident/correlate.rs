@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::HostId;
-use crate::messages::{CauseKind, Extent, IncidentId, Matter, Object};
+use crate::messages::{CauseKind, CheckableId, IncidentId, IncidentScope, IncidentSummary};
 use crate::time::{Now, Wall};
 
 use super::{Incident, Incidents, Moment};
@@ -26,7 +26,7 @@ struct Lost {
 
 impl Incidents {
     /// Looks for a common cause after a checkable was placed by itself, or behind another host.
-    pub(super) fn gather(&mut self, object: &Object, began: Wall, at: Moment) {
+    pub(super) fn gather(&mut self, object: &CheckableId, began: Wall, at: Moment) {
         match &object.service {
             None => {
                 self.gather_site(object.host, began, at);
@@ -41,7 +41,7 @@ impl Incidents {
     fn gather_site(&mut self, host: HostId, began: Wall, at: Moment) {
         let Some(SiteLoss { site, hosts, most }) = self.fleet.site_loss(host, began) else { return };
         let own = |id: IncidentId, of: HostId| self.open.get(&id).is_some_and(|i| i.is_of_one(of));
-        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&Object::host(*of))?)));
+        let lost = hosts.iter().filter_map(|of| Some((*of, self.place_of_ill(&CheckableId::host(*of))?)));
         let mut alone: Vec<IncidentId> = lost.filter(|(of, id)| own(*id, *of)).map(|(_, id)| id).collect();
         if alone.len() < if most { by_site::FEWEST } else { by_service::FEWEST } {
             return;
@@ -62,7 +62,7 @@ impl Incidents {
     }
 
     /// Widens an incident of many hosts of a site once they are most of the site.
-    pub(super) fn widen_to_site(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
+    pub(super) fn widen_to_site(&mut self, id: IncidentId, object: &CheckableId, began: Wall, now: Now) {
         let Some(site) = self.fleet.site(object.host).filter(|_| object.service.is_none()) else { return };
         let is_part = self.open.get(&id).is_some_and(|i| i.matter == summary::part_of_site(site));
         let most = || self.fleet.site_loss(object.host, began).is_some_and(|loss| loss.most);
@@ -101,7 +101,7 @@ impl Incidents {
         crowds.retain(|id, _| self.is_of_many(*id, CauseKind::HostDown));
         let old = |id: &IncidentId| crowds.get(id).is_some_and(|count| *count < by_service::FEWEST);
         let outlived = |lost: &Lost| {
-            let host = Object::host(lost.host);
+            let host = CheckableId::host(lost.host);
             crowds.keys().any(|id| *id != lost.with && self.has_outlived(*id, &host))
         };
         let outlived: BTreeSet<IncidentId> =
@@ -117,7 +117,7 @@ impl Incidents {
     /// Returns the incident of a down host if that may become part of a wider one. The host is then
     /// alone, before or behind others, or lost with its site.
     fn loose_host(&self, host: HostId) -> Option<Lost> {
-        let id = self.place_of_ill(&Object::host(host))?;
+        let id = self.place_of_ill(&CheckableId::host(host))?;
         let incident = self.open.get(&id)?;
         let of_several = matches!(incident.matter.cause, CauseKind::SiteLost | CauseKind::ParentDown)
             || incident.is_of_many(CauseKind::HostDown);
@@ -163,7 +163,7 @@ impl Incidents {
 
     /// Returns the incident of a failing service on a host if that may become part of a wider one.
     fn loose(&self, host: HostId, service: &str) -> Option<IncidentId> {
-        let id = self.place_of_ill(&Object { host, service: Some(service.to_owned()) })?;
+        let id = self.place_of_ill(&CheckableId { host, service: Some(service.to_owned()) })?;
         let incident = self.open.get(&id)?;
         let alone = incident.members.keys().all(|o| o.host == host && o.service.is_some());
         let of_many = incident.is_of_many(CauseKind::ServiceFailed) && incident.ack.is_none();
@@ -192,7 +192,7 @@ impl Incidents {
 
     /// Merges `all` into the first unacknowledged incident among them, or else into a new one. The
     /// acknowledgement of a single host must not cover all of them.
-    fn unite(&mut self, all: &[IncidentId], matter: Matter, at: Moment) -> IncidentId {
+    fn unite(&mut self, all: &[IncidentId], matter: IncidentSummary, at: Moment) -> IncidentId {
         let unknown = |id: &&IncidentId| self.open.get(id).is_some_and(|i| i.ack.is_none());
         let into = match all.iter().find(unknown).copied() {
             Some(first) => {
@@ -227,6 +227,6 @@ impl Incident {
 
     /// Whether many hosts are in it that share nothing but the time.
     pub(super) fn is_of_many(&self, cause: CauseKind) -> bool {
-        self.matter.extent == Extent::Fleet && self.matter.cause == cause
+        self.matter.extent == IncidentScope::Fleet && self.matter.cause == cause
     }
 }

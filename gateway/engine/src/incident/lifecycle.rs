@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 
 use crate::id::{HostId, Id};
-use crate::messages::{AckEnd, Extent, IncidentChange, IncidentId, IncidentRecord, Matter, Object};
+use crate::messages::{
+    AckEnd, CheckableId, IncidentChange, IncidentId, IncidentRecord, IncidentScope, IncidentSummary,
+};
 use crate::time::{Now, Wall};
 
-use super::{Cover, Incident, Incidents, Member, Moment};
+use super::{AckToApply, Incident, Incidents, Member, Moment};
 use crate::incident::summary;
 
 impl Incidents {
-    pub(super) fn open(&mut self, matter: Matter, at: Moment) -> IncidentId {
+    pub(super) fn open(&mut self, matter: IncidentSummary, at: Moment) -> IncidentId {
         let id = self.draw_id(at);
         let opened = at.now.wall;
         self.record(id, opened, IncidentChange::Opened(matter.clone()));
@@ -25,7 +27,7 @@ impl Incidents {
             // A member may have failed long before it joins, during a downtime or an outage of the
             // gateway.
             newest: Wall::from_millis(0),
-            ill: 0,
+            problem: 0,
             quiet: None,
             ack: None,
         };
@@ -33,25 +35,25 @@ impl Incidents {
         id
     }
 
-    pub(super) fn join(&mut self, id: IncidentId, object: &Object, began: Wall, now: Now) {
+    pub(super) fn join(&mut self, id: IncidentId, object: &CheckableId, began: Wall, now: Now) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         incident.members.insert(object.clone(), Member { began, left: None });
         incident.newest = incident.newest.max(began);
-        incident.ill += 1;
+        incident.problem += 1;
         self.rest(id, None);
         self.places.insert(object.clone(), id);
-        self.alike.ill(object, began);
+        self.alike.problem(object, began);
         self.record(id, now.wall, IncidentChange::Joined { object: object.clone(), began });
     }
 
-    pub(super) fn mark_well(&mut self, id: IncidentId, object: &Object, now: Now) {
+    pub(super) fn mark_recovered(&mut self, id: IncidentId, object: &CheckableId, now: Now) {
         let Some(incident) = self.open.get_mut(&id) else { return };
         if let Some(member) = incident.members.get_mut(object) {
             member.left = Some(now.wall);
-            incident.ill -= 1;
+            incident.problem -= 1;
             self.alike.well(object, member.began);
         }
-        let all_well = incident.ill == 0;
+        let all_well = incident.problem == 0;
         let knew = if all_well { incident.ack.take() } else { None };
         self.rest(id, all_well.then_some(now));
         self.record(id, now.wall, IncidentChange::Left(object.clone()));
@@ -61,10 +63,10 @@ impl Incidents {
     }
 
     /// Removes a checkable from its incident.
-    pub(super) fn leave(&mut self, object: &Object, now: Now) {
+    pub(super) fn leave(&mut self, object: &CheckableId, now: Now) {
         let Some(id) = self.of(object) else { return };
         if self.place_of_ill(object).is_some() {
-            self.mark_well(id, object, now);
+            self.mark_recovered(id, object, now);
         }
         if let Some(incident) = self.open.get_mut(&id) {
             incident.members.remove(object);
@@ -79,24 +81,24 @@ impl Incidents {
         let Some(gone) = self.take(from) else { return };
         let Some(incident) = self.open.get_mut(&into) else { return };
         let known = incident.known(now.wall);
-        let here = |(object, _): &(Object, Member)| self.places.get(object) == Some(&from);
-        let members: Vec<(Object, Member)> = gone.members.into_iter().filter(here).collect();
+        let here = |(object, _): &(CheckableId, Member)| self.places.get(object) == Some(&from);
+        let members: Vec<(CheckableId, Member)> = gone.members.into_iter().filter(here).collect();
         for (object, member) in members {
             self.places.insert(object.clone(), into);
-            incident.ill += usize::from(member.is_ill());
+            incident.problem += usize::from(member.has_problem());
             incident.newest = incident.newest.max(member.began);
             incident.members.insert(object.clone(), member);
-            if let Some(ack) = known.clone().filter(|_| member.is_ill()) {
-                self.covers.push_back(Cover { object, ack });
+            if let Some(ack) = known.clone().filter(|_| member.has_problem()) {
+                self.covers.push_back(AckToApply { object, ack });
             }
         }
-        if incident.ill > 0 {
+        if incident.problem > 0 {
             self.rest(into, None);
         }
         self.record(from, now.wall, IncidentChange::Merged(into));
     }
 
-    pub(super) fn widen(&mut self, id: IncidentId, matter: Matter, now: Now) {
+    pub(super) fn widen(&mut self, id: IncidentId, matter: IncidentSummary, now: Now) {
         let Some(incident) = self.open.get_mut(&id).filter(|i| i.matter != matter) else { return };
         incident.matter = matter.clone();
         self.record(id, now.wall, IncidentChange::Widened(matter));
@@ -105,7 +107,7 @@ impl Incidents {
     /// Widens an incident to its host, if the host is down or more than one checkable of it fails.
     pub(super) fn widen_to_host(&mut self, id: IncidentId, host: HostId, now: Now) {
         let Some(incident) = self.open.get(&id) else { return };
-        let down = incident.is_ill(&Object::host(host));
+        let down = incident.has_problem(&CheckableId::host(host));
         let several = incident.members.len() > 1;
         // An incident with a head host is already as wide as its host.
         let narrow = !incident.matter.extent.is_wide() && incident.matter.head.is_none();
@@ -160,7 +162,7 @@ impl Incidents {
         }
         // `alike` only remembers incidents of many hosts. The others may close by the thousand in
         // one moment, and need no scan of every service.
-        if incident.matter.extent == Extent::Fleet {
+        if incident.matter.extent == IncidentScope::Fleet {
             self.alike.close(id);
         }
         Some(incident)

@@ -13,7 +13,7 @@
 //! service that fails on many hosts together has one incident for all of them. The loss of the
 //! gateway's uplink takes in the problems that it explains.
 //!
-//! An incident closes after every member has been ok for [`LINGER`], so that a bounce does not make
+//! An incident closes after every member has been ok for [`CLOSE_AFTER`], so that a bounce does not make
 //! two; a closed incident is never opened again. A member that still fails after the cause has
 //! recovered leaves the incident and is notified by itself.
 //!
@@ -33,21 +33,21 @@ use std::time::Duration;
 
 use crate::id::{HostId, Id};
 use crate::messages::{
-    AckEnd, CauseKind, Extent, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
-    IncidentRecord, Matter, MemberMemory, Object,
+    AckEnd, CauseKind, CheckableId, GATEWAY, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
+    IncidentScope, IncidentSnapshot, IncidentSummary, MemberSnapshot,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
-use by_service::Alike;
-use by_site::Fleet;
+use by_service::CommonFailures;
+use by_site::SiteIndex;
 
 /// Problems that begin within this time of each other may have one cause. The gateway finds hosts
 /// that are lost together within a check interval and its retries; the longest in use take some
 /// minutes.
-pub const TOGETHER: Duration = Duration::from_secs(300);
+pub const CORRELATION_WINDOW: Duration = Duration::from_secs(300);
 /// An incident whose members are all ok stays open so long. A device that restarts twice, or a link
 /// that drops once more, is still the same incident.
-pub const LINGER: Duration = Duration::from_secs(120);
+pub const CLOSE_AFTER: Duration = Duration::from_secs(120);
 /// The loss of the uplink explains hosts that went down so long before it was found. It covers the
 /// window of the fleet-silence rule (60 s), the wait for the witnesses (30 s), and a round of
 /// probes.
@@ -65,7 +65,7 @@ pub struct Moment {
 
 /// The effect of a problem on the incidents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placed {
+pub struct Assigned {
     /// The incident that the checkable has left.
     pub left: Option<IncidentId>,
     /// The acknowledgement of the incident that it has joined.
@@ -74,8 +74,8 @@ pub struct Placed {
 
 /// A checkable that the acknowledgement of its incident now covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cover {
-    pub object: Object,
+pub struct AckToApply {
+    pub object: CheckableId,
     pub ack: IncidentAck,
 }
 
@@ -87,7 +87,7 @@ struct Member {
 }
 
 impl Member {
-    fn is_ill(&self) -> bool {
+    fn has_problem(&self) -> bool {
         self.left.is_none()
     }
 }
@@ -95,12 +95,12 @@ impl Member {
 #[derive(Debug)]
 struct Incident {
     opened: Wall,
-    matter: Matter,
-    members: BTreeMap<Object, Member>,
+    matter: IncidentSummary,
+    members: BTreeMap<CheckableId, Member>,
     /// The latest start of a problem among the members.
     newest: Wall,
     /// The number of members in a problem state.
-    ill: usize,
+    problem: usize,
     /// Since when every member has been ok.
     quiet: Option<Now>,
     ack: Option<IncidentAck>,
@@ -111,14 +111,14 @@ impl Incident {
         self.members.keys().all(|object| object.host == host)
     }
 
-    fn is_ill(&self, object: &Object) -> bool {
-        self.members.get(object).is_some_and(Member::is_ill)
+    fn has_problem(&self, object: &CheckableId) -> bool {
+        self.members.get(object).is_some_and(Member::has_problem)
     }
 
     /// Whether most of the members that are down went down after `since`. The first may have failed
     /// long before the others joined it.
     fn most_hosts_fell(&self, since: Wall) -> bool {
-        let down = || self.members.iter().filter(|(o, m)| o.service.is_none() && m.is_ill());
+        let down = || self.members.iter().filter(|(o, m)| o.service.is_none() && m.has_problem());
         down().filter(|(_, m)| m.began >= since).count() * 2 > down().count()
     }
 
@@ -138,11 +138,11 @@ impl Incident {
 
 #[derive(Debug, Default)]
 pub struct Incidents {
-    fleet: Fleet,
-    alike: Alike,
+    fleet: SiteIndex,
+    alike: CommonFailures,
     open: BTreeMap<IncidentId, Incident>,
     /// The incident of each checkable, also after its recovery.
-    places: BTreeMap<Object, IncidentId>,
+    places: BTreeMap<CheckableId, IncidentId>,
     /// The incidents in which every member is ok, by the time since when.
     quiet: BTreeSet<(Mono, IncidentId)>,
     /// The times when acknowledgements expire, by the wall clock at the time of insertion.
@@ -151,64 +151,65 @@ pub struct Incidents {
     lost: BTreeMap<String, IncidentId>,
     newest: Option<IncidentId>,
     out: VecDeque<IncidentRecord>,
-    covers: VecDeque<Cover>,
+    covers: VecDeque<AckToApply>,
 }
 
 impl Incidents {
     /// Restores the incidents that an earlier run left open. The caller does this before anything
     /// else.
-    pub fn restore(&mut self, memories: Vec<IncidentMemory>, now: Now) {
+    pub fn restore(&mut self, memories: Vec<IncidentSnapshot>, now: Now) {
         for memory in memories {
             self.owe_covers(&memory, now);
-            let member = |m: MemberMemory| (m.object, Member { began: m.began, left: m.left });
-            let members: BTreeMap<Object, Member> = memory.members.into_iter().map(member).collect();
+            let member = |m: MemberSnapshot| (m.object, Member { began: m.began, left: m.left });
+            let members: BTreeMap<CheckableId, Member> = memory.members.into_iter().map(member).collect();
             for (object, member) in &members {
-                if member.is_ill() {
-                    self.alike.ill(object, member.began);
+                if member.has_problem() {
+                    self.alike.problem(object, member.began);
                 }
                 // A checkable that has left this incident may belong to another now.
-                if member.is_ill() || !self.places.contains_key(object) {
+                if member.has_problem() || !self.places.contains_key(object) {
                     self.places.insert(object.clone(), memory.id);
                 }
             }
-            let ill = members.values().filter(|m| m.is_ill()).count();
+            let problem = members.values().filter(|m| m.has_problem()).count();
             let (opened, matter) = (memory.opened, memory.matter);
-            let (ack, late) = if ill > 0 { (memory.ack, None) } else { (None, memory.ack) };
+            let (ack, late) = if problem > 0 { (memory.ack, None) } else { (None, memory.ack) };
             if late.is_some() {
                 // The acknowledgement was stored, but every member had recovered before the earlier
                 // run could apply it.
                 self.record(memory.id, now.wall, IncidentChange::AckEnded(AckEnd::Late));
             }
             let since = members.values().filter_map(|m| m.left).max().unwrap_or(now.wall);
-            let quiet = (ill == 0).then(|| Now { mono: now.mono_at(since), wall: since });
+            let quiet = (problem == 0).then(|| Now { mono: now.mono_at(since), wall: since });
             self.quiet.extend(quiet.map(|since| (since.mono, memory.id)));
             if let (CauseKind::SiteLost, Some(site)) = (matter.cause, &matter.site) {
                 // The store passes the newest incident first.
                 self.lost.entry(site.clone()).or_insert(memory.id);
             }
-            if matter.extent == Extent::Fleet {
+            if matter.extent == IncidentScope::Fleet {
                 let of_hosts = matter.cause == CauseKind::HostDown;
-                let ill = members.iter().filter(|(o, m)| m.is_ill() && o.service.is_none() == of_hosts);
-                self.alike.recall(memory.id, ill.map(|(object, _)| object));
+                let problem =
+                    members.iter().filter(|(o, m)| m.has_problem() && o.service.is_none() == of_hosts);
+                self.alike.recall(memory.id, problem.map(|(object, _)| object));
             }
             let newest = members.values().map(|m| m.began).max().unwrap_or(opened);
             self.watch_expiry(memory.id, ack.as_ref(), now);
-            self.open.insert(memory.id, Incident { opened, matter, members, newest, ill, quiet, ack });
+            self.open.insert(memory.id, Incident { opened, matter, members, newest, problem, quiet, ack });
             self.newest = self.newest.max(Some(memory.id));
         }
     }
 
     /// Queues the members that an acknowledgement did not reach before the earlier run ended.
-    fn owe_covers(&mut self, memory: &IncidentMemory, now: Now) {
+    fn owe_covers(&mut self, memory: &IncidentSnapshot, now: Now) {
         let Some(ack) = memory.ack.as_ref().filter(|ack| ack.holds(now.wall)) else { return };
         let uncovered = memory.members.iter().filter(|m| m.left.is_none() && !m.covered);
-        self.covers.extend(uncovered.map(|m| Cover { object: m.object.clone(), ack: ack.clone() }));
+        self.covers.extend(uncovered.map(|m| AckToApply { object: m.object.clone(), ack: ack.clone() }));
     }
 
     /// Returns the problems whose incident is not acknowledged.
-    pub fn unknown(&self) -> Vec<(IncidentId, Object)> {
+    pub fn unknown(&self) -> Vec<(IncidentId, CheckableId)> {
         let unknown = self.open.iter().filter(|(_, i)| i.ack.is_none());
-        unknown.flat_map(|(id, i)| ill_members(i).into_iter().map(|object| (*id, object))).collect()
+        unknown.flat_map(|(id, i)| open_members(i).into_iter().map(|object| (*id, object))).collect()
     }
 
     /// Adds or changes a host. `state`: `None` while it has no state, else since when it is down
@@ -245,31 +246,31 @@ impl Incidents {
     }
 
     /// Removes a host, or some of its services.
-    pub fn forget(&mut self, gone: impl Fn(&Object) -> bool, host: HostId, now: Now) {
+    pub fn forget(&mut self, gone: impl Fn(&CheckableId) -> bool, host: HostId, now: Now) {
         for object in self.objects_of(host).into_iter().filter(|o| gone(o)) {
             self.leave(&object, now);
         }
-        if gone(&Object::host(host)) {
+        if gone(&CheckableId::host(host)) {
             self.fleet.forget(host);
             self.alike.forget(host);
         }
     }
 
     /// Returns the checkables that have a problem in an open incident.
-    pub fn objects(&self) -> Vec<Object> {
-        let ill = |(object, id): (&Object, &IncidentId)| {
-            self.open.get(id).is_some_and(|i| i.is_ill(object)).then(|| object.clone())
+    pub fn objects(&self) -> Vec<CheckableId> {
+        let problem = |(object, id): (&CheckableId, &IncidentId)| {
+            self.open.get(id).is_some_and(|i| i.has_problem(object)).then(|| object.clone())
         };
-        self.places.iter().filter_map(ill).collect()
+        self.places.iter().filter_map(problem).collect()
     }
 
     /// Returns the incident of a checkable, also after its recovery while the incident is open.
-    pub fn of(&self, object: &Object) -> Option<IncidentId> {
+    pub fn of(&self, object: &CheckableId) -> Option<IncidentId> {
         self.places.get(object).copied()
     }
 
     /// Returns the incident of a checkable with its acknowledgement, if that has not expired.
-    pub fn known(&self, object: &Object, now: Wall) -> Option<(IncidentId, IncidentAck)> {
+    pub fn known(&self, object: &CheckableId, now: Wall) -> Option<(IncidentId, IncidentAck)> {
         let id = self.of(object)?;
         Some((id, self.open.get(&id)?.known(now)?))
     }
@@ -278,19 +279,20 @@ impl Incidents {
         self.out.pop_front()
     }
 
-    pub fn poll_cover(&mut self) -> Option<Cover> {
+    pub fn poll_cover(&mut self) -> Option<AckToApply> {
         self.covers.pop_front()
     }
 
     pub fn due(&self) -> Option<Mono> {
         let expiry = self.expiring.first().map(|(at, _)| *at);
-        let over = self.quiet.first().map(|(since, _)| *since + LINGER);
+        let over = self.quiet.first().map(|(since, _)| *since + CLOSE_AFTER);
         over.into_iter().chain(expiry).min()
     }
 
     /// Closes incidents and ends acknowledgements that are due.
     pub fn look(&mut self, now: Now) {
-        while let Some((_, id)) = self.quiet.first().filter(|(since, _)| *since + LINGER <= now.mono).copied()
+        while let Some((_, id)) =
+            self.quiet.first().filter(|(since, _)| *since + CLOSE_AFTER <= now.mono).copied()
         {
             self.quiet.pop_first();
             self.close(id);
@@ -321,7 +323,7 @@ impl Incidents {
 
     /// Records a hard problem, at each result that finds it. `began`: the first failure in this
     /// series.
-    pub fn ill(&mut self, object: &Object, began: Wall, reachable: bool, at: Moment) -> Placed {
+    pub fn problem(&mut self, object: &CheckableId, began: Wall, reachable: bool, at: Moment) -> Assigned {
         let is_host = object.service.is_none();
         let began = self.began(object, began, at.now);
         match (is_host, reachable) {
@@ -333,17 +335,17 @@ impl Incidents {
         match self.place_of_ill(object) {
             Some(id) if !reachable => {
                 self.explain(id, object, cause, began, at.now);
-                Placed::default()
+                Assigned::default()
             }
             Some(id) if self.has_outlived(id, object) => {
                 // It stays a member that is ok, because the hosts behind it look it up.
-                self.mark_well(id, object, at.now);
+                self.mark_recovered(id, object, at.now);
                 self.places.remove(object);
-                Placed { left: Some(id), ..self.place(object, began, None, at) }
+                Assigned { left: Some(id), ..self.place(object, began, None, at) }
             }
-            Some(_) => Placed::default(),
+            Some(_) => Assigned::default(),
             // Notifications for it are suppressed, and its parent has no incident.
-            None if !reachable && cause.is_none() => Placed::default(),
+            None if !reachable && cause.is_none() => Assigned::default(),
             None => self.place(object, began, cause, at),
         }
     }
@@ -351,23 +353,23 @@ impl Incidents {
     /// Returns the start of a problem. A member keeps its recorded start, which moves with the
     /// clock. For others, a start in the future is from before the clock was set back, and counts
     /// as now.
-    fn began(&self, object: &Object, told: Wall, now: Now) -> Wall {
+    fn began(&self, object: &CheckableId, told: Wall, now: Now) -> Wall {
         let member = self.place_of_ill(object).and_then(|id| self.open.get(&id)?.members.get(object));
         member.map_or(told.min(now.wall), |member| member.began)
     }
 
     /// Records an ok result.
-    pub fn well(&mut self, object: &Object, now: Now) {
+    pub fn well(&mut self, object: &CheckableId, now: Now) {
         if object.service.is_none() {
             self.fleet.up(object.host);
         }
         let Some(id) = self.place_of_ill(object) else { return };
-        self.mark_well(id, object, now);
+        self.mark_recovered(id, object, now);
     }
 
     /// Records that the gateway has lost its uplink, or has it back.
     pub fn uplink(&mut self, lost: bool, at: Moment) {
-        let gateway = Object::host(GATEWAY);
+        let gateway = CheckableId::host(GATEWAY);
         if !lost {
             return self.well(&gateway, at.now);
         }
@@ -387,17 +389,17 @@ impl Incidents {
     // ------------------------------------------------------------ acknowledgement
 
     /// Acknowledges an incident and returns the problems that it covers now.
-    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck, now: Now) -> Vec<Object> {
+    pub fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck, now: Now) -> Vec<CheckableId> {
         self.watch_expiry(id, Some(&ack), now);
         let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
         incident.ack = Some(ack);
-        ill_members(incident)
+        open_members(incident)
     }
 
-    pub fn unacknowledge(&mut self, id: IncidentId) -> Vec<Object> {
+    pub fn unacknowledge(&mut self, id: IncidentId) -> Vec<CheckableId> {
         let Some(incident) = self.open.get_mut(&id) else { return Vec::new() };
         incident.ack = None;
-        ill_members(incident)
+        open_members(incident)
     }
 
     fn watch_expiry(&mut self, id: IncidentId, ack: Option<&IncidentAck>, now: Now) {
@@ -422,7 +424,7 @@ impl Incidents {
 
     /// Records that the incident's acknowledgement covers a checkable; returns the id of the new
     /// acknowledgement.
-    pub fn cover(&mut self, object: &Object, at: Moment) -> Option<(Id, IncidentId)> {
+    pub fn cover(&mut self, object: &CheckableId, at: Moment) -> Option<(Id, IncidentId)> {
         let incident = self.of(object)?;
         let ack = self.draw_id(at).0;
         self.record(incident, at.now.wall, IncidentChange::Covered { object: object.clone(), ack });
@@ -431,9 +433,9 @@ impl Incidents {
 
     // -------------------------------------------------------------------- places
 
-    fn place_of_ill(&self, object: &Object) -> Option<IncidentId> {
+    fn place_of_ill(&self, object: &CheckableId) -> Option<IncidentId> {
         let id = self.of(object)?;
-        self.open.get(&id).is_some_and(|i| i.is_ill(object)).then_some(id)
+        self.open.get(&id).is_some_and(|i| i.has_problem(object)).then_some(id)
     }
 
     /// Returns the incident of the nearest parent that is down or whose tunnel is dead, at any
@@ -442,19 +444,26 @@ impl Incidents {
         let further = |parent| if depth > 1 { self.explanation(parent, depth - 1) } else { None };
         let tunnel = |parent: HostId| {
             let service = self.fleet.tunnel(parent)?.to_owned();
-            self.place_of_ill(&Object { host: parent, service: Some(service) })
+            self.place_of_ill(&CheckableId { host: parent, service: Some(service) })
         };
-        let own = |parent: HostId| self.place_of_ill(&Object::host(parent)).or_else(|| tunnel(parent));
+        let own = |parent: HostId| self.place_of_ill(&CheckableId::host(parent)).or_else(|| tunnel(parent));
         let of = |parent: &HostId| own(*parent).or_else(|| further(*parent));
         self.fleet.parents(host).iter().find_map(of)
     }
 
     /// Merges a host that went down with its parent into the incident of the parent.
-    fn explain(&mut self, id: IncidentId, object: &Object, cause: Option<IncidentId>, began: Wall, now: Now) {
+    fn explain(
+        &mut self,
+        id: IncidentId,
+        object: &CheckableId,
+        cause: Option<IncidentId>,
+        began: Wall,
+        now: Now,
+    ) {
         let Some(cause) = cause.filter(|cause| *cause != id) else { return };
         let alone = self.open.get(&id).is_some_and(|i| i.is_of(object.host));
         let parent = self.open.get(&cause).map(|i| i.opened);
-        if alone && parent.is_some_and(|opened| apart(opened, began) <= TOGETHER) {
+        if alone && parent.is_some_and(|opened| apart(opened, began) <= CORRELATION_WINDOW) {
             self.widen_behind(cause, now);
             self.merge(id, cause, now);
         }
@@ -462,10 +471,10 @@ impl Incidents {
 
     /// Whether the cause of the incident has recovered while this checkable still fails. In an
     /// incident of many hosts or of a site, the cause is the nearest parent that is a member.
-    fn has_outlived(&self, id: IncidentId, object: &Object) -> bool {
+    fn has_outlived(&self, id: IncidentId, object: &CheckableId) -> bool {
         let Some(incident) = self.open.get(&id) else { return false };
         match incident.matter.head.filter(|head| *head != object.host) {
-            Some(head) => !incident.is_ill(&Object::host(head)),
+            Some(head) => !incident.has_problem(&CheckableId::host(head)),
             None if incident.is_of_many(CauseKind::HostDown)
                 || incident.matter.cause == CauseKind::SiteLost =>
             {
@@ -478,14 +487,20 @@ impl Incidents {
     /// A parent in between may never have been in the incident.
     fn is_cause_back(&self, incident: &Incident, host: HostId, depth: usize) -> bool {
         let further = |parent| depth > 1 && self.is_cause_back(incident, parent, depth - 1);
-        let is_back = |parent: &HostId| match incident.members.get(&Object::host(*parent)) {
-            Some(member) => !member.is_ill(),
+        let is_back = |parent: &HostId| match incident.members.get(&CheckableId::host(*parent)) {
+            Some(member) => !member.has_problem(),
             None => further(*parent),
         };
         self.fleet.parents(host).iter().any(is_back)
     }
 
-    fn place(&mut self, object: &Object, began: Wall, cause: Option<IncidentId>, at: Moment) -> Placed {
+    fn place(
+        &mut self,
+        object: &CheckableId,
+        began: Wall,
+        cause: Option<IncidentId>,
+        at: Moment,
+    ) -> Assigned {
         let former = if cause.is_none() { self.former(object, began) } else { None };
         let home = cause.or(former);
         let fits = |id: &IncidentId| !self.has_outlived(*id, object);
@@ -508,7 +523,7 @@ impl Incidents {
         let with_many = [with_others, former].into_iter().flatten().any(|id| self.is_wide(id));
         // Behind one host or in one site there may be thousands; the sum is checked each time their
         // number doubles.
-        let adds_up = self.open.get(&id).is_some_and(|i| i.ill.is_power_of_two());
+        let adds_up = self.open.get(&id).is_some_and(|i| i.problem.is_power_of_two());
         match cause {
             _ if with_many => {}
             None => self.gather(object, began, at),
@@ -518,7 +533,7 @@ impl Incidents {
             self.gather_crowd(began, at);
         }
         // The gathering above may have moved it to another incident.
-        Placed { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }
+        Assigned { left: None, known: self.known(object, at.now.wall).map(|(_, ack)| ack) }
     }
 
     /// Whether the incident already covers many hosts.
@@ -527,17 +542,17 @@ impl Incidents {
     }
 
     /// Returns the incident of several hosts that was found at the same time.
-    fn with_others(&self, object: &Object, began: Wall) -> Option<IncidentId> {
+    fn with_others(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
         let site = if object.service.is_none() { self.lost_site(object.host, began) } else { None };
         site.or_else(|| self.common(object.service.as_deref(), began))
     }
 
     /// Returns the incident that the checkable has just left, if its cause may still be the same.
     /// Other members may keep an incident open for days; a failure after that is a new one.
-    fn former(&self, object: &Object, began: Wall) -> Option<IncidentId> {
+    fn former(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
         let id = self.of(object)?;
         let left = self.open.get(&id)?.members.get(object)?.left?;
-        (began.since(left) <= LINGER && !self.has_outlived(id, object)).then_some(id)
+        (began.since(left) <= CLOSE_AFTER && !self.has_outlived(id, object)).then_some(id)
     }
 
     /// Returns the incident of the site, if the site was lost at the same time.
@@ -551,7 +566,7 @@ impl Incidents {
         let id = self.recent(self.alike.last(service)?, began)?;
         let together = || self.alike.together(service, began);
         let of_it =
-            |host| self.place_of_ill(&Object { host, service: service.map(str::to_owned) }) == Some(id);
+            |host| self.place_of_ill(&CheckableId { host, service: service.map(str::to_owned) }) == Some(id);
         let joined = together().filter(|host| of_it(*host)).take(by_service::FEWEST).count();
         let enough = self.enough(service) - 1;
         (joined == by_service::FEWEST && together().take(enough).count() == enough).then_some(id)
@@ -560,19 +575,19 @@ impl Incidents {
     /// Returns the incident if its latest problem is recent. A host that never recovers keeps its
     /// incident open forever, and a later failure is another incident.
     fn recent(&self, id: IncidentId, began: Wall) -> Option<IncidentId> {
-        let incident = self.open.get(&id).filter(|i| i.ill > 0)?;
-        (apart(incident.newest, began) <= TOGETHER).then_some(id)
+        let incident = self.open.get(&id).filter(|i| i.problem > 0)?;
+        (apart(incident.newest, began) <= CORRELATION_WINDOW).then_some(id)
     }
 
     /// Returns the incident of another checkable that fails on the same host at the same time. The
     /// acknowledgement of a service covers neither its host nor another service.
-    fn beside(&self, object: &Object, began: Wall) -> Option<IncidentId> {
+    fn beside(&self, object: &CheckableId, began: Wall) -> Option<IncidentId> {
         let others = self.objects_of(object.host);
-        let fits = |other: &Object| {
+        let fits = |other: &CheckableId| {
             let id = self.place_of_ill(other)?;
             let incident = self.open.get(&id)?;
             let on_lost_host = object.service.is_some() && other.service.is_none();
-            let fresh = apart(incident.members[other].began, began) <= TOGETHER;
+            let fresh = apart(incident.members[other].began, began) <= CORRELATION_WINDOW;
             let of_many = object.service.is_some() && incident.is_of_many(CauseKind::ServiceFailed);
             let unknown = incident.ack.is_none() && (of_many || incident.is_of(object.host));
             (on_lost_host || fresh && unknown).then_some(id)
@@ -580,12 +595,12 @@ impl Incidents {
         others.iter().find_map(fits)
     }
 
-    fn objects_of(&self, host: HostId) -> Vec<Object> {
-        let from = self.places.range(Object::host(host)..);
+    fn objects_of(&self, host: HostId) -> Vec<CheckableId> {
+        let from = self.places.range(CheckableId::host(host)..);
         from.map(|(object, _)| object).take_while(|o| o.host == host).cloned().collect()
     }
 
-    fn matter(&self, object: &Object) -> Matter {
+    fn matter(&self, object: &CheckableId) -> IncidentSummary {
         let name = self.fleet.name(object.host);
         let site = self.fleet.site(object.host).map(str::to_owned);
         match &object.service {
@@ -595,8 +610,8 @@ impl Incidents {
     }
 }
 
-fn ill_members(incident: &Incident) -> Vec<Object> {
-    incident.members.iter().filter(|(_, m)| m.is_ill()).map(|(object, _)| object.clone()).collect()
+fn open_members(incident: &Incident) -> Vec<CheckableId> {
+    incident.members.iter().filter(|(_, m)| m.has_problem()).map(|(object, _)| object.clone()).collect()
 }
 
 fn apart(a: Wall, b: Wall) -> Duration {

@@ -8,14 +8,14 @@ use crate::time::Wall;
 
 /// A checkable: a host (`service` is `None`), or a service of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Object {
+pub struct CheckableId {
     pub host: HostId,
     pub service: Option<String>,
 }
 
-impl Object {
-    pub const fn host(host: HostId) -> Object {
-        Object { host, service: None }
+impl CheckableId {
+    pub const fn host(host: HostId) -> CheckableId {
+        CheckableId { host, service: None }
     }
 }
 
@@ -37,7 +37,7 @@ impl fmt::Debug for IncidentId {
 
 /// The scope of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Extent {
+pub enum IncidentScope {
     Service,
     Host,
     /// Several hosts, of one site or behind one host.
@@ -47,28 +47,33 @@ pub enum Extent {
     Gateway,
 }
 
-impl Extent {
-    pub const ALL: [Extent; 5] =
-        [Extent::Service, Extent::Host, Extent::Site, Extent::Fleet, Extent::Gateway];
+impl IncidentScope {
+    pub const ALL: [IncidentScope; 5] = [
+        IncidentScope::Service,
+        IncidentScope::Host,
+        IncidentScope::Site,
+        IncidentScope::Fleet,
+        IncidentScope::Gateway,
+    ];
 
     /// The lower-case name used in the API and the store.
     pub const fn name(self) -> &'static str {
         match self {
-            Extent::Service => "service",
-            Extent::Host => "host",
-            Extent::Site => "site",
-            Extent::Fleet => "fleet",
-            Extent::Gateway => "gateway",
+            IncidentScope::Service => "service",
+            IncidentScope::Host => "host",
+            IncidentScope::Site => "site",
+            IncidentScope::Fleet => "fleet",
+            IncidentScope::Gateway => "gateway",
         }
     }
 
-    pub fn named(name: &str) -> Option<Extent> {
-        Extent::ALL.into_iter().find(|extent| extent.name() == name)
+    pub fn named(name: &str) -> Option<IncidentScope> {
+        IncidentScope::ALL.into_iter().find(|extent| extent.name() == name)
     }
 
     /// Whether it covers several hosts, so that its notifications form one message across sites.
     pub const fn is_wide(self) -> bool {
-        matches!(self, Extent::Site | Extent::Fleet | Extent::Gateway)
+        matches!(self, IncidentScope::Site | IncidentScope::Fleet | IncidentScope::Gateway)
     }
 }
 
@@ -111,8 +116,8 @@ impl CauseKind {
 
 /// The subject of an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matter {
-    pub extent: Extent,
+pub struct IncidentSummary {
+    pub extent: IncidentScope,
     pub cause: CauseKind,
     /// The cause, for people.
     pub words: String,
@@ -132,22 +137,22 @@ pub struct IncidentRecord {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IncidentChange {
-    Opened(Matter),
+    Opened(IncidentSummary),
     /// Its scope is wider than was known.
-    Widened(Matter),
+    Widened(IncidentSummary),
     /// `began`: the start of this checkable's problem.
     Joined {
-        object: Object,
+        object: CheckableId,
         began: Wall,
     },
-    Left(Object),
+    Left(CheckableId),
     /// All its members belong to another incident now; it is closed.
     Merged(IncidentId),
     /// All its members have been ok since `at`.
     Closed,
     /// The incident's acknowledgement covers this checkable, under an id of its own.
     Covered {
-        object: Object,
+        object: CheckableId,
         ack: Id,
     },
     AckEnded(AckEnd),
@@ -170,17 +175,17 @@ impl IncidentAck {
 
 /// An open incident of an earlier run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IncidentMemory {
+pub struct IncidentSnapshot {
     pub id: IncidentId,
     pub opened: Wall,
-    pub matter: Matter,
-    pub members: Vec<MemberMemory>,
+    pub matter: IncidentSummary,
+    pub members: Vec<MemberSnapshot>,
     pub ack: Option<IncidentAck>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberMemory {
-    pub object: Object,
+pub struct MemberSnapshot {
+    pub object: CheckableId,
     pub began: Wall,
     /// When it recovered or left the incident.
     pub left: Option<Wall>,

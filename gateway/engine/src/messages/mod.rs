@@ -25,7 +25,7 @@ pub use tunnel::*;
 
 /// The reason of a deadline, for the logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum WakeReason {
     Idle,
     SessionTimer,
     StackTimer,

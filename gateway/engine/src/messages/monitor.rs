@@ -13,16 +13,16 @@ use fleetgate_probes::range::Thresholds;
 use fleetgate_probes::sample::{Metric, Status};
 use fleetgate_probes::sensors::Sensor;
 
-use super::Why;
+use super::WakeReason;
 use crate::id::{HostId, Id, PeerId};
 use crate::messages::excerpt::Excerpt;
 use crate::messages::incident::{IncidentAck, IncidentId, IncidentRecord};
 use crate::messages::notification::{
-    AckEnd, Acknowledgement, Alerting, Downtime, HeldReason, MessageKind, Occasion, Outcome, Submission,
-    Taken, Ticket, VoiceState,
+    AckEnd, Acknowledgement, Alerting, Downtime, DowntimeOccurrence, MessageKind, NotificationState, Outcome,
+    PassiveResult, SuppressReason, Taken, Ticket,
 };
-use crate::messages::probe::{Answer, Ask, AskId, HostKey, PathCheck};
-use crate::messages::tunnel::News;
+use crate::messages::probe::{HostKey, PathCheck, ProbeId, ProbeReply, ProbeRequest};
+use crate::messages::tunnel::TunnelEvent;
 use crate::time::{Mono, Wall};
 
 /// A host from the store, with its profile and overrides already combined into `services`.
@@ -161,8 +161,8 @@ impl Check {
 
 #[derive(Debug)]
 pub enum MonitorInput {
-    Answer(AskId, Answer),
-    News(News),
+    ProbeReply(ProbeId, ProbeReply),
+    TunnelEvent(TunnelEvent),
     /// Adds or changes a host; a service that still exists keeps its state. The store adds and
     /// removes the rows of states: a record only changes one.
     Upsert(Box<HostSpec>),
@@ -173,7 +173,7 @@ pub enum MonitorInput {
         service: Option<String>,
     },
     /// A passive result; a `Reply` follows everything that it causes.
-    Submit(Box<Submission>),
+    Submit(Box<PassiveResult>),
     Acknowledge {
         host: HostId,
         service: Option<String>,
@@ -190,7 +190,7 @@ pub enum MonitorInput {
     Downtime(Box<Downtime>),
     CancelDowntime(Id),
     /// An earlier run ended while cut off. Sent before the hosts are restored.
-    WasCutOff,
+    RestoreUplinkLost,
     /// A reading of the gateway's own uplink. Sent regularly, or never.
     Uplink(UplinkReading),
     /// A `Reply` follows everything before it.
@@ -213,7 +213,7 @@ pub struct UplinkReading {
 
 /// The stored state of a host from an earlier run; a host without states is new.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HostMemory {
+pub struct HostSnapshot {
     pub spec: HostSpec,
     pub state: Option<HostState>,
     pub services: Vec<ServiceState>,
@@ -223,11 +223,11 @@ pub struct HostMemory {
 
 #[derive(Debug)]
 pub enum MonitorOutput {
-    Ask(Ask),
+    ProbeRequest(ProbeRequest),
     Record(Record),
     /// Requests a reading of the uplink now; only from a shell that has sent one before.
-    LookOutside,
-    Wait(Option<Mono>, Why),
+    ProbeUplink,
+    Wait(Option<Mono>, WakeReason),
 }
 
 /// The gateway itself, for events and messages that concern no host.
@@ -282,7 +282,7 @@ pub enum StateType {
 
 /// The result at the host's public address in its last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DirectAnswer {
+pub enum DirectReply {
     /// There is none, or the tunnel had proved the host up before.
     #[default]
     NotAsked,
@@ -293,14 +293,14 @@ pub enum DirectAnswer {
     Silent,
 }
 
-impl DirectAnswer {
+impl DirectReply {
     /// The name in the store.
     pub const fn name(self) -> &'static str {
         match self {
-            DirectAnswer::NotAsked => "not_asked",
-            DirectAnswer::Answered => "answered",
-            DirectAnswer::Doubtful => "doubtful",
-            DirectAnswer::Silent => "silent",
+            DirectReply::NotAsked => "not_asked",
+            DirectReply::Answered => "answered",
+            DirectReply::Doubtful => "doubtful",
+            DirectReply::Silent => "silent",
         }
     }
 }
@@ -327,7 +327,7 @@ pub struct HostState {
     /// `none`: all probes failed; `passive`: a passive result; `silence`: passive results are
     /// overdue. Empty before the first result.
     pub source: String,
-    pub direct: DirectAnswer,
+    pub direct: DirectReply,
     /// Its packets arrive through the tunnel, and the probes of its last check got no reply.
     /// Packets from the gateway to it are lost.
     pub one_way: bool,
@@ -345,7 +345,7 @@ pub struct HostState {
     pub detail: Detail,
     /// The last hard status that was notified; `None`: no recovery is due.
     pub notified: Option<HostStatus>,
-    pub voice: VoiceState,
+    pub voice: NotificationState,
     /// Passive results that were accepted.
     pub taken: Taken,
 }
@@ -414,7 +414,7 @@ pub struct ServiceState {
     pub cause_since: Wall,
     pub result: PluginResult,
     pub notified: Option<Status>,
-    pub voice: VoiceState,
+    pub voice: NotificationState,
     /// Passive results that were accepted.
     pub taken: Taken,
 }
@@ -474,12 +474,12 @@ pub enum EventKind {
         kind: MessageKind,
         from: &'static str,
         to: &'static str,
-        reason: HeldReason,
+        reason: SuppressReason,
     },
     FlappingStarted,
     FlappingEnded,
-    DowntimeStarted(Occasion),
-    DowntimeEnded(Occasion),
+    DowntimeStarted(DowntimeOccurrence),
+    DowntimeEnded(DowntimeOccurrence),
     /// With the reason.
     AcknowledgementEnded(Id, AckEnd),
 }

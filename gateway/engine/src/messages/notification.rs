@@ -147,7 +147,7 @@ impl MessageKind {
 
 /// Why a notification was suppressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HeldReason {
+pub enum SuppressReason {
     /// The host's notification covers its services.
     HostDown,
     Unreachable,
@@ -167,33 +167,33 @@ pub enum HeldReason {
     Delay,
 }
 
-impl HeldReason {
-    pub const ALL: [HeldReason; 10] = [
-        HeldReason::HostDown,
-        HeldReason::Unreachable,
-        HeldReason::NotCurrent,
-        HeldReason::ParentInDoubt,
-        HeldReason::Downtime,
-        HeldReason::Acknowledged,
-        HeldReason::Flapping,
-        HeldReason::State,
-        HeldReason::Kind,
-        HeldReason::Delay,
+impl SuppressReason {
+    pub const ALL: [SuppressReason; 10] = [
+        SuppressReason::HostDown,
+        SuppressReason::Unreachable,
+        SuppressReason::NotCurrent,
+        SuppressReason::ParentInDoubt,
+        SuppressReason::Downtime,
+        SuppressReason::Acknowledged,
+        SuppressReason::Flapping,
+        SuppressReason::State,
+        SuppressReason::Kind,
+        SuppressReason::Delay,
     ];
 
     /// The lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {
-            HeldReason::HostDown => "host_down",
-            HeldReason::Unreachable => "unreachable",
-            HeldReason::NotCurrent => "not_current",
-            HeldReason::ParentInDoubt => "parent_in_doubt",
-            HeldReason::Downtime => "downtime",
-            HeldReason::Acknowledged => "acknowledged",
-            HeldReason::Flapping => "flapping",
-            HeldReason::State => "state_filter",
-            HeldReason::Kind => "kind_filter",
-            HeldReason::Delay => "delay",
+            SuppressReason::HostDown => "host_down",
+            SuppressReason::Unreachable => "unreachable",
+            SuppressReason::NotCurrent => "not_current",
+            SuppressReason::ParentInDoubt => "parent_in_doubt",
+            SuppressReason::Downtime => "downtime",
+            SuppressReason::Acknowledged => "acknowledged",
+            SuppressReason::Flapping => "flapping",
+            SuppressReason::State => "state_filter",
+            SuppressReason::Kind => "kind_filter",
+            SuppressReason::Delay => "delay",
         }
     }
 
@@ -204,34 +204,34 @@ impl HeldReason {
     /// The text for people.
     pub const fn words(self) -> &'static str {
         match self {
-            HeldReason::HostDown => "its host is down, which speaks for it",
-            HeldReason::Unreachable => "it cannot be reached: all its parents are down",
-            HeldReason::NotCurrent => "what is known is not current: the next result decides",
-            HeldReason::ParentInDoubt => {
+            SuppressReason::HostDown => "its host is down, which speaks for it",
+            SuppressReason::Unreachable => "it cannot be reached: all its parents are down",
+            SuppressReason::NotCurrent => "what is known is not current: the next result decides",
+            SuppressReason::ParentInDoubt => {
                 "its parent, the gateway's own uplink, or others with it may be down too: that is being asked"
             }
-            HeldReason::Downtime => "it is in a downtime",
-            HeldReason::Acknowledged => "somebody has acknowledged it",
-            HeldReason::Flapping => "it changes too often to be told each time",
-            HeldReason::State => "this state is not to be told (notify.states)",
-            HeldReason::Kind => "messages of this kind are not wanted (notify.types)",
-            HeldReason::Delay => "it has not lasted long enough yet (notify.delay_s)",
+            SuppressReason::Downtime => "it is in a downtime",
+            SuppressReason::Acknowledged => "somebody has acknowledged it",
+            SuppressReason::Flapping => "it changes too often to be told each time",
+            SuppressReason::State => "this state is not to be told (notify.states)",
+            SuppressReason::Kind => "messages of this kind are not wanted (notify.types)",
+            SuppressReason::Delay => "it has not lasted long enough yet (notify.delay_s)",
         }
     }
 }
 
 /// The last suppressed notification, so that it is recorded only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct Suppressed {
     pub kind: MessageKind,
     /// The plugin code of the state that it would have notified.
     pub to: u8,
-    pub reason: HeldReason,
+    pub reason: SuppressReason,
 }
 
 /// The stored notification state of a checkable.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct VoiceState {
+pub struct NotificationState {
     pub recent: Ring,
     pub flapping: bool,
     /// Whether the last notification was that it flaps.
@@ -239,7 +239,7 @@ pub struct VoiceState {
     /// Whether a downtime of its own or of its host is in effect.
     pub in_downtime: bool,
     /// The downtime in effect that names the checkable itself.
-    pub own_downtime: Option<Occasion>,
+    pub own_downtime: Option<DowntimeOccurrence>,
     /// Flexible downtimes that have begun, each with its end.
     pub begun: Vec<(Id, Wall)>,
     pub remind_from: Option<Wall>,
@@ -248,7 +248,7 @@ pub struct VoiceState {
     /// Whether the state dates from a time without notifications, so that they wait for a newer
     /// result.
     pub awaits_result: bool,
-    pub held: Option<Held>,
+    pub held: Option<Suppressed>,
 }
 
 /// The acknowledgement of a problem.
@@ -338,7 +338,7 @@ pub enum When {
 
 /// One effect of a downtime: a repeated one has many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occasion {
+pub struct DowntimeOccurrence {
     pub downtime: Id,
     pub from: Wall,
 }
@@ -349,7 +349,7 @@ pub struct Ticket(pub u64);
 
 /// A passive result.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Submission {
+pub struct PassiveResult {
     pub host: HostId,
     /// `None`: for the host itself.
     pub service: Option<String>,

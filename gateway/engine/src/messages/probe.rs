@@ -13,16 +13,16 @@ use crate::id::{HostId, PeerId};
 use crate::time::Mono;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AskId(pub u64);
+pub struct ProbeId(pub u64);
 
 /// A probe of a host. The shell carries it to the tunnel or, on a direct route, to a task of its
 /// own; SSH goes to the SSH client. Each probe gets exactly one reply, within `timeout` and a
 /// little.
 #[derive(Clone, Debug)]
-pub struct Ask {
-    pub id: AskId,
+pub struct ProbeRequest {
+    pub id: ProbeId,
     pub host: HostId,
-    pub question: Question,
+    pub probe: Probe,
     pub timeout: Duration,
 }
 
@@ -35,7 +35,7 @@ pub enum Route {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Question {
+pub enum Probe {
     /// Reads the evidence that the tunnel already has. Sends no packet.
     Evidence {
         peer: PeerId,
@@ -74,13 +74,13 @@ pub enum Question {
     },
 }
 
-impl Question {
+impl Probe {
     /// Returns the address inside a tunnel that it goes to.
     pub fn inner_address(&self) -> Option<IpAddr> {
         match self {
-            Question::Echo { address, .. } | Question::LargeEcho { address, .. } => Some(*address),
-            Question::Connect { route: Route::Tunnel { address, .. }, .. }
-            | Question::Ssh { route: Route::Tunnel { address, .. }, .. } => Some(*address),
+            Probe::Echo { address, .. } | Probe::LargeEcho { address, .. } => Some(*address),
+            Probe::Connect { route: Route::Tunnel { address, .. }, .. }
+            | Probe::Ssh { route: Route::Tunnel { address, .. }, .. } => Some(*address),
             _ => None,
         }
     }
@@ -142,12 +142,12 @@ pub struct RemoteCommand {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
+pub enum ProbeReply {
     Evidence(Evidence),
-    Echo(EchoAnswer),
+    Echo(EchoReply),
     Connect(Result<Duration, ConnectFailure>),
     Handshake(Result<Duration, ConnectFailure>),
-    Ssh(SshAnswer),
+    Ssh(SshReply),
     /// The shell or the tunnel could not send the probe (no such peer, shutting down, over a
     /// limit).
     Refused(String),
@@ -178,7 +178,7 @@ impl Evidence {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct EchoAnswer {
+pub struct EchoReply {
     pub sent: u8,
     pub rtts: Vec<Duration>,
     /// Why no request could be sent.
@@ -247,7 +247,7 @@ pub enum ConnectFailure {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SshAnswer {
+pub struct SshReply {
     /// The failure that ended the run, if one did.
     pub failure: Option<SshFailure>,
     /// `SSH-2.0-...` as the server sent it.
@@ -260,7 +260,7 @@ pub struct SshAnswer {
     /// Whether a kept session was used again.
     pub reused: bool,
     /// In the order of the commands; may stop early.
-    pub commands: Vec<CommandAnswer>,
+    pub commands: Vec<CommandReply>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -290,7 +290,7 @@ pub enum SshFailure {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct CommandAnswer {
+pub struct CommandReply {
     pub name: String,
     pub end: CommandEnd,
     pub stdout: Vec<u8>,

@@ -10,9 +10,9 @@ use std::time::Duration;
 use fleetgate_keys::{PresharedKey, PublicKey};
 use ipnet::IpNet;
 
-use super::Why;
+use super::WakeReason;
 use crate::id::PeerId;
-use crate::messages::probe::{Answer, Ask, AskId, ConnectFailure};
+use crate::messages::probe::{ConnectFailure, ProbeId, ProbeReply, ProbeRequest};
 use crate::time::{Mono, Wall};
 
 /// WireGuard's handshake timestamp: TAI64N, compared as bytes.
@@ -58,7 +58,7 @@ pub struct RetiredKey {
 
 /// The stored state of a peer from an earlier run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PeerMemory {
+pub struct PeerSnapshot {
     pub stamp: Option<Tai64n>,
     pub endpoint: Option<SocketAddr>,
     pub last_packet: Option<Wall>,
@@ -103,13 +103,13 @@ pub enum Input<'a> {
 #[derive(Debug)]
 pub enum Command {
     /// Adds or changes a peer. `memory` only applies to a peer that is not there yet.
-    Upsert(Box<PeerSpec>, PeerMemory),
+    Upsert(Box<PeerSpec>, PeerSnapshot),
     Remove(PeerId),
     /// Forget the newest handshake timestamp, because the device's clock was ahead.
     ResetClock(PeerId),
     /// After a restart: initiate to every peer with an endpoint, paced.
     DialAll,
-    Ask(Ask),
+    ProbeRequest(ProbeRequest),
     Stream(StreamId, StreamInput),
     /// The interface is stopping: the tunnel sends no more packets on its own.
     Quiesce,
@@ -144,11 +144,11 @@ pub const STREAM_WINDOW: usize = 64 * 1024;
 #[derive(Debug)]
 pub enum Output {
     Transmit(Transmit),
-    Answer(AskId, Answer),
+    ProbeReply(ProbeId, ProbeReply),
     Stream(StreamId, StreamOutput),
-    News(News),
+    TunnelEvent(TunnelEvent),
     /// All outputs are drained. `None`: no action is planned.
-    Wait(Option<Mono>, Why),
+    Wait(Option<Mono>, WakeReason),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ pub enum StreamOutput {
 
 /// Events that the tunnel reports to the shell on its own.
 #[derive(Clone, Debug, PartialEq)]
-pub enum News {
+pub enum TunnelEvent {
     /// The first handshake of this peer ever, or since it got a new key.
     FirstHandshake(PeerId),
     /// There is a session again after there was none.

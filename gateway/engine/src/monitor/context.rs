@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::id::HostId;
 use crate::incident::Incidents;
-use crate::messages::{Ask, AskId, EventKind, MonitorOutput, Question, Record, Timing};
+use crate::messages::{EventKind, MonitorOutput, Probe, ProbeId, ProbeRequest, Record, Timing};
 use crate::time::{Mono, Now};
 
 use crate::monitor::host::alive::Asked;
-use crate::monitor::host::allowed_silence::Rhythm;
-use crate::monitor::schedule::{Asks, Jitter, Slots};
+use crate::monitor::host::allowed_silence::AllowedSilence;
+use crate::monitor::schedule::{InFlight, Jitter, Slots};
 use crate::monitor::service::Next;
 use crate::monitor::state::{Change, Level, Track};
 use crate::monitor::traffic_budget;
@@ -20,7 +20,7 @@ use crate::monitor::traffic_budget::Queue;
 
 /// The part of a host that sent a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum ProbeOwner {
     Host(Asked),
     Service(usize),
     /// The SSH session, for all services in it.
@@ -29,7 +29,7 @@ pub enum Asker {
 
 /// Counters for the metrics page.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Figures {
+pub struct MonitorStats {
     pub hosts: usize,
     pub services: usize,
     /// Probes in flight.
@@ -49,11 +49,11 @@ const MAX_RETRY: Duration = Duration::from_secs(366 * 86_400);
 
 /// The state that all hosts share between turns.
 #[derive(Debug)]
-pub struct Desk {
-    pub asks: Asks<Asker>,
+pub struct Shared {
+    pub asks: InFlight<ProbeOwner>,
     pub incidents: Incidents,
     pub out: VecDeque<MonitorOutput>,
-    pub figures: Figures,
+    pub figures: MonitorStats,
     /// When checks became meaningful again, after a start, a suspend or an outage of the gateway.
     pub woke: Option<Mono>,
     /// Whether the gateway itself may be cut off.
@@ -67,20 +67,20 @@ pub struct Desk {
     /// The number of monitored hosts.
     pub hosts: usize,
     waiting: Queue,
-    rhythm: Rhythm,
+    rhythm: AllowedSilence,
     jitter: Jitter,
     /// Fixed by the first time that it sees.
     slots: Option<Slots>,
 }
 
-impl Desk {
+impl Shared {
     /// `seed` feeds the jitter.
-    pub fn new(seed: u64, rhythm: Rhythm) -> Self {
-        Desk {
-            asks: Asks::new(),
+    pub fn new(seed: u64, rhythm: AllowedSilence) -> Self {
+        Shared {
+            asks: InFlight::new(),
             incidents: Incidents::default(),
             out: VecDeque::new(),
-            figures: Figures::default(),
+            figures: MonitorStats::default(),
             woke: None,
             cut_off: false,
             asks_witnesses: false,
@@ -107,43 +107,43 @@ impl Desk {
         }
     }
 
-    pub fn turn(&mut self, now: Now) -> Turn<'_> {
+    pub fn ctx(&mut self, now: Now) -> Ctx<'_> {
         let slots = *self.slots.get_or_insert_with(|| Slots::new(now));
         let (retry_factor, spread) = (self.jitter.retry_factor(), self.jitter.unit());
-        Turn { now, slots, desk: self, retry_factor, spread }
+        Ctx { now, slots, shared: self, retry_factor, spread }
     }
 }
 
-pub struct Turn<'a> {
+pub struct Ctx<'a> {
     pub now: Now,
     slots: Slots,
-    pub(super) desk: &'a mut Desk,
+    pub(super) shared: &'a mut Shared,
     /// One random number per turn: checks that failed together are retried together, in one SSH
     /// session.
     retry_factor: f64,
     spread: f64,
 }
 
-impl Turn<'_> {
-    pub fn ask(&mut self, host: HostId, asker: Asker, question: Question, timeout: Duration) -> AskId {
-        let id = self.desk.asks.open(host, asker, timeout, self.now.mono);
-        self.desk.out.push_back(MonitorOutput::Ask(Ask { id, host, question, timeout }));
+impl Ctx<'_> {
+    pub fn ask(&mut self, host: HostId, asker: ProbeOwner, probe: Probe, timeout: Duration) -> ProbeId {
+        let id = self.shared.asks.open(host, asker, timeout, self.now.mono);
+        self.shared.out.push_back(MonitorOutput::ProbeRequest(ProbeRequest { id, host, probe, timeout }));
         id
     }
 
     /// Returns the rhythm that bounds the silence of a device that is up.
-    pub fn rhythm(&self) -> Rhythm {
-        self.desk.rhythm
+    pub fn rhythm(&self) -> AllowedSilence {
+        self.shared.rhythm
     }
 
     /// Cancels a probe; a later reply is ignored.
-    pub fn cancel(&mut self, id: AskId) {
-        self.desk.asks.close(id);
+    pub fn cancel(&mut self, id: ProbeId) {
+        self.shared.asks.close(id);
     }
 
     pub fn started(&mut self, planned: Option<Mono>) {
         let late = planned.map_or(Duration::ZERO, |at| self.now.mono.since(at));
-        let figures = &mut self.desk.figures;
+        let figures = &mut self.shared.figures;
         figures.checks += 1;
         figures.latency += late;
         figures.latency_max = figures.latency_max.max(late);
@@ -173,7 +173,7 @@ impl Turn<'_> {
 
     /// Returns when the grace period of this interval ends, if it has not.
     pub fn grace_ends(&self, interval: Duration) -> Option<Mono> {
-        let ends = self.desk.woke.map(|woke| woke + interval);
+        let ends = self.shared.woke.map(|woke| woke + interval);
         ends.filter(|at| *at > self.now.mono)
     }
 
@@ -186,18 +186,18 @@ impl Turn<'_> {
     /// start at once, more of them one after the other. If that takes too long, they are spread
     /// over the longest wait.
     pub fn promptly(&mut self) -> Mono {
-        let place = self.desk.waiting.place(self.desk.hosts, self.now.mono);
+        let place = self.shared.waiting.place(self.shared.hosts, self.now.mono);
         place.unwrap_or_else(|| self.soon(traffic_budget::LONGEST))
     }
 
     /// Whether failures wait for a reading of the uplink.
     pub fn is_watched(&self) -> bool {
-        self.desk.is_watched
+        self.shared.is_watched
     }
 
     /// Whether others fail like this host.
     pub fn fails_with_others(&self) -> bool {
-        self.desk.with_others
+        self.shared.with_others
     }
 
     /// Returns a random number for an id.
@@ -207,18 +207,18 @@ impl Turn<'_> {
 
     /// Whether the gateway may be unable to hear any host.
     pub fn is_cut_off(&self) -> bool {
-        self.desk.cut_off
+        self.shared.cut_off
     }
 
     /// Whether witnesses are being checked to decide that.
     pub fn asks_witnesses(&self) -> bool {
-        self.desk.asks_witnesses
+        self.shared.asks_witnesses
     }
 
     /// Whether the gateway may be the cause of a silence: it may be cut off, or it came back less
     /// than an interval ago.
     pub fn in_grace(&self, interval: Duration) -> bool {
-        self.is_cut_off() || self.desk.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
+        self.is_cut_off() || self.shared.woke.is_some_and(|woke| self.now.mono.since(woke) < interval)
     }
 }
 

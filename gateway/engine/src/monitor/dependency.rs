@@ -6,10 +6,10 @@
 
 use crate::messages::Check;
 
-use crate::monitor::paths::Way;
+use crate::monitor::paths::Via;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum On {
+pub enum DependsOn {
     Host,
     /// A service of the same host, by its position.
     Service(usize),
@@ -17,21 +17,21 @@ pub enum On {
 
 /// Returns the nearest dependency of a result of `check` over that path. A service that is switched
 /// off is passed over.
-pub fn nearest(check: &Check, way: Way, services: &[&Check]) -> On {
+pub fn nearest(check: &Check, way: Via, services: &[&Check]) -> DependsOn {
     let position = |wanted: fn(&Check) -> bool| services.iter().position(|c| wanted(c));
-    let tunnel = || position(|c| *c == Check::Tunnel).filter(|_| way == Way::Tunnel);
+    let tunnel = || position(|c| *c == Check::Tunnel).filter(|_| way == Via::Tunnel);
     let found = match check {
         Check::Tunnel | Check::Passive | Check::Heartbeat(_) => None,
         Check::Ping { .. } | Check::Tcp { .. } | Check::Ssh => tunnel(),
         Check::Sensor(_) | Check::Command { .. } => position(|c| *c == Check::Ssh).or_else(tunnel),
     };
-    found.map_or(On::Host, On::Service)
+    found.map_or(DependsOn::Host, DependsOn::Service)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Way::{Direct, Tunnel};
+    use Via::{Direct, Tunnel};
     use fleetgate_probes::sensors::Sensor;
 
     #[test]
@@ -40,19 +40,19 @@ mod tests {
         let (load, command) = (Check::Sensor(Sensor::Load), Check::Command { line: "true".into() });
         let all = [&Check::Tunnel, &Check::Ssh, &ping];
         let no_ssh = [&Check::Tunnel, &ping];
-        let table: &[(&Check, Way, &[&Check], On)] = &[
-            (&Check::Tunnel, Tunnel, &all, On::Host),
-            (&ping, Tunnel, &all, On::Service(0)),
-            (&tcp, Tunnel, &all, On::Service(0)),
-            (&tcp, Direct, &all, On::Host),
-            (&Check::Ssh, Tunnel, &all, On::Service(0)),
-            (&Check::Ssh, Direct, &all, On::Host),
-            (&load, Tunnel, &all, On::Service(1)),
-            (&load, Direct, &all, On::Service(1)),
-            (&command, Tunnel, &no_ssh, On::Service(0)),
-            (&command, Direct, &no_ssh, On::Host),
-            (&ping, Tunnel, &[&ping], On::Host),
-            (&load, Tunnel, &[], On::Host),
+        let table: &[(&Check, Via, &[&Check], DependsOn)] = &[
+            (&Check::Tunnel, Tunnel, &all, DependsOn::Host),
+            (&ping, Tunnel, &all, DependsOn::Service(0)),
+            (&tcp, Tunnel, &all, DependsOn::Service(0)),
+            (&tcp, Direct, &all, DependsOn::Host),
+            (&Check::Ssh, Tunnel, &all, DependsOn::Service(0)),
+            (&Check::Ssh, Direct, &all, DependsOn::Host),
+            (&load, Tunnel, &all, DependsOn::Service(1)),
+            (&load, Direct, &all, DependsOn::Service(1)),
+            (&command, Tunnel, &no_ssh, DependsOn::Service(0)),
+            (&command, Direct, &no_ssh, DependsOn::Host),
+            (&ping, Tunnel, &[&ping], DependsOn::Host),
+            (&load, Tunnel, &[], DependsOn::Host),
         ];
         for (check, way, services, expected) in table {
             assert_eq!(nearest(check, *way, services), *expected, "{check:?} {way:?} {services:?}");

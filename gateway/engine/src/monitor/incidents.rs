@@ -4,24 +4,24 @@
 //! It does not decide which problems belong together; [`crate::incident`] does.
 
 use crate::id::HostId;
-use crate::incident::{Moment, Placed};
+use crate::incident::{Assigned, Moment};
 use crate::messages::{
-    AckEnd, Acknowledgement, EventKind, HeldReason, IncidentAck, IncidentChange, IncidentId, IncidentMemory,
-    IncidentRecord, Message, MessageKind, MonitorOutput, Object, Record,
+    AckEnd, Acknowledgement, CheckableId, EventKind, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
+    IncidentSnapshot, Message, MessageKind, MonitorOutput, Record, SuppressReason,
 };
 use crate::time::Now;
 
 use super::Monitor;
-use crate::monitor::context::{Desk, Turn};
+use crate::monitor::context::{Ctx, Shared};
 use crate::monitor::host::Host;
 use crate::monitor::notification::records::host_scene;
-use crate::monitor::notification::suppress::{Said, Voice};
+use crate::monitor::notification::suppress::{Emitted, Notifier};
 use crate::monitor::state::Level;
 
 /// The label that names a site.
 pub(super) const SITE: &str = "site";
 
-impl Desk {
+impl Shared {
     /// Moves the records of the incidents to the outputs, before any later record.
     pub(super) fn publish_incidents(&mut self) {
         while let Some(record) = self.incidents.poll_record() {
@@ -30,28 +30,28 @@ impl Desk {
     }
 }
 
-impl Turn<'_> {
+impl Ctx<'_> {
     /// Queues a record to be committed, in order; a message gets its incident.
     pub fn record(&mut self, mut record: Record) {
         match &mut record {
-            Record::Message(message) => self.cite(message),
+            Record::Message(message) => self.attach_incident(message),
             Record::Event(event) => {
-                if let EventKind::NotificationHeld { reason: HeldReason::Acknowledged, .. } = event.kind {
-                    let object = Object { host: event.host, service: event.service.clone() };
-                    if let Some((id, ack)) = self.desk.incidents.known(&object, self.now.wall) {
+                if let EventKind::NotificationHeld { reason: SuppressReason::Acknowledged, .. } = event.kind {
+                    let object = CheckableId { host: event.host, service: event.service.clone() };
+                    if let Some((id, ack)) = self.shared.incidents.known(&object, self.now.wall) {
                         event.cause = format!("{id}, which it belongs to, is acknowledged by {}", ack.words);
                     }
                 }
             }
             _ => {}
         }
-        self.desk.out.push_back(crate::messages::MonitorOutput::Record(record));
+        self.shared.out.push_back(crate::messages::MonitorOutput::Record(record));
     }
 
     /// A problem was assigned to an incident before its notification.
-    fn cite(&self, message: &mut Message) {
-        let object = Object { host: message.host, service: message.service.clone() };
-        message.incident = self.desk.incidents.of(&object);
+    fn attach_incident(&self, message: &mut Message) {
+        let object = CheckableId { host: message.host, service: message.service.clone() };
+        message.incident = self.shared.incidents.of(&object);
         let problem = message.kind == MessageKind::Problem && message.problem;
         debug_assert!(
             !problem || message.incident.is_some(),
@@ -60,21 +60,21 @@ impl Turn<'_> {
     }
 
     /// Reports a hard problem, at each result that finds it.
-    pub fn ill(&mut self, object: &Object, began: crate::time::Wall, reachable: bool) -> Placed {
-        let placed = self.desk.incidents.ill(object, began, reachable, self.moment());
-        self.desk.publish_incidents();
+    pub fn problem(&mut self, object: &CheckableId, began: crate::time::Wall, reachable: bool) -> Assigned {
+        let placed = self.shared.incidents.problem(object, began, reachable, self.moment());
+        self.shared.publish_incidents();
         placed
     }
 
-    pub fn well(&mut self, object: &Object) {
-        self.desk.incidents.well(object, self.now);
-        self.desk.publish_incidents();
+    pub fn well(&mut self, object: &CheckableId) {
+        self.shared.incidents.well(object, self.now);
+        self.shared.publish_incidents();
     }
 
     /// Applies the acknowledgement of an incident to one of its members.
-    fn cover(&mut self, object: &Object, ack: IncidentAck) -> Option<Acknowledgement> {
-        let (id, incident) = self.desk.incidents.cover(object, self.moment())?;
-        self.desk.publish_incidents();
+    fn cover(&mut self, object: &CheckableId, ack: IncidentAck) -> Option<Acknowledgement> {
+        let (id, incident) = self.shared.incidents.cover(object, self.moment())?;
+        self.shared.publish_incidents();
         let IncidentAck { sticky, expires, words } = ack;
         Some(Acknowledgement { id, sticky, expires, words, incident: Some(incident) })
     }
@@ -83,10 +83,10 @@ impl Turn<'_> {
     /// incident it has left.
     pub fn settle<S: Level>(
         &mut self,
-        object: &Object,
-        placed: Placed,
-        voice: &mut Voice<S>,
-    ) -> Option<Said<S>> {
+        object: &CheckableId,
+        placed: Assigned,
+        voice: &mut Notifier<S>,
+    ) -> Option<Emitted<S>> {
         let ended = placed.left.and_then(|left| voice.leave(left));
         if let Some(known) = placed.known.filter(|_| !voice.is_acknowledged())
             && let Some(ack) = self.cover(object, known)
@@ -100,34 +100,34 @@ impl Turn<'_> {
 impl Host {
     /// Assigns the host to an incident. This waits while it is not known whether the host or a
     /// parent is down. A downtime is no incident.
-    pub(super) fn place(&mut self, turn: &mut Turn<'_>) {
-        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+    pub(super) fn place(&mut self, ctx: &mut Ctx<'_>) {
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
         if !self.track.hard.is_problem() {
-            turn.well(&Object::host(self.spec.id));
+            ctx.well(&CheckableId::host(self.spec.id));
         } else if !self.reach.in_doubt && !self.voice.is_planned(&self.track, &scene) {
-            self.find_place(turn);
+            self.find_place(ctx);
         }
     }
 
     /// Assigns a problem to an incident before its notification, if that was suppressed until now.
-    pub(super) fn place_before_speech(&mut self, turn: &mut Turn<'_>) {
-        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
+    pub(super) fn place_before_speech(&mut self, ctx: &mut Ctx<'_>) {
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
         if self.voice.may_complain(&self.track, &scene) {
-            self.find_place(turn);
+            self.find_place(ctx);
         }
     }
 
-    fn find_place(&mut self, turn: &mut Turn<'_>) {
-        let object = Object::host(self.spec.id);
-        let placed = turn.ill(&object, self.since, self.reach.reachable);
-        let said = turn.settle(&object, placed, &mut self.voice);
-        self.utter(said.into_iter().collect(), turn);
+    fn find_place(&mut self, ctx: &mut Ctx<'_>) {
+        let object = CheckableId::host(self.spec.id);
+        let placed = ctx.problem(&object, self.since, self.reach.reachable);
+        let said = ctx.settle(&object, placed, &mut self.voice);
+        self.emit(said.into_iter().collect(), ctx);
     }
 
     /// Applies the acknowledgement of the incident to the host or a service.
-    fn cover(&mut self, service: Option<&str>, ack: IncidentAck, turn: &mut Turn<'_>) {
-        let object = Object { host: self.spec.id, service: service.map(str::to_owned) };
-        let incident = turn.desk.incidents.of(&object);
+    fn cover(&mut self, service: Option<&str>, ack: IncidentAck, ctx: &mut Ctx<'_>) {
+        let object = CheckableId { host: self.spec.id, service: service.map(str::to_owned) };
+        let incident = ctx.shared.incidents.of(&object);
         let free = match service.map(|name| self.position(name)) {
             None => self.track.status.is_problem() && self.voice.is_free_for(incident),
             Some(Some(i)) => {
@@ -136,42 +136,42 @@ impl Host {
             }
             Some(None) => false,
         };
-        if free && let Some(ack) = turn.cover(&object, ack) {
-            self.acknowledge(service, ack, turn);
+        if free && let Some(ack) = ctx.cover(&object, ack) {
+            self.acknowledge(service, ack, ctx);
         }
     }
 
     /// Removes the acknowledgement of the incident from the host or a service.
-    fn uncover(&mut self, service: Option<&str>, incident: IncidentId, turn: &mut Turn<'_>) {
+    fn uncover(&mut self, service: Option<&str>, incident: IncidentId, ctx: &mut Ctx<'_>) {
         let of_it = match service.map(|name| self.position(name)) {
             None => self.voice.covered_by(incident),
             Some(Some(i)) => self.services[i].voice.covered_by(incident),
             Some(None) => None,
         };
         if let Some(ack) = of_it {
-            turn.record(Record::AckEnded(ack, turn.now.wall));
-            self.unacknowledge(service, turn);
+            ctx.record(Record::AckEnded(ack, ctx.now.wall));
+            self.unacknowledge(service, ctx);
         }
     }
 }
 
 impl Monitor {
     /// Restores the incidents that an earlier run left open, before the hosts are restored.
-    pub fn recall_incidents(&mut self, open: Vec<IncidentMemory>, now: Now) {
-        self.desk.incidents.restore(open, now);
+    pub fn recall_incidents(&mut self, open: Vec<IncidentSnapshot>, now: Now) {
+        self.shared.incidents.restore(open, now);
     }
 
     /// Removes members that no longer exist, or whose state was not stored.
-    pub(super) fn review_incidents(&mut self, now: Now) {
-        for object in self.desk.incidents.objects() {
+    pub(super) fn re_evaluate_incidents(&mut self, now: Now) {
+        for object in self.shared.incidents.objects() {
             if !self.is_ill(&object) && object.host != crate::messages::GATEWAY {
-                self.desk.incidents.forget(|o| *o == object, object.host, now);
+                self.shared.incidents.forget(|o| *o == object, object.host, now);
             }
         }
-        self.desk.publish_incidents();
+        self.shared.publish_incidents();
     }
 
-    fn is_ill(&self, object: &Object) -> bool {
+    fn is_ill(&self, object: &CheckableId) -> bool {
         let Some(host) = self.hosts.get(&object.host) else { return false };
         match &object.service {
             None => host.track.hard.is_problem(),
@@ -189,47 +189,47 @@ impl Monitor {
         let state =
             (host.track.status != Level::PENDING).then(|| host.track.hard.is_problem().then_some(host.since));
         self.neighbours.know(id, site);
-        self.desk.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
+        self.shared.incidents.know(id, &host.spec.name, site, &host.spec.parents, state);
         if host.track.hard.is_problem() && !host.reach.reachable {
-            self.desk.incidents.know_unreachable(id);
+            self.shared.incidents.know_unreachable(id);
         }
         let tunnel = host.tunnel_service().map(|i| host.services[i].spec.name.as_str());
-        self.desk.incidents.know_tunnel(id, tunnel);
-        self.desk.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
+        self.shared.incidents.know_tunnel(id, tunnel);
+        self.shared.incidents.know_services(id, host.services.iter().map(|s| s.spec.name.as_str()));
     }
 
     /// Removes the services that a host no longer has.
     pub(super) fn forget_lost_services(&mut self, id: HostId, now: Now) {
         let Some(host) = self.hosts.get(&id) else { return };
-        let lost = |o: &Object| o.service.as_deref().is_some_and(|name| host.position(name).is_none());
-        self.desk.incidents.forget(lost, id, now);
-        self.desk.publish_incidents();
+        let lost = |o: &CheckableId| o.service.as_deref().is_some_and(|name| host.position(name).is_none());
+        self.shared.incidents.forget(lost, id, now);
+        self.shared.publish_incidents();
     }
 
     pub(super) fn acknowledge_incident(&mut self, id: IncidentId, ack: &IncidentAck, now: Now) {
-        let ill = self.desk.incidents.acknowledge(id, ack.clone(), now);
-        if ill.is_empty() {
+        let problem = self.shared.incidents.acknowledge(id, ack.clone(), now);
+        if problem.is_empty() {
             return self.end_late_acknowledgement(id, now);
         }
-        for object in ill {
+        for object in problem {
             let service = object.service.as_deref();
-            self.with(object.host, now, |host, turn| host.cover(service, ack.clone(), turn));
+            self.with(object.host, now, |host, ctx| host.cover(service, ack.clone(), ctx));
         }
     }
 
     /// Ends an acknowledgement that came too late: its incident was merged into another, or every
     /// member has recovered.
     fn end_late_acknowledgement(&mut self, id: IncidentId, now: Now) {
-        self.desk.incidents.unacknowledge(id);
+        self.shared.incidents.unacknowledge(id);
         let change = IncidentChange::AckEnded(AckEnd::Late);
         let record = Record::Incident(IncidentRecord { id, at: now.wall, change });
-        self.desk.out.push_back(MonitorOutput::Record(record));
+        self.shared.out.push_back(MonitorOutput::Record(record));
     }
 
     pub(super) fn unacknowledge_incident(&mut self, id: IncidentId, now: Now) {
-        for object in self.desk.incidents.unacknowledge(id) {
+        for object in self.shared.incidents.unacknowledge(id) {
             let service = object.service.as_deref();
-            self.with(object.host, now, |host, turn| host.uncover(service, id, turn));
+            self.with(object.host, now, |host, ctx| host.uncover(service, id, ctx));
         }
     }
 
@@ -237,33 +237,33 @@ impl Monitor {
     /// is stored before those of its members, and the earlier run may have ended in between.
     pub(super) fn mend_acknowledgements(&mut self, now: Now) {
         self.cover_members(now);
-        for (id, object) in self.desk.incidents.unknown() {
-            self.with(object.host, now, |host, turn| host.uncover(object.service.as_deref(), id, turn));
+        for (id, object) in self.shared.incidents.unknown() {
+            self.with(object.host, now, |host, ctx| host.uncover(object.service.as_deref(), id, ctx));
         }
     }
 
     /// Applies the acknowledgements that merges caused, and closes or expires what is due.
     pub(super) fn look_after_incidents(&mut self, now: Now) {
         self.cover_members(now);
-        self.desk.incidents.look(now);
-        self.desk.publish_incidents();
+        self.shared.incidents.look(now);
+        self.shared.publish_incidents();
     }
 
     fn cover_members(&mut self, now: Now) {
-        while let Some(cover) = self.desk.incidents.poll_cover() {
+        while let Some(cover) = self.shared.incidents.poll_cover() {
             let service = cover.object.service.as_deref();
-            self.with(cover.object.host, now, |host, turn| host.cover(service, cover.ack, turn));
+            self.with(cover.object.host, now, |host, ctx| host.cover(service, cover.ack, ctx));
         }
     }
 
     pub(super) fn note_uplink(&mut self, lost: bool, now: Now) {
-        let at = self.desk.turn(now).moment();
-        self.desk.incidents.uplink(lost, at);
-        self.desk.publish_incidents();
+        let at = self.shared.ctx(now).moment();
+        self.shared.incidents.uplink(lost, at);
+        self.shared.publish_incidents();
     }
 }
 
-impl Turn<'_> {
+impl Ctx<'_> {
     /// Uses the random number of the turn for ids; they differ in any case.
     fn moment(&self) -> Moment {
         Moment { now: self.now, draw: self.draw() }
@@ -275,8 +275,8 @@ mod tests {
     use super::*;
     use crate::id::Id;
     use crate::messages::{
-        CauseKind, Extent, HostMemory, HostState, HostStatus, Matter, MemberMemory, MonitorInput, StateType,
-        VoiceState,
+        CauseKind, HostSnapshot, HostState, HostStatus, IncidentScope, IncidentSummary, MemberSnapshot,
+        MonitorInput, NotificationState, StateType,
     };
     use crate::monitor::{Config, testing};
     use crate::time::{Mono, Wall};
@@ -292,7 +292,7 @@ mod tests {
     }
 
     /// A host that is down and was notified.
-    fn lost(acknowledged: Option<Acknowledgement>) -> HostMemory {
+    fn lost(acknowledged: Option<Acknowledgement>) -> HostSnapshot {
         let spec = testing::host(1);
         let state = HostState {
             host: spec.id,
@@ -317,24 +317,24 @@ mod tests {
             output: String::new(),
             detail: Default::default(),
             notified: Some(HostStatus::Down),
-            voice: VoiceState::default(),
+            voice: NotificationState::default(),
             taken: Default::default(),
         };
         let acknowledged = acknowledged.into_iter().map(|ack| (None, ack)).collect();
-        HostMemory { spec, state: Some(state), services: Vec::new(), acknowledged }
+        HostSnapshot { spec, state: Some(state), services: Vec::new(), acknowledged }
     }
 
     /// The incident of that host.
-    fn open(member: MemberMemory, ack: Option<IncidentAck>) -> IncidentMemory {
+    fn open(member: MemberSnapshot, ack: Option<IncidentAck>) -> IncidentSnapshot {
         let words = "cam-1 is down".to_owned();
-        let (extent, cause, head) = (Extent::Host, CauseKind::HostDown, Some(member.object.host));
-        let matter = Matter { extent, cause, words, site: None, head };
-        IncidentMemory { id: INCIDENT, opened: at(900).wall, matter, members: vec![member], ack }
+        let (extent, cause, head) = (IncidentScope::Host, CauseKind::HostDown, Some(member.object.host));
+        let matter = IncidentSummary { extent, cause, words, site: None, head };
+        IncidentSnapshot { id: INCIDENT, opened: at(900).wall, matter, members: vec![member], ack }
     }
 
-    fn ill() -> MemberMemory {
-        MemberMemory {
-            object: Object::host(testing::host(1).id),
+    fn problem() -> MemberSnapshot {
+        MemberSnapshot {
+            object: CheckableId::host(testing::host(1).id),
             began: at(900).wall,
             left: None,
             covered: false,
@@ -342,7 +342,7 @@ mod tests {
     }
 
     /// A monitor restarted at second 1000.
-    fn restarted(incident: IncidentMemory, host: HostMemory) -> Monitor {
+    fn restarted(incident: IncidentSnapshot, host: HostSnapshot) -> Monitor {
         let mut monitor = Monitor::new(Config::default(), 1);
         monitor.recall_incidents(vec![incident], at(1_000));
         monitor.restore([host], at(1_000));
@@ -373,17 +373,17 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_that_an_earlier_run_did_not_finish_covers_what_is_in_it() {
-        let mut monitor = restarted(open(ill(), Some(ack("user:ada: on it"))), lost(None));
+        let mut monitor = restarted(open(problem(), Some(ack("user:ada: on it"))), lost(None));
         assert_eq!(heard(&mut monitor), ["covered"]);
-        let had = MemberMemory { covered: true, ..ill() };
+        let had = MemberSnapshot { covered: true, ..problem() };
         let mut monitor = restarted(open(had, Some(ack("user:ada: on it"))), lost(None));
         assert_eq!(heard(&mut monitor), [""; 0], "its own has ended since");
     }
 
     #[test]
     fn what_was_well_before_a_restart_closes_as_of_then() {
-        let well = MemberMemory { left: Some(at(950).wall), ..ill() };
-        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        let well = MemberSnapshot { left: Some(at(950).wall), ..problem() };
+        let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         monitor.handle(MonitorInput::Timeout, at(1_069));
         assert_eq!(heard(&mut monitor), [""; 0]);
         monitor.handle(MonitorInput::Timeout, at(1_070));
@@ -399,27 +399,27 @@ mod tests {
             words: String::new(),
             incident,
         };
-        let mut monitor = restarted(open(ill(), None), lost(Some(given(Some(INCIDENT)))));
+        let mut monitor = restarted(open(problem(), None), lost(Some(given(Some(INCIDENT)))));
         assert_eq!(heard(&mut monitor), ["ended 5"]);
-        let mut monitor = restarted(open(ill(), None), lost(Some(given(None))));
+        let mut monitor = restarted(open(problem(), None), lost(Some(given(None))));
         assert_eq!(heard(&mut monitor), [""; 0], "that is its own");
     }
 
     #[test]
     fn an_acknowledgement_that_comes_too_late_ends_and_is_of_nothing_that_fails_later() {
-        let well = MemberMemory { left: Some(at(990).wall), ..ill() };
-        let mut monitor = restarted(open(well, None), HostMemory { state: None, ..lost(None) });
+        let well = MemberSnapshot { left: Some(at(990).wall), ..problem() };
+        let mut monitor = restarted(open(well, None), HostSnapshot { state: None, ..lost(None) });
         for id in [INCIDENT, IncidentId(Id::from_i64(77))] {
             monitor.handle(MonitorInput::AcknowledgeIncident(id, ack("user:ada: on it")), at(1_001));
             assert_eq!(heard(&mut monitor), ["late"]);
         }
-        let host = Object::host(testing::host(1).id);
-        assert_eq!(monitor.desk.incidents.known(&host, at(1_002).wall), None);
+        let host = CheckableId::host(testing::host(1).id);
+        assert_eq!(monitor.shared.incidents.known(&host, at(1_002).wall), None);
     }
 
     #[test]
     fn a_second_acknowledgement_of_an_incident_takes_the_place_of_the_first() {
-        let mut monitor = restarted(open(ill(), None), lost(None));
+        let mut monitor = restarted(open(problem(), None), lost(None));
         let until = IncidentAck { expires: Some(at(1_060).wall), ..ack("user:ada: for a minute") };
         monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
         monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, ack("user:jo: on it")), at(1_002));
@@ -430,7 +430,7 @@ mod tests {
     }
     #[test]
     fn the_acknowledgement_of_an_incident_expires_by_the_calendar() {
-        let mut monitor = restarted(open(ill(), None), lost(None));
+        let mut monitor = restarted(open(problem(), None), lost(None));
         let until = IncidentAck { expires: Some(at(1_000 + 4 * 3_600).wall), ..ack("user:ada: on it") };
         monitor.handle(MonitorInput::AcknowledgeIncident(INCIDENT, until), at(1_001));
         assert_eq!(heard(&mut monitor), ["covered"]);

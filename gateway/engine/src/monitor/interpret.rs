@@ -15,7 +15,7 @@ use fleetgate_probes::tcp::{self, ConnectEnd};
 use fleetgate_probes::{echo, sensors};
 
 use crate::messages::{
-    Answer, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, SshAnswer, SshFailure,
+    CommandEnd, CommandReply, ConnectFailure, EchoReply, Evidence, ProbeReply, SshFailure, SshReply,
 };
 use crate::time::{Mono, Wall};
 
@@ -97,7 +97,7 @@ pub fn no_answer(failure: &ConnectFailure, echoes: u8) -> Finding {
     Finding { result: PluginResult::critical(text).because(Cause::NoAnswer), silence: true }
 }
 
-pub fn ping(answer: &EchoAnswer) -> Meaning {
+pub fn ping(answer: &EchoReply) -> Meaning {
     let result = match &answer.failure {
         Some(ConnectFailure::Busy) => return None,
         Some(failure) if answer.rtts.is_empty() => echo::not_sent(cause(failure), &failure.to_string()),
@@ -118,7 +118,7 @@ pub fn connect(port: u16, outcome: &Result<Duration, ConnectFailure>, timeout: D
 /// Returns the result of the SSH session itself, regardless of its commands. `connect`: the time it
 /// took to open the session, which may have been kept from an earlier check.
 pub fn session(
-    answer: &SshAnswer,
+    answer: &SshReply,
     user: Option<&str>,
     timeout: Duration,
     connect: Option<Duration>,
@@ -142,37 +142,37 @@ pub fn session(
 }
 
 /// Whether the connection was established, but the session or one of its commands went silent.
-pub fn is_stalled(answer: &SshAnswer) -> bool {
-    let silent = |run: &CommandAnswer| matches!(run.end, CommandEnd::Timeout | CommandEnd::Lost);
+pub fn is_stalled(answer: &SshReply) -> bool {
+    let silent = |run: &CommandReply| matches!(run.end, CommandEnd::Timeout | CommandEnd::Lost);
     answer.failure == Some(SshFailure::Timeout) || answer.commands.iter().any(silent)
 }
 
 /// Whether the connection attempt timed out.
-pub fn is_timed_out(answer: &SshAnswer) -> bool {
+pub fn is_timed_out(answer: &SshReply) -> bool {
     answer.failure == Some(SshFailure::Connect(ConnectFailure::Timeout))
 }
 
 /// Whether the host was silent, so that another path may reach it.
-pub fn is_unreached(answer: &SshAnswer) -> bool {
+pub fn is_unreached(answer: &SshReply) -> bool {
     matches!(&answer.failure, Some(SshFailure::Connect(failure)) if is_silence(failure))
 }
 
 /// Whether that inner address was completely silent. The device may be using its other one.
-pub fn is_unanswered(answer: &Answer) -> bool {
+pub fn is_unanswered(answer: &ProbeReply) -> bool {
     let silent = |f: &ConnectFailure| matches!(f, ConnectFailure::Timeout | ConnectFailure::Unreachable(_));
     match answer {
-        Answer::Echo(echo) => echo.rtts.is_empty() && echo.failure.as_ref().map_or(echo.sent > 0, silent),
-        Answer::Connect(Err(failure)) => silent(failure),
-        Answer::Ssh(SshAnswer { failure: Some(SshFailure::Connect(failure)), .. }) => silent(failure),
+        ProbeReply::Echo(echo) => echo.rtts.is_empty() && echo.failure.as_ref().map_or(echo.sent > 0, silent),
+        ProbeReply::Connect(Err(failure)) => silent(failure),
+        ProbeReply::Ssh(SshReply { failure: Some(SshFailure::Connect(failure)), .. }) => silent(failure),
         _ => false,
     }
 }
 
 /// Whether the device replied; a refused connection is a reply, too.
-pub fn is_answered(answer: &Answer) -> bool {
+pub fn is_answered(answer: &ProbeReply) -> bool {
     match answer {
-        Answer::Echo(echo) => !echo.rtts.is_empty(),
-        Answer::Connect(outcome) => {
+        ProbeReply::Echo(echo) => !echo.rtts.is_empty(),
+        ProbeReply::Connect(outcome) => {
             matches!(outcome, Ok(_) | Err(ConnectFailure::Refused | ConnectFailure::Reset))
         }
         _ => false,
@@ -197,7 +197,7 @@ fn is_silence(failure: &ConnectFailure) -> bool {
 }
 
 /// Returns the result of a plugin; `None` if it did not run, because the session failed before.
-pub fn command(answer: &SshAnswer, name: &str, timeout: Duration) -> Meaning {
+pub fn command(answer: &SshReply, name: &str, timeout: Duration) -> Meaning {
     let run = answer.commands.iter().find(|c| c.name == name)?;
     let result = PluginResult::from_run(&ending(run, timeout), &run.stdout, &run.stderr, run.truncated);
     Some(Finding::said(result))
@@ -205,12 +205,7 @@ pub fn command(answer: &SshAnswer, name: &str, timeout: Duration) -> Meaning {
 
 /// Returns the result of the sensor script for each of `wanted`, by key. A script that broke off
 /// still yields the sensors that it had printed.
-pub fn sensors(
-    answer: &SshAnswer,
-    wanted: &[(String, Sensor)],
-    timeout: Duration,
-    now: Wall,
-) -> Vec<Meaning> {
+pub fn sensors(answer: &SshReply, wanted: &[(String, Sensor)], timeout: Duration, now: Wall) -> Vec<Meaning> {
     let now = jiff::Timestamp::from_millisecond(now.as_millis()).unwrap_or_default();
     let Some(run) = answer.commands.iter().find(|c| c.name == SENSORS) else {
         return vec![None; wanted.len()];
@@ -230,12 +225,12 @@ pub fn sensors(
 
 /// Returns the result of a script that ended abnormally: that of a plugin with the same end, but
 /// never better than UNKNOWN.
-fn abnormal(run: &CommandAnswer, timeout: Duration) -> PluginResult {
+fn abnormal(run: &CommandReply, timeout: Duration) -> PluginResult {
     let result = PluginResult::from_run(&ending(run, timeout), b"", &run.stderr, run.truncated);
     PluginResult { status: Status::Unknown, ..result }
 }
 
-fn ending(run: &CommandAnswer, timeout: Duration) -> Ending {
+fn ending(run: &CommandReply, timeout: Duration) -> Ending {
     match &run.end {
         CommandEnd::Exit(code) => Ending::Exit(*code),
         CommandEnd::Signal(name) => Ending::Signal(name.clone()),

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::id::{HostId, Id, PeerId};
 use crate::messages::{
-    Answer, AskId, Downtime, HostMemory, HostScope, HostSpec, MonitorInput, MonitorOutput, News, Outcome,
-    Record, Submission, Timing, Why,
+    Downtime, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
+    ProbeId, ProbeReply, Record, Timing, TunnelEvent, WakeReason,
 };
 use crate::time::{Mono, Now, Step, Wall};
 
@@ -37,17 +37,17 @@ mod thresholds;
 pub mod traffic_budget;
 mod uplink;
 
-use crate::monitor::host::allowed_silence::Rhythm;
-use crate::monitor::uplink::fleet_silence::Population;
-use crate::monitor::uplink::health::Sentinel;
-use context::{Asker, Desk, Turn};
+use crate::monitor::host::allowed_silence::AllowedSilence;
+use crate::monitor::uplink::fleet_silence::FleetSilence;
+use crate::monitor::uplink::health::UplinkHealth;
+use context::{Ctx, ProbeOwner, Shared};
 use downtime::Window;
 use host::Host;
 use neighbours::Neighbours;
-use reachability::Family;
-use schedule::Agenda;
+use reachability::ParentGraph;
+use schedule::DueQueue;
 
-pub use context::Figures;
+pub use context::MonitorStats;
 
 /// A call that comes this long after something was due shows that the machine slept or the process
 /// was stopped. Silence during that time does not count. Longer than any stall of a busy store.
@@ -93,14 +93,14 @@ pub struct Monitor {
     hosts: BTreeMap<HostId, Host>,
     /// The hosts that are reached through each peer.
     behind: BTreeMap<PeerId, BTreeSet<HostId>>,
-    agenda: Agenda,
-    desk: Desk,
+    agenda: DueQueue,
+    shared: Shared,
     /// The latest time at which the next call was due.
     expected: Option<Mono>,
     downtimes: BTreeMap<Id, Downtime>,
-    family: Family,
-    population: Population,
-    sentinel: Sentinel,
+    family: ParentGraph,
+    population: FleetSilence,
+    sentinel: UplinkHealth,
     neighbours: Neighbours,
     /// Hosts that were up, fell silent, and are not hard down yet.
     failing: BTreeSet<HostId>,
@@ -117,13 +117,13 @@ impl Monitor {
             config: Config { max_in_flight: config.max_in_flight.max(1), ..config },
             hosts: BTreeMap::new(),
             behind: BTreeMap::new(),
-            agenda: Agenda::default(),
-            desk: Desk::new(seed, Rhythm::of(config.keepalive)),
+            agenda: DueQueue::default(),
+            shared: Shared::new(seed, AllowedSilence::of(config.keepalive)),
             expected: None,
             downtimes: BTreeMap::new(),
-            family: Family::default(),
-            population: Population::new(config.interval),
-            sentinel: Sentinel::default(),
+            family: ParentGraph::default(),
+            population: FleetSilence::new(config.interval),
+            sentinel: UplinkHealth::default(),
             neighbours: Neighbours::default(),
             failing: BTreeSet::new(),
             fallen: VecDeque::new(),
@@ -132,17 +132,17 @@ impl Monitor {
     }
 
     /// Continues from an earlier run. Called once, before anything but the downtimes.
-    pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostMemory>, now: Now) {
-        let hosts: Vec<HostMemory> = hosts.into_iter().collect();
-        self.desk.woke = (!hosts.is_empty()).then_some(now.mono);
+    pub fn restore(&mut self, hosts: impl IntoIterator<Item = HostSnapshot>, now: Now) {
+        let hosts: Vec<HostSnapshot> = hosts.into_iter().collect();
+        self.shared.woke = (!hosts.is_empty()).then_some(now.mono);
         let away = hosts.iter().filter_map(last_seen).max().map_or(Duration::MAX, |at| now.wall.since(at));
         for memory in hosts {
             let long_away = away > memory.spec.timing.interval;
             let windows = self.windows(&memory.spec);
-            let host = Host::restored(memory, long_away, windows, &mut self.desk.turn(now));
+            let host = Host::restored(memory, long_away, windows, &mut self.shared.ctx(now));
             self.adopt(host, now);
         }
-        self.review_incidents(now);
+        self.re_evaluate_incidents(now);
         for id in self.ids() {
             self.refresh(id, now);
         }
@@ -153,27 +153,27 @@ impl Monitor {
         self.notice_gap(now);
         self.notice_step(now);
         match input {
-            MonitorInput::Answer(id, answer) => self.answer(id, answer, now),
-            MonitorInput::News(news) => self.news(news, now),
+            MonitorInput::ProbeReply(id, answer) => self.answer(id, answer, now),
+            MonitorInput::TunnelEvent(news) => self.news(news, now),
             MonitorInput::Upsert(spec) => self.upsert(*spec, now),
             MonitorInput::Remove(id) => self.remove(id, now),
             MonitorInput::CheckNow { host, service } => {
-                self.with(host, now, |host, turn| host.check_now(service.as_deref(), turn));
+                self.with(host, now, |host, ctx| host.check_now(service.as_deref(), ctx));
             }
             MonitorInput::Submit(sent) => self.submit(*sent, now),
             MonitorInput::Acknowledge { host, service, ack } => {
-                self.with(host, now, |host, turn| host.acknowledge(service.as_deref(), ack, turn));
+                self.with(host, now, |host, ctx| host.acknowledge(service.as_deref(), ack, ctx));
             }
             MonitorInput::Unacknowledge { host, service } => {
-                self.with(host, now, |host, turn| host.unacknowledge(service.as_deref(), turn));
+                self.with(host, now, |host, ctx| host.unacknowledge(service.as_deref(), ctx));
             }
             MonitorInput::AcknowledgeIncident(id, ack) => self.acknowledge_incident(id, &ack, now),
             MonitorInput::UnacknowledgeIncident(id) => self.unacknowledge_incident(id, now),
             MonitorInput::Downtime(downtime) => self.plan_downtime(*downtime, now),
             MonitorInput::CancelDowntime(id) => self.cancel_downtime(id, now),
-            MonitorInput::WasCutOff => self.was_cut_off(now),
+            MonitorInput::RestoreUplinkLost => self.was_cut_off(now),
             MonitorInput::Uplink(reading) => self.see_outside(&reading, now),
-            MonitorInput::Mark(ticket) => self.desk.turn(now).record(Record::Reply(ticket, Outcome::Done)),
+            MonitorInput::Mark(ticket) => self.shared.ctx(now).record(Record::Reply(ticket, Outcome::Done)),
             MonitorInput::Timeout => {}
         }
         let step = self.population.look(now.mono);
@@ -187,38 +187,43 @@ impl Monitor {
 
     /// Returns the next output; `Wait` when there is none.
     pub fn poll_output(&mut self) -> MonitorOutput {
-        if let Some(output) = self.desk.out.pop_front() {
+        if let Some(output) = self.shared.out.pop_front() {
             return output;
         }
         let due = self.agenda.first().filter(|_| self.has_room());
-        let lost = self.desk.asks.first_overdue();
+        let lost = self.shared.asks.first_overdue();
         let patience = self.population.due().into_iter().chain(self.sentinel.due());
-        let patience = patience.chain(self.desk.incidents.due());
+        let patience = patience.chain(self.shared.incidents.due());
         self.expected = due.into_iter().chain(lost).chain(patience).min();
         let why = match () {
-            () if self.expected.is_none() => Why::Idle,
-            () if self.expected == due => Why::CheckDue,
-            () => Why::ProbeTimeout,
+            () if self.expected.is_none() => WakeReason::Idle,
+            () if self.expected == due => WakeReason::CheckDue,
+            () => WakeReason::ProbeTimeout,
         };
         MonitorOutput::Wait(self.expected, why)
     }
 
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> MonitorStats {
         let services = self.hosts.values().map(Host::service_count).sum();
-        Figures { hosts: self.hosts.len(), services, in_flight: self.desk.asks.len(), ..self.desk.figures }
+        MonitorStats {
+            hosts: self.hosts.len(),
+            services,
+            in_flight: self.shared.asks.len(),
+            ..self.shared.figures
+        }
     }
 
     fn has_room(&self) -> bool {
-        self.desk.asks.len() < self.config.max_in_flight
+        self.shared.asks.len() < self.config.max_in_flight
     }
 
     /// Runs an action on one host and plans the host anew.
-    fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Turn<'_>)) {
-        self.desk.with_others = self.hosts.get(&id).is_some_and(Host::may_turn_hard)
+    fn with(&mut self, id: HostId, now: Now, act: impl FnOnce(&mut Host, &mut Ctx<'_>)) {
+        self.shared.with_others = self.hosts.get(&id).is_some_and(Host::may_turn_hard)
             && (self.will_look(id) || self.fails_with_others(id, now.mono));
         if let Some(host) = self.hosts.get_mut(&id) {
-            let before = host.stands();
-            act(host, &mut self.desk.turn(now));
+            let before = host.facts();
+            act(host, &mut self.shared.ctx(now));
             self.agenda.set(id, host.wake_at(now));
             self.spread(id, before, now);
         }
@@ -228,10 +233,10 @@ impl Monitor {
         let id = host.id();
         self.link(id, host.peer());
         self.family.add(id, &host.spec.parents);
-        self.population.note(id, Some(host.stands().member), Mono::ZERO);
+        self.population.note(id, Some(host.facts().member), Mono::ZERO);
         self.agenda.set(id, host.wake_at(now));
         self.hosts.insert(id, host);
-        self.desk.hosts = self.hosts.len();
+        self.shared.hosts = self.hosts.len();
         self.introduce(id);
     }
 
@@ -253,27 +258,27 @@ impl Monitor {
         }
     }
 
-    fn answer(&mut self, id: AskId, answer: Answer, now: Now) {
-        let Some((host, asker)) = self.desk.asks.close(id) else {
+    fn answer(&mut self, id: ProbeId, answer: ProbeReply, now: Now) {
+        let Some((host, asker)) = self.shared.asks.close(id) else {
             return;
         };
-        self.with(host, now, |host, turn| {
+        self.with(host, now, |host, ctx| {
             match asker {
-                Asker::Host(asked) => host.answer_check((id, asked), answer, turn),
-                Asker::Service(i) => host.answer_service(i, answer, turn),
-                Asker::Ssh => host.answer_session(answer, turn),
+                ProbeOwner::Host(asked) => host.answer_check((id, asked), answer, ctx),
+                ProbeOwner::Service(i) => host.answer_service(i, answer, ctx),
+                ProbeOwner::Ssh => host.answer_session(answer, ctx),
             }
-            host.advance(turn);
+            host.advance(ctx);
         });
     }
 
-    fn news(&mut self, news: News, now: Now) {
+    fn news(&mut self, news: TunnelEvent, now: Now) {
         let Some(peer) = crate::monitor::host::tunnel_events::concerns(&news) else {
             return;
         };
         let hosts: Vec<HostId> = self.behind.get(&peer).into_iter().flatten().copied().collect();
         for id in hosts {
-            self.with(id, now, |host, turn| host.hear(&news, turn));
+            self.with(id, now, |host, ctx| host.on_result(&news, ctx));
         }
     }
 
@@ -286,9 +291,9 @@ impl Monitor {
             self.family.add(id, &parents.1);
             self.unlink(id, before);
             let windows = self.windows(&spec);
-            self.with(id, now, |host, turn| {
-                host.change(spec, turn);
-                host.set_windows(windows, turn);
+            self.with(id, now, |host, ctx| {
+                host.change(spec, ctx);
+                host.set_windows(windows, ctx);
             });
             self.link(id, peer);
             self.introduce(id);
@@ -306,12 +311,12 @@ impl Monitor {
 
     /// Applies a passive result. The reply to the submitter comes after everything that the result
     /// causes.
-    fn submit(&mut self, sent: Submission, now: Now) {
+    fn submit(&mut self, sent: PassiveResult, now: Now) {
         let (ticket, host, service, by) = (sent.ticket, sent.host, sent.service.clone(), sent.by.clone());
-        let (mut outcome, before) = (Outcome::Unknown, self.desk.out.len());
-        self.with(host, now, |host, turn| outcome = host.submit(sent, turn));
-        self.desk.sign(before, (host, service.as_deref()), &by);
-        self.desk.turn(now).record(Record::Reply(ticket, outcome));
+        let (mut outcome, before) = (Outcome::Unknown, self.shared.out.len());
+        self.with(host, now, |host, ctx| outcome = host.submit(sent, ctx));
+        self.shared.sign(before, (host, service.as_deref()), &by);
+        self.shared.ctx(now).record(Record::Reply(ticket, outcome));
     }
 
     fn plan_downtime(&mut self, downtime: Downtime, now: Now) {
@@ -349,7 +354,7 @@ impl Monitor {
             let mut windows: Vec<Window> = host.windows.iter().filter(stays).cloned().chain(new).collect();
             windows.sort_by_key(|window| window.id);
             if windows != host.windows {
-                self.with(id, now, |host, turn| host.set_windows(windows, turn));
+                self.with(id, now, |host, ctx| host.set_windows(windows, ctx));
             }
         }
     }
@@ -366,14 +371,14 @@ impl Monitor {
         self.with(id, now, Host::retire);
         self.agenda.set(id, None);
         if let Some(host) = self.hosts.remove(&id) {
-            self.desk.hosts = self.hosts.len();
+            self.shared.hosts = self.hosts.len();
             self.unlink(id, host.peer());
             self.family.remove(id, &host.spec.parents);
             self.population.note(id, None, now.mono);
             self.neighbours.remove(id);
             self.failing.remove(&id);
-            self.desk.incidents.forget(|_| true, id, now);
-            self.desk.publish_incidents();
+            self.shared.incidents.forget(|_| true, id, now);
+            self.shared.publish_incidents();
         }
         for child in self.family.children(id) {
             self.refresh(child, now);
@@ -405,10 +410,10 @@ impl Monitor {
             return;
         };
         self.expected = None;
-        self.desk.woke = Some(now.mono);
+        self.shared.woke = Some(now.mono);
         let gap = now.mono.since(expected);
         for id in self.ids() {
-            self.with(id, now, |host, turn| host.skip_missed(gap, turn));
+            self.with(id, now, |host, ctx| host.skip_missed(gap, ctx));
         }
     }
 
@@ -418,24 +423,24 @@ impl Monitor {
         let Some(step) = Step::between(last, now) else { return };
         let is_jump = step.size() > JUMP;
         if is_jump {
-            self.desk.woke = Some(now.mono);
+            self.shared.woke = Some(now.mono);
         }
-        self.desk.incidents.mind_step(step, now);
+        self.shared.incidents.mind_step(step, now);
         for id in self.ids() {
-            self.with(id, now, |host, turn| host.mind_step(is_jump, turn));
+            self.with(id, now, |host, ctx| host.mind_step(is_jump, ctx));
         }
     }
 
     fn give_up_questions(&mut self, now: Now) {
-        while let Some(id) = self.desk.asks.overdue(now.mono) {
-            self.desk.figures.lost_answers += 1;
-            self.answer(id, Answer::Refused("nobody answered this question".to_owned()), now);
+        while let Some(id) = self.shared.asks.overdue(now.mono) {
+            self.shared.figures.lost_answers += 1;
+            self.answer(id, ProbeReply::Refused("nobody answered this question".to_owned()), now);
         }
     }
 }
 
 /// Returns the time of the newest result of an earlier run.
-fn last_seen(memory: &HostMemory) -> Option<Wall> {
+fn last_seen(memory: &HostSnapshot) -> Option<Wall> {
     let host = memory.state.iter().filter_map(|s| s.last_check);
     host.chain(memory.services.iter().filter_map(|s| s.last_check)).max()
 }

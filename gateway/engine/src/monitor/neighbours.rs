@@ -18,8 +18,8 @@ use crate::time::{Mono, Now};
 
 use super::Monitor;
 use super::host::Host;
-use crate::monitor::context::Turn;
-use crate::monitor::reachability::{PATIENCE, Standing};
+use crate::monitor::context::Ctx;
+use crate::monitor::reachability::{HostFacts, PATIENCE};
 use crate::monitor::state::Level;
 
 /// Neighbours at the same site, and again behind the same device.
@@ -146,14 +146,14 @@ fn next_to(hosts: &BTreeSet<HostId>, id: HostId) -> Vec<HostId> {
 impl Monitor {
     /// Reacts to a changed host. Its first failure starts neighbour checks; once it has recovered
     /// or is down, notifications that waited for it may be released.
-    pub(super) fn mind_crowd(&mut self, id: HostId, before: Standing, after: Standing, now: Now) {
-        let silent = |standing: Standing| standing.member.silent_since.is_some();
-        let failing = |standing: Standing| silent(standing) && standing.member.up;
+    pub(super) fn mind_crowd(&mut self, id: HostId, before: HostFacts, after: HostFacts, now: Now) {
+        let silent = |standing: HostFacts| standing.member.silent_since.is_some();
+        let failing = |standing: HostFacts| silent(standing) && standing.member.up;
         if before.member.up && !after.member.up && silent(after) {
             self.note_fallen(id, now.mono);
         }
         if before.member.up && !silent(before) && silent(after) {
-            self.ask_neighbours(id, now);
+            self.probe_neighbours(id, now);
             self.refresh(id, now);
         }
         match (failing(before), failing(after)) {
@@ -213,7 +213,7 @@ impl Monitor {
     /// after it.
     pub(super) fn will_look(&self, id: HostId) -> bool {
         let falls_at_once = self.hosts.get(&id).is_some_and(Host::falls_at_once);
-        falls_at_once && self.hosts.len() > 1 && !self.desk.cut_off
+        falls_at_once && self.hosts.len() > 1 && !self.shared.cut_off
     }
 
     fn is_near(&self, a: HostId, b: HostId) -> bool {
@@ -221,9 +221,9 @@ impl Monitor {
         self.neighbours.share_site(a, b) || peer(a).is_some() && peer(a) == peer(b)
     }
 
-    fn ask_neighbours(&mut self, id: HostId, now: Now) {
+    fn probe_neighbours(&mut self, id: HostId, now: Now) {
         // While the gateway may be cut off, no neighbour is expected to reply.
-        let Some(host) = self.hosts.get(&id).filter(|_| !self.desk.cut_off) else { return };
+        let Some(host) = self.hosts.get(&id).filter(|_| !self.shared.cut_off) else { return };
         let began = now.mono - host.check_timeout();
         let mut asked = self.neighbours.at_site(id);
         let behind = host.peer().and_then(|peer| self.behind.get(&peer));
@@ -234,7 +234,7 @@ impl Monitor {
                 self.hosts.get(&other).is_some_and(|host| host.can_be_asked_in_passing(began, now.mono));
             if can && self.neighbours.may_ask(now.mono) {
                 self.neighbours.opened(id, other);
-                self.with(other, now, |host, turn| host.show_itself(began, turn));
+                self.with(other, now, |host, ctx| host.show_itself(began, ctx));
             }
         }
     }
@@ -246,8 +246,8 @@ impl Monitor {
         };
         let (first, span) = (first.as_i64(), last.as_i64() - first.as_i64());
         let lot = |monitor: &mut Monitor| {
-            let at =
-                first + (f64::from(monitor.desk.turn(now).draw()) / f64::from(u32::MAX) * span as f64) as i64;
+            let at = first
+                + (f64::from(monitor.shared.ctx(now).draw()) / f64::from(u32::MAX) * span as f64) as i64;
             monitor.hosts.range(HostId::from_i64(at)..).next().map(|(id, _)| *id)
         };
         (0..FAR).filter_map(|_| lot(self)).collect()
@@ -259,7 +259,7 @@ impl Host {
         let steady = self.track.status == HostStatus::Up && !self.asleep && self.reach.reachable;
         let rested = self.asked_in_passing.is_none_or(|at| now.since(at) >= REST);
         let known = self.proved_at.is_some_and(|at| at >= since);
-        steady && rested && !known && self.check.is_none() && !self.is_only_told_of()
+        steady && rested && !known && self.check.is_none() && !self.is_passive_only()
     }
 
     /// Whether the result of a check is pending.
@@ -273,10 +273,10 @@ impl Host {
 
     /// Checks this host because another has failed: only evidence newer than its last opportunity
     /// to reply counts.
-    fn show_itself(&mut self, since: Mono, turn: &Turn<'_>) {
-        self.asked_in_passing = Some(turn.now.mono);
+    fn show_itself(&mut self, since: Mono, ctx: &Ctx<'_>) {
+        self.asked_in_passing = Some(ctx.now.mono);
         self.in_passing = true;
-        self.planned = Some(turn.now.mono);
+        self.planned = Some(ctx.now.mono);
         self.newer_than = Some(since);
     }
 }

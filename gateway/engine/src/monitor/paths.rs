@@ -16,16 +16,16 @@ const NO_WAY: &str = "no address on the route of this check: give the host one, 
 
 /// The path of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Via {
     Tunnel,
     Direct,
 }
 
-impl Way {
+impl Via {
     pub const fn name(self) -> &'static str {
         match self {
-            Way::Tunnel => "tunnel",
-            Way::Direct => "direct",
+            Via::Tunnel => "tunnel",
+            Via::Direct => "direct",
         }
     }
 }
@@ -78,31 +78,31 @@ impl Paths {
         self.other.into_iter().chain(self.address()).find(|address| *address != asked)
     }
 
-    pub fn route(&self, way: Way) -> Option<Route> {
+    pub fn route(&self, way: Via) -> Option<Route> {
         match way {
-            Way::Tunnel => self.inner.map(|(peer, address)| Route::Tunnel { peer, address }),
-            Way::Direct => self.direct.clone().map(|host| Route::Direct { host }),
+            Via::Tunnel => self.inner.map(|(peer, address)| Route::Tunnel { peer, address }),
+            Via::Direct => self.direct.clone().map(|host| Route::Direct { host }),
         }
     }
 
     /// Returns the paths of an SSH session in the order to try them. The tunnel comes first; while
     /// it is known to be down, only the public address is used.
-    pub fn ssh(&self, tunnel_down: bool) -> Vec<Way> {
+    pub fn ssh(&self, tunnel_down: bool) -> Vec<Via> {
         match (self.inner.is_some(), self.direct.is_some()) {
-            (true, true) if tunnel_down => vec![Way::Direct],
-            (true, true) => vec![Way::Tunnel, Way::Direct],
-            (true, false) => vec![Way::Tunnel],
-            (false, true) => vec![Way::Direct],
+            (true, true) if tunnel_down => vec![Via::Direct],
+            (true, true) => vec![Via::Tunnel, Via::Direct],
+            (true, false) => vec![Via::Tunnel],
+            (false, true) => vec![Via::Direct],
             (false, false) => vec![],
         }
     }
 
     /// Returns the path of a TCP connection. A port of the public address is not the same service
     /// as that port inside, so there is no second path.
-    pub fn tcp(&self) -> Option<Way> {
+    pub fn tcp(&self) -> Option<Via> {
         match (self.inner.is_some(), self.direct.is_some()) {
-            (true, _) => Some(Way::Tunnel),
-            (false, true) => Some(Way::Direct),
+            (true, _) => Some(Via::Tunnel),
+            (false, true) => Some(Via::Direct),
             (false, false) => None,
         }
     }
@@ -112,7 +112,7 @@ impl Paths {
         match check {
             Check::Tunnel | Check::Ping { .. } => true,
             Check::Passive | Check::Heartbeat(_) => false,
-            Check::Tcp { .. } => self.tcp() == Some(Way::Tunnel),
+            Check::Tcp { .. } => self.tcp() == Some(Via::Tunnel),
             Check::Ssh | Check::Sensor(_) | Check::Command { .. } => self.direct.is_none(),
         }
     }
@@ -146,12 +146,12 @@ mod tests {
     #[test]
     fn the_policy_opens_and_closes_ways() {
         let auto = paths(RoutePolicy::Auto);
-        assert_eq!(auto.ssh(false), [Way::Tunnel, Way::Direct]);
-        assert_eq!(auto.ssh(true), [Way::Direct]);
-        assert_eq!(paths(RoutePolicy::Tunnel).ssh(true), [Way::Tunnel]);
-        assert_eq!(paths(RoutePolicy::Direct).ssh(false), [Way::Direct]);
-        assert_eq!(paths(RoutePolicy::Direct).tcp(), Some(Way::Direct));
-        assert_eq!(auto.tcp(), Some(Way::Tunnel));
+        assert_eq!(auto.ssh(false), [Via::Tunnel, Via::Direct]);
+        assert_eq!(auto.ssh(true), [Via::Direct]);
+        assert_eq!(paths(RoutePolicy::Tunnel).ssh(true), [Via::Tunnel]);
+        assert_eq!(paths(RoutePolicy::Direct).ssh(false), [Via::Direct]);
+        assert_eq!(paths(RoutePolicy::Direct).tcp(), Some(Via::Direct));
+        assert_eq!(auto.tcp(), Some(Via::Tunnel));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::messages::{EventKind, HostStatus, SENT, Timing, is_answer};
 use crate::time::{Mono, Now};
 
 use super::Monitor;
-use crate::monitor::context::Turn;
+use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
 use crate::monitor::service::Service;
 use crate::monitor::state::Level;
@@ -39,7 +39,7 @@ const TUNNEL_PATIENCE: Duration = Duration::from_secs(75);
 
 /// The reachability of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct Reachability {
     pub reachable: bool,
     /// Whether it fails and no parent is known to be up after that, or the gateway's own uplink was
     /// not probed since.
@@ -48,9 +48,9 @@ pub struct Reach {
 
 /// The children of each parent.
 #[derive(Debug, Default)]
-pub struct Family(BTreeMap<HostId, BTreeSet<HostId>>);
+pub struct ParentGraph(BTreeMap<HostId, BTreeSet<HostId>>);
 
-impl Family {
+impl ParentGraph {
     pub fn add(&mut self, child: HostId, parents: &[HostId]) {
         for parent in parents {
             self.0.entry(*parent).or_default().insert(child);
@@ -75,7 +75,7 @@ impl Family {
 
 /// The state of a host as it concerns others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct HostFacts {
     blocks: bool,
     /// Its own tunnel is dead, even if other evidence proves that the host is up.
     tunnel_is_dead: bool,
@@ -86,11 +86,11 @@ pub struct Standing {
 impl Monitor {
     /// After an action of a host: re-evaluates its children, and checks its parents if it wants
     /// that.
-    pub(super) fn spread(&mut self, id: HostId, before: Standing, now: Now) {
+    pub(super) fn spread(&mut self, id: HostId, before: HostFacts, now: Now) {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
-        let (after, wants) = (host.stands(), host.take_wants_parents());
+        let (after, wants) = (host.facts(), host.take_wants_parents());
         if before != after {
             let step = self.population.note(id, Some(after.member), now.mono);
             self.weigh(step, now);
@@ -98,13 +98,13 @@ impl Monitor {
             for child in self.family.children(id) {
                 self.refresh(child, now);
                 if self.hosts.get(&child).is_some_and(|child| child.reach.in_doubt) {
-                    self.ask_parents(child, now);
+                    self.probe_parents(child, now);
                 }
             }
         }
         if wants {
             self.look_outside(now);
-            self.ask_parents(id, now);
+            self.probe_parents(id, now);
         }
         self.mind_askers(id, now);
     }
@@ -116,37 +116,38 @@ impl Monitor {
         };
         let reach = self.reach(host, now);
         if reach != host.reach {
-            self.with(id, now, |host, turn| host.set_reach(reach, turn));
+            self.with(id, now, |host, ctx| host.set_reach(reach, ctx));
         }
     }
 
-    fn reach(&self, host: &Host, now: Now) -> Reach {
+    fn reach(&self, host: &Host, now: Now) -> Reachability {
         let uplink = host.failing_since.is_some_and(|since| self.sentinel.in_doubt(since, now.mono))
             || host.hard_since.is_some()
                 && host.is_waited_for(now.mono)
                 && self.fails_with_others(host.id(), now.mono);
         let mut parents = host.spec.parents.iter().filter_map(|id| self.hosts.get(id)).peekable();
         if parents.peek().is_none() {
-            return Reach { in_doubt: uplink, ..Reach::FREE };
+            return Reachability { in_doubt: uplink, ..Reachability::FREE };
         }
         let blocks = |parent: &Host| {
-            let standing = parent.stands();
+            let standing = parent.facts();
             standing.blocks || standing.tunnel_is_dead && host.passes_through(parent)
         };
         let there: Vec<&Host> = parents.filter(|parent| !blocks(parent)).collect();
         let since = host.failing_since.filter(|_| host.is_waited_for(now.mono));
-        let vouches = |parent: &Host, since| match host.passes_through(parent) && parent.watches_tunnel() {
-            true => parent.carried_at.is_some_and(|at| at >= since),
-            false => parent.vouches(since, now.mono),
-        };
-        let outlived = |since: Mono| there.iter().any(|parent| vouches(parent, since));
+        let is_proved_alive =
+            |parent: &Host, since| match host.passes_through(parent) && parent.watches_tunnel() {
+                true => parent.carried_at.is_some_and(|at| at >= since),
+                false => parent.is_proved_alive(since, now.mono),
+            };
+        let outlived = |since: Mono| there.iter().any(|parent| is_proved_alive(parent, since));
         // If every parent is down, there is no need to wait for one.
         let asked = !there.is_empty() && since.is_some_and(|since| !outlived(since));
         let in_doubt = uplink || asked;
-        Reach { reachable: !there.is_empty(), in_doubt }
+        Reachability { reachable: !there.is_empty(), in_doubt }
     }
 
-    fn ask_parents(&mut self, id: HostId, now: Now) {
+    fn probe_parents(&mut self, id: HostId, now: Now) {
         self.refresh(id, now);
         let Some(host) = self.hosts.get(&id).filter(|host| host.reach.in_doubt) else {
             return;
@@ -154,10 +155,10 @@ impl Monitor {
         let (parents, since) = (host.spec.parents.clone(), host.failing_since);
         for parent in parents {
             let carries = self.passes_through(id, parent);
-            self.with(parent, now, |parent, turn| {
-                parent.prove_itself(since, turn);
+            self.with(parent, now, |parent, ctx| {
+                parent.check_for_child(since, ctx);
                 if carries {
-                    parent.prove_its_tunnel(since, turn);
+                    parent.check_tunnel_for_child(since, ctx);
                 }
             });
         }
@@ -171,24 +172,24 @@ impl Monitor {
     }
 }
 
-impl Reach {
+impl Reachability {
     /// The reachability of a host without parents.
-    pub const FREE: Reach = Reach { reachable: true, in_doubt: false };
+    pub const FREE: Reachability = Reachability { reachable: true, in_doubt: false };
 }
 
 impl Host {
-    pub(super) fn stands(&self) -> Standing {
+    pub(super) fn facts(&self) -> HostFacts {
         let down = self.track.hard == HostStatus::Down && !is_answer(&self.source);
         let blocks = down || self.asleep || !self.reach.reachable;
         let tunnel = self.tunnel_service().map(|i| &self.services[i]);
         let tunnel_is_dead = tunnel.is_some_and(|s| s.track.hard.is_problem() && !s.holds());
-        Standing { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
+        HostFacts { blocks, tunnel_is_dead, carried_at: self.carried_at, member: self.member() }
     }
 
     /// Returns its part in the fleet-silence rule. Passive results, or their absence, prove nothing
     /// about the gateway's own uplink.
     fn member(&self) -> Member {
-        let good_at = self.proved_at.filter(|_| !self.is_only_told_of());
+        let good_at = self.proved_at.filter(|_| !self.is_passive_only());
         let up = self.track.hard == HostStatus::Up && good_at.is_some();
         let silent_since = self.silent_since.filter(|_| good_at.is_some());
         Member { up, asleep: self.asleep, silent_since, good_at }
@@ -212,13 +213,13 @@ impl Host {
     }
 
     /// Whether it only has passive results and its last one is ok and fresh.
-    fn is_told_well(&self, now: Mono) -> bool {
+    fn is_reported_up(&self, now: Mono) -> bool {
         let fresh = self.spec.freshness.is_none_or(|limit| now.since(self.heard_at) < limit);
-        self.is_only_told_of() && fresh && !self.track.status.is_problem()
+        self.is_passive_only() && fresh && !self.track.status.is_problem()
     }
 
-    fn vouches(&self, since: Mono, now: Mono) -> bool {
-        self.is_told_well(now) || self.was_there_at(since)
+    fn is_proved_alive(&self, since: Mono, now: Mono) -> bool {
+        self.is_reported_up(now) || self.was_there_at(since)
     }
 
     /// Returns how long it waits for others after it is hard down.
@@ -233,19 +234,19 @@ impl Host {
     }
 
     /// Records since when it fails, and requests a check of its parents for each failure.
-    pub(super) fn note_failing(&mut self, turn: &Turn<'_>) {
+    pub(super) fn note_failing(&mut self, ctx: &Ctx<'_>) {
         let failing = self.track.status.is_problem();
         let hard = self.track.hard.is_problem();
-        self.hard_since = self.hard_since.or(Some(turn.now.mono)).filter(|_| hard);
-        self.wants_parents = failing && (turn.is_watched() || !self.spec.parents.is_empty());
-        self.silent_since = self.silent_since.or(Some(turn.now.mono)).filter(|_| failing && self.is_silent());
+        self.hard_since = self.hard_since.or(Some(ctx.now.mono)).filter(|_| hard);
+        self.wants_parents = failing && (ctx.is_watched() || !self.spec.parents.is_empty());
+        self.silent_since = self.silent_since.or(Some(ctx.now.mono)).filter(|_| failing && self.is_silent());
         if !failing {
             (self.failing_since, self.reach.in_doubt) = (None, false);
         } else if self.failing_since.is_none() {
             // A notification in this same moment would be too early.
-            (self.failing_since, self.reach.in_doubt) = (Some(turn.now.mono), self.wants_parents);
+            (self.failing_since, self.reach.in_doubt) = (Some(ctx.now.mono), self.wants_parents);
         }
-        self.reach.in_doubt |= turn.fails_with_others() && self.hard_since == Some(turn.now.mono);
+        self.reach.in_doubt |= ctx.fails_with_others() && self.hard_since == Some(ctx.now.mono);
     }
 
     /// Whether it is silent: neither a reply nor a passive result came.
@@ -262,54 +263,54 @@ impl Host {
         self.hard_since.filter(|_| self.reach.in_doubt).map(|since| since + self.patience())
     }
 
-    pub(super) fn end_doubt(&mut self, turn: &mut Turn<'_>) {
-        if self.reach.in_doubt && self.doubt_ends().is_some_and(|at| at <= turn.now.mono) {
-            self.set_reach(Reach { in_doubt: false, ..self.reach }, turn);
+    pub(super) fn end_doubt(&mut self, ctx: &mut Ctx<'_>) {
+        if self.reach.in_doubt && self.doubt_ends().is_some_and(|at| at <= ctx.now.mono) {
+            self.set_reach(Reachability { in_doubt: false, ..self.reach }, ctx);
         }
     }
 
-    fn set_reach(&mut self, reach: Reach, turn: &mut Turn<'_>) {
+    fn set_reach(&mut self, reach: Reachability, ctx: &mut Ctx<'_>) {
         let before = std::mem::replace(&mut self.reach, reach);
         match (before.reachable, reach.reachable) {
             (true, false) => {
-                self.event(EventKind::Unreachable, "all its parents are down", String::new(), turn);
-                turn.record(self.row(turn.now));
-                self.suspend_all(turn);
+                self.event(EventKind::Unreachable, "all its parents are down", String::new(), ctx);
+                ctx.record(self.row(ctx.now));
+                self.suspend_all(ctx);
             }
             (false, true) => {
                 self.voice.await_result();
-                self.end_excuse(turn.now.mono);
+                self.end_excuse(ctx.now.mono);
                 // A reply to an earlier probe is no new result.
-                self.forget_question(turn);
-                self.planned = Some(turn.soon(self.soon()));
-                self.event(EventKind::Reachable, "a parent is there again", String::new(), turn);
-                turn.record(self.row(turn.now));
+                self.drop_probe(ctx);
+                self.planned = Some(ctx.soon(self.soon()));
+                self.event(EventKind::Reachable, "a parent is there again", String::new(), ctx);
+                ctx.record(self.row(ctx.now));
             }
             _ => {}
         }
         if self.track.hard == HostStatus::Down && !self.voice.awaits_result() {
-            self.place(turn);
+            self.place(ctx);
         }
-        self.review_all(false, turn);
+        self.re_evaluate_all(false, ctx);
     }
 
     /// Checks this parent because a host behind it fails: only evidence newer than that failure
     /// counts.
-    pub(super) fn prove_itself(&mut self, since: Option<Mono>, turn: &mut Turn<'_>) {
+    pub(super) fn check_for_child(&mut self, since: Option<Mono>, ctx: &mut Ctx<'_>) {
         let known = since.is_some_and(|since| self.was_there_at(since));
-        if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_only_told_of() {
-            self.planned = Some(turn.now.mono);
+        if self.check.is_none() && !known && !self.track.status.is_problem() && !self.is_passive_only() {
+            self.planned = Some(ctx.now.mono);
             self.newer_than = since;
         }
     }
 
     /// Checks its tunnel now, because a host that only its tunnel leads to fails.
-    fn prove_its_tunnel(&mut self, since: Option<Mono>, turn: &Turn<'_>) {
+    fn check_tunnel_for_child(&mut self, since: Option<Mono>, ctx: &Ctx<'_>) {
         let carried = self.carried_at >= since;
         let waits = |s: &&mut Service| s.is_idle() && s.holds() && !carried;
         let tunnel = self.tunnel_service().map(|i| &mut self.services[i]);
         if let Some(service) = tunnel.filter(waits) {
-            (service.planned, service.newer_than) = (Some(turn.now.mono), since);
+            (service.planned, service.newer_than) = (Some(ctx.now.mono), since);
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::HostId;
-use crate::messages::AskId;
+use crate::messages::ProbeId;
 use crate::time::{Mono, Now};
 
 /// The shortest interval for which slots are laid out; a configured one is longer.
@@ -70,12 +70,12 @@ impl Slots {
 
 /// The hosts by the time of their next action.
 #[derive(Debug, Default)]
-pub struct Agenda {
+pub struct DueQueue {
     due: BTreeSet<(Mono, HostId)>,
     when: BTreeMap<HostId, Mono>,
 }
 
-impl Agenda {
+impl DueQueue {
     pub fn set(&mut self, host: HostId, at: Option<Mono>) {
         let before = match at {
             Some(at) => self.when.insert(host, at),
@@ -115,20 +115,20 @@ impl Agenda {
 
 /// The probes without a reply yet. `T` names the part of the host that sent the probe.
 #[derive(Debug)]
-pub struct Asks<T> {
+pub struct InFlight<T> {
     last: u64,
-    open: BTreeMap<AskId, (HostId, T, Mono)>,
-    given_up: BTreeSet<(Mono, AskId)>,
+    open: BTreeMap<ProbeId, (HostId, T, Mono)>,
+    given_up: BTreeSet<(Mono, ProbeId)>,
 }
 
-impl<T> Asks<T> {
+impl<T> InFlight<T> {
     pub fn new() -> Self {
-        Asks { last: 0, open: BTreeMap::new(), given_up: BTreeSet::new() }
+        InFlight { last: 0, open: BTreeMap::new(), given_up: BTreeSet::new() }
     }
 
-    pub fn open(&mut self, host: HostId, what: T, timeout: Duration, now: Mono) -> AskId {
+    pub fn open(&mut self, host: HostId, what: T, timeout: Duration, now: Mono) -> ProbeId {
         self.last += 1;
-        let id = AskId(self.last);
+        let id = ProbeId(self.last);
         let given_up = now + timeout + ANSWER_SLACK;
         self.open.insert(id, (host, what, given_up));
         self.given_up.insert((given_up, id));
@@ -136,14 +136,14 @@ impl<T> Asks<T> {
     }
 
     /// Closes a probe; `None` if it was closed before, so that its reply must be ignored.
-    pub fn close(&mut self, id: AskId) -> Option<(HostId, T)> {
+    pub fn close(&mut self, id: ProbeId) -> Option<(HostId, T)> {
         let (host, what, given_up) = self.open.remove(&id)?;
         self.given_up.remove(&(given_up, id));
         Some((host, what))
     }
 
     /// Returns a probe whose reply will not come.
-    pub fn overdue(&self, now: Mono) -> Option<AskId> {
+    pub fn overdue(&self, now: Mono) -> Option<ProbeId> {
         self.given_up.first().filter(|(at, _)| *at <= now).map(|(_, id)| *id)
     }
 
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_agenda_gives_the_longest_waiting_host_first_and_each_once() {
-        let mut agenda = Agenda::default();
+        let mut agenda = DueQueue::default();
         let [a, b, c] = [1, 2, 3].map(HostId::from_i64);
         agenda.set(a, Some(Mono::from_secs(9)));
         agenda.set(b, Some(Mono::from_secs(5)));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_closed_question_has_no_second_answer() {
-        let mut asks = Asks::new();
+        let mut asks = InFlight::new();
         let id = asks.open(HostId::from_i64(1), "host", MINUTE, Mono::ZERO);
         assert_eq!(asks.overdue(Mono::ZERO + MINUTE), None);
         assert_eq!(asks.overdue(Mono::ZERO + MINUTE + ANSWER_SLACK), Some(id));

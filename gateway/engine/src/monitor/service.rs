@@ -11,26 +11,26 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::messages::{
-    Answer, AskId, Check, ConnectFailure, EventKind, HeldReason, Object, PathCheck, Record, Sample,
-    ServiceSpec, ServiceState, Taken, Timing,
+    Check, CheckableId, ConnectFailure, EventKind, PathCheck, ProbeId, ProbeReply, Record, Sample,
+    ServiceSpec, ServiceState, SuppressReason, Taken, Timing,
 };
 use crate::time::{Mono, Now, Wall};
 
 use super::downtime::Window;
 use super::host::is_outdated;
-use crate::monitor::context::{Turn, cause};
-use crate::monitor::dependency::On;
+use crate::monitor::context::{Ctx, cause};
+use crate::monitor::dependency::DependsOn;
 use crate::monitor::host::job;
-use crate::monitor::host::job::Runs;
+use crate::monitor::host::job::JobRuns;
 use crate::monitor::host::passive;
 use crate::monitor::host::path_check;
 use crate::monitor::host::path_check::{AGREEING, PathQuestion};
 use crate::monitor::notification::records::Subject;
-use crate::monitor::notification::suppress::{Said, Scene, Voice};
-use crate::monitor::paths::Way;
+use crate::monitor::notification::suppress::{Emitted, Notifier, NotifyContext};
+use crate::monitor::paths::Via;
 use crate::monitor::state::{Change, Level, Track};
 use crate::monitor::thresholds;
-use crate::monitor::thresholds::Judged;
+use crate::monitor::thresholds::Evaluated;
 use crate::monitor::traffic_budget;
 
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Service {
     result: PluginResult,
     /// The status of the last result before thresholds.
     own: Option<Status>,
-    pub voice: Voice<Option<Status>>,
+    pub voice: Notifier<Option<Status>>,
     /// Passive results that were accepted.
     pub taken: Taken,
     /// The time at which it is due, or at which the check in progress was due; `None` while it is
@@ -78,27 +78,27 @@ pub struct Service {
 #[derive(Debug, PartialEq)]
 pub enum Run {
     Idle,
-    Asked(AskId),
+    Asked(ProbeId),
     /// No reply came from one inner address, and the other one is probed.
-    AskedOther(AskId, Box<Answer>),
+    AskedOther(ProbeId, Box<ProbeReply>),
     /// The tunnel's own check: a handshake failed, and other evidence is read.
-    Doubted(AskId, ConnectFailure),
+    Doubted(ProbeId, ConnectFailure),
     /// No reply came, and the path is checked.
-    AskedPath(AskId, Box<Unanswered>),
+    AskedPath(ProbeId, Box<Unanswered>),
     /// Part of the host's SSH session.
     Riding,
     /// Failed, and waits for its dependency.
-    Held(Box<Held>),
+    PendingFailure(Box<PendingFailure>),
 }
 
 impl Run {
     /// Returns the probe that it has in flight by itself.
-    pub fn question(&self) -> Option<AskId> {
+    pub fn probe(&self) -> Option<ProbeId> {
         match self {
             Run::Asked(id) | Run::AskedOther(id, _) | Run::Doubted(id, _) | Run::AskedPath(id, _) => {
                 Some(*id)
             }
-            Run::Idle | Run::Riding | Run::Held(_) => None,
+            Run::Idle | Run::Riding | Run::PendingFailure(_) => None,
         }
     }
 }
@@ -106,30 +106,30 @@ impl Run {
 /// A probe without reply, and the path check that follows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unanswered {
-    pub answer: Answer,
+    pub answer: ProbeReply,
     /// The other inner address, if that was silent, too.
     pub silent: Option<IpAddr>,
     pub path: PathQuestion,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Held {
-    pub result: Judged,
-    pub way: Way,
+pub struct PendingFailure {
+    pub result: Evaluated,
+    pub way: Via,
     pub failed_at: Mono,
-    pub on: On,
+    pub on: DependsOn,
     /// Whether its dependency was checked on its behalf.
     pub asked: bool,
 }
 
 /// The identity of the host, and its state as it concerns its services.
 #[derive(Clone, Copy, Debug)]
-pub struct Of<'a> {
+pub struct HostContext<'a> {
     pub host: HostId,
     pub name: &'a str,
     pub windows: &'a [Window],
     pub covered: bool,
-    pub silence: Option<HeldReason>,
+    pub silence: Option<SuppressReason>,
     pub cancelled: bool,
 }
 
@@ -161,7 +161,7 @@ impl Service {
             cause_since: now.wall,
             result: PluginResult::ok(""),
             own: None,
-            voice: Voice::default(),
+            voice: Notifier::default(),
             taken: Taken::default(),
             planned: None,
             newer_than: None,
@@ -193,7 +193,7 @@ impl Service {
             paths: [state.path; AGREEING],
             cause_since: state.cause_since,
             result: state.result,
-            voice: Voice::restored(state.notified.map(Some), state.voice, now),
+            voice: Notifier::restored(state.notified.map(Some), state.voice, now),
             taken: state.taken,
             failed_at,
             planned: ahead(state.next_check, now),
@@ -321,11 +321,11 @@ impl Service {
     /// Applies a result that counts, with its route and its time.
     pub fn take(
         &mut self,
-        Judged { result, own }: Judged,
+        Evaluated { result, own }: Evaluated,
         (route, at): (&str, Wall),
-        of: Of<'_>,
+        of: HostContext<'_>,
         next: Next,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
         let before = self.track.status;
         self.own = Some(own);
@@ -334,22 +334,22 @@ impl Service {
         self.planned = Some(planned).filter(|_| !self.spec.check.is_sent());
         self.run = Run::Idle;
         self.last_check = Some(at);
-        self.heard_at = turn.now.mono;
+        self.heard_at = ctx.now.mono;
         self.route = route.to_owned();
-        self.tell(before, change, result, of, turn);
+        self.tell(before, change, result, of, ctx);
     }
 
     /// Applies overdue results: the state changes without attempts.
-    pub fn expire(&mut self, of: Of<'_>, turn: &mut Turn<'_>) {
+    pub fn expire(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) {
         let before = self.track.status;
         let result = match &self.spec.check {
-            Check::Heartbeat(job) => self.past_runs(turn.now).finding(job),
+            Check::Heartbeat(job) => self.past_runs(ctx.now).finding(job),
             _ => passive::silence(self.spec.freshness.unwrap_or_default().saturating_mul(self.stretch)),
         };
         self.own = Some(result.status);
         let change = self.track.settle(Some(result.status), self.spec.timing.attempts);
         self.route = passive::SILENCE.to_owned();
-        self.tell(before, change, result, of, turn);
+        self.tell(before, change, result, of, ctx);
     }
 
     /// Returns when its results are overdue; `None` if that is recorded or no result is expected.
@@ -362,8 +362,8 @@ impl Service {
         Some(self.heard_at + threshold.saturating_mul(self.stretch))
     }
 
-    fn past_runs(&self, now: Now) -> Runs {
-        Runs {
+    fn past_runs(&self, now: Now) -> JobRuns {
+        JobRuns {
             last: self.last_check,
             since: self.since,
             heard: self.heard_at,
@@ -387,7 +387,7 @@ impl Service {
     }
 
     /// Evaluates a result against the thresholds of this service.
-    pub fn judged(&self, result: PluginResult) -> Judged {
+    pub fn judged(&self, result: PluginResult) -> Evaluated {
         thresholds::judge(result, &self.spec.check, &self.spec.thresholds, &self.result.metrics)
     }
 
@@ -396,10 +396,10 @@ impl Service {
         before: Option<Status>,
         change: Option<Change<Option<Status>>>,
         result: PluginResult,
-        of: Of<'_>,
-        turn: &mut Turn<'_>,
+        of: HostContext<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
-        let now = turn.now;
+        let now = ctx.now;
         self.since = if before == self.track.status { self.since } else { now.wall };
         // A result that comes while the host is down is kept, but it is not current when the host
         // is back.
@@ -409,12 +409,12 @@ impl Service {
         if !self.holds() {
             self.failed_at = Some(now.mono);
         }
-        let mut said: Vec<_> = self.place(change.as_ref(), of, turn).into_iter().collect();
+        let mut said: Vec<_> = self.place(change.as_ref(), of, ctx).into_iter().collect();
         let scene = scene(&self.spec, self.stale, of, now);
-        said.extend(self.voice.hear(before, &self.track, change.as_ref(), &scene));
-        turn.record(self.row(of.host, now));
+        said.extend(self.voice.on_result(before, &self.track, change.as_ref(), &scene));
+        ctx.record(self.row(of.host, now));
         let rest = self.sample(of.host).into_iter().chain(change.map(|change| self.event(change, of, now)));
-        rest.chain(self.subject(of, now).records(said)).for_each(|record| turn.record(record));
+        rest.chain(self.subject(of, now).records(said)).for_each(|record| ctx.record(record));
     }
 
     /// Assigns a problem to an incident before its notification. A problem in a downtime is no
@@ -423,47 +423,47 @@ impl Service {
     fn place(
         &mut self,
         change: Option<&Change<Option<Status>>>,
-        of: Of<'_>,
-        turn: &mut Turn<'_>,
-    ) -> Option<Said<Option<Status>>> {
-        let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, turn.now));
+        of: HostContext<'_>,
+        ctx: &mut Ctx<'_>,
+    ) -> Option<Emitted<Option<Status>>> {
+        let planned = self.voice.is_planned(&self.track, &scene(&self.spec, self.stale, of, ctx.now));
         if self.track.hard.is_problem() && !planned && !self.stale {
-            return self.find_place(of, turn);
+            return self.find_place(of, ctx);
         }
         if change.is_some_and(|c| c.hard) && !self.track.hard.is_problem() {
-            turn.well(&self.object(of));
+            ctx.well(&self.object(of));
         }
         None
     }
 
-    fn find_place(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Option<Said<Option<Status>>> {
+    fn find_place(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Option<Emitted<Option<Status>>> {
         let object = self.object(of);
-        let placed = turn.ill(&object, self.since, true);
-        turn.settle(&object, placed, &mut self.voice)
+        let placed = ctx.problem(&object, self.since, true);
+        ctx.settle(&object, placed, &mut self.voice)
     }
 
     /// Assigns a problem to an incident before its notification, if that was suppressed until now.
-    pub fn place_before_speech(&mut self, of: Of<'_>, turn: &mut Turn<'_>) -> Vec<Record> {
-        let scene = scene(&self.spec, self.stale, of, turn.now);
+    pub fn place_before_speech(&mut self, of: HostContext<'_>, ctx: &mut Ctx<'_>) -> Vec<Record> {
+        let scene = scene(&self.spec, self.stale, of, ctx.now);
         let owed = self.voice.may_complain(&self.track, &scene);
-        let said = if owed { self.find_place(of, turn) } else { None };
-        self.subject(of, turn.now).records(said.into_iter().collect())
+        let said = if owed { self.find_place(of, ctx) } else { None };
+        self.subject(of, ctx.now).records(said.into_iter().collect())
     }
 
-    fn object(&self, of: Of<'_>) -> Object {
-        Object { host: of.host, service: Some(self.spec.name.clone()) }
+    fn object(&self, of: HostContext<'_>) -> CheckableId {
+        CheckableId { host: of.host, service: Some(self.spec.name.clone()) }
     }
 
     /// Lets it notify for another reason than a result; its row comes first, if anything changed.
     pub fn speak(
         &mut self,
-        of: Of<'_>,
+        of: HostContext<'_>,
         now: Now,
         act: impl FnOnce(
-            &mut Voice<Option<Status>>,
+            &mut Notifier<Option<Status>>,
             &Track<Option<Status>>,
-            &Scene<'_>,
-        ) -> Vec<Said<Option<Status>>>,
+            &NotifyContext<'_>,
+        ) -> Vec<Emitted<Option<Status>>>,
     ) -> Vec<Record> {
         let before = self.voice.state(now);
         let said = act(&mut self.voice, &self.track, &scene(&self.spec, self.stale, of, now));
@@ -506,7 +506,7 @@ impl Service {
         (!sample.metrics.is_empty()).then_some(Record::Sample(sample))
     }
 
-    fn event(&self, change: Change<Option<Status>>, of: Of<'_>, now: Now) -> Record {
+    fn event(&self, change: Change<Option<Status>>, of: HostContext<'_>, now: Now) -> Record {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
         let cause = match self.route.as_str() {
@@ -516,7 +516,7 @@ impl Service {
         self.subject(of, now).event(kind, cause, &self.result.text)
     }
 
-    fn subject<'a>(&'a self, of: Of<'a>, now: Now) -> Subject<'a> {
+    fn subject<'a>(&'a self, of: HostContext<'a>, now: Now) -> Subject<'a> {
         Subject {
             host: of.host,
             name: of.name,
@@ -541,15 +541,15 @@ fn own_of(spec: &ServiceSpec, state: &ServiceState) -> Option<Status> {
 }
 
 /// The host's state suppresses the notifications of its services.
-fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: Of<'a>, now: Now) -> Scene<'a> {
-    Scene {
+fn scene<'a>(spec: &'a ServiceSpec, stale: bool, of: HostContext<'a>, now: Now) -> NotifyContext<'a> {
+    NotifyContext {
         now,
         rules: &spec.alerting,
         windows: of.windows,
         service: Some(&spec.name),
         covered: of.covered,
         current: !stale,
-        silence: of.silence.or(stale.then_some(HeldReason::NotCurrent)),
+        silence: of.silence.or(stale.then_some(SuppressReason::NotCurrent)),
         cancelled: of.cancelled,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Config, Monitor};
 use crate::id::HostId;
 use crate::messages::{
-    Alerting, Answer, HostSpec, MonitorInput, MonitorOutput, Question, Record, RoutePolicy, ServiceState,
+    Alerting, HostSpec, MonitorInput, MonitorOutput, Probe, ProbeReply, Record, RoutePolicy, ServiceState,
     SshSpec, Timing,
 };
 use crate::time::{Mono, Now, Wall};
@@ -41,7 +41,7 @@ pub fn host(raw: i64) -> HostSpec {
 pub struct Asked {
     monitor: Monitor,
     pub now: Now,
-    pub questions: Vec<Question>,
+    pub probes: Vec<Probe>,
     pub records: Vec<Record>,
 }
 
@@ -50,20 +50,20 @@ impl Asked {
         let now = Now { mono: Mono::from_secs(10_000), wall: Wall::from_millis(10_000_000) };
         let mut monitor = Monitor::new(Config::default(), 1);
         monitor.handle(MonitorInput::Upsert(Box::new(spec)), now);
-        Asked { monitor, now, questions: Vec::new(), records: Vec::new() }
+        Asked { monitor, now, probes: Vec::new(), records: Vec::new() }
     }
 
-    pub fn run(&mut self, time: Duration, mut answer: impl FnMut(&Question, Now) -> Answer) {
+    pub fn run(&mut self, time: Duration, mut answer: impl FnMut(&Probe, Now) -> ProbeReply) {
         let end = self.now.mono + time;
         loop {
             match self.monitor.poll_output() {
-                MonitorOutput::Ask(ask) => {
-                    let answer = answer(&ask.question, self.now);
-                    self.questions.push(ask.question);
-                    self.monitor.handle(MonitorInput::Answer(ask.id, answer), self.now);
+                MonitorOutput::ProbeRequest(ask) => {
+                    let answer = answer(&ask.probe, self.now);
+                    self.probes.push(ask.probe);
+                    self.monitor.handle(MonitorInput::ProbeReply(ask.id, answer), self.now);
                 }
                 MonitorOutput::Record(record) => self.records.push(record),
-                MonitorOutput::LookOutside => {}
+                MonitorOutput::ProbeUplink => {}
                 MonitorOutput::Wait(at, _) => match at.filter(|at| *at <= end) {
                     Some(at) => {
                         let step = at.since(self.now.mono);

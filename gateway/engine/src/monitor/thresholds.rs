@@ -13,21 +13,26 @@ use fleetgate_probes::sensors::Sensor;
 use crate::messages::{Check, Threshold};
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
+pub struct Evaluated {
     pub result: PluginResult,
     /// The status before any threshold.
     pub own: Status,
 }
 
 /// A result to which no threshold applies.
-impl From<PluginResult> for Judged {
+impl From<PluginResult> for Evaluated {
     fn from(result: PluginResult) -> Self {
-        Judged { own: result.status, result }
+        Evaluated { own: result.status, result }
     }
 }
 
 /// Evaluates a result. `before`: the metrics of the previous result.
-pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], before: &[Metric]) -> Judged {
+pub fn judge(
+    mut result: PluginResult,
+    check: &Check,
+    thresholds: &[Threshold],
+    before: &[Metric],
+) -> Evaluated {
     let own = result.status;
     if let Check::Sensor(Sensor::Values { .. }) = check {
         let lost = lost(&result, thresholds, before);
@@ -35,7 +40,7 @@ pub fn judge(mut result: PluginResult, check: &Check, thresholds: &[Threshold], 
     }
     let asked = |t: &Threshold| has(&result.metrics, &t.metric) || !may_lack(check, &t.metric);
     let limits = limits(thresholds, asked);
-    Judged { result: result.apply(&limits), own }
+    Evaluated { result: result.apply(&limits), own }
 }
 
 /// Whether the thresholds alone explain the status.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::messages::IncidentId;
 use crate::time::{Mono, Now, Wall};
 
-use super::{ContactId, Notice, Object, RuleId, WaitFor};
-use crate::notification::incident_roots::Wide;
+use super::{CheckableId, ContactId, Notice, RuleId, WaitFor};
+use crate::notification::incident_roots::IncidentRoots;
 use crate::notification::rule::Class;
 
 /// Calendar times are re-evaluated at this interval, because the wall clock may step meanwhile.
@@ -60,7 +60,7 @@ impl Due {
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::notification) struct Later {
+pub(in crate::notification) struct Deferred {
     pub notice: Notice,
     pub why: WaitFor,
     pub due: Due,
@@ -68,7 +68,7 @@ pub(in crate::notification) struct Later {
     pub rule: Option<RuleId>,
 }
 
-impl Later {
+impl Deferred {
     fn look(&self, now: Now) -> Mono {
         match self.why {
             WaitFor::Silence(_) => now.mono + SILENCE_LOOK,
@@ -90,19 +90,19 @@ impl Later {
 /// Problems of one incident, by due time.
 #[derive(Debug, Default)]
 struct Ranks {
-    after: BTreeSet<(Mono, Object)>,
-    on: BTreeSet<(Wall, Object)>,
+    after: BTreeSet<(Mono, CheckableId)>,
+    on: BTreeSet<(Wall, CheckableId)>,
 }
 
 impl Ranks {
-    fn add(&mut self, due: Due, object: Object) {
+    fn add(&mut self, due: Due, object: CheckableId) {
         match due {
             Due::After(at) => self.after.insert((at, object)),
             Due::On(at) => self.on.insert((at, object)),
         };
     }
 
-    fn remove(&mut self, due: Due, object: Object) {
+    fn remove(&mut self, due: Due, object: CheckableId) {
         match due {
             Due::After(at) => self.after.remove(&(at, object)),
             Due::On(at) => self.on.remove(&(at, object)),
@@ -110,7 +110,7 @@ impl Ranks {
     }
 
     /// Returns the first problem by either clock.
-    fn first(&self) -> impl Iterator<Item = &Object> {
+    fn first(&self) -> impl Iterator<Item = &CheckableId> {
         let (after, on) = (self.after.first(), self.on.first());
         after.map(|(_, object)| object).into_iter().chain(on.map(|(_, object)| object))
     }
@@ -121,31 +121,31 @@ impl Ranks {
 }
 
 #[derive(Debug, Default)]
-pub(in crate::notification) struct Shelf {
-    by: BTreeMap<(ContactId, Object), Later>,
+pub(in crate::notification) struct DeferredQueue {
+    by: BTreeMap<(ContactId, CheckableId), Deferred>,
     /// Problems by incident. Each notice looks up when its incident is due, and thousands may wait.
     ranks: BTreeMap<(ContactId, IncidentId), Ranks>,
-    wide: Wide,
+    wide: IncidentRoots,
     /// No notice is due before this time.
     look: Option<Mono>,
 }
 
-impl Shelf {
+impl DeferredQueue {
     pub fn next(&self) -> Option<Mono> {
         self.look
     }
 
-    pub fn has(&self, contact: ContactId, object: &Object) -> bool {
+    pub fn has(&self, contact: ContactId, object: &CheckableId) -> bool {
         self.by.contains_key(&(contact, object.clone()))
     }
 
     /// Whether the recovery waits.
-    pub fn ends(&self, contact: ContactId, object: &Object) -> bool {
+    pub fn ends(&self, contact: ContactId, object: &CheckableId) -> bool {
         let later = self.by.get(&(contact, object.clone()));
         later.is_some_and(|later| Class::of(&later.notice) == Class::Recovery)
     }
 
-    pub fn put(&mut self, contact: ContactId, later: Later, now: Now) {
+    pub fn put(&mut self, contact: ContactId, later: Deferred, now: Now) {
         let look = later.look(now);
         self.look = Some(self.look.map_or(look, |at| at.min(look)));
         self.take(contact, &later.notice.object);
@@ -155,7 +155,7 @@ impl Shelf {
         self.by.insert((contact, later.notice.object.clone()), later);
     }
 
-    pub fn take(&mut self, contact: ContactId, object: &Object) -> Option<Later> {
+    pub fn take(&mut self, contact: ContactId, object: &CheckableId) -> Option<Deferred> {
         let later = self.by.remove(&(contact, object.clone()))?;
         if let Some(place) = self.rank(contact, &later)
             && let Some(ranks) = self.ranks.get_mut(&place)
@@ -169,7 +169,7 @@ impl Shelf {
     }
 
     /// Returns the incident under which it is ranked.
-    fn rank(&self, contact: ContactId, later: &Later) -> Option<(ContactId, IncidentId)> {
+    fn rank(&self, contact: ContactId, later: &Deferred) -> Option<(ContactId, IncidentId)> {
         let incident = later.notice.incident.filter(|_| later.is_problem())?;
         Some((contact, self.wide.whole(incident)))
     }
@@ -180,7 +180,7 @@ impl Shelf {
     }
 
     /// Regroups after incidents were merged or widened: their waiting notices may be due together.
-    pub fn widen(&mut self, wide: &Wide, now: Now) {
+    pub fn widen(&mut self, wide: &IncidentRoots, now: Now) {
         self.wide = wide.clone();
         self.ranks.clear();
         self.drain().into_iter().for_each(|(contact, later)| self.put(contact, later, now));
@@ -188,25 +188,25 @@ impl Shelf {
     }
 
     /// Takes out all notices, to be put back.
-    pub fn drain(&mut self) -> Vec<(ContactId, Later)> {
+    pub fn drain(&mut self) -> Vec<(ContactId, Deferred)> {
         self.ranks.clear();
         let all = std::mem::take(&mut self.by);
         all.into_iter().map(|((contact, _), later)| (contact, later)).collect()
     }
 
     /// Returns the first due problem of an incident for a contact.
-    pub fn of_incident(&self, contact: ContactId, incident: IncidentId, now: Now) -> Option<&Later> {
+    pub fn of_incident(&self, contact: ContactId, incident: IncidentId, now: Now) -> Option<&Deferred> {
         let ranks = self.ranks.get(&(contact, self.wide.whole(incident)))?;
         let first = ranks.first().filter_map(|object| self.by.get(&(contact, object.clone())));
         first.min_by_key(|later| later.due.wall(now))
     }
 
     /// Takes out the notices that are due, with all problems of the same incidents.
-    pub fn ripe(&mut self, now: Now) -> Vec<(ContactId, Later)> {
+    pub fn due(&mut self, now: Now) -> Vec<(ContactId, Deferred)> {
         if self.look.is_none_or(|at| at > now.mono) {
             return Vec::new();
         }
-        let due = |later: &Later| later.due.has_come(now);
+        let due = |later: &Deferred| later.due.has_come(now);
         let begun: BTreeSet<(ContactId, IncidentId)> = self
             .by
             .iter()
@@ -214,20 +214,22 @@ impl Shelf {
             .filter_map(|((contact, _), l)| self.rank(*contact, l))
             .collect();
         let with =
-            |contact, later: &Later| self.rank(contact, later).is_some_and(|place| begun.contains(&place));
-        let ripe = self.by.iter().filter(|((contact, _), later)| due(later) || with(*contact, later));
-        let ripe: Vec<(ContactId, Object)> = ripe.map(|(place, _)| place.clone()).collect();
-        let take = |(contact, object): (ContactId, Object)| Some((contact, self.take(contact, &object)?));
-        let ripe = ripe.into_iter().filter_map(take).collect();
+            |contact, later: &Deferred| self.rank(contact, later).is_some_and(|place| begun.contains(&place));
+        let due = self.by.iter().filter(|((contact, _), later)| due(later) || with(*contact, later));
+        let due: Vec<(ContactId, CheckableId)> = due.map(|(place, _)| place.clone()).collect();
+        let take =
+            |(contact, object): (ContactId, CheckableId)| Some((contact, self.take(contact, &object)?));
+        let due = due.into_iter().filter_map(take).collect();
         self.look = self.by.values().map(|later| later.look(now)).min();
-        ripe
+        due
     }
 
     /// Removes the waiting notices of removed contacts or checkables.
-    pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
+    pub fn remove(&mut self, gone: impl Fn(ContactId, &CheckableId) -> bool) -> Vec<(ContactId, Notice)> {
         let gone: Vec<_> = self.by.keys().filter(|(contact, of)| gone(*contact, of)).cloned().collect();
-        let take =
-            |(contact, object): (ContactId, Object)| Some((contact, self.take(contact, &object)?.notice));
+        let take = |(contact, object): (ContactId, CheckableId)| {
+            Some((contact, self.take(contact, &object)?.notice))
+        };
         gone.into_iter().filter_map(take).collect()
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::messages::IncidentId;
 use crate::time::Mono;
 
-use super::{Contact, ContactId, Notice, Object};
-use crate::notification::incident_roots::Wide;
+use super::{CheckableId, Contact, ContactId, Notice};
+use crate::notification::incident_roots::IncidentRoots;
 use crate::notification::rule::Class;
 
 /// The label that names the site of a host.
@@ -67,8 +67,8 @@ impl Group {
 pub(super) struct Groups {
     groups: BTreeMap<Key, Group>,
     /// The places of the waiting notices of each checkable.
-    places: BTreeMap<(ContactId, Object), Place>,
-    wide: Wide,
+    places: BTreeMap<(ContactId, CheckableId), Place>,
+    wide: IncidentRoots,
 }
 
 impl Groups {
@@ -88,9 +88,9 @@ impl Groups {
     }
 
     /// Moves notices whose incident now belongs to one of several hosts.
-    pub fn widen(&mut self, wide: &Wide) {
+    pub fn widen(&mut self, wide: &IncidentRoots) {
         self.wide = wide.clone();
-        let concerned: BTreeSet<(ContactId, Object)> = self
+        let concerned: BTreeSet<(ContactId, CheckableId)> = self
             .groups
             .iter()
             .flat_map(|(key, group)| group.notices.iter().map(move |n| (key, n)))
@@ -101,7 +101,7 @@ impl Groups {
     }
 
     /// Moves all waiting notices of a checkable to the group of its incident.
-    fn shift(&mut self, place: (ContactId, Object)) {
+    fn shift(&mut self, place: (ContactId, CheckableId)) {
         let Some(Place { key: from, tells }) = self.places.get(&place).cloned() else { return };
         let Some(group) = self.groups.get(&from) else { return };
         let (first, quiet) = (group.first, group.quiet);
@@ -128,12 +128,12 @@ impl Groups {
     }
 
     /// Whether a waiting notice reports the state of the checkable.
-    pub fn tells(&self, contact: ContactId, object: &Object) -> bool {
+    pub fn tells(&self, contact: ContactId, object: &CheckableId) -> bool {
         self.places.get(&(contact, object.clone())).is_some_and(|place| place.tells)
     }
 
     /// Returns the checkables whose recovery waits for a contact.
-    pub fn ended(&self, contact: ContactId) -> BTreeSet<&Object> {
+    pub fn ended(&self, contact: ContactId) -> BTreeSet<&CheckableId> {
         let mut ended = BTreeSet::new();
         let groups = self.groups.iter().filter(|(key, _)| key.contact == contact);
         for notice in groups.flat_map(|(_, group)| &group.notices) {
@@ -179,18 +179,18 @@ impl Groups {
     }
 
     /// Returns the checkables with waiting notices, by contact.
-    pub fn objects(&self) -> Vec<(ContactId, Object)> {
+    pub fn objects(&self) -> Vec<(ContactId, CheckableId)> {
         self.places.keys().cloned().collect()
     }
 
     /// Returns the waiting notices of a checkable, in order.
-    pub fn of(&self, place: &(ContactId, Object)) -> impl Iterator<Item = &Notice> {
+    pub fn of(&self, place: &(ContactId, CheckableId)) -> impl Iterator<Item = &Notice> {
         let group = self.places.get(place).and_then(|at| self.groups.get(&at.key));
         group.into_iter().flat_map(|group| &group.notices).filter(|n| n.object == place.1)
     }
 
     /// Takes the waiting notices of a checkable out of its group.
-    pub fn take(&mut self, place: &(ContactId, Object)) -> Vec<Notice> {
+    pub fn take(&mut self, place: &(ContactId, CheckableId)) -> Vec<Notice> {
         let Some(Place { key, .. }) = self.places.remove(place) else { return Vec::new() };
         let Some(group) = self.groups.get_mut(&key) else { return Vec::new() };
         let notices = group.notices.extract_if(.., |n| n.object == place.1).collect();
@@ -202,7 +202,7 @@ impl Groups {
     }
 
     /// Removes the waiting notices of removed contacts or checkables.
-    pub fn remove(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Notice)> {
+    pub fn remove(&mut self, gone: impl Fn(ContactId, &CheckableId) -> bool) -> Vec<(ContactId, Notice)> {
         let mut removed = Vec::new();
         for (key, group) in &mut self.groups {
             let out = group.notices.extract_if(.., |n| gone(key.contact, &n.object));

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::messages::IncidentId;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::notification) struct Wide(Arc<BTreeMap<IncidentId, IncidentId>>);
+pub(in crate::notification) struct IncidentRoots(Arc<BTreeMap<IncidentId, IncidentId>>);
 
-impl Wide {
-    pub fn new(wide: BTreeMap<IncidentId, IncidentId>) -> Wide {
-        Wide(Arc::new(wide))
+impl IncidentRoots {
+    pub fn new(wide: BTreeMap<IncidentId, IncidentId>) -> IncidentRoots {
+        IncidentRoots(Arc::new(wide))
     }
 
     /// Returns the incident of several hosts that an incident belongs to.

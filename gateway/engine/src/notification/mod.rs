@@ -30,15 +30,15 @@ use jiff::civil;
 use jiff::tz::TimeZone;
 
 use crate::id::Id;
-pub use crate::messages::Object;
-use crate::messages::{HeldReason, IncidentId, MessageKind};
+pub use crate::messages::CheckableId;
+use crate::messages::{IncidentId, MessageKind, SuppressReason};
 use crate::time::{Mono, Wall};
 
 pub use period::{BadPeriod, Period};
 pub use rate_limit::MESSAGES_AN_HOUR;
 pub use router::Router;
 pub use rule::{Refusal, Rule, Selector, Severity};
-pub use suppression::Standing;
+pub use suppression::Suppression;
 
 pub type ContactId = Id;
 pub type RuleId = Id;
@@ -52,7 +52,7 @@ pub struct NoticeId(pub i64);
 pub struct Notice {
     pub id: NoticeId,
     pub at: Wall,
-    pub object: Object,
+    pub object: CheckableId,
     /// The labels of the host at that time.
     pub labels: Arc<BTreeMap<String, String>>,
     pub kind: MessageKind,
@@ -86,7 +86,7 @@ pub struct Routing {
 
 /// The last notification of a problem that a contact got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Notified {
     /// The notice that began the thread.
     pub root: NoticeId,
     pub last: NoticeId,
@@ -98,7 +98,7 @@ pub struct Told {
     pub incident: Option<IncidentId>,
 }
 
-impl Told {
+impl Notified {
     /// Whether the notice contains no news for a contact that got this.
     fn says_as_much_as(&self, notice: &Notice) -> bool {
         let flapping = notice.kind == MessageKind::FlappingStart;
@@ -119,7 +119,7 @@ pub enum WaitFor {
     /// The contact's message limit.
     Cap,
     /// The end of a suppression that began while it waited.
-    Silence(HeldReason),
+    Silence(SuppressReason),
 }
 
 impl WaitFor {
@@ -127,7 +127,7 @@ impl WaitFor {
 
     pub fn named(name: &str) -> Option<WaitFor> {
         let by_rules = Self::BY_RULES.into_iter().find(|why| why.name() == name);
-        by_rules.or_else(|| HeldReason::named(name).map(WaitFor::Silence))
+        by_rules.or_else(|| SuppressReason::named(name).map(WaitFor::Silence))
     }
 
     /// The lower-case name used in the API and the store.
@@ -156,7 +156,7 @@ pub struct Waiting {
 
 /// Why a notice was suppressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum NotSent {
     /// There is no contact at all.
     NoContact,
     /// No rule's labels select this host.
@@ -179,18 +179,18 @@ pub enum Hold {
     /// It is only of temporary interest, and came outside of the rule's time period.
     OutsidePeriod,
     /// It repeated the current state, and a suppression began while it waited.
-    Untimely(HeldReason),
+    Untimely(SuppressReason),
     /// The contact was removed while the notice waited.
     ContactRemoved,
     HostRemoved,
     ServiceRemoved,
 }
 
-impl Hold {
-    fn by(standing: Standing) -> Hold {
+impl NotSent {
+    fn by(standing: Suppression) -> NotSent {
         match standing {
-            Standing::Silent(why) => Hold::Untimely(why),
-            Standing::Well => Hold::Over,
+            Suppression::Silent(why) => NotSent::Untimely(why),
+            Suppression::Well => NotSent::Over,
         }
     }
 }
@@ -201,7 +201,7 @@ pub enum Input {
     /// Contacts or rules have changed.
     Configure(Routing),
     /// The problem is acknowledged, whether or not that is notified.
-    Acknowledged(Object),
+    Acknowledged(CheckableId),
     /// An acknowledgement that had stopped the delay of this notice has ended. The delay counts
     /// from that end.
     CareEnded {
@@ -210,14 +210,14 @@ pub enum Input {
     },
     /// All incidents that have several hosts or were merged into such a one, each with the incident
     /// under which it is notified.
-    Wide(BTreeMap<IncidentId, IncidentId>),
+    IncidentRoots(BTreeMap<IncidentId, IncidentId>),
     /// The state of all waiting checkables whose notifications are suppressed. It comes before the
     /// notices that were committed together with it.
-    Stands(BTreeMap<Object, Standing>),
+    Stands(BTreeMap<CheckableId, Suppression>),
     /// This service, or this host with all its services, was removed.
-    Forget(Object),
+    Forget(CheckableId),
     /// The problem is over, all its earlier notices were handed in, and its recovery was not.
-    Over(Object),
+    Over(CheckableId),
     /// All notices so far were handed in: due ones may be sent.
     Timeout,
 }
@@ -236,13 +236,13 @@ pub enum Output {
     /// To be remembered until it is posted, suppressed, or waits for another reason.
     Waits(Waiting),
     /// Suppressed for this contact, or for all (`None`).
-    Held { contact: Option<ContactId>, notice: NoticeId, why: Hold },
+    Suppressed { contact: Option<ContactId>, notice: NoticeId, why: NotSent },
     /// A message to one contact, in order; its notices no longer wait. `site`: the label that they
     /// share. `folded`: the number of messages that the message limit folded into this one; 0: it
     /// left when it was due.
     Post { contact: ContactId, site: String, folded: usize, items: Vec<Item> },
     /// To be remembered until it changes; `None`: the thread has ended.
-    Told { contact: ContactId, object: Object, told: Option<Told> },
+    Notified { contact: ContactId, object: CheckableId, told: Option<Notified> },
     /// The open problems that the contact was notified of, by the last notice of each; may be
     /// empty.
     Digest { contact: ContactId, items: Vec<NoticeId> },

@@ -4,30 +4,30 @@ use std::collections::BTreeMap;
 
 use crate::messages::IncidentId;
 
-use super::{ContactId, Object, Told};
-use crate::notification::incident_roots::Wide;
+use super::{CheckableId, ContactId, Notified};
+use crate::notification::incident_roots::IncidentRoots;
 
 #[derive(Debug, Default)]
-pub(in crate::notification) struct Known {
-    told: BTreeMap<(ContactId, Object), Told>,
+pub(in crate::notification) struct NotifiedIndex {
+    told: BTreeMap<(ContactId, CheckableId), Notified>,
     /// The number of notified problems in each incident by contact. Each notice looks it up, and
     /// thousands of problems may be open.
     incidents: BTreeMap<(ContactId, IncidentId), usize>,
-    wide: Wide,
+    wide: IncidentRoots,
 }
 
-impl Known {
-    pub fn new(told: impl IntoIterator<Item = (ContactId, Object, Told)>) -> Known {
-        let mut known = Known::default();
+impl NotifiedIndex {
+    pub fn new(told: impl IntoIterator<Item = (ContactId, CheckableId, Notified)>) -> NotifiedIndex {
+        let mut known = NotifiedIndex::default();
         told.into_iter().for_each(|(contact, object, told)| known.put(contact, object, told));
         known
     }
 
-    pub fn of(&self, contact: ContactId, object: &Object) -> Option<&Told> {
+    pub fn of(&self, contact: ContactId, object: &CheckableId) -> Option<&Notified> {
         self.told.get(&(contact, object.clone()))
     }
 
-    pub fn has(&self, contact: ContactId, object: &Object) -> bool {
+    pub fn has(&self, contact: ContactId, object: &CheckableId) -> bool {
         self.of(contact, object).is_some()
     }
 
@@ -35,24 +35,27 @@ impl Known {
         self.incidents.contains_key(&(contact, self.wide.whole(incident)))
     }
 
-    pub fn of_contact(&self, contact: ContactId) -> impl Iterator<Item = (&Object, &Told)> {
+    pub fn of_contact(&self, contact: ContactId) -> impl Iterator<Item = (&CheckableId, &Notified)> {
         let of_contact = self.told.iter().filter(move |((of, _), _)| *of == contact);
         of_contact.map(|((_, object), told)| (object, told))
     }
 
-    pub fn put(&mut self, contact: ContactId, object: Object, told: Told) {
+    pub fn put(&mut self, contact: ContactId, object: CheckableId, told: Notified) {
         let before = self.told.insert((contact, object), told);
         before.into_iter().for_each(|told| self.uncount(contact, told.incident));
         self.count(contact, told.incident);
     }
 
     /// Forgets a problem; returns whether it was recorded.
-    pub fn forget(&mut self, contact: ContactId, object: &Object) -> bool {
+    pub fn forget(&mut self, contact: ContactId, object: &CheckableId) -> bool {
         let told = self.told.remove(&(contact, object.clone()));
         told.inspect(|told| self.uncount(contact, told.incident)).is_some()
     }
 
-    pub fn forget_all(&mut self, gone: impl Fn(ContactId, &Object) -> bool) -> Vec<(ContactId, Object)> {
+    pub fn forget_all(
+        &mut self,
+        gone: impl Fn(ContactId, &CheckableId) -> bool,
+    ) -> Vec<(ContactId, CheckableId)> {
         let gone: Vec<_> = self.told.keys().filter(|(contact, of)| gone(*contact, of)).cloned().collect();
         for (contact, object) in &gone {
             self.forget(*contact, object);
@@ -60,7 +63,7 @@ impl Known {
         gone
     }
 
-    pub fn widen(&mut self, wide: &Wide) {
+    pub fn widen(&mut self, wide: &IncidentRoots) {
         self.wide = wide.clone();
         self.incidents.clear();
         let all: Vec<_> = self.told.iter().map(|((contact, _), told)| (*contact, told.incident)).collect();
@@ -97,17 +100,17 @@ mod tests {
         IncidentId(Id::from_i64(n))
     }
 
-    fn told(of: i64) -> Told {
+    fn told(of: i64) -> Notified {
         let (notice, at, severity) = (NoticeId(1), Wall::from_millis(0), None);
-        Told { root: notice, last: notice, at, severity, flapping: false, incident: Some(incident(of)) }
+        Notified { root: notice, last: notice, at, severity, flapping: false, incident: Some(incident(of)) }
     }
 
     #[test]
     fn an_incident_is_known_as_long_as_anything_of_it_is_and_by_what_it_was_merged_into() {
-        let host = |n| Object::host(Id::from_i64(n));
-        let mut known = Known::new([(OPS, host(7), told(1)), (OPS, host(8), told(2))]);
+        let host = |n| CheckableId::host(Id::from_i64(n));
+        let mut known = NotifiedIndex::new([(OPS, host(7), told(1)), (OPS, host(8), told(2))]);
         assert!(known.has_incident(OPS, incident(1)) && !known.has_incident(OPS, incident(3)));
-        known.widen(&Wide::new([(incident(1), incident(3)), (incident(2), incident(3))].into()));
+        known.widen(&IncidentRoots::new([(incident(1), incident(3)), (incident(2), incident(3))].into()));
         assert!(known.has_incident(OPS, incident(3)));
         assert!(known.forget(OPS, &host(7)) && known.has_incident(OPS, incident(2)));
         known.put(OPS, host(8), told(4));

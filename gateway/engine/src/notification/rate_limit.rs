@@ -17,13 +17,13 @@ const FOLD: Duration = Duration::from_secs(300);
 
 /// The messages of the last hour to contacts that have a limit.
 #[derive(Debug, Default)]
-pub(in crate::notification) struct Caps {
+pub(in crate::notification) struct RateLimits {
     posts: BTreeMap<ContactId, VecDeque<Mono>>,
     /// Contacts with suppressed messages, which are folded when the limit allows.
     folding: BTreeSet<ContactId>,
 }
 
-impl Caps {
+impl RateLimits {
     pub fn posted(&mut self, contact: ContactId, now: Mono) {
         let posts = self.posts.entry(contact).or_default();
         posts.push_back(now);

@@ -7,46 +7,46 @@
 
 use std::collections::BTreeMap;
 
-use crate::messages::{HeldReason, MessageKind};
+use crate::messages::{MessageKind, SuppressReason};
 
-use super::{Notice, NoticeId, Object};
+use super::{CheckableId, Notice, NoticeId};
 use crate::notification::rule::Class;
 
 /// The state of a checkable for notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Suppression {
     /// Its notifications are suppressed.
-    Silent(HeldReason),
+    Silent(SuppressReason),
     /// It is ok, and no recovery will be notified.
     Well,
 }
 
 /// The waiting checkables whose notices cannot simply be sent.
 #[derive(Debug, Default)]
-pub(in crate::notification) struct Standings(pub BTreeMap<Object, Standing>);
+pub(in crate::notification) struct Suppressions(pub BTreeMap<CheckableId, Suppression>);
 
 /// A group, split for sending.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(in crate::notification) struct Parted {
     pub leaves: Vec<Notice>,
     /// The newest problem of each suppressed checkable.
-    pub stays: Vec<(Notice, HeldReason)>,
+    pub stays: Vec<(Notice, SuppressReason)>,
     /// Older notices of those, each with the notice that replaced it.
     pub overtaken: Vec<(NoticeId, NoticeId)>,
     /// Reminders of suppressed or recovered checkables.
-    pub untimely: Vec<(NoticeId, Standing)>,
+    pub untimely: Vec<(NoticeId, Suppression)>,
 }
 
-impl Standings {
-    pub fn of(&self, notice: &Notice) -> Option<Standing> {
+impl Suppressions {
+    pub fn of(&self, notice: &Notice) -> Option<Suppression> {
         let standing = *self.0.get(&notice.object)?;
         let concerns = match standing {
-            Standing::Silent(HeldReason::Acknowledged) => notice.severity.is_some(),
+            Suppression::Silent(SuppressReason::Acknowledged) => notice.severity.is_some(),
             // Flapping may begin while the state is ok, and end without a notification.
-            Standing::Well => notice.severity.is_some() || notice.kind == MessageKind::FlappingStart,
+            Suppression::Well => notice.severity.is_some() || notice.kind == MessageKind::FlappingStart,
             // It is the notification that replaces the others.
-            Standing::Silent(HeldReason::Flapping) => notice.kind != MessageKind::FlappingStart,
-            Standing::Silent(_) => true,
+            Suppression::Silent(SuppressReason::Flapping) => notice.kind != MessageKind::FlappingStart,
+            Suppression::Silent(_) => true,
         };
         concerns.then_some(standing)
     }
@@ -78,10 +78,10 @@ impl Standings {
         parted
     }
 
-    fn silence(&self, notice: &Notice) -> Option<HeldReason> {
+    fn silence(&self, notice: &Notice) -> Option<SuppressReason> {
         match self.of(notice)? {
-            Standing::Silent(HeldReason::Acknowledged) | Standing::Well => None,
-            Standing::Silent(why) => Some(why),
+            Suppression::Silent(SuppressReason::Acknowledged) | Suppression::Well => None,
+            Suppression::Silent(why) => Some(why),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetgate_keys::PublicKey;
 
 use super::Tunnel;
-use crate::messages::{DropReason, News, Output, Refusal};
+use crate::messages::{DropReason, Output, Refusal, TunnelEvent};
 use crate::time::{Mono, Step};
 use crate::tunnel::peers::Slot;
 use crate::tunnel::session::Noise;
@@ -64,8 +64,8 @@ fn note(told: &mut BTreeMap<PublicKey, Mono>, key: PublicKey, every: Duration, n
 }
 
 impl<N: Noise> Tunnel<N> {
-    pub(super) fn news(&mut self, news: News) {
-        self.out.push_back(Output::News(news));
+    pub(super) fn news(&mut self, news: TunnelEvent) {
+        self.out.push_back(Output::TunnelEvent(news));
     }
 
     pub(super) fn count_global(&mut self, reason: DropReason) {
@@ -82,7 +82,7 @@ impl<N: Noise> Tunnel<N> {
     pub(super) fn unknown_key(&mut self, key: PublicKey, from: SocketAddr) {
         self.count_global(DropReason::UnknownKey);
         if self.unknown.note(key, self.now.mono) {
-            self.news(News::UnknownKey(key, from));
+            self.news(TunnelEvent::UnknownKey(key, from));
         }
     }
 
@@ -96,7 +96,7 @@ impl<N: Noise> Tunnel<N> {
         }
         peer.refusal_told = Some(now.mono);
         let id = peer.id;
-        self.news(News::Refused(id, refusal));
+        self.news(TunnelEvent::Refused(id, refusal));
     }
 
     pub(super) fn mark_changed(&mut self, slot: Slot) {
@@ -135,9 +135,9 @@ impl<N: Noise> Tunnel<N> {
         let (id, status) = (peer.id, peer.status());
         let endpoint = status.endpoint.filter(|at| peer.endpoint_told.replace(*at) != Some(*at));
         if let Some(endpoint) = endpoint {
-            self.news(News::Endpoint(id, endpoint));
+            self.news(TunnelEvent::Endpoint(id, endpoint));
         }
-        self.news(News::Status(id, Box::new(status)));
+        self.news(TunnelEvent::Status(id, Box::new(status)));
     }
 }
 

@@ -15,7 +15,7 @@ use super::peers::{Endpoint, Seen, Slot};
 use super::routes::Source;
 use super::session::{Front, Initiation, Noise, Opened, Session};
 use crate::id::PeerId;
-use crate::messages::{DropReason, News, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit};
+use crate::messages::{DropReason, Output, Refusal, ReplacedKeyUse, Tai64n, Transmit, TunnelEvent};
 use crate::time::Wall;
 use crate::tunnel::daily_traffic::on_the_wire;
 use crate::tunnel::handshake::gate::word;
@@ -98,7 +98,7 @@ impl<N: Noise> Tunnel<N> {
             Some(Knock::TooSoon) => return self.count_global(DropReason::RateLimited),
             None => return self.count_global(DropReason::UnknownKey),
         };
-        self.news(News::RetiredStamp(*key, stamp));
+        self.news(TunnelEvent::RetiredStamp(*key, stamp));
         match self.peers.find(peer) {
             Some(slot) => {
                 self.count_drop(slot, DropReason::RetiredKey);
@@ -109,7 +109,7 @@ impl<N: Noise> Tunnel<N> {
             None => {
                 self.count_global(DropReason::RetiredKey);
                 if made_now && self.unknown.note_removed(*key, self.now.mono) {
-                    self.news(News::RemovedPeer(peer, from));
+                    self.news(TunnelEvent::RemovedPeer(peer, from));
                 }
             }
         }
@@ -229,7 +229,7 @@ impl<N: Noise> Tunnel<N> {
             link.unproved.add(Answered { index, at: now.mono, skew_ms });
         }
         let id = peer.id;
-        self.news(News::Stamp(id, pending.stamp));
+        self.news(TunnelEvent::Stamp(id, pending.stamp));
         self.mark_changed(pending.peer);
     }
 
@@ -334,7 +334,7 @@ impl<N: Noise> Tunnel<N> {
         }
         peer.endpoint = Some(from);
         self.mark_changed(slot);
-        silent.into_iter().for_each(|id| self.news(News::Heard(id)));
+        silent.into_iter().for_each(|id| self.news(TunnelEvent::Heard(id)));
     }
 
     /// Completes the handshake that this packet proves. It is the first packet of a session that

@@ -36,7 +36,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::id::PeerId;
 use crate::messages::{
-    Command, DropReason, Input, Output, PeerMemory, PeerSpec, PeerStatus, RetiredKey, StreamId,
+    Command, DropReason, Input, Output, PeerSnapshot, PeerSpec, PeerStatus, RetiredKey, StreamId,
 };
 use crate::time::{Mono, Now, Step};
 use crate::tunnel::handshake::dial::Pacer;
@@ -151,7 +151,7 @@ impl<N: Noise> Tunnel<N> {
     }
 
     /// Restores the peers from the store, before the first datagram.
-    pub fn restore(&mut self, peers: impl IntoIterator<Item = (PeerSpec, PeerMemory)>, now: Now) {
+    pub fn restore(&mut self, peers: impl IntoIterator<Item = (PeerSpec, PeerSnapshot)>, now: Now) {
         self.begin(now);
         for (spec, memory) in peers {
             self.upsert(spec, memory);
@@ -195,7 +195,7 @@ impl<N: Noise> Tunnel<N> {
             Command::Remove(peer) => self.remove(peer),
             Command::ResetClock(peer) => self.reset_clock(peer),
             Command::DialAll => self.dial_all(),
-            Command::Ask(ask) => self.ask(ask),
+            Command::ProbeRequest(ask) => self.ask(ask),
             Command::Stream(id, input) => self.stream(id, input),
             Command::Quiesce => self.quiesce(),
         }

@@ -4,7 +4,7 @@ use fleetgate_keys::{PresharedKey, PublicKey};
 
 use super::Tunnel;
 use crate::id::PeerId;
-use crate::messages::{News, PeerKey, PeerMemory, PeerSpec, RetiredKey};
+use crate::messages::{PeerKey, PeerSnapshot, PeerSpec, RetiredKey, TunnelEvent};
 use crate::tunnel::peers::{Peer, Slot};
 use crate::tunnel::session::Noise;
 
@@ -16,14 +16,14 @@ fn same(a: &PeerKey, b: &PeerKey) -> bool {
 }
 
 impl<N: Noise> Tunnel<N> {
-    pub(super) fn upsert(&mut self, spec: PeerSpec, memory: PeerMemory) {
+    pub(super) fn upsert(&mut self, spec: PeerSpec, memory: PeerSnapshot) {
         match self.peers.find(spec.id) {
             Some(slot) => self.update(slot, spec),
             None => self.insert(spec, memory),
         }
     }
 
-    fn insert(&mut self, spec: PeerSpec, memory: PeerMemory) {
+    fn insert(&mut self, spec: PeerSpec, memory: PeerSnapshot) {
         let slot = self.peers.insert(Peer::new(spec, memory, self.now));
         self.claim_all(slot);
     }
@@ -70,7 +70,7 @@ impl<N: Noise> Tunnel<N> {
         peer.addresses = spec.addresses.into();
         peer.networks = spec.networks.into();
         if rekeyed {
-            self.news(News::Rekeyed(spec.id));
+            self.news(TunnelEvent::Rekeyed(spec.id));
         }
         self.claim_all(slot);
         self.mark_changed(slot);
@@ -99,7 +99,7 @@ impl<N: Noise> Tunnel<N> {
 
     fn retire(&mut self, key: RetiredKey) {
         if let Some(stamp) = key.stamp {
-            self.news(News::RetiredStamp(key.public, stamp));
+            self.news(TunnelEvent::RetiredStamp(key.public, stamp));
         }
         self.retired.add(key);
     }
@@ -136,7 +136,7 @@ impl<N: Noise> Tunnel<N> {
             peer.refusal = None;
             peer.refusal_told = None;
         }
-        self.news(News::ClockReset(peer));
+        self.news(TunnelEvent::ClockReset(peer));
         self.mark_changed(slot);
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_keys::PublicKey;
 
 use super::Tunnel;
-use crate::messages::{ConnectFailure, DropReason, News, Output, Transmit, Why};
+use crate::messages::{ConnectFailure, DropReason, Output, Transmit, TunnelEvent, WakeReason};
 use crate::time::Mono;
 use crate::tunnel::daily_traffic::on_the_wire;
 use crate::tunnel::handshake::dial::{Dial, MAX_INITIATIONS, Step, may_dial};
@@ -197,7 +197,7 @@ impl<N: Noise> Tunnel<N> {
         }
         let id = peer.id;
         if std::mem::take(&mut peer.is_new) {
-            self.news(News::FirstHandshake(id));
+            self.news(TunnelEvent::FirstHandshake(id));
         }
         self.answer_handshakes(slot, begun);
     }
@@ -244,7 +244,7 @@ impl<N: Noise> Tunnel<N> {
         let up = link.session.established(now);
         let was_up = std::mem::replace(&mut link.up, up);
         if up && !was_up {
-            self.news(News::Up(id));
+            self.news(TunnelEvent::Up(id));
         }
         if up != was_up {
             self.mark_changed(slot);
@@ -284,7 +284,7 @@ fn may_initiate<S>(peer: &mut Peer<S>) -> bool {
 }
 
 /// Returns the next deadline of this peer, and the reason.
-pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, Why)> {
+pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, WakeReason)> {
     let live = peer.live.as_ref()?;
     let link = live.link.as_ref();
     let poll = link.and_then(|link| Some(round_up(link.session.next_poll()?.max(link.polled + TICK))));
@@ -293,12 +293,12 @@ pub(super) fn due<S: Session>(peer: &Peer<S>) -> Option<(Mono, Why)> {
     let probes = asks.chain(live.echoes.iter().map(|echo| echo.due())).min();
     let stack = live.stack.as_ref().and_then(|stack| stack.due());
     [
-        (poll, Why::SessionTimer),
-        (proof, Why::SessionTimer),
-        (peer.former_until(), Why::SessionTimer),
-        (live.dial.map(|dial| dial.due()), Why::PacedDial),
-        (probes, Why::ProbeTimeout),
-        (stack, Why::StackTimer),
+        (poll, WakeReason::SessionTimer),
+        (proof, WakeReason::SessionTimer),
+        (peer.former_until(), WakeReason::SessionTimer),
+        (live.dial.map(|dial| dial.due()), WakeReason::PacedDial),
+        (probes, WakeReason::ProbeTimeout),
+        (stack, WakeReason::StackTimer),
     ]
     .into_iter()
     .filter_map(|(at, why)| at.map(|at| (at, why)))

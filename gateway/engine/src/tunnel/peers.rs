@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::id::PeerId;
 use crate::messages::{
-    DropReason, Evidence, PeerKey, PeerKind, PeerMemory, PeerSpec, PeerStatus, Refusal, Tai64n,
+    DropReason, Evidence, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Refusal, Tai64n,
 };
 use crate::time::{Mono, Now, Step, Wall};
 use crate::tunnel::daily_traffic::Ledger;
@@ -148,7 +148,7 @@ pub struct Peer<S> {
 }
 
 impl<S> Peer<S> {
-    pub fn new(spec: PeerSpec, memory: PeerMemory, now: Now) -> Self {
+    pub fn new(spec: PeerSpec, memory: PeerSnapshot, now: Now) -> Self {
         // A time in the future (our clock stepped back) is no sign of life.
         let seen = |wall: Wall| (wall <= now.wall).then(|| Seen { mono: now.mono_at(wall), wall });
         Peer {
@@ -409,7 +409,7 @@ mod tests {
             addresses: vec![[172, 24, 0, 9].into()],
             networks: vec!["192.168.1.0/24".parse().expect("a network")],
         };
-        Peer::new(spec, PeerMemory::default(), Now::default())
+        Peer::new(spec, PeerSnapshot::default(), Now::default())
     }
 
     #[test]
@@ -427,7 +427,7 @@ mod tests {
             addresses: vec![],
             networks: vec![],
         };
-        let memory = PeerMemory { clock_skew_ms: Some(1_500), ..PeerMemory::default() };
+        let memory = PeerSnapshot { clock_skew_ms: Some(1_500), ..PeerSnapshot::default() };
         let peer: Peer<Session> = Peer::new(spec, memory, Now::default());
         assert_eq!(peer.evidence(Wall::from_millis(0)).clock_skew_ms, Some(1_500));
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Tunnel;
-use crate::messages::{Output, Why};
+use crate::messages::{Output, WakeReason};
 use crate::time::Mono;
 use crate::tunnel::handshake::dial::DIALS_PER_TURN;
 use crate::tunnel::peer_sessions::due;
@@ -113,25 +113,25 @@ impl<N: Noise> Tunnel<N> {
     }
 
     pub(super) fn wait(&self) -> Output {
-        let publish = self.changed.front().map(|(at, _)| (*at, Why::Publish));
+        let publish = self.changed.front().map(|(at, _)| (*at, WakeReason::Publish));
         let soonest = if self.quiet { publish } else { self.soonest(publish) };
         match soonest {
             Some((at, why)) => Output::Wait(Some(at.max(self.now.mono + NEXT_TURN)), why),
-            None => Output::Wait(None, Why::Idle),
+            None => Output::Wait(None, WakeReason::Idle),
         }
     }
 
-    fn soonest(&self, publish: Option<(Mono, Why)>) -> Option<(Mono, Why)> {
+    fn soonest(&self, publish: Option<(Mono, WakeReason)>) -> Option<(Mono, WakeReason)> {
         let leftover = !self.ready.is_empty() || !self.initiations.is_empty();
-        let leftover = leftover.then_some((self.now.mono, Why::SessionTimer));
+        let leftover = leftover.then_some((self.now.mono, WakeReason::SessionTimer));
         let timer = self.wheel.next().map(|(at, slot)| (at, self.why(slot)));
-        let dial = self.pacer.due().map(|at| (at, Why::PacedDial));
+        let dial = self.pacer.due().map(|at| (at, WakeReason::PacedDial));
         [leftover, timer, dial, publish].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Returns the wake reason of a slot. The timers of idle sessions fire slot by slot, and the
     /// first peer of a slot represents it.
-    fn why(&self, slot: Slot) -> Why {
-        self.peers.get(slot).and_then(due).map_or(Why::Idle, |(_, why)| why)
+    fn why(&self, slot: Slot) -> WakeReason {
+        self.peers.get(slot).and_then(due).map_or(WakeReason::Idle, |(_, why)| why)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fleetgate_probes::echo::EchoProbe;
 use fleetgate_probes::packet::{ICMP, ICMPV6, Parsed};
 
-use crate::messages::{Answer, AskId, ConnectFailure, EchoAnswer, StreamId};
+use crate::messages::{ConnectFailure, EchoReply, ProbeId, ProbeReply, StreamId};
 use crate::time::Mono;
 use crate::tunnel::icmp_error::Undelivered;
 use crate::tunnel::random::Random;
@@ -28,14 +28,14 @@ const ECHO_REQUESTS: [(u8, u8); 2] = [(ICMP, 8), (ICMPV6, 128)];
 #[derive(Clone, Debug)]
 pub enum Goal {
     Echo {
-        ask: AskId,
+        ask: ProbeId,
         address: IpAddr,
         count: u8,
         /// See [`EchoProbe`].
         padding: u16,
     },
     Connect {
-        ask: AskId,
+        ask: ProbeId,
         to: SocketAddr,
     },
     Stream {
@@ -44,7 +44,7 @@ pub enum Goal {
     },
     /// A requested handshake: the session is itself the goal.
     Handshake {
-        ask: AskId,
+        ask: ProbeId,
     },
 }
 
@@ -60,9 +60,9 @@ struct Sent {
     at: Mono,
 }
 
-/// One `Question::Echo` in flight.
+/// One `Probe::Echo` in flight.
 pub struct Echo {
-    ask: AskId,
+    ask: ProbeId,
     /// The next request to be sent.
     next: EchoProbe,
     due: Mono,
@@ -77,7 +77,7 @@ pub struct Echo {
 
 impl Echo {
     pub fn new(
-        ask: AskId,
+        ask: ProbeId,
         (from, to): (IpAddr, IpAddr),
         (count, padding): (u8, u16),
         (now, deadline): (Mono, Mono),
@@ -150,17 +150,17 @@ impl Echo {
     }
 
     /// Ends the probe because the tunnel is gone.
-    pub fn abandon(self, failure: ConnectFailure) -> (AskId, Answer) {
+    pub fn abandon(self, failure: ConnectFailure) -> (ProbeId, ProbeReply) {
         let failure = self.rtts.is_empty().then_some(failure);
-        (self.ask, Answer::Echo(EchoAnswer { sent: self.sent, rtts: self.rtts, failure }))
+        (self.ask, ProbeReply::Echo(EchoReply { sent: self.sent, rtts: self.rtts, failure }))
     }
 
-    pub fn answer(self) -> (AskId, Answer) {
+    pub fn answer(self) -> (ProbeId, ProbeReply) {
         let failure = match self.unreachable {
             Some(reason) if self.rtts.is_empty() => Some(ConnectFailure::Unreachable(reason.into())),
             _ => None,
         };
-        (self.ask, Answer::Echo(EchoAnswer { sent: self.sent, rtts: self.rtts, failure }))
+        (self.ask, ProbeReply::Echo(EchoReply { sent: self.sent, rtts: self.rtts, failure }))
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
 
     fn echo(count: u8) -> (Echo, Random) {
         let mut random = Random::new([3; 32]);
-        let echo = Echo::new(AskId(1), (GATEWAY, DEVICE), (count, 0), (ms(0), ms(5_000)), &mut random);
+        let echo = Echo::new(ProbeId(1), (GATEWAY, DEVICE), (count, 0), (ms(0), ms(5_000)), &mut random);
         (echo, random)
     }
 
@@ -192,9 +192,9 @@ mod tests {
         echo.accept(&parse(packet).expect("a packet"), now)
     }
 
-    fn result(echo: Echo) -> EchoAnswer {
+    fn result(echo: Echo) -> EchoReply {
         match echo.answer() {
-            (_, Answer::Echo(answer)) => answer,
+            (_, ProbeReply::Echo(answer)) => answer,
             other => panic!("an echo answer is expected, not {other:?}"),
         }
     }
@@ -258,6 +258,6 @@ mod tests {
         assert_eq!(echo.due(), ms(5_000));
         assert!(!echo.is_over(ms(4_999)));
         assert!(echo.is_over(ms(5_000)));
-        assert_eq!(result(echo), EchoAnswer { sent: 1, rtts: vec![], failure: None });
+        assert_eq!(result(echo), EchoReply { sent: 1, rtts: vec![], failure: None });
     }
 }

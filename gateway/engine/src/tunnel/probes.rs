@@ -8,8 +8,8 @@ use fleetgate_probes::echo::COOKIE_LEN;
 use super::Tunnel;
 use crate::id::PeerId;
 use crate::messages::{
-    Answer, Ask, AskId, ConnectFailure, EchoAnswer, Output, Question, Route, StreamId, StreamInput,
-    StreamOutput,
+    ConnectFailure, EchoReply, Output, Probe, ProbeId, ProbeReply, ProbeRequest, Route, StreamId,
+    StreamInput, StreamOutput,
 };
 use crate::time::Mono;
 use crate::tunnel::peers::Slot;
@@ -30,48 +30,50 @@ fn padding(address: IpAddr) -> u16 {
 }
 
 impl<N: Noise> Tunnel<N> {
-    pub(super) fn ask(&mut self, ask: Ask) {
-        let Ask { id, question, timeout, .. } = ask;
+    pub(super) fn ask(&mut self, ask: ProbeRequest) {
+        let ProbeRequest { id, probe, timeout, .. } = ask;
         if self.quiet {
             return self.refuse_ask(id, "the gateway is stopping");
         }
-        match question {
-            Question::Evidence { peer } => self.evidence(id, peer),
-            Question::Echo { peer, address, count } => {
+        match probe {
+            Probe::Evidence { peer } => self.evidence(id, peer),
+            Probe::Echo { peer, address, count } => {
                 let goal = Goal::Echo { ask: id, address, count, padding: 0 };
                 self.want_at(id, peer, address, goal, timeout);
             }
-            Question::LargeEcho { peer, address, count } => {
+            Probe::LargeEcho { peer, address, count } => {
                 let goal = Goal::Echo { ask: id, address, count, padding: padding(address) };
                 self.want_at(id, peer, address, goal, timeout);
             }
-            Question::Connect { route: Route::Tunnel { peer, address }, port } => {
+            Probe::Connect { route: Route::Tunnel { peer, address }, port } => {
                 let to = SocketAddr::new(address, port);
                 self.want_at(id, peer, address, Goal::Connect { ask: id, to }, timeout);
             }
-            Question::Handshake { peer } => match self.peers.find(peer) {
+            Probe::Handshake { peer } => match self.peers.find(peer) {
                 Some(slot) => self.want(slot, Goal::Handshake { ask: id }, timeout),
                 None => self.refuse_ask(id, "no such peer"),
             },
-            Question::Connect { route: Route::Direct { .. }, .. } | Question::Ssh { .. } => {
+            Probe::Connect { route: Route::Direct { .. }, .. } | Probe::Ssh { .. } => {
                 self.refuse_ask(id, "not a question for a tunnel");
             }
         }
     }
 
-    fn refuse_ask(&mut self, id: AskId, reason: &str) {
-        self.out.push_back(Output::Answer(id, Answer::Refused(reason.into())));
+    fn refuse_ask(&mut self, id: ProbeId, reason: &str) {
+        self.out.push_back(Output::ProbeReply(id, ProbeReply::Refused(reason.into())));
     }
 
-    fn evidence(&mut self, id: AskId, peer: PeerId) {
+    fn evidence(&mut self, id: ProbeId, peer: PeerId) {
         let now = self.now.wall;
         match self.peers.find(peer).and_then(|slot| self.peers.get(slot)) {
-            Some(peer) => self.out.push_back(Output::Answer(id, Answer::Evidence(peer.evidence(now)))),
+            Some(peer) => {
+                self.out.push_back(Output::ProbeReply(id, ProbeReply::Evidence(peer.evidence(now))))
+            }
             None => self.refuse_ask(id, "no such peer"),
         }
     }
 
-    fn want_at(&mut self, id: AskId, peer: PeerId, address: IpAddr, goal: Goal, timeout: Duration) {
+    fn want_at(&mut self, id: ProbeId, peer: PeerId, address: IpAddr, goal: Goal, timeout: Duration) {
         let Some(slot) = self.peers.find(peer) else { return self.refuse_ask(id, "no such peer") };
         if self.peers.get(slot).is_some_and(|peer| peer.reaches(address)) {
             self.want(slot, goal, timeout);
@@ -161,7 +163,7 @@ impl<N: Noise> Tunnel<N> {
         let done = live.waiting.extract_if(.., is_done);
         let answers = done.filter_map(|want| match want.goal {
             Goal::Handshake { ask } => {
-                Some(Output::Answer(ask, Answer::Handshake(Ok(now.since(want.asked)))))
+                Some(Output::ProbeReply(ask, ProbeReply::Handshake(Ok(now.since(want.asked)))))
             }
             _ => None,
         });
@@ -198,11 +200,11 @@ impl<N: Noise> Tunnel<N> {
     fn fail(&mut self, goal: Goal, failure: ConnectFailure) {
         let output = match goal {
             Goal::Echo { ask, .. } => {
-                let answer = EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) };
-                Output::Answer(ask, Answer::Echo(answer))
+                let answer = EchoReply { sent: 0, rtts: Vec::new(), failure: Some(failure) };
+                Output::ProbeReply(ask, ProbeReply::Echo(answer))
             }
-            Goal::Connect { ask, .. } => Output::Answer(ask, Answer::Connect(Err(failure))),
-            Goal::Handshake { ask } => Output::Answer(ask, Answer::Handshake(Err(failure))),
+            Goal::Connect { ask, .. } => Output::ProbeReply(ask, ProbeReply::Connect(Err(failure))),
+            Goal::Handshake { ask } => Output::ProbeReply(ask, ProbeReply::Handshake(Err(failure))),
             Goal::Stream { id, .. } => return self.report(Purpose::Stream(id).failed(Some(failure))),
         };
         self.out.push_back(output);
@@ -216,7 +218,7 @@ impl<N: Noise> Tunnel<N> {
         let due = live.echoes.iter_mut().filter_map(|echo| echo.request(random, now));
         let packets: Vec<Vec<u8>> = due.collect();
         let over = live.echoes.extract_if(.., |echo| echo.is_over(now)).map(Echo::answer);
-        self.out.extend(over.map(|(ask, answer)| Output::Answer(ask, answer)));
+        self.out.extend(over.map(|(ask, answer)| Output::ProbeReply(ask, answer)));
         for packet in packets {
             self.seal(slot, &packet);
         }
@@ -269,7 +271,7 @@ impl<N: Noise> Tunnel<N> {
 
     pub(super) fn report(&mut self, report: Report) {
         match report {
-            Report::Answer(ask, answer) => self.out.push_back(Output::Answer(ask, answer)),
+            Report::ProbeReply(ask, answer) => self.out.push_back(Output::ProbeReply(ask, answer)),
             Report::Accepted(id, from) => self.accepted(id, from),
             Report::Stream(id, output) => {
                 if matches!(output, StreamOutput::Closed(_)) {
@@ -344,6 +346,6 @@ impl<N: Noise> Tunnel<N> {
             self.fail(want.goal, ConnectFailure::NoTunnel);
         }
         let ended = echoes.into_iter().map(|echo| echo.abandon(ConnectFailure::NoTunnel));
-        self.out.extend(ended.map(|(ask, answer)| Output::Answer(ask, answer)));
+        self.out.extend(ended.map(|(ask, answer)| Output::ProbeReply(ask, answer)));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{
     Asked, Behind, Carriage, EVERYWHERE, Evidence, Finding, Kind, Others, ServiceFacts, TOGETHER, TunnelFacts,
 };
-use crate::messages::{ATTEMPTS, DirectAnswer, HostStatus, PathCheck, Refusal, is_of_others};
+use crate::messages::{ATTEMPTS, DirectReply, HostStatus, PathCheck, Refusal, is_of_others};
 use crate::time::Wall;
 
 /// Two devices with one key alternate at the pace of their keepalives. After a move without a
@@ -169,11 +169,11 @@ fn is_whole_site(e: &Evidence) -> bool {
 
 /// Returns whether the device, or another one with its key, was heard after it fell silent.
 fn is_alive(e: &Evidence) -> bool {
-    e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some() || e.knocks_in_vain()
+    e.host.direct == DirectReply::Answered || e.fresh_refusal().is_some() || e.knocks_in_vain()
 }
 
 fn may_be_gateway(e: &Evidence) -> bool {
-    let silent = matches!(e.host.direct, DirectAnswer::NotAsked | DirectAnswer::Silent);
+    let silent = matches!(e.host.direct, DirectReply::NotAsked | DirectReply::Silent);
     silent && e.elsewhere.heard == 0 && site(e).heard == 0 && !is_alive(e)
 }
 
@@ -184,7 +184,7 @@ fn may_be_site(e: &Evidence) -> bool {
 /// Returns whether the tunnel alone may be down, for any reason. While device and uplink work,
 /// another path replies.
 fn may_be_tunnel(e: &Evidence) -> bool {
-    let other_path = e.host.direct == DirectAnswer::Silent && e.fresh_refusal().is_none();
+    let other_path = e.host.direct == DirectReply::Silent && e.fresh_refusal().is_none();
     e.tunnel.is_some() && !other_path && !is_shared(e)
 }
 
@@ -216,7 +216,7 @@ fn path(e: &Evidence) -> Option<Finding> {
     match refused {
         Some(kind) if is_beside_its_tunnel(e) || e.uses_replaced_key() => Some(Finding(vec![kind])),
         Some(kind) => Some(Finding(vec![kind, Kind::ClonedKey])),
-        None if e.host.direct == DirectAnswer::Answered => {
+        None if e.host.direct == DirectReply::Answered => {
             Some(Finding(vain_knocks(e).unwrap_or_else(|| vec![Kind::TunnelDown])))
         }
         None if e.host.source == ATTEMPTS => vain_knocks(e).map(Finding),
@@ -226,7 +226,7 @@ fn path(e: &Evidence) -> Option<Finding> {
 
 /// Returns whether the host is proved alive by something other than a packet of a session.
 fn is_beside_its_tunnel(e: &Evidence) -> bool {
-    e.host.direct == DirectAnswer::Answered || e.host.source == ATTEMPTS
+    e.host.direct == DirectReply::Answered || e.host.source == ATTEMPTS
 }
 
 /// Returns the findings about a device that replies.
@@ -336,7 +336,7 @@ fn unless_answered(tunnel: &TunnelFacts, service: &ServiceFacts, e: &Evidence) -
 /// cover the host's Internet address.
 fn unless_answered_directly(e: &Evidence) -> Vec<Kind> {
     match e.host.direct {
-        DirectAnswer::Answered | DirectAnswer::Doubtful => Vec::new(),
-        DirectAnswer::NotAsked | DirectAnswer::Silent => vec![Kind::OneWayLoss, Kind::LineLost],
+        DirectReply::Answered | DirectReply::Doubtful => Vec::new(),
+        DirectReply::NotAsked | DirectReply::Silent => vec![Kind::OneWayLoss, Kind::LineLost],
     }
 }

@@ -22,9 +22,9 @@ const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 /// The last moves of one peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Turns(VecDeque<(SocketAddr, Wall)>);
+pub struct EndpointFlaps(VecDeque<(SocketAddr, Wall)>);
 
-impl Turns {
+impl EndpointFlaps {
     /// Records the source of a packet.
     pub fn note(&mut self, from: SocketAddr, at: Wall) {
         if self.0.back().is_some_and(|(last, _)| *last == from) {
@@ -70,8 +70,8 @@ mod tests {
         Wall::from_millis(seconds * 1_000)
     }
 
-    fn moves(ports: &[u16], every_s: i64) -> Turns {
-        let mut turns = Turns::default();
+    fn moves(ports: &[u16], every_s: i64) -> EndpointFlaps {
+        let mut turns = EndpointFlaps::default();
         for (i, port) in (0i64..).zip(ports) {
             turns.note(SocketAddr::from(([192, 0, 2, 1], *port)), at(i * every_s));
         }

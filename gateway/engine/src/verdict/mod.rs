@@ -18,7 +18,7 @@ use fleetgate_probes::sample::Status;
 use crate::messages::{Attempts, HostState, HostStatus, PathCheck, Refusal, StateType, is_answer};
 use crate::time::Wall;
 
-pub use endpoint_flaps::Turns;
+pub use endpoint_flaps::EndpointFlaps;
 
 /// How long a refusal is recent. A refused device tries again every five seconds, and a keepalive
 /// restarts its attempts. After this much quiet it has fallen silent, or was accepted.

@@ -3,7 +3,7 @@
 use fleetgate_probes::sample::Status;
 
 use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
-use crate::messages::{DirectAnswer, HostStatus, PathCheck, Refusal};
+use crate::messages::{DirectReply, HostStatus, PathCheck, Refusal};
 use crate::time::{Wall, age, moment};
 
 /// Services named in one sentence. The complete list is next to it.
@@ -34,7 +34,7 @@ fn claim(kind: Kind, e: &Evidence) -> String {
         Kind::Ok if e.host.asleep => "asleep, as it may be".to_owned(),
         Kind::Ok => "ok".to_owned(),
         Kind::Pending => "no result yet".to_owned(),
-        Kind::TunnelDown if e.host.direct == DirectAnswer::Answered => {
+        Kind::TunnelDown if e.host.direct == DirectReply::Answered => {
             "tunnel down, the device answers on the Internet".to_owned()
         }
         Kind::ClockWrong => format!("clock wrong: {}", clock(e)),
@@ -192,13 +192,13 @@ fn refused(refusal: Refusal, now: Wall) -> String {
 
 fn direct(e: &Evidence, silent: bool) -> Option<String> {
     let said = match e.host.direct {
-        DirectAnswer::Answered => "it answers",
-        DirectAnswer::Silent => "silent",
-        DirectAnswer::Doubtful => "something answers that does not prove to be this host",
-        DirectAnswer::NotAsked if silent && !e.second_path => {
+        DirectReply::Answered => "it answers",
+        DirectReply::Silent => "silent",
+        DirectReply::Doubtful => "something answers that does not prove to be this host",
+        DirectReply::NotAsked if silent && !e.second_path => {
             return Some("there is no second path".to_owned());
         }
-        DirectAnswer::NotAsked => return None,
+        DirectReply::NotAsked => return None,
     };
     Some(format!("address on the Internet: {said}"))
 }

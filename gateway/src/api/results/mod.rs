@@ -16,7 +16,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Digest, Identity, Outcome, ServiceState, Submission, Ticket};
+use fleetgate_engine::messages::{Digest, Identity, Outcome, PassiveResult, ServiceState, Ticket};
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::{Ending, MAX_OUTPUT, PluginResult};
 use sha2::{Digest as _, Sha256};
@@ -225,9 +225,9 @@ impl Sent {
 
     /// Splits a result into the content that identifies it while it waits, and the submission for
     /// the monitor.
-    fn parts(self) -> (Option<Content>, impl FnOnce(Ticket) -> Submission) {
+    fn parts(self) -> (Option<Content>, impl FnOnce(Ticket) -> PassiveResult) {
         let Sent { by, of: (host, service), result, at, identity, content } = self;
-        (content, move |ticket| Submission { host, service, result, at, by, identity, ticket })
+        (content, move |ticket| PassiveResult { host, service, result, at, by, identity, ticket })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Headline, tiles, list and exit code count the same things in every fleet.
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{HostState, HostStatus, ServiceState, VoiceState};
+use fleetgate_engine::messages::{HostState, HostStatus, NotificationState, ServiceState};
 use fleetgate_probes::sample::Status;
 
 use crate::api::model::{Host, HostCounts, Overview, Page, Problem, ServiceCounts};
@@ -28,8 +28,12 @@ impl Dice {
     }
 }
 
-fn voice(dice: &mut Dice) -> VoiceState {
-    VoiceState { in_downtime: dice.once_in(4), flapping: dice.once_in(4), ..VoiceState::default() }
+fn voice(dice: &mut Dice) -> NotificationState {
+    NotificationState {
+        in_downtime: dice.once_in(4),
+        flapping: dice.once_in(4),
+        ..NotificationState::default()
+    }
 }
 
 fn host(dice: &mut Dice, id: i64) -> HostState {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::api::testing::{Answer, TestApi};
-use crate::notification::Bell;
+use crate::notification::Wakeups;
 use crate::store::fixture;
 use crate::writer::{MemoryUpdate, Writer};
 
@@ -38,7 +38,7 @@ async fn learn_everything(api: &TestApi, id: HostId) {
     let mut tasks = JoinSet::new();
     let (store, live) = (api.state.store.clone(), api.state.live.clone());
     let keep = Duration::from_secs(86_400);
-    let writer = Writer::start(&mut tasks, store, live, Bell::default(), keep);
+    let writer = Writer::start(&mut tasks, store, live, Wakeups::default(), keep);
     let event = Event {
         at: crate::clock::wall(),
         host: id,

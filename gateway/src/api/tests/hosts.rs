@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    Attempts, DirectAnswer, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
+    Attempts, DirectReply, HostState, HostStatus, MonitorInput, PeerStatus, Refusal, Sample, ServiceState,
     UnprovedHandshakes,
 };
 use fleetgate_engine::time::Wall;
@@ -425,7 +425,7 @@ async fn a_host_that_fell_silent_has_a_verdict_with_what_it_may_be() {
     let all = json!(all);
     assert_eq!((&verdict["kind"], &verdict["candidates"]), (&json!("undetermined"), &all));
 
-    let direct = DirectAnswer::Silent;
+    let direct = DirectReply::Silent;
     put(&api, &HostState { direct, ..down.clone() }, &[]).await;
     put(&api, &HostState { source: "echo".into(), last_check: Some(at), ..fixture::up(other) }, &[]).await;
     let verdict = get(&api, "/hosts/cam-07").await["verdict"].clone();
@@ -463,7 +463,7 @@ async fn the_list_keeps_a_verdict_until_anything_that_it_rests_on_has_moved() {
     let (silent, other) = (device(&api, "cam-07").await, device(&api, "cam-08").await);
     let at = crate::clock::wall();
     let since = at - Duration::from_secs(120);
-    let nobody = HostState { source: "none".into(), direct: DirectAnswer::Silent, ..fixture::up(silent) };
+    let nobody = HostState { source: "none".into(), direct: DirectReply::Silent, ..fixture::up(silent) };
     let down = HostState { hard: HostStatus::Down, status: HostStatus::Down, since, ..nobody };
     put(&api, &down, &[]).await;
     let first = first_problem(&api).await;

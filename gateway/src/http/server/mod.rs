@@ -31,7 +31,7 @@ use tower::ServiceExt as _;
 
 use crate::api::Client;
 use idle::{Idle, Visit};
-use per_source_limit::{Crowd, Place};
+use per_source_limit::{Place, SourceLimit};
 pub use tls::Tls;
 
 /// The largest head of an HTTP/1 request, and so the most memory that a connection can occupy. A
@@ -87,23 +87,23 @@ impl Default for Limits {
 
 /// The state that all listeners share. Cheap to clone.
 #[derive(Clone)]
-pub struct House {
+pub struct HttpServer {
     router: Router,
     limits: Limits,
     stop: CancellationToken,
 }
 
-impl House {
-    pub fn new(router: Router, limits: Limits, stop: CancellationToken) -> House {
-        House { router, limits, stop }
+impl HttpServer {
+    pub fn new(router: Router, limits: Limits, stop: CancellationToken) -> HttpServer {
+        HttpServer { router, limits, stop }
     }
 
     /// Serves until the stop, after which requests in progress have the grace period. `trusted` are
     /// proxies, which connect for many clients.
     pub async fn serve_tcp(self, listener: TcpListener, tls: Option<Tls>, trusted: Vec<std::net::IpAddr>) {
-        let crowd = Crowd::new(self.limits.from_one_source, trusted);
+        let crowd = SourceLimit::new(self.limits.from_one_source, trusted);
         let most = self.limits.connections;
-        let mut visits = Visits::new(self, most);
+        let mut visits = Connections::new(self, most);
         while let Some(room) = visits.room().await {
             let Some((stream, from)) = visits.accepted(listener.accept()).await else { continue };
             let Some(place) = crowd.enter(from.ip()) else {
@@ -120,7 +120,7 @@ impl House {
     /// The same on the Unix socket of this machine.
     pub async fn serve_local(self, listener: UnixListener) {
         let most = self.limits.connections.min(LOCAL_CONNECTIONS);
-        let mut visits = Visits::new(self, most);
+        let mut visits = Connections::new(self, most);
         while let Some(room) = visits.room().await {
             let Some((stream, _)) = visits.accepted(listener.accept()).await else { continue };
             let client = Client::local(&stream);
@@ -215,18 +215,18 @@ enum Http {
 }
 
 /// The open connections of one listener.
-struct Visits {
-    house: Arc<House>,
+struct Connections {
+    house: Arc<HttpServer>,
     most: usize,
     free: Arc<Semaphore>,
     idle: Idle,
     open: TaskTracker,
 }
 
-impl Visits {
-    fn new(house: House, most: usize) -> Visits {
+impl Connections {
+    fn new(house: HttpServer, most: usize) -> Connections {
         let free = Arc::new(Semaphore::new(most));
-        Visits {
+        Connections {
             house: Arc::new(house),
             most,
             free,

@@ -8,7 +8,7 @@ use crate::api::throttled_as;
 
 /// Cheap to clone. It has at most one entry for each open connection.
 #[derive(Clone)]
-pub(in crate::http::server) struct Crowd(Arc<Inner>);
+pub(in crate::http::server) struct SourceLimit(Arc<Inner>);
 
 struct Inner {
     most: usize,
@@ -19,13 +19,13 @@ struct Inner {
 
 /// A counted connection, until it is dropped.
 pub(in crate::http::server) struct Place {
-    crowd: Crowd,
+    crowd: SourceLimit,
     source: Option<IpAddr>,
 }
 
-impl Crowd {
-    pub fn new(most: usize, trusted: Vec<IpAddr>) -> Crowd {
-        Crowd(Arc::new(Inner { most, trusted, open: Mutex::default() }))
+impl SourceLimit {
+    pub fn new(most: usize, trusted: Vec<IpAddr>) -> SourceLimit {
+        SourceLimit(Arc::new(Inner { most, trusted, open: Mutex::default() }))
     }
 
     /// `None` when the source has its share. This machine and trusted proxies are not counted.
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn one_source_has_its_share_and_no_more() {
-        let crowd = Crowd::new(2, Vec::new());
+        let crowd = SourceLimit::new(2, Vec::new());
         let first = crowd.enter(ip("2001:db8::1")).unwrap();
         let _second = crowd.enter(ip("2001:db8::2")).unwrap();
         assert!(crowd.enter(ip("2001:db8::3")).is_none(), "one network is one source");
@@ -79,14 +79,14 @@ mod tests {
 
     #[test]
     fn this_machine_and_trusted_proxies_are_not_counted() {
-        let crowd = Crowd::new(0, vec![ip("10.0.0.1")]);
+        let crowd = SourceLimit::new(0, vec![ip("10.0.0.1")]);
         assert!(crowd.enter(ip("::ffff:10.0.0.1")).is_some() && crowd.enter(ip("127.0.0.1")).is_some());
         assert!(crowd.enter(ip("10.0.0.2")).is_none());
     }
 
     #[test]
     fn nothing_is_remembered_of_who_left() {
-        let crowd = Crowd::new(1, Vec::new());
+        let crowd = SourceLimit::new(1, Vec::new());
         drop(crowd.enter(ip("198.51.100.1")));
         assert!(crowd.0.open.lock().unwrap().is_empty());
     }

@@ -51,13 +51,13 @@ fn router() -> Router {
 async fn open(limits: Limits, tls: Option<Tls>) -> Door {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-    let house = House::new(router(), limits, stop.clone());
+    let house = HttpServer::new(router(), limits, stop.clone());
     Door { address, running: tokio::spawn(house.serve_tcp(listener, tls, Vec::new())), stop }
 }
 
 async fn open_socket(path: &Path) -> (CancellationToken, JoinHandle<()>) {
     let stop = CancellationToken::new();
-    let house = House::new(router(), LIMITS, stop.clone());
+    let house = HttpServer::new(router(), LIMITS, stop.clone());
     (stop, tokio::spawn(house.serve_local(UnixListener::bind(path).unwrap())))
 }
 

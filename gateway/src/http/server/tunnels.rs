@@ -11,16 +11,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::House;
+use super::HttpServer;
 use crate::api::Client;
-use crate::tunnel::stream::Arrival;
+use crate::tunnel::stream::AcceptedStream;
 
 /// The largest head: the smallest limit that hyper accepts. `curl` sends 150 bytes.
 const HEAD_BYTES: usize = 8 * 1024;
 
-impl House {
+impl HttpServer {
     /// Serves until the stop, after which requests in progress have the grace period.
-    pub async fn serve_tunnels(self, mut arrivals: mpsc::Receiver<Arrival>) {
+    pub async fn serve_tunnels(self, mut arrivals: mpsc::Receiver<AcceptedStream>) {
         let (house, open) = (Arc::new(self), TaskTracker::new());
         loop {
             let arrival = tokio::select! {
@@ -36,7 +36,7 @@ impl House {
         open.wait().await;
     }
 
-    async fn attend_device(&self, Arrival { peer, stream }: Arrival) {
+    async fn attend_device(&self, AcceptedStream { peer, stream }: AcceptedStream) {
         let answer = |request: Request<Incoming>| self.answer(request, Client::Device(peer));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

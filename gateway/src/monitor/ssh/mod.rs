@@ -1,6 +1,6 @@
 //! The SSH client of the prober, over any byte stream.
 //!
-//! Each run returns one [`SshAnswer`] within its timeout, however the server behaves. Bytes, time,
+//! Each run returns one [`SshReply`] within its timeout, however the server behaves. Bytes, time,
 //! output and sessions are bounded. Each session has a task of its own, so a panic in the protocol code
 //! becomes an ordinary failure. No credential is sent before the host key is verified. There is no
 //! agent and no forwarding, and channels that a server opens are refused.
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{ConnectFailure, Negotiated, Route, SshAnswer, SshFailure, SshRun};
+use fleetgate_engine::messages::{ConnectFailure, Negotiated, Route, SshFailure, SshReply, SshRun};
 use fleetgate_engine::time::Mono;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -92,7 +92,7 @@ impl SshClient {
         connect: impl Fn() -> C,
         run: SshRun,
         timeout: Duration,
-    ) -> SshAnswer
+    ) -> SshReply
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Future<Output = Result<S, ConnectFailure>>,
@@ -109,7 +109,7 @@ impl SshClient {
         connect: impl Fn() -> C,
         run: SshRun,
         (opening, timeout): (Duration, Duration),
-    ) -> SshAnswer
+    ) -> SshReply
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Future<Output = Result<S, ConnectFailure>>,
@@ -228,12 +228,12 @@ async fn sweep(client: Weak<Inner>) {
 
 /// The outcome of a session: its result, and the connection if it can be used again.
 struct Ended {
-    answer: SshAnswer,
+    answer: SshReply,
     connection: Option<Connection>,
 }
 
-impl From<SshAnswer> for Ended {
-    fn from(answer: SshAnswer) -> Self {
+impl From<SshReply> for Ended {
+    fn from(answer: SshReply) -> Self {
         Ended { answer, connection: None }
     }
 }
@@ -254,8 +254,8 @@ async fn isolated<T: Send + 'static>(
     AbortOnDropHandle::new(tokio::spawn(conversation)).await.map_err(|_| Broken)
 }
 
-fn failed(failure: SshFailure) -> SshAnswer {
-    SshAnswer { failure: Some(failure), ..SshAnswer::default() }
+fn failed(failure: SshFailure) -> SshReply {
+    SshReply { failure: Some(failure), ..SshReply::default() }
 }
 
 /// The time by which a run must have its result.

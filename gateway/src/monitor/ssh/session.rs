@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fleetgate_engine::messages::{
-    CommandAnswer, CommandEnd, KeyType, LoginRefusal, Negotiated, RemoteCommand, SshAnswer, SshFailure,
-    SshRun,
+    CommandEnd, CommandReply, KeyType, LoginRefusal, Negotiated, RemoteCommand, SshFailure, SshReply, SshRun,
 };
 use fleetgate_probes::remote::{self, Excerpt, Excerpted};
 use russh::client::{self, AuthResult, Msg};
@@ -140,7 +139,7 @@ pub(super) async fn converse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut answer = SshAnswer::default();
+    let mut answer = SshReply::default();
     let connection = match introduce(stream, &login, &run, opening, &mut answer).await {
         Ok(connection) => connection.perform(&run, None, deadline, &mut answer).await,
         Err(failure) => Err(failure),
@@ -148,7 +147,7 @@ where
     ended(answer, connection)
 }
 
-fn ended(mut answer: SshAnswer, connection: Result<Connection, SshFailure>) -> Ended {
+fn ended(mut answer: SshReply, connection: Result<Connection, SshFailure>) -> Ended {
     match connection {
         Ok(connection) => Ended { connection: connection.keepable(&answer), answer },
         Err(failure) => {
@@ -164,7 +163,7 @@ async fn introduce<S>(
     login: &Asking,
     run: &SshRun,
     deadline: Deadline,
-    answer: &mut SshAnswer,
+    answer: &mut SshReply,
 ) -> Result<Connection, SshFailure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -243,12 +242,12 @@ impl Connection {
         self.stream.0.refill();
         let patience = REUSE_PATIENCE.min(deadline.remaining() / 2);
         let first = tokio::time::timeout(patience, self.sign_of_life(&run)).await.ok()??;
-        let mut answer = SshAnswer {
+        let mut answer = SshReply {
             identification: self.stream.0.identification(),
             host_key: self.seen.get().cloned(),
             logged_in: true,
             reused: true,
-            ..SshAnswer::default()
+            ..SshReply::default()
         };
         let connection = self.perform(&run, first, deadline, &mut answer).await;
         Some(ended(answer, connection))
@@ -266,11 +265,11 @@ impl Connection {
 
     /// Keeps only a connection that is logged in, because servers soon drop the others. All its commands
     /// must have ended, because some servers stay stuck in an abandoned one.
-    fn keepable(self, answer: &SshAnswer) -> Option<Self> {
+    fn keepable(self, answer: &SshReply) -> Option<Self> {
         if self.closed_first > CLOSED_FIRST {
             return None;
         }
-        let over = |c: &CommandAnswer| matches!(c.end, CommandEnd::Exit(_) | CommandEnd::Signal(_));
+        let over = |c: &CommandReply| matches!(c.end, CommandEnd::Exit(_) | CommandEnd::Signal(_));
         let quiet = answer.commands.iter().all(over);
         (answer.logged_in && quiet && !self.handle.is_closed()).then_some(self)
     }
@@ -301,7 +300,7 @@ impl Connection {
         run: &SshRun,
         mut opened: Option<Channel<Msg>>,
         deadline: Deadline,
-        answer: &mut SshAnswer,
+        answer: &mut SshReply,
     ) -> Result<Self, SshFailure> {
         let commands = if answer.logged_in { run.commands.as_slice() } else { &[] };
         for command in commands {
@@ -332,7 +331,7 @@ impl Connection {
         command: &RemoteCommand,
         channel: Channel<Msg>,
         deadline: Deadline,
-    ) -> Result<(CommandAnswer, Stop), SshFailure> {
+    ) -> Result<(CommandReply, Stop), SshFailure> {
         let Some(line) = self.line(command) else {
             let heard = self.execute(&command.line, Heard::bare(), command.timeout, channel, deadline).await;
             return Ok(heard.into_answer(&command.name));
@@ -478,7 +477,7 @@ impl Heard {
         (self.received > RUNAWAY_OUTPUT).then_some(Stop::Runaway)
     }
 
-    fn into_answer(self, name: &str) -> (CommandAnswer, Stop) {
+    fn into_answer(self, name: &str) -> (CommandReply, Stop) {
         let began = self.began();
         let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
         let status = stdout.status.or(stderr.status);
@@ -494,7 +493,7 @@ impl Heard {
         // Output without a mark on the other stream belongs to the login shell.
         let own = |said: Excerpted| if said.began == began { said } else { Excerpted::default() };
         let (stdout, stderr) = (own(stdout), own(stderr));
-        let answer = CommandAnswer {
+        let answer = CommandReply {
             name: name.to_owned(),
             end,
             truncated: stdout.truncated || stderr.truncated,

@@ -27,7 +27,7 @@ struct Failed {
 }
 
 #[derive(Default)]
-pub(in crate::notification::delivery) struct Traffic {
+pub(in crate::notification::delivery) struct AddressBackoff {
     busy: Vec<Line>,
     /// Addresses that received a message while they were served.
     again: BTreeSet<Line>,
@@ -36,7 +36,7 @@ pub(in crate::notification::delivery) struct Traffic {
     later: BTreeMap<Line, Mono>,
 }
 
-impl Traffic {
+impl AddressBackoff {
     pub fn may_start(&self, line: &Line) -> bool {
         let of_channel = self.busy.iter().filter(|busy| busy.0 == line.0).count();
         of_channel < AT_ONCE && !self.busy.contains(line)
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn who_failed_is_served_after_who_did_not() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         traffic.failed(mail("a"), at(0), minutes);
         assert_eq!(traffic.in_order(vec![mail("a"), mail("b")]), [mail("b"), mail("a")]);
     }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn who_fails_waits_longer_each_time_and_alone() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         for (begin, waits) in [(0, 60), (60, 120), (180, 240)] {
             traffic.failed(mail("hangs"), at(begin), minutes);
             assert_eq!(traffic.not_before(&mail("hangs")), at(begin + waits));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_first_that_gets_through_frees_each_other_behind_its_server_once() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         for line in [mail("ops"), mail("hangs"), hook("pager")] {
             traffic.failed(line, at(0), minutes);
         }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn so_many_may_hang_of_each_channel_before_others_wait() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         for n in 0..AT_ONCE {
             assert!(traffic.may_start(&mail(&n.to_string())));
             traffic.begin(mail(&n.to_string()));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_for_before_it_is_due_unless_something_came() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         traffic.idle_until(mail("ops"), at(300));
         assert_eq!(traffic.not_before(&mail("ops")), at(300));
         traffic.look_again();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_comes_while_an_address_is_served_is_looked_for_afterwards() {
-        let mut traffic = Traffic::default();
+        let mut traffic = AddressBackoff::default();
         traffic.begin(mail("ops"));
         traffic.look_again();
         traffic.end(&mail("ops"));

@@ -19,12 +19,12 @@ use tokio::sync::watch;
 use tokio::task::{Id as TaskId, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bell, Settings};
+use super::{Settings, Wakeups};
 use crate::clock;
 use crate::config::TimingDefaults;
-use crate::engine::live_state::{Change, Live};
-use crate::health::progress::Organ;
-use crate::notification::delivery::backoff::{Line, Traffic};
+use crate::engine::live_state::{Change, LiveState};
+use crate::health::progress::Component;
+use crate::notification::delivery::backoff::{AddressBackoff, Line};
 use crate::notification::delivery::record::{give_up_unreachable, note_dropped};
 use crate::notification::mail::smtp::Smtp;
 use crate::notification::webhook;
@@ -92,16 +92,16 @@ impl Failure {
     }
 }
 
-pub(in crate::notification) struct Courier {
+pub(in crate::notification) struct DeliveryWorker {
     settings: watch::Receiver<Settings>,
-    bell: Bell,
+    bell: Wakeups,
     round: Arc<Round>,
 }
 
 /// The resources of a delivery, replaced as a whole when the settings change.
 struct Round {
     store: Store,
-    live: Live,
+    live: LiveState,
     smtp: Option<Smtp>,
     hooks: webhook::Client,
     zone: TimeZone,
@@ -117,7 +117,7 @@ struct Round {
 struct Rounds {
     tasks: JoinSet<Served>,
     lines: HashMap<TaskId, Line>,
-    traffic: Traffic,
+    traffic: AddressBackoff,
 }
 
 /// The result for one address.
@@ -133,16 +133,16 @@ struct Served {
 /// A server or the database failed: retry later, after the pause that the server stated, if any.
 struct Later(Option<Duration>);
 
-impl Courier {
+impl DeliveryWorker {
     /// # Errors
     /// Fails when the settings for TLS cannot be used.
     pub fn new(
         mut settings: watch::Receiver<Settings>,
         store: Store,
-        live: Live,
-        bell: Bell,
+        live: LiveState,
+        bell: Wakeups,
         pace: Pace,
-    ) -> anyhow::Result<Courier> {
+    ) -> anyhow::Result<DeliveryWorker> {
         let now = settings.borrow_and_update().clone();
         let round = Round {
             hooks: webhook::Client::new(pace.hook_patience, &now.outbound)?,
@@ -155,7 +155,7 @@ impl Courier {
             timing: now.timing,
             pace,
         };
-        Ok(Courier { settings, bell, round: Arc::new(round) })
+        Ok(DeliveryWorker { settings, bell, round: Arc::new(round) })
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -176,7 +176,7 @@ impl Courier {
         while rounds.tasks.join_next().await.is_some() {}
     }
 
-    fn reconfigure(&mut self, traffic: &mut Traffic) {
+    fn reconfigure(&mut self, traffic: &mut AddressBackoff) {
         let now = self.settings.borrow_and_update().clone();
         let old = &self.round;
         match smtp(&now, old.pace) {
@@ -208,7 +208,7 @@ impl Courier {
                 return pace.first_pause;
             }
         };
-        self.round.live.pulse().beat(Organ::Outbox);
+        self.round.live.pulse().beat(Component::Outbox);
         let now = clock::now().mono;
         let mut wait = pace.longest_pause;
         for line in lines {

@@ -1,7 +1,7 @@
 use fleetgate_engine::id::Id;
 use fleetgate_engine::messages::{
-    CauseKind, Extent, GATEWAY, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, Matter,
-    Message, MessageKind,
+    CauseKind, GATEWAY, HostState, HostStatus, IncidentChange, IncidentId, IncidentRecord, IncidentScope,
+    IncidentSummary, Message, MessageKind,
 };
 use fleetgate_engine::notification::Item;
 use fleetgate_engine::time::Wall;
@@ -32,43 +32,44 @@ const PACE: Pace = Pace {
 const OPS: &str = "ops@example.org";
 
 /// A running courier, a mail server, and a contact with id 1.
-struct Office {
+struct Notifications {
     store: Store,
     _dir: tempfile::TempDir,
     sink: Sink,
-    bell: Bell,
+    bell: Wakeups,
     _settings: watch::Sender<Settings>,
     stop: CancellationToken,
     courier: JoinHandle<()>,
 }
 
-impl Office {
-    async fn open(manners: &[Manner]) -> Office {
-        Office::with_pace(manners, PACE).await
+impl Notifications {
+    async fn open(manners: &[Manner]) -> Notifications {
+        Notifications::with_pace(manners, PACE).await
     }
 
-    async fn with_pace(manners: &[Manner], pace: Pace) -> Office {
+    async fn with_pace(manners: &[Manner], pace: Pace) -> Notifications {
         let (store, dir) = fixture::store().await;
-        Office::on(store, dir, manners, pace).await
+        Notifications::on(store, dir, manners, pace).await
     }
 
-    async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Office {
+    async fn on(store: Store, dir: tempfile::TempDir, manners: &[Manner], pace: Pace) -> Notifications {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let sink = Sink::start(manners).await;
-        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings(&sink));
-        let courier = Courier::new(listener, store.clone(), Live::default(), bell.clone(), pace).unwrap();
+        let courier =
+            DeliveryWorker::new(listener, store.clone(), LiveState::default(), bell.clone(), pace).unwrap();
         let courier = tokio::spawn(courier.run(stop.clone()));
-        Office { store, _dir: dir, sink, bell, _settings: settings, stop, courier }
+        Notifications { store, _dir: dir, sink, bell, _settings: settings, stop, courier }
     }
 
     /// Gives the contact a secret, so that its webhooks can be signed.
-    async fn with_secret(self) -> Office {
+    async fn with_secret(self) -> Notifications {
         self.with_contact("UTC").await
     }
 
     /// The same, for a contact in this time zone.
-    async fn with_contact(self, zone: &str) -> Office {
+    async fn with_contact(self, zone: &str) -> Notifications {
         let place = contacts::secret_place(Id::from_i64(1));
         let mut tx = self.store.begin().await.unwrap();
         let webhook_secret = Some(self.store.seal(&place, b"secret"));
@@ -167,7 +168,7 @@ async fn queue_at(
     address: &str,
     messages: &[Message],
     at: Wall,
-    bell: &Bell,
+    bell: &Wakeups,
 ) -> i64 {
     let mut tx = store.begin().await.unwrap();
     reached_at(&mut tx, channel, address).await;
@@ -222,7 +223,7 @@ fn header<'a>(letter: &'a str, name: &str) -> &'a str {
 
 #[tokio::test]
 async fn every_receiver_gets_a_letter_of_his_own() {
-    let office = Office::open(&[Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     office.mail("Ada <ada@example.org>", &down(7)).await;
     let letters = office.sink.wait_for(2).await;
@@ -248,7 +249,7 @@ async fn every_receiver_gets_a_letter_of_his_own() {
 
 #[tokio::test]
 async fn one_conversation_is_one_thread() {
-    let office = Office::open(&[Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     let first = office.sink.wait_for(1).await.remove(0);
     office.mail(OPS, &up(7)).await;
@@ -261,7 +262,7 @@ async fn one_conversation_is_one_thread() {
 
 #[tokio::test]
 async fn a_thousand_hosts_are_one_letter() {
-    let office = Office::open(&[Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Take]).await;
     let lost: Vec<Message> = (1..=1_000).map(down).collect();
     office.queue(Channel::Email, OPS, &lost).await;
     let letters = office.sink.wait_for(1).await;
@@ -273,7 +274,7 @@ async fn a_thousand_hosts_are_one_letter() {
 
 #[tokio::test]
 async fn a_busy_server_is_tried_again_until_it_takes_the_letter() {
-    let office = Office::open(&[Manner::Busy, Manner::Busy, Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Busy, Manner::Busy, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(3, true, false)]);
     let events = office.events().await;
@@ -283,14 +284,14 @@ async fn a_busy_server_is_tried_again_until_it_takes_the_letter() {
 
 #[tokio::test]
 async fn a_server_that_hangs_is_left() {
-    let office = Office::open(&[Manner::Hang, Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Hang, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(2, true, false)]);
 }
 
 #[tokio::test]
 async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
-    let office = Office::open(&[Manner::DropAfterData, Manner::Take]).await;
+    let office = Notifications::open(&[Manner::DropAfterData, Manner::Take]).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows[0].1).await;
     let letters = office.sink.wait_for(2).await;
@@ -302,7 +303,7 @@ async fn a_lost_answer_repeats_the_letter_under_the_same_id() {
 
 #[tokio::test]
 async fn a_letter_tells_times_in_the_zone_of_its_contact() {
-    let office = Office::open(&[Manner::Take]).await.with_contact("Asia/Kolkata").await;
+    let office = Notifications::open(&[Manner::Take]).await.with_contact("Asia/Kolkata").await;
     office.mail(OPS, &down(7)).await;
     let letter = office.sink.wait_for(1).await.remove(0);
     assert!(letter.contains("IST (UTC+05:30)"), "{letter}");
@@ -311,7 +312,7 @@ async fn a_letter_tells_times_in_the_zone_of_its_contact() {
 #[tokio::test]
 async fn a_refused_receiver_holds_up_nobody_else() {
     let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
-    let office = Office::open(&manners).await;
+    let office = Notifications::open(&manners).await;
     office.mail("gone@example.org", &down(7)).await;
     office.until(|rows| rows[0].0 > 0).await;
     office.mail(OPS, &down(7)).await;
@@ -323,7 +324,7 @@ async fn a_refused_receiver_holds_up_nobody_else() {
 async fn what_nobody_takes_for_days_is_given_up_and_said_and_may_be_sent_again() {
     let pace = Pace { give_up: Duration::ZERO, ..PACE };
     let manners = [Manner::RefuseRecipient("550 no such user"), Manner::Take];
-    let office = Office::with_pace(&manners, pace).await;
+    let office = Notifications::with_pace(&manners, pace).await;
     let id = office.mail("gone@example.org", &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].2).await, [(1, false, true)]);
     assert_eq!(office.events().await, ["message.given_up: mail to gone@example.org failed, given up"]);
@@ -347,11 +348,11 @@ fn no_pause_is_longer_than_the_longest() {
 
 #[tokio::test]
 async fn a_new_courier_continues_where_the_last_one_ended() {
-    let office = Office::open(&[Manner::Busy]).await;
+    let office = Notifications::open(&[Manner::Busy]).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows[0].0 > 0).await;
     let (store, dir) = office.close().await;
-    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
     office.sink.wait_for(1).await;
 }
 
@@ -361,9 +362,10 @@ async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     for to in ["warning", "critical"] {
         let message = Message { service: Some("disk".into()), to, ..down(7) };
-        queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[message], long_ago, &Bell::default()).await;
+        queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[message], long_ago, &Wakeups::default())
+            .await;
     }
-    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
     office.until(|rows| rows[1].1).await;
     let letters = office.sink.letters();
     assert_eq!((letters.len(), header(&letters[0], "Subject")), (1, "Subject: CRITICAL cam-07 disk"));
@@ -374,7 +376,7 @@ async fn after_an_outage_only_the_final_state_is_told_and_the_log_says_so() {
 #[tokio::test]
 async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
     let slow = Manner::Slow(Duration::from_millis(1_500));
-    let office = Office::with_pace(&[slow], Pace { patience: Duration::from_secs(9), ..PACE }).await;
+    let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(9), ..PACE }).await;
     let nearly_held_up = clock::wall() - backlog::HELD_UP + Duration::from_millis(500);
     let queue = |message| async {
         let messages = [message];
@@ -395,21 +397,21 @@ async fn the_end_of_what_is_being_told_is_told_however_slow_the_server_is() {
 #[tokio::test]
 async fn what_a_server_may_have_taken_when_the_gateway_ended_is_taken_back() {
     let slow = Manner::Slow(Duration::from_secs(60));
-    let office = Office::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
+    let office = Notifications::with_pace(&[slow], Pace { patience: Duration::from_secs(60), ..PACE }).await;
     let long_ago = clock::wall() - 2 * backlog::HELD_UP;
     queue_at(&office.store, (Kind::Notices, Channel::Email), OPS, &[down(7)], long_ago, &office.bell).await;
     office.sink.wait_for(1).await;
     office.courier.abort();
     let (store, dir) = (office.store, office._dir);
-    queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Bell::default()).await;
-    let office = Office::on(store, dir, &[Manner::Take], PACE).await;
+    queue_at(&store, (Kind::Notices, Channel::Email), OPS, &[up(7)], long_ago, &Wakeups::default()).await;
+    let office = Notifications::on(store, dir, &[Manner::Take], PACE).await;
     let letters = office.sink.wait_for(1).await;
     assert_eq!(header(&letters[0], "Subject"), "Subject: RECOVERED cam-07 after 0 s");
 }
 
 #[tokio::test]
 async fn without_a_mail_server_the_letter_waits_and_says_why() {
-    let office = Office::open(&[Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Take]).await;
     office._settings.send_modify(|s| s.mail = None);
     tokio::time::sleep(Duration::from_millis(50)).await;
     office.mail(OPS, &down(7)).await;
@@ -423,7 +425,7 @@ async fn without_a_mail_server_the_letter_waits_and_says_why() {
 
 #[tokio::test]
 async fn a_webhook_is_signed_and_says_what_happened() {
-    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let hook = HookSink::start(&[test_sink::Manner::Answer(204)]).await;
     let id = office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
     office.until(|rows| rows[0].1).await;
@@ -445,7 +447,7 @@ async fn a_webhook_is_signed_and_says_what_happened() {
 #[tokio::test]
 async fn a_webhook_that_fails_in_every_way_gets_its_message_once_it_is_well() {
     use test_sink::Manner::{Answer, Hang, Refuse};
-    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let hook = HookSink::start(&[Refuse, Hang, Answer(500), Answer(429), Answer(200)]).await;
     office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(5, true, false)]);
@@ -458,7 +460,7 @@ async fn a_webhook_that_fails_in_every_way_gets_its_message_once_it_is_well() {
 async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
     use test_sink::Manner::Answer;
     let pace = Pace { refused_pause: Duration::from_secs(60), ..PACE };
-    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let hook = HookSink::start(&[Answer(302), Answer(200)]).await;
     office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
     office.until(|rows| rows[0].0 > 0).await;
@@ -471,7 +473,7 @@ async fn a_redirect_is_not_followed_and_a_refusal_concerns_one_host() {
 #[tokio::test]
 async fn one_dead_receiver_delays_nobody() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
-    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let dead = HookSink::start(&[test_sink::Manner::Hang]).await;
     let well = HookSink::start(&[test_sink::Manner::Answer(200)]).await;
     office.queue(Channel::Webhook, &dead.url(), &[down(7)]).await;
@@ -487,7 +489,7 @@ async fn one_dead_receiver_delays_nobody() {
 #[tokio::test]
 async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works() {
     let pace = Pace { hook_patience: Duration::from_secs(30), ..PACE };
-    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let outside = HookSink::start(&[test_sink::Manner::Hang]).await;
     let output = "nothing outside answers: the gateway's own uplink is lost".to_owned();
     let lost = Message { host: GATEWAY, host_name: "gateway".into(), output: output.into(), ..down(7) };
@@ -504,7 +506,7 @@ async fn the_loss_of_the_gateways_uplink_leaves_by_the_channel_that_still_works(
 async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_pass() {
     let (first_pause, longest_pause) = (Duration::from_millis(300), Duration::from_millis(500));
     let pace = Pace { first_pause, longest_pause, ..PACE };
-    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     let hook =
         HookSink::start(&[500, 500, 500, 500, 500, 500, 200, 500].map(test_sink::Manner::Answer)).await;
     for host in [7, 7, 8, 9] {
@@ -519,7 +521,7 @@ async fn messages_that_a_server_fails_at_each_time_let_those_about_other_hosts_p
 #[tokio::test]
 async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
     let pace = Pace { longest_pause: Duration::from_secs(60), first_pause: Duration::from_secs(60), ..PACE };
-    let office = Office::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
+    let office = Notifications::with_pace(&[Manner::HangFor("hangs@example.org")], pace).await;
     office.mail("hangs@example.org", &down(7)).await;
     office.until(|rows| rows[0].0 > 0).await;
     office.mail(OPS, &down(7)).await;
@@ -530,7 +532,7 @@ async fn a_mail_server_that_hangs_for_one_receiver_delays_no_other() {
 #[tokio::test]
 async fn a_failure_is_in_the_log_whenever_it_is_another_than_before() {
     let manners = [Manner::Busy, Manner::Busy, Manner::RefuseRecipient("450 later"), Manner::Take];
-    let office = Office::open(&manners).await;
+    let office = Notifications::open(&manners).await;
     office.mail(OPS, &down(7)).await;
     assert_eq!(office.until(|rows| rows[0].1).await, [(4, true, false)]);
     let kinds: Vec<String> =
@@ -540,7 +542,7 @@ async fn a_failure_is_in_the_log_whenever_it_is_another_than_before() {
 
 #[tokio::test]
 async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_what_is_wrong() {
-    let office = Office::open(&[Manner::Take]).await;
+    let office = Notifications::open(&[Manner::Take]).await;
     let host = fixture::device(&office.store, 7, "cam-07").await;
     office.store.all_hosts(&fixture::TIMING).await.unwrap();
     let (status, hard) = (HostStatus::Down, HostStatus::Down);
@@ -548,8 +550,8 @@ async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_w
     let mut tx = office.store.begin().await.unwrap();
     states::write_hosts(&mut tx, &[&state]).await.unwrap();
     let (id, at) = (IncidentId(Id::from_i64(1)), clock::wall());
-    let matter = Matter {
-        extent: Extent::Host,
+    let matter = IncidentSummary {
+        extent: IncidentScope::Host,
         cause: CauseKind::HostDown,
         words: "cam-07 is down".into(),
         site: None,
@@ -570,7 +572,7 @@ async fn a_letter_about_a_host_has_its_incident_in_subject_and_thread_and_says_w
 
 // ------------------------------------------------------------- what is withdrawn
 
-impl Office {
+impl Notifications {
     async fn without(&self, sql: &'static str) {
         let mut tx = self.store.begin().await.unwrap();
         sqlx::query(sql).execute(&mut *tx).await.unwrap();
@@ -600,7 +602,7 @@ const PATIENT: Pace =
 
 #[tokio::test]
 async fn a_contact_that_is_removed_gets_nothing_more() {
-    let office = Office::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
+    let office = Notifications::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
     let id = office.mail(OPS, &down(7)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
     office.without("delete from contacts").await;
@@ -622,7 +624,7 @@ async fn a_contact_that_is_removed_gets_nothing_more() {
 
 #[tokio::test]
 async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_others_do() {
-    let office = Office::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
+    let office = Notifications::with_pace(&[Manner::Busy, Manner::Take], PATIENT).await;
     office.mail(OPS, &down(7)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
     office.without("update contacts set emails = '[\"ada@example.org\"]'").await;
@@ -638,7 +640,7 @@ async fn an_address_that_a_contact_no_longer_has_gets_nothing_more_and_its_other
 
 #[tokio::test]
 async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
-    let office = Office::with_pace(&[Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
+    let office = Notifications::with_pace(&[Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
     let gone = fixture::device(&office.store, 7, "cam-07").await.as_i64();
     let alone = office.mail(OPS, &down(gone)).await;
     office.until(|rows| rows == [(1, false, false)]).await;
@@ -669,7 +671,8 @@ async fn what_is_removed_is_not_told_of_and_what_waits_with_it_is() {
 
 #[tokio::test]
 async fn a_digest_and_a_reminder_that_wait_do_not_tell_of_what_is_removed() {
-    let office = Office::with_pace(&[Manner::Busy, Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
+    let office =
+        Notifications::with_pace(&[Manner::Busy, Manner::Busy, Manner::Busy, Manner::Take], PATIENT).await;
     for host in [7, 8] {
         fixture::device(&office.store, host, &format!("cam-0{host}")).await;
     }
@@ -698,7 +701,7 @@ async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
     let hook = HookSink::start(&[refused, vec![test_sink::Manner::Answer(200)]].concat()).await;
     // Refused messages are retried only after the test.
     let pace = Pace { refused_pause: Duration::from_secs(600), ..PACE };
-    let office = Office::with_pace(&[Manner::Take], pace).await.with_secret().await;
+    let office = Notifications::with_pace(&[Manner::Take], pace).await.with_secret().await;
     for host in 0..250 {
         office.queue(Channel::Webhook, &hook.url(), &[down(host)]).await;
     }
@@ -715,7 +718,7 @@ async fn two_hundred_that_are_refused_do_not_keep_the_ones_behind_them() {
 #[tokio::test]
 async fn a_server_is_left_alone_for_as_long_as_it_says_and_no_other_waits_for_it() {
     let busy = HookSink::start(&[test_sink::Manner::Later(429, "600"), test_sink::Manner::Answer(200)]).await;
-    let office = Office::open(&[Manner::Take]).await.with_secret().await;
+    let office = Notifications::open(&[Manner::Take]).await.with_secret().await;
     let id = office.queue(Channel::Webhook, &busy.url(), &[down(7)]).await;
     busy.wait_for(1).await;
     office.until(|rows| rows == [(1, false, false)]).await;
@@ -736,7 +739,7 @@ async fn a_server_that_wants_no_pause_or_an_endless_one_is_called_within_bounds(
     let hook =
         HookSink::start(&[test_sink::Manner::Later(503, "0"), test_sink::Manner::Later(503, "99999999")])
             .await;
-    let office = Office::open(&[now]).await.with_secret().await;
+    let office = Notifications::open(&[now]).await.with_secret().await;
     let id = office.queue(Channel::Webhook, &hook.url(), &[down(7)]).await;
     hook.wait_for(2).await;
     office.until(|rows| rows[0].0 == 2).await;

@@ -6,19 +6,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{Excerpt, HeldReason};
+use fleetgate_engine::messages::{Excerpt, SuppressReason};
 use fleetgate_engine::notification::{
-    ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Router,
+    CheckableId, ContactId, Input, Item, NotSent, Notice, NoticeId, Output, Router,
 };
 use fleetgate_engine::time::{Mono, Wall};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Bell, Settings};
+use super::{Settings, Wakeups};
 use crate::api::ids::Kind as Name;
 use crate::clock;
-use crate::engine::live_state::{Change, Live};
-use crate::health::progress::Organ;
+use crate::engine::live_state::{Change, LiveState};
+use crate::health::progress::Component;
 use crate::notification::reason_text;
 use crate::notification::routing;
 use crate::notification::routing::{Known, Reach};
@@ -38,15 +38,15 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// The reason why a mail is not attempted.
 const NO_MAIL: &str = "no [mail] section in fleetgate.toml";
 
-pub(in crate::notification) struct Desk {
+pub(in crate::notification) struct Dispatcher {
     settings: watch::Receiver<Settings>,
     store: Store,
-    live: Live,
-    bell: Bell,
+    live: LiveState,
+    bell: Wakeups,
 }
 
 /// The running router, with the addresses of its contacts and the rules it evaluates.
-struct Shift {
+struct RouterState {
     router: Router,
     reach: BTreeMap<ContactId, Reach>,
     asked: Vec<Asked>,
@@ -55,7 +55,7 @@ struct Shift {
 
 /// The results of one turn of the router.
 #[derive(Default)]
-struct Turn {
+struct RouterTurn {
     outputs: Vec<Output>,
     /// The notices of this turn, for the events about them.
     routed: Vec<Notice>,
@@ -64,9 +64,14 @@ struct Turn {
     wait: Option<Mono>,
 }
 
-impl Desk {
-    pub fn new(settings: watch::Receiver<Settings>, store: Store, live: Live, bell: Bell) -> Desk {
-        Desk { settings, store, live, bell }
+impl Dispatcher {
+    pub fn new(
+        settings: watch::Receiver<Settings>,
+        store: Store,
+        live: LiveState,
+        bell: Wakeups,
+    ) -> Dispatcher {
+        Dispatcher { settings, store, live, bell }
     }
 
     pub async fn run(mut self, stop: CancellationToken) {
@@ -90,12 +95,12 @@ impl Desk {
             let resumed = self.look_around(&mut shift).await?;
             let new = notices::unrouted(&mut *self.store.reader().await?, ROUND).await?;
             let new: Vec<Notice> = new.iter().map(notices::NoticeRow::notice).collect::<Result<_, _>>()?;
-            let (more, turn) = (!new.is_empty(), Turn { resumed, ..shift.drain(new) });
+            let (more, turn) = (!new.is_empty(), RouterTurn { resumed, ..shift.drain(new) });
             let wait = turn.wait;
             if !turn.outputs.is_empty() || !turn.routed.is_empty() || !turn.resumed.is_empty() {
                 self.write(&shift, turn).await?;
             }
-            self.live.pulse().beat(Organ::Router);
+            self.live.pulse().beat(Component::Router);
             if more {
                 continue;
             }
@@ -112,7 +117,7 @@ impl Desk {
         }
     }
 
-    async fn open(&mut self) -> crate::store::Result<Shift> {
+    async fn open(&mut self) -> crate::store::Result<RouterState> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
         let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
@@ -120,14 +125,14 @@ impl Desk {
         let now = clock::now();
         let posted = outbox::posted_since(&mut conn, now.wall - HOUR).await?;
         let router = Router::restore(routing, told, waiting, &posted, now);
-        let mut shift = Shift { router, reach, asked, has_mail: settings.mail.is_some() };
+        let mut shift = RouterState { router, reach, asked, has_mail: settings.mail.is_some() };
         shift.forget(notices::removed(&mut conn).await?);
         Ok(shift)
     }
 
     /// Passes the router the states, acknowledgements and incidents of waiting notices. Returns the notices
     /// that an ended acknowledgement had stopped.
-    async fn look_around(&self, shift: &mut Shift) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
+    async fn look_around(&self, shift: &mut RouterState) -> crate::store::Result<Vec<(ContactId, NoticeId)>> {
         let mut conn = self.store.reader().await?;
         let standing = standing::of_waiting(&mut conn).await?;
         shift.router.handle(Input::Stands(standing), clock::now());
@@ -135,7 +140,7 @@ impl Desk {
             shift.router.handle(Input::Acknowledged(object), clock::now());
         }
         let wide = incidents::wide_waiting(&mut conn).await?;
-        shift.router.handle(Input::Wide(wide.into_iter().collect()), clock::now());
+        shift.router.handle(Input::IncidentRoots(wide.into_iter().collect()), clock::now());
         let ended = notices::care_ended(&mut conn).await?;
         let resumed = ended.iter().map(|(contact, notice)| (*contact, notice.id)).collect();
         for (contact, notice) in ended {
@@ -148,7 +153,7 @@ impl Desk {
         Ok(resumed)
     }
 
-    async fn reconfigure(&mut self, shift: &mut Shift) -> crate::store::Result<()> {
+    async fn reconfigure(&mut self, shift: &mut RouterState) -> crate::store::Result<()> {
         let settings = self.settings.borrow_and_update().clone();
         let mut conn = self.store.reader().await?;
         let Known { routing, reach, asked } = routing::load(&mut conn, &settings).await?;
@@ -157,7 +162,7 @@ impl Desk {
         Ok(())
     }
 
-    async fn write(&self, shift: &Shift, turn: Turn) -> crate::store::Result<()> {
+    async fn write(&self, shift: &RouterState, turn: RouterTurn) -> crate::store::Result<()> {
         let mut tx = self.store.begin().await?;
         let mut page = Page { shift, now: clock::wall(), routed: &turn.routed, ..Page::new(shift) };
         if let Some(last) = turn.routed.last() {
@@ -179,8 +184,8 @@ impl Desk {
     }
 }
 
-impl Shift {
-    fn forget(&mut self, removed: Vec<Object>) {
+impl RouterState {
+    fn forget(&mut self, removed: Vec<CheckableId>) {
         for object in removed {
             self.router.handle(Input::Forget(object), clock::now());
         }
@@ -192,7 +197,7 @@ impl Shift {
         rule_trace::words(asked, notice, now)
     }
 
-    fn drain(&mut self, new: Vec<Notice>) -> Turn {
+    fn drain(&mut self, new: Vec<Notice>) -> RouterTurn {
         let now = clock::now();
         for notice in &new {
             self.router.handle(Input::Notice(notice.clone()), now);
@@ -201,7 +206,7 @@ impl Shift {
         if new.len() < usize::try_from(ROUND).unwrap_or(usize::MAX) {
             self.router.handle(Input::Timeout, now);
         }
-        let mut turn = Turn { routed: new, ..Turn::default() };
+        let mut turn = RouterTurn { routed: new, ..RouterTurn::default() };
         loop {
             match self.router.poll_output() {
                 Output::Wait(at) => {
@@ -216,7 +221,7 @@ impl Shift {
 
 /// The content of one transaction.
 struct Page<'a> {
-    shift: &'a Shift,
+    shift: &'a RouterState,
     now: Wall,
     routed: &'a [Notice],
     held: Vec<HeldRow>,
@@ -225,17 +230,17 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    fn new(shift: &'a Shift) -> Page<'a> {
+    fn new(shift: &'a RouterState) -> Page<'a> {
         Page { shift, now: Wall::default(), routed: &[], held: Vec::new(), last_event: None, messages: false }
     }
 
     async fn write(&mut self, tx: &mut SqliteConnection, output: &Output) -> crate::store::Result<()> {
         match output {
             Output::Waits(waits) => notices::wait(tx, waits).await,
-            Output::Told { contact, object, told } => {
+            Output::Notified { contact, object, told } => {
                 notices::tell(tx, *contact, object, told.as_ref()).await
             }
-            Output::Held { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
+            Output::Suppressed { contact, notice, why } => self.hold(tx, *contact, *notice, *why).await,
             Output::Post { contact, site, folded, items } => {
                 notices::posted(tx, *contact, items).await?;
                 self.post(tx, *contact, Kind::Notices, (site, *folded), items).await
@@ -288,13 +293,13 @@ impl<'a> Page<'a> {
         tx: &mut SqliteConnection,
         contact: Option<ContactId>,
         notice: NoticeId,
-        why: Hold,
+        why: NotSent,
     ) -> crate::store::Result<()> {
         if let Some(contact) = contact {
             notices::wait_no_more(tx, contact, notice).await?;
         }
         let Some(told) = self.notice(tx, notice).await? else { return Ok(()) };
-        let Object { host, service } = told.object.clone();
+        let CheckableId { host, service } = told.object.clone();
         let (reason, cause) = reason_text::hold(why, |n| Name::Notice.text(Id::from_i64(n)));
         let name = contact.and_then(|c| self.shift.reach.get(&c)).map(|r| r.name.as_str());
         let about = events::about(host, service.is_some());
@@ -308,7 +313,7 @@ impl<'a> Page<'a> {
             ..NewEvent::new(self.now, "notification_held", about, &cause, SYSTEM)
         };
         let seq = events::append(tx, &event).await?;
-        let stopped = why == Hold::Acknowledged && contact.is_some();
+        let stopped = why == NotSent::Acknowledged && contact.is_some();
         self.held.push(HeldRow { notice, contact, event: seq, stopped });
         self.last_event = Some(seq);
         Ok(())
@@ -320,17 +325,19 @@ impl<'a> Page<'a> {
         tx: &mut SqliteConnection,
         notice: &Notice,
         contact: Option<ContactId>,
-        why: Hold,
+        why: NotSent,
     ) -> crate::store::Result<Excerpt> {
-        let Object { host, service } = &notice.object;
+        let CheckableId { host, service } = &notice.object;
         let evidence = match why {
-            Hold::Acknowledged => excuse::of(tx, *host, service.as_deref(), HeldReason::Acknowledged).await?,
-            Hold::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
-            Hold::Superseded(by) | Hold::OverBefore(by) => {
+            NotSent::Acknowledged => {
+                excuse::of(tx, *host, service.as_deref(), SuppressReason::Acknowledged).await?
+            }
+            NotSent::Untimely(why) => excuse::of(tx, *host, service.as_deref(), why).await?,
+            NotSent::Superseded(by) | NotSent::OverBefore(by) => {
                 let newer = notices::find(tx, by).await?;
                 newer.map_or_else(String::new, |n| format!("{}: {}", n.to.to_uppercase(), n.output))
             }
-            Hold::NoRule | Hold::BelowSeverity(_) | Hold::OutsidePeriod => {
+            NotSent::NoRule | NotSent::BelowSeverity(_) | NotSent::OutsidePeriod => {
                 self.shift.refusals(contact, notice, self.now)
             }
             _ => String::new(),

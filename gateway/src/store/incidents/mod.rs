@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    CauseKind, Extent, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord, Matter,
-    MemberMemory, Object,
+    CauseKind, CheckableId, IncidentAck, IncidentChange, IncidentId, IncidentRecord, IncidentScope,
+    IncidentSnapshot, IncidentSummary, MemberSnapshot,
 };
 use fleetgate_engine::time::Wall;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -39,7 +39,11 @@ pub async fn write(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx
     note(conn, record).await
 }
 
-async fn open(conn: &mut SqliteConnection, record: &IncidentRecord, matter: &Matter) -> sqlx::Result<()> {
+async fn open(
+    conn: &mut SqliteConnection,
+    record: &IncidentRecord,
+    matter: &IncidentSummary,
+) -> sqlx::Result<()> {
     sqlx::query(
         "insert into incidents (id, extent, cause, words, site, head, opened_at)
          values ($1, $2, $3, $4, $5, $6, $7)",
@@ -56,7 +60,7 @@ async fn open(conn: &mut SqliteConnection, record: &IncidentRecord, matter: &Mat
     .map(drop)
 }
 
-async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &Matter) -> sqlx::Result<()> {
+async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &IncidentSummary) -> sqlx::Result<()> {
     sqlx::query(
         "update incidents set extent = $2, cause = $3, words = $4, site = $5, head = $6 where id = $1",
     )
@@ -75,7 +79,7 @@ async fn widen(conn: &mut SqliteConnection, id: IncidentId, matter: &Matter) -> 
 async fn join(
     conn: &mut SqliteConnection,
     record: &IncidentRecord,
-    object: &Object,
+    object: &CheckableId,
     began: Wall,
 ) -> sqlx::Result<()> {
     sqlx::query(
@@ -93,7 +97,11 @@ async fn join(
     .map(drop)
 }
 
-async fn leave(conn: &mut SqliteConnection, record: &IncidentRecord, object: &Object) -> sqlx::Result<()> {
+async fn leave(
+    conn: &mut SqliteConnection,
+    record: &IncidentRecord,
+    object: &CheckableId,
+) -> sqlx::Result<()> {
     let sql = "update incident_members set left_at = $4 where incident = $1 and host = $2 and service = $3";
     sqlx::query(sql)
         .bind(record.id.0.as_i64())
@@ -136,7 +144,7 @@ async fn close(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Re
 async fn cover(
     conn: &mut SqliteConnection,
     record: &IncidentRecord,
-    object: &Object,
+    object: &CheckableId,
     ack: Id,
 ) -> sqlx::Result<()> {
     let service = object.service.as_deref().unwrap_or_default();
@@ -167,8 +175,7 @@ async fn cover(
 
 /// Writes the event for a change. Member changes have none, because their state events cover them.
 async fn note(conn: &mut SqliteConnection, record: &IncidentRecord) -> sqlx::Result<Option<i64>> {
-    let matter =
-        |m: &Matter| serde_json::json!({ "scope": m.extent.name(), "cause": m.cause.name(), "site": m.site });
+    let matter = |m: &IncidentSummary| serde_json::json!({ "scope": m.extent.name(), "cause": m.cause.name(), "site": m.site });
     let (kind, cause, data) = match &record.change {
         IncidentChange::Opened(m) => ("incident.opened", m.words.clone(), matter(m)),
         IncidentChange::Widened(m) => ("incident.widened", m.words.clone(), matter(m)),
@@ -413,7 +420,8 @@ pub async fn members(
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(IncidentId, IncidentId)>> {
-    let wide: Vec<&str> = Extent::ALL.into_iter().filter(|e| e.is_wide()).map(Extent::name).collect();
+    let wide: Vec<&str> =
+        IncidentScope::ALL.into_iter().filter(|e| e.is_wide()).map(IncidentScope::name).collect();
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "with n (incident) as (select n.incident from notices_waiting w join notices n on n.id = w.notice
                                union select incident from notices where routed_at is null
@@ -433,7 +441,7 @@ pub async fn wide_waiting(conn: &mut SqliteConnection) -> sqlx::Result<Vec<(Inci
 ///
 /// # Errors
 /// Fails when the database cannot be read, or a row was written by a newer version.
-pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentMemory>> {
+pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentSnapshot>> {
     let rows: Vec<IncidentRow> =
         sqlx::query_as(NEWEST_OPEN).bind(i64::MAX).bind(i64::MAX).fetch_all(&mut *conn).await?;
     let mut memories = Vec::with_capacity(rows.len());
@@ -446,12 +454,12 @@ pub async fn memories(conn: &mut SqliteConnection) -> sqlx::Result<Vec<IncidentM
 }
 
 /// Returns the checkables that got their acknowledgement from the incident.
-async fn covered(conn: &mut SqliteConnection, row: &IncidentRow) -> sqlx::Result<BTreeSet<Object>> {
+async fn covered(conn: &mut SqliteConnection, row: &IncidentRow) -> sqlx::Result<BTreeSet<CheckableId>> {
     let Some(ack) = &row.ack else { return Ok(BTreeSet::new()) };
     let sql = "select host, service from acknowledgements where incident = $1 and created_at >= $2";
     let query = sqlx::query_as(sql).bind(row.id.0.as_i64()).bind(ack.at.as_millis());
     let rows: Vec<(i64, String)> = query.fetch_all(conn).await?;
-    let object = |(host, service): (i64, String)| Object {
+    let object = |(host, service): (i64, String)| CheckableId {
         host: Id::from_i64(host),
         service: Some(service).filter(|s| !s.is_empty()),
     };
@@ -461,19 +469,19 @@ async fn covered(conn: &mut SqliteConnection, row: &IncidentRow) -> sqlx::Result
 fn memory(
     row: IncidentRow,
     members: Vec<MemberRow>,
-    covered: &BTreeSet<Object>,
-) -> sqlx::Result<IncidentMemory> {
+    covered: &BTreeSet<CheckableId>,
+) -> sqlx::Result<IncidentSnapshot> {
     let unknown = |what: &str| sqlx::Error::Decode(format!("incident {}: unknown {what}", row.id).into());
     let member = |m: MemberRow| {
-        let object = Object { host: m.host, service: m.service };
+        let object = CheckableId { host: m.host, service: m.service };
         let covered = covered.contains(&object);
-        MemberMemory { object, began: m.began_at, left: m.left_at, covered }
+        MemberSnapshot { object, began: m.began_at, left: m.left_at, covered }
     };
-    Ok(IncidentMemory {
+    Ok(IncidentSnapshot {
         id: row.id,
         opened: row.opened_at,
-        matter: Matter {
-            extent: Extent::named(&row.extent).ok_or_else(|| unknown("extent"))?,
+        matter: IncidentSummary {
+            extent: IncidentScope::named(&row.extent).ok_or_else(|| unknown("extent"))?,
             cause: CauseKind::named(&row.cause).ok_or_else(|| unknown("cause"))?,
             words: row.words.clone(),
             site: row.site.clone(),

@@ -1,17 +1,17 @@
 use super::*;
 use crate::store::fixture;
 
-fn matter(extent: Extent) -> Matter {
+fn matter(extent: IncidentScope) -> IncidentSummary {
     let (words, site) = ("cam-07 is down".to_owned(), Some("north".to_owned()));
-    Matter { extent, cause: CauseKind::HostDown, words, site, head: Some(Id::from_i64(7)) }
+    IncidentSummary { extent, cause: CauseKind::HostDown, words, site, head: Some(Id::from_i64(7)) }
 }
 
 fn record(id: i64, at: i64, change: IncidentChange) -> IncidentRecord {
     IncidentRecord { id: IncidentId(Id::from_i64(id)), at: Wall::from_millis(at), change }
 }
 
-fn host(n: i64) -> Object {
-    Object::host(Id::from_i64(n))
+fn host(n: i64) -> CheckableId {
+    CheckableId::host(Id::from_i64(n))
 }
 
 fn joined(id: i64, n: i64) -> IncidentRecord {
@@ -29,12 +29,12 @@ async fn run(store: &crate::store::Store, records: &[IncidentRecord]) {
 #[tokio::test]
 async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_all_of_it() {
     let (store, _dir) = fixture::store().await;
-    let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+    let opened = |id| record(id, 1, IncidentChange::Opened(matter(IncidentScope::Host)));
     let into = |id| IncidentChange::Merged(IncidentId(Id::from_i64(id)));
     let records = [opened(1), joined(1, 7), opened(2), joined(2, 8), opened(3), joined(3, 9)];
     run(&store, &records).await;
     let left = record(2, 6, IncidentChange::Left(host(8)));
-    let wide = record(3, 7, IncidentChange::Widened(matter(Extent::Site)));
+    let wide = record(3, 7, IncidentChange::Widened(matter(IncidentScope::Site)));
     run(&store, &[left, record(1, 8, into(2)), record(2, 9, into(3)), wide]).await;
     let mut conn = store.reader().await.unwrap();
     let first = find(&mut conn, IncidentId(Id::from_i64(1))).await.unwrap().unwrap();
@@ -49,7 +49,7 @@ async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_
     assert_eq!(members, [(7, false, 7), (9, false, 9), (8, true, 8)]);
     assert_eq!(
         (memory[0].matter.extent, list(&mut conn, None, i64::MAX, 9).await.unwrap().len()),
-        (Extent::Site, 1)
+        (IncidentScope::Site, 1)
     );
 }
 
@@ -57,7 +57,7 @@ async fn what_is_merged_is_found_in_what_it_was_merged_into_and_a_restart_knows_
 async fn what_is_merged_is_acknowledged_no_more_and_its_members_are_by_themselves() {
     let (store, _dir) = fixture::store().await;
     let host_id = fixture::device(&store, 7, "cam-07").await;
-    let opened = |id| record(id, 1, IncidentChange::Opened(matter(Extent::Host)));
+    let opened = |id| record(id, 1, IncidentChange::Opened(matter(IncidentScope::Host)));
     run(&store, &[opened(1), joined(1, 7), opened(2), joined(2, 8)]).await;
     let (first, second) = (IncidentId(Id::from_i64(1)), IncidentId(Id::from_i64(2)));
     let mut tx = store.begin().await.unwrap();
@@ -85,7 +85,7 @@ fn on_it() -> Ack {
 async fn an_acknowledgement_lasts_until_it_is_taken_back_or_all_is_well() {
     let (store, _dir) = fixture::store().await;
     let host_id = fixture::device(&store, 7, "cam-07").await;
-    run(&store, &[record(1, 1, IncidentChange::Opened(matter(Extent::Host))), joined(1, 7)]).await;
+    run(&store, &[record(1, 1, IncidentChange::Opened(matter(IncidentScope::Host))), joined(1, 7)]).await;
     let id = IncidentId(Id::from_i64(1));
     let ack = on_it();
     let mut tx = store.begin().await.unwrap();

@@ -12,8 +12,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use fleetgate_engine::id::{HostId, Id, PeerId};
 use fleetgate_engine::messages::{
-    Acknowledgement, Alerting, Check, HostKey, HostMemory, HostSpec, HostStatus, KeyType, PeerKey, PeerKind,
-    PeerMemory, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
+    Acknowledgement, Alerting, Check, HostKey, HostSnapshot, HostSpec, HostStatus, KeyType, PeerKey,
+    PeerKind, PeerSnapshot, PeerSpec, RetiredKey, RoutePolicy, SshSpec, TIMEOUT_SHARE, Tai64n, Timing,
 };
 use fleetgate_engine::monitor::profile::{AlertingChange, Catalogue, Facts, Pace, ServiceOverride};
 use fleetgate_engine::time::Wall;
@@ -33,7 +33,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read or a row is invalid.
-    pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerMemory)>> {
+    pub async fn peer_spec(&self, id: PeerId) -> anyhow::Result<Option<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, Some(id)).await?;
         let Some(peer) = rows.peers.pop() else { return Ok(None) };
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read.
-    pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerMemory)>> {
+    pub async fn all_peers(&self) -> anyhow::Result<Vec<(PeerSpec, PeerSnapshot)>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = PeerRows::load(&mut conn, None).await?;
         let peers = std::mem::take(&mut rows.peers);
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     /// Fails when the database cannot be read or written.
-    pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostMemory>> {
+    pub async fn all_hosts(&self, timing: &TimingDefaults) -> anyhow::Result<Vec<HostSnapshot>> {
         let mut conn = self.read.acquire().await?;
         let mut rows = HostRows::load(&mut conn, Which::All).await?;
         let mut states = States::load(&mut conn).await?;
@@ -99,7 +99,7 @@ impl Store {
         self.settle_all(&specs, &states).await?;
         let memory = |spec: HostSpec| {
             let acknowledged = acknowledged.remove(&spec.id).unwrap_or_default();
-            HostMemory { acknowledged, ..states.memory(spec) }
+            HostSnapshot { acknowledged, ..states.memory(spec) }
         };
         Ok(specs.into_iter().map(memory).collect())
     }
@@ -230,7 +230,7 @@ struct PeerRows {
     peers: Vec<PeerRow>,
     keys: HashMap<i64, Vec<KeyRow>>,
     addresses: HashMap<i64, Vec<String>>,
-    memories: HashMap<i64, PeerMemory>,
+    memories: HashMap<i64, PeerSnapshot>,
 }
 
 impl PeerRows {
@@ -257,7 +257,7 @@ impl PeerRows {
         let remembered = |m: MemoryRow| {
             let mut wire = days.remove(&m.peer).unwrap_or_default().into_iter();
             let wire = std::array::from_fn(|_| wire.next().unwrap_or_default());
-            (m.peer, PeerMemory { wire, ..m.memory })
+            (m.peer, PeerSnapshot { wire, ..m.memory })
         };
         let memories = memories.into_iter().map(remembered).collect();
         let row = |(id, kind, networks)| PeerRow { id: Id::from_i64(id), kind, networks };
@@ -269,7 +269,7 @@ impl PeerRows {
         })
     }
 
-    fn assemble(&self, store: &Store, peer: PeerRow) -> anyhow::Result<(PeerSpec, PeerMemory)> {
+    fn assemble(&self, store: &Store, peer: PeerRow) -> anyhow::Result<(PeerSpec, PeerSnapshot)> {
         let id = peer.id.as_i64();
         let keys = self.keys.get(&id).map_or(&[][..], Vec::as_slice);
         let networks: Vec<String> = serde_json::from_str(&peer.networks).context("networks")?;
@@ -339,7 +339,7 @@ where
 
 struct MemoryRow {
     peer: i64,
-    memory: PeerMemory,
+    memory: PeerSnapshot,
 }
 
 impl FromRow<'_, SqliteRow> for MemoryRow {
@@ -350,7 +350,7 @@ impl FromRow<'_, SqliteRow> for MemoryRow {
             Ok(row.try_get::<Option<i64>, _>(name)?.map(Wall::from_millis))
         };
         let bytes = |name: &str| -> sqlx::Result<u64> { Ok(row.try_get::<i64, _>(name)?.cast_unsigned()) };
-        let memory = PeerMemory {
+        let memory = PeerSnapshot {
             // Both are valid unless the file was edited. Without them, a peer starts afresh.
             stamp: stamp.and_then(|s| s.try_into().ok()).map(Tai64n),
             endpoint: endpoint.and_then(|e| e.parse().ok()),
@@ -653,14 +653,14 @@ impl States {
 
     /// Takes the states of a host. A pending service has no state to remember, except that a
     /// passive one remembers since when it waits for results.
-    fn memory(&mut self, spec: HostSpec) -> HostMemory {
+    fn memory(&mut self, spec: HostSpec) -> HostSnapshot {
         let state = self.hosts.remove(&spec.id).map(|row| row.0).filter(|s| s.status != HostStatus::Pending);
         let rows = self.services.remove(&spec.id).unwrap_or_default();
         let waits = |row: &ServiceRow, check: &Check| row.state.status.is_some() || check.is_sent();
         let wanted =
             |row: &ServiceRow| spec.services.iter().any(|s| s.name == row.state.name && waits(row, &s.check));
         let services = rows.into_iter().filter(wanted).map(|row| row.state).collect();
-        HostMemory { spec, state, services, acknowledged: Vec::new() }
+        HostSnapshot { spec, state, services, acknowledged: Vec::new() }
     }
 }
 

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use fleetgate::engine::handle::Handle;
-use fleetgate::engine::live_state::Live;
+use fleetgate::engine::live_state::LiveState;
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{Outcome, PeerStatus, Submission};
+use fleetgate_engine::messages::{Outcome, PassiveResult, PeerStatus};
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -221,7 +221,7 @@ async fn submit(handle: &Handle, host: u64, n: u64) -> Option<Outcome> {
     let output = format!("DISK - {used}% used | used={used}%;80;90 free={}MB;;;0", 99 - used);
     let result = PluginResult::from_run(&Ending::Exit(code), output.as_bytes(), b"", false);
     let (at, by) = (fleetgate::clock::wall(), "token:bench".to_owned());
-    let make = |ticket| Submission {
+    let make = |ticket| PassiveResult {
         host: Id::from_i64(host.cast_signed()),
         service: Some(format!("job-{}", n / HOSTS % 3)),
         result,
@@ -234,7 +234,7 @@ async fn submit(handle: &Handle, host: u64, n: u64) -> Option<Outcome> {
 }
 
 /// Reports packets as the tunnels do.
-async fn packets(live: Live, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+async fn packets(live: LiveState, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
     let mut ticks = interval(Duration::from_secs(1) / u32::try_from(PACKETS_A_SECOND)?);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let up: Vec<u64> = (0..HOSTS).filter(|n| n / 50 % 5 > 0).collect();

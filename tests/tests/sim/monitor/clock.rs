@@ -5,7 +5,7 @@ use super::stories::*;
 use super::world::{Truth, World, device, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
+    Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_probes::plugin::PluginResult;
@@ -42,7 +42,8 @@ fn each(mut story: impl FnMut(&dyn Fn(&mut World), i64)) {
 fn sends(world: &mut World, host: HostId, service: Option<&str>, status: Status, at: Wall) {
     let result = PluginResult::new(status, "sent", Vec::new());
     let (service, by) = (service.map(str::to_owned), String::new());
-    let sent = Submission { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
+    let sent =
+        PassiveResult { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 

@@ -13,7 +13,7 @@ use super::mailbox::Mailbox;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, Event, EventKind, Extent, HostSpec, HostStatus, ServiceSpec, Timing,
+    Check, Event, EventKind, HostSpec, HostStatus, IncidentScope, ServiceSpec, Timing,
 };
 use fleetgate_engine::time::Wall;
 use fleetgate_tests::dice::{Dice, seeds, seeds_to};
@@ -168,7 +168,7 @@ fn a_lost_site_with_hosts_behind_a_device_of_it_is_one_incident_and_one_message(
         mailbox.run(&mut world, 10 * MINUTE);
         assert_eq!(mailbox.sizes()[1..], [3, 1], "seed {seed}: {:?}", world.kept.messages);
         let own = world.kept.incident_of(HostId::from_i64(5)).expect("an incident of its own");
-        assert_eq!((own.matter.extent, own.members.len()), (Extent::Host, 1), "seed {seed}");
+        assert_eq!((own.matter.extent, own.members.len()), (IncidentScope::Host, 1), "seed {seed}");
     }
 }
 
@@ -206,7 +206,7 @@ fn a_dead_tunnel_with_the_hosts_behind_it_is_one_incident_and_one_message() {
         let (mailbox, incidents, times) = told(&mut world, &hosts);
         assert_eq!((incidents, mailbox.sizes()), (1, vec![1]), "seed {seed}: {:?}", world.kept.messages);
         let site = world.kept.incident_of(HostId::from_i64(1)).expect("an incident");
-        assert_eq!(site.matter.extent, Extent::Site, "seed {seed}");
+        assert_eq!(site.matter.extent, IncidentScope::Site, "seed {seed}");
         assert!(times.figures().2 <= BOUND.as_secs_f64(), "seed {seed}");
     }
 }
@@ -244,7 +244,7 @@ fn a_device_that_is_up_beside_its_dead_tunnel_is_one_message_with_the_hosts_behi
         let latest = (2..=20).filter_map(|raw| found(&world, raw, since)).max().expect("found");
         assert!(latest <= BOUND, "seed {seed}: {latest:?}");
         let all = world.kept.incident_of(HostId::from_i64(2)).expect("an incident");
-        assert_eq!((all.matter.extent, all.members.len()), (Extent::Site, 20), "seed {seed}");
+        assert_eq!((all.matter.extent, all.members.len()), (IncidentScope::Site, 20), "seed {seed}");
         lose(&mut world, &[1], &Truth::well());
         mailbox.run(&mut world, 6 * MINUTE);
         assert_eq!(mailbox.sizes(), [1, 1], "{}", told(&world));

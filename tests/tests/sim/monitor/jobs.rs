@@ -6,7 +6,7 @@ use super::stories::*;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, EventKind, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket,
+    Check, EventKind, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket,
 };
 use fleetgate_probes::job::{Deadline, Due, Job};
 use fleetgate_probes::plugin::PluginResult;
@@ -25,7 +25,8 @@ fn runs(world: &mut World, host: HostId, status: Status) {
     let result = PluginResult::new(status, "copied", Vec::new());
     let (service, at) = (Some("backup".to_owned()), world.now.wall);
     let by = "token:t_1".to_owned();
-    let sent = Submission { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
+    let sent =
+        PassiveResult { host, service, result, at, by, identity: Default::default(), ticket: Ticket(1) };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 

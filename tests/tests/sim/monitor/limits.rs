@@ -7,7 +7,7 @@ use super::stories::*;
 use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Threshold, Ticket,
+    Check, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Threshold, Ticket,
 };
 use fleetgate_probes::plugin::{Ending, PluginResult};
 use fleetgate_probes::range::Thresholds;
@@ -207,8 +207,15 @@ fn what_is_sent_of_many_hosts_is_no_silence() {
         for id in &ids {
             let result = PluginResult::from_run(&Ending::Exit(exit), b"said", b"", false);
             let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
-            let sent =
-                Submission { host: *id, service: None, result, at, by, identity: Default::default(), ticket };
+            let sent = PassiveResult {
+                host: *id,
+                service: None,
+                result,
+                at,
+                by,
+                identity: Default::default(),
+                ticket,
+            };
             world.input(MonitorInput::Submit(Box::new(sent)));
         }
         world.run(MINUTE);
@@ -226,7 +233,7 @@ fn what_is_sent_of_a_host_is_kept_whole_and_judged() {
         let result = PluginResult::from_run(&Ending::Exit(0), output.as_bytes(), b"", false);
         let (at, by, ticket) = (world.now.wall, "token:t_1".to_owned(), Ticket(1));
         let sent =
-            Submission { host: id, service: None, result, at, by, identity: Default::default(), ticket };
+            PassiveResult { host: id, service: None, result, at, by, identity: Default::default(), ticket };
         world.input(MonitorInput::Submit(Box::new(sent)));
         world.run(SECOND);
         world.host(id).expect("a state").clone()

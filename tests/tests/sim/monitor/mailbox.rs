@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fleetgate_engine::id::Id;
-use fleetgate_engine::messages::{Extent, IncidentChange, IncidentId, Message, Object};
+use fleetgate_engine::messages::{CheckableId, IncidentChange, IncidentId, IncidentScope, Message};
 use fleetgate_engine::notification::{
     Contact, Input, Notice, NoticeId, Output, Router, Routing, Rule, Selector, Severity,
 };
@@ -66,7 +66,7 @@ impl Mailbox {
     }
 
     fn take(&mut self, world: &World) {
-        self.router.handle(Input::Wide(wide(world)), world.now);
+        self.router.handle(Input::IncidentRoots(wide(world)), world.now);
         while let Some(message) = world.kept.messages.get(self.seen) {
             self.seen += 1;
             self.router.handle(Input::Notice(notice(world, message, self.seen as i64)), world.now);
@@ -87,7 +87,7 @@ fn notice(world: &World, message: &Message, id: i64) -> Notice {
     Notice {
         id: NoticeId(id),
         at: message.at,
-        object: Object { host: message.host, service: message.service.clone() },
+        object: CheckableId { host: message.host, service: message.service.clone() },
         labels: Arc::new(labels.unwrap_or_default()),
         kind: message.kind,
         severity: message.problem.then_some(Severity::Critical),
@@ -114,7 +114,7 @@ fn wide(world: &World) -> BTreeMap<IncidentId, IncidentId> {
         }
         root
     };
-    let is_wide = |id: &IncidentId| extents.get(id).is_some_and(|extent: &Extent| extent.is_wide());
+    let is_wide = |id: &IncidentId| extents.get(id).is_some_and(|extent: &IncidentScope| extent.is_wide());
     let roots = extents.keys().map(|id| (*id, root(id)));
     roots.filter(|(_, root)| is_wide(root)).collect()
 }

@@ -145,13 +145,13 @@ fn what_a_person_asked_for_while_the_host_is_down_comes_with_it() {
 fn what_a_person_asks_for_while_a_check_is_under_way_is_another_one() {
     let (mut world, id) = settled(with(with_login(device(1)), rarely()));
     world.asked.clear();
-    for (service, question) in [("ping", "echo"), ("plugin", "ssh")] {
+    for (service, probe) in [("ping", "echo"), ("plugin", "ssh")] {
         world.check_now(id, Some(service));
         world.run(Duration::from_millis(1));
         let asked = world.now.wall;
         world.check_now(id, Some(service));
         world.run(SECOND);
-        assert_eq!(count(&world, question), 2, "{service}: {:?}", kinds(&world));
+        assert_eq!(count(&world, probe), 2, "{service}: {:?}", kinds(&world));
         assert!(last_check(&world, id, service) > Some(asked));
     }
 }

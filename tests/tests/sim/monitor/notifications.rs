@@ -13,10 +13,9 @@ use std::time::Duration;
 use super::clerk::{Again, Clerk, Plan, Rules};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
-    Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostMemory, HostScope, HostSpec,
-    HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, Record,
-    RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Submission, Ticket, Timing,
-    When,
+    Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostScope, HostSnapshot, HostSpec,
+    HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, PassiveResult,
+    Record, RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Ticket, Timing, When,
 };
 use fleetgate_engine::monitor::downtime::recurrence::{Hours, Recurrence};
 use fleetgate_engine::monitor::{Config, Monitor};
@@ -167,7 +166,9 @@ impl Desk {
         loop {
             match self.monitor.poll_output() {
                 MonitorOutput::Record(record) => self.keep(record, t),
-                MonitorOutput::Ask(_) | MonitorOutput::LookOutside => panic!("there is no way to ask"),
+                MonitorOutput::ProbeRequest(_) | MonitorOutput::ProbeUplink => {
+                    panic!("there is no way to ask")
+                }
                 MonitorOutput::Wait(wait, _) => {
                     self.wait = wait;
                     return;
@@ -210,7 +211,7 @@ impl Desk {
         for plan in self.plans.values() {
             self.monitor.handle(MonitorInput::Downtime(Box::new(plan.clone())), now);
         }
-        let memory = HostMemory {
+        let memory = HostSnapshot {
             spec: self.spec.clone(),
             state: self.host.clone().filter(|s| s.status != HostStatus::Pending),
             services: self.services.values().filter(|s| s.status.is_some()).cloned().collect(),
@@ -314,7 +315,7 @@ impl Sim {
         };
         let result = PluginResult::new(Status::ALL[code as usize], "said", Vec::new());
         let (by, at, ticket) = (String::new(), wall(stamp), Ticket(1));
-        let sent = Submission {
+        let sent = PassiveResult {
             host: HOST,
             service: service.clone(),
             result,

@@ -7,7 +7,7 @@ use super::stories::*;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, HostSpec, HostStatus, MonitorInput, ServiceSpec, Submission, Ticket, Timing,
+    Check, HostSpec, HostStatus, MonitorInput, PassiveResult, ServiceSpec, Ticket, Timing,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -27,7 +27,7 @@ fn sends_own(world: &mut World, host: HostId, status: Status) {
 fn submit(world: &mut World, host: HostId, service: Option<String>, status: Status) {
     let (result, at) = (PluginResult::new(status, "sent", Vec::new()), world.now.wall);
     let by = String::new();
-    world.input(MonitorInput::Submit(Box::new(Submission {
+    world.input(MonitorInput::Submit(Box::new(PassiveResult {
         host,
         service,
         result,

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::world::{Truth, World, device, service, with};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Check, EventKind, Extent, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, MonitorInput,
+    Check, EventKind, HostSpec, HostStatus, IncidentAck, IncidentChange, IncidentRecord, IncidentScope,
+    MonitorInput,
 };
 use fleetgate_tests::dice::{Dice, seeds};
 
@@ -194,7 +195,7 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     assert_eq!(told(&world), ["cam-1 down"]);
     assert_eq!(world.kept.hosts.values().filter(|s| !s.reachable).count(), 29);
     let site = world.kept.incident_of(router).expect("an incident");
-    assert_eq!((site.matter.extent, site.members.len()), (Extent::Site, 30));
+    assert_eq!((site.matter.extent, site.members.len()), (IncidentScope::Site, 30));
     assert_eq!(world.kept.messages[0].incident, Some(site.id));
     let dead = HostId::from_i64(7);
     everybody.iter().filter(|id| **id != dead).for_each(|id| world.set(*id, Truth::well()));
@@ -203,7 +204,7 @@ fn a_lost_site_is_one_message_and_its_return_another() {
     let lost = |kind: EventKind| world.kept.events.iter().filter(|e| e.kind == kind).count();
     assert_eq!((lost(EventKind::Unreachable), lost(EventKind::Reachable)), (29, 29));
     let own = world.kept.incident_of(dead).expect("an incident of its own");
-    assert_eq!((own.matter.extent, own.members.len()), (Extent::Host, 1));
+    assert_eq!((own.matter.extent, own.members.len()), (IncidentScope::Host, 1));
     assert_eq!(world.kept.messages[2].incident, Some(own.id));
     let open: Vec<_> = world.kept.open_incidents().into_iter().map(|i| i.id).collect();
     assert_eq!(open, [own.id], "that of the site is closed");
@@ -268,7 +269,7 @@ fn who_joins_an_acknowledged_incident_is_told_to_nobody_and_who_outlives_it_is()
     world.set(router, Truth::well());
     world.run(30 * MINUTE);
     assert_eq!(told(&world), ["cam-1 down", "cam-1 up", "cam-2 down"]);
-    assert_eq!(world.kept.incident_of(dead).map(|i| i.matter.extent), Some(Extent::Host));
+    assert_eq!(world.kept.incident_of(dead).map(|i| i.matter.extent), Some(IncidentScope::Host));
 }
 
 #[test]
@@ -313,7 +314,7 @@ fn a_carriers_outage_over_many_sites_is_one_incident_also_over_a_restart() {
     world.restart(MINUTE / 6);
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
-    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, Extent::Fleet, 240));
+    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, IncidentScope::Fleet, 240));
     assert_eq!(open[0].matter.words, "many hosts fell silent together");
     let ack = IncidentAck { sticky: true, expires: None, words: "user:ada: it is the carrier".into() };
     world.kept.known.insert(open[0].id, ack.clone());
@@ -354,7 +355,7 @@ fn an_update_that_breaks_a_service_on_many_hosts_is_one_incident_also_over_a_res
     update(&mut world, 21..=40, Truth { sshd: false, ..Truth::well() });
     world.run(10 * MINUTE);
     let open = world.kept.open_incidents();
-    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, Extent::Fleet, 40));
+    assert_eq!((open.len(), open[0].matter.extent, open[0].members.len()), (1, IncidentScope::Fleet, 40));
     assert_eq!(open[0].matter.words, "ssh is not well on many hosts at once");
     assert_eq!(told(&world).len(), 40, "each is told, as part of it");
     update(&mut world, 1..=40, Truth { plugin_exit: 2, ..Truth::well() });
@@ -379,7 +380,7 @@ fn a_lost_site_is_no_failure_of_its_services() {
     lose(&mut world, 1, 14);
     world.run(30 * MINUTE);
     let open = world.kept.open_incidents();
-    assert_eq!((open.len(), open[0].matter.extent), (1, Extent::Site));
+    assert_eq!((open.len(), open[0].matter.extent), (1, IncidentScope::Site));
 }
 
 fn told(world: &World) -> Vec<String> {

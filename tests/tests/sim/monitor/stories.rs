@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
-use fleetgate_engine::messages::{Ask, Check, HostSpec, HostStatus, Question, Route, ServiceSpec, SshSpec};
+use fleetgate_engine::messages::{
+    Check, HostSpec, HostStatus, Probe, ProbeRequest, Route, ServiceSpec, SshSpec,
+};
 use fleetgate_probes::sample::Status;
 use fleetgate_probes::sensors::Sensor;
 
@@ -71,16 +73,16 @@ pub fn told(world: &World) -> Vec<String> {
     world.kept.messages.iter().map(|m| format!("{} {} {}", object(m), m.from, m.to)).collect()
 }
 
-pub fn kind(ask: &Ask) -> &'static str {
-    match ask.question {
-        Question::Evidence { .. } => "evidence",
-        Question::Echo { .. } => "echo",
-        Question::LargeEcho { .. } => "large echo",
-        Question::Connect { route: Route::Tunnel { .. }, .. } => "tcp",
-        Question::Connect { .. } => "direct tcp",
-        Question::Handshake { .. } => "handshake",
-        Question::Ssh { route: Route::Tunnel { .. }, .. } => "ssh",
-        Question::Ssh { .. } => "direct ssh",
+pub fn kind(ask: &ProbeRequest) -> &'static str {
+    match ask.probe {
+        Probe::Evidence { .. } => "evidence",
+        Probe::Echo { .. } => "echo",
+        Probe::LargeEcho { .. } => "large echo",
+        Probe::Connect { route: Route::Tunnel { .. }, .. } => "tcp",
+        Probe::Connect { .. } => "direct tcp",
+        Probe::Handshake { .. } => "handshake",
+        Probe::Ssh { route: Route::Tunnel { .. }, .. } => "ssh",
+        Probe::Ssh { .. } => "direct ssh",
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fleetgate_engine::id::PeerId;
-use fleetgate_engine::messages::{AskId, Attempts, PeerStatus, Tai64n};
+use fleetgate_engine::messages::{Attempts, PeerStatus, ProbeId, Tai64n};
 use fleetgate_engine::time::Mono;
 use fleetgate_keys::PublicKey;
 
@@ -49,7 +49,7 @@ pub struct Model {
     /// All keys that a peer ever had.
     keys: BTreeMap<PeerId, BTreeSet<PublicKey>>,
     /// Probes that wait for their replies, with the deadline.
-    pub asked: BTreeMap<AskId, Mono>,
+    pub asked: BTreeMap<ProbeId, Mono>,
 }
 
 impl Model {
@@ -133,7 +133,7 @@ impl Model {
         assert!(replaced.is_none() || self.had_several_keys(id), "{id} has one key ever");
     }
 
-    pub fn answered(&mut self, ask: AskId, now: Mono) {
+    pub fn answered(&mut self, ask: ProbeId, now: Mono) {
         let until = self.asked.remove(&ask).expect("one answer to each question");
         assert!(now <= until, "{ask:?} was answered {:?} late", now.since(until));
     }

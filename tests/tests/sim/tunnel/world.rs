@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use fleetgate_engine::id::{Id, PeerId};
 use fleetgate_engine::messages::{
-    Answer, Ask, AskId, Command, EchoAnswer, Input, News, Output, PeerMemory, PeerSpec, Question, Refusal,
-    Route, StreamId, StreamInput, StreamOutput, Tai64n,
+    Command, EchoReply, Input, Output, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply, ProbeRequest,
+    Refusal, Route, StreamId, StreamInput, StreamOutput, Tai64n, TunnelEvent,
 };
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_engine::tunnel::sim::cleartext::PlainNoise;
@@ -55,11 +55,11 @@ pub struct World {
     true_wall: Wall,
     tunnel: Tunnel<PlainNoise>,
     due: Option<Mono>,
-    store: BTreeMap<PeerId, (PeerSpec, PeerMemory)>,
+    store: BTreeMap<PeerId, (PeerSpec, PeerSnapshot)>,
     network: Network,
     hosts: Vec<Host>,
     model: Model,
-    answers: BTreeMap<AskId, Answer>,
+    answers: BTreeMap<ProbeId, ProbeReply>,
     streams: Vec<(StreamId, StreamOutput)>,
     asks: u64,
     moves: u16,
@@ -255,51 +255,51 @@ impl World {
                 let datagram = Datagram { from: gateway_address(), to: transmit.to, bytes: transmit.bytes };
                 self.network.send(datagram, &mut self.random, now);
             }
-            Output::Answer(ask, answer) => {
+            Output::ProbeReply(ask, answer) => {
                 self.model.answered(ask, now);
                 self.answers.insert(ask, answer);
             }
-            Output::News(news) => self.news(news),
+            Output::TunnelEvent(news) => self.news(news),
             Output::Stream(id, output) => self.streams.push((id, output)),
             Output::Wait(..) => {}
         }
     }
 
     /// Updates the store and the model with an event of the tunnel.
-    fn news(&mut self, news: News) {
+    fn news(&mut self, news: TunnelEvent) {
         let now = self.now.mono;
         match news {
-            News::Stamp(id, stamp) => {
+            TunnelEvent::Stamp(id, stamp) => {
                 self.model.stamp_told(id, stamp);
                 self.remember(id, |memory| memory.stamp = Some(stamp));
             }
-            News::Endpoint(id, endpoint) => {
+            TunnelEvent::Endpoint(id, endpoint) => {
                 self.model.endpoint_told(id, endpoint);
                 self.remember(id, |memory| memory.endpoint = Some(endpoint));
             }
-            News::FirstHandshake(id) => {
+            TunnelEvent::FirstHandshake(id) => {
                 self.model.first_handshake_told(id);
                 let wall = self.now.wall;
                 self.remember(id, |memory| memory.last_handshake = Some(wall));
             }
-            News::Status(id, status) => self.model.status_told(id, &status, now),
-            News::UnknownKey(key, _) => {
+            TunnelEvent::Status(id, status) => self.model.status_told(id, &status, now),
+            TunnelEvent::UnknownKey(key, _) => {
                 assert!(self.model.peers.values().all(|peer| peer.key != key), "the key is known");
             }
-            News::Refused(id, Refusal::ReplacedKey { .. }) => self.model.replaced_key_refused(id),
-            News::RemovedPeer(id, from) => {
+            TunnelEvent::Refused(id, Refusal::ReplacedKey { .. }) => self.model.replaced_key_refused(id),
+            TunnelEvent::RemovedPeer(id, from) => {
                 assert!(!self.store.contains_key(&id) && from != stranger(), "{id} is there, or a replay");
             }
-            News::Up(_)
-            | News::Heard(_)
-            | News::Refused(..)
-            | News::Rekeyed(_)
-            | News::ClockReset(_)
-            | News::RetiredStamp(..) => {}
+            TunnelEvent::Up(_)
+            | TunnelEvent::Heard(_)
+            | TunnelEvent::Refused(..)
+            | TunnelEvent::Rekeyed(_)
+            | TunnelEvent::ClockReset(_)
+            | TunnelEvent::RetiredStamp(..) => {}
         }
     }
 
-    fn remember(&mut self, id: PeerId, change: impl FnOnce(&mut PeerMemory)) {
+    fn remember(&mut self, id: PeerId, change: impl FnOnce(&mut PeerSnapshot)) {
         let (_, memory) = self.store.get_mut(&id).expect("news of enrolled peers only");
         change(memory);
     }
@@ -386,7 +386,7 @@ impl World {
         self.streams.clear();
         self.tunnel = gateway(&mut self.random);
         self.model.gateway_restarted();
-        let peers: Vec<(PeerSpec, PeerMemory)> = self.store.values().cloned().collect();
+        let peers: Vec<(PeerSpec, PeerSnapshot)> = self.store.values().cloned().collect();
         self.tunnel.restore(peers, self.now);
         self.command(Command::DialAll);
     }
@@ -396,8 +396,8 @@ impl World {
         let (id, spec, at) = (host.id, host.spec(), host.at);
         self.model.keyed(id, spec.keys[0].public);
         self.model.peers.insert(id, model::Peer::new(spec.keys[0].public, at));
-        self.store.insert(id, (spec.clone(), PeerMemory::default()));
-        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+        self.store.insert(id, (spec.clone(), PeerSnapshot::default()));
+        self.command(Command::Upsert(Box::new(spec), PeerSnapshot::default()));
     }
 
     fn remove_or_enrol(&mut self, place: usize) {
@@ -426,7 +426,7 @@ impl World {
         peer.responses = before.responses;
         self.model.keyed(id, peer.key);
         self.model.peers.insert(id, peer);
-        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+        self.command(Command::Upsert(Box::new(spec), PeerSnapshot::default()));
         assert!(!self.tunnel.status(id).expect("it is enrolled").established, "the old session has ended");
         if self.random.chance(800) {
             self.reboot(place);
@@ -450,17 +450,17 @@ impl World {
         spec.networks.truncate(3);
         let spec = spec.clone();
         let before = self.tunnel.status(id).map(|status| status.established);
-        self.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+        self.command(Command::Upsert(Box::new(spec), PeerSnapshot::default()));
         assert_eq!(self.tunnel.status(id).map(|status| status.established), before);
     }
 
     // ------------------------------------------------------------- questions
 
-    fn ask(&mut self, question: Question, timeout: Duration) -> AskId {
+    fn ask(&mut self, probe: Probe, timeout: Duration) -> ProbeId {
         self.asks += 1;
-        let id = AskId(self.asks);
+        let id = ProbeId(self.asks);
         self.model.asked.insert(id, self.now.mono + timeout + TURN);
-        self.command(Command::Ask(Ask { id, host: Id::from_i64(1), question, timeout }));
+        self.command(Command::ProbeRequest(ProbeRequest { id, host: Id::from_i64(1), probe, timeout }));
         id
     }
 
@@ -468,23 +468,23 @@ impl World {
         let host = &self.hosts[place];
         let (peer, addresses) = (host.id, [host.v4(), host.v6(), behind()]);
         let address = addresses[self.random.below(3) as usize];
-        let question = match self.random.below(5) {
-            0 => Question::Evidence { peer },
-            1 | 2 => Question::Echo { peer, address, count: 1 + self.random.below(5) as u8 },
-            3 => Question::Connect {
+        let probe = match self.random.below(5) {
+            0 => Probe::Evidence { peer },
+            1 | 2 => Probe::Echo { peer, address, count: 1 + self.random.below(5) as u8 },
+            3 => Probe::Connect {
                 route: Route::Tunnel { peer, address },
                 port: 22 + self.random.below(2) as u16,
             },
-            _ => Question::Handshake { peer },
+            _ => Probe::Handshake { peer },
         };
         let longest = if self.random.chance(500) { 300 } else { 20_000 };
         let timeout = self.random.millis(1, longest);
-        self.ask(question, timeout);
+        self.ask(probe, timeout);
     }
 
-    fn answer(&mut self, question: Question) -> Answer {
+    fn answer(&mut self, probe: Probe) -> ProbeReply {
         let timeout = Duration::from_secs(20);
-        let ask = self.ask(question, timeout);
+        let ask = self.ask(probe, timeout);
         self.run(timeout + Duration::from_secs(1));
         self.answers.remove(&ask).expect("an answer")
     }
@@ -527,8 +527,8 @@ impl World {
             self.check_echo(id, address, awake);
         }
         let route = Route::Tunnel { peer: id, address: self.hosts[place].v6() };
-        let connect = self.answer(Question::Connect { route, port: 22 });
-        assert!(matches!(connect, Answer::Connect(Ok(_))) || !awake, "{id}: {connect:?}");
+        let connect = self.answer(Probe::Connect { route, port: 22 });
+        assert!(matches!(connect, ProbeReply::Connect(Ok(_))) || !awake, "{id}: {connect:?}");
         if awake {
             self.check_stream(place);
         }
@@ -561,8 +561,8 @@ impl World {
     }
 
     fn check_echo(&mut self, peer: PeerId, address: IpAddr, awake: bool) {
-        let answer = self.answer(Question::Echo { peer, address, count: 3 });
-        let Answer::Echo(EchoAnswer { sent, rtts, .. }) = &answer else {
+        let answer = self.answer(Probe::Echo { peer, address, count: 3 });
+        let ProbeReply::Echo(EchoReply { sent, rtts, .. }) = &answer else {
             panic!("{peer}: an echo answer is expected, not {answer:?}");
         };
         assert!((*sent, rtts.len()) == (3, 3) || !awake, "{peer} at {address}: {answer:?}");

@@ -30,15 +30,15 @@ impl Watch {
 fn who_fails_half_an_hour_later_is_another_incident_though_the_clock_was_set_back() {
     for ahead_s in [0, -3_600] {
         let mut watch = Watch::of_site("north", 1);
-        watch.ill(&service(0, "disk"));
-        watch.wait(10).ill(&service(0, "load"));
+        watch.problem(&service(0, "disk"));
+        watch.wait(10).problem(&service(0, "load"));
         let both = watch.of(&service(0, "load"));
         watch.acknowledge(both, ack());
         watch.wait(60).well(&service(0, "load"));
         if ahead_s != 0 {
             watch.set_clock(ahead_s);
         }
-        let placed = watch.wait(1_800).ill(&service(0, "load"));
+        let placed = watch.wait(1_800).problem(&service(0, "load"));
         assert_eq!(placed.known, None, "the clock was set by {ahead_s} s");
     }
 }
@@ -46,12 +46,12 @@ fn who_fails_half_an_hour_later_is_another_incident_though_the_clock_was_set_bac
 #[test]
 fn who_fails_again_within_two_minutes_is_in_the_one_it_had_though_the_clock_was_set_back() {
     let mut watch = Watch::of_site("north", 1);
-    watch.ill(&service(0, "disk"));
-    watch.wait(10).ill(&service(0, "load"));
+    watch.problem(&service(0, "disk"));
+    watch.wait(10).problem(&service(0, "load"));
     let both = watch.of(&service(0, "load"));
     watch.wait(60).well(&service(0, "load"));
     watch.set_clock(-3_600);
-    watch.wait(100).ill(&service(0, "load"));
+    watch.wait(100).problem(&service(0, "load"));
     assert_eq!(watch.of(&service(0, "load")), both);
 }
 
@@ -59,7 +59,7 @@ fn who_fails_again_within_two_minutes_is_in_the_one_it_had_though_the_clock_was_
 fn an_acknowledgement_expires_by_the_calendar() {
     for (ahead_s, after) in [(5 * 3_600, None), (3 * 3_600, Some(HOUR)), (-3_600, Some(5 * HOUR))] {
         let mut watch = Watch::of_site("north", 1);
-        watch.ill(&host(0));
+        watch.problem(&host(0));
         let id = watch.of(&host(0));
         let until = watch.ack_for(4 * HOUR);
         watch.acknowledge(id, until);
@@ -75,7 +75,7 @@ fn an_acknowledgement_expires_by_the_calendar() {
 /// A site of which most hosts are down, with an acknowledged incident.
 fn lost_site() -> Watch {
     let mut watch = Watch::of_site("hill", 6);
-    (0..4).for_each(|n| drop(watch.ill(&host(n))));
+    (0..4).for_each(|n| drop(watch.problem(&host(n))));
     let lost = watch.of(&host(0));
     watch.acknowledge(lost, ack());
     watch
@@ -84,21 +84,21 @@ fn lost_site() -> Watch {
 #[test]
 fn what_falls_as_the_clock_shows_the_time_of_an_old_loss_again_is_none_of_it() {
     let mut watch = lost_site();
-    assert_eq!(watch.wait(60).ill(&host(4)).known, Some(ack()), "it fell with the others");
+    assert_eq!(watch.wait(60).problem(&host(4)).known, Some(ack()), "it fell with the others");
     watch.set_clock(-3_600);
-    assert_eq!(watch.wait(HOUR).ill(&host(5)).known, None);
+    assert_eq!(watch.wait(HOUR).problem(&host(5)).known, None);
 }
 
 #[test]
 fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
     let mut watch = Watch::of_site("hill", 6);
-    (0..2).for_each(|n| drop(watch.ill(&host(n))));
+    (0..2).for_each(|n| drop(watch.problem(&host(n))));
     let began = watch.now().wall;
     watch.wait(20).set_clock(-3_600);
     // Its failure began before the clock was set back, and no incident has it yet.
     let at = watch.at();
-    watch.incidents.ill(&host(2), began, true, at);
-    watch.wait(20).ill(&host(3));
+    watch.incidents.problem(&host(2), began, true, at);
+    watch.wait(20).problem(&host(3));
     let all: BTreeSet<IncidentId> = (0..4).map(|n| watch.of(&host(n))).collect();
     assert_eq!(all.len(), 1);
     assert_eq!(watch.matter().cause, CauseKind::SiteLost);
@@ -108,20 +108,20 @@ fn a_site_is_lost_as_one_though_the_clock_is_set_back_meanwhile() {
 fn results_that_go_on_tell_nothing_new_of_when_it_began() {
     let mut watch = Watch::of_site("hill", 5);
     let began = watch.now().wall;
-    (0..2).for_each(|n| drop(watch.ill(&host(n))));
+    (0..2).for_each(|n| drop(watch.problem(&host(n))));
     watch.set_clock(-3_600);
     watch.wait(HOUR);
     let at = watch.at();
     // The monitor still reports the start by the earlier clock.
-    (0..2).for_each(|n| drop(watch.incidents.ill(&host(n), began, true, at)));
-    watch.ill(&host(2));
+    (0..2).for_each(|n| drop(watch.incidents.problem(&host(n), began, true, at)));
+    watch.problem(&host(2));
     assert_eq!(watch.matter().cause, CauseKind::HostDown, "two of an hour ago are no lost site");
 }
 
 #[test]
 fn the_uplink_takes_in_nothing_that_failed_before_the_clock_was_set_back() {
     let mut watch = Watch::of_site("hill", 1);
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     let old = watch.of(&host(0));
     watch.wait(HOUR).set_clock(-2 * 3_600);
     let at = watch.wait(60).at();

@@ -27,7 +27,7 @@ fn site(n: i64) -> i64 {
 struct Truth {
     dead: BTreeSet<i64>,
     /// The failing checkables, each with the start of its failure.
-    failing: BTreeMap<Object, Wall>,
+    failing: BTreeMap<CheckableId, Wall>,
 }
 
 impl Truth {
@@ -75,7 +75,7 @@ impl Watch {
         let at = self.at();
         for n in 0..HOSTS {
             match truth.failing.get(&host(n)) {
-                Some(began) => drop(self.incidents.ill(&host(n), *began, !truth.is_cut_off(n), at)),
+                Some(began) => drop(self.incidents.problem(&host(n), *began, !truth.is_cut_off(n), at)),
                 None => self.incidents.well(&host(n), at.now),
             }
         }
@@ -100,27 +100,27 @@ impl Watch {
     }
 
     /// Returns the sets of problems that share an incident.
-    fn groups(&self) -> BTreeSet<BTreeSet<Object>> {
-        let ill = |i: &Incident| ill_members(i).into_iter().collect::<BTreeSet<Object>>();
-        self.incidents.open.values().map(ill).filter(|group| !group.is_empty()).collect()
+    fn groups(&self) -> BTreeSet<BTreeSet<CheckableId>> {
+        let problem = |i: &Incident| open_members(i).into_iter().collect::<BTreeSet<CheckableId>>();
+        self.incidents.open.values().map(problem).filter(|group| !group.is_empty()).collect()
     }
 
     fn check(&self, truth: &Truth) -> Result<(), TestCaseError> {
         let now = self.now();
         for object in truth.failing.keys() {
-            let within = self.incidents.open.values().filter(|i| i.is_ill(object)).count();
+            let within = self.incidents.open.values().filter(|i| i.has_problem(object)).count();
             let cut_off = (0..HOSTS).any(|n| host(n) == *object && truth.is_cut_off(n));
             prop_assert!(within == 1 || cut_off && within == 0, "{:?} is ill in {}", object, within);
         }
         for (id, incident) in &self.incidents.open {
             let quiet = incident.quiet.map(|since| now.mono.since(since.mono));
-            prop_assert!(quiet.is_none_or(|quiet| quiet < LINGER), "{:?} is open for {:?}", id, quiet);
-            let ill = ill_members(incident).into_iter().filter(|o| o.host != GATEWAY);
-            for object in ill {
+            prop_assert!(quiet.is_none_or(|quiet| quiet < CLOSE_AFTER), "{:?} is open for {:?}", id, quiet);
+            let problem = open_members(incident).into_iter().filter(|o| o.host != GATEWAY);
+            for object in problem {
                 prop_assert!(truth.failing.contains_key(&object), "{:?} is well in {:?}", object, id);
                 prop_assert_eq!(self.incidents.of(&object), Some(*id));
             }
-            prop_assert!(incident.ack.is_none() || incident.ill > 0, "{:?} is known of, and over", id);
+            prop_assert!(incident.ack.is_none() || incident.problem > 0, "{:?} is known of, and over", id);
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ proptest! {
             }
             for each in [&mut watch, &mut other] {
                 match (what, each.incidents.of(&host(n))) {
-                    (7, Some(id)) if each.incidents.open[&id].ill > 0 => drop(each.acknowledge(id, ack())),
+                    (7, Some(id)) if each.incidents.open[&id].problem > 0 => drop(each.acknowledge(id, ack())),
                     (8, _) => { let at = each.at(); each.incidents.uplink(n % 3 == 0, at); }
                     _ => {}
                 }

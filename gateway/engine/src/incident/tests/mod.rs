@@ -5,7 +5,7 @@ mod many;
 use proptest::prelude::*;
 
 use super::*;
-use crate::messages::{Extent, MemberMemory};
+use crate::messages::{IncidentScope, MemberSnapshot};
 
 /// A fleet in which checkables fail, and the records of its incidents.
 struct Watch {
@@ -21,12 +21,12 @@ fn id(n: i64) -> HostId {
     Id::from_i64(n + 1)
 }
 
-fn host(n: i64) -> Object {
-    Object::host(id(n))
+fn host(n: i64) -> CheckableId {
+    CheckableId::host(id(n))
 }
 
-fn service(n: i64, name: &str) -> Object {
-    Object { host: id(n), service: Some(name.to_owned()) }
+fn service(n: i64, name: &str) -> CheckableId {
+    CheckableId { host: id(n), service: Some(name.to_owned()) }
 }
 
 impl Watch {
@@ -62,27 +62,27 @@ impl Watch {
         self
     }
 
-    fn ill(&mut self, object: &Object) -> Placed {
+    fn problem(&mut self, object: &CheckableId) -> Assigned {
         self.found(object, true)
     }
 
     /// Reports a problem that began this moment.
-    fn found(&mut self, object: &Object, reachable: bool) -> Placed {
+    fn found(&mut self, object: &CheckableId, reachable: bool) -> Assigned {
         let at = self.at();
-        self.incidents.ill(object, at.now.wall, reachable, at)
+        self.incidents.problem(object, at.now.wall, reachable, at)
     }
 
-    fn well(&mut self, object: &Object) {
+    fn well(&mut self, object: &CheckableId) {
         let now = self.now();
         self.incidents.well(object, now);
     }
 
-    fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck) -> Vec<Object> {
+    fn acknowledge(&mut self, id: IncidentId, ack: IncidentAck) -> Vec<CheckableId> {
         let now = self.now();
         self.incidents.acknowledge(id, ack, now)
     }
 
-    fn of(&self, object: &Object) -> IncidentId {
+    fn of(&self, object: &CheckableId) -> IncidentId {
         self.incidents.of(object).expect("it belongs somewhere")
     }
 
@@ -104,7 +104,7 @@ impl Watch {
         names
     }
 
-    fn matter(&mut self) -> Matter {
+    fn matter(&mut self) -> IncidentSummary {
         self.heard();
         let last = self.said.iter().rev().find_map(|r| match &r.change {
             IncidentChange::Opened(matter) | IncidentChange::Widened(matter) => Some(matter.clone()),
@@ -122,20 +122,20 @@ fn ack() -> IncidentAck {
 fn a_host_has_one_incident_until_it_is_well_for_a_while() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&host(1));
+    watch.problem(&host(1));
     assert_eq!(watch.heard(), ["opened", "joined"]);
-    watch.wait(60).ill(&host(1));
+    watch.wait(60).problem(&host(1));
     assert_eq!(watch.heard(), [""; 0]);
     let first = watch.of(&host(1));
     watch.well(&host(1));
-    watch.wait(60).ill(&host(1));
+    watch.wait(60).problem(&host(1));
     assert_eq!((watch.of(&host(1)), watch.heard()), (first, vec!["left", "joined"]), "a bounce");
     watch.well(&host(1));
     watch.wait(120);
     assert_eq!(watch.heard(), ["left", "closed"]);
     let closed = watch.said.last().unwrap();
     assert_eq!(closed.at.as_millis(), (watch.secs as i64 - 120) * 1_000, "closed when it was well");
-    watch.ill(&host(1));
+    watch.problem(&host(1));
     assert!(watch.of(&host(1)) > first);
 }
 
@@ -143,12 +143,12 @@ fn a_host_has_one_incident_until_it_is_well_for_a_while() {
 fn what_fails_together_on_a_host_is_one_and_what_fails_later_is_another() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&service(1, "disk"));
-    assert_eq!(watch.matter().extent, Extent::Service);
-    watch.wait(60).ill(&service(1, "load"));
+    watch.problem(&service(1, "disk"));
+    assert_eq!(watch.matter().extent, IncidentScope::Service);
+    watch.wait(60).problem(&service(1, "load"));
     assert_eq!(watch.of(&service(1, "load")), watch.of(&service(1, "disk")));
-    assert_eq!(watch.matter().extent, Extent::Host);
-    watch.wait(3_600).ill(&service(1, "camera"));
+    assert_eq!(watch.matter().extent, IncidentScope::Host);
+    watch.wait(3_600).problem(&service(1, "camera"));
     assert_ne!(watch.of(&service(1, "camera")), watch.of(&service(1, "disk")));
 }
 
@@ -156,17 +156,17 @@ fn what_fails_together_on_a_host_is_one_and_what_fails_later_is_another() {
 fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_their_acknowledgement() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&service(1, "ping"));
-    watch.wait(20).ill(&host(1));
+    watch.problem(&service(1, "ping"));
+    watch.wait(20).problem(&host(1));
     assert_eq!(watch.of(&host(1)), watch.of(&service(1, "ping")));
     assert_eq!(watch.matter().words, "cam-1 is down");
 
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&service(1, "disk"));
+    watch.problem(&service(1, "disk"));
     let disk = watch.of(&service(1, "disk"));
     assert_eq!(watch.acknowledge(disk, ack()), [service(1, "disk")]);
-    assert_eq!(watch.wait(20).ill(&host(1)), Placed::default());
+    assert_eq!(watch.wait(20).problem(&host(1)), Assigned::default());
     assert_ne!(watch.of(&host(1)), disk);
 }
 
@@ -174,47 +174,47 @@ fn a_host_that_falls_with_its_services_takes_them_in_and_never_hides_behind_thei
 fn nobody_who_knows_of_a_service_is_taken_to_know_of_another_unless_their_host_is_down() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&service(1, "disk"));
+    watch.problem(&service(1, "disk"));
     let disk = watch.of(&service(1, "disk"));
     watch.acknowledge(disk, ack());
-    assert_eq!(watch.wait(20).ill(&service(1, "backup")), Placed::default());
+    assert_eq!(watch.wait(20).problem(&service(1, "backup")), Assigned::default());
     assert_ne!(watch.of(&service(1, "backup")), disk);
-    watch.ill(&host(1));
+    watch.problem(&host(1));
     let down = watch.of(&host(1));
     watch.acknowledge(down, ack());
-    assert!(watch.wait(600).ill(&service(1, "load")).known.is_some(), "the host speaks for it");
+    assert!(watch.wait(600).problem(&service(1, "load")).known.is_some(), "the host speaks for it");
 }
 
 #[test]
 fn most_of_a_site_that_falls_silent_together_is_one_incident() {
     let mut watch = Watch::of_site("north", 10);
     for n in 0..4 {
-        watch.wait(2).ill(&host(n));
+        watch.wait(2).problem(&host(n));
     }
     let first = watch.of(&host(0));
     assert_ne!(watch.of(&host(3)), first, "four are soon read");
-    watch.wait(2).ill(&host(4));
+    watch.wait(2).problem(&host(4));
     assert!((0..5).all(|n| watch.of(&host(n)) == first));
     assert_eq!(watch.matter().words, "many hosts of north fell silent together", "half is not most");
-    watch.wait(2).ill(&host(5));
+    watch.wait(2).problem(&host(5));
     assert!((0..6).all(|n| watch.of(&host(n)) == first));
     let matter = watch.matter();
-    assert_eq!((matter.extent, matter.cause), (Extent::Site, CauseKind::SiteLost));
+    assert_eq!((matter.extent, matter.cause), (IncidentScope::Site, CauseKind::SiteLost));
     assert_eq!(matter.words, "most of north fell silent together");
-    watch.wait(60).ill(&host(9));
+    watch.wait(60).problem(&host(9));
     assert_eq!(watch.of(&host(9)), first, "later ones join");
 }
 
 #[test]
 fn who_fails_long_after_a_site_was_lost_is_not_hidden_by_who_knows_of_that() {
     let mut watch = Watch::of_site("north", 5);
-    (0..4).for_each(|n| drop(watch.ill(&host(n))));
+    (0..4).for_each(|n| drop(watch.problem(&host(n))));
     let site = watch.of(&host(0));
     watch.acknowledge(site, ack());
     watch.well(&host(0));
     watch.wait(3_600);
     for later in [4, 0] {
-        assert_eq!(watch.ill(&host(later)).known, None, "most of it is still down");
+        assert_eq!(watch.problem(&host(later)).known, None, "most of it is still down");
         assert_ne!(watch.of(&host(later)), site);
     }
     assert_eq!(watch.of(&host(1)), site);
@@ -223,13 +223,13 @@ fn who_fails_long_after_a_site_was_lost_is_not_hidden_by_who_knows_of_that() {
 #[test]
 fn two_hosts_and_hosts_that_fail_one_by_one_are_no_lost_site() {
     let mut watch = Watch::of_site("pair", 2);
-    watch.ill(&host(0));
-    watch.ill(&host(1));
+    watch.problem(&host(0));
+    watch.problem(&host(1));
     assert_ne!(watch.of(&host(0)), watch.of(&host(1)));
 
     let mut watch = Watch::of_site("north", 5);
     for n in 0..5 {
-        watch.wait(3_600).ill(&host(n));
+        watch.wait(3_600).problem(&host(n));
     }
     assert!((1..5).all(|n| watch.of(&host(n)) != watch.of(&host(n - 1))));
 }
@@ -237,32 +237,32 @@ fn two_hosts_and_hosts_that_fail_one_by_one_are_no_lost_site() {
 #[test]
 fn nobody_who_knows_of_one_host_is_taken_to_know_of_the_site() {
     let mut watch = Watch::of_site("north", 4);
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     let known = watch.of(&host(0));
     watch.acknowledge(known, ack());
-    watch.ill(&host(1));
-    assert_eq!(watch.ill(&host(2)).known, None);
+    watch.problem(&host(1));
+    assert_eq!(watch.problem(&host(2)).known, None);
     let site = watch.of(&host(2));
     assert!(site != known && (0..3).all(|n| watch.of(&host(n)) == site));
-    assert_eq!(watch.ill(&host(3)).known, None);
+    assert_eq!(watch.problem(&host(3)).known, None);
 }
 
 #[test]
 fn a_site_of_which_every_host_was_known_is_an_incident_that_nobody_knows_of() {
     let mut watch = Watch::of_site("north", 4);
-    watch.ill(&host(2));
-    watch.ill(&service(2, "disk"));
+    watch.problem(&host(2));
+    watch.problem(&service(2, "disk"));
     let mut known = vec![watch.of(&host(2))];
     watch.well(&host(2));
     for n in 0..2 {
-        watch.ill(&host(n));
+        watch.problem(&host(n));
         known.push(watch.of(&host(n)));
     }
     known.iter().for_each(|id| drop(watch.acknowledge(*id, ack())));
-    watch.wait(30).ill(&host(2));
+    watch.wait(30).problem(&host(2));
     let site = watch.of(&host(2));
     assert!(!known.contains(&site) && (0..3).all(|n| watch.of(&host(n)) == site));
-    assert_eq!(watch.ill(&host(3)).known, None);
+    assert_eq!(watch.problem(&host(3)).known, None);
     let merged = |r: &&IncidentRecord| matches!(r.change, IncidentChange::Merged(_));
     watch.heard();
     assert_eq!(watch.said.iter().filter(merged).count(), 3, "who knew of a host knows of that");
@@ -275,15 +275,15 @@ fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves()
     for label in [None, Some("north")] {
         let mut watch = Watch::of_site("north", 3);
         (3..8).for_each(|n| watch.know(n, label, &[0]));
-        watch.ill(&host(1));
-        watch.ill(&host(0));
-        watch.ill(&host(2));
+        watch.problem(&host(1));
+        watch.problem(&host(0));
+        watch.problem(&host(2));
         (3..8).for_each(|n| drop(watch.found(&host(n), false)));
         let site = watch.of(&host(0));
         assert!((1..8).all(|n| watch.of(&host(n)) == site), "{label:?}");
         assert_eq!(watch.matter(), summary::site("north"), "{label:?}");
         watch.well(&host(0));
-        let placed = watch.wait(30).ill(&host(7));
+        let placed = watch.wait(30).problem(&host(7));
         assert_eq!(placed.left, Some(site), "{label:?}: its device is back");
     }
 }
@@ -293,13 +293,13 @@ fn a_lost_site_takes_in_what_a_device_of_it_heads_and_who_outlives_that_leaves()
 fn a_device_that_heads_others_is_one_of_the_hosts_of_a_lost_site() {
     let mut watch = Watch::of_site("north", 6);
     (6..30).for_each(|n| watch.know(n, Some("north"), &[0]));
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     (6..30).for_each(|n| drop(watch.found(&host(n), false)));
     assert_eq!(watch.matter().cause, CauseKind::ParentDown, "nothing else of the site has failed");
-    watch.ill(&host(1));
-    watch.ill(&host(2));
+    watch.problem(&host(1));
+    watch.problem(&host(2));
     assert_ne!(watch.of(&host(1)), watch.of(&host(0)), "three of six are not most of it");
-    watch.ill(&host(3));
+    watch.problem(&host(3));
     assert!((1..4).all(|n| watch.of(&host(n)) == watch.of(&host(0))));
     assert_eq!(watch.matter(), summary::site("north"));
 }
@@ -315,8 +315,8 @@ fn behind_a_router(count: i64) -> Watch {
 #[test]
 fn what_cannot_be_reached_belongs_to_what_stands_before_it() {
     let mut watch = behind_a_router(1_000);
-    watch.ill(&host(1));
-    watch.wait(5).ill(&host(0));
+    watch.problem(&host(1));
+    watch.wait(5).problem(&host(0));
     for n in 1..=1_000 {
         watch.found(&host(n), false);
     }
@@ -331,22 +331,22 @@ fn what_cannot_be_reached_belongs_to_what_stands_before_it() {
 #[test]
 fn a_router_of_which_several_services_failed_first_heads_its_incident_once_it_is_down() {
     let mut watch = behind_a_router(2);
-    watch.ill(&service(0, "disk"));
-    watch.ill(&service(0, "load"));
-    watch.ill(&host(0));
+    watch.problem(&service(0, "disk"));
+    watch.problem(&service(0, "load"));
+    watch.problem(&host(0));
     assert_eq!(watch.matter().words, "cam-0 is down");
     watch.found(&host(1), false);
     assert_eq!(watch.matter().cause, CauseKind::ParentDown);
     let (router, began) = (watch.of(&host(0)), watch.now().wall);
     watch.wait(600).well(&host(0));
     let at = watch.at();
-    assert_eq!(watch.incidents.ill(&host(1), began, true, at).left, Some(router));
+    assert_eq!(watch.incidents.problem(&host(1), began, true, at).left, Some(router));
 }
 
 #[test]
 fn who_died_meanwhile_leaves_and_is_told_by_itself() {
     let mut watch = behind_a_router(3);
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     for n in 1..=3 {
         watch.found(&host(n), false);
     }
@@ -355,8 +355,8 @@ fn who_died_meanwhile_leaves_and_is_told_by_itself() {
     watch.well(&host(0));
     watch.well(&host(1));
     watch.well(&host(2));
-    let placed = watch.wait(30).ill(&host(3));
-    assert_eq!(placed, Placed { left: Some(router), known: None });
+    let placed = watch.wait(30).problem(&host(3));
+    assert_eq!(placed, Assigned { left: Some(router), known: None });
     assert_ne!(watch.of(&host(3)), router);
     watch.wait(300);
     assert!(watch.heard().ends_with(&["closed"]));
@@ -365,19 +365,19 @@ fn who_died_meanwhile_leaves_and_is_told_by_itself() {
 #[test]
 fn who_joins_an_acknowledged_incident_is_known_until_that_expires() {
     let mut watch = behind_a_router(2);
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     let router = watch.of(&host(0));
     let until = watch.now().wall + Duration::from_secs(60);
     watch.acknowledge(router, IncidentAck { expires: Some(until), ..ack() });
     assert!(watch.found(&host(1), false).known.is_some());
-    assert_eq!(watch.wait(60).found(&host(2), false), Placed::default());
+    assert_eq!(watch.wait(60).found(&host(2), false), Assigned::default());
 }
 
 #[test]
 fn what_has_expired_is_known_to_nobody_and_a_later_acknowledgement_takes_its_place() {
     let mut watch = Watch::new();
     watch.know(1, None, &[]);
-    watch.ill(&service(1, "disk"));
+    watch.problem(&service(1, "disk"));
     let disk = watch.of(&service(1, "disk"));
     let until = |watch: &Watch, secs| {
         let expires = Some(watch.now().wall + Duration::from_secs(secs));
@@ -393,7 +393,7 @@ fn what_has_expired_is_known_to_nobody_and_a_later_acknowledgement_takes_its_pla
     assert_eq!(due, Some(Mono::from_secs(watch.secs + 30)));
     watch.wait(30);
     assert_eq!((watch.heard(), watch.incidents.due()), (vec!["ack ended"], None));
-    watch.ill(&service(1, "load"));
+    watch.problem(&service(1, "load"));
     assert_eq!(watch.of(&service(1, "load")), disk, "nobody knows of it any more");
 }
 
@@ -401,28 +401,28 @@ fn what_has_expired_is_known_to_nobody_and_a_later_acknowledgement_takes_its_pla
 fn the_uplink_takes_in_what_it_explains_and_leaves_what_outlives_it() {
     let mut watch = Watch::of_site("north", 2);
     watch.know(7, None, &[]);
-    watch.ill(&host(7));
-    watch.wait(3_600).ill(&host(0));
+    watch.problem(&host(7));
+    watch.wait(3_600).problem(&host(0));
     let at = watch.wait(30).at();
     watch.incidents.uplink(true, at);
-    let gateway = watch.of(&Object::host(GATEWAY));
+    let gateway = watch.of(&CheckableId::host(GATEWAY));
     assert_eq!(watch.of(&host(0)), gateway);
     assert_ne!(watch.of(&host(7)), gateway, "down for an hour before");
     let at = watch.wait(600).at();
     watch.incidents.uplink(false, at);
-    assert_eq!(watch.ill(&host(0)).left, Some(gateway));
+    assert_eq!(watch.problem(&host(0)).left, Some(gateway));
     assert_ne!(watch.of(&host(0)), gateway);
 }
 
 #[test]
 fn merged_members_are_covered_by_who_knows_of_the_cause() {
     let mut watch = behind_a_router(2);
-    watch.ill(&host(1));
-    watch.ill(&host(0));
+    watch.problem(&host(1));
+    watch.problem(&host(0));
     let router = watch.of(&host(0));
     watch.acknowledge(router, ack());
     watch.found(&host(1), false);
-    assert_eq!(watch.incidents.poll_cover(), Some(Cover { object: host(1), ack: ack() }));
+    assert_eq!(watch.incidents.poll_cover(), Some(AckToApply { object: host(1), ack: ack() }));
     let (_, incident) = watch.incidents.cover(&host(1), watch.at()).unwrap();
     assert_eq!(incident, router);
 }
@@ -430,21 +430,21 @@ fn merged_members_are_covered_by_who_knows_of_the_cause() {
 #[test]
 fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
     let mut watch = behind_a_router(2);
-    watch.ill(&host(1));
-    watch.ill(&service(1, "disk"));
+    watch.problem(&host(1));
+    watch.problem(&service(1, "disk"));
     let own = watch.of(&host(1));
     watch.well(&host(1));
-    watch.wait(30).ill(&host(0));
+    watch.wait(30).problem(&host(0));
     watch.found(&host(1), false);
     let router = watch.of(&host(0));
     assert_eq!(watch.of(&host(1)), router);
     let now = watch.now();
     watch.incidents.merge(own, router, now);
     assert_eq!(watch.incidents.place_of_ill(&host(1)), Some(router));
-    let member = |object, left| MemberMemory { object, began: now.wall, left, covered: false };
+    let member = |object, left| MemberSnapshot { object, began: now.wall, left, covered: false };
     let memory = |id, members| {
         let matter = summary::host("cam-1", host(1).host, None);
-        IncidentMemory { id, opened: now.wall, matter, members, ack: None }
+        IncidentSnapshot { id, opened: now.wall, matter, members, ack: None }
     };
     let mut again = behind_a_router(2);
     let newest_first =
@@ -456,18 +456,18 @@ fn what_it_has_left_says_nothing_of_where_it_belongs_now() {
 #[test]
 fn what_is_removed_leaves_and_a_restart_goes_on() {
     let mut watch = Watch::of_site("north", 3);
-    watch.ill(&host(0));
+    watch.problem(&host(0));
     let before = watch.of(&host(0));
-    let memory = IncidentMemory {
+    let memory = IncidentSnapshot {
         id: before,
         opened: watch.now().wall,
         matter: watch.matter(),
-        members: vec![MemberMemory { object: host(0), began: watch.now().wall, left: None, covered: true }],
+        members: vec![MemberSnapshot { object: host(0), began: watch.now().wall, left: None, covered: true }],
         ack: Some(ack()),
     };
     let mut again = Watch::of_site("north", 3);
     again.incidents.restore(vec![memory], again.now());
-    assert_eq!(again.ill(&host(0)), Placed::default());
+    assert_eq!(again.problem(&host(0)), Assigned::default());
     assert_eq!((again.of(&host(0)), again.heard()), (before, vec![]), "nothing is said twice");
     let now = again.now();
     again.incidents.forget(|_| true, id(0), now);
@@ -483,7 +483,7 @@ proptest! {
     fn what_is_said_adds_up(steps in proptest::collection::vec((0i64..12, 0u8..8, 1u64..400), 1..120)) {
         let mut watch = behind_a_router(5);
         (6..12).for_each(|n| watch.know(n, Some("south"), &[]));
-        let mut ill: BTreeMap<Object, ()> = BTreeMap::new();
+        let mut problem: BTreeMap<CheckableId, ()> = BTreeMap::new();
         for (n, what, secs) in steps {
             watch.wait(secs);
             let object = match what {
@@ -492,34 +492,34 @@ proptest! {
                 _ => host(n),
             };
             let is_host = object.service.is_none();
-            let router_down = ill.contains_key(&host(0));
+            let router_down = problem.contains_key(&host(0));
             let reachable = !(is_host && router_down && (1..=5).contains(&n));
             match what {
                 0..=2 | 6 | 7 if secs % 4 > 0 || is_host => {
-                    let fresh = ill.insert(object.clone(), ()).is_none();
+                    let fresh = problem.insert(object.clone(), ()).is_none();
                     watch.found(&object, reachable);
                     if fresh && !is_host {
                         prop_assert!(naive_common(&watch, &object).is_none_or(|common| common));
                     }
                 }
-                0..=4 | 6 | 7 => { watch.well(&object); ill.remove(&object); }
+                0..=4 | 6 | 7 => { watch.well(&object); problem.remove(&object); }
                 _ => { let at = watch.at(); watch.incidents.uplink(secs % 2 == 0, at); }
             }
             prop_assert!(watch.incidents.places.values().all(|id| watch.incidents.open.contains_key(id)));
-            for object in ill.keys() {
+            for object in problem.keys() {
                 let place = watch.incidents.place_of_ill(object);
                 prop_assert!(place.is_some(), "{object:?}");
             }
             for (id, incident) in &watch.incidents.open {
-                let count = incident.members.values().filter(|m| m.is_ill()).count();
-                prop_assert_eq!(count, incident.ill, "{:?}", id);
+                let count = incident.members.values().filter(|m| m.has_problem()).count();
+                prop_assert_eq!(count, incident.problem, "{:?}", id);
                 prop_assert_eq!(incident.quiet.is_some(), count == 0);
                 prop_assert!(is_of_one_host_or_explained(incident), "{:?}", incident);
             }
         }
         let at = watch.at();
         watch.incidents.uplink(false, at);
-        ill.keys().for_each(|object| watch.well(object));
+        problem.keys().for_each(|object| watch.well(object));
         watch.wait(120);
         prop_assert!(watch.incidents.open.is_empty() && watch.incidents.places.is_empty());
         prop_assert_eq!(replay(&mut watch), 0);
@@ -529,20 +529,20 @@ proptest! {
 /// Whether a service that has just failed shares an incident with the hosts on which the same
 /// service fails. Applies if enough hosts fail at that time without another explanation; counts
 /// them one by one.
-fn naive_common(watch: &Watch, object: &Object) -> Option<bool> {
+fn naive_common(watch: &Watch, object: &CheckableId) -> Option<bool> {
     let open = &watch.incidents.open;
-    let place = |o: &Object| watch.incidents.place_of_ill(o).and_then(|id| Some((id, open.get(&id)?)));
+    let place = |o: &CheckableId| watch.incidents.place_of_ill(o).and_then(|id| Some((id, open.get(&id)?)));
     let began = place(object)?.1.members[object].began;
-    let same = (0..12).map(|n| Object { host: id(n), ..object.clone() }).filter(|o| {
+    let same = (0..12).map(|n| CheckableId { host: id(n), ..object.clone() }).filter(|o| {
         let Some((_, i)) = place(o) else { return false };
         let of_hosts = i.members.keys().any(|m| m.service.is_none());
-        !of_hosts && apart(i.members[o].began, began) <= TOGETHER
+        !of_hosts && apart(i.members[o].began, began) <= CORRELATION_WINDOW
     });
     let (own, hosts) = (place(object)?.0, same.clone().count());
     let with_it = same.filter(|o| place(o).is_some_and(|(id, _)| id == own)).count();
     (hosts >= by_service::FEWEST).then(|| {
         with_it >= by_service::FEWEST
-            || place(object).unwrap().1.members.contains_key(&Object::host(object.host))
+            || place(object).unwrap().1.members.contains_key(&CheckableId::host(object.host))
     })
 }
 
@@ -550,16 +550,16 @@ fn naive_common(watch: &Watch, object: &Object) -> Option<bool> {
 fn is_of_one_host_or_explained(incident: &Incident) -> bool {
     let hosts: BTreeSet<HostId> = incident.members.keys().map(|o| o.host).collect();
     match incident.matter.extent {
-        Extent::Service | Extent::Host => hosts.len() == 1,
-        Extent::Fleet => hosts.len() >= by_service::FEWEST,
-        Extent::Site | Extent::Gateway => true,
+        IncidentScope::Service | IncidentScope::Host => hosts.len() == 1,
+        IncidentScope::Fleet => hosts.len() >= by_service::FEWEST,
+        IncidentScope::Site | IncidentScope::Gateway => true,
     }
 }
 
 /// Replays the records alone and returns the number of members left in open incidents.
 fn replay(watch: &mut Watch) -> usize {
     watch.heard();
-    let mut open: BTreeMap<IncidentId, BTreeMap<Object, bool>> = BTreeMap::new();
+    let mut open: BTreeMap<IncidentId, BTreeMap<CheckableId, bool>> = BTreeMap::new();
     for record in &watch.said {
         match &record.change {
             IncidentChange::Opened(_) => drop(open.insert(record.id, BTreeMap::new())),
@@ -575,10 +575,10 @@ fn replay(watch: &mut Watch) -> usize {
             }
             IncidentChange::Closed => {
                 let members = open.remove(&record.id).expect("open");
-                assert!(members.values().all(|ill| !ill), "closed while something is wrong");
+                assert!(members.values().all(|problem| !problem), "closed while something is wrong");
             }
             _ => {}
         }
     }
-    open.values().flat_map(|members| members.values()).filter(|ill| **ill).count()
+    open.values().flat_map(|members| members.values()).filter(|problem| **problem).count()
 }

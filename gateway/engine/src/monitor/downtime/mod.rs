@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::id::Id;
-use crate::messages::{Downtime, HostScope, HostSpec, Occasion, When};
+use crate::messages::{Downtime, DowntimeOccurrence, HostScope, HostSpec, When};
 use crate::time::Wall;
 
 /// A downtime as it applies to one host.
@@ -79,7 +79,7 @@ impl Begun {
         own: impl Iterator<Item = &'a Window> + Clone,
         failing: bool,
         now: Wall,
-    ) -> Option<Occasion> {
+    ) -> Option<DowntimeOccurrence> {
         self.0.retain(|(id, _)| own.clone().any(|w| w.id == *id));
         for window in own.clone().filter(|_| failing) {
             let duration = window.duration().filter(|_| self.until(window.id).is_none());
@@ -90,12 +90,12 @@ impl Begun {
         own.clone().find_map(|window| self.occasion(window, now))
     }
 
-    fn occasion(&self, window: &Window, now: Wall) -> Option<Occasion> {
+    fn occasion(&self, window: &Window, now: Wall) -> Option<DowntimeOccurrence> {
         let from = match window.duration() {
             None => window.open_from(now)?,
             Some(duration) => self.until(window.id).filter(|until| now < *until)? - duration,
         };
-        Some(Occasion { downtime: window.id, from })
+        Some(DowntimeOccurrence { downtime: window.id, from })
     }
 
     /// Returns the next time at which `see` may return something else without a new result.
@@ -172,7 +172,7 @@ mod tests {
             let mut see = |t| begun.see([&daily].into_iter(), false, at(day * 86_400 + t));
             let from = at(day * 86_400 + 60);
             assert_eq!((see(59), see(120)), (None, None));
-            assert_eq!(see(119), Some(Occasion { downtime: Id::from_i64(1), from }));
+            assert_eq!(see(119), Some(DowntimeOccurrence { downtime: Id::from_i64(1), from }));
             assert_eq!(begun.next([&daily].into_iter(), from), Some(at(day * 86_400 + 120)));
             assert_eq!(
                 begun.next([&daily].into_iter(), at(day * 86_400 + 120)),
@@ -186,7 +186,7 @@ mod tests {
         let mut begun = Begun::default();
         let flexible = [window(1, 0, 9, Some(5))];
         let occasion = begun.see(flexible.iter(), true, at(1));
-        assert_eq!(occasion, Some(Occasion { downtime: Id::from_i64(1), from: at(1) }));
+        assert_eq!(occasion, Some(DowntimeOccurrence { downtime: Id::from_i64(1), from: at(1) }));
         assert_eq!(begun.see([].iter(), true, at(2)), None);
         assert_eq!(begun, Begun::default());
     }

@@ -13,14 +13,14 @@ const LATE: Duration = Duration::from_secs(1);
 const TRIES: Duration = Duration::from_secs(11);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rhythm {
+pub struct AllowedSilence {
     /// Zero: the device sends no keepalives.
     keepalive: Duration,
 }
 
-impl Rhythm {
-    pub fn of(keepalive: Duration) -> Rhythm {
-        Rhythm { keepalive }
+impl AllowedSilence {
+    pub fn of(keepalive: Duration) -> AllowedSilence {
+        AllowedSilence { keepalive }
     }
 
     /// Returns the longest silence between two packets of a session.
@@ -45,7 +45,9 @@ mod tests {
     #[test]
     fn a_packet_may_be_late_by_a_fifth_of_the_keepalive_or_a_second() {
         let secs = Duration::from_secs;
-        let of = |keepalive| (Rhythm::of(secs(keepalive)).packets(), Rhythm::of(secs(keepalive)).tries());
+        let of = |keepalive| {
+            (AllowedSilence::of(secs(keepalive)).packets(), AllowedSilence::of(secs(keepalive)).tries())
+        };
         assert_eq!(of(25), (secs(30), secs(30)));
         assert_eq!(of(2), (secs(3), secs(11)));
         assert_eq!(of(0), (secs(0), secs(11)), "only handshakes are sent unasked");

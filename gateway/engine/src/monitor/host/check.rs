@@ -8,14 +8,14 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::{Metric, Status};
 
 use crate::messages::{
-    ATTEMPTS, Answer, AskId, Check, Detail, EventKind, HostKey, HostStatus, Record, SILENT, Sample,
+    ATTEMPTS, Check, Detail, EventKind, HostKey, HostStatus, ProbeId, ProbeReply, Record, SILENT, Sample,
     is_answer, is_beside_tunnel, is_through_tunnel,
 };
 use crate::time::{Mono, Now, Wall};
 
-use crate::monitor::context::{Asker, Turn, cause};
+use crate::monitor::context::{Ctx, ProbeOwner, cause};
 use crate::monitor::host::Host;
-use crate::monitor::host::alive::{Alive, Asked, EVIDENCE, Liveness, Next, Reply, Rules, Verdict};
+use crate::monitor::host::alive::{Alive, AliveCheck, Asked, EVIDENCE, Next, Reply, Rules, Verdict};
 use crate::monitor::host::passive::NOTHING_CAME;
 use crate::monitor::notification::records::host_scene;
 use crate::monitor::state::{Change, Level};
@@ -41,7 +41,7 @@ pub(in crate::monitor) struct Own<'a> {
 
 /// Checks in a row whose probes got no reply, while packets prove that the host is up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::monitor) struct Vain {
+pub(in crate::monitor) struct FailedAttempts {
     pub since: Mono,
     /// The last check that counts. One that follows another at once, on request, proves no more.
     pub last: Mono,
@@ -49,45 +49,45 @@ pub(in crate::monitor) struct Vain {
 }
 
 impl Host {
-    pub(in crate::monitor) fn start_check(&mut self, turn: &mut Turn<'_>) {
-        turn.started(self.planned.filter(|at| *at <= turn.now.mono));
-        let (check, next) = Liveness::begin(self.rules(turn), turn.now.mono);
+    pub(in crate::monitor) fn start_check(&mut self, ctx: &mut Ctx<'_>) {
+        ctx.started(self.planned.filter(|at| *at <= ctx.now.mono));
+        let (check, next) = AliveCheck::begin(self.rules(ctx), ctx.now.mono);
         (self.newer_than, self.in_passing, self.planned) = (None, false, None);
-        self.check_began = Some(turn.now.wall);
+        self.check_began = Some(ctx.now.wall);
         self.check = Some(Box::new(check));
-        self.step(next, turn);
+        self.step(next, ctx);
     }
 
     pub(in crate::monitor) fn answer_check(
         &mut self,
-        (id, asked): (AskId, Asked),
-        answer: Answer,
-        turn: &mut Turn<'_>,
+        (id, asked): (ProbeId, Asked),
+        answer: ProbeReply,
+        ctx: &mut Ctx<'_>,
     ) {
-        self.questions.retain(|open| *open != id);
-        if let Answer::Evidence(evidence) = &answer {
-            self.keep_pace(evidence.wire_today, turn);
+        self.probes.retain(|open| *open != id);
+        if let ProbeReply::Evidence(evidence) = &answer {
+            self.keep_pace(evidence.wire_today, ctx);
             self.note_carried(evidence.answered().filter(|_| self.paths.own));
             if self.check.as_ref().is_some_and(|check| check.is_at_first_look())
-                && self.can_rest(turn.now.mono)
+                && self.can_rest(ctx.now.mono)
             {
-                return self.rest(turn);
+                return self.rest(ctx);
             }
         }
         if let Some(check) = &mut self.check {
-            let next = check.answer(asked, answer, turn.now.mono);
-            self.step(next, turn);
+            let next = check.answer(asked, answer, ctx.now.mono);
+            self.step(next, ctx);
         }
     }
 
     /// Goes on after the head start of an echo, or when a waiting result can be evaluated.
-    pub(in crate::monitor) fn go_on_asking(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn go_on_asking(&mut self, ctx: &mut Ctx<'_>) {
         if self.undecided.is_some() {
-            return self.decide(turn);
+            return self.decide(ctx);
         }
         if let Some(check) = &mut self.check {
-            let next = check.wake(turn.now.mono);
-            self.step(next, turn);
+            let next = check.wake(ctx.now.mono);
+            self.step(next, ctx);
         }
     }
 
@@ -104,23 +104,23 @@ impl Host {
         sends && known && recent && !demanded && !self.track.is_soft()
     }
 
-    fn rest(&mut self, turn: &mut Turn<'_>) {
+    fn rest(&mut self, ctx: &mut Ctx<'_>) {
         self.check = None;
-        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
-        self.settle_held(turn);
+        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
+        self.settle_held(ctx);
     }
 
-    pub(in crate::monitor) fn step(&mut self, next: Next, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn step(&mut self, next: Next, ctx: &mut Ctx<'_>) {
         match next {
-            Next::Ask(questions) => {
-                for (asked, question) in questions {
-                    let left = self.check.as_ref().map_or(Duration::ZERO, |check| check.left(turn.now.mono));
-                    let id = turn.ask(self.spec.id, Asker::Host(asked), question, left);
-                    self.questions.push(id);
+            Next::ProbeRequest(probes) => {
+                for (asked, probe) in probes {
+                    let left = self.check.as_ref().map_or(Duration::ZERO, |check| check.left(ctx.now.mono));
+                    let id = ctx.ask(self.spec.id, ProbeOwner::Host(asked), probe, left);
+                    self.probes.push(id);
                 }
             }
             Next::Wait => {}
-            Next::Done(verdict) => self.finish(verdict, turn),
+            Next::Done(verdict) => self.finish(verdict, ctx),
         }
     }
 
@@ -129,8 +129,8 @@ impl Host {
         self.spec.timing.timeout.min(self.spec.timing.interval.mul_f64(LONGEST_SHARE))
     }
 
-    fn rules(&self, turn: &Turn<'_>) -> Rules {
-        let now = turn.now.mono;
+    fn rules(&self, ctx: &Ctx<'_>) -> Rules {
+        let now = ctx.now.mono;
         let over_ssh = self.services.iter().any(|s| s.rides()) || self.spec.ssh.user.is_some();
         let tcp = self.services.iter().find_map(|s| match s.spec.check {
             Check::Tcp { port } => Some(port),
@@ -140,7 +140,7 @@ impl Host {
         Rules {
             newer_than: self.newer_than.unwrap_or_else(|| self.evidence_limit(now)),
             keyed_at: self.keyed_at,
-            rhythm: turn.rhythm(),
+            rhythm: ctx.rhythm(),
             demanded: self.newer_than.is_some(),
             vain_since: self.vain.map(|vain| vain.since),
             echo_first: !self.track.status.is_problem() && (self.in_passing || self.only_answers()),
@@ -182,47 +182,47 @@ impl Host {
         self.learnt.clone().or_else(|| self.spec.ssh.pin.clone())
     }
 
-    pub(in crate::monitor) fn finish(&mut self, verdict: Verdict, turn: &mut Turn<'_>) {
-        self.cancel_questions(turn);
+    pub(in crate::monitor) fn finish(&mut self, verdict: Verdict, ctx: &mut Ctx<'_>) {
+        self.cancel_probes(ctx);
         let verdict = match verdict {
-            Verdict::Dead { text } if self.waits_for_witnesses(turn) => {
-                return self.leave_undecided(text, turn.now.mono);
+            Verdict::Dead { text } if self.waits_for_witnesses(ctx) => {
+                return self.leave_undecided(text, ctx.now.mono);
             }
             verdict => verdict,
         };
-        let mut begun = turn.now.mono;
+        let mut begun = ctx.now.mono;
         if let Some(check) = self.check.take() {
             begun = check.began();
             self.dialled = check.dialled.or(self.dialled);
             self.dial_failed = check.dial_failed.or(self.dial_failed);
             self.direct = check.direct;
-            check.answered.into_iter().for_each(|address| self.prefer(address, turn));
+            check.answered.into_iter().for_each(|address| self.prefer(address, ctx));
             if check.came && !self.came {
-                self.tunnel_came(turn.now.mono);
+                self.tunnel_came(ctx.now.mono);
             }
         }
         match verdict {
-            Verdict::Alive(alive) => self.answered(alive, begun, turn),
-            Verdict::Dead { .. } | Verdict::Unclear if self.is_only_told_of() => {
-                self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+            Verdict::Alive(alive) => self.answered(alive, begun, ctx),
+            Verdict::Dead { .. } | Verdict::Unclear if self.is_passive_only() => {
+                self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
             }
-            Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(turn),
-            Verdict::Dead { .. } if self.is_our_silence(turn) => self.excused(turn),
-            Verdict::Dead { text } if self.may_sleep(turn.now.mono) => self.fall_asleep(text, turn),
+            Verdict::Dead { .. } if self.never_came() => self.await_first_handshake(ctx),
+            Verdict::Dead { .. } if self.is_our_silence(ctx) => self.excused(ctx),
+            Verdict::Dead { text } if self.may_sleep(ctx.now.mono) => self.fall_asleep(text, ctx),
             Verdict::Dead { text } => {
                 let missed = self.missed();
                 (self.vain, self.one_way) = (None, false);
                 self.note_unanswered();
                 let result = PluginResult::critical(text);
-                self.found_dead(Own { source: "none", result, at: turn.now.wall, begun, missed }, turn);
+                self.found_dead(Own { source: "none", result, at: ctx.now.wall, begun, missed }, ctx);
             }
-            Verdict::Unclear => self.inconclusive(turn),
+            Verdict::Unclear => self.inconclusive(ctx),
         }
         if self.newer_than.is_some() {
             // A check was requested while this one was in progress.
-            self.planned = Some(turn.now.mono);
+            self.planned = Some(ctx.now.mono);
         }
-        self.settle_held(turn);
+        self.settle_held(ctx);
     }
 
     /// Starts the checks that waited for the first packet of the tunnel.
@@ -240,15 +240,15 @@ impl Host {
 
     /// Stops checking a host that has never been there. A host that has been there, on a path that
     /// was removed since, is not current.
-    fn await_first_handshake(&mut self, turn: &mut Turn<'_>) {
+    fn await_first_handshake(&mut self, ctx: &mut Ctx<'_>) {
         match self.track.status {
             HostStatus::Pending => self.planned = None,
-            _ => self.inconclusive(turn),
+            _ => self.inconclusive(ctx),
         }
     }
 
-    fn is_our_silence(&self, turn: &Turn<'_>) -> bool {
-        self.track.hard != HostStatus::Down && turn.in_grace(self.spec.timing.interval)
+    fn is_our_silence(&self, ctx: &Ctx<'_>) -> bool {
+        self.track.hard != HostStatus::Down && ctx.in_grace(self.spec.timing.interval)
     }
 
     /// Records the start of its silence: the first probe of this series without a reply, not the
@@ -270,17 +270,17 @@ impl Host {
 
     /// Drops a failure that does not count. The number of hosts with such failures shows whether
     /// the gateway is the cause.
-    fn excused(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    fn excused(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
         self.note_unanswered();
-        if turn.is_cut_off() && !self.may_sleep(now) {
+        if ctx.is_cut_off() && !self.may_sleep(now) {
             self.silent_since = self.silent_since.or(Some(now));
         }
-        self.inconclusive(turn);
+        self.inconclusive(ctx);
         // The check is evaluated by the first moment that counts.
-        let ends = turn.grace_ends(self.spec.timing.interval).filter(|_| !turn.is_cut_off());
+        let ends = ctx.grace_ends(self.spec.timing.interval).filter(|_| !ctx.is_cut_off());
         let ends =
-            ends.map(|at| turn.shortly_before(at, self.check_timeout())).filter(|at| *at > turn.now.mono);
+            ends.map(|at| ctx.shortly_before(at, self.check_timeout())).filter(|at| *at > ctx.now.mono);
         self.planned = self.planned.into_iter().chain(ends).min();
     }
 
@@ -294,20 +294,20 @@ impl Host {
         self.good_at.unwrap_or(self.watched_from).max(self.watched_from)
     }
 
-    fn answered(&mut self, alive: Alive, begun: Mono, turn: &mut Turn<'_>) {
+    fn answered(&mut self, alive: Alive, begun: Mono, ctx: &mut Ctx<'_>) {
         let Alive { source, text, rtt, proof, reply } = alive;
         self.note_reply((source, reply), proof, begun);
         self.answered_at =
-            self.answered_at.max(Some(turn.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
+            self.answered_at.max(Some(ctx.now.mono).filter(|_| !matches!(source, EVIDENCE | ATTEMPTS)));
         let metrics = match rtt {
             Some(rtt) => vec![Metric::amount("rtt", rtt.as_secs_f64() * 1000.0, "ms")],
             None if source == EVIDENCE => {
-                vec![Metric::amount("packet_age", turn.now.mono.since(proof).as_secs_f64(), "s")]
+                vec![Metric::amount("packet_age", ctx.now.mono.since(proof).as_secs_f64(), "s")]
             }
             None => Vec::new(),
         };
         let result = PluginResult::new(Status::Ok, text, metrics);
-        self.take_own(Own { source, result, at: turn.now.wall, begun, missed: 0 }, proof, turn);
+        self.take_own(Own { source, result, at: ctx.now.wall, begun, missed: 0 }, proof, ctx);
     }
 
     /// Records whether a check got a reply. One lost reply is no one-way loss. That takes as many
@@ -320,7 +320,7 @@ impl Host {
             (ATTEMPTS, _) => {}
             (EVIDENCE, Reply::Missing) => {
                 let apart = self.spec.timing.retry / 2;
-                let vain = self.vain.get_or_insert(Vain { since: begun, last: begun, checks: 1 });
+                let vain = self.vain.get_or_insert(FailedAttempts { since: begun, last: begun, checks: 1 });
                 if begun.since(vain.last) >= apart.max(Duration::from_millis(1)) {
                     (vain.last, vain.checks) = (begun, vain.checks.saturating_add(1));
                 }
@@ -341,67 +341,67 @@ impl Host {
 
     /// Applies a result that follows the rules of a host check's plugin: 0 and 1 mean up. Above a
     /// critical threshold the host is down, but it did reply.
-    pub(in crate::monitor) fn take_own(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn take_own(&mut self, own: Own<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
         let is_up = |status| matches!(status, Status::Ok | Status::Warning);
         let answered = is_up(own.result.status);
         if is_answer(own.source) {
-            self.note_alive(proof, turn.now);
+            self.note_alive(proof, ctx.now);
         }
         self.note_carried(Some(proof).filter(|_| is_through_tunnel(own.source)));
         let own = Own { result: thresholds::judge_host(own.result, &self.spec.thresholds), ..own };
         if is_up(own.result.status) {
-            return self.proved_alive(own, proof, turn);
+            return self.proved_alive(own, proof, ctx);
         }
         self.good_at = self.good_at.max(Some(proof).filter(|_| answered));
-        self.found_dead(own, turn);
+        self.found_dead(own, ctx);
     }
 
-    fn proved_alive(&mut self, own: Own<'_>, proof: Mono, turn: &mut Turn<'_>) {
+    fn proved_alive(&mut self, own: Own<'_>, proof: Mono, ctx: &mut Ctx<'_>) {
         let (watched, first) = (self.is_watched(), self.track.status == HostStatus::Pending);
         // One soft failure of the host does not affect the failure counts of its services.
         let anew = self.track.hard != HostStatus::Up || self.asleep;
         if !self.expects_results() {
-            self.end_excuse(turn.now.mono);
+            self.end_excuse(ctx.now.mono);
         }
         self.good_at = self.good_at.max(Some(proof));
         if std::mem::take(&mut self.asleep) {
-            self.event(EventKind::Woke, "it was heard from again", own.result.text.clone(), turn);
+            self.event(EventKind::Woke, "it was heard from again", own.result.text.clone(), ctx);
         }
-        self.take(HostStatus::Up, own, turn);
+        self.take(HostStatus::Up, own, ctx);
         if !watched {
-            let at = if first { turn.now.mono } else { turn.soon(self.soon()) };
+            let at = if first { ctx.now.mono } else { ctx.soon(self.soon()) };
             self.resume_services(at, anew);
         }
     }
 
-    fn found_dead(&mut self, own: Own<'_>, turn: &mut Turn<'_>) {
-        self.failed_at = Some(turn.now.mono);
+    fn found_dead(&mut self, own: Own<'_>, ctx: &mut Ctx<'_>) {
+        self.failed_at = Some(ctx.now.mono);
         if std::mem::take(&mut self.asleep) {
-            self.excuse_silence(turn.now.mono);
+            self.excuse_silence(ctx.now.mono);
         }
-        self.take(HostStatus::Down, own, turn);
+        self.take(HostStatus::Down, own, ctx);
         if self.track.hard == HostStatus::Down {
-            self.suspend_all(turn);
+            self.suspend_all(ctx);
         }
     }
 
     /// Records overdue passive results: the host is down at once, without attempts.
-    pub(in crate::monitor) fn found_silent(&mut self, text: String, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn found_silent(&mut self, text: String, ctx: &mut Ctx<'_>) {
         let before = self.track.status;
         let change = self.track.settle(HostStatus::Down, self.spec.timing.attempts);
-        self.failed_at = Some(turn.now.mono);
+        self.failed_at = Some(ctx.now.mono);
         self.source = SILENT.to_owned();
-        self.tell(before, change, PluginResult::unknown(text), turn.now.mono, turn);
-        self.suspend_all(turn);
+        self.tell(before, change, PluginResult::unknown(text), ctx.now.mono, ctx);
+        self.suspend_all(ctx);
     }
 
     /// Counts and records one result.
-    fn take(&mut self, status: HostStatus, own: Own<'_>, turn: &mut Turn<'_>) {
+    fn take(&mut self, status: HostStatus, own: Own<'_>, ctx: &mut Ctx<'_>) {
         let before = self.track.status;
         let change = self.track.apply_row(status, own.missed.saturating_add(1), self.spec.timing.attempts);
-        (self.last_check, self.heard_at) = (Some(own.at), turn.now.mono);
+        (self.last_check, self.heard_at) = (Some(own.at), ctx.now.mono);
         self.source = own.source.to_owned();
-        self.tell(before, change, own.result, own.begun, turn);
+        self.tell(before, change, own.result, own.begun, ctx);
     }
 
     fn tell(
@@ -410,39 +410,39 @@ impl Host {
         change: Option<Change<HostStatus>>,
         result: PluginResult,
         begun: Mono,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
-        self.since = if before == self.track.status { self.since } else { turn.now.wall };
+        self.since = if before == self.track.status { self.since } else { ctx.now.wall };
         let PluginResult { text, long_text, metrics, warnings, .. } = result;
         (self.output, self.stale) = (text, false);
         self.detail = Detail { long_text, metrics, warnings };
-        self.note_failing(turn);
-        self.place(turn);
-        self.planned = Some(self.next_check(begun, turn));
+        self.note_failing(ctx);
+        self.place(ctx);
+        self.planned = Some(self.next_check(begun, ctx));
         let covered = self.voice.in_downtime();
-        let scene = host_scene(&self.spec, &self.windows, self.silence(), turn.now);
-        let said = self.voice.hear(before, &self.track, change.as_ref(), &scene);
-        turn.record(self.row(turn.now));
-        self.sample().into_iter().for_each(|sample| turn.record(sample));
+        let scene = host_scene(&self.spec, &self.windows, self.silence(), ctx.now);
+        let said = self.voice.on_result(before, &self.track, change.as_ref(), &scene);
+        ctx.record(self.row(ctx.now));
+        self.sample().into_iter().for_each(|sample| ctx.record(sample));
         if let Some(change) = change {
-            self.record_change(&change, turn);
+            self.record_change(&change, ctx);
         }
-        self.utter(said, turn);
+        self.emit(said, ctx);
         if covered != self.voice.in_downtime() {
-            self.review_services(false, turn);
+            self.re_evaluate_services(false, ctx);
         }
     }
 
     /// Returns the next check: the retry after a failure, the expiry of the evidence, or else the
     /// next slot.
-    fn next_check(&self, begun: Mono, turn: &Turn<'_>) -> Mono {
+    fn next_check(&self, begun: Mono, ctx: &Ctx<'_>) -> Mono {
         let pace = self.pace();
-        let next = turn.next(self.spec.id, &pace, begun);
+        let next = ctx.next(self.spec.id, &pace, begun);
         match self.proved_at.filter(|_| !self.track.status.is_problem()) {
             _ if self.track.is_soft() || self.is_asked_in_vain() => next.retry,
-            Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(turn.earliest()),
+            Some(packet) if self.source == EVIDENCE => (packet + pace.interval).max(ctx.earliest()),
             Some(tried) if self.source == ATTEMPTS => {
-                (tried + pace.interval.max(turn.rhythm().tries())).max(turn.earliest())
+                (tried + pace.interval.max(ctx.rhythm().tries())).max(ctx.earliest())
             }
             _ => next.regular,
         }
@@ -461,36 +461,36 @@ impl Host {
         (self.source != EVIDENCE && !sample.metrics.is_empty()).then_some(Record::Sample(sample))
     }
 
-    fn record_change(&self, change: &Change<HostStatus>, turn: &mut Turn<'_>) {
+    fn record_change(&self, change: &Change<HostStatus>, ctx: &mut Ctx<'_>) {
         let kind =
             EventKind::StateChanged { from: change.from.name(), to: change.to.name(), hard: change.hard };
         let cause = match self.source.as_str() {
             SILENT => NOTHING_CAME.to_owned(),
             _ => cause(&self.track, change, self.spec.timing.attempts),
         };
-        turn.record(self.subject(turn.now).event(kind, cause, &self.output));
+        ctx.record(self.subject(ctx.now).event(kind, cause, &self.output));
     }
 
     /// Marks the host as asleep. Its silence is expected: there is no result, and its services are
     /// not checked.
-    fn fall_asleep(&mut self, text: String, turn: &mut Turn<'_>) {
+    fn fall_asleep(&mut self, text: String, ctx: &mut Ctx<'_>) {
         let news = !self.asleep;
         self.asleep = true;
-        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
         if news {
-            turn.record(self.row(turn.now));
-            self.event(EventKind::FellAsleep, "it may be silent for a while", text, turn);
-            self.suspend_all(turn);
+            ctx.record(self.row(ctx.now));
+            self.event(EventKind::FellAsleep, "it may be silent for a while", text, ctx);
+            self.suspend_all(ctx);
         }
     }
 
     /// Ends a check without a result; the last state remains, marked as not current.
-    fn inconclusive(&mut self, turn: &mut Turn<'_>) {
+    fn inconclusive(&mut self, ctx: &mut Ctx<'_>) {
         let news = !self.stale && self.track.status != HostStatus::Pending;
         self.stale |= news;
-        self.planned = Some(turn.slot(self.spec.id, &self.pace()));
+        self.planned = Some(ctx.slot(self.spec.id, &self.pace()));
         if news {
-            turn.record(self.row(turn.now));
+            ctx.record(self.row(ctx.now));
         }
     }
 }
@@ -498,7 +498,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{EchoAnswer, Evidence, HostState, Question, Timing};
+    use crate::messages::{EchoReply, Evidence, HostState, Probe, Timing};
     use crate::monitor::testing;
     use crate::monitor::testing::Asked as Questions;
 
@@ -507,28 +507,28 @@ mod tests {
     fn deaf(seconds: u64, packet_age: impl Fn(u64) -> u64) -> Vec<HostState> {
         let secs = Duration::from_secs;
         let timing = Timing { interval: secs(3), retry: secs(1), attempts: 3, timeout: secs(2) };
-        let mut questions = Questions::of(crate::messages::HostSpec { timing, ..testing::host(1) });
-        let (start, mut looks) = (questions.now.mono, 0);
-        questions.run(secs(seconds), |question, now| match question {
-            Question::Evidence { .. } => {
+        let mut probes = Questions::of(crate::messages::HostSpec { timing, ..testing::host(1) });
+        let (start, mut looks) = (probes.now.mono, 0);
+        probes.run(secs(seconds), |probe, now| match probe {
+            Probe::Evidence { .. } => {
                 looks += 1;
                 let age = if now.mono == start { 0 } else { packet_age(looks) };
-                Answer::Evidence(Evidence {
+                ProbeReply::Evidence(Evidence {
                     last_packet: Some(now.mono - secs(age)),
                     last_attempt: Some(now.mono - secs(1)),
                     established: true,
                     ..Evidence::default()
                 })
             }
-            Question::Echo { .. } => Answer::Echo(EchoAnswer { sent: 1, rtts: Vec::new(), failure: None }),
-            Question::Handshake { .. } => Answer::Handshake(Err(crate::messages::ConnectFailure::Timeout)),
-            _ => Answer::Connect(Err(crate::messages::ConnectFailure::Timeout)),
+            Probe::Echo { .. } => ProbeReply::Echo(EchoReply { sent: 1, rtts: Vec::new(), failure: None }),
+            Probe::Handshake { .. } => ProbeReply::Handshake(Err(crate::messages::ConnectFailure::Timeout)),
+            _ => ProbeReply::Connect(Err(crate::messages::ConnectFailure::Timeout)),
         });
         let host = |record| match record {
             Record::Host(state) => Some(*state),
             _ => None,
         };
-        questions.records.into_iter().filter_map(host).collect()
+        probes.records.into_iter().filter_map(host).collect()
     }
 
     /// Its packets prove it up in one check and its handshakes in the next; both times no packet

@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// The recorded runs of a job.
 #[derive(Clone, Copy, Debug)]
-pub struct Runs {
+pub struct JobRuns {
     /// The time of the last run, as the job reported it.
     pub last: Option<Wall>,
     /// If the job never ran: since when it is watched, or since when the missed run is reported.
@@ -46,7 +46,7 @@ struct Term {
     missed: Mono,
 }
 
-impl Runs {
+impl JobRuns {
     /// Returns when the lack of a run changes the result; `None` if it cannot change any more.
     pub fn overdue_at(&self, job: &Job) -> Option<Mono> {
         if self.complained && self.status == Some(Status::Critical) {
@@ -135,9 +135,9 @@ mod tests {
     }
 
     /// A run that was reported at this minute of the day with an OK result.
-    fn ran(heard: u64, now: u64) -> Runs {
+    fn ran(heard: u64, now: u64) -> JobRuns {
         let (heard, now) = (at(heard), at(now));
-        Runs {
+        JobRuns {
             last: Some(heard.wall),
             since: heard.wall,
             heard: heard.mono,
@@ -153,27 +153,27 @@ mod tests {
     fn a_job_that_ran_is_late_at_the_next_deadline_and_missed_after_its_grace() {
         let ran = ran(150, 200);
         assert_eq!(ran.overdue_at(&nightly()), Some(at(DAY + 180).mono));
-        let late = Runs { now: at(DAY + 180), ..ran }.finding(&nightly());
+        let late = JobRuns { now: at(DAY + 180), ..ran }.finding(&nightly());
         assert_eq!(late.status, Status::Warning);
         assert_eq!(late.text, "late: should have run by 03:00 UTC, last ran 2026-01-10 02:30 UTC");
-        let told = Runs { status: Some(Status::Warning), complained: true, now: at(DAY + 190), ..ran };
+        let told = JobRuns { status: Some(Status::Warning), complained: true, now: at(DAY + 190), ..ran };
         assert_eq!(told.overdue_at(&nightly()), Some(at(DAY + 210).mono));
-        assert_eq!(Runs { now: at(DAY + 210), ..told }.finding(&nightly()).status, Status::Critical);
-        let missed = Runs { status: Some(Status::Critical), ..told };
+        assert_eq!(JobRuns { now: at(DAY + 210), ..told }.finding(&nightly()).status, Status::Critical);
+        let missed = JobRuns { status: Some(Status::Critical), ..told };
         assert_eq!(missed.overdue_at(&nightly()), None);
     }
 
     #[test]
     fn a_failure_of_its_own_stays_until_the_next_run_is_missed() {
-        let failed = Runs { status: Some(Status::Critical), ..ran(150, 200) };
+        let failed = JobRuns { status: Some(Status::Critical), ..ran(150, 200) };
         assert_eq!(failed.overdue_at(&nightly()), Some(at(DAY + 210).mono));
     }
 
     #[test]
     fn a_job_that_never_ran_is_waited_for_from_its_beginning_on() {
-        let new = Runs { last: None, status: None, ..ran(600, 700) };
+        let new = JobRuns { last: None, status: None, ..ran(600, 700) };
         assert_eq!(new.overdue_at(&nightly()), Some(at(DAY + 180).mono));
-        let told = Runs {
+        let told = JobRuns {
             status: Some(Status::Warning),
             complained: true,
             since: at(DAY + 180).wall,
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_run_that_a_wrong_clock_put_into_the_future_was_when_it_was_heard() {
-        let ran = Runs { last: Some(at(900 * DAY).wall), ..ran(150, 200) };
+        let ran = JobRuns { last: Some(at(900 * DAY).wall), ..ran(150, 200) };
         assert_eq!(ran.overdue_at(&nightly()), Some(at(DAY + 180).mono));
     }
 
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn an_hour_that_came_while_nobody_listened_has_its_grace_again() {
-        let deaf = Runs { heard: at(DAY + 200).mono, ..ran(150, DAY + 200) };
+        let deaf = JobRuns { heard: at(DAY + 200).mono, ..ran(150, DAY + 200) };
         assert_eq!(deaf.overdue_at(&nightly()), Some(at(DAY + 230).mono));
-        assert_eq!(Runs { now: at(DAY + 230), ..deaf }.finding(&nightly()).status, Status::Critical);
+        assert_eq!(JobRuns { now: at(DAY + 230), ..deaf }.finding(&nightly()).status, Status::Critical);
         let hasty = Job { grace: Duration::ZERO, ..nightly() };
         assert_eq!(deaf.overdue_at(&hasty), Some(at(DAY + 205).mono));
     }
@@ -217,8 +217,8 @@ mod tests {
         let micros = |n| Duration::from_micros(n);
         for (heard, read) in [(0, 0), (990, 990), (0, 990), (990, 995)] {
             let now = Now { mono: deadline.mono + micros(read), ..deadline };
-            let deaf = Runs { heard: deadline.mono + micros(heard), ..ran(150, DAY + 180) };
-            let due = Runs { now, ..deaf }.overdue_at(&nightly());
+            let deaf = JobRuns { heard: deadline.mono + micros(heard), ..ran(150, DAY + 180) };
+            let due = JobRuns { now, ..deaf }.overdue_at(&nightly());
             assert_eq!(due, Some(deaf.heard + 30 * MINUTE), "{heard} {read}");
         }
     }
@@ -228,7 +228,7 @@ mod tests {
         let hourly = Job { due: Due::Every(60 * MINUTE), grace: 10 * MINUTE };
         let ran = ran(100, 110);
         assert_eq!(ran.overdue_at(&hourly), Some(at(160).mono));
-        let warned = Runs { status: Some(Status::Warning), complained: true, ..ran };
+        let warned = JobRuns { status: Some(Status::Warning), complained: true, ..ran };
         assert_eq!(warned.overdue_at(&hourly), Some(at(170).mono));
     }
 }

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use crate::id::{HostId, PeerId};
 use crate::messages::{
-    AskId, Detail, DirectAnswer, HeldReason, HostKey, HostMemory, HostSpec, HostState, HostStatus, Record,
-    ServiceSpec, ServiceState, Taken, Timing, is_of_others, is_through_tunnel,
+    Detail, DirectReply, HostKey, HostSnapshot, HostSpec, HostState, HostStatus, ProbeId, Record,
+    ServiceSpec, ServiceState, SuppressReason, Taken, Timing, is_of_others, is_through_tunnel,
 };
 use crate::time::{Mono, Now, Wall};
 
 use super::downtime::Window;
 use super::service::{Run, Service, ahead};
-use crate::monitor::context::Turn;
-use crate::monitor::host::alive::Liveness;
-use crate::monitor::host::check::Vain;
+use crate::monitor::context::Ctx;
+use crate::monitor::host::alive::AliveCheck;
+use crate::monitor::host::check::FailedAttempts;
 use crate::monitor::host::ssh_session::Session;
 use crate::monitor::host::undecided::Undecided;
-use crate::monitor::notification::suppress::Voice;
+use crate::monitor::notification::suppress::Notifier;
 use crate::monitor::paths::Paths;
-use crate::monitor::reachability::Reach;
+use crate::monitor::reachability::Reachability;
 use crate::monitor::state::{Level, Track};
 use crate::monitor::traffic_budget;
 
@@ -44,7 +44,7 @@ pub struct Host {
     pub(super) since: Wall,
     pub(super) last_check: Option<Wall>,
     pub(super) source: String,
-    pub(super) direct: DirectAnswer,
+    pub(super) direct: DirectReply,
     /// The start of its last own check.
     pub(super) check_began: Option<Wall>,
     /// The start of the first check since the host last replied.
@@ -52,12 +52,12 @@ pub struct Host {
     pub(super) last_alive: Option<Wall>,
     pub(super) output: String,
     pub(super) detail: Detail,
-    pub(super) voice: Voice<HostStatus>,
+    pub(super) voice: Notifier<HostStatus>,
     /// Passive results that were accepted for it.
     pub(super) taken: Taken,
     /// Downtimes that apply to this host.
     pub(super) windows: Vec<Window>,
-    pub(super) reach: Reach,
+    pub(super) reach: Reachability,
     /// The first failure in this series.
     pub(super) failing_since: Option<Mono>,
     /// The time of the hard problem. After a restart, the time from which the parents can be
@@ -76,15 +76,15 @@ pub struct Host {
     pub(super) in_passing: bool,
     /// The time of its last check for another host.
     pub(super) asked_in_passing: Option<Mono>,
-    /// Its own check in progress; `questions` are its probes.
-    pub(super) check: Option<Box<Liveness>>,
-    pub(super) questions: Vec<AskId>,
+    /// Its own check in progress; `probes` are its probes.
+    pub(super) check: Option<Box<AliveCheck>>,
+    pub(super) probes: Vec<ProbeId>,
     /// A check that failed while the gateway examines its own uplink.
     pub(super) undecided: Option<Undecided>,
     /// The time of its last reply to a probe.
     pub(super) answered_at: Option<Mono>,
     /// Its packets arrive, but probes get no reply; not yet often enough to be believed.
-    pub(super) vain: Option<Vain>,
+    pub(super) vain: Option<FailedAttempts>,
     /// The same, often enough to be believed.
     pub(super) one_way: bool,
     /// The time of the last key change in this run of the gateway.
@@ -119,7 +119,7 @@ pub struct Host {
     pub(super) learnt: Option<HostKey>,
     /// The key named by the last event about a changed host key.
     pub(super) strange_key: Option<String>,
-    pub(super) told: crate::monitor::host::tunnel_events::Told,
+    pub(super) told: crate::monitor::host::tunnel_events::LastNotified,
 }
 
 impl Host {
@@ -130,16 +130,16 @@ impl Host {
     }
 
     /// Continues from an earlier run. `away`: the gateway was down for longer than an interval.
-    pub fn restored(memory: HostMemory, away: bool, windows: Vec<Window>, turn: &mut Turn<'_>) -> Host {
-        let HostMemory { spec, state, services, acknowledged } = memory;
-        let mut host = Host { windows, ..Host::blank(spec, turn.now) };
+    pub fn restored(memory: HostSnapshot, away: bool, windows: Vec<Window>, ctx: &mut Ctx<'_>) -> Host {
+        let HostSnapshot { spec, state, services, acknowledged } = memory;
+        let mut host = Host { windows, ..Host::blank(spec, ctx.now) };
         if let Some(state) = state {
-            host.recall(state, away, turn.now);
+            host.recall(state, away, ctx.now);
         }
-        host.recall_services(services, turn.now);
-        host.recall_acks(acknowledged, turn);
+        host.recall_services(services, ctx.now);
+        host.recall_acks(acknowledged, ctx);
         host.came = host.must_have_come();
-        host.resume_plans(turn);
+        host.resume_plans(ctx);
         host
     }
 
@@ -153,16 +153,16 @@ impl Host {
             since: now.wall,
             last_check: None,
             source: String::new(),
-            direct: DirectAnswer::default(),
+            direct: DirectReply::default(),
             check_began: None,
             unanswered_since: None,
             last_alive: None,
             output: String::new(),
             detail: Detail::default(),
-            voice: Voice::default(),
+            voice: Notifier::default(),
             taken: Taken::default(),
             windows: Vec::new(),
-            reach: Reach::FREE,
+            reach: Reachability::FREE,
             failing_since: None,
             hard_since: None,
             silent_since: None,
@@ -172,7 +172,7 @@ impl Host {
             in_passing: false,
             asked_in_passing: None,
             check: None,
-            questions: Vec::new(),
+            probes: Vec::new(),
             undecided: None,
             answered_at: None,
             vain: None,
@@ -194,7 +194,7 @@ impl Host {
             skew_ms: None,
             learnt: None,
             strange_key: None,
-            told: crate::monitor::host::tunnel_events::Told::default(),
+            told: crate::monitor::host::tunnel_events::LastNotified::default(),
             spec,
         }
     }
@@ -204,7 +204,7 @@ impl Host {
             Track { status: state.status, kind: state.kind, attempt: state.attempt, hard: state.hard };
         (self.stale, self.asleep, self.since) = (state.stale, state.asleep, state.since);
         (self.source, self.direct, self.one_way) = (state.source, state.direct, state.one_way);
-        self.vain = state.one_way.then_some(Vain {
+        self.vain = state.one_way.then_some(FailedAttempts {
             since: Mono::ZERO,
             last: Mono::ZERO,
             checks: self.spec.timing.attempts,
@@ -216,7 +216,7 @@ impl Host {
         self.reach.reachable = state.reachable;
         self.failing_since = self.track.status.is_problem().then(|| now.mono_at(state.since));
         self.hard_since = self.track.hard.is_problem().then(|| now.mono + self.spec.timing.interval);
-        self.voice = Voice::restored(state.notified, state.voice, now);
+        self.voice = Notifier::restored(state.notified, state.voice, now);
         self.taken = state.taken;
         self.last_check = state.last_check;
         self.planned = ahead(state.next_check, now);
@@ -251,13 +251,13 @@ impl Host {
 
     /// Continues the plan of the earlier run. A missed check waits for its next slot, and a missed
     /// retry for at most the retry interval, so that checks do not start in a burst.
-    fn resume_plans(&mut self, turn: &mut Turn<'_>) {
+    fn resume_plans(&mut self, ctx: &mut Ctx<'_>) {
         let (id, timing) = (self.spec.id, self.spec.timing);
-        self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, turn));
+        self.planned = Some(resumed(self.planned, self.track.is_soft(), id, &timing, ctx));
         // The first evidence yields the interval factor again.
         let paced = traffic_budget::slowed(&timing, self.spec.budget.map_or(1, |_| traffic_budget::UNKNOWN));
         let own = if self.paths.own { timing } else { paced };
-        self.stale |= !self.is_only_told_of() && is_outdated(self.last_check, &own, turn.now);
+        self.stale |= !self.is_passive_only() && is_outdated(self.last_check, &own, ctx.now);
         let mut outdated = self.stale;
         let up = self.is_watched();
         for i in 0..self.services.len() {
@@ -269,57 +269,57 @@ impl Host {
             let timing =
                 traffic_budget::slowed(&service.spec.timing, could_be.map_or(1, |_| traffic_budget::UNKNOWN));
             let kept = if service.planned.is_some() { timing } else { service.spec.timing };
-            let resumed = resumed(service.planned, service.track.is_soft(), id, &kept, turn);
+            let resumed = resumed(service.planned, service.track.is_soft(), id, &kept, ctx);
             service.planned = (up && startable).then_some(resumed);
-            if service.mark_outdated(&timing, turn.now) {
+            if service.mark_outdated(&timing, ctx.now) {
                 outdated = true;
-                turn.record(service.row(id, turn.now));
+                ctx.record(service.row(id, ctx.now));
             }
         }
         if outdated {
-            turn.record(self.row(turn.now));
+            ctx.record(self.row(ctx.now));
         }
     }
 
     /// Applies a changed spec. A service that still exists keeps its state. Probes sent under the
     /// old spec are cancelled.
-    pub fn change(&mut self, mut spec: HostSpec, turn: &mut Turn<'_>) {
+    pub fn change(&mut self, mut spec: HostSpec, ctx: &mut Ctx<'_>) {
         let services = std::mem::take(&mut spec.services);
         if spec == self.spec && services.iter().eq(self.services.iter().map(|s| &s.spec)) {
             return;
         }
         let interrupted = self.check.is_some();
-        self.forget_question(turn);
-        self.forget_services_questions(turn);
+        self.drop_probe(ctx);
+        self.drop_service_probes(ctx);
         let own_changed = !is_same_host(&spec, &self.spec);
         let before = std::mem::replace(&mut self.paths, Paths::of(&spec));
         before.address().map(|address| self.paths.prefer(address));
         if !self.paths.own && self.paths != before {
             // Replies on the old paths prove nothing about the new ones.
-            self.newer_than = Some(turn.now.mono);
+            self.newer_than = Some(ctx.now.mono);
         }
         self.came &= spec.peer == self.spec.peer;
         let still = |key: &HostKey| spec.ssh.pin.as_ref().is_none_or(|pin| pin.is(key));
         self.learnt = self.learnt.take().filter(still);
         if spec.freshness.is_some() && self.spec.freshness.is_none() {
-            self.heard_at = turn.now.mono;
+            self.heard_at = ctx.now.mono;
         }
         self.spec = spec;
         if interrupted || own_changed || self.track.status == HostStatus::Pending {
             let waits = self.newer_than.is_some();
-            self.planned = Some(if waits { turn.now.mono } else { turn.soon(self.soon()) });
+            self.planned = Some(if waits { ctx.now.mono } else { ctx.soon(self.soon()) });
         }
-        self.change_services(services, own_changed, turn);
-        self.review_all(false, turn);
+        self.change_services(services, own_changed, ctx);
+        self.re_evaluate_all(false, ctx);
     }
 
-    fn change_services(&mut self, specs: Vec<ServiceSpec>, host_changed: bool, turn: &Turn<'_>) {
+    fn change_services(&mut self, specs: Vec<ServiceSpec>, host_changed: bool, ctx: &Ctx<'_>) {
         let mut old = std::mem::take(&mut self.services);
-        let soon = turn.soon(self.soon());
+        let soon = ctx.soon(self.soon());
         for spec in specs {
             let service = match old.iter().position(|s| s.spec.name == spec.name) {
-                Some(at) => old.swap_remove(at).changed(spec, host_changed, turn.now.mono),
-                None => Service::new(spec, turn.now),
+                Some(at) => old.swap_remove(at).changed(spec, host_changed, ctx.now.mono),
+                None => Service::new(spec, ctx.now),
             };
             self.services.push(service);
             let i = self.services.len() - 1;
@@ -330,8 +330,8 @@ impl Host {
     }
 
     /// Checks at the request of an operator: earlier evidence does not count.
-    pub fn check_now(&mut self, service: Option<&str>, turn: &Turn<'_>) {
-        let now = turn.now.mono;
+    pub fn check_now(&mut self, service: Option<&str>, ctx: &Ctx<'_>) {
+        let now = ctx.now.mono;
         if service.is_none() || !self.is_watched() {
             self.planned = Some(now);
             self.newer_than = Some(now);
@@ -345,29 +345,29 @@ impl Host {
     }
 
     /// Cancels every probe, because the host is removed.
-    pub fn retire(&mut self, turn: &mut Turn<'_>) {
-        self.forget_question(turn);
-        self.forget_services_questions(turn);
+    pub fn retire(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_probe(ctx);
+        self.drop_service_probes(ctx);
     }
 
     /// Starts the checks that are due. The host's own check comes first: its proof saves the
     /// services theirs, and its failure makes them pointless.
-    pub fn advance(&mut self, turn: &mut Turn<'_>) {
-        self.end_doubt(turn);
-        self.find_silence(turn);
-        self.speak_due(turn);
+    pub fn advance(&mut self, ctx: &mut Ctx<'_>) {
+        self.end_doubt(ctx);
+        self.find_silence(ctx);
+        self.speak_due(ctx);
         match self.check {
-            Some(_) => self.go_on_asking(turn),
-            None if self.planned.is_some_and(|at| at <= turn.now.mono) => self.start_check(turn),
+            Some(_) => self.go_on_asking(ctx),
+            None if self.planned.is_some_and(|at| at <= ctx.now.mono) => self.start_check(ctx),
             None => {}
         }
         if self.check.is_some() {
             return;
         }
         if self.is_watched() {
-            self.start_services(turn);
+            self.start_services(ctx);
         } else {
-            self.suspend_due(turn);
+            self.suspend_due(ctx);
         }
     }
 
@@ -390,40 +390,40 @@ impl Host {
 
     /// Adjusts the check intervals to the bytes that the device has used today, including all
     /// traffic through its tunnel.
-    pub(super) fn keep_pace(&mut self, used: u64, turn: &Turn<'_>) {
+    pub(super) fn keep_pace(&mut self, used: u64, ctx: &Ctx<'_>) {
         let stretch =
-            self.spec.budget.map_or(1, |budget| traffic_budget::stretch(budget, used, turn.now.wall));
+            self.spec.budget.map_or(1, |budget| traffic_budget::stretch(budget, used, ctx.now.wall));
         let id = self.spec.id;
         self.stretch = stretch;
         for service in &mut self.services {
             let demanded = service.newer_than.is_some() || service.is_demanded();
             let waits = service.is_idle() && !service.track.is_soft() && !demanded;
             if service.pace(stretch) && waits && service.planned.is_some() {
-                service.planned = Some(turn.slot(id, &service.timing()));
+                service.planned = Some(ctx.slot(id, &service.timing()));
             }
         }
     }
 
     /// Skips missed checks after a gap in the gateway's own time; silence during the gap does not
     /// count.
-    pub fn skip_missed(&mut self, gap: Duration, turn: &Turn<'_>) {
-        let (id, now) = (self.spec.id, turn.now.mono);
+    pub fn skip_missed(&mut self, gap: Duration, ctx: &Ctx<'_>) {
+        let (id, now) = (self.spec.id, ctx.now.mono);
         if gap > self.spec.timing.interval {
             self.watched_from = now;
         }
         self.excuse_silence(now);
         if self.planned.is_some_and(|at| at <= now) {
-            self.planned = Some(turn.slot(id, &self.spec.timing));
+            self.planned = Some(ctx.slot(id, &self.spec.timing));
         }
         for service in self.services.iter_mut().filter(|s| s.is_due(now)) {
-            service.planned = Some(turn.slot(id, &service.timing()));
+            service.planned = Some(ctx.slot(id, &service.timing()));
         }
     }
 
     /// Prefers the inner address that replied for later probes.
-    pub(super) fn prefer(&mut self, address: IpAddr, turn: &mut Turn<'_>) {
+    pub(super) fn prefer(&mut self, address: IpAddr, ctx: &mut Ctx<'_>) {
         if self.paths.prefer(address) {
-            turn.record(self.row(turn.now));
+            ctx.record(self.row(ctx.now));
         }
     }
 
@@ -441,20 +441,20 @@ impl Host {
     }
 
     /// Returns why notifications of the host itself are suppressed.
-    pub(super) fn silence(&self) -> Option<HeldReason> {
+    pub(super) fn silence(&self) -> Option<SuppressReason> {
         match () {
-            () if !self.reach.reachable => Some(HeldReason::Unreachable),
-            () if self.reach.in_doubt => Some(HeldReason::ParentInDoubt),
-            () if self.asleep || self.stale => Some(HeldReason::NotCurrent),
+            () if !self.reach.reachable => Some(SuppressReason::Unreachable),
+            () if self.reach.in_doubt => Some(SuppressReason::ParentInDoubt),
+            () if self.asleep || self.stale => Some(SuppressReason::NotCurrent),
             () => None,
         }
     }
 
     /// Returns why notifications of all its services are suppressed.
-    pub(super) fn silence_over_services(&self) -> Option<HeldReason> {
+    pub(super) fn silence_over_services(&self) -> Option<SuppressReason> {
         match () {
-            () if self.track.hard == HostStatus::Down => Some(HeldReason::HostDown),
-            () if !self.reach.reachable => Some(HeldReason::Unreachable),
+            () if self.track.hard == HostStatus::Down => Some(SuppressReason::HostDown),
+            () if !self.reach.reachable => Some(SuppressReason::Unreachable),
             () => None,
         }
     }
@@ -473,26 +473,26 @@ impl Host {
     }
 
     /// Suspends all services of a host that is not up; their states are marked as not current.
-    pub(super) fn suspend_all(&mut self, turn: &mut Turn<'_>) {
-        self.forget_services_questions(turn);
+    pub(super) fn suspend_all(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_service_probes(ctx);
         for i in 0..self.services.len() {
-            self.suspend(i, turn);
+            self.suspend(i, ctx);
         }
     }
 
-    fn suspend_due(&mut self, turn: &mut Turn<'_>) {
+    fn suspend_due(&mut self, ctx: &mut Ctx<'_>) {
         for i in 0..self.services.len() {
-            if self.services[i].is_due(turn.now.mono) {
-                self.suspend(i, turn);
+            if self.services[i].is_due(ctx.now.mono) {
+                self.suspend(i, ctx);
             }
         }
     }
 
-    fn suspend(&mut self, i: usize, turn: &mut Turn<'_>) {
+    fn suspend(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         let service = &mut self.services[i];
         service.planned = None;
         if service.mark_stale() {
-            turn.record(service.row(self.spec.id, turn.now));
+            ctx.record(service.row(self.spec.id, ctx.now));
         }
     }
 
@@ -512,24 +512,24 @@ impl Host {
     }
 
     /// Cancels the check in progress, but keeps an operator's request for it.
-    pub(super) fn forget_question(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn drop_probe(&mut self, ctx: &mut Ctx<'_>) {
         let demanded = self.check.take().and_then(|check| check.demanded_since());
         (self.undecided, self.newer_than) = (None, self.newer_than.or(demanded));
-        self.cancel_questions(turn);
+        self.cancel_probes(ctx);
     }
 
     /// Cancels the probes in flight; later replies to them are ignored.
-    pub(super) fn cancel_questions(&mut self, turn: &mut Turn<'_>) {
-        self.questions.drain(..).for_each(|id| turn.cancel(id));
+    pub(super) fn cancel_probes(&mut self, ctx: &mut Ctx<'_>) {
+        self.probes.drain(..).for_each(|id| ctx.cancel(id));
     }
 
-    fn forget_services_questions(&mut self, turn: &mut Turn<'_>) {
+    fn drop_service_probes(&mut self, ctx: &mut Ctx<'_>) {
         if let Some(session) = self.session.take() {
-            turn.cancel(session.question);
+            ctx.cancel(session.probe);
         }
         for service in &mut self.services {
-            if let Some(id) = service.run.question() {
-                turn.cancel(id);
+            if let Some(id) = service.run.probe() {
+                ctx.cancel(id);
             }
             service.run = Run::Idle;
             service.newer_than = None;
@@ -615,11 +615,11 @@ pub(super) fn is_outdated(last_check: Option<Wall>, timing: &Timing, now: Now) -
 }
 
 /// Returns the next check as it was planned before a restart, if that is still ahead.
-fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, turn: &Turn<'_>) -> Mono {
-    match planned.filter(|at| at.since(turn.now.mono) <= timing.interval) {
+fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, ctx: &Ctx<'_>) -> Mono {
+    match planned.filter(|at| at.since(ctx.now.mono) <= timing.interval) {
         Some(at) => at,
-        None if soft => turn.soon(timing.retry),
-        None => turn.slot(id, timing),
+        None if soft => ctx.soon(timing.retry),
+        None => ctx.slot(id, timing),
     }
 }
 

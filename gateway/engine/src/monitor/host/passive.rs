@@ -14,10 +14,10 @@
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
-use crate::messages::{Check, HostStatus, Outcome, Repetition, SENT, Submission, is_of_others};
+use crate::messages::{Check, HostStatus, Outcome, PassiveResult, Repetition, SENT, is_of_others};
 use crate::time::{Mono, Now, Wall};
 
-use crate::monitor::context::Turn;
+use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
 use crate::monitor::host::alive::age;
 use crate::monitor::host::check::Own;
@@ -29,8 +29,8 @@ pub const SILENCE: &str = "none";
 pub const NOTHING_CAME: &str = "nothing came in time";
 
 impl Host {
-    pub fn submit(&mut self, sent: Submission, turn: &mut Turn<'_>) -> Outcome {
-        let at = sent.at.min(turn.now.wall);
+    pub fn submit(&mut self, sent: PassiveResult, ctx: &mut Ctx<'_>) -> Outcome {
+        let at = sent.at.min(ctx.now.wall);
         let of = match sent.service.as_deref().map(|name| self.position(name)) {
             None => None,
             Some(Some(i)) => Some(i),
@@ -40,24 +40,24 @@ impl Host {
         match (taken.of(&sent.identity), of) {
             (Repetition::Same, _) => Outcome::Repeated,
             (Repetition::KeyReused, _) => Outcome::KeyReused,
-            (Repetition::New, None) => self.submit_own(sent, at, turn),
-            (Repetition::New, Some(i)) => self.submit_to(i, sent, at, turn),
+            (Repetition::New, None) => self.submit_own(sent, at, ctx),
+            (Repetition::New, Some(i)) => self.submit_to(i, sent, at, ctx),
         }
     }
 
-    fn submit_own(&mut self, sent: Submission, at: Wall, turn: &mut Turn<'_>) -> Outcome {
-        let Submission { result, identity, .. } = sent;
-        if is_older(self.last_check, at, turn.now) {
+    fn submit_own(&mut self, sent: PassiveResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
+        let PassiveResult { result, identity, .. } = sent;
+        if is_older(self.last_check, at, ctx.now) {
             return Outcome::Older;
         }
         self.taken.note(identity);
-        self.take_own(Own { source: SENT, result, at, begun: turn.now.mono, missed: 0 }, turn.now.mono, turn);
+        self.take_own(Own { source: SENT, result, at, begun: ctx.now.mono, missed: 0 }, ctx.now.mono, ctx);
         Outcome::Done
     }
 
-    fn submit_to(&mut self, i: usize, sent: Submission, at: Wall, turn: &mut Turn<'_>) -> Outcome {
-        let Submission { result, identity, .. } = sent;
-        if is_older(self.services[i].last_check(), at, turn.now) {
+    fn submit_to(&mut self, i: usize, sent: PassiveResult, at: Wall, ctx: &mut Ctx<'_>) -> Outcome {
+        let PassiveResult { result, identity, .. } = sent;
+        if is_older(self.services[i].last_check(), at, ctx.now) {
             return Outcome::Older;
         }
         let service = &mut self.services[i];
@@ -65,7 +65,7 @@ impl Host {
         let result = service.judged(result);
         // A check in progress goes on; its result will be the newer one.
         let run = std::mem::replace(&mut service.run, crate::monitor::service::Run::Idle);
-        self.record(i, result, SENT, (turn.now.mono, at), turn);
+        self.record(i, result, SENT, (ctx.now.mono, at), ctx);
         self.services[i].run = run;
         Outcome::Done
     }
@@ -87,28 +87,28 @@ impl Host {
 
     /// Records overdue results. The host comes first: if it is down, its services are not
     /// evaluated.
-    pub(in crate::monitor) fn find_silence(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now;
+    pub(in crate::monitor) fn find_silence(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
         if self.next_silence(now).is_none_or(|at| at > now.mono) {
             return;
         }
-        if turn.is_cut_off() {
+        if ctx.is_cut_off() {
             return self.excuse_silence(now.mono);
         }
         if self.silent_at().is_some_and(|at| at <= now.mono) {
-            return self.found_silent(no_result(self.spec.freshness.unwrap_or_default()), turn);
+            return self.found_silent(no_result(self.spec.freshness.unwrap_or_default()), ctx);
         }
         for i in 0..self.services.len() {
             if self.services[i].silent_at(now).is_some_and(|at| at <= now.mono) {
-                self.record_silence(i, turn);
+                self.record_silence(i, ctx);
             }
         }
     }
 
-    fn record_silence(&mut self, i: usize, turn: &mut Turn<'_>) {
+    fn record_silence(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
-        service.expire(of, turn);
+        service.expire(of, ctx);
     }
 
     pub(in crate::monitor) fn expects_results(&self) -> bool {
@@ -116,7 +116,7 @@ impl Host {
     }
 
     /// Whether it cannot be checked and only has passive results.
-    pub(in crate::monitor) fn is_only_told_of(&self) -> bool {
+    pub(in crate::monitor) fn is_passive_only(&self) -> bool {
         !self.can_be_asked() && is_of_others(&self.source)
     }
 

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::id::PeerId;
-use crate::messages::{Answer, EchoAnswer, PathCheck, Question};
+use crate::messages::{EchoReply, PathCheck, Probe, ProbeReply};
 
 /// Echoes of each size: on a path that loses one in three, all three come back three times in ten.
 const ECHOES: u8 = 3;
@@ -28,7 +28,7 @@ pub struct PathQuestion {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    Ask(PathQuestion),
+    ProbeRequest(PathQuestion),
     Known(PathCheck),
 }
 
@@ -38,19 +38,19 @@ impl PathQuestion {
     }
 
     /// Returns the next probe. Large packets come first: if they pass, no more probes are needed.
-    pub fn question(self) -> Question {
+    pub fn probe(self) -> Probe {
         let PathQuestion { peer, address, large_lost } = self;
         match large_lost {
-            false => Question::LargeEcho { peer, address, count: ECHOES },
-            true => Question::Echo { peer, address, count: ECHOES },
+            false => Probe::LargeEcho { peer, address, count: ECHOES },
+            true => Probe::Echo { peer, address, count: ECHOES },
         }
     }
 
-    pub fn take(self, answer: &Answer) -> Step {
-        let Answer::Echo(echo) = answer else { return Step::Known(PathCheck::NotAsked) };
+    pub fn take(self, answer: &ProbeReply) -> Step {
+        let ProbeReply::Echo(echo) = answer else { return Step::Known(PathCheck::NotAsked) };
         match (came_back(echo), self.large_lost) {
             (Came::NotSent, _) => Step::Known(PathCheck::NotAsked),
-            (Came::None, false) => Step::Ask(PathQuestion { large_lost: true, ..self }),
+            (Came::None, false) => Step::ProbeRequest(PathQuestion { large_lost: true, ..self }),
             (Came::None, true) => Step::Known(PathCheck::Silent),
             (Came::Some, _) => Step::Known(PathCheck::Lossy),
             (Came::All, false) => Step::Known(PathCheck::LargeAnswered),
@@ -66,7 +66,7 @@ enum Came {
     All,
 }
 
-fn came_back(echo: &EchoAnswer) -> Came {
+fn came_back(echo: &EchoReply) -> Came {
     match echo.rtts.len() {
         0 if echo.sent == 0 => Came::NotSent,
         0 => Came::None,
@@ -91,13 +91,13 @@ mod tests {
     fn known(answers: &[usize]) -> PathCheck {
         let echo = |n: usize| {
             let rtts = vec![Duration::from_millis(30); n];
-            Answer::Echo(EchoAnswer { sent: ECHOES, rtts, failure: None })
+            ProbeReply::Echo(EchoReply { sent: ECHOES, rtts, failure: None })
         };
         let mut asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
         for n in answers {
             match asked.take(&echo(*n)) {
                 Step::Known(check) => return check,
-                Step::Ask(next) => asked = next,
+                Step::ProbeRequest(next) => asked = next,
             }
         }
         panic!("it ends")
@@ -121,9 +121,9 @@ mod tests {
     #[test]
     fn what_could_not_be_sent_says_nothing() {
         let asked = PathQuestion::new(PeerId::from_i64(1), [172, 24, 0, 2].into());
-        let none = Answer::Echo(EchoAnswer { sent: 0, rtts: Vec::new(), failure: None });
+        let none = ProbeReply::Echo(EchoReply { sent: 0, rtts: Vec::new(), failure: None });
         assert_eq!(asked.take(&none), Step::Known(NotAsked));
-        assert_eq!(asked.take(&Answer::Refused("no".into())), Step::Known(NotAsked));
+        assert_eq!(asked.take(&ProbeReply::Refused("no".into())), Step::Known(NotAsked));
     }
 
     #[test]

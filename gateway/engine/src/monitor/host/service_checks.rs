@@ -10,22 +10,22 @@ use std::time::Duration;
 use fleetgate_probes::cause::Cause;
 use fleetgate_probes::plugin::PluginResult;
 
-use crate::messages::{Answer, Check, ConnectFailure, HostStatus, PathCheck, Question, Route};
+use crate::messages::{Check, ConnectFailure, HostStatus, PathCheck, Probe, ProbeReply, Route};
 use crate::time::{Mono, Wall};
 
-use crate::monitor::context::{Asker, Turn};
+use crate::monitor::context::{Ctx, ProbeOwner};
 use crate::monitor::dependency;
-use crate::monitor::dependency::On;
+use crate::monitor::dependency::DependsOn;
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
 use crate::monitor::host::path_check::{PathQuestion, Step};
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, nor_at};
 use crate::monitor::notification::records::surroundings;
-use crate::monitor::paths::Way;
-use crate::monitor::service::{Held, Run, Service, Unanswered};
+use crate::monitor::paths::Via;
+use crate::monitor::service::{PendingFailure, Run, Service, Unanswered};
 use crate::monitor::state::Level;
-use crate::monitor::thresholds::Judged;
+use crate::monitor::thresholds::Evaluated;
 
 /// The timeout of the probe of a device's second inner address, after the first was silent. It
 /// covers several round trips of a mobile link, and delays a failure only a little.
@@ -33,7 +33,7 @@ pub(in crate::monitor) const OTHER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The state of the dependency of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum DependencyState {
     /// It was ok at the time of the failure or after it.
     Holds,
     Fails,
@@ -45,74 +45,74 @@ enum Standing {
 
 impl Host {
     /// Starts the services that are due; those over SSH share one session.
-    pub(in crate::monitor) fn start_services(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn start_services(&mut self, ctx: &mut Ctx<'_>) {
         let due: Vec<usize> =
-            (0..self.services.len()).filter(|i| self.services[*i].is_due(turn.now.mono)).collect();
+            (0..self.services.len()).filter(|i| self.services[*i].is_due(ctx.now.mono)).collect();
         let (riders, others): (Vec<_>, Vec<_>) = due.into_iter().partition(|i| self.services[*i].rides());
         for i in others {
-            self.start_service(i, turn);
+            self.start_service(i, ctx);
         }
         if !riders.is_empty() && self.session.is_none() {
-            self.start_session(riders, turn);
+            self.start_session(riders, ctx);
         }
     }
 
     /// Starts a service that a failure depends on; one over SSH gets its own session.
-    fn start_demanded(&mut self, i: usize, turn: &mut Turn<'_>) {
+    fn start_demanded(&mut self, i: usize, ctx: &mut Ctx<'_>) {
         match self.services[i].rides() {
-            true if self.session.is_none() => self.start_session(vec![i], turn),
+            true if self.session.is_none() => self.start_session(vec![i], ctx),
             true => {}
-            false => self.start_service(i, turn),
+            false => self.start_service(i, ctx),
         }
     }
 
-    fn start_service(&mut self, i: usize, turn: &mut Turn<'_>) {
-        self.services[i].begin(turn.now.mono);
+    fn start_service(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        self.services[i].begin(ctx.now.mono);
         let spec = &self.services[i].spec;
-        turn.started(self.services[i].planned);
+        ctx.started(self.services[i].planned);
         if let Some(why) = self.paths.refusal(&spec.check) {
-            return self.refuse(i, why, turn);
+            return self.refuse(i, why, ctx);
         }
-        let Some(question) = self.first_question(&spec.check) else {
-            return self.discard(i, turn);
+        let Some(probe) = self.first_question(&spec.check) else {
+            return self.discard(i, ctx);
         };
-        self.services[i].asked = question.inner_address();
-        self.ask(i, question, turn);
+        self.services[i].asked = probe.inner_address();
+        self.ask(i, probe, ctx);
     }
 
     /// Records why a check can never run, regardless of its dependency.
-    pub(in crate::monitor) fn refuse(&mut self, i: usize, why: &str, turn: &mut Turn<'_>) {
-        self.services[i].begin(turn.now.mono);
+    pub(in crate::monitor) fn refuse(&mut self, i: usize, why: &str, ctx: &mut Ctx<'_>) {
+        self.services[i].begin(ctx.now.mono);
         self.record_now(
             i,
             PluginResult::unknown(why).because(Cause::NotTried).into(),
-            Way::Direct,
-            turn.now.mono,
-            turn,
+            Via::Direct,
+            ctx.now.mono,
+            ctx,
         );
     }
 
-    fn first_question(&self, check: &Check) -> Option<Question> {
+    fn first_question(&self, check: &Check) -> Option<Probe> {
         Some(match *check {
-            Check::Tunnel => Question::Evidence { peer: self.paths.peer? },
+            Check::Tunnel => Probe::Evidence { peer: self.paths.peer? },
             Check::Ping { count } => {
                 let (peer, address) = self.paths.inner?;
-                Question::Echo { peer, address, count }
+                Probe::Echo { peer, address, count }
             }
-            Check::Tcp { port } => Question::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
+            Check::Tcp { port } => Probe::Connect { route: self.paths.route(self.paths.tcp()?)?, port },
             Check::Ssh | Check::Sensor(_) | Check::Command { .. } | Check::Passive | Check::Heartbeat(_) => {
                 return None;
             }
         })
     }
 
-    pub(in crate::monitor) fn ask(&mut self, i: usize, question: Question, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn ask(&mut self, i: usize, probe: Probe, ctx: &mut Ctx<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
-        let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
+        let id = ctx.ask(self.spec.id, ProbeOwner::Service(i), probe, timeout);
         self.services[i].run = Run::Asked(id);
     }
 
-    pub(in crate::monitor) fn answer_service(&mut self, i: usize, answer: Answer, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn answer_service(&mut self, i: usize, answer: ProbeReply, ctx: &mut Ctx<'_>) {
         let other = self.paths.other_than(self.services[i].asked);
         let first = match &self.services[i].run {
             Run::AskedOther(_, first) => Some(first.clone()),
@@ -120,58 +120,58 @@ impl Host {
         };
         if let Run::AskedPath(_, unanswered) = &self.services[i].run {
             let unanswered = unanswered.clone();
-            self.weigh_path_of(i, *unanswered, &answer, turn);
-            return self.settle_held(turn);
+            self.weigh_path_of(i, *unanswered, &answer, ctx);
+            return self.settle_held(ctx);
         }
         match (first, other) {
             (None, Some(other)) if interpret::is_unanswered(&answer) => {
-                self.ask_other(i, other, answer, turn)
+                self.probe_other(i, other, answer, ctx)
             }
             (Some(_), Some(other)) if interpret::is_answered(&answer) => {
                 self.services[i].asked = Some(other);
-                self.prefer(other, turn);
-                self.read_answer(i, answer, None, turn);
+                self.prefer(other, ctx);
+                self.read_answer(i, answer, None, ctx);
             }
-            (Some(first), _) => self.read_answer(i, *first, other, turn),
-            (None, _) => self.read_answer(i, answer, None, turn),
+            (Some(first), _) => self.read_answer(i, *first, other, ctx),
+            (None, _) => self.read_answer(i, answer, None, ctx),
         }
-        self.settle_held(turn);
+        self.settle_held(ctx);
     }
 
     /// Sends the same probe to the inner address of the other family.
-    fn ask_other(&mut self, i: usize, other: IpAddr, first: Answer, turn: &mut Turn<'_>) {
+    fn probe_other(&mut self, i: usize, other: IpAddr, first: ProbeReply, ctx: &mut Ctx<'_>) {
         let spec = &self.services[i].spec;
-        let question = match (self.paths.peer, &spec.check) {
-            (Some(peer), Check::Ping { count }) => Question::Echo { peer, address: other, count: *count },
+        let probe = match (self.paths.peer, &spec.check) {
+            (Some(peer), Check::Ping { count }) => Probe::Echo { peer, address: other, count: *count },
             (Some(peer), Check::Tcp { port }) => {
-                Question::Connect { route: Route::Tunnel { peer, address: other }, port: *port }
+                Probe::Connect { route: Route::Tunnel { peer, address: other }, port: *port }
             }
-            _ => return self.read_answer(i, first, None, turn),
+            _ => return self.read_answer(i, first, None, ctx),
         };
         let timeout = spec.timing.timeout.min(OTHER_TIMEOUT);
-        let id = turn.ask(self.spec.id, Asker::Service(i), question, timeout);
+        let id = ctx.ask(self.spec.id, ProbeOwner::Service(i), probe, timeout);
         self.services[i].run = Run::AskedOther(id, Box::new(first));
     }
 
     /// `silent`: the other inner address, if that was silent, too.
-    fn read_answer(&mut self, i: usize, answer: Answer, silent: Option<IpAddr>, turn: &mut Turn<'_>) {
+    fn read_answer(&mut self, i: usize, answer: ProbeReply, silent: Option<IpAddr>, ctx: &mut Ctx<'_>) {
         let timeout = self.services[i].spec.timing.timeout;
         if let Some(path) =
-            self.path_of(i).filter(|_| answer == Answer::Connect(Err(ConnectFailure::Timeout)))
+            self.path_of(i).filter(|_| answer == ProbeReply::Connect(Err(ConnectFailure::Timeout)))
         {
-            return self.ask_path_of(i, Unanswered { answer, silent, path }, turn);
+            return self.probe_path_of(i, Unanswered { answer, silent, path }, ctx);
         }
         match (&self.services[i].spec.check, answer) {
-            (Check::Tunnel, answer) => self.answer_tunnel(i, answer, turn),
-            (Check::Ping { .. }, Answer::Echo(echo)) => {
-                self.conclude(i, nor_at(interpret::ping(&echo), silent), Way::Tunnel, turn);
+            (Check::Tunnel, answer) => self.answer_tunnel(i, answer, ctx),
+            (Check::Ping { .. }, ProbeReply::Echo(echo)) => {
+                self.conclude(i, nor_at(interpret::ping(&echo), silent), Via::Tunnel, ctx);
             }
-            (Check::Tcp { port }, Answer::Connect(outcome)) => {
+            (Check::Tcp { port }, ProbeReply::Connect(outcome)) => {
                 let meaning = nor_at(interpret::connect(*port, &outcome, timeout), silent);
                 self.services[i].note_path(PathCheck::NotAsked);
-                self.conclude(i, meaning, self.paths.tcp().unwrap_or(Way::Direct), turn);
+                self.conclude(i, meaning, self.paths.tcp().unwrap_or(Via::Direct), ctx);
             }
-            _ => self.discard(i, turn),
+            _ => self.discard(i, ctx),
         }
     }
 
@@ -181,32 +181,32 @@ impl Host {
     }
 
     /// Starts a path check, because a lost packet looks like a service that hangs.
-    fn ask_path_of(&mut self, i: usize, unanswered: Unanswered, turn: &mut Turn<'_>) {
+    fn probe_path_of(&mut self, i: usize, unanswered: Unanswered, ctx: &mut Ctx<'_>) {
         let timeout = self.services[i].spec.timing.timeout.min(path_check::TIMEOUT);
-        let id = turn.ask(self.spec.id, Asker::Service(i), unanswered.path.question(), timeout);
+        let id = ctx.ask(self.spec.id, ProbeOwner::Service(i), unanswered.path.probe(), timeout);
         self.services[i].run = Run::AskedPath(id, Box::new(unanswered));
     }
 
-    fn weigh_path_of(&mut self, i: usize, unanswered: Unanswered, answer: &Answer, turn: &mut Turn<'_>) {
+    fn weigh_path_of(&mut self, i: usize, unanswered: Unanswered, answer: &ProbeReply, ctx: &mut Ctx<'_>) {
         let Unanswered { answer: first, silent, path } = unanswered;
         let spec = &self.services[i].spec;
         match (path.take(answer), &spec.check, first) {
-            (Step::Ask(path), _, answer) => {
-                self.ask_path_of(i, Unanswered { answer, silent, path }, turn);
+            (Step::ProbeRequest(path), _, answer) => {
+                self.probe_path_of(i, Unanswered { answer, silent, path }, ctx);
             }
-            (Step::Known(path), Check::Tcp { port }, Answer::Connect(outcome)) => {
+            (Step::Known(path), Check::Tcp { port }, ProbeReply::Connect(outcome)) => {
                 let meaning = nor_at(interpret::connect(*port, &outcome, spec.timing.timeout), silent);
                 self.services[i].note_path(path);
-                self.conclude(i, meaning, Way::Tunnel, turn);
+                self.conclude(i, meaning, Via::Tunnel, ctx);
             }
-            (Step::Known(_), ..) => self.discard(i, turn),
+            (Step::Known(_), ..) => self.discard(i, ctx),
         }
     }
 
-    pub(in crate::monitor) fn conclude(&mut self, i: usize, meaning: Meaning, way: Way, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn conclude(&mut self, i: usize, meaning: Meaning, way: Via, ctx: &mut Ctx<'_>) {
         match meaning {
-            Some(finding) => self.conclude_at(i, finding, way, turn.now.mono, turn),
-            None => self.discard(i, turn),
+            Some(finding) => self.conclude_at(i, finding, way, ctx.now.mono, ctx),
+            None => self.discard(i, ctx),
         }
     }
 
@@ -215,26 +215,26 @@ impl Host {
         &mut self,
         i: usize,
         finding: Finding,
-        way: Way,
+        way: Via,
         at: Mono,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
         let service = &mut self.services[i];
         service.newer_than = None;
         let result = service.judged(finding.result);
         // A reply above a threshold is still a reply, so the dependency is ok.
         if !Some(result.own).is_problem() {
-            return self.record_now(i, result, way, at, turn);
+            return self.record_now(i, result, way, at, ctx);
         }
-        if finding.silence && turn.in_grace(self.spec.timing.interval) {
-            return self.discard(i, turn);
+        if finding.silence && ctx.in_grace(self.spec.timing.interval) {
+            return self.discard(i, ctx);
         }
-        if way == Way::Tunnel && self.was_answered_there(i, result.result.cause) {
-            return self.record_now(i, result, way, at, turn);
+        if way == Via::Tunnel && self.was_answered_there(i, result.result.cause) {
+            return self.record_now(i, result, way, at, ctx);
         }
         let checks: Vec<&Check> = self.services.iter().map(|s| &s.spec.check).collect();
         let on = dependency::nearest(&self.services[i].spec.check, way, &checks);
-        self.judge(i, Held { result, way, failed_at: at, on, asked: false }, turn);
+        self.judge(i, PendingFailure { result, way, failed_at: at, on, asked: false }, ctx);
     }
 
     /// Whether the host sent something back through its tunnel in this failure, which proves that
@@ -249,43 +249,43 @@ impl Host {
     }
 
     /// Counts a failure if its dependency was ok when it was found, or is ok now.
-    fn judge(&mut self, i: usize, mut held: Held, turn: &mut Turn<'_>) {
+    fn judge(&mut self, i: usize, mut held: PendingFailure, ctx: &mut Ctx<'_>) {
         match self.standing(held.on, held.failed_at) {
-            Standing::Holds => {
-                self.record_now(i, held.result, held.way, held.failed_at, turn);
+            DependencyState::Holds => {
+                self.record_now(i, held.result, held.way, held.failed_at, ctx);
             }
-            Standing::Fails => self.discard(i, turn),
-            Standing::Old if held.asked => self.discard(i, turn),
-            Standing::Open => {
+            DependencyState::Fails => self.discard(i, ctx),
+            DependencyState::Old if held.asked => self.discard(i, ctx),
+            DependencyState::Open => {
                 // A failure together with that of its dependency is treated like it.
                 held.asked |= self.is_held(held.on);
-                self.services[i].run = Run::Held(Box::new(held));
+                self.services[i].run = Run::PendingFailure(Box::new(held));
             }
-            Standing::Old => {
+            DependencyState::Old => {
                 held.asked = true;
                 let (on, since) = (held.on, held.failed_at);
-                self.services[i].run = Run::Held(Box::new(held));
-                self.demand(on, since, turn);
+                self.services[i].run = Run::PendingFailure(Box::new(held));
+                self.demand(on, since, ctx);
             }
         }
     }
 
-    fn standing(&self, on: On, failed_at: Mono) -> Standing {
+    fn standing(&self, on: DependsOn, failed_at: Mono) -> DependencyState {
         let (open, fails, good_at) = match on {
-            On::Host => {
+            DependsOn::Host => {
                 let fails = self.asleep || self.track.status == HostStatus::Down;
                 (self.check.is_some(), fails, self.good_at.max(self.lives_unanswering(failed_at)))
             }
-            On::Service(i) => {
+            DependsOn::Service(i) => {
                 let service = &self.services[i];
                 (!service.is_idle(), !service.holds(), service.good_at)
             }
         };
         match () {
-            () if open => Standing::Open,
-            () if fails => Standing::Fails,
-            () if good_at.is_some_and(|at| at >= failed_at) => Standing::Holds,
-            () => Standing::Old,
+            () if open => DependencyState::Open,
+            () if fails => DependencyState::Fails,
+            () if good_at.is_some_and(|at| at >= failed_at) => DependencyState::Holds,
+            () => DependencyState::Old,
         }
     }
 
@@ -296,45 +296,45 @@ impl Host {
         vain.map(|_| failed_at)
     }
 
-    fn is_held(&self, on: On) -> bool {
-        matches!(on, On::Service(i) if matches!(self.services[i].run, Run::Held(_)))
+    fn is_held(&self, on: DependsOn) -> bool {
+        matches!(on, DependsOn::Service(i) if matches!(self.services[i].run, Run::PendingFailure(_)))
     }
 
     /// Checks the dependency of a failure now; only a result newer than the failure counts.
-    fn demand(&mut self, on: On, newer_than: Mono, turn: &mut Turn<'_>) {
+    fn demand(&mut self, on: DependsOn, newer_than: Mono, ctx: &mut Ctx<'_>) {
         match on {
-            On::Host => {
+            DependsOn::Host => {
                 self.newer_than = Some(newer_than);
-                self.start_check(turn);
+                self.start_check(ctx);
             }
-            On::Service(i) => {
+            DependsOn::Service(i) => {
                 self.services[i].newer_than = Some(newer_than);
-                self.start_demanded(i, turn);
+                self.start_demanded(i, ctx);
             }
         }
     }
 
     /// Decides about failures whose dependency has been checked meanwhile.
-    pub(in crate::monitor) fn settle_held(&mut self, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn settle_held(&mut self, ctx: &mut Ctx<'_>) {
         while let Some((i, held)) = self.take_decidable() {
-            self.judge(i, held, turn);
+            self.judge(i, held, ctx);
         }
     }
 
-    fn take_decidable(&mut self) -> Option<(usize, Held)> {
+    fn take_decidable(&mut self) -> Option<(usize, PendingFailure)> {
         let i = self.services.iter().position(|s| match &s.run {
-            Run::Held(held) => self.standing(held.on, held.failed_at) != Standing::Open,
+            Run::PendingFailure(held) => self.standing(held.on, held.failed_at) != DependencyState::Open,
             _ => false,
         })?;
         match std::mem::replace(&mut self.services[i].run, Run::Idle) {
-            Run::Held(held) => Some((i, *held)),
+            Run::PendingFailure(held) => Some((i, *held)),
             _ => None,
         }
     }
 
-    fn record_now(&mut self, i: usize, result: Judged, way: Way, at: Mono, turn: &mut Turn<'_>) {
+    fn record_now(&mut self, i: usize, result: Evaluated, way: Via, at: Mono, ctx: &mut Ctx<'_>) {
         self.services[i].answer_demand();
-        self.record(i, result, way.name(), (at, turn.now.wall), turn);
+        self.record(i, result, way.name(), (at, ctx.now.wall), ctx);
     }
 
     /// Records a result that counts. Services that wait for this one are checked promptly. `at`:
@@ -342,39 +342,39 @@ impl Host {
     pub(in crate::monitor) fn record(
         &mut self,
         i: usize,
-        result: Judged,
+        result: Evaluated,
         route: &str,
         (at, shown): (Mono, Wall),
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
-        let begun = self.services[i].planned.filter(|at| *at <= turn.now.mono).unwrap_or(turn.now.mono);
-        let next = turn.next(self.spec.id, &self.services[i].timing(), begun);
+        let begun = self.services[i].planned.filter(|at| *at <= ctx.now.mono).unwrap_or(ctx.now.mono);
+        let next = ctx.next(self.spec.id, &self.services[i].timing(), begun);
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
         let service = &mut self.services[i];
         let held_before = service.holds() && !service.missed;
         let anew = service.track.hard.is_problem();
         service.newer_than = None;
-        service.take(result, (route, shown), of, next, turn);
+        service.take(result, (route, shown), of, next, ctx);
         if service.is_demanded() {
-            service.planned = Some(turn.earliest());
+            service.planned = Some(ctx.earliest());
         }
         if service.holds() {
             service.good_at = service.good_at.max(Some(at));
         }
         let recovered = !held_before && service.holds() && !service.stale;
         if recovered {
-            self.revive_dependents(i, anew, turn);
+            self.revive_dependents(i, anew, ctx);
         }
     }
 
     /// Revives the dependents promptly and at the same time, so that those over SSH share one
     /// session.
-    fn revive_dependents(&mut self, of: usize, anew: bool, turn: &mut Turn<'_>) {
+    fn revive_dependents(&mut self, of: usize, anew: bool, ctx: &mut Ctx<'_>) {
         let waiting = self.waiting_for(of);
         if waiting.is_empty() {
             return;
         }
-        let prompt = turn.promptly();
+        let prompt = ctx.promptly();
         let planned = waiting.iter().filter_map(|i| self.services[*i].planned).min();
         let at = planned.map_or(prompt, |planned| planned.min(prompt));
         waiting.into_iter().for_each(|i| self.services[i].revive(at, anew));
@@ -382,17 +382,18 @@ impl Host {
 
     fn waiting_for(&self, of: usize) -> Vec<usize> {
         let checks: Vec<&Check> = self.services.iter().map(|s| &s.spec.check).collect();
-        let depends = |check: &Check| dependency::nearest(check, Way::Tunnel, &checks) == On::Service(of);
+        let depends =
+            |check: &Check| dependency::nearest(check, Via::Tunnel, &checks) == DependsOn::Service(of);
         let waits = |s: &Service| s.waits() && s.is_idle() && depends(&s.spec.check);
         (0..self.services.len()).filter(|i| waits(&self.services[*i]) && self.can_start(*i)).collect()
     }
 
     /// Drops a result. The last state remains, marked as not current, until the next slot.
-    pub(in crate::monitor) fn discard(&mut self, i: usize, turn: &mut Turn<'_>) {
-        let slot = turn.slot(self.spec.id, &self.services[i].timing());
+    pub(in crate::monitor) fn discard(&mut self, i: usize, ctx: &mut Ctx<'_>) {
+        let slot = ctx.slot(self.spec.id, &self.services[i].timing());
         let service = &mut self.services[i];
-        service.miss(slot, turn.earliest());
-        turn.record(service.row(self.spec.id, turn.now));
+        service.miss(slot, ctx.earliest());
+        ctx.record(service.row(self.spec.id, ctx.now));
     }
 
     pub(in crate::monitor) fn tunnel_service(&self) -> Option<usize> {

@@ -10,33 +10,33 @@ use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sensors::{self, Sensor};
 
 use crate::messages::{
-    Answer, AskId, Check, EventKind, HostKey, PathCheck, Question, Record, RemoteCommand, Route, SshAnswer,
-    SshFailure, SshRun, is_beside_tunnel,
+    Check, EventKind, HostKey, PathCheck, Probe, ProbeId, ProbeReply, Record, RemoteCommand, Route,
+    SshFailure, SshReply, SshRun, is_beside_tunnel,
 };
 use crate::time::Wall;
 
-use crate::monitor::context::{Asker, Turn};
+use crate::monitor::context::{Ctx, ProbeOwner};
 use crate::monitor::host::Host;
 use crate::monitor::host::path_check;
 use crate::monitor::host::path_check::{PathQuestion, Step};
 use crate::monitor::host::service_checks::OTHER_TIMEOUT;
 use crate::monitor::interpret;
 use crate::monitor::interpret::{Finding, Meaning, SENSORS};
-use crate::monitor::paths::Way;
+use crate::monitor::paths::Via;
 use crate::monitor::service::Run;
 
 /// A session in progress.
 #[derive(Debug)]
 pub struct Session {
-    pub question: AskId,
+    pub probe: ProbeId,
     riders: Vec<usize>,
-    way: Way,
+    way: Via,
     /// The inner address that it went to.
     address: Option<IpAddr>,
     /// The other inner address, once that was probed.
     other: Option<IpAddr>,
     /// The paths still to be tried.
-    rest: Vec<Way>,
+    rest: Vec<Via>,
     aside: Aside,
 }
 
@@ -46,56 +46,56 @@ enum Aside {
     Nothing,
     Path(Stalled),
     /// The session got no reply at one inner address, so the other is probed.
-    Other(Box<SshAnswer>),
+    Other(Box<SshReply>),
 }
 
 /// The session connected and fell silent, or did not connect. Echoes of two sizes show whether the
 /// path is the cause.
 #[derive(Debug)]
 struct Stalled {
-    answer: Box<SshAnswer>,
+    answer: Box<SshReply>,
     path: PathQuestion,
 }
 
 impl Host {
     /// Starts a session. `ssh` is part of every session, because it proves the dependency of the
     /// others.
-    pub(in crate::monitor) fn start_session(&mut self, due: Vec<usize>, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn start_session(&mut self, due: Vec<usize>, ctx: &mut Ctx<'_>) {
         let ways = self.paths.ssh(self.tunnel_is_down());
         let joins = |i: &usize| due.contains(i) || self.is_ssh(*i) && self.services[*i].is_idle();
         let riders: Vec<usize> = (0..self.services.len()).filter(joins).collect();
         if ways.is_empty() {
             let why = self.paths.refusal(&Check::Ssh).unwrap_or_default();
-            return riders.into_iter().for_each(|i| self.refuse(i, why, turn));
+            return riders.into_iter().for_each(|i| self.refuse(i, why, ctx));
         }
         for i in &riders {
             let service = &mut self.services[*i];
-            turn.started(service.planned.filter(|at| *at <= turn.now.mono));
-            service.begin(turn.now.mono);
+            ctx.started(service.planned.filter(|at| *at <= ctx.now.mono));
+            service.begin(ctx.now.mono);
             service.run = Run::Riding;
         }
-        self.open_session(riders, ways, turn);
+        self.open_session(riders, ways, ctx);
     }
 
     /// Opens a session on the next path. Over the Internet, it only authenticates if there is a
     /// pinned host key to require.
-    fn open_session(&mut self, riders: Vec<usize>, mut ways: Vec<Way>, turn: &mut Turn<'_>) {
+    fn open_session(&mut self, riders: Vec<usize>, mut ways: Vec<Via>, ctx: &mut Ctx<'_>) {
         let way = ways.remove(0);
         let Some(route) = self.paths.route(way) else {
-            return riders.into_iter().for_each(|i| self.discard(i, turn));
+            return riders.into_iter().for_each(|i| self.discard(i, ctx));
         };
         let pin = self.pin();
-        let user = self.spec.ssh.user.clone().filter(|_| way == Way::Tunnel || pin.is_some());
+        let user = self.spec.ssh.user.clone().filter(|_| way == Via::Tunnel || pin.is_some());
         let commands = if user.is_some() { self.commands(&riders) } else { Vec::new() };
         let connect = self.opening();
         let timeout = commands.iter().fold(connect, |sum, c| sum.saturating_add(c.timeout));
-        let run = SshRun { learn: way == Way::Tunnel && pin.is_none(), pin, user, commands };
+        let run = SshRun { learn: way == Via::Tunnel && pin.is_none(), pin, user, commands };
         let port = self.spec.ssh.port;
-        let question = Question::Ssh { route, port, connect, run };
-        let address = question.inner_address();
-        let question = turn.ask(self.spec.id, Asker::Ssh, question, timeout);
+        let probe = Probe::Ssh { route, port, connect, run };
+        let address = probe.inner_address();
+        let probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, probe, timeout);
         self.session =
-            Some(Session { question, riders, way, address, other: None, rest: ways, aside: Aside::Nothing });
+            Some(Session { probe, riders, way, address, other: None, rest: ways, aside: Aside::Nothing });
     }
 
     /// Returns the commands of a session: one for all sensors, and one for each plugin.
@@ -141,56 +141,58 @@ impl Host {
         riders.iter().filter_map(sensor).collect()
     }
 
-    pub(in crate::monitor) fn answer_session(&mut self, answer: Answer, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn answer_session(&mut self, answer: ProbeReply, ctx: &mut Ctx<'_>) {
         let Some(mut session) = self.session.take() else {
             return;
         };
         match std::mem::replace(&mut session.aside, Aside::Nothing) {
-            Aside::Nothing => self.take_session(session, answer, turn),
-            Aside::Path(stalled) => self.weigh_path(session, stalled, &answer, turn),
-            Aside::Other(unreached) => self.weigh_other(session, *unreached, &answer, turn),
+            Aside::Nothing => self.take_session(session, answer, ctx),
+            Aside::Path(stalled) => self.weigh_path(session, stalled, &answer, ctx),
+            Aside::Other(unreached) => self.weigh_other(session, *unreached, &answer, ctx),
         }
-        self.settle_held(turn);
+        self.settle_held(ctx);
     }
 
-    fn take_session(&mut self, session: Session, answer: Answer, turn: &mut Turn<'_>) {
+    fn take_session(&mut self, session: Session, answer: ProbeReply, ctx: &mut Ctx<'_>) {
         let silent = interpret::is_unanswered(&answer) && session.other.is_none();
         match (answer, self.paths.other_than(session.address)) {
-            (Answer::Ssh(answer), Some(other)) if silent => self.ask_other_too(session, answer, other, turn),
-            (Answer::Ssh(answer), _) if interpret::is_unreached(&answer) => {
-                self.try_rest(session, answer, turn);
+            (ProbeReply::Ssh(answer), Some(other)) if silent => {
+                self.probe_other_too(session, answer, other, ctx)
             }
-            (Answer::Ssh(answer), _) if interpret::is_stalled(&answer) => {
-                self.ask_path(session, answer, turn);
+            (ProbeReply::Ssh(answer), _) if interpret::is_unreached(&answer) => {
+                self.try_rest(session, answer, ctx);
             }
-            (Answer::Ssh(answer), _) => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
-            _ => session.riders.into_iter().for_each(|i| self.discard(i, turn)),
+            (ProbeReply::Ssh(answer), _) if interpret::is_stalled(&answer) => {
+                self.probe_path(session, answer, ctx);
+            }
+            (ProbeReply::Ssh(answer), _) => self.read_session(&session, &answer, PathCheck::NotAsked, ctx),
+            _ => session.riders.into_iter().for_each(|i| self.discard(i, ctx)),
         }
     }
 
-    fn try_rest(&mut self, session: Session, unreached: SshAnswer, turn: &mut Turn<'_>) {
+    fn try_rest(&mut self, session: Session, unreached: SshReply, ctx: &mut Ctx<'_>) {
         match session.rest.is_empty() {
-            true if interpret::is_timed_out(&unreached) => self.ask_path(session, unreached, turn),
-            true => self.read_session(&session, &unreached, PathCheck::NotAsked, turn),
-            false => self.open_session(session.riders, session.rest, turn),
+            true if interpret::is_timed_out(&unreached) => self.probe_path(session, unreached, ctx),
+            true => self.read_session(&session, &unreached, PathCheck::NotAsked, ctx),
+            false => self.open_session(session.riders, session.rest, ctx),
         }
     }
 
     /// Probes the same port with a TCP connect, which soon shows whether a session there is
     /// worthwhile.
-    fn ask_other_too(
+    fn probe_other_too(
         &mut self,
         mut session: Session,
-        unreached: SshAnswer,
+        unreached: SshReply,
         other: IpAddr,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
         let Some(peer) = self.paths.peer else {
-            return self.try_rest(session, unreached, turn);
+            return self.try_rest(session, unreached, ctx);
         };
         let route = Route::Tunnel { peer, address: other };
-        let question = Question::Connect { route, port: self.spec.ssh.port };
-        session.question = turn.ask(self.spec.id, Asker::Ssh, question, self.opening().min(OTHER_TIMEOUT));
+        let probe = Probe::Connect { route, port: self.spec.ssh.port };
+        session.probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, probe, self.opening().min(OTHER_TIMEOUT));
         session.other = Some(other);
         session.aside = Aside::Other(Box::new(unreached));
         self.session = Some(session);
@@ -199,70 +201,70 @@ impl Host {
     fn weigh_other(
         &mut self,
         mut session: Session,
-        unreached: SshAnswer,
-        answer: &Answer,
-        turn: &mut Turn<'_>,
+        unreached: SshReply,
+        answer: &ProbeReply,
+        ctx: &mut Ctx<'_>,
     ) {
         let Some(other) = session.other.filter(|_| interpret::is_answered(answer)) else {
-            return self.try_rest(session, unreached, turn);
+            return self.try_rest(session, unreached, ctx);
         };
-        self.prefer(other, turn);
-        session.rest.insert(0, Way::Tunnel);
-        self.open_session(session.riders, session.rest, turn);
+        self.prefer(other, ctx);
+        session.rest.insert(0, Via::Tunnel);
+        self.open_session(session.riders, session.rest, ctx);
         if let Some(again) = &mut self.session {
             again.other = session.address;
         }
     }
 
     /// Checks the path, if the session went through the tunnel.
-    fn ask_path(&mut self, session: Session, answer: SshAnswer, turn: &mut Turn<'_>) {
+    fn probe_path(&mut self, session: Session, answer: SshReply, ctx: &mut Ctx<'_>) {
         match (self.paths.peer, session.address) {
             (Some(peer), Some(address)) => {
                 let path = PathQuestion::new(peer, address);
-                self.go_on_with_path(session, Stalled { answer: Box::new(answer), path }, turn);
+                self.go_on_with_path(session, Stalled { answer: Box::new(answer), path }, ctx);
             }
-            _ => self.read_session(&session, &answer, PathCheck::NotAsked, turn),
+            _ => self.read_session(&session, &answer, PathCheck::NotAsked, ctx),
         }
     }
 
-    fn go_on_with_path(&mut self, mut session: Session, stalled: Stalled, turn: &mut Turn<'_>) {
+    fn go_on_with_path(&mut self, mut session: Session, stalled: Stalled, ctx: &mut Ctx<'_>) {
         let timeout = self.spec.timing.timeout.min(path_check::TIMEOUT);
-        session.question = turn.ask(self.spec.id, Asker::Ssh, stalled.path.question(), timeout);
+        session.probe = ctx.ask(self.spec.id, ProbeOwner::Ssh, stalled.path.probe(), timeout);
         session.aside = Aside::Path(stalled);
         self.session = Some(session);
     }
 
-    fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &Answer, turn: &mut Turn<'_>) {
+    fn weigh_path(&mut self, session: Session, stalled: Stalled, answer: &ProbeReply, ctx: &mut Ctx<'_>) {
         match stalled.path.take(answer) {
-            Step::Ask(path) => self.go_on_with_path(session, Stalled { path, ..stalled }, turn),
-            Step::Known(path) => self.read_session(&session, &stalled.answer, path, turn),
+            Step::ProbeRequest(path) => self.go_on_with_path(session, Stalled { path, ..stalled }, ctx),
+            Step::Known(path) => self.read_session(&session, &stalled.answer, path, ctx),
         }
     }
 
     /// Evaluates the session itself first, because the others depend on it.
-    fn read_session(&mut self, session: &Session, answer: &SshAnswer, path: PathCheck, turn: &mut Turn<'_>) {
+    fn read_session(&mut self, session: &Session, answer: &SshReply, path: PathCheck, ctx: &mut Ctx<'_>) {
         for i in &session.riders {
             self.services[*i].note_path(path);
             self.services[*i].asked = session.address;
         }
-        self.note_host_key(session.way, answer, turn);
+        self.note_host_key(session.way, answer, ctx);
         let (own, runs): (Vec<usize>, Vec<usize>) = session.riders.iter().partition(|i| self.is_ssh(**i));
         let user = self.spec.ssh.user.clone();
         self.connect = answer.connect.filter(|_| !answer.reused).or(self.connect);
         let verdict = interpret::session(answer, user.as_deref(), self.opening(), self.connect);
-        let silent = session.other.filter(|_| interpret::is_unreached(answer) && session.way == Way::Tunnel);
+        let silent = session.other.filter(|_| interpret::is_unreached(answer) && session.way == Via::Tunnel);
         let verdict = interpret::nor_at(verdict, silent);
         for i in &own {
-            self.conclude(*i, verdict.clone(), session.way, turn);
+            self.conclude(*i, verdict.clone(), session.way, ctx);
         }
         let without = verdict.filter(|_| !self.watches_ssh() && answer.failure.is_some());
-        for (i, meaning) in self.meanings(&runs, answer, turn.now.wall) {
+        for (i, meaning) in self.meanings(&runs, answer, ctx.now.wall) {
             let meaning = meaning.or_else(|| without.clone().map(no_session));
-            self.conclude(i, meaning, session.way, turn);
+            self.conclude(i, meaning, session.way, ctx);
         }
     }
 
-    fn meanings(&self, runs: &[usize], answer: &SshAnswer, now: Wall) -> Vec<(usize, Meaning)> {
+    fn meanings(&self, runs: &[usize], answer: &SshReply, now: Wall) -> Vec<(usize, Meaning)> {
         let timeout = self.script_timeout(runs).unwrap_or(self.spec.timing.timeout);
         let mut read = interpret::sensors(answer, &self.sensors(runs), timeout, now).into_iter();
         let meaning = |i: &usize| {
@@ -276,46 +278,46 @@ impl Host {
         runs.iter().map(meaning).collect()
     }
 
-    fn note_host_key(&mut self, way: Way, answer: &SshAnswer, turn: &mut Turn<'_>) {
+    fn note_host_key(&mut self, way: Via, answer: &SshReply, ctx: &mut Ctx<'_>) {
         if let Some(SshFailure::HostKeyChanged { pinned, seen }) = &answer.failure {
-            return self.note_strange_key(pinned, seen, turn);
+            return self.note_strange_key(pinned, seen, ctx);
         }
-        self.set_strange_key(None, turn);
+        self.set_strange_key(None, ctx);
         let Some(key) = answer.host_key.clone() else { return };
         match self.pin() {
-            None if way == Way::Tunnel => {
+            None if way == Via::Tunnel => {
                 let cause = "first contact through the tunnel";
-                self.event(EventKind::HostKeyPinned, cause, key.to_string(), turn);
-                self.learn(key, turn);
+                self.event(EventKind::HostKeyPinned, cause, key.to_string(), ctx);
+                self.learn(key, ctx);
             }
             // The client asks the server for this key type at once from now on.
             Some(pin) if pin.is(&key) && pin.key_type.is_none() && key.key_type.is_some() => {
-                self.learn(key, turn);
+                self.learn(key, ctx);
             }
             _ => {}
         }
     }
 
-    fn learn(&mut self, key: HostKey, turn: &mut Turn<'_>) {
+    fn learn(&mut self, key: HostKey, ctx: &mut Ctx<'_>) {
         self.learnt = Some(key.clone());
-        turn.record(Record::Pinned { host: self.spec.id, key });
+        ctx.record(Record::Pinned { host: self.spec.id, key });
     }
 
     /// Records an unexpected key; returns whether it changed. The row keeps it over a restart.
-    fn set_strange_key(&mut self, fingerprint: Option<&str>, turn: &mut Turn<'_>) -> bool {
+    fn set_strange_key(&mut self, fingerprint: Option<&str>, ctx: &mut Ctx<'_>) -> bool {
         let news = self.strange_key.as_deref() != fingerprint;
         self.strange_key = fingerprint.map(str::to_owned);
         if news {
-            turn.record(self.row(turn.now));
+            ctx.record(self.row(ctx.now));
         }
         news
     }
 
     /// Records an event once per key, also across restarts.
-    fn note_strange_key(&mut self, pinned: &HostKey, seen: &HostKey, turn: &mut Turn<'_>) {
-        if self.set_strange_key(Some(&seen.fingerprint), turn) {
+    fn note_strange_key(&mut self, pinned: &HostKey, seen: &HostKey, ctx: &mut Ctx<'_>) {
+        if self.set_strange_key(Some(&seen.fingerprint), ctx) {
             let evidence = format!("pinned {pinned}, seen {seen}");
-            self.event(EventKind::HostKeyChanged, "nothing was authenticated", evidence, turn);
+            self.event(EventKind::HostKeyChanged, "nothing was authenticated", evidence, ctx);
         }
     }
 
@@ -343,9 +345,7 @@ fn no_session(finding: Finding) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{
-        Alerting, ConnectFailure, EchoAnswer, Evidence, ServiceSpec, ServiceState, Timing,
-    };
+    use crate::messages::{Alerting, ConnectFailure, EchoReply, Evidence, ServiceSpec, ServiceState, Timing};
     use crate::monitor::host::Host;
     use crate::monitor::testing;
     use crate::time::{Mono, Now};
@@ -384,41 +384,41 @@ mod tests {
     /// A device that replies, with an SSH server that connects and then falls silent; of three
     /// echoes of each size, the given numbers come back. Returns the sizes probed and the state of
     /// the service.
-    fn stalled(session: &SshAnswer, large: usize, small: usize) -> (String, ServiceState) {
+    fn stalled(session: &SshReply, large: usize, small: usize) -> (String, ServiceState) {
         let mut asked = testing::Asked::of(crate::messages::HostSpec {
             services: vec![service("ssh", Check::Ssh, 10)],
             ..testing::host(1)
         });
-        let echo = |count: u8, rtts: usize| EchoAnswer {
+        let echo = |count: u8, rtts: usize| EchoReply {
             sent: count,
             rtts: vec![Duration::from_millis(30); rtts],
             failure: None,
         };
-        asked.run(Duration::from_secs(15), |question, now| match question {
-            Question::Evidence { .. } => Answer::Evidence(Evidence {
+        asked.run(Duration::from_secs(15), |probe, now| match probe {
+            Probe::Evidence { .. } => ProbeReply::Evidence(Evidence {
                 last_packet: Some(now.mono),
                 established: true,
                 ..Evidence::default()
             }),
-            Question::LargeEcho { count, .. } => Answer::Echo(echo(*count, large)),
-            Question::Echo { count, .. } => Answer::Echo(echo(*count, small)),
-            Question::Ssh { .. } => Answer::Ssh(session.clone()),
-            Question::Connect { .. } => Answer::Connect(Err(ConnectFailure::Timeout)),
-            Question::Handshake { .. } => Answer::Handshake(Err(ConnectFailure::Timeout)),
+            Probe::LargeEcho { count, .. } => ProbeReply::Echo(echo(*count, large)),
+            Probe::Echo { count, .. } => ProbeReply::Echo(echo(*count, small)),
+            Probe::Ssh { .. } => ProbeReply::Ssh(session.clone()),
+            Probe::Connect { .. } => ProbeReply::Connect(Err(ConnectFailure::Timeout)),
+            Probe::Handshake { .. } => ProbeReply::Handshake(Err(ConnectFailure::Timeout)),
         });
-        let size = |question: &Question| match question {
-            Question::LargeEcho { .. } => Some("large"),
-            Question::Echo { count, .. } if *count > 1 => Some("small"),
+        let size = |probe: &Probe| match probe {
+            Probe::LargeEcho { .. } => Some("large"),
+            Probe::Echo { count, .. } if *count > 1 => Some("small"),
             _ => None,
         };
-        let sizes: Vec<&str> = asked.questions.iter().filter_map(size).collect();
+        let sizes: Vec<&str> = asked.probes.iter().filter_map(size).collect();
         (sizes.join(" "), asked.service("ssh").expect("a result").clone())
     }
 
     #[test]
     fn a_stall_is_followed_by_echoes_of_two_sizes_that_tell_the_path_from_the_server() {
         use PathCheck::{LargeAnswered, LargeLost, Lossy, Silent};
-        let stalls = SshAnswer { failure: Some(SshFailure::Timeout), ..SshAnswer::default() };
+        let stalls = SshReply { failure: Some(SshFailure::Timeout), ..SshReply::default() };
         let table = [
             ((3, 3), "large", LargeAnswered),
             ((1, 3), "large", Lossy),
@@ -436,12 +436,12 @@ mod tests {
     #[test]
     fn a_connection_in_vain_asks_the_path_too_and_one_that_is_refused_does_not() {
         let failed =
-            |failure| SshAnswer { failure: Some(SshFailure::Connect(failure)), ..SshAnswer::default() };
+            |failure| SshReply { failure: Some(SshFailure::Connect(failure)), ..SshReply::default() };
         let (sizes, state) = stalled(&failed(ConnectFailure::Timeout), 2, 3);
         assert!(sizes.starts_with("large") && state.path == PathCheck::Lossy, "{sizes} {state:?}");
         let (sizes, state) = stalled(&failed(ConnectFailure::Refused), 3, 3);
         assert_eq!((sizes.as_str(), state.path), ("", PathCheck::NotAsked));
-        let (sizes, state) = stalled(&SshAnswer::default(), 3, 3);
+        let (sizes, state) = stalled(&SshReply::default(), 3, 3);
         assert_eq!((sizes.as_str(), state.status), ("", Some(Status::Ok)));
     }
 }

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::id::PeerId;
-use crate::messages::{Event, EventKind, HostStatus, News, Record, Refusal};
+use crate::messages::{Event, EventKind, HostStatus, Record, Refusal, TunnelEvent};
 use crate::time::{Mono, Wall, moment};
 
-use crate::monitor::context::Turn;
+use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
 use crate::monitor::host::alive::age;
 use crate::monitor::state::Level;
@@ -27,87 +27,87 @@ const OTHER_REFUSAL_GAP: Duration = Duration::from_secs(60);
 
 /// The last events in the log.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct LastNotified {
     moved: Option<Mono>,
     refused: Option<(Mono, Discriminant<Refusal>)>,
 }
 
 /// Returns the peer whose hosts receive the event.
-pub fn concerns(news: &News) -> Option<PeerId> {
+pub fn concerns(news: &TunnelEvent) -> Option<PeerId> {
     match news {
-        News::FirstHandshake(peer)
-        | News::Up(peer)
-        | News::Heard(peer)
-        | News::Rekeyed(peer)
-        | News::Endpoint(peer, _)
-        | News::Refused(peer, _) => Some(*peer),
-        News::ClockReset(_)
-        | News::Stamp(..)
-        | News::RetiredStamp(..)
-        | News::RemovedPeer(..)
-        | News::UnknownKey(..)
-        | News::Status(..) => None,
+        TunnelEvent::FirstHandshake(peer)
+        | TunnelEvent::Up(peer)
+        | TunnelEvent::Heard(peer)
+        | TunnelEvent::Rekeyed(peer)
+        | TunnelEvent::Endpoint(peer, _)
+        | TunnelEvent::Refused(peer, _) => Some(*peer),
+        TunnelEvent::ClockReset(_)
+        | TunnelEvent::Stamp(..)
+        | TunnelEvent::RetiredStamp(..)
+        | TunnelEvent::RemovedPeer(..)
+        | TunnelEvent::UnknownKey(..)
+        | TunnelEvent::Status(..) => None,
     }
 }
 
 impl Host {
-    pub fn hear(&mut self, news: &News, turn: &mut Turn<'_>) {
+    pub fn on_result(&mut self, news: &TunnelEvent, ctx: &mut Ctx<'_>) {
         match news {
-            News::FirstHandshake(_) => self.first_handshake(turn),
-            News::Up(_) => self.session_up(turn),
-            News::Heard(_) => self.heard_again(turn),
-            News::Endpoint(_, to) => self.endpoint_moved(*to, turn),
-            News::Refused(_, refusal) => self.handshake_refused(*refusal, turn),
-            News::Rekeyed(_) => self.rekeyed(turn),
-            News::ClockReset(_)
-            | News::Stamp(..)
-            | News::RetiredStamp(..)
-            | News::RemovedPeer(..)
-            | News::UnknownKey(..)
-            | News::Status(..) => {}
+            TunnelEvent::FirstHandshake(_) => self.first_handshake(ctx),
+            TunnelEvent::Up(_) => self.session_up(ctx),
+            TunnelEvent::Heard(_) => self.heard_again(ctx),
+            TunnelEvent::Endpoint(_, to) => self.endpoint_moved(*to, ctx),
+            TunnelEvent::Refused(_, refusal) => self.handshake_refused(*refusal, ctx),
+            TunnelEvent::Rekeyed(_) => self.rekeyed(ctx),
+            TunnelEvent::ClockReset(_)
+            | TunnelEvent::Stamp(..)
+            | TunnelEvent::RetiredStamp(..)
+            | TunnelEvent::RemovedPeer(..)
+            | TunnelEvent::UnknownKey(..)
+            | TunnelEvent::Status(..) => {}
         }
     }
 
     /// Handles the first handshake ever, or under a new key: every check through the tunnel can
     /// start.
-    fn first_handshake(&mut self, turn: &mut Turn<'_>) {
+    fn first_handshake(&mut self, ctx: &mut Ctx<'_>) {
         if self.is_own() {
             // A device with a new key may be another machine, so its host key is learnt anew.
             self.learnt = None;
-            self.event(EventKind::FirstHandshake, "the device came through its tunnel", String::new(), turn);
+            self.event(EventKind::FirstHandshake, "the device came through its tunnel", String::new(), ctx);
         }
         if !self.came {
-            self.tunnel_came(turn.now.mono);
+            self.tunnel_came(ctx.now.mono);
         }
-        self.ask_again(turn);
+        self.probe_again(ctx);
     }
 
     /// Handles a new key. The session ended with the old key, and so did the proof under it. The
     /// host is checked at once to see whether it has the new key.
-    fn rekeyed(&mut self, turn: &mut Turn<'_>) {
-        (self.keyed_at, self.vain) = (turn.now.mono, None);
+    fn rekeyed(&mut self, ctx: &mut Ctx<'_>) {
+        (self.keyed_at, self.vain) = (ctx.now.mono, None);
         if self.came {
-            self.ask_again(turn);
-            self.newer_than = Some(turn.now.mono);
+            self.probe_again(ctx);
+            self.newer_than = Some(ctx.now.mono);
         }
     }
 
     /// Restarts the check, because one in progress began without this news.
-    fn ask_again(&mut self, turn: &mut Turn<'_>) {
-        self.forget_question(turn);
-        self.planned = Some(turn.now.mono);
+    fn probe_again(&mut self, ctx: &mut Ctx<'_>) {
+        self.drop_probe(ctx);
+        self.planned = Some(ctx.now.mono);
     }
 
     /// Handles a new session: hosts and services that were given up are checked at once. A soft
     /// failure is not, because its retry comes soon enough and must not use up an attempt.
-    fn session_up(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    fn session_up(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
         if !self.came {
             self.tunnel_came(now);
         }
         let waits = self.track.hard == HostStatus::Down || self.track.status == HostStatus::Pending;
-        if waits || self.asleep || self.is_own() && self.may_end_a_doubt(turn) {
-            self.ask_again(turn);
+        if waits || self.asleep || self.is_own() && self.may_end_a_doubt(ctx) {
+            self.probe_again(ctx);
         }
         if self.is_watched()
             && let Some(i) = self.tunnel_service()
@@ -122,40 +122,40 @@ impl Host {
 
     /// Handles a packet in a session that never ended, so that no other event follows: a host that
     /// was given up is up.
-    fn heard_again(&mut self, turn: &mut Turn<'_>) {
+    fn heard_again(&mut self, ctx: &mut Ctx<'_>) {
         let given_up = self.track.hard == HostStatus::Down || self.asleep;
-        if self.is_own() && self.came && (given_up || self.may_end_a_doubt(turn)) {
-            self.ask_again(turn);
+        if self.is_own() && self.came && (given_up || self.may_end_a_doubt(ctx)) {
+            self.probe_again(ctx);
         }
     }
 
     /// Whether a packet from this host may show that the gateway is not cut off. The host is then
     /// checked now, even if its interval is long.
-    fn may_end_a_doubt(&self, turn: &Turn<'_>) -> bool {
-        turn.is_cut_off() || self.undecided.is_some()
+    fn may_end_a_doubt(&self, ctx: &Ctx<'_>) -> bool {
+        ctx.is_cut_off() || self.undecided.is_some()
     }
 
-    fn endpoint_moved(&mut self, to: SocketAddr, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    fn endpoint_moved(&mut self, to: SocketAddr, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
         if self.is_own() && self.told.moved.is_none_or(|at| now.since(at) >= MOVE_GAP) {
             self.told.moved = Some(now);
             self.event(
                 EventKind::EndpointMoved,
                 "an authenticated packet came from there",
                 to.to_string(),
-                turn,
+                ctx,
             );
         }
     }
 
-    fn handshake_refused(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
-        let (now, kind) = (turn.now.mono, discriminant(&refusal));
+    fn handshake_refused(&mut self, refusal: Refusal, ctx: &mut Ctx<'_>) {
+        let (now, kind) = (ctx.now.mono, discriminant(&refusal));
         let silent = self.told.refused.is_some_and(|(at, last)| {
             now.since(at) < if last == kind { REFUSAL_GAP } else { OTHER_REFUSAL_GAP }
         });
         if self.is_own() && !silent {
             self.told.refused = Some((now, kind));
-            self.event(EventKind::HandshakeRefused, &reason(refusal, turn.now.wall), String::new(), turn);
+            self.event(EventKind::HandshakeRefused, &reason(refusal, ctx.now.wall), String::new(), ctx);
         }
     }
 
@@ -168,10 +168,10 @@ impl Host {
         kind: EventKind,
         cause: &str,
         evidence: String,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
-        turn.record(Record::Event(Event {
-            at: turn.now.wall,
+        ctx.record(Record::Event(Event {
+            at: ctx.now.wall,
             host: self.spec.id,
             service: None,
             kind,

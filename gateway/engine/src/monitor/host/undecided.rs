@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::messages::HostStatus;
 use crate::time::Mono;
 
-use crate::monitor::context::Turn;
+use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;
 use crate::monitor::host::alive::Verdict;
 
@@ -40,23 +40,23 @@ impl Host {
     /// Evaluates the check once it is decided. Packets may have come while it waited, so the
     /// evidence is read once more before that. It is also read now and then meanwhile, because a
     /// packet ends the doubt.
-    pub(in crate::monitor) fn decide(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
-        let waits = self.waits_for_witnesses(turn);
+    pub(in crate::monitor) fn decide(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
+        let waits = self.waits_for_witnesses(ctx);
         let Some(found) = self.undecided.take_if(|found| !waits || now >= found.looked + LOOK_AGAIN) else {
             return;
         };
         let look = self.check.as_mut().and_then(|check| check.look_once_more(now));
         match look {
-            Some(next) => self.step(next, turn),
-            None => self.finish(Verdict::Dead { text: found.text }, turn),
+            Some(next) => self.step(next, ctx),
+            None => self.finish(Verdict::Dead { text: found.text }, ctx),
         }
     }
 
     /// Whether the result must wait for the witnesses, which soon show whether the gateway is cut
     /// off. No attempt is lost.
-    pub(in crate::monitor) fn waits_for_witnesses(&self, turn: &Turn<'_>) -> bool {
-        let counts = !self.is_only_told_of() && !self.never_came() && !self.may_sleep(turn.now.mono);
-        counts && self.track.hard != HostStatus::Down && turn.asks_witnesses()
+    pub(in crate::monitor) fn waits_for_witnesses(&self, ctx: &Ctx<'_>) -> bool {
+        let counts = !self.is_passive_only() && !self.never_came() && !self.may_sleep(ctx.now.mono);
+        counts && self.track.hard != HostStatus::Down && ctx.asks_witnesses()
     }
 }

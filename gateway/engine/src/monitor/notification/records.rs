@@ -7,15 +7,15 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::HostId;
 use crate::messages::{
-    Acknowledgement, Event, EventKind, HeldReason, HostSpec, HostStatus, Message, MessageKind, Record,
+    Acknowledgement, Event, EventKind, HostSpec, HostStatus, Message, MessageKind, Record, SuppressReason,
 };
 use crate::time::{Mono, Now, Wall};
 
-use crate::monitor::context::Turn;
+use crate::monitor::context::Ctx;
 use crate::monitor::downtime::Window;
 use crate::monitor::host::Host;
-use crate::monitor::notification::suppress::{Said, Scene, Voice};
-use crate::monitor::service::Of;
+use crate::monitor::notification::suppress::{Emitted, Notifier, NotifyContext};
+use crate::monitor::service::HostContext;
 use crate::monitor::state::{Level, Track};
 
 /// The checkable of a record.
@@ -30,22 +30,24 @@ pub struct Subject<'a> {
 }
 
 impl Subject<'_> {
-    pub fn records<S: Level>(&self, said: Vec<Said<S>>) -> Vec<Record> {
+    pub fn records<S: Level>(&self, said: Vec<Emitted<S>>) -> Vec<Record> {
         said.into_iter().flat_map(|said| self.record(said)).collect()
     }
 
-    fn record<S: Level>(&self, said: Said<S>) -> Vec<Record> {
+    fn record<S: Level>(&self, said: Emitted<S>) -> Vec<Record> {
         match said {
-            Said::Told(notice) => vec![self.message(notice.kind, notice.from, notice.to, String::new())],
-            Said::Acknowledged(state, by) => {
+            Emitted::LastNotified(notice) => {
+                vec![self.message(notice.kind, notice.from, notice.to, String::new())]
+            }
+            Emitted::Acknowledged(state, by) => {
                 vec![self.message(MessageKind::Acknowledged, state, state, by)]
             }
-            Said::Held(notice, reason) => {
+            Emitted::Suppressed(notice, reason) => {
                 let (from, to) = (notice.from.name(), notice.to.name());
                 let kind = EventKind::NotificationHeld { kind: notice.kind, from, to, reason };
                 vec![self.event(kind, reason.words().to_owned(), self.output)]
             }
-            Said::Flapping { begins, percent } => {
+            Emitted::Flapping { begins, percent } => {
                 let kind = if begins { EventKind::FlappingStarted } else { EventKind::FlappingEnded };
                 vec![self.event(
                     kind,
@@ -53,12 +55,12 @@ impl Subject<'_> {
                     self.output,
                 )]
             }
-            Said::Downtime { begins, of } => {
+            Emitted::Downtime { begins, of } => {
                 let kind = if begins { EventKind::DowntimeStarted(of) } else { EventKind::DowntimeEnded(of) };
                 let cause = if begins { "nobody is told of it" } else { "what is wrong is told again" };
                 vec![self.event(kind, cause.to_owned(), self.output)]
             }
-            Said::AckEnded(ack, end) => {
+            Emitted::AckEnded(ack, end) => {
                 let event = self.event(
                     EventKind::AcknowledgementEnded(ack.id, end),
                     end.words().to_owned(),
@@ -81,7 +83,7 @@ impl Subject<'_> {
         })
     }
 
-    /// `Turn::record` fills in the incident.
+    /// `Ctx::record` fills in the incident.
     fn message<S: Level>(&self, kind: MessageKind, from: S, to: S, note: String) -> Record {
         Record::Message(Message {
             at: self.at,
@@ -102,14 +104,14 @@ impl Subject<'_> {
 
 impl Host {
     /// Re-evaluates every notification that is due.
-    pub(in crate::monitor) fn speak_due(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now.mono;
+    pub(in crate::monitor) fn speak_due(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono;
         if self.voice.due().is_some_and(|at| at <= now) {
-            self.speak(false, turn, Voice::review);
+            self.speak(false, ctx, Notifier::re_evaluate);
         }
         for i in 0..self.services.len() {
             if self.services[i].voice.due().is_some_and(|at| at <= now) {
-                self.speak_of(i, false, turn, Voice::review);
+                self.speak_of(i, false, ctx, Notifier::re_evaluate);
             }
         }
     }
@@ -121,58 +123,56 @@ impl Host {
 
     /// Re-evaluates all notifications, because their circumstances changed. `cancelled`: a downtime
     /// was removed.
-    pub(in crate::monitor) fn review_all(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
-        self.speak(cancelled, turn, Voice::review);
-        self.review_services(cancelled, turn);
+    pub(in crate::monitor) fn re_evaluate_all(&mut self, cancelled: bool, ctx: &mut Ctx<'_>) {
+        self.speak(cancelled, ctx, Notifier::re_evaluate);
+        self.re_evaluate_services(cancelled, ctx);
     }
 
     /// Adjusts to a step of the wall clock; `jump`: a large one. Stored deadlines are rewritten,
     /// because a restart would count them by the new clock.
-    pub(in crate::monitor) fn mind_step(&mut self, jump: bool, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn mind_step(&mut self, jump: bool, ctx: &mut Ctx<'_>) {
         if jump {
-            self.excuse_silence(turn.now.mono);
+            self.excuse_silence(ctx.now.mono);
         }
         if self.asleep {
-            self.last_check = Some(turn.now.wall_at(self.silent_from()));
+            self.last_check = Some(ctx.now.wall_at(self.silent_from()));
         }
         if self.asleep || self.voice.has_terms() {
-            turn.record(self.row(turn.now));
+            ctx.record(self.row(ctx.now));
         }
         for service in self.services.iter().filter(|service| service.voice.has_terms()) {
-            turn.record(service.row(self.spec.id, turn.now));
+            ctx.record(service.row(self.spec.id, ctx.now));
         }
-        self.review_all(false, turn);
+        self.re_evaluate_all(false, ctx);
     }
 
-    pub(in crate::monitor) fn review_services(&mut self, cancelled: bool, turn: &mut Turn<'_>) {
+    pub(in crate::monitor) fn re_evaluate_services(&mut self, cancelled: bool, ctx: &mut Ctx<'_>) {
         for i in 0..self.services.len() {
-            self.speak_of(i, cancelled, turn, Voice::review);
+            self.speak_of(i, cancelled, ctx, Notifier::re_evaluate);
         }
     }
 
     /// Replaces the downtimes that apply to this host.
-    pub fn set_windows(&mut self, windows: Vec<Window>, turn: &mut Turn<'_>) {
+    pub fn set_windows(&mut self, windows: Vec<Window>, ctx: &mut Ctx<'_>) {
         if windows != self.windows {
             let cancelled = windows.len() < self.windows.len();
             self.windows = windows;
-            self.review_all(cancelled, turn);
+            self.re_evaluate_all(cancelled, ctx);
         }
     }
 
-    pub fn acknowledge(&mut self, service: Option<&str>, ack: Acknowledgement, turn: &mut Turn<'_>) {
+    pub fn acknowledge(&mut self, service: Option<&str>, ack: Acknowledgement, ctx: &mut Ctx<'_>) {
         match service.map(|name| self.position(name)) {
-            None => self.speak(false, turn, |v, track, scene| v.acknowledge(ack, track, scene)),
-            Some(Some(i)) => {
-                self.speak_of(i, false, turn, |v, track, scene| v.acknowledge(ack, track, scene))
-            }
-            Some(None) => turn.record(Record::AckEnded(ack.id, turn.now.wall)),
+            None => self.speak(false, ctx, |v, track, scene| v.acknowledge(ack, track, scene)),
+            Some(Some(i)) => self.speak_of(i, false, ctx, |v, track, scene| v.acknowledge(ack, track, scene)),
+            Some(None) => ctx.record(Record::AckEnded(ack.id, ctx.now.wall)),
         }
     }
 
-    pub fn unacknowledge(&mut self, service: Option<&str>, turn: &mut Turn<'_>) {
+    pub fn unacknowledge(&mut self, service: Option<&str>, ctx: &mut Ctx<'_>) {
         match service.map(|name| self.position(name)) {
-            None => self.speak(false, turn, Voice::unacknowledge),
-            Some(Some(i)) => self.speak_of(i, false, turn, Voice::unacknowledge),
+            None => self.speak(false, ctx, Notifier::unacknowledge),
+            Some(Some(i)) => self.speak_of(i, false, ctx, Notifier::unacknowledge),
             Some(None) => {}
         }
     }
@@ -182,13 +182,13 @@ impl Host {
     pub(in crate::monitor) fn recall_acks(
         &mut self,
         acks: Vec<(Option<String>, Acknowledgement)>,
-        turn: &mut Turn<'_>,
+        ctx: &mut Ctx<'_>,
     ) {
         for (service, ack) in acks {
             match service.as_deref().map(|name| self.position(name)) {
                 None => self.voice.recall_ack(ack),
                 Some(Some(i)) => self.services[i].voice.recall_ack(ack),
-                Some(None) => turn.record(Record::AckEnded(ack.id, turn.now.wall)),
+                Some(None) => ctx.record(Record::AckEnded(ack.id, ctx.now.wall)),
             }
         }
     }
@@ -200,27 +200,31 @@ impl Host {
     fn speak(
         &mut self,
         cancelled: bool,
-        turn: &mut Turn<'_>,
-        act: impl FnOnce(&mut Voice<HostStatus>, &Track<HostStatus>, &Scene<'_>) -> Vec<Said<HostStatus>>,
+        ctx: &mut Ctx<'_>,
+        act: impl FnOnce(
+            &mut Notifier<HostStatus>,
+            &Track<HostStatus>,
+            &NotifyContext<'_>,
+        ) -> Vec<Emitted<HostStatus>>,
     ) {
-        let (before, covered) = (self.voice.state(turn.now), self.voice.in_downtime());
-        self.place_before_speech(turn);
+        let (before, covered) = (self.voice.state(ctx.now), self.voice.in_downtime());
+        self.place_before_speech(ctx);
         let silence = self.silence();
-        let scene = Scene { cancelled, ..host_scene(&self.spec, &self.windows, silence, turn.now) };
+        let scene = NotifyContext { cancelled, ..host_scene(&self.spec, &self.windows, silence, ctx.now) };
         let said = act(&mut self.voice, &self.track, &scene);
-        if said.is_empty() && before == self.voice.state(turn.now) {
+        if said.is_empty() && before == self.voice.state(ctx.now) {
             return;
         }
-        turn.record(self.row(turn.now));
-        self.utter(said, turn);
+        ctx.record(self.row(ctx.now));
+        self.emit(said, ctx);
         if covered != self.voice.in_downtime() {
-            self.review_services(cancelled, turn);
+            self.re_evaluate_services(cancelled, ctx);
         }
     }
 
-    pub(in crate::monitor) fn utter(&self, said: Vec<Said<HostStatus>>, turn: &mut Turn<'_>) {
-        let subject = self.subject(turn.now);
-        subject.records(said).into_iter().for_each(|record| turn.record(record));
+    pub(in crate::monitor) fn emit(&self, said: Vec<Emitted<HostStatus>>, ctx: &mut Ctx<'_>) {
+        let subject = self.subject(ctx.now);
+        subject.records(said).into_iter().for_each(|record| ctx.record(record));
     }
 
     pub(in crate::monitor) fn subject(&self, now: Now) -> Subject<'_> {
@@ -238,38 +242,38 @@ impl Host {
         &mut self,
         i: usize,
         cancelled: bool,
-        turn: &mut Turn<'_>,
-        act: impl FnOnce(&mut ServiceVoice, &ServiceTrack, &Scene<'_>) -> Vec<Said<Option<Status>>>,
+        ctx: &mut Ctx<'_>,
+        act: impl FnOnce(&mut ServiceNotifier, &ServiceTrack, &NotifyContext<'_>) -> Vec<Emitted<Option<Status>>>,
     ) {
         let of = surroundings(&self.spec, &self.windows, self.silence_over_services(), &self.voice);
-        let of = Of { cancelled, ..of };
-        let mut records = self.services[i].place_before_speech(of, turn);
-        records.extend(self.services[i].speak(of, turn.now, act));
-        records.into_iter().for_each(|record| turn.record(record));
+        let of = HostContext { cancelled, ..of };
+        let mut records = self.services[i].place_before_speech(of, ctx);
+        records.extend(self.services[i].speak(of, ctx.now, act));
+        records.into_iter().for_each(|record| ctx.record(record));
     }
 }
 
-type ServiceVoice = Voice<Option<Status>>;
+type ServiceNotifier = Notifier<Option<Status>>;
 type ServiceTrack = Track<Option<Status>>;
 
 pub fn host_scene<'a>(
     spec: &'a HostSpec,
     windows: &'a [Window],
-    silence: Option<HeldReason>,
+    silence: Option<SuppressReason>,
     now: Now,
-) -> Scene<'a> {
+) -> NotifyContext<'a> {
     let (rules, service, covered) = (&spec.alerting, None, false);
-    let current = silence != Some(HeldReason::NotCurrent);
-    Scene { now, rules, windows, service, covered, current, silence, cancelled: false }
+    let current = silence != Some(SuppressReason::NotCurrent);
+    NotifyContext { now, rules, windows, service, covered, current, silence, cancelled: false }
 }
 
 /// Returns the circumstances of the host for its services.
 pub fn surroundings<'a>(
     spec: &'a HostSpec,
     windows: &'a [Window],
-    silence: Option<HeldReason>,
-    voice: &Voice<HostStatus>,
-) -> Of<'a> {
+    silence: Option<SuppressReason>,
+    voice: &Notifier<HostStatus>,
+) -> HostContext<'a> {
     let (name, covered) = (spec.name.as_str(), voice.in_downtime());
-    Of { host: spec.id, name, windows, covered, silence, cancelled: false }
+    HostContext { host: spec.id, name, windows, covered, silence, cancelled: false }
 }

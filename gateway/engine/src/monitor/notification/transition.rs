@@ -10,14 +10,14 @@ use crate::monitor::state::{Level, Track};
 
 /// The last state that was notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told<S> {
+pub enum LastNotified<S> {
     /// No problem is open for the receivers.
     Nothing,
     Problem(S),
     Flapping,
 }
 
-impl<S: Level> Told<S> {
+impl<S: Level> LastNotified<S> {
     /// Returns the last notified state; `GOOD` if no problem is open.
     pub fn state(self) -> S {
         self.problem().unwrap_or(S::GOOD)
@@ -25,8 +25,8 @@ impl<S: Level> Told<S> {
 
     pub fn problem(self) -> Option<S> {
         match self {
-            Told::Problem(state) => Some(state),
-            Told::Nothing | Told::Flapping => None,
+            LastNotified::Problem(state) => Some(state),
+            LastNotified::Nothing | LastNotified::Flapping => None,
         }
     }
 }
@@ -47,11 +47,11 @@ impl<S: Level> Notice<S> {
     }
 
     /// Returns the last notified state after this notification is emitted.
-    pub fn leaves(&self, before: Told<S>) -> Told<S> {
+    pub fn leaves(&self, before: LastNotified<S>) -> LastNotified<S> {
         match self.kind {
-            MessageKind::Problem => Told::Problem(self.to),
-            MessageKind::Recovery | MessageKind::FlappingEnd => Told::Nothing,
-            MessageKind::FlappingStart => Told::Flapping,
+            MessageKind::Problem => LastNotified::Problem(self.to),
+            MessageKind::Recovery | MessageKind::FlappingEnd => LastNotified::Nothing,
+            MessageKind::FlappingStart => LastNotified::Flapping,
             _ => before,
         }
     }
@@ -59,16 +59,16 @@ impl<S: Level> Notice<S> {
 
 /// Returns the next notification. The end of flapping comes before a problem that remains, so that
 /// the problem is notified anew; if all is ok, the end of flapping is the recovery.
-pub fn next<S: Level>(told: Told<S>, track: &Track<S>, flapping: bool) -> Option<Notice<S>> {
+pub fn next<S: Level>(told: LastNotified<S>, track: &Track<S>, flapping: bool) -> Option<Notice<S>> {
     let kind = match (told, flapping) {
-        (Told::Flapping, true) => return None,
+        (LastNotified::Flapping, true) => return None,
         (_, true) => MessageKind::FlappingStart,
-        (Told::Flapping, false) => MessageKind::FlappingEnd,
+        (LastNotified::Flapping, false) => MessageKind::FlappingEnd,
         _ if track.is_soft() || track.hard == S::PENDING => return None,
-        (Told::Problem(state), false) if state == track.hard => return None,
+        (LastNotified::Problem(state), false) if state == track.hard => return None,
         (_, false) if track.hard.is_problem() => MessageKind::Problem,
-        (Told::Problem(_), false) => MessageKind::Recovery,
-        (Told::Nothing, false) => return None,
+        (LastNotified::Problem(_), false) => MessageKind::Recovery,
+        (LastNotified::Nothing, false) => return None,
     };
     let to = if flapping { track.status } else { track.hard };
     Some(Notice { kind, from: told.state(), to })
@@ -84,12 +84,12 @@ mod tests {
     const WARNING: Option<Status> = Some(Status::Warning);
     const CRITICAL: Option<Status> = Some(Status::Critical);
 
-    type Said = (MessageKind, Option<Status>, Option<Status>);
+    type Emitted = (MessageKind, Option<Status>, Option<Status>);
 
     /// Applies results with two attempts and collects the notifications. `false`: notifications are
     /// suppressed.
-    fn told(results: &[(Option<Status>, bool)]) -> Vec<Said> {
-        let (mut track, mut last, mut told) = (Track::pending(), Told::Nothing, Vec::new());
+    fn told(results: &[(Option<Status>, bool)]) -> Vec<Emitted> {
+        let (mut track, mut last, mut told) = (Track::pending(), LastNotified::Nothing, Vec::new());
         for (result, aloud) in results {
             track.apply(*result, 2);
             if let Some(notice) = next(last, &track, false).filter(|_| *aloud) {
@@ -100,7 +100,7 @@ mod tests {
         told
     }
 
-    fn aloud(results: &[Option<Status>]) -> Vec<Said> {
+    fn aloud(results: &[Option<Status>]) -> Vec<Emitted> {
         told(&results.iter().map(|r| (*r, true)).collect::<Vec<_>>())
     }
 
@@ -140,14 +140,14 @@ mod tests {
         track.apply(CRITICAL, 1);
         let kinds =
             |told, track: &Track<Option<Status>>, flapping| next(told, track, flapping).map(|n| n.kind);
-        assert_eq!(kinds(Told::Nothing, &track, true), Some(FlappingStart));
-        assert_eq!(kinds(Told::Problem(WARNING), &track, true), Some(FlappingStart));
-        assert_eq!(kinds(Told::Flapping, &track, true), None);
-        let end = next(Told::Flapping, &track, false).unwrap();
-        assert_eq!((end.kind, end.leaves(Told::Flapping)), (FlappingEnd, Told::Nothing));
-        assert_eq!(kinds(Told::Nothing, &track, false), Some(Problem));
+        assert_eq!(kinds(LastNotified::Nothing, &track, true), Some(FlappingStart));
+        assert_eq!(kinds(LastNotified::Problem(WARNING), &track, true), Some(FlappingStart));
+        assert_eq!(kinds(LastNotified::Flapping, &track, true), None);
+        let end = next(LastNotified::Flapping, &track, false).unwrap();
+        assert_eq!((end.kind, end.leaves(LastNotified::Flapping)), (FlappingEnd, LastNotified::Nothing));
+        assert_eq!(kinds(LastNotified::Nothing, &track, false), Some(Problem));
         track.apply(OK, 1);
-        assert_eq!(kinds(Told::Flapping, &track, false), Some(FlappingEnd));
-        assert_eq!(kinds(Told::Nothing, &track, false), None);
+        assert_eq!(kinds(LastNotified::Flapping, &track, false), Some(FlappingEnd));
+        assert_eq!(kinds(LastNotified::Nothing, &track, false), None);
     }
 }

@@ -92,7 +92,7 @@ fn outage(devices: Vec<(HostSpec, Truth, f64)>, quiet: Vec<HostSpec>, (from, to)
     news.sort_by(|a, b| a.0.total_cmp(&b.0));
     for (first, id) in news {
         lab.run_to(first);
-        lab.hear(id);
+        lab.on_result(id);
     }
     lab.run_to(to + 200.0);
     lab

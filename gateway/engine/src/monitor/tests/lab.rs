@@ -11,9 +11,9 @@ use fleetgate_probes::sample::Status;
 
 use crate::id::{HostId, PeerId};
 use crate::messages::{
-    Alerting, Answer, Ask, AskId, Check, ConnectFailure, EchoAnswer, Event, Evidence, HostSpec, HostState,
-    Message, MonitorInput, MonitorOutput, News, Question, Record, ServiceSpec, ServiceState, Submission,
-    Ticket, Timing,
+    Alerting, Check, ConnectFailure, EchoReply, Event, Evidence, HostSpec, HostState, Message, MonitorInput,
+    MonitorOutput, PassiveResult, Probe, ProbeId, ProbeReply, ProbeRequest, Record, ServiceSpec,
+    ServiceState, Ticket, Timing, TunnelEvent,
 };
 use crate::monitor::{Config, Monitor, testing};
 use crate::time::{Mono, Now, Wall};
@@ -71,7 +71,7 @@ pub struct Lab {
     pub monitor: Monitor,
     start: Mono,
     pub now: Now,
-    pending: BTreeMap<(Mono, u64), (AskId, Answer)>,
+    pending: BTreeMap<(Mono, u64), (ProbeId, ProbeReply)>,
     pub hosts: BTreeMap<HostId, Truth>,
     last_answer: BTreeMap<PeerId, Mono>,
     pub records: Vec<(f64, Record)>,
@@ -111,13 +111,13 @@ impl Lab {
     }
 
     /// Reports the device's first packet after a silence, as the tunnel does.
-    pub fn hear(&mut self, id: HostId) {
-        self.input(MonitorInput::News(News::Heard(id)));
-        self.input(MonitorInput::News(News::Up(id)));
+    pub fn on_result(&mut self, id: HostId) {
+        self.input(MonitorInput::TunnelEvent(TunnelEvent::Heard(id)));
+        self.input(MonitorInput::TunnelEvent(TunnelEvent::Up(id)));
     }
 
     pub fn send(&mut self, host: HostId, service: Option<&str>, status: Status) {
-        let sent = Submission {
+        let sent = PassiveResult {
             host,
             service: service.map(str::to_owned),
             result: PluginResult::new(status, "sent", Vec::new()),
@@ -146,7 +146,7 @@ impl Lab {
             let ready = |(due, _): &(Mono, u64)| *due <= self.now.mono;
             if self.pending.first_key_value().is_some_and(|(key, _)| ready(key)) {
                 let (_, (id, answer)) = self.pending.pop_first().expect("one is ready");
-                self.monitor.handle(MonitorInput::Answer(id, answer), self.now);
+                self.monitor.handle(MonitorInput::ProbeReply(id, answer), self.now);
             } else {
                 self.monitor.handle(MonitorInput::Timeout, self.now);
             }
@@ -161,37 +161,37 @@ impl Lab {
     pub fn drain(&mut self) -> Option<Mono> {
         loop {
             match self.monitor.poll_output() {
-                MonitorOutput::Ask(ask) => {
+                MonitorOutput::ProbeRequest(ask) => {
                     let (delay, answer) = self.answer(&ask);
                     self.asked += 1;
                     self.pending.insert((self.now.mono + delay, self.asked), (ask.id, answer));
                 }
                 MonitorOutput::Record(record) => self.records.push((self.t(), record)),
-                MonitorOutput::LookOutside => {}
+                MonitorOutput::ProbeUplink => {}
                 MonitorOutput::Wait(at, _) => return at,
             }
         }
     }
 
-    fn answer(&mut self, ask: &Ask) -> (Duration, Answer) {
+    fn answer(&mut self, ask: &ProbeRequest) -> (Duration, ProbeReply) {
         let there = |id: &HostId| self.hosts.get(id).is_some_and(|truth| (truth.answers)(self.t()));
         let failure = |answers: bool| if answers { Ok(RTT) } else { Err(ConnectFailure::Timeout) };
         let answers = there(&ask.host);
         let took = |answers: bool| if answers { RTT } else { ask.timeout };
-        match &ask.question {
-            Question::Evidence { peer } => (Duration::ZERO, Answer::Evidence(self.evidence(*peer))),
-            Question::Echo { peer, count, .. } | Question::LargeEcho { peer, count, .. } => {
+        match &ask.probe {
+            Probe::Evidence { peer } => (Duration::ZERO, ProbeReply::Evidence(self.evidence(*peer))),
+            Probe::Echo { peer, count, .. } | Probe::LargeEcho { peer, count, .. } => {
                 self.note_answer(*peer, answers);
                 let rtts = if answers { vec![RTT; (*count).into()] } else { Vec::new() };
-                (took(answers), Answer::Echo(EchoAnswer { sent: *count, rtts, failure: None }))
+                (took(answers), ProbeReply::Echo(EchoReply { sent: *count, rtts, failure: None }))
             }
-            Question::Connect { .. } => (took(answers), Answer::Connect(failure(answers))),
-            Question::Handshake { peer } => {
+            Probe::Connect { .. } => (took(answers), ProbeReply::Connect(failure(answers))),
+            Probe::Handshake { peer } => {
                 let answers = there(peer);
                 self.note_answer(*peer, answers);
-                (took(answers), Answer::Handshake(failure(answers)))
+                (took(answers), ProbeReply::Handshake(failure(answers)))
             }
-            Question::Ssh { .. } => (Duration::ZERO, Answer::Refused("no ssh here".to_owned())),
+            Probe::Ssh { .. } => (Duration::ZERO, ProbeReply::Refused("no ssh here".to_owned())),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lab::{Lab, Truth, behind, service};
-use crate::messages::{Check, HostSpec, MonitorInput, News, Record};
+use crate::messages::{Check, HostSpec, MonitorInput, Record, TunnelEvent};
 use crate::monitor::testing;
 use fleetgate_probes::sample::Status;
 
@@ -63,9 +63,9 @@ fn a_host_is_not_told_of_by_a_question_that_was_asked_while_its_parent_was_down(
         lab.add(testing::host(9), Truth::well());
         let child = lab.add(HostSpec { parents: vec![router], ..testing::host(2) }, back(20.0));
         lab.run_to(to + 1.0);
-        lab.input(MonitorInput::News(News::Heard(router)));
+        lab.input(MonitorInput::TunnelEvent(TunnelEvent::Heard(router)));
         lab.run_to(to + 20.0);
-        lab.input(MonitorInput::News(News::Heard(child)));
+        lab.input(MonitorInput::TunnelEvent(TunnelEvent::Heard(child)));
         lab.run(Duration::from_secs(120));
         assert_eq!(lab.told_of("cam-2"), Vec::<String>::new(), "{to}");
     }

@@ -11,10 +11,10 @@ use fleetgate_probes::sensors::Sensor;
 
 use crate::id::HostId;
 use crate::messages::{
-    Alerting, Answer, AskId, Check, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence,
-    HostMemory, HostSpec, HostState, HostStatus, Identity, LoginRefusal, MessageKind, MonitorInput,
-    MonitorOutput, News, Record, ServiceSpec, ServiceState, SshAnswer, SshFailure, StateType, Submission,
-    Ticket, Timing,
+    Alerting, Check, CommandEnd, CommandReply, ConnectFailure, EchoReply, Evidence, HostSnapshot, HostSpec,
+    HostState, HostStatus, Identity, LoginRefusal, MessageKind, MonitorInput, MonitorOutput, PassiveResult,
+    ProbeId, ProbeReply, Record, ServiceSpec, ServiceState, SshFailure, SshReply, StateType, Ticket, Timing,
+    TunnelEvent,
 };
 use crate::monitor::{Config, Monitor, testing};
 use crate::time::{Mono, Now, Wall};
@@ -27,10 +27,10 @@ const OVERTIME: usize = 16;
 #[derive(Clone, Debug)]
 enum Deed {
     /// Some probe in flight gets a reply, which may not fit it.
-    Answer(usize, Box<Answer>),
+    ProbeReply(usize, Box<ProbeReply>),
     Pass(u64),
     SetClock(i64),
-    News(News),
+    TunnelEvent(TunnelEvent),
     Upsert(Box<HostSpec>),
     Remove(i64),
     Submit(i64, Option<&'static str>, Status),
@@ -47,9 +47,9 @@ fn outcome() -> impl Strategy<Value = Result<Duration, ConnectFailure>> {
     prop_oneof![Just(Ok(Duration::from_millis(9))), failure().prop_map(Err)]
 }
 
-fn ssh() -> impl Strategy<Value = SshAnswer> {
+fn ssh() -> impl Strategy<Value = SshReply> {
     let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
-    let command = CommandAnswer {
+    let command = CommandReply {
         name: "plugin".into(),
         end: CommandEnd::Exit(1),
         stdout: b"a | b=1".to_vec(),
@@ -63,33 +63,33 @@ fn ssh() -> impl Strategy<Value = SshAnswer> {
         1 => Just(Some(changed)),
         1 => Just(Some(SshFailure::LoginRefused { user: "x".into(), why: LoginRefusal::Key })),
     ];
-    (failures, any::<bool>()).prop_map(move |(failure, ran)| SshAnswer {
+    (failures, any::<bool>()).prop_map(move |(failure, ran)| SshReply {
         failure,
         host_key: Some("SHA256:a".into()),
         logged_in: ran,
         commands: if ran { vec![command.clone()] } else { vec![] },
-        ..SshAnswer::default()
+        ..SshReply::default()
     })
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn answer() -> impl Strategy<Value = ProbeReply> {
     let evidence = (0u64..200, any::<bool>()).prop_map(|(age, established)| Evidence {
         last_packet: Some(Mono::from_secs(100_000 - age)),
         established,
         ..Evidence::default()
     });
     let echo = prop_oneof![
-        Just(EchoAnswer { sent: 3, rtts: vec![Duration::from_millis(5)], failure: None }),
-        Just(EchoAnswer { sent: 3, rtts: vec![], failure: None }),
-        failure().prop_map(|f| EchoAnswer { sent: 0, rtts: vec![], failure: Some(f) }),
+        Just(EchoReply { sent: 3, rtts: vec![Duration::from_millis(5)], failure: None }),
+        Just(EchoReply { sent: 3, rtts: vec![], failure: None }),
+        failure().prop_map(|f| EchoReply { sent: 0, rtts: vec![], failure: Some(f) }),
     ];
     prop_oneof![
-        evidence.prop_map(Answer::Evidence),
-        echo.prop_map(Answer::Echo),
-        outcome().prop_map(Answer::Connect),
-        outcome().prop_map(Answer::Handshake),
-        ssh().prop_map(Answer::Ssh),
-        Just(Answer::Refused("no".into())),
+        evidence.prop_map(ProbeReply::Evidence),
+        echo.prop_map(ProbeReply::Echo),
+        outcome().prop_map(ProbeReply::Connect),
+        outcome().prop_map(ProbeReply::Handshake),
+        ssh().prop_map(ProbeReply::Ssh),
+        Just(ProbeReply::Refused("no".into())),
     ]
 }
 
@@ -143,13 +143,13 @@ fn deed() -> impl Strategy<Value = Deed> {
     let told_of = vec![None, Some("job"), Some("job"), Some("ping")];
     let sent = (1i64..4, prop::sample::select(told_of), prop::sample::select(Status::ALL.to_vec()));
     prop_oneof![
-        20 => (any::<usize>(), answer()).prop_map(|(which, answer)| Deed::Answer(which, Box::new(answer))),
+        20 => (any::<usize>(), answer()).prop_map(|(which, answer)| Deed::ProbeReply(which, Box::new(answer))),
         6 => (0u64..70_000).prop_map(Deed::Pass),
         1 => (0u64..9_000_000).prop_map(Deed::Pass),
         1 => (-9_000_000i64..9_000_000).prop_map(Deed::SetClock),
-        2 => peer().prop_map(|p| Deed::News(News::FirstHandshake(p))),
-        2 => peer().prop_map(|p| Deed::News(News::Up(p))),
-        1 => peer().prop_map(|p| Deed::News(News::Heard(p))),
+        2 => peer().prop_map(|p| Deed::TunnelEvent(TunnelEvent::FirstHandshake(p))),
+        2 => peer().prop_map(|p| Deed::TunnelEvent(TunnelEvent::Up(p))),
+        1 => peer().prop_map(|p| Deed::TunnelEvent(TunnelEvent::Heard(p))),
         2 => spec().prop_map(|s| Deed::Upsert(Box::new(s))),
         1 => (1i64..4).prop_map(Deed::Remove),
         8 => sent.prop_map(|(host, service, status)| Deed::Submit(host, service, status)),
@@ -161,7 +161,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 struct Bench {
     monitor: Monitor,
     now: Now,
-    open: BTreeMap<AskId, HostId>,
+    open: BTreeMap<ProbeId, HostId>,
     specs: BTreeMap<HostId, HostSpec>,
     states: BTreeMap<HostId, HostState>,
     services: BTreeMap<(HostId, String), ServiceState>,
@@ -179,12 +179,12 @@ impl Bench {
 
     fn act(&mut self, deed: Deed) {
         match deed {
-            Deed::Answer(which, answer) => {
-                let ids: Vec<AskId> = self.open.keys().copied().collect();
+            Deed::ProbeReply(which, answer) => {
+                let ids: Vec<ProbeId> = self.open.keys().copied().collect();
                 if !ids.is_empty() {
                     let id = ids[which % ids.len()];
                     self.open.remove(&id);
-                    self.input(MonitorInput::Answer(id, *answer));
+                    self.input(MonitorInput::ProbeReply(id, *answer));
                 }
             }
             Deed::Pass(ms) => self.pass(Duration::from_millis(ms)),
@@ -192,7 +192,7 @@ impl Bench {
                 self.now.wall = Wall::from_millis(self.now.wall.as_millis() + ms);
                 self.input(MonitorInput::Timeout);
             }
-            Deed::News(news) => self.input(MonitorInput::News(news)),
+            Deed::TunnelEvent(news) => self.input(MonitorInput::TunnelEvent(news)),
             Deed::Upsert(spec) => {
                 let stays = |name: &String| spec.services.iter().any(|s| s.name == *name);
                 self.services.retain(|(host, name), _| *host != spec.id || stays(name));
@@ -216,7 +216,7 @@ impl Bench {
     }
 
     fn submit(&mut self, host: HostId, service: Option<&str>, status: Status) {
-        self.input(MonitorInput::Submit(Box::new(Submission {
+        self.input(MonitorInput::Submit(Box::new(PassiveResult {
             host,
             service: service.map(str::to_owned),
             result: PluginResult::new(status, "sent", Vec::new()),
@@ -235,7 +235,7 @@ impl Bench {
     fn restart(&mut self) {
         self.monitor = Monitor::new(Config { max_in_flight: ROOM, ..Config::default() }, 2);
         self.open.clear();
-        let memory = |spec: &HostSpec| HostMemory {
+        let memory = |spec: &HostSpec| HostSnapshot {
             spec: spec.clone(),
             state: self.states.get(&spec.id).cloned(),
             services: self.services.iter().filter(|(k, _)| k.0 == spec.id).map(|(_, s)| s.clone()).collect(),
@@ -254,9 +254,9 @@ impl Bench {
     fn drain(&mut self) {
         loop {
             match self.monitor.poll_output() {
-                MonitorOutput::Ask(ask) => drop(self.open.insert(ask.id, ask.host)),
+                MonitorOutput::ProbeRequest(ask) => drop(self.open.insert(ask.id, ask.host)),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::LookOutside => panic!("nobody has looked so far"),
+                MonitorOutput::ProbeUplink => panic!("nobody has looked so far"),
                 MonitorOutput::Wait(at, _) => {
                     self.wait = at;
                     return;
@@ -307,11 +307,11 @@ impl Bench {
     /// handshake. The same holds for each service of a host that is up.
     fn check(&self) {
         for (id, host) in &self.monitor.hosts {
-            let waits = self.monitor.agenda.is_planned(*id) || self.monitor.desk.asks.is_open(*id);
+            let waits = self.monitor.agenda.is_planned(*id) || self.monitor.shared.asks.is_open(*id);
             assert!(waits || host.awaits_its_first_handshake(), "{id:?} is forgotten");
             assert_eq!(host.forgotten_service(), None, "of {id:?}");
         }
-        assert!(self.monitor.desk.asks.len() <= ROOM + OVERTIME);
+        assert!(self.monitor.shared.asks.len() <= ROOM + OVERTIME);
         let overdue = self.wait.is_some_and(|at| at <= self.now.mono);
         assert!(!overdue, "what is due has been done");
     }

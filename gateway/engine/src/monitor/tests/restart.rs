@@ -9,7 +9,7 @@ use fleetgate_probes::sample::Status;
 use super::lab::{Lab, Truth, behind, service};
 use crate::id::HostId;
 use crate::messages::{
-    Check, EventKind, HostMemory, HostSpec, HostState, HostStatus, ServiceState, StateType,
+    Check, EventKind, HostSnapshot, HostSpec, HostState, HostStatus, ServiceState, StateType,
 };
 use crate::monitor::testing;
 use crate::time::Wall;
@@ -50,7 +50,7 @@ fn up(raw: i64, source: &str, now: Wall) -> HostState {
 fn a_fleet_that_began_to_fail_before_a_restart_is_a_crowd_after_it() {
     let mut lab = Lab::new();
     let now = lab.now.wall;
-    let failing = |n: i64| HostMemory {
+    let failing = |n: i64| HostSnapshot {
         spec: testing::host(n),
         state: Some(HostState {
             status: HostStatus::Down,
@@ -99,9 +99,9 @@ fn restored(cause: Cause) -> Lab {
     let now = lab.now.wall;
     let spec = HostSpec { services: vec![service("tunnel", Check::Tunnel)], ..testing::host(1) };
     let (state, services) = (Some(up(1, "evidence", now)), vec![critical_tunnel(cause, now)]);
-    let device = HostMemory { spec, state, services, acknowledged: vec![] };
+    let device = HostSnapshot { spec, state, services, acknowledged: vec![] };
     let nas = Some(up(2, "echo", now));
-    let nas = HostMemory { spec: behind(2, 1), state: nas, services: vec![], acknowledged: vec![] };
+    let nas = HostSnapshot { spec: behind(2, 1), state: nas, services: vec![], acknowledged: vec![] };
     for n in [1, 2] {
         lab.hosts.insert(HostId::from_i64(n), Truth::well());
     }

@@ -73,7 +73,7 @@ fn a_job_is_due(before: Duration) -> Lab {
     let services = vec![service("backup", job)];
     lab.add(HostSpec { services, ..testing::host(1) }, Truth::off(3.0, 9_000.0, f64::MAX));
     lab.run(150 * MINUTE);
-    lab.input(MonitorInput::WasCutOff);
+    lab.input(MonitorInput::RestoreUplinkLost);
     lab.run(30 * MINUTE - before);
     lab
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::id::HostId;
 use crate::time::{Mono, age};
 
-use crate::monitor::uplink::health::Sky;
+use crate::monitor::uplink::health::UplinkStatus;
 
 /// Silences within this time count as one event, however often the fleet is checked. Three failures
 /// of one host take about as long.
@@ -57,7 +57,7 @@ struct Silence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Check other hosts now.
-    Ask,
+    ProbeRequest,
     /// The gateway is cut off.
     Lost(Loss),
     /// A host is heard again.
@@ -98,7 +98,7 @@ enum Phase {
 }
 
 #[derive(Debug)]
-pub struct Population {
+pub struct FleetSilence {
     window: Duration,
     up: BTreeSet<HostId>,
     /// The hosts among `up` that are asleep.
@@ -109,21 +109,21 @@ pub struct Population {
     back: BTreeSet<HostId>,
     /// Hosts that were silent by then have had their part in a decision.
     weighed: Mono,
-    sky: Sky,
+    sky: UplinkStatus,
     phase: Phase,
 }
 
-impl Population {
+impl FleetSilence {
     /// `interval`: the time in which most hosts are checked once.
     pub fn new(interval: Duration) -> Self {
-        Population {
+        FleetSilence {
             window: interval.max(WINDOW),
             up: BTreeSet::new(),
             asleep: BTreeSet::new(),
             silent: BTreeMap::new(),
             back: BTreeSet::new(),
             weighed: Mono::ZERO,
-            sky: Sky::Clear,
+            sky: UplinkStatus::Clear,
             phase: Phase::Calm,
         }
     }
@@ -134,20 +134,20 @@ impl Population {
     }
 
     /// Records the state of the uplink check. A lost uplink explains any number of silent hosts.
-    pub fn look_up(&mut self, sky: Sky) {
+    pub fn look_up(&mut self, sky: UplinkStatus) {
         self.sky = sky;
         if let Phase::Lost { explained, .. } = &mut self.phase {
-            *explained |= sky == Sky::Dark;
+            *explained |= sky == UplinkStatus::Dark;
         }
     }
 
     /// Records that the uplink check reports no uplink.
-    pub fn accuse(&mut self, now: Mono) -> Option<Step> {
+    pub fn suspect_uplink(&mut self, now: Mono) -> Option<Step> {
         if self.phase != Phase::Calm {
             return None;
         }
         self.phase = Phase::Asking { since: now, crowd: false, told: false };
-        Some(Step::Ask)
+        Some(Step::ProbeRequest)
     }
 
     /// Records that the uplink is back. Hosts that are silent now are evaluated by themselves,
@@ -159,7 +159,7 @@ impl Population {
                 self.phase = Phase::Calm;
                 None
             }
-            Phase::Lost { explained, .. } if explained || is_small => self.ask_again(now),
+            Phase::Lost { explained, .. } if explained || is_small => self.probe_again(now),
             _ => None,
         }
     }
@@ -171,16 +171,16 @@ impl Population {
         let Phase::Lost { since, .. } = self.phase else { return None };
         let believed = proved || self.count(now) < FEWEST;
         let long = now.since(since) >= CLEAR_SKY.max(self.window);
-        if believed && long { self.ask_again(now) } else { None }
+        if believed && long { self.probe_again(now) } else { None }
     }
 
     /// Treats the hosts that are silent so far as explained.
-    fn ask_again(&mut self, now: Mono) -> Option<Step> {
+    fn probe_again(&mut self, now: Mono) -> Option<Step> {
         self.weighed = now;
         self.silent.clear();
         self.back.clear();
         self.phase = Phase::Asking { since: now, crowd: false, told: true };
-        Some(Step::Ask)
+        Some(Step::ProbeRequest)
     }
 
     /// Whether silence proves nothing now.
@@ -227,7 +227,7 @@ impl Population {
                     self.back.insert(id);
                 }
             }
-            return self.hear(member.good_at, now);
+            return self.on_result(member.good_at, now);
         };
         let is_new = was_up && since > self.weighed && now.since(since) < self.window;
         let silence = Silence { since, good_at: member.good_at };
@@ -244,7 +244,7 @@ impl Population {
             Phase::Calm => {
                 self.back.clear();
                 self.phase = Phase::Asking { since: now, crowd: true, told: false };
-                Some(Step::Ask)
+                Some(Step::ProbeRequest)
             }
             Phase::Asking { crowd, .. } | Phase::Lost { crowd, .. } => {
                 *crowd = true;
@@ -255,7 +255,7 @@ impl Population {
 
     /// Clears the gateway, because a host is heard. While the uplink check finds no uplink, this
     /// does not apply if many are silent.
-    fn hear(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
+    fn on_result(&mut self, at: Option<Mono>, now: Mono) -> Option<Step> {
         let (since, crowd, told) = match self.phase {
             Phase::Calm => return None,
             Phase::Asking { since, crowd, told } => (since, crowd, told),
@@ -265,11 +265,11 @@ impl Population {
         // be checked.
         let early = now.since(since) < self.window && self.count(now) >= FEWEST;
         let most_are_silent = self.is_crowd(now) && self.back.len() < self.silent.len();
-        let is_neighbour = crowd && self.sky != Sky::Clear && (early || most_are_silent);
+        let is_neighbour = crowd && self.sky != UplinkStatus::Clear && (early || most_are_silent);
         if is_neighbour || at <= Some(since) {
             return None;
         }
-        self.acquit(crowd || told, now);
+        self.clear_suspicion(crowd || told, now);
         told.then_some(Step::Back)
     }
 
@@ -279,9 +279,9 @@ impl Population {
         if since + PATIENCE > now {
             return None;
         }
-        let dark = self.sky == Sky::Dark;
+        let dark = self.sky == UplinkStatus::Dark;
         if !crowd && !dark {
-            self.acquit(told, now);
+            self.clear_suspicion(told, now);
             return told.then_some(Step::Seen);
         }
         let of = self.count(now);
@@ -290,7 +290,7 @@ impl Population {
     }
 
     /// `weighed`: the decision covered all hosts that are silent.
-    fn acquit(&mut self, weighed: bool, now: Mono) {
+    fn clear_suspicion(&mut self, weighed: bool, now: Mono) {
         self.phase = Phase::Calm;
         self.back.clear();
         if weighed {
@@ -337,23 +337,23 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn population(count: i64, interval: Duration) -> Population {
-        let mut all = Population::new(interval);
+    fn population(count: i64, interval: Duration) -> FleetSilence {
+        let mut all = FleetSilence::new(interval);
         (0..count).for_each(|n| assert_eq!(all.note(Id::from_i64(n), well(0), at(0)), None));
         all
     }
 
     /// Lets these hosts fall silent at once and returns the steps.
-    fn silence(all: &mut Population, who: std::ops::Range<i64>, secs: u64) -> Vec<Step> {
+    fn silence(all: &mut FleetSilence, who: std::ops::Range<i64>, secs: u64) -> Vec<Step> {
         who.filter_map(|n| all.note(Id::from_i64(n), fails(secs), at(secs))).collect()
     }
 
-    fn hear(all: &mut Population, n: i64, secs: u64) -> Option<Step> {
+    fn on_result(all: &mut FleetSilence, n: i64, secs: u64) -> Option<Step> {
         all.note(Id::from_i64(n), well(secs), at(secs))
     }
 
-    fn dark(all: &mut Population) {
-        all.look_up(Sky::Dark);
+    fn dark(all: &mut FleetSilence) {
+        all.look_up(UplinkStatus::Dark);
     }
 
     fn lost(lost: usize, of: usize, crowd: bool) -> Option<Step> {
@@ -394,27 +394,27 @@ mod tests {
         assert_eq!(silence(&mut all, 6..10, 1_000), [], "four");
         let down = Member { up: false, asleep: false, silent_since: Some(at(1_000)), good_at: None };
         (6..10).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(down), at(1_030)), None));
-        assert_eq!(silence(&mut all, 10..11, 1_031), [Step::Ask], "five of 24");
+        assert_eq!(silence(&mut all, 10..11, 1_031), [Step::ProbeRequest], "five of 24");
         assert_eq!(all.look(at(1_061)), lost(5, 24, true));
     }
 
     #[test]
     fn one_that_is_heard_acquits_the_gateway_and_nobody_heard_convicts_it() {
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
         assert!(all.is_doubtful());
         assert_eq!(all.note(Id::from_i64(7), well(9), at(11)), None);
         assert!(all.is_doubtful(), "that packet was older");
-        assert_eq!(hear(&mut all, 7, 12), None);
+        assert_eq!(on_result(&mut all, 7, 12), None);
         assert!(!all.is_doubtful());
         assert_eq!(silence(&mut all, 0..5, 10), [], "they were weighed");
 
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
         assert_eq!(all.look(at(39)), None);
         assert_eq!(all.look(at(40)), lost(5, 10, true));
         assert_eq!(all.look(at(41)), None);
-        assert_eq!(hear(&mut all, 3, 50), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 3, 50), Some(Step::Back));
         assert!(!all.is_doubtful());
     }
 
@@ -422,7 +422,7 @@ mod tests {
     #[test]
     fn one_that_is_silent_no_more_and_proved_nothing_is_not_heard() {
         let mut all = population(10, MINUTE);
-        assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
         assert_eq!(all.note(Id::from_i64(0), well(0), at(11)), None);
         assert!(all.is_doubtful() && all.is_silent(Id::from_i64(0)));
         assert_eq!(all.look(at(40)), lost(5, 10, true));
@@ -432,46 +432,46 @@ mod tests {
     fn a_sentinel_that_sees_no_way_out_needs_no_crowd_and_one_that_is_heard_contradicts_it() {
         let mut all = population(2, MINUTE);
         dark(&mut all);
-        assert_eq!(all.accuse(at(10)), Some(Step::Ask));
+        assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
         assert!(all.is_doubtful());
-        assert_eq!(hear(&mut all, 0, 12), None);
+        assert_eq!(on_result(&mut all, 0, 12), None);
         assert!(!all.is_doubtful(), "whatever the sentinel sees");
 
-        assert_eq!(all.accuse(at(20)), Some(Step::Ask));
+        assert_eq!(all.suspect_uplink(at(20)), Some(Step::ProbeRequest));
         assert_eq!(silence(&mut all, 0..1, 25), []);
         assert_eq!(all.look(at(50)), lost(1, 2, false));
-        assert_eq!(hear(&mut all, 1, 60), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 1, 60), Some(Step::Back));
     }
 
     #[test]
     fn under_a_dark_sky_one_that_is_heard_says_nothing_of_a_crowd() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
-        assert_eq!(all.accuse(at(10)), Some(Step::Ask));
+        assert_eq!(all.suspect_uplink(at(10)), Some(Step::ProbeRequest));
         assert_eq!(silence(&mut all, 0..4, 11), []);
-        assert_eq!((hear(&mut all, 9, 12), all.is_doubtful()), (None, false), "four are no crowd");
-        assert_eq!(silence(&mut all, 4..5, 20), [Step::Ask], "with those from before they are");
-        assert_eq!((hear(&mut all, 9, 21), all.is_doubtful()), (None, true));
+        assert_eq!((on_result(&mut all, 9, 12), all.is_doubtful()), (None, false), "four are no crowd");
+        assert_eq!(silence(&mut all, 4..5, 20), [Step::ProbeRequest], "with those from before they are");
+        assert_eq!((on_result(&mut all, 9, 21), all.is_doubtful()), (None, true));
         assert_eq!(all.look(at(50)), lost(5, 10, true));
-        assert_eq!((hear(&mut all, 9, 60), all.is_doubtful()), (None, true));
+        assert_eq!((on_result(&mut all, 9, 60), all.is_doubtful()), (None, true));
         assert_eq!((all.clear_sky(true, at(70)), all.is_doubtful()), (None, true));
-        all.look_up(Sky::Clear);
-        assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(Step::Ask), true));
+        all.look_up(UplinkStatus::Clear);
+        assert_eq!((all.excuse(at(3_600)), all.is_doubtful()), (Some(Step::ProbeRequest), true));
         assert_eq!(silence(&mut all, 4..9, 20), [], "that was explained");
-        assert_eq!(hear(&mut all, 9, 3_601), Some(Step::Back));
+        assert_eq!(on_result(&mut all, 9, 3_601), Some(Step::Back));
     }
 
     #[test]
     fn under_a_dark_sky_so_many_that_come_back_acquit_the_gateway_that_the_rest_is_no_crowd() {
         let mut all = population(10, MINUTE);
         dark(&mut all);
-        assert_eq!(silence(&mut all, 0..7, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 0..7, 10), [Step::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(7, 10, true));
         assert_eq!(
-            (hear(&mut all, 9, 3_600), hear(&mut all, 0, 3_601), hear(&mut all, 1, 3_602)),
+            (on_result(&mut all, 9, 3_600), on_result(&mut all, 0, 3_601), on_result(&mut all, 1, 3_602)),
             (None, None, None)
         );
-        assert_eq!(hear(&mut all, 2, 3_603), Some(Step::Back), "four are no crowd");
+        assert_eq!(on_result(&mut all, 2, 3_603), Some(Step::Back), "four are no crowd");
         assert!(!all.is_doubtful());
     }
 
@@ -480,22 +480,26 @@ mod tests {
         let mut all = population(30, MINUTE);
         let asleep = Member { up: true, asleep: true, silent_since: None, good_at: Some(at(0)) };
         (0..24).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
-        assert_eq!(silence(&mut all, 25..30, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 25..30, 10), [Step::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(5, 6, true));
-        assert_eq!(hear(&mut all, 3, 50), Some(Step::Back), "it woke");
+        assert_eq!(on_result(&mut all, 3, 50), Some(Step::Back), "it woke");
 
         let mut all = population(30, MINUTE);
         (0..30).for_each(|n| assert_eq!(all.note(Id::from_i64(n), Some(asleep), at(5)), None));
-        assert_eq!(silence(&mut all, 0..6, 10), [Step::Ask], "none of those that should have woken did");
+        assert_eq!(
+            silence(&mut all, 0..6, 10),
+            [Step::ProbeRequest],
+            "none of those that should have woken did"
+        );
     }
 
     #[test]
     fn under_a_dark_sky_those_who_died_meanwhile_do_not_hide_that_most_are_back() {
         let mut all = population(21, MINUTE);
         dark(&mut all);
-        assert_eq!(silence(&mut all, 0..20, 10), [Step::Ask]);
+        assert_eq!(silence(&mut all, 0..20, 10), [Step::ProbeRequest]);
         assert_eq!(all.look(at(40)), lost(20, 21, true));
-        let back: Vec<Option<Step>> = (0..10).map(|n| hear(&mut all, n, 3_600 + n as u64)).collect();
+        let back: Vec<Option<Step>> = (0..10).map(|n| on_result(&mut all, n, 3_600 + n as u64)).collect();
         assert_eq!((back.iter().flatten().count(), back[9]), (1, Some(Step::Back)), "ten of twenty");
     }
 
@@ -504,23 +508,23 @@ mod tests {
         let mut all = population(10, MINUTE);
         all.restore_lost(at(10));
         dark(&mut all);
-        assert_eq!((hear(&mut all, 9, 20), all.is_doubtful()), (None, true));
+        assert_eq!((on_result(&mut all, 9, 20), all.is_doubtful()), (None, true));
         assert_eq!(silence(&mut all, 0..5, 30), []);
-        assert_eq!((hear(&mut all, 9, 80), all.is_doubtful()), (None, true));
-        assert_eq!(hear(&mut all, 0, 90), Some(Step::Back));
+        assert_eq!((on_result(&mut all, 9, 80), all.is_doubtful()), (None, true));
+        assert_eq!(on_result(&mut all, 0, 90), Some(Step::Back));
     }
 
     #[test]
     fn a_sentinel_that_sees_again_lets_those_be_judged_that_stay_silent() {
         let mut all = population(2, MINUTE);
-        assert_eq!((all.accuse(at(10)), all.excuse(at(12))), (Some(Step::Ask), None));
+        assert_eq!((all.suspect_uplink(at(10)), all.excuse(at(12))), (Some(Step::ProbeRequest), None));
         assert!(!all.is_doubtful(), "one bad look");
 
         dark(&mut all);
-        all.accuse(at(20));
+        all.suspect_uplink(at(20));
         assert_eq!(all.look(at(50)), lost(0, 2, false));
-        all.look_up(Sky::Clear);
-        assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::Ask), true));
+        all.look_up(UplinkStatus::Clear);
+        assert_eq!((all.excuse(at(90)), all.is_doubtful()), (Some(Step::ProbeRequest), true));
         assert_eq!((all.look(at(119)), all.look(at(120))), (None, Some(Step::Seen)));
         assert!(!all.is_doubtful());
     }
@@ -529,7 +533,7 @@ mod tests {
     fn a_crowd_that_falls_silent_is_the_gateways_until_one_is_heard_or_the_sky_was_clear_for_long() {
         let fallen = || {
             let mut all = population(10, MINUTE);
-            assert_eq!(silence(&mut all, 0..5, 10), [Step::Ask]);
+            assert_eq!(silence(&mut all, 0..5, 10), [Step::ProbeRequest]);
             assert_eq!(all.look(at(40)), lost(5, 10, true));
             all
         };
@@ -538,12 +542,12 @@ mod tests {
         assert_eq!(all.clear_sky(false, at(9_999)), None, "a default route proves nothing");
         assert_eq!(all.clear_sky(true, at(339)), None);
         let mut judged = fallen();
-        assert_eq!(judged.clear_sky(true, at(340)), Some(Step::Ask));
+        assert_eq!(judged.clear_sky(true, at(340)), Some(Step::ProbeRequest));
         assert_eq!(judged.look(at(370)), Some(Step::Seen));
         assert_eq!(silence(&mut judged, 0..5, 330), [], "whoever was silent then is judged");
-        [Sky::Dark, Sky::Clear].into_iter().for_each(|sky| all.look_up(sky));
-        assert_eq!(all.excuse(at(60)), Some(Step::Ask), "it was dark in between");
-        assert_eq!(hear(&mut all, 7, 61), Some(Step::Back));
+        [UplinkStatus::Dark, UplinkStatus::Clear].into_iter().for_each(|sky| all.look_up(sky));
+        assert_eq!(all.excuse(at(60)), Some(Step::ProbeRequest), "it was dark in between");
+        assert_eq!(on_result(&mut all, 7, 61), Some(Step::Back));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Sight {
 
 /// The state of the uplink after the last reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sky {
+pub enum UplinkStatus {
     /// The uplink is ok, or there is no uplink check.
     Clear,
     /// The last reading failed.
@@ -43,7 +43,7 @@ pub enum Sky {
 }
 
 #[derive(Debug, Default)]
-pub struct Sentinel {
+pub struct UplinkHealth {
     /// The time of the last reading; `None`: there is no uplink check.
     seen: Option<Mono>,
     asked: Option<Mono>,
@@ -53,7 +53,7 @@ pub struct Sentinel {
     words: String,
 }
 
-impl Sentinel {
+impl UplinkHealth {
     pub fn see(&mut self, reading: &UplinkReading, now: Mono) -> Sight {
         (self.seen, self.asked, self.wanted) = (Some(now), None, false);
         let Some(words) = fault(reading) else {
@@ -69,11 +69,11 @@ impl Sentinel {
         }
     }
 
-    pub fn sky(&self) -> Sky {
+    pub fn sky(&self) -> UplinkStatus {
         match self.failures {
-            0 => Sky::Clear,
-            n if n < ATTEMPTS => Sky::Dim,
-            _ => Sky::Dark,
+            0 => UplinkStatus::Clear,
+            n if n < ATTEMPTS => UplinkStatus::Dim,
+            _ => UplinkStatus::Dark,
         }
     }
 
@@ -84,7 +84,7 @@ impl Sentinel {
 
     /// Describes the fault while the uplink is lost.
     pub fn fault(&self) -> Option<&str> {
-        (self.sky() == Sky::Dark).then_some(&self.words)
+        (self.sky() == UplinkStatus::Dark).then_some(&self.words)
     }
 
     /// Whether a failure since then has no newer reading yet.
@@ -155,7 +155,7 @@ mod tests {
         UplinkReading { default_route: Some(true), anchors, socket_is_stuck: false }
     }
 
-    fn wants(sentinel: &mut Sentinel, now: Mono) -> bool {
+    fn wants(sentinel: &mut UplinkHealth, now: Mono) -> bool {
         sentinel.want(now);
         sentinel.looks(now)
     }
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn two_looks_in_a_row_are_a_fault_and_one_good_one_ends_it() {
-        let mut sentinel = Sentinel::default();
+        let mut sentinel = UplinkHealth::default();
         let sights = [true, false, true, false, false, false, true, true]
             .map(|good| (sentinel.see(&anchors(&[good]), at(0)), sentinel.fault().is_some()));
         use Sight::{Clear, Dark, Dim, Same};
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn what_fails_waits_for_a_newer_look_but_not_for_ever_and_not_without_a_sentinel() {
-        let mut sentinel = Sentinel::default();
+        let mut sentinel = UplinkHealth::default();
         assert!(!sentinel.in_doubt(at(5), at(5)) && !wants(&mut sentinel, at(5)), "nobody looks");
         sentinel.see(&anchors(&[true]), at(0));
         assert!(sentinel.in_doubt(at(5), at(5)) && wants(&mut sentinel, at(5)));
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn what_fails_just_after_a_look_waits_a_second_for_the_next() {
         let ms = |ms: u64| at(0) + Duration::from_millis(ms);
-        let mut sentinel = Sentinel::default();
+        let mut sentinel = UplinkHealth::default();
         sentinel.see(&anchors(&[true]), at(0));
         assert!(sentinel.in_doubt(ms(1), ms(1)) && !wants(&mut sentinel, ms(1)));
         assert_eq!(sentinel.due(), Some(at(1)));

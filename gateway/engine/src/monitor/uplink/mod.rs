@@ -8,7 +8,7 @@ use crate::time::{Now, Wall};
 
 use super::Monitor;
 use crate::monitor::notification::records::Subject;
-use crate::monitor::notification::suppress::Said;
+use crate::monitor::notification::suppress::Emitted;
 use crate::monitor::notification::transition::Notice;
 use crate::monitor::uplink::fleet_silence::{Loss, Step};
 use crate::monitor::uplink::health::Sight;
@@ -24,16 +24,16 @@ impl Monitor {
     /// heard.
     pub(super) fn was_cut_off(&mut self, now: Now) {
         self.population.restore_lost(now.mono);
-        self.desk.cut_off = true;
+        self.shared.cut_off = true;
     }
 
     pub(super) fn weigh(&mut self, step: Option<Step>, now: Now) {
         let doubtful = self.population.is_doubtful();
-        self.desk.cut_off = doubtful;
-        self.desk.asks_witnesses = self.population.asks();
+        self.shared.cut_off = doubtful;
+        self.shared.asks_witnesses = self.population.asks();
         match step {
             None => {}
-            Some(Step::Ask) => self.ask_witnesses(now),
+            Some(Step::ProbeRequest) => self.probe_witnesses(now),
             Some(Step::Lost(loss)) => {
                 let text = lost_words(self.sentinel.fault(), loss);
                 self.tell_of_gateway(HostStatus::Down, &text, now);
@@ -53,14 +53,14 @@ impl Monitor {
 
     /// Applies a reading of the gateway's own uplink from the shell.
     pub(super) fn see_outside(&mut self, reading: &UplinkReading, now: Now) {
-        self.desk.is_watched = true;
+        self.shared.is_watched = true;
         let sight = self.sentinel.see(reading, now.mono);
         self.population.look_up(self.sentinel.sky());
         let step = match sight {
             Sight::Same => {
                 self.sentinel.is_clear(reading).and_then(|proved| self.population.clear_sky(proved, now.mono))
             }
-            Sight::Dim => self.population.accuse(now.mono),
+            Sight::Dim => self.population.suspect_uplink(now.mono),
             Sight::Dark => None,
             Sight::Clear => self.population.excuse(now.mono),
         };
@@ -79,7 +79,7 @@ impl Monitor {
 
     /// Requests a reading because a host fails: the gateway may be the cause.
     pub(super) fn look_outside(&mut self, now: Now) {
-        let accusation = self.sentinel.fault().and_then(|_| self.population.accuse(now.mono));
+        let accusation = self.sentinel.fault().and_then(|_| self.population.suspect_uplink(now.mono));
         self.weigh(accusation, now);
         self.sentinel.want(now.mono);
         self.look_as_wanted(now);
@@ -88,7 +88,7 @@ impl Monitor {
     /// Emits the request at once, or when the last reading is long enough ago.
     pub(super) fn look_as_wanted(&mut self, now: Now) {
         if self.sentinel.looks(now.mono) {
-            self.desk.out.push_back(MonitorOutput::LookOutside);
+            self.shared.out.push_back(MonitorOutput::ProbeUplink);
         }
     }
 
@@ -101,7 +101,7 @@ impl Monitor {
     }
 
     /// Checks witnesses. Sleeping hosts rarely reply, so they are only used if no others are left.
-    fn ask_witnesses(&mut self, now: Now) {
+    fn probe_witnesses(&mut self, now: Now) {
         let there =
             |id: &HostId| self.hosts[id].track.hard == HostStatus::Up && !self.population.is_silent(*id);
         let all = self.hosts.keys().copied().filter(there);
@@ -109,15 +109,15 @@ impl Monitor {
         let candidates = if awake.is_empty() { asleep } else { awake };
         let stride = (candidates.len() / WITNESSES).max(1);
         for id in candidates.into_iter().step_by(stride).take(WITNESSES) {
-            self.with(id, now, |host, turn| host.prove_itself(Some(turn.now.mono), turn));
+            self.with(id, now, |host, ctx| host.check_for_child(Some(ctx.now.mono), ctx));
         }
     }
 
     /// Starts a grace period of one interval for all hosts: silence until now was the gateway's.
     fn see_again(&mut self, now: Now) {
-        self.desk.woke = Some(now.mono);
+        self.shared.woke = Some(now.mono);
         for id in self.ids() {
-            self.with(id, now, |host, turn| host.excuse_silence(turn.now.mono));
+            self.with(id, now, |host, ctx| host.excuse_silence(ctx.now.mono));
         }
     }
 
@@ -129,10 +129,10 @@ impl Monitor {
         self.note_uplink(to == HostStatus::Down, now);
         let at: Wall = now.wall;
         let subject = Subject { host: GATEWAY, name: NAME, service: None, output: text, since: at, at };
-        let mut turn = self.desk.turn(now);
-        turn.record(subject.event(event, text.to_owned(), ""));
-        let told: Vec<Record> = subject.records(vec![Said::Told(Notice { kind, from, to })]);
-        told.into_iter().for_each(|record| turn.record(record));
+        let mut ctx = self.shared.ctx(now);
+        ctx.record(subject.event(event, text.to_owned(), ""));
+        let told: Vec<Record> = subject.records(vec![Emitted::LastNotified(Notice { kind, from, to })]);
+        told.into_iter().for_each(|record| ctx.record(record));
     }
 }
 

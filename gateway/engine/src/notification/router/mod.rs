@@ -12,20 +12,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::calendar::timestamp;
-use crate::messages::{HeldReason, MessageKind};
+use crate::messages::{MessageKind, SuppressReason};
 use crate::time::{Mono, Now, Wall};
 
 use super::{
-    Contact, ContactId, Hold, Input, Item, Notice, NoticeId, Object, Output, Routing, Rule, Told, WaitFor,
-    Waiting,
+    CheckableId, Contact, ContactId, Input, Item, NotSent, Notice, NoticeId, Notified, Output, Routing, Rule,
+    WaitFor, Waiting,
 };
-use crate::notification::deferred::{Due, Later, Shelf};
+use crate::notification::deferred::{Deferred, DeferredQueue, Due};
 use crate::notification::groups::{Groups, LONGEST, shared_site};
-use crate::notification::incident_roots::Wide;
-use crate::notification::notified::Known;
-use crate::notification::rate_limit::Caps;
+use crate::notification::incident_roots::IncidentRoots;
+use crate::notification::notified::NotifiedIndex;
+use crate::notification::rate_limit::RateLimits;
 use crate::notification::rule::Class;
-use crate::notification::suppression::{Standing, Standings};
+use crate::notification::suppression::{Suppression, Suppressions};
 use plan::Plan;
 
 /// A digest leaves out problems that were notified within the hour before it.
@@ -40,12 +40,12 @@ const AFTER_ABSENCE: Duration = LONGEST;
 pub struct Router {
     contacts: BTreeMap<ContactId, Contact>,
     rules: BTreeMap<ContactId, Vec<Rule>>,
-    known: Known,
-    wide: Wide,
-    later: Shelf,
-    standing: Standings,
+    known: NotifiedIndex,
+    wide: IncidentRoots,
+    later: DeferredQueue,
+    standing: Suppressions,
     groups: Groups,
-    caps: Caps,
+    caps: RateLimits,
     digests: BTreeMap<ContactId, Wall>,
     outputs: VecDeque<Output>,
     now: Now,
@@ -56,13 +56,13 @@ impl Router {
     /// waits again. `posted`: the posts of the last hour, in order.
     pub fn restore(
         routing: Routing,
-        told: Vec<(ContactId, Object, Told)>,
+        told: Vec<(ContactId, CheckableId, Notified)>,
         mut waiting: Vec<Waiting>,
         posted: &[(ContactId, Wall)],
         now: Now,
     ) -> Router {
         let mut router = Router { now, ..Router::default() };
-        router.known = Known::new(told);
+        router.known = NotifiedIndex::new(told);
         waiting.sort_by_key(|w| w.notice.id);
         router.set_routing(routing);
         for (contact, at) in posted {
@@ -78,7 +78,7 @@ impl Router {
 
     fn resume(&mut self, w: Waiting, now: Now) {
         let Some(contact) = self.contacts.get(&w.contact) else {
-            return self.hold(Some(w.contact), w.notice.id, Hold::ContactRemoved);
+            return self.hold(Some(w.contact), w.notice.id, NotSent::ContactRemoved);
         };
         // A clock that was set back must not make a delay longer than the rules set it.
         let longest = self.rules.get(&w.contact).into_iter().flatten().map(|r| r.delay).max();
@@ -98,7 +98,7 @@ impl Router {
             WaitFor::Period => Due::On(w.until),
             WaitFor::Silence(_) => Due::After(now.mono),
         };
-        self.later.put(w.contact, Later { notice: w.notice, why: w.why, due, rule: w.rule }, now);
+        self.later.put(w.contact, Deferred { notice: w.notice, why: w.why, due, rule: w.rule }, now);
     }
 
     pub fn handle(&mut self, input: Input, now: Now) {
@@ -116,12 +116,12 @@ impl Router {
             }
             Input::Acknowledged(object) => self.cared_for(&object),
             Input::CareEnded { contact, notice } => self.care_ended(contact, &notice, now),
-            Input::Wide(wide) => self.widen(Wide::new(wide), now),
+            Input::IncidentRoots(wide) => self.widen(IncidentRoots::new(wide), now),
             Input::Stands(standing) => self.stand(standing, now),
-            Input::Forget(Object { host, service: None }) => {
-                self.forget(|_, of| of.host == host, Hold::HostRemoved);
+            Input::Forget(CheckableId { host, service: None }) => {
+                self.forget(|_, of| of.host == host, NotSent::HostRemoved);
             }
-            Input::Forget(service) => self.forget(|_, of| *of == service, Hold::ServiceRemoved),
+            Input::Forget(service) => self.forget(|_, of| *of == service, NotSent::ServiceRemoved),
             Input::Over(object) => self.over(&object),
             Input::Timeout => {
                 self.ripen(now);
@@ -156,10 +156,10 @@ impl Router {
 
     fn forget_removed_contacts(&mut self) {
         let known: BTreeSet<ContactId> = self.contacts.keys().copied().collect();
-        self.forget(|contact, _| !known.contains(&contact), Hold::ContactRemoved);
+        self.forget(|contact, _| !known.contains(&contact), NotSent::ContactRemoved);
     }
 
-    fn forget(&mut self, gone: impl Fn(ContactId, &Object) -> bool, why: Hold) {
+    fn forget(&mut self, gone: impl Fn(ContactId, &CheckableId) -> bool, why: NotSent) {
         let mut fewer = BTreeSet::new();
         for (contact, notice) in self.groups.remove(&gone) {
             self.hold(Some(contact), notice.id, why);
@@ -170,23 +170,23 @@ impl Router {
             self.hold(Some(contact), notice.id, why);
         }
         for (contact, object) in self.known.forget_all(&gone) {
-            self.outputs.push_back(Output::Told { contact, object, told: None });
+            self.outputs.push_back(Output::Notified { contact, object, told: None });
         }
     }
 
     /// Forgets a notified problem that is over, for contacts that get no recovery for it and have
     /// no waiting notice.
-    fn over(&mut self, object: &Object) {
+    fn over(&mut self, object: &CheckableId) {
         let done = self.contacts.keys().copied().filter(|id| !self.waits_for(*id, object));
         let done: Vec<ContactId> = done.collect();
         for contact in done {
             if self.known.forget(contact, object) {
-                self.outputs.push_back(Output::Told { contact, object: object.clone(), told: None });
+                self.outputs.push_back(Output::Notified { contact, object: object.clone(), told: None });
             }
         }
     }
 
-    fn widen(&mut self, wide: Wide, now: Now) {
+    fn widen(&mut self, wide: IncidentRoots, now: Now) {
         if wide == self.wide {
             return;
         }
@@ -210,7 +210,7 @@ impl Router {
             };
         }
         if !concerned {
-            let why = if contacts.is_empty() { Hold::NoContact } else { Hold::NoRule };
+            let why = if contacts.is_empty() { NotSent::NoContact } else { NotSent::NoRule };
             self.hold(None, notice.id, why);
         }
     }
@@ -219,22 +219,22 @@ impl Router {
     fn problem(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
         match self.plan(contact, notice, now) {
             Plan::Never(why) => {
-                self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id));
-                if why == Hold::NoRule {
+                self.take_later(contact.id, &notice.object, NotSent::Superseded(notice.id));
+                if why == NotSent::NoRule {
                     return false;
                 }
                 self.hold(Some(contact.id), notice.id, why);
             }
             Plan::Now => {
                 let waited =
-                    self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id)).is_some();
+                    self.take_later(contact.id, &notice.object, NotSent::Superseded(notice.id)).is_some();
                 self.tell(contact, notice, waited, now);
             }
-            Plan::Later(..) if self.groups.tells(contact.id, &notice.object) => {
+            Plan::Deferred(..) if self.groups.tells(contact.id, &notice.object) => {
                 self.group(contact, notice.clone(), now);
             }
-            Plan::Later(due, why, rule) => {
-                let later = Later { notice: notice.clone(), why, due, rule: Some(rule) };
+            Plan::Deferred(due, why, rule) => {
+                let later = Deferred { notice: notice.clone(), why, due, rule: Some(rule) };
                 self.defer(contact.id, later, now);
             }
         }
@@ -247,18 +247,19 @@ impl Router {
         } else if self.known.has(contact.id, &notice.object) {
             let opens = self.opens(contact, notice, now.wall);
             if opens <= now.wall {
-                self.take_later(contact.id, &notice.object, Hold::Superseded(notice.id));
+                self.take_later(contact.id, &notice.object, NotSent::Superseded(notice.id));
                 self.group(contact, notice.clone(), now);
             } else {
                 let (due, why) = (Due::On(opens), WaitFor::Period);
-                self.defer(contact.id, Later { notice: notice.clone(), why, due, rule: None }, now);
+                self.defer(contact.id, Deferred { notice: notice.clone(), why, due, rule: None }, now);
             }
         } else {
-            let waited = self.take_later(contact.id, &notice.object, Hold::OverBefore(notice.id)).is_some();
+            let waited =
+                self.take_later(contact.id, &notice.object, NotSent::OverBefore(notice.id)).is_some();
             if !waited && !self.is_selected(contact.id, notice) {
                 return false;
             }
-            self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+            self.hold(Some(contact.id), notice.id, NotSent::NeverTold);
         }
         true
     }
@@ -268,11 +269,11 @@ impl Router {
         let known = self.known.has(contact.id, &notice.object);
         match self.least(contact.id, notice) {
             Some(least) if known && notice.severity.is_some_and(|s| s < least) => {
-                self.hold(Some(contact.id), notice.id, Hold::BelowSeverity(least));
+                self.hold(Some(contact.id), notice.id, NotSent::BelowSeverity(least));
             }
             _ if known => self.tell_if_open(contact, notice, now),
             _ if self.waits_for(contact.id, &notice.object) => {
-                self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+                self.hold(Some(contact.id), notice.id, NotSent::NeverTold);
             }
             _ => return self.problem(contact, notice, now),
         }
@@ -282,10 +283,10 @@ impl Router {
     fn acknowledged(&mut self, contact: &Contact, notice: &Notice, now: Now) -> bool {
         if self.known.has(contact.id, &notice.object) || self.groups.tells(contact.id, &notice.object) {
             self.tell_if_open(contact, notice, now);
-        } else if self.take_later(contact.id, &notice.object, Hold::Acknowledged).is_some()
+        } else if self.take_later(contact.id, &notice.object, NotSent::Acknowledged).is_some()
             || self.is_selected(contact.id, notice)
         {
-            self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+            self.hold(Some(contact.id), notice.id, NotSent::NeverTold);
         } else {
             return false;
         }
@@ -294,11 +295,11 @@ impl Router {
 
     /// Drops waiting notices for contacts that were not notified yet, because the problem is
     /// acknowledged.
-    fn cared_for(&mut self, object: &Object) {
+    fn cared_for(&mut self, object: &CheckableId) {
         let contacts: Vec<ContactId> = self.contacts.keys().copied().collect();
         for contact in contacts {
             if !self.known.has(contact, object) {
-                self.take_later(contact, object, Hold::Acknowledged);
+                self.take_later(contact, object, NotSent::Acknowledged);
             }
         }
     }
@@ -310,7 +311,7 @@ impl Router {
         self.problem(&contact, notice, now);
     }
 
-    fn waits_for(&self, contact: ContactId, object: &Object) -> bool {
+    fn waits_for(&self, contact: ContactId, object: &CheckableId) -> bool {
         self.groups.tells(contact, object) || self.later.has(contact, object)
     }
 
@@ -322,7 +323,7 @@ impl Router {
         if self.rules.get(&contact.id).into_iter().flatten().any(at_once) {
             self.tell_if_open(contact, notice, now);
         } else {
-            self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+            self.hold(Some(contact.id), notice.id, NotSent::NeverTold);
         }
         true
     }
@@ -333,7 +334,7 @@ impl Router {
     fn tell(&mut self, contact: &Contact, notice: &Notice, waited: bool, now: Now) {
         let told = self.known.of(contact.id, &notice.object).filter(|_| waited);
         if told.is_some_and(|told| told.says_as_much_as(notice)) {
-            self.hold(Some(contact.id), notice.id, Hold::AlreadyTold);
+            self.hold(Some(contact.id), notice.id, NotSent::AlreadyTold);
         } else {
             self.group(contact, notice.clone(), now);
         }
@@ -343,31 +344,31 @@ impl Router {
         if self.opens(contact, notice, now.wall) <= now.wall {
             self.group(contact, notice.clone(), now);
         } else {
-            self.hold(Some(contact.id), notice.id, Hold::OutsidePeriod);
+            self.hold(Some(contact.id), notice.id, NotSent::OutsidePeriod);
         }
     }
 
-    fn defer(&mut self, contact: ContactId, later: Later, now: Now) {
-        let before = self.take_later(contact, &later.notice.object, Hold::Superseded(later.notice.id));
+    fn defer(&mut self, contact: ContactId, later: Deferred, now: Now) {
+        let before = self.take_later(contact, &later.notice.object, NotSent::Superseded(later.notice.id));
         // A delay runs from the start of the problem, not from its last change.
         let later = match before {
-            Some(Later { why: why @ (WaitFor::Delay | WaitFor::Silence(_)), due, rule, .. })
+            Some(Deferred { why: why @ (WaitFor::Delay | WaitFor::Silence(_)), due, rule, .. })
                 if later.why == WaitFor::Delay && due.wall(now) <= later.due.wall(now) =>
             {
-                Later { why, due, rule, ..later }
+                Deferred { why, due, rule, ..later }
             }
             _ => later,
         };
         self.keep(contact, later, now);
     }
 
-    fn keep(&mut self, contact: ContactId, later: Later, now: Now) {
+    fn keep(&mut self, contact: ContactId, later: Deferred, now: Now) {
         let (notice, why, until) = (later.notice.clone(), later.why, later.due.wall(now));
         self.wait(Waiting { contact, notice, why, until, rule: later.rule });
         self.later.put(contact, later, now);
     }
 
-    fn take_later(&mut self, contact: ContactId, object: &Object, why: Hold) -> Option<Later> {
+    fn take_later(&mut self, contact: ContactId, object: &CheckableId, why: NotSent) -> Option<Deferred> {
         let taken = self.later.take(contact, object)?;
         self.hold(Some(contact), taken.notice.id, why);
         Some(taken)
@@ -383,26 +384,26 @@ impl Router {
         self.outputs.push_back(Output::Waits(waits));
     }
 
-    fn hold(&mut self, contact: Option<ContactId>, notice: NoticeId, why: Hold) {
-        self.outputs.push_back(Output::Held { contact, notice, why });
+    fn hold(&mut self, contact: Option<ContactId>, notice: NoticeId, why: NotSent) {
+        self.outputs.push_back(Output::Suppressed { contact, notice, why });
     }
 
     // ---------------------------------------------------------------------- time
 
-    fn stand(&mut self, standing: BTreeMap<Object, Standing>, now: Now) {
+    fn stand(&mut self, standing: BTreeMap<CheckableId, Suppression>, now: Now) {
         if standing != self.standing.0 {
-            self.standing = Standings(standing);
+            self.standing = Suppressions(standing);
             self.later.look_at(now.mono);
         }
     }
 
     /// Sends the waiting notices that are due, if they are not suppressed.
     fn ripen(&mut self, now: Now) {
-        for (id, later) in self.later.ripe(now) {
+        for (id, later) in self.later.due(now) {
             let Some(contact) = self.contacts.get(&id).cloned() else { continue };
             match self.standing.of(&later.notice) {
-                Some(Standing::Silent(why)) => self.silence(id, later, why, now),
-                Some(Standing::Well) => self.hold(Some(id), later.notice.id, Hold::Over),
+                Some(Suppression::Silent(why)) => self.silence(id, later, why, now),
+                Some(Suppression::Well) => self.hold(Some(id), later.notice.id, NotSent::Over),
                 None => self.tell_in_time(&contact, later, now),
             }
         }
@@ -410,26 +411,26 @@ impl Router {
 
     /// Sends a due notice. A suppression may end outside of the rules' time periods; the notice
     /// then waits for one.
-    fn tell_in_time(&mut self, contact: &Contact, later: Later, now: Now) {
+    fn tell_in_time(&mut self, contact: &Contact, later: Deferred, now: Now) {
         let closed = match later.why {
             WaitFor::Silence(_) => self.closed_until(contact, &later.notice, now),
             _ => None,
         };
         match closed {
             Some((due, rule)) => {
-                self.keep(contact.id, Later { why: WaitFor::Period, due, rule, ..later }, now);
+                self.keep(contact.id, Deferred { why: WaitFor::Period, due, rule, ..later }, now);
             }
             None => self.tell(contact, &later.notice, true, now),
         }
     }
 
     /// Lets a notice wait for the end of a suppression; that is output once.
-    fn silence(&mut self, contact: ContactId, later: Later, why: HeldReason, now: Now) {
+    fn silence(&mut self, contact: ContactId, later: Deferred, why: SuppressReason, now: Now) {
         let why = WaitFor::Silence(why);
         if later.why == why {
             self.later.put(contact, later, now);
         } else {
-            self.keep(contact, Later { why, due: Due::After(now.mono), ..later }, now);
+            self.keep(contact, Deferred { why, due: Due::After(now.mono), ..later }, now);
         }
     }
 
@@ -438,14 +439,14 @@ impl Router {
         while let Some(notices) = self.groups.pop(contact, now.mono) {
             let parted = self.standing.part(notices);
             for (notice, by) in parted.overtaken {
-                self.hold(Some(contact), notice, Hold::Superseded(by));
+                self.hold(Some(contact), notice, NotSent::Superseded(by));
             }
             for (notice, standing) in parted.untimely {
-                self.hold(Some(contact), notice, Hold::by(standing));
+                self.hold(Some(contact), notice, NotSent::by(standing));
             }
             for (notice, why) in parted.stays {
                 let rule = self.contacts.get(&contact).and_then(|c| self.rule_of(c, &notice, now));
-                let later = Later { notice, why: WaitFor::Group, due: Due::After(now.mono), rule };
+                let later = Deferred { notice, why: WaitFor::Group, due: Due::After(now.mono), rule };
                 self.silence(contact, later, why, now);
             }
             if !parted.leaves.is_empty() {
@@ -524,7 +525,7 @@ impl Router {
                 Class::Problem | Class::Reminder => {
                     let (last, severity, incident) = (notice.id, notice.severity, notice.incident);
                     let flapping = notice.kind == MessageKind::FlappingStart;
-                    Some(Told { root, last, at: now.wall, severity, flapping, incident })
+                    Some(Notified { root, last, at: now.wall, severity, flapping, incident })
                 }
                 Class::Recovery => None,
                 Class::Acknowledged | Class::Downtime => continue,
@@ -535,7 +536,7 @@ impl Router {
                     self.known.forget(contact, &notice.object);
                 }
             }
-            self.outputs.push_back(Output::Told { contact, object: notice.object, told });
+            self.outputs.push_back(Output::Notified { contact, object: notice.object, told });
         }
         self.note_post(contact, now.mono);
         self.outputs.push_back(Output::Post { contact, site, folded, items });
@@ -545,8 +546,8 @@ impl Router {
     /// its way.
     fn still_so(&self, contact: ContactId, now: Now) -> Vec<NoticeId> {
         let ended = self.groups.ended(contact);
-        let is_so = |object: &Object| !ended.contains(object) && !self.later.ends(contact, object);
-        let old = |told: &Told| now.wall.since(told.at) >= DIGEST_AGE;
+        let is_so = |object: &CheckableId| !ended.contains(object) && !self.later.ends(contact, object);
+        let old = |told: &Notified| now.wall.since(told.at) >= DIGEST_AGE;
         let known = self.known.of_contact(contact).filter(|(object, told)| old(told) && is_so(object));
         known.map(|(_, told)| told.last).collect()
     }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use crate::time::{Now, Wall};
 
 use super::Router;
-use crate::notification::deferred::{Due, Later};
+use crate::notification::deferred::{Deferred, Due};
 use crate::notification::rule::Class;
-use crate::notification::{Contact, ContactId, Hold, Notice, Rule, RuleId, Severity, WaitFor};
+use crate::notification::{Contact, ContactId, NotSent, Notice, Rule, RuleId, Severity, WaitFor};
 
 /// The decision of a contact's rules about a notice.
 pub(super) enum Plan {
     Now,
-    Later(Due, WaitFor, RuleId),
-    Never(Hold),
+    Deferred(Due, WaitFor, RuleId),
+    Never(NotSent),
 }
 
 impl Router {
@@ -30,9 +30,9 @@ impl Router {
         let gone_by = now.wall.since(notice.at);
         let rest = |rule: &Rule| if known { Duration::ZERO } else { rule.delay.saturating_sub(gone_by) };
         let plan = self.own_plan(contact, notice, rest, now);
-        let Plan::Later(due, _, rule) = plan else { return plan };
+        let Plan::Deferred(due, _, rule) = plan else { return plan };
         match first.filter(|first| !known && first.due.wall(now) < due.wall(now)) {
-            Some(first) => Plan::Later(first.due, first.why, first.rule.unwrap_or(rule)),
+            Some(first) => Plan::Deferred(first.due, first.why, first.rule.unwrap_or(rule)),
             None => plan,
         }
     }
@@ -45,7 +45,7 @@ impl Router {
         rest: impl Fn(&Rule) -> Duration,
         now: Now,
     ) -> Plan {
-        let Some(least) = self.least(contact.id, notice) else { return Plan::Never(Hold::NoRule) };
+        let Some(least) = self.least(contact.id, notice) else { return Plan::Never(NotSent::NoRule) };
         let plans = self.selecting(contact.id, notice).filter(|r| r.is_severe_enough(notice)).map(|rule| {
             let delay = rest(rule);
             let after = now.wall + delay;
@@ -53,10 +53,12 @@ impl Router {
             (opens, delay, opens > after, rule.id)
         });
         match plans.min() {
-            None => Plan::Never(Hold::BelowSeverity(least)),
+            None => Plan::Never(NotSent::BelowSeverity(least)),
             Some((_, Duration::ZERO, false, _)) => Plan::Now,
-            Some((opens, _, true, rule)) => Plan::Later(Due::On(opens), WaitFor::Period, rule),
-            Some((_, delay, false, rule)) => Plan::Later(Due::After(now.mono + delay), WaitFor::Delay, rule),
+            Some((opens, _, true, rule)) => Plan::Deferred(Due::On(opens), WaitFor::Period, rule),
+            Some((_, delay, false, rule)) => {
+                Plan::Deferred(Due::After(now.mono + delay), WaitFor::Delay, rule)
+            }
         }
     }
 
@@ -64,7 +66,7 @@ impl Router {
     pub(super) fn replan(&mut self, now: Now) {
         for (id, later) in self.later.drain() {
             let Some(contact) = self.contacts.get(&id) else {
-                self.hold(Some(id), later.notice.id, Hold::ContactRemoved);
+                self.hold(Some(id), later.notice.id, NotSent::ContactRemoved);
                 continue;
             };
             match self.planned_anew(contact, &later, now) {
@@ -72,7 +74,7 @@ impl Router {
                 Ok((due, why, rule)) if (why, rule) == (later.why, later.rule) && due == later.due => {
                     self.later.put(id, later, now);
                 }
-                Ok((due, why, rule)) => self.keep(id, Later { due, why, rule, ..later }, now),
+                Ok((due, why, rule)) => self.keep(id, Deferred { due, why, rule, ..later }, now),
             }
         }
         self.regroup(now);
@@ -100,7 +102,7 @@ impl Router {
         match self.refusal(contact, notice, now) {
             Some(why) => self.hold(Some(contact.id), notice.id, why),
             None if self.is_pointless(contact, notice) => {
-                self.hold(Some(contact.id), notice.id, Hold::NeverTold);
+                self.hold(Some(contact.id), notice.id, NotSent::NeverTold);
             }
             None => self.group(contact, notice.clone(), now),
         }
@@ -108,16 +110,16 @@ impl Router {
 
     /// Returns why the rules suppress a notice, now and later. A recovery or acknowledgement
     /// follows from the notified problem and needs no rule.
-    fn refusal(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<Hold> {
+    fn refusal(&self, contact: &Contact, notice: &Notice, now: Now) -> Option<NotSent> {
         let known = self.known.has(contact.id, &notice.object);
         match Class::of(notice) {
             Class::Recovery | Class::Acknowledged => None,
-            Class::Downtime => (!self.is_selected(contact.id, notice)).then_some(Hold::NoRule),
+            Class::Downtime => (!self.is_selected(contact.id, notice)).then_some(NotSent::NoRule),
             Class::Reminder if known && !self.is_selected(contact.id, notice) => None,
             Class::Problem | Class::Reminder => {
                 match self.own_plan(contact, notice, |_| Duration::ZERO, now) {
                     Plan::Never(why) => Some(why),
-                    Plan::Now | Plan::Later(..) => None,
+                    Plan::Now | Plan::Deferred(..) => None,
                 }
             }
         }
@@ -141,9 +143,9 @@ impl Router {
     fn planned_anew(
         &self,
         contact: &Contact,
-        later: &Later,
+        later: &Deferred,
         now: Now,
-    ) -> Result<(Due, WaitFor, Option<RuleId>), Hold> {
+    ) -> Result<(Due, WaitFor, Option<RuleId>), NotSent> {
         let as_it_is = (later.due, later.why, later.rule);
         let notice = &later.notice;
         if Class::of(notice) == Class::Recovery {
@@ -162,8 +164,8 @@ impl Router {
             // It came due while the gateway was away.
             Plan::Now if later.why == WaitFor::Period && matches!(later.due, Due::After(_)) => Ok(as_it_is),
             Plan::Now => Ok((Due::After(now.mono), later.why, later.rule)),
-            Plan::Later(due, ..) if due.wall(now) == later.due.wall(now) => Ok(as_it_is),
-            Plan::Later(due, why, rule) => Ok((due, why, Some(rule))),
+            Plan::Deferred(due, ..) if due.wall(now) == later.due.wall(now) => Ok(as_it_is),
+            Plan::Deferred(due, why, rule) => Ok((due, why, Some(rule))),
         }
     }
 
@@ -180,7 +182,7 @@ impl Router {
             return (opens > now.wall).then_some((Due::On(opens), None));
         }
         match self.own_plan(contact, notice, |_| Duration::ZERO, now) {
-            Plan::Later(due, _, rule) => Some((due, Some(rule))),
+            Plan::Deferred(due, _, rule) => Some((due, Some(rule))),
             Plan::Now | Plan::Never(_) => None,
         }
     }

@@ -11,7 +11,7 @@ use fleetgate_probes::packet::{Parsed, TCP};
 use smoltcp::iface::{Context, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
-use crate::messages::{Answer, AskId, ConnectFailure, STREAM_WINDOW, StreamId, StreamOutput};
+use crate::messages::{ConnectFailure, ProbeId, ProbeReply, STREAM_WINDOW, StreamId, StreamOutput};
 use crate::time::Mono;
 use crate::tunnel::icmp_error::Undelivered;
 
@@ -44,7 +44,7 @@ const TIME_WAIT: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Replies as soon as the connection is established, then closes it.
-    Probe(AskId),
+    Probe(ProbeId),
     Stream(StreamId),
     /// A stream that the peer opened; reported as soon as it is established.
     Accepted(StreamId),
@@ -52,7 +52,7 @@ pub enum Purpose {
 
 #[derive(Debug)]
 pub enum Report {
-    Answer(AskId, Answer),
+    ProbeReply(ProbeId, ProbeReply),
     Stream(StreamId, StreamOutput),
     /// A stream that the peer opened, with the peer's address.
     Accepted(StreamId, SocketAddr),
@@ -64,10 +64,10 @@ impl Report {
     /// repetition, and the peer may close a stream by itself.
     pub fn is_answer(&self) -> bool {
         match self {
-            Report::Answer(_, Answer::Connect(outcome)) => {
+            Report::ProbeReply(_, ProbeReply::Connect(outcome)) => {
                 matches!(outcome, Ok(_) | Err(ConnectFailure::Refused | ConnectFailure::Reset))
             }
-            Report::Answer(..) => false,
+            Report::ProbeReply(..) => false,
             Report::Stream(_, output) => {
                 matches!(output, StreamOutput::Connected | StreamOutput::Writable(_))
             }
@@ -82,7 +82,7 @@ impl Purpose {
         match self {
             Purpose::Stream(id) | Purpose::Accepted(id) => Report::Stream(id, StreamOutput::Closed(failure)),
             Purpose::Probe(ask) => {
-                Report::Answer(ask, Answer::Connect(Err(failure.unwrap_or(ConnectFailure::Reset))))
+                Report::ProbeReply(ask, ProbeReply::Connect(Err(failure.unwrap_or(ConnectFailure::Reset))))
             }
         }
     }
@@ -284,7 +284,7 @@ impl Conn {
         match self.purpose {
             Purpose::Probe(ask) => {
                 socket.close();
-                reports.push(Report::Answer(ask, Answer::Connect(Ok(now.since(self.started)))));
+                reports.push(Report::ProbeReply(ask, ProbeReply::Connect(Ok(now.since(self.started)))));
                 self.phase = Phase::Ended { until: now + LINGER };
             }
             // After an invalid SYN the socket listens again and may take the next one.

@@ -312,7 +312,7 @@ mod tests {
     use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
     use super::*;
-    use crate::messages::{Answer, AskId, STREAM_WINDOW, StreamOutput};
+    use crate::messages::{ProbeId, ProbeReply, STREAM_WINDOW, StreamOutput};
     use crate::tunnel::icmp_error::host_unreachable;
 
     const STREAM: StreamId = StreamId(1);
@@ -407,9 +407,9 @@ mod tests {
         }
 
         fn probe(&mut self, port: u16) -> Result<Duration, ConnectFailure> {
-            self.connect(Purpose::Probe(AskId(9)), port);
+            self.connect(Purpose::Probe(ProbeId(9)), port);
             match self.run(Duration::from_secs(6)).as_slice() {
-                [Report::Answer(AskId(9), Answer::Connect(result))] => result.clone(),
+                [Report::ProbeReply(ProbeId(9), ProbeReply::Connect(result))] => result.clone(),
                 other => panic!("one answer is expected: {other:?}"),
             }
         }
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn an_icmp_error_ends_a_connect_only_with_the_right_sequence_number() {
         let mut pair = Pair::new(V4);
-        pair.connect(Purpose::Probe(AskId(9)), 22);
+        pair.connect(Purpose::Probe(ProbeId(9)), 22);
         pair.stack.poll(pair.now, &mut pair.reports);
         let syn = pair.stack.take_packet().expect("a SYN");
         for (flip, taken) in [(1, false), (0, true)] {
@@ -457,7 +457,7 @@ mod tests {
         pair.stack.poll(pair.now, &mut pair.reports);
         let unreachable = ConnectFailure::Unreachable("no route to the host".into());
         assert!(matches!(&pair.reports[..],
-            [Report::Answer(_, Answer::Connect(Err(failure)))] if *failure == unreachable));
+            [Report::ProbeReply(_, ProbeReply::Connect(Err(failure)))] if *failure == unreachable));
     }
 
     #[test]
@@ -549,7 +549,7 @@ mod tests {
     fn connections_are_bounded() {
         let mut pair = Pair::new(V4);
         for _ in 0..MAX_CONNECTIONS {
-            pair.connect(Purpose::Probe(AskId(9)), 22);
+            pair.connect(Purpose::Probe(ProbeId(9)), 22);
         }
         let deadline = pair.now + Duration::from_secs(5);
         let over =

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fleetgate_keys::PresharedKey;
 
 use super::world::*;
-use crate::messages::{Command, News, PeerMemory, PeerStatus, Question};
+use crate::messages::{Command, PeerSnapshot, PeerStatus, Probe, TunnelEvent};
 use crate::time::Wall;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -15,14 +15,14 @@ impl Plain {
     /// Sets the clock. The device's check then requests evidence, as it does every minute.
     fn set_clock(&mut self, to: Wall) {
         self.now.wall = to;
-        self.ask(Question::Evidence { peer: id(2) }, MINUTE);
+        self.ask(Probe::Evidence { peer: id(2) }, MINUTE);
         self.run(Duration::from_secs(3));
     }
 
     /// Returns the last published status of device `n`.
     fn told(&self, n: u8) -> PeerStatus {
-        let of = |news: &News| match news {
-            News::Status(peer, status) if *peer == id(n) => Some((**status).clone()),
+        let of = |news: &TunnelEvent| match news {
+            TunnelEvent::Status(peer, status) if *peer == id(n) => Some((**status).clone()),
             _ => None,
         };
         self.news.iter().rev().find_map(of).expect("it was told of")
@@ -55,7 +55,7 @@ fn handshakes_in_vain_keep_their_age_when_the_clock_is_set_back() {
     spec.keys[0].psk = Some(PresharedKey::from_bytes([1; 32]));
     let mut world = plain(1);
     world.command(Command::Remove(id(2)));
-    world.command(Command::Upsert(Box::new(spec), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(spec), PeerSnapshot::default()));
     for _ in 0..4 {
         world.initiate(2);
         world.run(Duration::from_millis(4_990));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::*;
-use crate::messages::Question;
+use crate::messages::Probe;
 use crate::monitor::profile::PING_COUNT;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,9 +19,9 @@ fn an_idle_device_at_a_minutes_resolution_stays_under_a_megabyte_a_day() {
     let midnight = Duration::from_secs(86_400 - world.now.wall.as_millis() as u64 / 1_000 % 86_400);
     world.run(midnight);
     for minute in 0..24 * 60 {
-        world.ask(Question::Evidence { peer: id(2) }, MINUTE / 4);
+        world.ask(Probe::Evidence { peer: id(2) }, MINUTE / 4);
         if minute % (PING_EVERY.as_secs() / 60) == 0 {
-            world.ask(Question::Echo { peer: id(2), address: v4(2), count: PING_COUNT }, MINUTE / 4);
+            world.ask(Probe::Echo { peer: id(2), address: v4(2), count: PING_COUNT }, MINUTE / 4);
         }
         world.run(MINUTE);
         world.answers.clear();

@@ -10,7 +10,7 @@ use smoltcp::wire::{
 
 use super::world::*;
 use crate::messages::{
-    Answer, Command, ConnectFailure, DropReason, PeerKind, PeerMemory, PeerSpec, StreamId, StreamInput,
+    Command, ConnectFailure, DropReason, PeerKind, PeerSnapshot, PeerSpec, ProbeReply, StreamId, StreamInput,
     StreamOutput,
 };
 
@@ -129,7 +129,7 @@ fn other_ports_and_other_sources_stay_closed() {
 fn only_devices_are_let_in() {
     let mut world = connected(1);
     let operator = PeerSpec { kind: PeerKind::Operator, ..spec(2) };
-    world.command(Command::Upsert(Box::new(operator), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(operator), PeerSnapshot::default()));
     world.call(2, SocketAddr::new(v4(2), 40_000), door(v4(1)), b"hello");
     world.run(SECOND);
     assert_eq!((arrivals(&world).len(), world.dropped(2, DropReason::Unsolicited)), (0, 1));
@@ -146,7 +146,7 @@ fn a_flood_of_syns_costs_its_sender_s_share_and_nobody_else_s() {
     assert_eq!(world.dropped(2, DropReason::Budget), 996);
     assert!(matches!(arrivals(&world)[..], [(_, 3, _)]));
     assert!(world.tunnel.totals().connections <= 5);
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(answer) if answer.rtts.len() == 1));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(answer) if answer.rtts.len() == 1));
     world.run(20 * SECOND);
     assert_eq!(world.tunnel.totals().connections, 0, "what never stood is forgotten");
 }
@@ -192,7 +192,7 @@ fn all_devices_together_leave_room_for_the_gateway_s_own_questions() {
         world.run(Duration::from_millis(100));
     }
     assert_eq!(arrivals(&world).len(), 512);
-    assert!(matches!(world.connect(2, v4(2), 22), Answer::Connect(Ok(_))));
+    assert!(matches!(world.connect(2, v4(2), 22), ProbeReply::Connect(Ok(_))));
 }
 
 #[test]

@@ -5,16 +5,16 @@ use fleetgate_keys::PresharedKey;
 use super::world::*;
 use crate::id::Id;
 use crate::messages::{
-    Answer, Command, ConnectFailure, DropReason, Input, News, Output, PeerKey, PeerMemory, Question, Refusal,
-    Tai64n,
+    Command, ConnectFailure, DropReason, Input, Output, PeerKey, PeerSnapshot, Probe, ProbeReply, Refusal,
+    Tai64n, TunnelEvent,
 };
 use crate::time::Mono;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn memory(n: u8) -> PeerMemory {
-    PeerMemory { endpoint: Some(public_address(n)), ..PeerMemory::default() }
+fn memory(n: u8) -> PeerSnapshot {
+    PeerSnapshot { endpoint: Some(public_address(n)), ..PeerSnapshot::default() }
 }
 
 #[test]
@@ -23,11 +23,11 @@ fn a_device_that_calls_gets_a_tunnel_and_is_announced_once() {
     world.initiate(2);
     world.run(2 * SECOND);
     assert!(world.established(2));
-    let firsts = world.news.iter().filter(|news| **news == News::FirstHandshake(id(2))).count();
+    let firsts = world.news.iter().filter(|news| **news == TunnelEvent::FirstHandshake(id(2))).count();
     assert_eq!(firsts, 1);
-    assert!(world.news.contains(&News::Up(id(2))));
-    assert!(world.news.contains(&News::Endpoint(id(2), public_address(2))));
-    assert!(world.news.iter().any(|news| matches!(news, News::Stamp(peer, _) if *peer == id(2))));
+    assert!(world.news.contains(&TunnelEvent::Up(id(2))));
+    assert!(world.news.contains(&TunnelEvent::Endpoint(id(2), public_address(2))));
+    assert!(world.news.iter().any(|news| matches!(news, TunnelEvent::Stamp(peer, _) if *peer == id(2))));
     let status = world.tunnel.status(id(2)).expect("a peer");
     assert_eq!((status.handshakes, status.clock_skew_ms), (1, Some(-20)), "20 ms on the way");
 }
@@ -37,8 +37,8 @@ fn an_hour_of_keepalives_is_one_unbroken_session() {
     let mut world = connected(1);
     world.run(60 * MINUTE);
     assert!(world.established(2));
-    assert!(!world.news.contains(&News::Up(id(2))), "it never went down");
-    assert!(!world.news.contains(&News::FirstHandshake(id(2))));
+    assert!(!world.news.contains(&TunnelEvent::Up(id(2))), "it never went down");
+    assert!(!world.news.contains(&TunnelEvent::FirstHandshake(id(2))));
     assert_eq!(world.initiations(), 0, "the device renews what it began");
     let status = world.tunnel.status(id(2)).expect("a peer");
     assert!((28..=32).contains(&status.handshakes), "{}", status.handshakes);
@@ -63,8 +63,8 @@ fn a_replayed_initiation_is_refused_and_leaves_the_session_alone() {
     world.run(2 * SECOND);
     assert_eq!(world.dropped(2, DropReason::StaleStamp), 1);
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").endpoint, Some(public_address(2)));
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
-    let refused = |news: &&News| matches!(news, News::Refused(..));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
+    let refused = |news: &&TunnelEvent| matches!(news, TunnelEvent::Refused(..));
     assert_eq!(world.news.iter().filter(refused).count(), 1);
     world.inject("192.0.2.66:666".parse().expect("an address"), &initiation);
     assert_eq!(world.news.iter().filter(refused).count(), 1, "once a minute");
@@ -78,7 +78,7 @@ fn a_duplicate_on_the_network_is_no_refusal() {
     let (from, initiation) = world.last_captured(1);
     world.inject(from, &initiation);
     assert_eq!(world.dropped(2, DropReason::StaleStamp), 1);
-    assert!(!world.news.iter().any(|news| matches!(news, News::Refused(..))));
+    assert!(!world.news.iter().any(|news| matches!(news, TunnelEvent::Refused(..))));
 }
 
 #[test]
@@ -91,16 +91,17 @@ fn a_clock_that_went_back_is_named_and_can_be_reset() {
     world.initiate(2);
     world.run(SECOND);
     let refusal = world.news.iter().find_map(|news| match news {
-        News::Refused(_, Refusal::ClockWentBack { behind }) => Some(*behind),
+        TunnelEvent::Refused(_, Refusal::ClockWentBack { behind }) => Some(*behind),
         _ => None,
     });
     assert_eq!(refusal, Some(9 * MINUTE - SECOND), "less the time since the last stamp");
     world.command(Command::ResetClock(id(2)));
     world.run(10 * SECOND);
-    let told = world.news.iter().rev().find(|n| matches!(n, News::Stamp(..) | News::ClockReset(_)));
-    assert!(matches!(told, Some(News::Stamp(..))), "the forgotten one was told before");
-    assert!(world.news.contains(&News::ClockReset(id(2))));
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    let told =
+        world.news.iter().rev().find(|n| matches!(n, TunnelEvent::Stamp(..) | TunnelEvent::ClockReset(_)));
+    assert!(matches!(told, Some(TunnelEvent::Stamp(..))), "the forgotten one was told before");
+    assert!(world.news.contains(&TunnelEvent::ClockReset(id(2))));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").clock_skew_ms, Some(-600_020));
 }
 
@@ -130,7 +131,7 @@ fn a_stored_stamp_is_as_good_as_one_from_this_run() {
     let mut world = plain(1);
     let stamp = Some(Tai64n([0x7f; 12]));
     world.command(Command::Remove(id(2)));
-    world.command(Command::Upsert(Box::new(spec(2)), PeerMemory { stamp, ..PeerMemory::default() }));
+    world.command(Command::Upsert(Box::new(spec(2)), PeerSnapshot { stamp, ..PeerSnapshot::default() }));
     world.initiate(2);
     world.run(SECOND);
     assert!(!world.established(2));
@@ -146,7 +147,7 @@ fn an_unknown_key_gets_silence_and_is_told_of_once() {
         world.initiate(2);
         world.run(6 * SECOND);
     }
-    let told = world.news.iter().filter(|news| matches!(news, News::UnknownKey(..))).count();
+    let told = world.news.iter().filter(|news| matches!(news, TunnelEvent::UnknownKey(..))).count();
     assert_eq!((told, world.sent.len(), world.tunnel.totals().sessions), (1, 0, 0));
     assert!(world.tunnel.global_drops()[&DropReason::UnknownKey] >= 5);
 }
@@ -165,19 +166,19 @@ fn the_endpoint_follows_data_and_not_initiations() {
     world.inject(public_address(2), &data);
     assert_eq!(world.tunnel.status(id(2)).expect("a peer").endpoint, Some(new), "a replay moves nothing");
     world.run(SECOND);
-    assert!(world.news.contains(&News::Endpoint(id(2), new)));
+    assert!(world.news.contains(&TunnelEvent::Endpoint(id(2), new)));
 }
 
 #[test]
 fn a_device_that_moves_with_every_packet_is_at_most_a_message_a_second() {
     let mut world = connected(1);
-    world.ask(Question::Echo { peer: id(2), address: v4(2), count: 100 }, 20 * SECOND);
+    world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 100 }, 20 * SECOND);
     for port in 1..100 {
         world.end(2).at.set_port(port);
         world.initiate(2);
         world.run(Duration::from_millis(100));
     }
-    let told = world.news.iter().filter(|news| matches!(news, News::Endpoint(..))).count();
+    let told = world.news.iter().filter(|news| matches!(news, TunnelEvent::Endpoint(..))).count();
     assert!((5..=10).contains(&told), "{told} in ten seconds");
 }
 
@@ -185,9 +186,9 @@ fn a_device_that_moves_with_every_packet_is_at_most_a_message_a_second() {
 fn what_the_store_says_of_the_future_proves_nothing() {
     let mut world = plain(0);
     let tomorrow = Some(world.now.wall + 24 * 60 * MINUTE);
-    let memory = PeerMemory { last_packet: tomorrow, last_handshake: tomorrow, ..PeerMemory::default() };
+    let memory = PeerSnapshot { last_packet: tomorrow, last_handshake: tomorrow, ..PeerSnapshot::default() };
     world.command(Command::Upsert(Box::new(spec(2)), memory));
-    let Answer::Evidence(evidence) = world.answer(Question::Evidence { peer: id(2) }, SECOND).0 else {
+    let ProbeReply::Evidence(evidence) = world.answer(Probe::Evidence { peer: id(2) }, SECOND).0 else {
         panic!("evidence is expected");
     };
     assert_eq!((evidence.last_packet, evidence.last_handshake), (None, None));
@@ -212,22 +213,22 @@ fn a_dead_peer_is_dialled_twice_and_then_not_for_five_minutes() {
     world.command(Command::Remove(id(2)));
     world.command(Command::Upsert(Box::new(spec(2)), memory(2)));
     world.end(2).off = true;
-    let no_tunnel = |answer: &Answer| matches!(answer, Answer::Echo(echo) if echo.failure == Some(ConnectFailure::NoTunnel) && echo.sent == 0);
+    let no_tunnel = |answer: &ProbeReply| matches!(answer, ProbeReply::Echo(echo) if echo.failure == Some(ConnectFailure::NoTunnel) && echo.sent == 0);
     assert!(no_tunnel(&world.echo(2, v4(2), 1)));
     assert_eq!((world.initiations(), world.tunnel.totals().sessions), (2, 0));
     let (answer, took) = world.answer(echo_question(), 10 * SECOND);
     assert!(no_tunnel(&answer) && took == Duration::ZERO);
     assert_eq!(world.initiations(), 2);
     let (forced, _) = world.handshake(2);
-    assert_eq!(forced, Answer::Handshake(Err(ConnectFailure::Timeout)));
+    assert_eq!(forced, ProbeReply::Handshake(Err(ConnectFailure::Timeout)));
     assert_eq!(world.initiations(), 4);
     world.run(5 * MINUTE);
     assert!(no_tunnel(&world.echo(2, v4(2), 1)));
     assert_eq!(world.initiations(), 6);
 }
 
-fn echo_question() -> Question {
-    Question::Echo { peer: id(2), address: v4(2), count: 1 }
+fn echo_question() -> Probe {
+    Probe::Echo { peer: id(2), address: v4(2), count: 1 }
 }
 
 #[test]
@@ -235,8 +236,8 @@ fn a_probe_to_a_device_that_went_away_costs_two_initiations_at_most() {
     let mut world = connected(1);
     world.end(2).off = true;
     for _ in 0..10 {
-        let question = echo_question();
-        world.answer(question, 5 * SECOND);
+        let probe = echo_question();
+        world.answer(probe, 5 * SECOND);
     }
     world.run(5 * MINUTE);
     assert!(world.initiations() <= 2, "{} initiations", world.initiations());
@@ -246,7 +247,7 @@ fn a_probe_to_a_device_that_went_away_costs_two_initiations_at_most() {
 fn a_handshake_can_be_forced_through_a_living_session() {
     let mut world = connected(1);
     let (answer, took) = world.handshake(2);
-    assert_eq!((answer, took), (Answer::Handshake(Ok(RTT)), RTT));
+    assert_eq!((answer, took), (ProbeReply::Handshake(Ok(RTT)), RTT));
     assert_eq!(world.initiations(), 1);
 }
 
@@ -255,31 +256,35 @@ fn an_edit_keeps_the_session_and_a_new_key_ends_it_at_once() {
     let mut world = connected(1);
     let mut edited = spec(2);
     edited.networks.clear();
-    world.command(Command::Upsert(Box::new(edited.clone()), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(edited.clone()), PeerSnapshot::default()));
     assert!(world.established(2));
     edited.keys[0].psk = Some(PresharedKey::from_bytes([1; 32]));
-    world.command(Command::Upsert(Box::new(edited), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(edited), PeerSnapshot::default()));
     assert!(!world.established(2), "another preshared key is another secret");
 
     let mut world = connected(1);
-    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
+    let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
     let mut rekeyed = spec(2);
     rekeyed.keys = vec![PeerKey { public: private(99).public(), psk: None }];
-    world.command(Command::Upsert(Box::new(rekeyed), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(rekeyed), PeerSnapshot::default()));
     assert!(!world.established(2));
-    assert!(matches!(world.news.last(), Some(News::Rekeyed(peer)) if *peer == id(2)), "{:?}", world.news);
+    assert!(
+        matches!(world.news.last(), Some(TunnelEvent::Rekeyed(peer)) if *peer == id(2)),
+        "{:?}",
+        world.news
+    );
     assert!(world.answers.iter().any(|(id, ..)| *id == ask), "what was in flight is answered");
     world.end(2).device.session = plain_session(99, None, world.now);
     world.initiate(2);
     world.run(SECOND);
     assert!(world.established(2));
-    assert!(world.news.contains(&News::FirstHandshake(id(2))), "it may be another device");
+    assert!(world.news.contains(&TunnelEvent::FirstHandshake(id(2))), "it may be another device");
 }
 
 #[test]
 fn a_removed_peer_is_a_stranger_at_once() {
     let mut world = connected(2);
-    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
+    let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
     world.command(Command::Remove(id(2)));
     assert!(world.answers.iter().any(|(id, ..)| *id == ask));
     world.run(MINUTE);
@@ -293,13 +298,13 @@ fn a_key_that_is_added_beside_the_old_one_leaves_the_session_alone() {
     let mut world = connected(1);
     let mut rotating = spec(2);
     rotating.keys.insert(0, PeerKey { public: private(99).public(), psk: None });
-    world.command(Command::Upsert(Box::new(rotating), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(rotating), PeerSnapshot::default()));
     assert!(world.established(2));
     world.run(SECOND);
     world.end(2).device.session = plain_session(99, None, world.now);
     world.initiate(2);
     world.run(SECOND);
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
 }
 
 #[test]
@@ -310,8 +315,8 @@ fn another_preshared_key_on_the_device_is_named() {
     world.command(Command::Remove(id(2)));
     world.command(Command::Upsert(Box::new(with_psk), memory(2)));
     let (answer, _) = world.handshake(2);
-    assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
-    assert!(world.news.contains(&News::Refused(id(2), Refusal::Crypto)));
+    assert_eq!(answer, ProbeReply::Handshake(Err(ConnectFailure::Timeout)));
+    assert!(world.news.contains(&TunnelEvent::Refused(id(2), Refusal::Crypto)));
     let attempt = |world: &Plain| world.tunnel.status(id(2)).expect("a peer").attempts.unproved;
     assert_eq!(attempt(&world), None, "whoever saw our initiation can send an answer to it");
     for _ in 0..4 {
@@ -319,7 +324,7 @@ fn another_preshared_key_on_the_device_is_named() {
         world.run(6 * SECOND);
     }
     assert!(attempt(&world).is_some(), "its own initiations are authentic");
-    let told = |news: &News| matches!(news, News::Status(_, status) if status.attempts.unproved.is_some());
+    let told = |news: &TunnelEvent| matches!(news, TunnelEvent::Status(_, status) if status.attempts.unproved.is_some());
     assert!(world.news.iter().any(told), "whoever judges hears of it");
 }
 
@@ -333,7 +338,7 @@ fn one_turn_answers_a_bounded_number_of_initiations() {
         world.tunnel.handle(Input::Datagram { from, to: None, bytes }, world.now);
     }
     let mut answered = 0;
-    while let Output::Transmit(_) | Output::News(_) = world.tunnel.poll_output() {
+    while let Output::Transmit(_) | Output::TunnelEvent(_) = world.tunnel.poll_output() {
         answered += 1;
     }
     assert_eq!(answered, 2 * 8, "an answer and a stamp each");
@@ -345,9 +350,9 @@ fn one_turn_answers_a_bounded_number_of_initiations() {
 #[test]
 fn status_is_told_at_most_once_a_second() {
     let mut world = connected(1);
-    world.ask(Question::Echo { peer: id(2), address: v4(2), count: 50 }, 12 * SECOND);
+    world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 50 }, 12 * SECOND);
     world.run(10 * SECOND);
-    let told = world.news.iter().filter(|news| matches!(news, News::Status(..))).count();
+    let told = world.news.iter().filter(|news| matches!(news, TunnelEvent::Status(..))).count();
     assert!((7..=10).contains(&told), "{told} in ten seconds");
 }
 
@@ -369,11 +374,11 @@ fn a_stranger_s_bytes_of_any_size_get_silence() {
 #[test]
 fn a_gateway_that_stops_sends_nothing_more_of_its_own() {
     let mut world = connected(1);
-    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
+    let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 9 }, 9 * SECOND);
     world.command(Command::Quiesce);
     assert!(world.answers.iter().any(|(id, ..)| *id == ask));
     world.sent.clear();
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Refused(_)));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Refused(_)));
     world.run(MINUTE);
     assert_eq!(world.sent, []);
 }
@@ -381,6 +386,6 @@ fn a_gateway_that_stops_sends_nothing_more_of_its_own() {
 #[test]
 fn a_peer_that_is_not_there_is_no_peer() {
     let mut world = plain(1);
-    let evidence = Question::Evidence { peer: Id::from_i64(77) };
-    assert!(matches!(world.answer(evidence, SECOND).0, Answer::Refused(_)));
+    let evidence = Probe::Evidence { peer: Id::from_i64(77) };
+    assert!(matches!(world.answer(evidence, SECOND).0, ProbeReply::Refused(_)));
 }

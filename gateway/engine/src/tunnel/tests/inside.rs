@@ -4,7 +4,7 @@ use std::time::Duration;
 use fleetgate_probes::packet::{answer_to_echo, echo_request, parse};
 
 use super::world::*;
-use crate::messages::{Answer, DropReason, EchoAnswer, Question};
+use crate::messages::{DropReason, EchoReply, Probe, ProbeReply};
 use crate::tunnel::icmp_error::host_unreachable;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ fn an_address_behind_a_device_is_heard_only_as_an_answer() {
     assert_eq!(world.dropped(2, DropReason::Unsolicited), 1);
     assert_eq!(
         world.echo(2, behind(), 1),
-        Answer::Echo(EchoAnswer { sent: 1, rtts: vec![RTT], failure: None })
+        ProbeReply::Echo(EchoReply { sent: 1, rtts: vec![RTT], failure: None })
     );
 }
 
@@ -83,7 +83,7 @@ fn an_address_behind_a_device_is_heard_only_as_an_answer() {
 fn forged_errors_and_replies_of_another_device_change_nothing() {
     let mut world = connected(2);
     world.end(2).device.answers = false;
-    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
+    let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
     world.say(3, &host_unreachable(v4(3), &ping(gateway(), v4(2))));
     world.say(3, &host_unreachable(v4(2), &ping(gateway(), v4(2))));
     world.run(SECOND);
@@ -110,7 +110,7 @@ fn a_fragment_for_the_gateway_ends_at_its_door() {
 fn every_datagram_is_counted_as_the_wire_carries_it() {
     let mut world = connected(1);
     let before = world.tunnel.status(id(2)).expect("a peer").wire[0];
-    world.answer(Question::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
+    world.answer(Probe::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
     let after = world.tunnel.status(id(2)).expect("a peer").wire[0];
     let request = 20 + 8 + 16 + 32 + 8 + 20;
     assert_eq!((after.day, after.tx_bytes - before.tx_bytes), (before.day, 5 * request));
@@ -122,7 +122,7 @@ fn every_datagram_is_counted_as_the_wire_carries_it() {
 fn counters_add_up() {
     let mut world = connected(1);
     let before = world.tunnel.status(id(2)).expect("a peer");
-    world.answer(Question::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
+    world.answer(Probe::Echo { peer: id(2), address: v4(2), count: 5 }, 3 * SECOND);
     let after = world.tunnel.status(id(2)).expect("a peer");
     assert_eq!(after.tx_packets - before.tx_packets, 5);
     assert_eq!(after.rx_packets - before.rx_packets, 5);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::session::{Noise, Session};
 use super::real::ours;
 use super::world::*;
-use crate::messages::{Answer, Command, ConnectFailure, Evidence, News, Question};
+use crate::messages::{Command, ConnectFailure, Evidence, Probe, ProbeReply, TunnelEvent};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,8 +20,8 @@ fn called<N: Noise, S: Session>(mut world: World<N, S>) -> World<N, S> {
 }
 
 fn evidence<N: Noise, S: Session>(world: &mut World<N, S>) -> Evidence {
-    match world.answer(Question::Evidence { peer: id(2) }, SECOND).0 {
-        Answer::Evidence(evidence) => evidence,
+    match world.answer(Probe::Evidence { peer: id(2) }, SECOND).0 {
+        ProbeReply::Evidence(evidence) => evidence,
         other => panic!("evidence is expected, not {other:?}"),
     }
 }
@@ -41,8 +41,10 @@ fn an_old_session_proves_no_handshake<N: Noise, S: Session>(world: &mut World<N,
     assert_eq!(after.last_handshake, before.last_handshake);
     assert!(after.last_packet > before.last_packet && after.established, "the old session goes on");
     let (forced, _) = forced_beside_the_device_s_own(world);
-    assert_eq!(forced, Answer::Handshake(Err(ConnectFailure::Timeout)));
-    assert!(!world.news.iter().any(|news| matches!(news, News::FirstHandshake(_) | News::Up(_))));
+    assert_eq!(forced, ProbeReply::Handshake(Err(ConnectFailure::Timeout)));
+    assert!(
+        !world.news.iter().any(|news| matches!(news, TunnelEvent::FirstHandshake(_) | TunnelEvent::Up(_)))
+    );
 
     world.end(2).deaf = false;
     world.run(20 * SECOND);
@@ -53,14 +55,14 @@ fn an_old_session_proves_no_handshake<N: Noise, S: Session>(world: &mut World<N,
     let mended = evidence(world);
     assert!(world.status(2).handshakes >= 2, "the first packet of the new session");
     assert!(mended.last_handshake > before.last_handshake);
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
 }
 
 /// The device makes a handshake, which we answer, while one is requested of us. It also sends on
 /// its old session.
-fn forced_beside_the_device_s_own<N: Noise, S: Session>(world: &mut World<N, S>) -> (Answer, Duration) {
+fn forced_beside_the_device_s_own<N: Noise, S: Session>(world: &mut World<N, S>) -> (ProbeReply, Duration) {
     let asked = world.now.mono;
-    let ask = world.ask(Question::Handshake { peer: id(2) }, 12 * SECOND);
+    let ask = world.ask(Probe::Handshake { peer: id(2) }, 12 * SECOND);
     for _ in 0..3 {
         world.initiate(2);
         world.run(SECOND);
@@ -85,7 +87,7 @@ fn a_packet_of_an_old_session_proves_no_handshake_with_real_cryptography() {
 /// The gateway began the session that continues.
 fn an_old_session_of_ours_proves_no_handshake<N: Noise, S: Session>(mut world: World<N, S>) {
     let (answer, _) = world.handshake(2);
-    assert_eq!(answer, Answer::Handshake(Ok(RTT)));
+    assert_eq!(answer, ProbeReply::Handshake(Ok(RTT)));
     assert_eq!(world.status(2).handshakes, 2);
     let before = evidence(&mut world);
     world.end(2).deaf = true;
@@ -110,7 +112,7 @@ fn the_first_handshake_of_a_new_key_is_told_of_by_its_own_packet() {
     let mut rekeyed = spec(2);
     rekeyed.keys[0].public = private(99).public();
     world.command(Command::Upsert(Box::new(rekeyed), Default::default()));
-    let told = |world: &Plain| world.news.iter().any(|news| matches!(news, News::FirstHandshake(_)));
+    let told = |world: &Plain| world.news.iter().any(|news| matches!(news, TunnelEvent::FirstHandshake(_)));
     let none = evidence(&mut world);
     assert_eq!((none.last_packet, none.last_handshake, none.established), (None, None, false));
     world.end(2).device.session = plain_session(99, None, world.now);
@@ -131,7 +133,7 @@ fn a_packet_after_a_silence_is_news_and_the_next_one_is_not() {
     let heard = |world: &mut Plain| {
         world.say(2, &[]);
         world.run(SECOND);
-        std::mem::take(&mut world.news).iter().filter(|news| matches!(news, News::Heard(_))).count()
+        std::mem::take(&mut world.news).iter().filter(|news| matches!(news, TunnelEvent::Heard(_))).count()
     };
     for (silence, news) in [(1, 0), (30, 0), (50, 1), (1, 0)] {
         world.end(2).off = silence > 30;
@@ -149,17 +151,17 @@ fn a_handshake_that_was_answered_before_it_was_asked_for_is_no_answer() {
     world.run(DELAY + Duration::from_millis(1));
     world.end(2).off = true;
     let (answer, _) = world.handshake(2);
-    assert_eq!(answer, Answer::Handshake(Err(ConnectFailure::Timeout)));
+    assert_eq!(answer, ProbeReply::Handshake(Err(ConnectFailure::Timeout)));
 }
 
 /// A packet that merely arrives proves one direction.
 fn only_an_answer_proves_both_directions<N: Noise, S: Session>(mut world: World<N, S>) {
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
     let before = evidence(&mut world);
     assert!(before.last_answer.is_some());
     world.end(2).deaf = true;
     world.echo(2, v4(2), 1);
-    assert_eq!(world.connect(2, v4(2), 22), Answer::Connect(Err(ConnectFailure::Timeout)));
+    assert_eq!(world.connect(2, v4(2), 22), ProbeReply::Connect(Err(ConnectFailure::Timeout)));
     world.say(2, &[]);
     world.run(SECOND);
     let after = evidence(&mut world);
@@ -184,7 +186,7 @@ fn a_session_is_heard_to_its_end_however_many_handshakes_come_to_nothing() {
         world.end(2).deaf = true;
         let end = world.now.mono + 150 * SECOND;
         while world.now.mono < end {
-            world.ask(Question::Handshake { peer: id(2) }, 10 * SECOND);
+            world.ask(Probe::Handshake { peer: id(2) }, 10 * SECOND);
             if device_tries {
                 world.initiate(2);
             }

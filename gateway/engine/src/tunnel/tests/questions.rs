@@ -3,16 +3,16 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::messages::{
-    Answer, Command, ConnectFailure, EchoAnswer, PeerMemory, Question, Route, SshRun, StreamId, StreamInput,
-    StreamOutput,
+    Command, ConnectFailure, EchoReply, PeerSnapshot, Probe, ProbeReply, Route, SshRun, StreamId,
+    StreamInput, StreamOutput,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn failure(answer: Answer) -> Option<ConnectFailure> {
+fn failure(answer: ProbeReply) -> Option<ConnectFailure> {
     match answer {
-        Answer::Echo(answer) => answer.failure,
-        Answer::Connect(result) => result.err(),
+        ProbeReply::Echo(answer) => answer.failure,
+        ProbeReply::Connect(result) => result.err(),
         other => panic!("echo or connect are expected, not {other:?}"),
     }
 }
@@ -21,8 +21,8 @@ fn failure(answer: Answer) -> Option<ConnectFailure> {
 fn an_echo_takes_the_round_trip_in_both_families_and_behind_the_device() {
     let mut world = connected(1);
     for address in [v4(2), v6(2), behind()] {
-        let expected = EchoAnswer { sent: 3, rtts: vec![RTT; 3], failure: None };
-        assert_eq!(world.echo(2, address, 3), Answer::Echo(expected));
+        let expected = EchoReply { sent: 3, rtts: vec![RTT; 3], failure: None };
+        assert_eq!(world.echo(2, address, 3), ProbeReply::Echo(expected));
     }
 }
 
@@ -31,42 +31,42 @@ fn a_hung_ip_stack_is_silence_with_evidence() {
     let mut world = connected(1);
     world.end(2).device.answers = false;
     let asked = world.now.mono;
-    let expected = EchoAnswer { sent: 2, rtts: vec![], failure: None };
-    assert_eq!(world.echo(2, v4(2), 2), Answer::Echo(expected));
+    let expected = EchoReply { sent: 2, rtts: vec![], failure: None };
+    assert_eq!(world.echo(2, v4(2), 2), ProbeReply::Echo(expected));
     world.run(30 * SECOND);
-    let (answer, took) = world.answer(Question::Evidence { peer: id(2) }, SECOND);
-    let Answer::Evidence(evidence) = answer else { panic!("evidence is expected") };
+    let (answer, took) = world.answer(Probe::Evidence { peer: id(2) }, SECOND);
+    let ProbeReply::Evidence(evidence) = answer else { panic!("evidence is expected") };
     assert!(evidence.established && evidence.last_packet > Some(asked) && took == Duration::ZERO);
 }
 
 #[test]
 fn a_device_that_loses_half_of_it_is_counted_right() {
     let mut world = connected(1);
-    let ask = world.ask(Question::Echo { peer: id(2), address: v4(2), count: 4 }, 5 * SECOND);
+    let ask = world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 4 }, 5 * SECOND);
     world.run(Duration::from_millis(300));
     world.end(2).off = true;
     world.run(5 * SECOND);
     let (_, answer, _) = world.answers.iter().find(|(id, ..)| *id == ask).expect("an answer");
-    assert_eq!(*answer, Answer::Echo(EchoAnswer { sent: 4, rtts: vec![RTT; 2], failure: None }));
+    assert_eq!(*answer, ProbeReply::Echo(EchoReply { sent: 4, rtts: vec![RTT; 2], failure: None }));
 }
 
 #[test]
 fn without_tunnel_and_endpoint_the_answer_is_no_at_once() {
     let mut world = plain(1);
-    let (answer, took) = world.answer(Question::Echo { peer: id(2), address: v4(2), count: 1 }, SECOND);
+    let (answer, took) = world.answer(Probe::Echo { peer: id(2), address: v4(2), count: 1 }, SECOND);
     assert_eq!((failure(answer), took), (Some(ConnectFailure::NoTunnel), Duration::ZERO));
-    let (answer, took) = world.answer(Question::Handshake { peer: id(2) }, SECOND);
-    assert_eq!((answer, took), (Answer::Handshake(Err(ConnectFailure::NoTunnel)), Duration::ZERO));
+    let (answer, took) = world.answer(Probe::Handshake { peer: id(2) }, SECOND);
+    assert_eq!((answer, took), (ProbeReply::Handshake(Err(ConnectFailure::NoTunnel)), Duration::ZERO));
 }
 
 #[test]
 fn a_question_dials_a_device_whose_endpoint_is_known() {
     let mut world = plain(1);
     world.command(Command::Remove(id(2)));
-    let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Upsert(Box::new(spec(2)), memory));
-    let expected = EchoAnswer { sent: 1, rtts: vec![RTT], failure: None };
-    assert_eq!(world.echo(2, v4(2), 1), Answer::Echo(expected));
+    let expected = EchoReply { sent: 1, rtts: vec![RTT], failure: None };
+    assert_eq!(world.echo(2, v4(2), 1), ProbeReply::Echo(expected));
     assert_eq!(world.initiations(), 1);
 }
 
@@ -83,13 +83,13 @@ fn an_address_of_somebody_else_is_not_asked_through_this_peer() {
 fn a_port_is_open_or_refused_or_silent_in_both_families() {
     let mut world = connected(1);
     for address in [v4(2), v6(2), behind()] {
-        assert_eq!(world.connect(2, address, 22), Answer::Connect(Ok(RTT)));
+        assert_eq!(world.connect(2, address, 22), ProbeReply::Connect(Ok(RTT)));
         assert_eq!(failure(world.connect(2, address, 23)), Some(ConnectFailure::Refused));
     }
     assert_eq!(world.tunnel.totals().connections, 0, "closed ones are let go");
     world.end(2).off = true;
     let route = Route::Tunnel { peer: id(2), address: v4(2) };
-    let (answer, took) = world.answer(Question::Connect { route, port: 22 }, 7 * SECOND);
+    let (answer, took) = world.answer(Probe::Connect { route, port: 22 }, 7 * SECOND);
     assert_eq!((failure(answer), took), (Some(ConnectFailure::Timeout), 7 * SECOND));
 }
 
@@ -97,12 +97,12 @@ fn a_port_is_open_or_refused_or_silent_in_both_families() {
 fn questions_for_others_are_refused() {
     let mut world = connected(1);
     let direct = Route::Direct { host: "example.net".into() };
-    let connect = Question::Connect { route: direct, port: 22 };
-    assert!(matches!(world.answer(connect, SECOND).0, Answer::Refused(_)));
+    let connect = Probe::Connect { route: direct, port: 22 };
+    assert!(matches!(world.answer(connect, SECOND).0, ProbeReply::Refused(_)));
     let run = SshRun { pin: None, learn: false, user: None, commands: vec![] };
     let route = Route::Tunnel { peer: id(2), address: v4(2) };
-    let ssh = Question::Ssh { route, port: 22, connect: SECOND, run };
-    assert!(matches!(world.answer(ssh, SECOND).0, Answer::Refused(_)));
+    let ssh = Probe::Ssh { route, port: 22, connect: SECOND, run };
+    assert!(matches!(world.answer(ssh, SECOND).0, ProbeReply::Refused(_)));
 }
 
 #[test]
@@ -110,13 +110,16 @@ fn one_peer_has_a_bounded_number_of_questions_in_flight() {
     let mut world = connected(2);
     world.end(2).device.answers = false;
     for _ in 0..100 {
-        world.ask(Question::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
+        world.ask(Probe::Echo { peer: id(2), address: v4(2), count: 1 }, 5 * SECOND);
     }
     let busy = world.answers.iter().filter(
-        |(_, answer, _)| matches!(answer, Answer::Echo(echo) if echo.failure == Some(ConnectFailure::Busy)),
+        |(_, answer, _)| matches!(answer, ProbeReply::Echo(echo) if echo.failure == Some(ConnectFailure::Busy)),
     );
     assert_eq!(busy.count(), 100 - 32);
-    assert_eq!(world.echo(3, v4(3), 1), Answer::Echo(EchoAnswer { sent: 1, rtts: vec![RTT], failure: None }));
+    assert_eq!(
+        world.echo(3, v4(3), 1),
+        ProbeReply::Echo(EchoReply { sent: 1, rtts: vec![RTT], failure: None })
+    );
     world.run(6 * SECOND);
     assert_eq!(world.answers.len(), 100, "one each");
 }
@@ -186,7 +189,7 @@ fn the_end_of_a_peer_ends_its_streams() {
 fn a_stream_can_be_given_up_before_it_stands() {
     let mut world = plain(1);
     world.command(Command::Remove(id(2)));
-    let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Upsert(Box::new(spec(2)), memory));
     world.command(Command::Stream(StreamId(1), open(2, 22)));
     let ended = world.stream(StreamInput::Abort);

@@ -11,8 +11,8 @@ use super::super::noise::BoringNoise;
 use super::super::session::{NoSession, Noise, Opened, Session, Sink};
 use super::world::*;
 use crate::messages::{
-    Answer, Command, ConnectFailure, DropReason, EchoAnswer, News, PeerMemory, PeerSpec, StreamInput,
-    StreamOutput,
+    Command, ConnectFailure, DropReason, EchoReply, PeerSnapshot, PeerSpec, ProbeReply, StreamInput,
+    StreamOutput, TunnelEvent,
 };
 use crate::time::Mono;
 
@@ -30,7 +30,7 @@ fn spec_with_psk() -> PeerSpec {
 
 fn gateway<S: Session>() -> World<BoringNoise, S> {
     let mut world = World::new(BoringNoise::new(&private(200), [7; 32]));
-    world.command(Command::Upsert(Box::new(spec_with_psk()), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(spec_with_psk()), PeerSnapshot::default()));
     world
 }
 
@@ -107,10 +107,10 @@ fn bare(psk: Option<[u8; 32]>) -> World<BoringNoise, Bare> {
 
 fn echo_and_connect_work<S: Session>(world: &mut World<BoringNoise, S>) {
     for address in [v4(2), v6(2), behind()] {
-        let expected = EchoAnswer { sent: 2, rtts: vec![RTT; 2], failure: None };
-        assert_eq!(world.echo(2, address, 2), Answer::Echo(expected));
-        assert_eq!(world.connect(2, address, 22), Answer::Connect(Ok(RTT)));
-        assert_eq!(world.connect(2, address, 23), Answer::Connect(Err(ConnectFailure::Refused)));
+        let expected = EchoReply { sent: 2, rtts: vec![RTT; 2], failure: None };
+        assert_eq!(world.echo(2, address, 2), ProbeReply::Echo(expected));
+        assert_eq!(world.connect(2, address, 22), ProbeReply::Connect(Ok(RTT)));
+        assert_eq!(world.connect(2, address, 23), ProbeReply::Connect(Err(ConnectFailure::Refused)));
     }
 }
 
@@ -119,7 +119,7 @@ fn a_device_calls_and_is_probed_by_icmp_and_tcp() {
     let mut world = ours();
     world.initiate(2);
     world.run(SECOND);
-    assert!(world.established(2) && world.news.contains(&News::FirstHandshake(id(2))));
+    assert!(world.established(2) && world.news.contains(&TunnelEvent::FirstHandshake(id(2))));
     echo_and_connect_work(&mut world);
 }
 
@@ -136,7 +136,7 @@ fn a_bare_boringtun_is_served_as_well() {
 fn the_gateway_calls_a_bare_boringtun_after_a_restart() {
     let mut world = bare(Some(*psk().as_bytes()));
     world.command(Command::Remove(id(2)));
-    let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Upsert(Box::new(spec_with_psk()), memory));
     world.command(Command::DialAll);
     world.run(SECOND);
@@ -191,8 +191,8 @@ fn an_hour_of_probes_over_sessions_that_the_gateway_renews() {
     world.initiate(2);
     world.run(SECOND);
     for _ in 0..60 {
-        let expected = EchoAnswer { sent: 1, rtts: vec![RTT], failure: None };
-        assert_eq!(world.echo(2, v4(2), 1), Answer::Echo(expected));
+        let expected = EchoReply { sent: 1, rtts: vec![RTT], failure: None };
+        assert_eq!(world.echo(2, v4(2), 1), ProbeReply::Echo(expected));
         world.run(45 * SECOND);
     }
 }

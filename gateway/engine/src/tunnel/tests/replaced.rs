@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::super::Tunnel;
 use super::world::*;
 use crate::messages::{
-    Answer, Command, DropReason, News, PeerKey, PeerMemory, PeerSpec, Question, Refusal, ReplacedKeyUse,
-    RetiredKey,
+    Command, DropReason, PeerKey, PeerSnapshot, PeerSpec, Probe, ProbeReply, Refusal, ReplacedKeyUse,
+    RetiredKey, TunnelEvent,
 };
 use crate::time::Wall;
 use crate::tunnel::sim::cleartext::PlainNoise;
@@ -21,7 +21,7 @@ fn keyed(n: u8) -> PeerSpec {
 }
 
 fn reissue(world: &mut Plain, n: u8) -> Wall {
-    world.command(Command::Upsert(Box::new(keyed(n)), PeerMemory::default()));
+    world.command(Command::Upsert(Box::new(keyed(n)), PeerSnapshot::default()));
     world.now.wall
 }
 
@@ -54,13 +54,15 @@ fn the_session_ends_and_its_packets_tell_of_the_old_configuration() {
     let seen = used(&world).expect("a keepalive comes each 25 s");
     assert_eq!((seen.replaced_at, seen.from), (replaced_at, public_address(2)));
     assert_eq!(refused_for(&world), Some(replaced_at));
-    let Answer::Evidence(evidence) = world.answer(Question::Evidence { peer: id(2) }, SECOND).0 else {
+    let ProbeReply::Evidence(evidence) = world.answer(Probe::Evidence { peer: id(2) }, SECOND).0 else {
         panic!("evidence is expected");
     };
     assert_eq!((evidence.last_packet, evidence.established), (None, false), "and prove nothing else");
-    let told = |news: &News| matches!(news, News::Refused(_, Refusal::ReplacedKey { .. }));
+    let told = |news: &TunnelEvent| matches!(news, TunnelEvent::Refused(_, Refusal::ReplacedKey { .. }));
     assert!(world.news.iter().any(told));
-    assert!(!world.news.iter().any(|news| matches!(news, News::Up(_) | News::FirstHandshake(_))));
+    assert!(
+        !world.news.iter().any(|news| matches!(news, TunnelEvent::Up(_) | TunnelEvent::FirstHandshake(_)))
+    );
 }
 
 #[test]
@@ -105,7 +107,7 @@ fn with_its_new_configuration_it_is_let_in_and_nothing_is_held_against_it() {
     world.run(SECOND);
     let status = world.status(2);
     assert!(status.established && status.last_handshake > status.last_refusal.map(|(at, _)| at));
-    assert!(matches!(world.echo(2, v4(2), 1), Answer::Echo(echo) if echo.rtts == [RTT]));
+    assert!(matches!(world.echo(2, v4(2), 1), ProbeReply::Echo(echo) if echo.rtts == [RTT]));
 }
 
 #[test]
@@ -171,7 +173,7 @@ fn of_two_reissues_in_a_row_the_one_that_ended_its_key_is_named() {
     world.end(2).device.session = plain_session(98, None, world.now);
     tries(&mut world, 3);
     assert_eq!(used(&world).map(|seen| seen.replaced_at), Some(second));
-    assert!(!world.news.iter().any(|news| matches!(news, News::Up(_))));
+    assert!(!world.news.iter().any(|news| matches!(news, TunnelEvent::Up(_))));
 }
 
 #[test]
@@ -181,9 +183,10 @@ fn a_removed_device_is_told_of_once_an_hour() {
     world.run(4 * MINUTE);
     world.sent.clear();
     tries(&mut world, 24);
-    let told = world.news.iter().filter(|news| matches!(news, News::RemovedPeer(peer, _) if *peer == id(2)));
+    let told =
+        world.news.iter().filter(|news| matches!(news, TunnelEvent::RemovedPeer(peer, _) if *peer == id(2)));
     assert_eq!((told.count(), world.sent.len()), (1, 0));
-    assert!(!world.news.iter().any(|news| matches!(news, News::UnknownKey(..))));
+    assert!(!world.news.iter().any(|news| matches!(news, TunnelEvent::UnknownKey(..))));
     assert!(world.tunnel.global_drops()[&DropReason::RetiredKey] >= 24);
 }
 
@@ -191,12 +194,12 @@ fn a_removed_device_is_told_of_once_an_hour() {
 fn restart(world: &mut Plain, replaced_at: Wall) {
     let public = private(2).public();
     let stamp = world.news.iter().rev().find_map(|news| match news {
-        News::RetiredStamp(key, stamp) if *key == public => Some(*stamp),
+        TunnelEvent::RetiredStamp(key, stamp) if *key == public => Some(*stamp),
         _ => None,
     });
     assert!(stamp.is_some(), "the newest stamp is told");
     world.tunnel = Tunnel::new(config(), PlainNoise::new(gateway_key(), [5; 32]), [6; 32]);
-    world.tunnel.restore([(keyed(99), PeerMemory::default())], world.now);
+    world.tunnel.restore([(keyed(99), PeerSnapshot::default())], world.now);
     world.tunnel.restore_retired([RetiredKey { public, peer: id(2), at: replaced_at, stamp }]);
 }
 

@@ -16,7 +16,8 @@ use super::super::session::{Noise as _, Opened, SCRATCH, Session as _};
 use super::world::{DELAY, RTT, config, gateway_address, gateway_key};
 use crate::id::Id;
 use crate::messages::{
-    Answer, Ask, AskId, Command, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec, Question,
+    Command, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, Probe, ProbeId, ProbeReply,
+    ProbeRequest, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -54,7 +55,7 @@ struct Fleet {
     due: Option<Mono>,
     next_check: Mono,
     checks: u64,
-    asked: BTreeMap<AskId, (Mono, bool)>,
+    asked: BTreeMap<ProbeId, (Mono, bool)>,
     /// The time that a check of a connected device took beyond its round trip.
     waits: Vec<Duration>,
     unanswered: usize,
@@ -98,7 +99,7 @@ impl Fleet {
                 addresses: vec![inner(n)],
                 networks: vec![],
             };
-            (spec, PeerMemory { endpoint: Some(public(n)), ..PeerMemory::default() })
+            (spec, PeerSnapshot { endpoint: Some(public(n)), ..PeerSnapshot::default() })
         };
         tunnel.restore((0..DEVICES).map(peer), now);
         let device = |n: u32| {
@@ -185,12 +186,12 @@ impl Fleet {
     fn check(&mut self) {
         let n = (self.checks * 7_919 % u64::from(DEVICES)) as u32;
         self.checks += 1;
-        let ask = AskId(self.checks);
+        let ask = ProbeId(self.checks);
         let established = self.is_up(n);
         self.asked.insert(ask, (self.next_check, established));
-        let question = Question::Echo { peer: id(n), address: inner(n), count: 1 };
-        let ask = Ask { id: ask, host: id(n), question, timeout: PATIENCE };
-        self.tunnel.handle(Input::Command(Command::Ask(ask)), self.now);
+        let probe = Probe::Echo { peer: id(n), address: inner(n), count: 1 };
+        let ask = ProbeRequest { id: ask, host: id(n), probe, timeout: PATIENCE };
+        self.tunnel.handle(Input::Command(Command::ProbeRequest(ask)), self.now);
         self.next_check = self.next_check + BETWEEN_CHECKS;
     }
 
@@ -201,8 +202,8 @@ impl Fleet {
                     self.messages += u32::from(transmit.bytes[0] != 4);
                     self.launch(self.now.mono, Flight::ToDevice(number(transmit.to), transmit.bytes));
                 }
-                Output::Answer(ask, answer) => self.answered(ask, answer),
-                Output::News(News::Up(id)) => drop(self.up.insert(id)),
+                Output::ProbeReply(ask, answer) => self.answered(ask, answer),
+                Output::TunnelEvent(TunnelEvent::Up(id)) => drop(self.up.insert(id)),
                 Output::Wait(at, _) => {
                     self.due = at;
                     return;
@@ -212,9 +213,9 @@ impl Fleet {
         }
     }
 
-    fn answered(&mut self, ask: AskId, answer: Answer) {
+    fn answered(&mut self, ask: ProbeId, answer: ProbeReply) {
         let (asked, was_up) = self.asked.remove(&ask).expect("asked once");
-        let Answer::Echo(echo) = answer else { panic!("an echo is expected, not {answer:?}") };
+        let ProbeReply::Echo(echo) = answer else { panic!("an echo is expected, not {answer:?}") };
         self.unanswered += usize::from(echo.rtts.is_empty());
         if was_up {
             self.waits.push(self.now.mono.since(asked).saturating_sub(RTT));

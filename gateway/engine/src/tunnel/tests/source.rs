@@ -7,7 +7,7 @@ use std::time::Duration;
 use fleetgate_keys::PresharedKey;
 
 use super::world::*;
-use crate::messages::{Answer, Command, Input, News, PeerMemory, PeerSpec, Refusal};
+use crate::messages::{Command, Input, PeerSnapshot, PeerSpec, ProbeReply, Refusal, TunnelEvent};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ fn with_psk() -> PeerSpec {
 /// at the old one.
 fn reinstalled(at: SocketAddr) -> Plain {
     let mut world = plain(1);
-    let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Remove(id(2)));
     world.command(Command::Upsert(Box::new(with_psk()), memory));
     world.end(2).at = at;
@@ -78,7 +78,7 @@ fn a_dial_that_failed_before_keeps_nobody_from_the_source() {
     let mut world = reinstalled(public_address(2));
     world.end(2).deaf = true;
     let (answer, _) = world.handshake(2);
-    assert!(matches!(answer, Answer::Handshake(Err(_))));
+    assert!(matches!(answer, ProbeReply::Handshake(Err(_))));
     world.end(2).deaf = false;
     world.sent_to.clear();
     tries(&mut world, 4);
@@ -122,7 +122,7 @@ fn a_way_that_is_closed_in_one_direction_is_told_from_a_wrong_key() {
 fn what_is_dialled_and_answers_moves_the_endpoint() {
     let new = place("[2001:db8::2]:51000");
     let mut world = plain(1);
-    let memory = PeerMemory { endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Remove(id(2)));
     world.command(Command::Upsert(Box::new(spec(2)), memory));
     world.end(2).at = new;
@@ -189,11 +189,11 @@ fn after_a_restart_three_more_tries_show_it_again() {
     let mut world = reinstalled(place("203.0.113.2:51000"));
     tries(&mut world, 4);
     let stamp = world.news.iter().rev().find_map(|news| match news {
-        News::Stamp(_, stamp) => Some(*stamp),
+        TunnelEvent::Stamp(_, stamp) => Some(*stamp),
         _ => None,
     });
     world.command(Command::Remove(id(2)));
-    let memory = PeerMemory { stamp, endpoint: Some(public_address(2)), ..PeerMemory::default() };
+    let memory = PeerSnapshot { stamp, endpoint: Some(public_address(2)), ..PeerSnapshot::default() };
     world.command(Command::Upsert(Box::new(with_psk()), memory));
     assert_eq!(world.status(2).attempts.unproved, None);
     tries(&mut world, 4);

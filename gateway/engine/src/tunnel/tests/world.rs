@@ -9,8 +9,8 @@ use super::super::session::{Noise, Session};
 use super::super::{Config, Tunnel};
 use crate::id::{Id, PeerId};
 use crate::messages::{
-    Answer, Ask, AskId, Command, DropReason, Input, News, Output, PeerKey, PeerKind, PeerMemory, PeerSpec,
-    PeerStatus, Question, Route, StreamId, StreamInput, StreamOutput,
+    Command, DropReason, Input, Output, PeerKey, PeerKind, PeerSnapshot, PeerSpec, PeerStatus, Probe,
+    ProbeId, ProbeReply, ProbeRequest, Route, StreamId, StreamInput, StreamOutput, TunnelEvent,
 };
 use crate::time::{Mono, Now, Wall};
 use crate::tunnel::sim::cleartext::{PlainNoise, PlainSession};
@@ -93,8 +93,8 @@ pub struct World<N: Noise, S = <N as Noise>::Session> {
     pub ends: Vec<End<S>>,
     flights: Vec<(Mono, Flight)>,
     due: Option<Mono>,
-    pub answers: Vec<(AskId, Answer, Mono)>,
-    pub news: Vec<News>,
+    pub answers: Vec<(ProbeId, ProbeReply, Mono)>,
+    pub news: Vec<TunnelEvent>,
     pub streams: Vec<(StreamId, StreamOutput)>,
     /// Types of the messages that the gateway sent.
     pub sent: Vec<u8>,
@@ -116,7 +116,7 @@ pub fn plain_session(n: u8, psk: Option<&PresharedKey>, now: Now) -> PlainSessio
 pub fn plain(devices: u8) -> Plain {
     let mut world = World::new(PlainNoise::new(gateway_key(), [0; 32]));
     for n in 2..2 + devices {
-        world.command(Command::Upsert(Box::new(spec(n)), PeerMemory::default()));
+        world.command(Command::Upsert(Box::new(spec(n)), PeerSnapshot::default()));
         let session = plain_session(n, None, world.now);
         world.add(n, session);
     }
@@ -209,9 +209,9 @@ impl<N: Noise, S: Session> World<N, S> {
                     self.sent_to.push((transmit.bytes[0], transmit.to));
                     self.flights.push((self.now.mono + DELAY, Flight::ToDevice(transmit.to, transmit.bytes)));
                 }
-                Output::Answer(id, answer) => self.answers.push((id, answer, self.now.mono)),
+                Output::ProbeReply(id, answer) => self.answers.push((id, answer, self.now.mono)),
                 Output::Stream(id, output) => self.streams.push((id, output)),
-                Output::News(news) => self.news.push(news),
+                Output::TunnelEvent(news) => self.news.push(news),
                 Output::Wait(at, _) => {
                     assert!(at.is_none_or(|at| at > self.now.mono), "a wait that is over");
                     self.due = at;
@@ -282,17 +282,17 @@ impl<N: Noise, S: Session> World<N, S> {
         }
     }
 
-    pub fn ask(&mut self, question: Question, timeout: Duration) -> AskId {
+    pub fn ask(&mut self, probe: Probe, timeout: Duration) -> ProbeId {
         self.next_ask += 1;
-        let id = AskId(self.next_ask);
-        self.command(Command::Ask(Ask { id, host: super::world::id(2), question, timeout }));
+        let id = ProbeId(self.next_ask);
+        self.command(Command::ProbeRequest(ProbeRequest { id, host: super::world::id(2), probe, timeout }));
         id
     }
 
     /// Sends a probe, waits, and returns its one reply and the time it took.
-    pub fn answer(&mut self, question: Question, timeout: Duration) -> (Answer, Duration) {
+    pub fn answer(&mut self, probe: Probe, timeout: Duration) -> (ProbeReply, Duration) {
         let asked = self.now.mono;
-        let ask = self.ask(question, timeout);
+        let ask = self.ask(probe, timeout);
         self.run(timeout + Duration::from_millis(100));
         let mut answers = self.answers.extract_if(.., |(id, ..)| *id == ask);
         let (_, answer, at) = answers.next().expect("an answer in time");
@@ -300,17 +300,17 @@ impl<N: Noise, S: Session> World<N, S> {
         (answer, at.since(asked))
     }
 
-    pub fn echo(&mut self, n: u8, address: IpAddr, count: u8) -> Answer {
-        self.answer(Question::Echo { peer: id(n), address, count }, Duration::from_secs(15)).0
+    pub fn echo(&mut self, n: u8, address: IpAddr, count: u8) -> ProbeReply {
+        self.answer(Probe::Echo { peer: id(n), address, count }, Duration::from_secs(15)).0
     }
 
-    pub fn connect(&mut self, n: u8, address: IpAddr, port: u16) -> Answer {
+    pub fn connect(&mut self, n: u8, address: IpAddr, port: u16) -> ProbeReply {
         let route = Route::Tunnel { peer: id(n), address };
-        self.answer(Question::Connect { route, port }, Duration::from_secs(15)).0
+        self.answer(Probe::Connect { route, port }, Duration::from_secs(15)).0
     }
 
-    pub fn handshake(&mut self, n: u8) -> (Answer, Duration) {
-        self.answer(Question::Handshake { peer: id(n) }, Duration::from_secs(20))
+    pub fn handshake(&mut self, n: u8) -> (ProbeReply, Duration) {
+        self.answer(Probe::Handshake { peer: id(n) }, Duration::from_secs(20))
     }
 
     pub fn stream(&mut self, input: StreamInput) -> Vec<StreamOutput> {

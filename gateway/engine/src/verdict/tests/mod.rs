@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::Id;
-use crate::messages::{ATTEMPTS, DirectAnswer, ReplacedKeyUse, StateType, UnprovedHandshakes, VoiceState};
+use crate::messages::{
+    ATTEMPTS, DirectReply, NotificationState, ReplacedKeyUse, StateType, UnprovedHandshakes,
+};
 
 mod clock;
 mod world;
@@ -40,7 +42,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         last_check: Some(since),
         next_check: None,
         source: if status == HostStatus::Down { "none".into() } else { String::new() },
-        direct: DirectAnswer::NotAsked,
+        direct: DirectReply::NotAsked,
         one_way: false,
         silent_since: None,
         last_alive: None,
@@ -51,7 +53,7 @@ pub(super) fn host(status: HostStatus, since: Wall) -> HostState {
         output: "no answer".into(),
         detail: Default::default(),
         notified: None,
-        voice: VoiceState::default(),
+        voice: NotificationState::default(),
     }
 }
 
@@ -603,9 +605,9 @@ fn a_device_that_is_only_heard_may_not_hear() {
         (verdict.candidates, verdict.text)
     };
     let line = [Kind::OneWayLoss, Kind::LineLost, Kind::ServiceHung, Kind::PacketLoss];
-    assert_eq!(direct(DirectAnswer::Silent).0, line, "its tunnel proves nothing of its public address");
-    assert_eq!(direct(DirectAnswer::NotAsked).0, line);
-    assert!(direct(DirectAnswer::Answered).1.ends_with("also: service hung: rtsp"));
+    assert_eq!(direct(DirectReply::Silent).0, line, "its tunnel proves nothing of its public address");
+    assert_eq!(direct(DirectReply::NotAsked).0, line);
+    assert!(direct(DirectReply::Answered).1.ends_with("also: service hung: rtsp"));
 }
 
 // -------------------------------------------------------------- properties
@@ -659,7 +661,7 @@ fn device(carries: bool) -> Behind {
 
 /// Returns any evidence at all, including evidence that no world produces.
 fn any_evidence() -> impl Strategy<Value = Evidence> {
-    use DirectAnswer::{Answered, Doubtful, NotAsked, Silent};
+    use DirectReply::{Answered, Doubtful, NotAsked, Silent};
     // A host that replies is up, and a host that is up on another path was not probed directly.
     let up = proptest::sample::select(vec![NotAsked, Answered]).prop_map(|said| (HostStatus::Up, said));
     let down = proptest::sample::select(vec![NotAsked, Doubtful, Silent]);
@@ -682,14 +684,14 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
 /// that is silent by chance is alone.
 fn is_plausible(e: &Evidence) -> bool {
     let site = e.site.as_ref().map(|site| site.others).unwrap_or_default();
-    let alive = e.host.direct == DirectAnswer::Answered || e.fresh_refusal().is_some();
+    let alive = e.host.direct == DirectReply::Answered || e.fresh_refusal().is_some();
     let whole_site = site.silent < TOGETHER || site.heard == 0 && !alive;
-    let nothing = e.elsewhere.heard == 0 && site.heard == 0 && e.host.direct != DirectAnswer::Doubtful;
+    let nothing = e.elsewhere.heard == 0 && site.heard == 0 && e.host.direct != DirectReply::Doubtful;
     let everybody = e.elsewhere.silent < EVERYWHERE || nothing && !alive;
     let down = e.host.status == HostStatus::Down;
     // A host that replies has a parent that carries its packets.
     let reached = e.host.reachable || !alive;
-    reached && whole_site && everybody && down == (e.host.direct != DirectAnswer::Answered)
+    reached && whole_site && everybody && down == (e.host.direct != DirectReply::Answered)
 }
 
 /// Returns the same world with one path less.
@@ -699,7 +701,7 @@ fn with_less(e: &Evidence) -> Vec<Evidence> {
     let no_site = Evidence { site: None, elsewhere: Others { unasked, ..e.elsewhere }, ..e.clone() };
     let nobody = Evidence { elsewhere: Others::default(), ..e.clone() };
     let no_clocks = Evidence { clocks: Clocks::default(), ..e.clone() };
-    let undirected = HostState { direct: DirectAnswer::NotAsked, status: HostStatus::Down, ..e.host.clone() };
+    let undirected = HostState { direct: DirectReply::NotAsked, status: HostStatus::Down, ..e.host.clone() };
     let no_direct = Evidence { host: undirected, second_path: false, ..e.clone() };
     let bare =
         !e.host.stale && e.tunnel.as_ref().is_none_or(|t| t.in_turn.is_empty() && e.skew_ms().is_none());
@@ -723,16 +725,16 @@ proptest! {
             Kind::Ok => e.host.status == HostStatus::Up && !e.host.stale && refusal.is_none_or(|r| r == Refusal::RateLimited),
             Kind::GatewayUplinkLost => {
                 e.elsewhere.unasked == 0 && site.unasked == 0 && e.elsewhere.heard == 0 && site.heard == 0 && refusal.is_none()
-                    && !matches!(direct, DirectAnswer::Answered | DirectAnswer::Doubtful)
+                    && !matches!(direct, DirectReply::Answered | DirectReply::Doubtful)
             }
             Kind::ParentDown => !e.host.reachable || carriage(&e) == Some(Carriage::Fails),
-            Kind::SiteUplinkLost => site.heard == 0 && direct != DirectAnswer::Answered && refusal.is_none(),
+            Kind::SiteUplinkLost => site.heard == 0 && direct != DirectReply::Answered && refusal.is_none(),
             Kind::LocalNetworkLost => site.heard == 0 && carriage(&e) == Some(Carriage::Carries),
             // The host's own line cannot be excluded.
             Kind::DeviceGone | Kind::LineLost => false,
             Kind::KeyRefused => refusal == Some(Refusal::Crypto),
             Kind::ClockWrong => matches!(refusal, Some(Refusal::ClockWentBack { .. })) || e.skew_ms().is_some(),
-            Kind::TunnelDown => e.tunnel.is_some() && direct != DirectAnswer::Silent
+            Kind::TunnelDown => e.tunnel.is_some() && direct != DirectReply::Silent
                 || refusal == Some(Refusal::RateLimited),
             Kind::ClonedKey => e.tunnel.as_ref().is_some_and(|t| !t.in_turn.is_empty()),
             Kind::Undetermined => verdict.candidates.len() > 1,

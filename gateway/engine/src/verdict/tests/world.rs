@@ -6,7 +6,7 @@
 
 use super::super::*;
 use super::{at, host, unproved};
-use crate::messages::{DirectAnswer, ReplacedKeyUse, StateType};
+use crate::messages::{DirectReply, ReplacedKeyUse, StateType};
 use crate::time::{Mono, Now};
 use crate::tunnel::handshake::failures::Sign;
 use crate::tunnel::handshake::tai64n::from_unix_ms;
@@ -211,7 +211,7 @@ struct Machine {
     failures: u32,
     stale: bool,
     last_check: i64,
-    direct: DirectAnswer,
+    direct: DirectReply,
     /// The first of the checks without a reply since, and the last proof of life.
     silent_since: Option<i64>,
     last_alive: i64,
@@ -231,7 +231,7 @@ impl Machine {
             failures: 0,
             stale: false,
             last_check: -BEFORE_S,
-            direct: DirectAnswer::NotAsked,
+            direct: DirectReply::NotAsked,
             silent_since: None,
             last_alive: -BEFORE_S,
             answered: -BEFORE_S,
@@ -272,14 +272,14 @@ impl Machine {
 
     /// Runs the host check: a packet in the interval, else the direct path. `doubt`: the silence
     /// may be the gateway's own and does not count.
-    fn check(&mut self, now: i64, direct: DirectAnswer, doubt: bool) {
+    fn check(&mut self, now: i64, direct: DirectReply, doubt: bool) {
         let heard = now - self.packet < CHECK_S;
         self.conclude(now, heard, self.packet, direct, doubt);
     }
 
-    fn conclude(&mut self, now: i64, heard: bool, proof: i64, direct: DirectAnswer, doubt: bool) {
-        self.direct = if heard { DirectAnswer::NotAsked } else { direct };
-        let up = heard || direct == DirectAnswer::Answered;
+    fn conclude(&mut self, now: i64, heard: bool, proof: i64, direct: DirectReply, doubt: bool) {
+        self.direct = if heard { DirectReply::NotAsked } else { direct };
+        let up = heard || direct == DirectReply::Answered;
         self.silent_since = if up { None } else { self.silent_since.or(Some(now)) };
         self.last_alive =
             if up { self.last_alive.max(if heard { proof } else { now }) } else { self.last_alive };
@@ -316,7 +316,7 @@ struct Run {
     replaced: Option<i64>,
     dialled: i64,
     skew_ms: Option<i64>,
-    turns: Turns,
+    turns: EndpointFlaps,
     port: Service,
     login: Service,
 }
@@ -388,7 +388,7 @@ impl Run {
             replaced: None,
             dialled: -BEFORE_S,
             skew_ms: None,
-            turns: Turns::default(),
+            turns: EndpointFlaps::default(),
             port: Service::WELL,
             login: Service::WELL,
         }
@@ -440,7 +440,7 @@ impl Run {
         for (machine, answers) in all.chain([(&mut self.behind, on)]) {
             if machine.next_check <= now {
                 machine.answered = if answers { now } else { machine.answered };
-                machine.conclude(now, answers, now, DirectAnswer::NotAsked, doubt);
+                machine.conclude(now, answers, now, DirectReply::NotAsked, doubt);
                 failed |= !answers;
             }
         }
@@ -566,15 +566,13 @@ impl Run {
         self.refusal = Some((at(now), Refusal::ClockWentBack { behind }));
     }
 
-    fn direct(&self, now: i64, open: bool) -> DirectAnswer {
+    fn direct(&self, now: i64, open: bool) -> DirectReply {
         match self.world.direct {
-            false => DirectAnswer::NotAsked,
-            true if !open || self.has(Fault::DeviceOff, now) => DirectAnswer::Silent,
-            true if self.has(Fault::LossIn, now) || self.has(Fault::LossOut, now) => DirectAnswer::Silent,
-            true if self.has(Fault::SshHung, now) || self.has(Fault::LargeLost, now) => {
-                DirectAnswer::Doubtful
-            }
-            true => DirectAnswer::Answered,
+            false => DirectReply::NotAsked,
+            true if !open || self.has(Fault::DeviceOff, now) => DirectReply::Silent,
+            true if self.has(Fault::LossIn, now) || self.has(Fault::LossOut, now) => DirectReply::Silent,
+            true if self.has(Fault::SshHung, now) || self.has(Fault::LargeLost, now) => DirectReply::Doubtful,
+            true => DirectReply::Answered,
         }
     }
 
@@ -583,7 +581,7 @@ impl Run {
         // If the first inner address is silent, the other one is probed.
         let carries = [true, false].into_iter().any(|first| self.answers_at(first, now, open));
         let (silent, path) = ((Cause::NoAnswer, PathCheck::NotAsked), PathCheck::LargeAnswered);
-        if self.host.up && self.host.direct == DirectAnswer::NotAsked {
+        if self.host.up && self.host.direct == DirectReply::NotAsked {
             self.port.take(
                 now,
                 match () {
@@ -619,7 +617,7 @@ impl Run {
         let silent = silence(&self.host, self.host.packet, cut_off, now);
         let others = |machines: &[Machine]| others(machines, silent);
         let clocks = Clocks { right: (self.neighbours.len() + self.elsewhere.len()) as u32, wrong: 0 };
-        let through = self.host.up && self.host.direct == DirectAnswer::NotAsked;
+        let through = self.host.up && self.host.direct == DirectReply::NotAsked;
         Evidence {
             now: at(now),
             host: self.host.state(),
@@ -639,7 +637,7 @@ impl Run {
         let cut_off = self.cut_off(!self.behind.up || self.behind.stale, now);
         let silent = silence(&self.behind, -BEFORE_S, cut_off, now);
         let device = &self.host;
-        let failed = device.direct == DirectAnswer::Answered || !device.up && device.is_hard();
+        let failed = device.direct == DirectReply::Answered || !device.up && device.is_hard();
         let besides = self.beside.iter().map(|machine| machine.answered).max();
         let behind = Behind {
             device: "cam-07".into(),
@@ -702,7 +700,7 @@ fn run_other(machine: &mut Machine, now: i64, heard: bool, doubt: bool) {
         machine.send(now);
     }
     if machine.next_check <= now {
-        machine.check(now, DirectAnswer::NotAsked, doubt);
+        machine.check(now, DirectReply::NotAsked, doubt);
     }
 }
 

@@ -68,7 +68,7 @@ impl Dropbear {
         HostKey { fingerprint: key.fingerprint(), key_type: KeyType::from_name(key.algorithm()) }
     }
 
-    async fn ask(&self, pin: Option<HostKey>, user: Option<String>) -> SshAnswer {
+    async fn ask(&self, pin: Option<HostKey>, user: Option<String>) -> SshReply {
         let run = SshRun { learn: pin.is_none(), pin, user, commands: Vec::new() };
         client().run(key(), || self.connect(), run, PLENTY).await
     }

@@ -211,7 +211,7 @@ fn once<S>(stream: S) -> impl Fn() -> std::future::Ready<Result<S, ConnectFailur
     move || std::future::ready(stream.lock().expect("no panic").take().ok_or(ConnectFailure::Refused))
 }
 
-async fn ask(client: &SshClient, server: &Server, run: SshRun) -> SshAnswer {
+async fn ask(client: &SshClient, server: &Server, run: SshRun) -> SshReply {
     client.run(key(), || server.connect(), run, PLENTY).await
 }
 
@@ -227,7 +227,7 @@ async fn says(words: Vec<u8>, then_closes: bool) -> Result<DuplexStream, Connect
     Ok(ours)
 }
 
-async fn hear(words: &[u8], then_closes: bool) -> SshAnswer {
+async fn hear(words: &[u8], then_closes: bool) -> SshReply {
     let run = pinned("SHA256:x", &[]);
     client().run(key(), || says(words.to_vec(), then_closes), run, SECOND).await
 }

@@ -78,12 +78,12 @@ impl Sshd {
         tokio::io::join(stdout, stdin)
     }
 
-    async fn ask(&self, client: &SshClient, run: SshRun) -> SshAnswer {
+    async fn ask(&self, client: &SshClient, run: SshRun) -> SshReply {
         client.run(key(), || async { Ok(self.connect_by(&[])) }, run, PLENTY).await
     }
 
     /// Runs the key exchange only.
-    async fn meet(&self, pin: Option<HostKey>) -> SshAnswer {
+    async fn meet(&self, pin: Option<HostKey>) -> SshReply {
         let learn = pin.is_none();
         self.ask(&client(), SshRun { pin, learn, user: None, commands: Vec::new() }).await
     }
@@ -389,7 +389,7 @@ mod login_shells {
             Some(Account { name: "cam".to_owned(), enter })
         }
 
-        async fn ask(&self, sshd: &Sshd, client: &SshClient, mut run: SshRun) -> SshAnswer {
+        async fn ask(&self, sshd: &Sshd, client: &SshClient, mut run: SshRun) -> SshReply {
             run.user = Some(self.name.clone());
             run.pin = Some(sshd.pin(ED25519));
             client.run(key(), || async { Ok(sshd.connect_by(&self.enter)) }, run, PLENTY).await

@@ -19,7 +19,7 @@ const OPS: ContactId = Id::from_i64(1);
 struct Room {
     store: Store,
     dir: tempfile::TempDir,
-    bell: Bell,
+    bell: Wakeups,
     settings: watch::Sender<Settings>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -87,9 +87,9 @@ impl Room {
     }
 
     fn on(store: Store, dir: tempfile::TempDir) -> Room {
-        let (bell, stop) = (Bell::default(), CancellationToken::new());
+        let (bell, stop) = (Wakeups::default(), CancellationToken::new());
         let (settings, listener) = watch::channel(settings());
-        let desk = Desk::new(listener, store.clone(), Live::default(), bell.clone());
+        let desk = Dispatcher::new(listener, store.clone(), LiveState::default(), bell.clone());
         let running = tokio::spawn(desk.run(stop.clone()));
         Room { store, dir, bell, settings, stop, running }
     }
@@ -314,7 +314,7 @@ async fn a_digest_lists_what_is_still_so_and_is_not_repeated() {
         let digest_at = Some(Time::midnight());
         contacts::put(tx, &Contact { digest_at, ..ops() }).await.unwrap();
         // The contact was notified of it long ago.
-        let object = Object { host: Id::from_i64(7), service: None };
+        let object = CheckableId { host: Id::from_i64(7), service: None };
         let mut told = notices::told(tx).await.unwrap().remove(0).2;
         told.at = Wall::from_millis(0);
         notices::tell(tx, OPS, &object, Some(&told)).await.unwrap();
@@ -543,7 +543,7 @@ async fn an_escalation_goes_on_when_care_ends_whatever_was_held_back_meanwhile()
             kind: MessageKind::Problem,
             from: "down",
             to: "down",
-            reason: HeldReason::Acknowledged,
+            reason: SuppressReason::Acknowledged,
         },
         cause: String::new(),
         evidence: "".into(),

@@ -8,8 +8,8 @@ use super::stories::*;
 use super::world::{Truth, World, device, public, service, with, with_login};
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Ask, Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, Question, RoutePolicy,
-    StateType, Submission, Ticket,
+    Check, EventKind, HostSpec, HostStatus, Message, MessageKind, MonitorInput, PassiveResult, Probe,
+    ProbeRequest, RoutePolicy, StateType, Ticket,
 };
 use fleetgate_probes::plugin::PluginResult;
 use fleetgate_probes::sample::Status;
@@ -158,7 +158,7 @@ fn a_host_that_only_sends_its_results_is_down_when_it_is_silent_for_too_long() {
     let id = world.add(HostSpec { freshness: Some(HOUR), ..told_of }, Truth::off());
     let sends = |world: &mut World| {
         let (result, at) = (PluginResult::ok("here"), world.now.wall);
-        world.input(MonitorInput::Submit(Box::new(Submission {
+        world.input(MonitorInput::Submit(Box::new(PassiveResult {
             host: id,
             service: None,
             result,
@@ -324,8 +324,8 @@ fn a_check_that_began_before_the_first_handshake_is_no_failure() {
     let id = spec.id;
     // The handshake comes at the same moment as the failure of the forced one.
     world.device(id).truth.link = true;
-    world.input(fleetgate_engine::messages::MonitorInput::News(
-        fleetgate_engine::messages::News::FirstHandshake(id),
+    world.input(fleetgate_engine::messages::MonitorInput::TunnelEvent(
+        fleetgate_engine::messages::TunnelEvent::FirstHandshake(id),
     ));
     world.run(5 * SECOND);
     assert!(world.kept.events.iter().all(|e| !matches!(e.kind, EventKind::StateChanged { to: "down", .. })));
@@ -338,8 +338,9 @@ fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing
     world.run(5 * SECOND);
     assert_eq!(status(&world, id), HostStatus::Up);
     world.set(id, Truth { link: false, ..Truth::well() });
-    world
-        .input(fleetgate_engine::messages::MonitorInput::News(fleetgate_engine::messages::News::Rekeyed(id)));
+    world.input(fleetgate_engine::messages::MonitorInput::TunnelEvent(
+        fleetgate_engine::messages::TunnelEvent::Rekeyed(id),
+    ));
     world.run(45 * SECOND);
     assert_eq!(
         world.host(id).map(|state| state.status),
@@ -350,14 +351,14 @@ fn a_new_key_is_asked_for_at_once_and_what_came_under_the_old_one_proves_nothing
 
 #[test]
 fn a_check_that_somebody_asked_for_is_not_lost_by_news_or_a_change_meanwhile() {
-    use fleetgate_engine::messages::{MonitorInput, News};
+    use fleetgate_engine::messages::{MonitorInput, TunnelEvent};
     let mut world = World::new(1);
     let id = world.add(device(1), Truth::well());
     world.run(30 * SECOND);
     assert_eq!(world.host(id).map(|state| state.source.as_str()), Some("evidence"));
     let renamed = HostSpec { name: "another".into(), ..device(1) };
     let interruptions =
-        [MonitorInput::News(News::FirstHandshake(id)), MonitorInput::Upsert(Box::new(renamed))];
+        [MonitorInput::TunnelEvent(TunnelEvent::FirstHandshake(id)), MonitorInput::Upsert(Box::new(renamed))];
     for interruption in interruptions {
         let asked = world.now.wall;
         world.input(MonitorInput::CheckNow { host: id, service: None });
@@ -480,7 +481,7 @@ fn send(world: &mut World, host: HostId, service: &str, status: Status) {
     let (service, at) = (Some(service.to_owned()), world.now.wall);
     let result = PluginResult::new(status, "sent", Vec::new());
     let (by, identity, ticket) = (String::new(), Default::default(), Ticket(1));
-    let sent = Submission { host, service, result, at, by, identity, ticket };
+    let sent = PassiveResult { host, service, result, at, by, identity, ticket };
     world.input(MonitorInput::Submit(Box::new(sent)));
 }
 
@@ -711,7 +712,7 @@ fn a_device_that_uses_one_of_its_inner_addresses_is_asked_there() {
     world.restart(MINUTE);
     world.asked.clear();
     stays_well(&mut world, id);
-    let at = |(_, ask): &(_, Ask)| ask.question.inner_address();
+    let at = |(_, ask): &(_, ProbeRequest)| ask.probe.inner_address();
     assert!(world.asked.iter().filter_map(at).all(|address| address.is_ipv6()), "that is remembered");
     world.set(id, Truth { uses: (true, false), ..Truth::well() });
     stays_well(&mut world, id);
@@ -726,7 +727,7 @@ fn a_device_that_uses_one_of_its_inner_addresses_is_asked_there() {
 fn the_other_inner_address_of_a_device_that_answers_costs_nothing() {
     let (mut world, id) = settled(of_both_families());
     stays_well(&mut world, id);
-    let at = |(_, ask): &(_, Ask)| ask.question.inner_address();
+    let at = |(_, ask): &(_, ProbeRequest)| ask.probe.inner_address();
     assert!(world.asked.iter().filter_map(at).all(|address| address.is_ipv4()));
 }
 
@@ -763,6 +764,6 @@ fn the_timeout_of_the_tunnel_service_bounds_the_handshake_that_it_asks_for() {
     world.set(id, Truth { link: false, ..Truth::well() });
     world.run(10 * MINUTE);
     let own = world.asked.iter().filter(|(_, ask)| ask.timeout == Duration::from_millis(3_300));
-    let handshakes = own.filter(|(_, ask)| matches!(ask.question, Question::Handshake { .. })).count();
+    let handshakes = own.filter(|(_, ask)| matches!(ask.probe, Probe::Handshake { .. })).count();
     assert!(handshakes > 0, "it asks for none of its own");
 }

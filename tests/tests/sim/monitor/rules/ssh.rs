@@ -5,8 +5,8 @@ use fleetgate_engine::messages::{HostKey, KeyType};
 use super::*;
 
 fn ssh_runs(world: &World) -> Vec<&fleetgate_engine::messages::SshRun> {
-    let asks = world.asked.iter().map(|(_, ask)| &ask.question);
-    asks.filter_map(|q| if let Question::Ssh { run, .. } = q { Some(run) } else { None }).collect()
+    let asks = world.asked.iter().map(|(_, ask)| &ask.probe);
+    asks.filter_map(|q| if let Probe::Ssh { run, .. } = q { Some(run) } else { None }).collect()
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use fleetgate_engine::messages::{
-    Answer, Ask, CommandAnswer, CommandEnd, ConnectFailure, EchoAnswer, Evidence, HostKey, KeyType,
-    LoginRefusal, News, Question, RemoteCommand, Route, SshAnswer, SshFailure, SshRun,
+    CommandEnd, CommandReply, ConnectFailure, EchoReply, Evidence, HostKey, KeyType, LoginRefusal, Probe,
+    ProbeReply, ProbeRequest, RemoteCommand, Route, SshFailure, SshReply, SshRun, TunnelEvent,
 };
 use fleetgate_engine::time::Mono;
 use fleetgate_probes::sensors::{Reading, parse_request, render};
@@ -13,9 +13,9 @@ use fleetgate_probes::sensors::{Reading, parse_request, render};
 use super::{Device, RTT};
 
 impl Device {
-    pub fn answer(&mut self, ask: &Ask, now: Mono) -> (Answer, Option<News>) {
-        let answer = match &ask.question {
-            Question::Evidence { .. } => Answer::Evidence(Evidence {
+    pub fn answer(&mut self, ask: &ProbeRequest, now: Mono) -> (ProbeReply, Option<TunnelEvent>) {
+        let answer = match &ask.probe {
+            Probe::Evidence { .. } => ProbeReply::Evidence(Evidence {
                 last_packet: self.last_packet,
                 last_handshake: self.last_handshake,
                 last_answer: self.last_answer,
@@ -24,29 +24,29 @@ impl Device {
                 clock_skew_ms: self.truth.skew_ms,
                 wire_today: self.truth.wire_today,
             }),
-            Question::Echo { count, address, .. } | Question::LargeEcho { count, address, .. } => {
-                Answer::Echo(self.echo(*address, *count, now))
+            Probe::Echo { count, address, .. } | Probe::LargeEcho { count, address, .. } => {
+                ProbeReply::Echo(self.echo(*address, *count, now))
             }
-            Question::Connect { route, port } => Answer::Connect(self.connect(route, *port, now)),
-            Question::Handshake { .. } => {
+            Probe::Connect { route, port } => ProbeReply::Connect(self.connect(route, *port, now)),
+            Probe::Handshake { .. } => {
                 let news = self.handshake(now);
                 let there = (self.flow.is_some() && !self.truth.deaf).then_some(RTT);
                 let there = there.ok_or(ConnectFailure::Timeout);
                 if there.is_ok() {
                     (self.last_packet, self.last_answer) = (Some(now), Some(now));
                 }
-                return (Answer::Handshake(there), news);
+                return (ProbeReply::Handshake(there), news);
             }
-            Question::Ssh { route, port, run, .. } => Answer::Ssh(self.ssh(route, *port, run, now)),
+            Probe::Ssh { route, port, run, .. } => ProbeReply::Ssh(self.ssh(route, *port, run, now)),
         };
         (answer, None)
     }
 
-    fn echo(&mut self, address: IpAddr, count: u8, now: Mono) -> EchoAnswer {
+    fn echo(&mut self, address: IpAddr, count: u8, now: Mono) -> EchoReply {
         match self.inside(address, now) {
-            Ok(()) => EchoAnswer { sent: count, rtts: vec![RTT; count.into()], failure: None },
-            Err(ConnectFailure::Timeout) => EchoAnswer { sent: count, rtts: Vec::new(), failure: None },
-            Err(failure) => EchoAnswer { sent: 0, rtts: Vec::new(), failure: Some(failure) },
+            Ok(()) => EchoReply { sent: count, rtts: vec![RTT; count.into()], failure: None },
+            Err(ConnectFailure::Timeout) => EchoReply { sent: count, rtts: Vec::new(), failure: None },
+            Err(failure) => EchoReply { sent: 0, rtts: Vec::new(), failure: Some(failure) },
         }
     }
 
@@ -79,8 +79,8 @@ impl Device {
         if open { Ok(RTT) } else { Err(ConnectFailure::Refused) }
     }
 
-    fn ssh(&mut self, route: &Route, port: u16, run: &SshRun, now: Mono) -> SshAnswer {
-        let mut answer = SshAnswer::default();
+    fn ssh(&mut self, route: &Route, port: u16, run: &SshRun, now: Mono) -> SshReply {
+        let mut answer = SshReply::default();
         answer.failure = self.converse(route, port, run, now, &mut answer).err();
         answer
     }
@@ -91,7 +91,7 @@ impl Device {
         port: u16,
         run: &SshRun,
         now: Mono,
-        answer: &mut SshAnswer,
+        answer: &mut SshReply,
     ) -> Result<(), SshFailure> {
         self.connect(route, port, now).map_err(SshFailure::Connect)?;
         let fingerprint = self.truth.host_key.to_owned();
@@ -118,7 +118,7 @@ impl Device {
         Ok(())
     }
 
-    fn command(&self, command: &RemoteCommand) -> CommandAnswer {
+    fn command(&self, command: &RemoteCommand) -> CommandReply {
         let (stdout, exit) = match parse_request(&command.line) {
             Some(wanted) => {
                 let reading = |(key, _)| (key, Reading::temperature(self.truth.temperature, "board"));
@@ -126,7 +126,7 @@ impl Device {
             }
             None => ("PLUGIN said | value=1".to_owned(), self.truth.plugin_exit),
         };
-        CommandAnswer {
+        CommandReply {
             name: command.name.clone(),
             end: CommandEnd::Exit(exit),
             stdout: stdout.into_bytes(),
@@ -139,13 +139,15 @@ impl Device {
 
 /// Returns the delay of a reply: a round trip, the timeout for no reply, and none for what the
 /// gateway knows at once.
-pub fn delay(answer: &Answer, timeout: Duration) -> Duration {
+pub fn delay(answer: &ProbeReply, timeout: Duration) -> Duration {
     let silent = match answer {
-        Answer::Evidence(_) | Answer::Refused(_) => return Duration::ZERO,
-        Answer::Echo(echo) if echo.failure.is_some() => return Duration::ZERO,
-        Answer::Echo(echo) => echo.rtts.is_empty(),
-        Answer::Connect(outcome) | Answer::Handshake(outcome) => *outcome == Err(ConnectFailure::Timeout),
-        Answer::Ssh(ssh) => ssh.failure == Some(SshFailure::Connect(ConnectFailure::Timeout)),
+        ProbeReply::Evidence(_) | ProbeReply::Refused(_) => return Duration::ZERO,
+        ProbeReply::Echo(echo) if echo.failure.is_some() => return Duration::ZERO,
+        ProbeReply::Echo(echo) => echo.rtts.is_empty(),
+        ProbeReply::Connect(outcome) | ProbeReply::Handshake(outcome) => {
+            *outcome == Err(ConnectFailure::Timeout)
+        }
+        ProbeReply::Ssh(ssh) => ssh.failure == Some(SshFailure::Connect(ConnectFailure::Timeout)),
     };
     if silent { timeout } else { RTT }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Event, HostKey, HostState, IncidentAck, IncidentChange, IncidentId, IncidentMemory, IncidentRecord,
-    MemberMemory, Message, Object, Record, ServiceState,
+    CheckableId, Event, HostKey, HostState, IncidentAck, IncidentChange, IncidentId, IncidentRecord,
+    IncidentSnapshot, MemberSnapshot, Message, Record, ServiceState,
 };
 
 #[derive(Default)]
@@ -42,39 +42,40 @@ impl Kept {
     }
 
     /// Returns the open incidents as a restart finds them.
-    pub fn open_incidents(&self) -> Vec<IncidentMemory> {
-        let mut open: BTreeMap<IncidentId, IncidentMemory> = BTreeMap::new();
+    pub fn open_incidents(&self) -> Vec<IncidentSnapshot> {
+        let mut open: BTreeMap<IncidentId, IncidentSnapshot> = BTreeMap::new();
         for record in &self.incidents {
             apply(&mut open, record);
         }
-        let known = |memory: IncidentMemory| {
+        let known = |memory: IncidentSnapshot| {
             let ack = self.known.get(&memory.id).cloned();
-            IncidentMemory { ack, ..memory }
+            IncidentSnapshot { ack, ..memory }
         };
         open.into_values().map(known).collect()
     }
 
     /// Returns the open incident of a host.
-    pub fn incident_of(&self, host: HostId) -> Option<IncidentMemory> {
-        let has =
-            |i: &IncidentMemory| i.members.iter().any(|m| m.object == Object::host(host) && m.left.is_none());
+    pub fn incident_of(&self, host: HostId) -> Option<IncidentSnapshot> {
+        let has = |i: &IncidentSnapshot| {
+            i.members.iter().any(|m| m.object == CheckableId::host(host) && m.left.is_none())
+        };
         self.open_incidents().into_iter().find(has)
     }
 }
 
-fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecord) {
+fn apply(open: &mut BTreeMap<IncidentId, IncidentSnapshot>, record: &IncidentRecord) {
     match &record.change {
         IncidentChange::Opened(matter) => {
             let (id, opened, matter) = (record.id, record.at, matter.clone());
-            let memory = IncidentMemory { id, opened, matter, members: Vec::new(), ack: None };
+            let memory = IncidentSnapshot { id, opened, matter, members: Vec::new(), ack: None };
             assert!(open.insert(id, memory).is_none(), "{id} is opened twice");
         }
         IncidentChange::Merged(into) => {
             let gone = open.remove(&record.id).expect("it is open");
             let members = &mut of(open, *into).members;
             members.retain(|m| m.left.is_none() || !gone.members.iter().any(|g| g.object == m.object));
-            let new = |g: &MemberMemory| !members.iter().any(|m| m.object == g.object);
-            let new: Vec<MemberMemory> = gone.members.into_iter().filter(new).collect();
+            let new = |g: &MemberSnapshot| !members.iter().any(|m| m.object == g.object);
+            let new: Vec<MemberSnapshot> = gone.members.into_iter().filter(new).collect();
             members.extend(new);
         }
         IncidentChange::Closed => {
@@ -89,7 +90,12 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecor
         IncidentChange::Joined { object, began } => {
             let members = &mut of(open, record.id).members;
             members.retain(|m| m.object != *object);
-            members.push(MemberMemory { object: object.clone(), began: *began, left: None, covered: false });
+            members.push(MemberSnapshot {
+                object: object.clone(),
+                began: *began,
+                left: None,
+                covered: false,
+            });
         }
         IncidentChange::Left(object) => {
             let members = of(open, record.id).members.iter_mut();
@@ -103,6 +109,6 @@ fn apply(open: &mut BTreeMap<IncidentId, IncidentMemory>, record: &IncidentRecor
     }
 }
 
-fn of(open: &mut BTreeMap<IncidentId, IncidentMemory>, id: IncidentId) -> &mut IncidentMemory {
+fn of(open: &mut BTreeMap<IncidentId, IncidentSnapshot>, id: IncidentId) -> &mut IncidentSnapshot {
     open.get_mut(&id).unwrap_or_else(|| panic!("{id} is not open"))
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use fleetgate_engine::id::HostId;
 use fleetgate_engine::messages::{
-    Alerting, Answer, Ask, AskId, Check, Event, EventKind, HostMemory, HostSpec, HostState, MonitorInput,
-    MonitorOutput, News, Question, Record, RoutePolicy, ServiceSpec, ServiceState, SshSpec, Timing,
-    UplinkReading,
+    Alerting, Check, Event, EventKind, HostSnapshot, HostSpec, HostState, MonitorInput, MonitorOutput, Probe,
+    ProbeId, ProbeReply, ProbeRequest, Record, RoutePolicy, ServiceSpec, ServiceState, SshSpec, Timing,
+    TunnelEvent, UplinkReading,
 };
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
@@ -152,7 +152,7 @@ impl Device {
     }
 
     /// Makes a handshake, if it can get through. Returns the tunnel's event.
-    fn handshake(&mut self, now: Mono) -> Option<News> {
+    fn handshake(&mut self, now: Mono) -> Option<TunnelEvent> {
         let through = self.truth.tunnel_works() && !self.truth.deaf;
         if !through || self.flow.is_some() || !self.spec.own_tunnel {
             return None;
@@ -163,16 +163,16 @@ impl Device {
         (self.came, self.flow) = (true, Some(now));
         (self.last_packet, self.last_handshake) = (Some(now), Some(now));
         match (first, news) {
-            (true, _) => Some(News::FirstHandshake(self.spec.id)),
-            (false, true) => Some(News::Up(self.spec.id)),
-            (false, false) => silent.then_some(News::Heard(self.spec.id)),
+            (true, _) => Some(TunnelEvent::FirstHandshake(self.spec.id)),
+            (false, true) => Some(TunnelEvent::Up(self.spec.id)),
+            (false, false) => silent.then_some(TunnelEvent::Heard(self.spec.id)),
         }
     }
 }
 
 #[derive(Debug)]
 enum Happening {
-    Answer(AskId, Answer),
+    ProbeReply(ProbeId, ProbeReply),
     Handshake(HostId),
     /// The uplink is probed; `again`: the probe repeats.
     Look {
@@ -188,7 +188,7 @@ pub struct World {
     pub devices: BTreeMap<HostId, Device>,
     pub kept: Kept,
     /// Every probe with its time, for the stories to examine.
-    pub asked: Vec<(Mono, Ask)>,
+    pub asked: Vec<(Mono, ProbeRequest)>,
     /// Long simulations do not keep them.
     pub keep_asked: bool,
     /// Whether an anchor replies; `None`: the uplink is not probed.
@@ -203,7 +203,7 @@ pub struct World {
     pub looks: u64,
     coming: BTreeMap<(Mono, u64), Happening>,
     order: u64,
-    open: BTreeMap<AskId, HostId>,
+    open: BTreeMap<ProbeId, HostId>,
     wait: Option<Mono>,
     config: Config,
     seed: u64,
@@ -328,15 +328,15 @@ impl World {
         self.advance_to(self.now.mono + downtime);
         self.seed += 1;
         self.monitor = Monitor::new(self.config, self.seed);
-        self.coming.retain(|_, h| !matches!(h, Happening::Answer(..)));
+        self.coming.retain(|_, h| !matches!(h, Happening::ProbeReply(..)));
         self.open.clear();
         self.lose_sessions(Duration::ZERO);
         let uplink = |e: &&Event| matches!(e.kind, EventKind::UplinkLost | EventKind::UplinkBack);
         if self.kept.events.iter().rev().find(uplink).is_some_and(|e| e.kind == EventKind::UplinkLost) {
-            self.monitor.handle(MonitorInput::WasCutOff, self.now);
+            self.monitor.handle(MonitorInput::RestoreUplinkLost, self.now);
         }
         self.monitor.recall_incidents(self.kept.open_incidents(), self.now);
-        let memories: Vec<HostMemory> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
+        let memories: Vec<HostSnapshot> = self.devices.values().map(|d| self.memory(&d.spec)).collect();
         self.monitor.restore(memories, self.now);
         self.drain();
     }
@@ -360,10 +360,10 @@ impl World {
         self.kept.services.get(&(id, name.to_owned()))
     }
 
-    fn memory(&self, spec: &HostSpec) -> HostMemory {
+    fn memory(&self, spec: &HostSpec) -> HostSnapshot {
         let names: BTreeSet<&String> = spec.services.iter().map(|s| &s.name).collect();
         let mine = self.kept.services.iter().filter(|((id, name), _)| *id == spec.id && names.contains(name));
-        HostMemory {
+        HostSnapshot {
             spec: spec.clone(),
             state: self.kept.hosts.get(&spec.id).cloned(),
             services: mine.map(|(_, state)| state.clone()).collect(),
@@ -397,13 +397,13 @@ impl World {
         let happening = self.coming.remove(&key).expect("it is there");
         let now = self.now.mono;
         match happening {
-            Happening::Answer(id, answer) => {
+            Happening::ProbeReply(id, answer) => {
                 self.open.remove(&id);
-                self.input(MonitorInput::Answer(id, answer));
+                self.input(MonitorInput::ProbeReply(id, answer));
             }
             Happening::Handshake(id) => {
                 let news = self.devices.get_mut(&id).and_then(|d| d.handshake(now));
-                news.into_iter().for_each(|news| self.input(MonitorInput::News(news)));
+                news.into_iter().for_each(|news| self.input(MonitorInput::TunnelEvent(news)));
             }
             Happening::Look { again } => {
                 self.look();
@@ -428,9 +428,9 @@ impl World {
     fn drain(&mut self) {
         loop {
             match self.monitor.poll_output() {
-                MonitorOutput::Ask(ask) => self.take_ask(ask),
+                MonitorOutput::ProbeRequest(ask) => self.take_ask(ask),
                 MonitorOutput::Record(record) => self.keep(record),
-                MonitorOutput::LookOutside => {
+                MonitorOutput::ProbeUplink => {
                     self.looks += 1;
                     self.plan(RTT, Happening::Look { again: false });
                 }
@@ -442,14 +442,14 @@ impl World {
         }
     }
 
-    fn take_ask(&mut self, ask: Ask) {
+    fn take_ask(&mut self, ask: ProbeRequest) {
         self.count_question();
         assert!(self.open.insert(ask.id, ask.host).is_none(), "a question has an id of its own");
         let news = self.answer_later(&ask);
         if self.keep_asked {
             self.asked.push((self.now.mono, ask));
         }
-        news.into_iter().for_each(|news| self.monitor.handle(MonitorInput::News(news), self.now));
+        news.into_iter().for_each(|news| self.monitor.handle(MonitorInput::TunnelEvent(news), self.now));
     }
 
     fn count_question(&mut self) {
@@ -459,10 +459,13 @@ impl World {
         self.peak = self.peak.max(self.second.1);
     }
 
-    fn answer_later(&mut self, ask: &Ask) -> Option<News> {
+    fn answer_later(&mut self, ask: &ProbeRequest) -> Option<TunnelEvent> {
         let now = self.now.mono;
         let Some(device) = self.devices.get_mut(&ask.host) else {
-            self.plan(Duration::ZERO, Happening::Answer(ask.id, Answer::Refused("no such peer".into())));
+            self.plan(
+                Duration::ZERO,
+                Happening::ProbeReply(ask.id, ProbeReply::Refused("no such peer".into())),
+            );
             return None;
         };
         device.settle(now);
@@ -470,23 +473,23 @@ impl World {
         let mut news = via.and_then(|via| self.lend_tunnel(via, ask));
         let (answer, own) = self.device(ask.host).answer(ask, now);
         news = news.or(own);
-        let patience = match ask.question {
-            Question::Ssh { connect, .. } => connect,
+        let patience = match ask.probe {
+            Probe::Ssh { connect, .. } => connect,
             _ => ask.timeout,
         };
         let delay = answers::delay(&answer, patience);
         if !self.deaf {
-            self.plan(delay, Happening::Answer(ask.id, answer));
+            self.plan(delay, Happening::ProbeReply(ask.id, answer));
         }
         news
     }
 
     /// A host behind a device is reached through the tunnel of that device.
-    fn lend_tunnel(&mut self, via: HostId, ask: &Ask) -> Option<News> {
+    fn lend_tunnel(&mut self, via: HostId, ask: &ProbeRequest) -> Option<TunnelEvent> {
         let now = self.now.mono;
         let device = self.device(via);
         device.settle(now);
-        let dialled = matches!(ask.question, Question::Handshake { .. });
+        let dialled = matches!(ask.probe, Probe::Handshake { .. });
         let news = if dialled { device.handshake(now) } else { None };
         let tunnel = (device.flow, device.believed, device.last_packet, device.last_handshake);
         let used = device.truth.wire_today;

@@ -20,13 +20,13 @@ use std::time::Duration;
 pub use crate::time::age;
 
 use crate::messages::{
-    ATTEMPTS, Answer, ConnectFailure, DIRECT, DirectAnswer, Evidence, HostKey, Question, Route, SshFailure,
+    ATTEMPTS, ConnectFailure, DIRECT, DirectReply, Evidence, HostKey, Probe, ProbeReply, Route, SshFailure,
     SshRun,
 };
 use crate::time::Mono;
 
-use crate::monitor::host::allowed_silence::Rhythm;
-use crate::monitor::paths::{Paths, Way};
+use crate::monitor::host::allowed_silence::AllowedSilence;
+use crate::monitor::paths::{Paths, Via};
 
 /// The source of a result that needed no probe.
 pub const EVIDENCE: &str = "evidence";
@@ -67,7 +67,7 @@ pub struct Rules {
     /// Packets before this came under another key.
     pub keyed_at: Mono,
     /// How long the host may be silent while it is up.
-    pub rhythm: Rhythm,
+    pub rhythm: AllowedSilence,
     /// Whether an operator waits for the check.
     pub demanded: bool,
     /// Since when probes get no reply while packets arrive. Probes are then sent even if there is
@@ -90,7 +90,7 @@ pub struct Rules {
 
 /// A host check in progress.
 #[derive(Clone, Debug)]
-pub struct Liveness {
+pub struct AliveCheck {
     rules: Rules,
     began: Mono,
     phase: Phase,
@@ -113,7 +113,7 @@ pub struct Liveness {
     /// The time at which the peer was dialled.
     pub dialled: Option<Mono>,
     /// The result at the public address.
-    pub direct: DirectAnswer,
+    pub direct: DirectReply,
     /// The inner address that replied.
     pub answered: Option<IpAddr>,
     /// The reply from the public address, kept while a reply may still come through the tunnel.
@@ -134,8 +134,8 @@ enum Phase {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Next {
-    Ask(Vec<(Asked, Question)>),
-    /// Wait for replies, or until [`Liveness::wake_at`].
+    ProbeRequest(Vec<(Asked, Probe)>),
+    /// Wait for replies, or until [`AliveCheck::wake_at`].
     Wait,
     Done(Verdict),
 }
@@ -170,9 +170,9 @@ pub enum Reply {
     Missing,
 }
 
-impl Liveness {
-    pub fn begin(rules: Rules, now: Mono) -> (Liveness, Next) {
-        let mut check = Liveness {
+impl AliveCheck {
+    pub fn begin(rules: Rules, now: Mono) -> (AliveCheck, Next) {
+        let mut check = AliveCheck {
             came: rules.came,
             rules,
             began: now,
@@ -187,12 +187,12 @@ impl Liveness {
             answer: None,
             dial_failed: None,
             dialled: None,
-            direct: DirectAnswer::NotAsked,
+            direct: DirectReply::NotAsked,
             answered: None,
             direct_proof: None,
             failures: BTreeMap::new(),
         };
-        let next = check.look(Phase::Look, now).unwrap_or_else(|| check.ask_all(now));
+        let next = check.look(Phase::Look, now).unwrap_or_else(|| check.probe_all(now));
         (check, next)
     }
 
@@ -239,13 +239,13 @@ impl Liveness {
 
     pub fn wake(&mut self, now: Mono) -> Next {
         match self.wake_at() {
-            Some(at) if at <= now && self.phase == Phase::HeadStart => self.ask_all(now),
+            Some(at) if at <= now && self.phase == Phase::HeadStart => self.probe_all(now),
             Some(at) if at <= now => self.ask(&OTHER, now),
             _ => Next::Wait,
         }
     }
 
-    pub fn answer(&mut self, asked: Asked, answer: Answer, now: Mono) -> Next {
+    pub fn answer(&mut self, asked: Asked, answer: ProbeReply, now: Mono) -> Next {
         if !self.open.remove(&asked) {
             return Next::Wait;
         }
@@ -265,27 +265,27 @@ impl Liveness {
         }
     }
 
-    fn take(&mut self, asked: Asked, answer: Answer, now: Mono) -> Next {
+    fn take(&mut self, asked: Asked, answer: ProbeReply, now: Mono) -> Next {
         match (asked, answer) {
-            (Asked::Evidence, Answer::Evidence(evidence)) => self.weigh(&evidence, now),
-            (Asked::Echo | Asked::OtherEcho, Answer::Echo(echo)) => match echo.rtts.iter().min() {
+            (Asked::Evidence, ProbeReply::Evidence(evidence)) => self.weigh(&evidence, now),
+            (Asked::Echo | Asked::OtherEcho, ProbeReply::Echo(echo)) => match echo.rtts.iter().min() {
                 Some(rtt) => {
                     alive("echo", format!("echo{} in {}", self.at(asked), millis(*rtt)), Some(*rtt), now)
                 }
                 None => self.failed(asked, &echo.failure.unwrap_or(ConnectFailure::Timeout), now),
             },
-            (Asked::Connect | Asked::OtherConnect, Answer::Connect(outcome)) => {
+            (Asked::Connect | Asked::OtherConnect, ProbeReply::Connect(outcome)) => {
                 self.connected(asked, outcome, now)
             }
-            (Asked::Handshake, Answer::Handshake(outcome)) => self.dialled(outcome, now),
-            (Asked::Direct, Answer::Connect(outcome)) => self.direct_connect(outcome, now),
-            (Asked::Direct, Answer::Ssh(ssh)) => match ssh.failure {
+            (Asked::Handshake, ProbeReply::Handshake(outcome)) => self.dialled(outcome, now),
+            (Asked::Direct, ProbeReply::Connect(outcome)) => self.direct_connect(outcome, now),
+            (Asked::Direct, ProbeReply::Ssh(ssh)) => match ssh.failure {
                 None => self.answers_directly("SSH at the public address", ssh.connect, now),
                 Some(failure) => {
                     self.failed_directly(ssh_failure(&failure), doubt(&failure), is_busy(&failure), now)
                 }
             },
-            (_, Answer::Refused(why)) => self.refused(asked, why, now),
+            (_, ProbeReply::Refused(why)) => self.refused(asked, why, now),
             (_, _) => self.refused(asked, "the answer was to another question".into(), now),
         }
     }
@@ -316,7 +316,7 @@ impl Liveness {
             (_, Some(packet)) if self.rules.vain_since.is_none() => Next::Done(self.is_heard(packet, now)),
             _ => {
                 self.session = evidence.established;
-                self.ask_first(now)
+                self.probe_first(now)
             }
         }
     }
@@ -343,15 +343,15 @@ impl Liveness {
 
     // ------------------------------------------------------------------- probing
 
-    fn ask_first(&mut self, now: Mono) -> Next {
+    fn probe_first(&mut self, now: Mono) -> Next {
         if !(self.rules.echo_first && self.session && self.rules.paths.inner.is_some()) {
-            return self.ask_all(now);
+            return self.probe_all(now);
         }
         self.phase = Phase::HeadStart;
         self.ask(&[Asked::Echo], now)
     }
 
-    fn ask_all(&mut self, now: Mono) -> Next {
+    fn probe_all(&mut self, now: Mono) -> Next {
         self.phase = Phase::Asking;
         let late = now >= self.head_start_ends();
         let Paths { own, inner, other, direct, .. } = &self.rules.paths;
@@ -372,20 +372,20 @@ impl Liveness {
 
     /// Sends each probe once; only the evidence is read a second time.
     fn ask(&mut self, wanted: &[Asked], now: Mono) -> Next {
-        let mut questions = Vec::new();
+        let mut probes = Vec::new();
         for asked in wanted {
             let is_new = *asked == Asked::Evidence || !self.asked.contains(asked);
-            if let Some(question) = self.question(*asked).filter(|_| is_new) {
+            if let Some(probe) = self.probe(*asked).filter(|_| is_new) {
                 self.asked.insert(*asked);
                 self.open.insert(*asked);
-                questions.push((*asked, question));
+                probes.push((*asked, probe));
             }
         }
         if self.asked.contains(&Asked::Handshake) {
             self.dialled = self.dialled.or(Some(now));
         }
-        match (questions.is_empty(), self.open.is_empty()) {
-            (false, _) => Next::Ask(questions),
+        match (probes.is_empty(), self.open.is_empty()) {
+            (false, _) => Next::ProbeRequest(probes),
             (true, false) => Next::Wait,
             (true, true) => self.settle(now),
         }
@@ -393,29 +393,27 @@ impl Liveness {
 
     /// Builds a probe. If the host key is known through a tunnel, the public address must present
     /// the same key, because another machine may have that address by now.
-    fn question(&self, asked: Asked) -> Option<Question> {
+    fn probe(&self, asked: Asked) -> Option<Probe> {
         let Rules { port, paths, pin, .. } = &self.rules;
         let port = *port;
         Some(match asked {
-            Asked::Evidence => Question::Evidence { peer: paths.peer? },
-            Asked::Handshake => Question::Handshake { peer: paths.peer? },
+            Asked::Evidence => Probe::Evidence { peer: paths.peer? },
+            Asked::Handshake => Probe::Handshake { peer: paths.peer? },
             Asked::Echo => {
                 let (peer, address) = paths.inner?;
-                Question::Echo { peer, address, count: ECHOES }
+                Probe::Echo { peer, address, count: ECHOES }
             }
-            Asked::OtherEcho => Question::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
-            Asked::Connect => Question::Connect { route: paths.route(Way::Tunnel)?, port },
+            Asked::OtherEcho => Probe::Echo { peer: paths.peer?, address: paths.other?, count: ECHOES },
+            Asked::Connect => Probe::Connect { route: paths.route(Via::Tunnel)?, port },
             Asked::OtherConnect => {
                 let route = Route::Tunnel { peer: paths.peer?, address: paths.other? };
-                Question::Connect { route, port }
+                Probe::Connect { route, port }
             }
             Asked::Direct => {
-                let route = paths.route(Way::Direct)?;
+                let route = paths.route(Via::Direct)?;
                 match pin.clone().filter(|_| paths.own) {
-                    Some(pin) => {
-                        Question::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) }
-                    }
-                    None => Question::Connect { route, port },
+                    Some(pin) => Probe::Ssh { route, port, connect: self.rules.timeout, run: key_only(pin) },
+                    None => Probe::Connect { route, port },
                 }
             }
         })
@@ -485,14 +483,14 @@ impl Liveness {
     /// Records the proof from the public address. The check still waits for the tunnel's probes,
     /// because they monitor the tunnel.
     fn answers_directly(&mut self, way: &str, rtt: Option<Duration>, now: Mono) -> Next {
-        self.direct = DirectAnswer::Answered;
+        self.direct = DirectReply::Answered;
         let text = format!("answers: {way}");
         let proof = Alive { source: DIRECT, text, rtt, proof: now, reply: Reply::NotAsked };
         self.direct_proof = Some(Verdict::Alive(proof));
         self.go_on(now)
     }
 
-    fn failed_directly(&mut self, text: String, said: DirectAnswer, busy: bool, now: Mono) -> Next {
+    fn failed_directly(&mut self, text: String, said: DirectReply, busy: bool, now: Mono) -> Next {
         self.unclear |= busy;
         self.direct = said;
         self.failures.insert(Asked::Direct, text);
@@ -528,7 +526,7 @@ impl Liveness {
 
     fn go_on(&mut self, now: Mono) -> Next {
         match (self.phase, self.open.is_empty()) {
-            (Phase::HeadStart, _) => self.ask_all(now),
+            (Phase::HeadStart, _) => self.probe_all(now),
             (_, true) => self.settle(now),
             (_, false) => Next::Wait,
         }
@@ -619,18 +617,18 @@ fn is_busy(failure: &SshFailure) -> bool {
 }
 
 /// A refusal may come from a firewall in front of the host.
-fn silence(failure: &ConnectFailure) -> DirectAnswer {
+fn silence(failure: &ConnectFailure) -> DirectReply {
     match failure {
-        ConnectFailure::Refused | ConnectFailure::Reset => DirectAnswer::Doubtful,
-        ConnectFailure::Timeout | ConnectFailure::Unreachable(_) => DirectAnswer::Silent,
-        ConnectFailure::NoTunnel | ConnectFailure::Busy => DirectAnswer::NotAsked,
+        ConnectFailure::Refused | ConnectFailure::Reset => DirectReply::Doubtful,
+        ConnectFailure::Timeout | ConnectFailure::Unreachable(_) => DirectReply::Silent,
+        ConnectFailure::NoTunnel | ConnectFailure::Busy => DirectReply::NotAsked,
     }
 }
 
-fn doubt(failure: &SshFailure) -> DirectAnswer {
+fn doubt(failure: &SshFailure) -> DirectReply {
     match failure {
         SshFailure::Connect(failure) => silence(failure),
-        _ => DirectAnswer::Doubtful,
+        _ => DirectReply::Doubtful,
     }
 }
 

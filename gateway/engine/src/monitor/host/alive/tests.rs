@@ -1,5 +1,5 @@
 use super::*;
-use crate::messages::{EchoAnswer, HostSpec, SshAnswer};
+use crate::messages::{EchoReply, HostSpec, SshReply};
 use crate::monitor::testing;
 
 const START: Mono = Mono::from_secs(1_000);
@@ -13,7 +13,7 @@ fn rules(spec: &HostSpec) -> Rules {
     Rules {
         newer_than: Mono::from_secs(940),
         keyed_at: Mono::ZERO,
-        rhythm: Rhythm::of(Duration::from_secs(25)),
+        rhythm: AllowedSilence::of(Duration::from_secs(25)),
         demanded: false,
         vain_since: None,
         echo_first: false,
@@ -26,52 +26,52 @@ fn rules(spec: &HostSpec) -> Rules {
     }
 }
 
-fn evidence(last_packet: u64, established: bool) -> Answer {
+fn evidence(last_packet: u64, established: bool) -> ProbeReply {
     let at = Some(Mono::from_secs(last_packet));
     let last_handshake = Some(Mono::from_secs(1));
-    Answer::Evidence(Evidence { last_packet: at, last_handshake, established, ..Evidence::default() })
+    ProbeReply::Evidence(Evidence { last_packet: at, last_handshake, established, ..Evidence::default() })
 }
 
-fn echo(answered: bool) -> Answer {
+fn echo(answered: bool) -> ProbeReply {
     let rtts = if answered { vec![TOOK] } else { vec![] };
-    Answer::Echo(EchoAnswer { sent: 1, rtts, failure: None })
+    ProbeReply::Echo(EchoReply { sent: 1, rtts, failure: None })
 }
 
-fn no_session() -> Answer {
+fn no_session() -> ProbeReply {
     let failure = Some(ConnectFailure::NoTunnel);
-    Answer::Echo(EchoAnswer { sent: 0, rtts: vec![], failure })
+    ProbeReply::Echo(EchoReply { sent: 0, rtts: vec![], failure })
 }
 
-const CONNECTED: Answer = Answer::Connect(Ok(TOOK));
-const SILENT: Answer = Answer::Connect(Err(ConnectFailure::Timeout));
-const NO_HANDSHAKE: Answer = Answer::Handshake(Err(ConnectFailure::Timeout));
-const DIALLED: Answer = Answer::Handshake(Ok(TOOK));
+const CONNECTED: ProbeReply = ProbeReply::Connect(Ok(TOOK));
+const SILENT: ProbeReply = ProbeReply::Connect(Err(ConnectFailure::Timeout));
+const NO_HANDSHAKE: ProbeReply = ProbeReply::Handshake(Err(ConnectFailure::Timeout));
+const DIALLED: ProbeReply = ProbeReply::Handshake(Ok(TOOK));
 
 /// A check in progress with its probes; `|` separates the groups that were sent together.
 struct Run {
-    check: Liveness,
+    check: AliveCheck,
     next: Next,
     asked: String,
 }
 
 impl Run {
     fn new(rules: Rules) -> Run {
-        let (check, next) = Liveness::begin(rules, START);
+        let (check, next) = AliveCheck::begin(rules, START);
         let mut run = Run { check, next: Next::Wait, asked: String::new() };
         run.note(next);
         run
     }
 
     fn note(&mut self, next: Next) {
-        if let Next::Ask(questions) = &next {
-            let names: Vec<&str> = questions.iter().map(|(_, question)| name(question)).collect();
+        if let Next::ProbeRequest(probes) = &next {
+            let names: Vec<&str> = probes.iter().map(|(_, probe)| name(probe)).collect();
             let between = if self.asked.is_empty() { "" } else { " | " };
             self.asked = format!("{}{between}{}", self.asked, names.join(" "));
         }
         self.next = next;
     }
 
-    fn gets(mut self, asked: Asked, answer: Answer) -> Run {
+    fn gets(mut self, asked: Asked, answer: ProbeReply) -> Run {
         let next = self.check.answer(asked, answer, START + TOOK);
         self.note(next);
         self
@@ -86,7 +86,7 @@ impl Run {
             Next::Done(Verdict::Alive(alive)) => alive.source,
             Next::Done(Verdict::Dead { .. }) => "dead",
             Next::Done(Verdict::Unclear) => "unclear",
-            Next::Ask(_) | Next::Wait => "open",
+            Next::ProbeRequest(_) | Next::Wait => "open",
         }
     }
 
@@ -102,14 +102,14 @@ impl Run {
     }
 }
 
-fn name(question: &Question) -> &'static str {
-    match question {
-        Question::Evidence { .. } => "evidence",
-        Question::Echo { .. } | Question::LargeEcho { .. } => "echo",
-        Question::Connect { route: crate::messages::Route::Tunnel { .. }, .. } => "tcp",
-        Question::Connect { .. } => "direct",
-        Question::Handshake { .. } => "handshake",
-        Question::Ssh { .. } => "key",
+fn name(probe: &Probe) -> &'static str {
+    match probe {
+        Probe::Evidence { .. } => "evidence",
+        Probe::Echo { .. } | Probe::LargeEcho { .. } => "echo",
+        Probe::Connect { route: crate::messages::Route::Tunnel { .. }, .. } => "tcp",
+        Probe::Connect { .. } => "direct",
+        Probe::Handshake { .. } => "handshake",
+        Probe::Ssh { .. } => "key",
     }
 }
 
@@ -127,7 +127,7 @@ fn all_is_asked_at_once_and_the_first_proof_of_life_ends_it() {
     asked().is(ALL, "open");
     asked().gets(Echo, echo(true)).is(ALL, "echo");
     asked().gets(Connect, CONNECTED).is(ALL, "tcp");
-    let refused = Answer::Connect(Err(ConnectFailure::Refused));
+    let refused = ProbeReply::Connect(Err(ConnectFailure::Refused));
     asked().gets(Echo, echo(false)).gets(Connect, refused.clone()).is(ALL, "tcp");
     asked().gets(Handshake, DIALLED).is(ALL, "handshake");
     asked().gets(Direct, refused).gets(Echo, echo(false)).is(ALL, "open");
@@ -168,7 +168,7 @@ fn a_handshake_in_the_meantime_speaks_against_one_way_loss() {
     let silent = silent.gets(Connect, SILENT).gets(Handshake, NO_HANDSHAKE);
     let now = Some(START + TOOK);
     let back = Evidence { last_packet: now, last_handshake: now, established: true, ..Evidence::default() };
-    let alive = silent.gets(Asked::Evidence, Answer::Evidence(back)).alive();
+    let alive = silent.gets(Asked::Evidence, ProbeReply::Evidence(back)).alive();
     assert!(alive.reply == Reply::Given && alive.source == EVIDENCE);
 }
 
@@ -202,15 +202,15 @@ fn an_echo_that_is_likely_to_answer_is_asked_alone_for_a_moment() {
 
 #[test]
 fn all_questions_share_one_deadline() {
-    let (check, _) = Liveness::begin(rules(&spec()), START);
+    let (check, _) = AliveCheck::begin(rules(&spec()), START);
     let left = |secs| check.left(START + Duration::from_secs(secs)).as_secs();
     assert_eq!((left(0), left(4), left(60)), (10, 6, 1));
 }
 
 #[test]
 fn what_could_not_be_asked_proves_nothing() {
-    let refused = || Answer::Refused("no such peer".into());
-    let busy = || Answer::Connect(Err(ConnectFailure::Busy));
+    let refused = || ProbeReply::Refused("no such peer".into());
+    let busy = || ProbeReply::Connect(Err(ConnectFailure::Busy));
     let start = || Run::new(rules(&spec()));
     start().gets(Asked::Evidence, refused()).gets(Direct, SILENT).is("evidence | direct", "unclear");
     let away = start().looks(1, false).gets(Handshake, NO_HANDSHAKE).gets(Direct, busy());
@@ -226,7 +226,7 @@ fn what_could_not_be_asked_proves_nothing() {
 fn nobody_is_dialled_who_may_not_or_cannot_be() {
     let quiet = Rules { may_dial: false, ..rules(&spec()) };
     Run::new(quiet).looks(1, false).is("evidence | direct", "open");
-    let never = Answer::Evidence(Evidence::default());
+    let never = ProbeReply::Evidence(Evidence::default());
     let unseen = Rules { came: false, ..rules(&spec()) };
     Run::new(unseen).gets(Asked::Evidence, never).is("evidence | direct", "open");
 }
@@ -246,17 +246,17 @@ fn a_known_host_must_prove_its_key_at_the_public_address() {
     spec.ssh.pin = Some("SHA256:a".into());
     let end = |answer| {
         let run = Run::new(rules(&spec)).looks(1, false).gets(Handshake, NO_HANDSHAKE);
-        run.gets(Direct, Answer::Ssh(answer)).looks(1, false)
+        run.gets(Direct, ProbeReply::Ssh(answer)).looks(1, false)
     };
-    end(SshAnswer::default()).is("evidence | handshake key | evidence", "direct");
+    end(SshReply::default()).is("evidence | handshake key | evidence", "direct");
     let changed = SshFailure::HostKeyChanged { pinned: "SHA256:a".into(), seen: "SHA256:b".into() };
-    let stranger = SshAnswer { failure: Some(changed), ..SshAnswer::default() };
+    let stranger = SshReply { failure: Some(changed), ..SshReply::default() };
     assert_eq!(end(stranger).end(), "dead");
 }
 
 #[test]
 fn what_does_not_prove_to_be_this_host_is_told_from_silence() {
-    use DirectAnswer::{Doubtful, Silent};
+    use DirectReply::{Doubtful, Silent};
     let connect = SshFailure::Connect;
     let other = SshFailure::HostKeyChanged { pinned: "a".into(), seen: "b".into() };
     assert_eq!(doubt(&connect(ConnectFailure::Timeout)), Silent);
@@ -264,7 +264,7 @@ fn what_does_not_prove_to_be_this_host_is_told_from_silence() {
         assert_eq!(doubt(&failure), Doubtful, "{failure:?}");
     }
     let run = Run::new(rules(&spec())).looks(1, false);
-    assert_eq!(run.check.direct, DirectAnswer::NotAsked);
+    assert_eq!(run.check.direct, DirectReply::NotAsked);
     assert_eq!(run.gets(Direct, SILENT).check.direct, Silent);
 }
 
@@ -288,7 +288,7 @@ fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
     let with = |attempt: u64| {
         let last_attempt = Some(Mono::from_secs(attempt));
         let at = Some(Mono::from_secs(1));
-        Answer::Evidence(Evidence {
+        ProbeReply::Evidence(Evidence {
             last_packet: at,
             last_handshake: at,
             last_attempt,
@@ -305,7 +305,7 @@ fn handshakes_that_lead_to_no_session_are_life_while_they_are_made() {
     assert!(alive.text.contains("lead to no session; handshake: "), "{}", alive.text);
     assert_eq!((alive.proof, alive.reply), (Mono::from_secs(999), Reply::NotAsked));
     let outside = Run::new(rules(&spec())).gets(Asked::Evidence, with(999));
-    let outside = outside.gets(Direct, Answer::Connect(Ok(TOOK))).gets(Handshake, NO_HANDSHAKE);
+    let outside = outside.gets(Direct, ProbeReply::Connect(Ok(TOOK))).gets(Handshake, NO_HANDSHAKE);
     assert_eq!(outside.gets(Asked::Evidence, with(999)).end(), "direct", "an answer says more");
 }
 

@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use crate::id::Id;
 use crate::messages::{
-    AckEnd, Acknowledgement, Alerting, Held, HeldReason, IncidentId, MessageKind, Occasion, VoiceState,
+    AckEnd, Acknowledgement, Alerting, DowntimeOccurrence, IncidentId, MessageKind, NotificationState,
+    SuppressReason, Suppressed,
 };
 use crate::time::{Mono, Now};
 
 use crate::monitor::downtime::{Begun, Window};
 use crate::monitor::flapping::Ring;
 use crate::monitor::notification::transition;
-use crate::monitor::notification::transition::{Notice, Told};
+use crate::monitor::notification::transition::{LastNotified, Notice};
 use crate::monitor::state::{Change, Level, Track};
 
 /// The circumstances of a checkable.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
+pub struct NotifyContext<'a> {
     pub now: Now,
     pub rules: &'a Alerting,
     /// Downtimes of the host, and the service that this is (`None`: the host itself).
@@ -33,12 +34,12 @@ pub struct Scene<'a> {
     /// Whether the state is current; if not, it begins no flexible downtime.
     pub current: bool,
     /// The reason why every notification is suppressed.
-    pub silence: Option<HeldReason>,
+    pub silence: Option<SuppressReason>,
     /// Whether a downtime was just removed.
     pub cancelled: bool,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> NotifyContext<'a> {
     fn own(&self) -> impl Iterator<Item = &'a Window> + Clone + use<'a> {
         let (windows, service) = (self.windows, self.service);
         windows.iter().filter(move |w| w.service.as_deref() == service)
@@ -46,16 +47,16 @@ impl<'a> Scene<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Said<S> {
-    Told(Notice<S>),
-    Held(Notice<S>, HeldReason),
+pub enum Emitted<S> {
+    LastNotified(Notice<S>),
+    Suppressed(Notice<S>, SuppressReason),
     Flapping {
         begins: bool,
         percent: f64,
     },
     Downtime {
         begins: bool,
-        of: Occasion,
+        of: DowntimeOccurrence,
     },
     /// Acknowledged, with the author and the comment.
     Acknowledged(S, String),
@@ -63,34 +64,34 @@ pub enum Said<S> {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Voice<S> {
-    told: Told<S>,
+pub struct Notifier<S> {
+    told: LastNotified<S>,
     recent: Ring,
     flapping: bool,
     ack: Option<Box<Acknowledgement>>,
     begun: Begun,
-    own_downtime: Option<Occasion>,
+    own_downtime: Option<DowntimeOccurrence>,
     in_downtime: bool,
     remind_from: Option<Mono>,
     problem_since: Option<Mono>,
     awaits_result: bool,
-    held: Option<Held>,
+    held: Option<Suppressed>,
     /// The time of the next evaluation without a result.
     due: Option<Mono>,
 }
 
-impl<S: Level> Default for Voice<S> {
+impl<S: Level> Default for Notifier<S> {
     fn default() -> Self {
-        Voice::restored(None, VoiceState::default(), Now::default())
+        Notifier::restored(None, NotificationState::default(), Now::default())
     }
 }
 
-impl<S: Level> Voice<S> {
+impl<S: Level> Notifier<S> {
     /// Continues from an earlier run; the first evaluation is due at once.
-    pub fn restored(notified: Option<S>, state: VoiceState, now: Now) -> Self {
-        let told = notified.map_or(Told::Nothing, Told::Problem);
-        Voice {
-            told: if state.told_flapping { Told::Flapping } else { told },
+    pub fn restored(notified: Option<S>, state: NotificationState, now: Now) -> Self {
+        let told = notified.map_or(LastNotified::Nothing, LastNotified::Problem);
+        Notifier {
+            told: if state.told_flapping { LastNotified::Flapping } else { told },
             recent: state.recent,
             flapping: state.flapping,
             ack: None,
@@ -105,11 +106,11 @@ impl<S: Level> Voice<S> {
         }
     }
 
-    pub fn state(&self, now: Now) -> VoiceState {
-        VoiceState {
+    pub fn state(&self, now: Now) -> NotificationState {
+        NotificationState {
             recent: self.recent,
             flapping: self.flapping,
-            told_flapping: self.told == Told::Flapping,
+            told_flapping: self.told == LastNotified::Flapping,
             in_downtime: self.in_downtime,
             own_downtime: self.own_downtime,
             begun: self.begun.0.clone(),
@@ -129,14 +130,14 @@ impl<S: Level> Voice<S> {
     }
 
     /// Whether a downtime covers it from this moment on.
-    pub fn is_planned(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+    pub fn is_planned(&self, track: &Track<S>, scene: &NotifyContext<'_>) -> bool {
         let failing = track.status.is_problem() && scene.current;
         let own = || Begun(self.begun.0.clone()).see(scene.own(), failing, scene.now.wall).is_some();
         scene.covered || !scene.windows.is_empty() && own()
     }
 
     /// Whether its problem may be notified from this moment on, even if it was suppressed before.
-    pub fn may_complain(&self, track: &Track<S>, scene: &Scene<'_>) -> bool {
+    pub fn may_complain(&self, track: &Track<S>, scene: &NotifyContext<'_>) -> bool {
         let current = track.hard.is_problem() && scene.silence.is_none() && !self.awaits_result;
         current && !self.is_planned(track, scene)
     }
@@ -162,22 +163,23 @@ impl<S: Level> Voice<S> {
 
     /// Evaluates notifications after a result was applied to `track`; `before` is the status shown
     /// before.
-    pub fn hear(
+    pub fn on_result(
         &mut self,
         before: S,
         track: &Track<S>,
         change: Option<&Change<S>>,
-        scene: &Scene<'_>,
-    ) -> Vec<Said<S>> {
+        scene: &NotifyContext<'_>,
+    ) -> Vec<Emitted<S>> {
         let mut said = Vec::new();
         // Results of an unreachable host do not count for flapping.
-        if scene.silence != Some(HeldReason::Unreachable) {
+        if scene.silence != Some(SuppressReason::Unreachable) {
             match scene.rules.flapping.ignore.has(track.status.code()) {
                 true => self.recent.repeat(),
                 false => self.recent.push(track.status.code()),
             }
         }
-        self.awaits_result = matches!(scene.silence, Some(HeldReason::HostDown | HeldReason::Unreachable));
+        self.awaits_result =
+            matches!(scene.silence, Some(SuppressReason::HostDown | SuppressReason::Unreachable));
         self.problem_since = match self.problem_since {
             _ if !track.hard.is_problem() => None,
             since => since.or(Some(scene.now.mono)),
@@ -186,7 +188,7 @@ impl<S: Level> Voice<S> {
         self.see_flapping(scene, &mut said);
         self.see_time(track, scene, &mut said);
         if self.flapping && change.is_some_and(|c| c.hard) {
-            self.hold(hard_notice(self.told, track), HeldReason::Flapping, &mut said);
+            self.hold(hard_notice(self.told, track), SuppressReason::Flapping, &mut said);
         }
         self.repeat(track, scene, &mut said);
         self.speak(track, scene, &mut said);
@@ -194,7 +196,7 @@ impl<S: Level> Voice<S> {
     }
 
     /// Re-evaluates notifications for another reason than a result.
-    pub fn review(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+    pub fn re_evaluate(&mut self, track: &Track<S>, scene: &NotifyContext<'_>) -> Vec<Emitted<S>> {
         let mut said = Vec::new();
         if self.flapping && !scene.rules.flapping.enabled {
             self.see_flapping(scene, &mut said);
@@ -220,9 +222,9 @@ impl<S: Level> Voice<S> {
     }
 
     /// Ends the acknowledgement of an incident that it has left.
-    pub fn leave(&mut self, incident: IncidentId) -> Option<Said<S>> {
+    pub fn leave(&mut self, incident: IncidentId) -> Option<Emitted<S>> {
         let ack = self.ack.take_if(|ack| ack.incident == Some(incident))?;
-        Some(Said::AckEnded(*ack, AckEnd::LeftIncident))
+        Some(Emitted::AckEnded(*ack, AckEnd::LeftIncident))
     }
 
     /// Restores an acknowledgement from an earlier run, or applies that of an incident it has
@@ -232,50 +234,55 @@ impl<S: Level> Voice<S> {
     }
 
     /// Acknowledges the problem. The acknowledgement ends at once if the state is ok by now.
-    pub fn acknowledge(&mut self, ack: Acknowledgement, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+    pub fn acknowledge(
+        &mut self,
+        ack: Acknowledgement,
+        track: &Track<S>,
+        scene: &NotifyContext<'_>,
+    ) -> Vec<Emitted<S>> {
         if !track.status.is_problem() {
-            return vec![Said::AckEnded(ack, AckEnd::Well)];
+            return vec![Emitted::AckEnded(ack, AckEnd::Well)];
         }
         let by = ack.words.clone();
         self.ack = Some(Box::new(ack));
-        let mut said = self.review(track, scene);
+        let mut said = self.re_evaluate(track, scene);
         if scene.rules.notify.kinds.has(MessageKind::Acknowledged) {
-            said.push(Said::Acknowledged(track.status, by));
+            said.push(Emitted::Acknowledged(track.status, by));
         }
         said
     }
 
-    pub fn unacknowledge(&mut self, track: &Track<S>, scene: &Scene<'_>) -> Vec<Said<S>> {
+    pub fn unacknowledge(&mut self, track: &Track<S>, scene: &NotifyContext<'_>) -> Vec<Emitted<S>> {
         self.ack = None;
-        self.review(track, scene)
+        self.re_evaluate(track, scene)
     }
 
-    fn end_ack_by_state(&mut self, before: S, status: S, said: &mut Vec<Said<S>>) {
+    fn end_ack_by_state(&mut self, before: S, status: S, said: &mut Vec<Emitted<S>>) {
         let end = match &self.ack {
             Some(_) if !status.is_problem() => AckEnd::Well,
             Some(ack) if !ack.sticky && before != status => AckEnd::StateChanged,
             _ => return,
         };
-        said.extend(self.ack.take().map(|ack| Said::AckEnded(*ack, end)));
+        said.extend(self.ack.take().map(|ack| Emitted::AckEnded(*ack, end)));
     }
 
-    fn see_flapping(&mut self, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn see_flapping(&mut self, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         let flaps = self.recent.flaps(self.flapping, &scene.rules.flapping);
         if flaps != self.flapping {
-            said.push(Said::Flapping { begins: flaps, percent: self.recent.percent() });
+            said.push(Emitted::Flapping { begins: flaps, percent: self.recent.percent() });
         }
         self.flapping = flaps;
     }
 
     /// Applies calendar changes: downtimes, and the expiry of an acknowledgement.
-    fn see_time(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn see_time(&mut self, track: &Track<S>, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         let failing = track.status.is_problem() && scene.current;
         let own = self.begun.see(scene.own(), failing, scene.now.wall);
         self.in_downtime = own.is_some() || scene.covered;
         let before = std::mem::replace(&mut self.own_downtime, own);
         if let Some(of) = own.or(before).filter(|_| own.is_some() != before.is_some()) {
             let begins = own.is_some();
-            said.push(Said::Downtime { begins, of });
+            said.push(Emitted::Downtime { begins, of });
             let kind = match (begins, scene.cancelled) {
                 (true, _) => MessageKind::DowntimeStart,
                 (false, true) => MessageKind::DowntimeCancelled,
@@ -284,24 +291,24 @@ impl<S: Level> Voice<S> {
             self.mention(kind, track, scene, said);
         }
         let expired = |a: &mut Box<Acknowledgement>| a.expires.is_some_and(|at| at <= scene.now.wall);
-        said.extend(self.ack.take_if(expired).map(|ack| Said::AckEnded(*ack, AckEnd::Expired)));
+        said.extend(self.ack.take_if(expired).map(|ack| Emitted::AckEnded(*ack, AckEnd::Expired)));
     }
 
     /// Emits the pending notifications that are not suppressed, then plans the next evaluation.
-    fn speak(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn speak(&mut self, track: &Track<S>, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         loop {
             let Some(notice) = transition::next(self.told, track, self.flapping) else {
-                self.held = self.held.filter(|held| held.reason == HeldReason::Flapping);
+                self.held = self.held.filter(|held| held.reason == SuppressReason::Flapping);
                 break;
             };
-            match self.obstacle(&notice, scene) {
+            match self.suppressed_by(&notice, scene) {
                 None => self.tell(notice, scene.now.mono, said),
                 // The receivers do not want this kind, but the transition is complete. Flapping is
                 // the exception: its end must still close the problem notified before it.
-                Some(HeldReason::Kind)
+                Some(SuppressReason::Kind)
                     if !matches!(notice.kind, MessageKind::Problem | MessageKind::FlappingStart) =>
                 {
-                    self.hold(notice, HeldReason::Kind, said);
+                    self.hold(notice, SuppressReason::Kind, said);
                     self.told = notice.leaves(self.told);
                 }
                 Some(reason) => {
@@ -314,48 +321,48 @@ impl<S: Level> Voice<S> {
         self.due = self.next_look(track, scene);
     }
 
-    fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Said<S>>) {
+    fn tell(&mut self, notice: Notice<S>, now: Mono, said: &mut Vec<Emitted<S>>) {
         self.told = notice.leaves(self.told);
         self.remind_from = Some(now);
         self.held = None;
-        said.push(Said::Told(notice));
+        said.push(Emitted::LastNotified(notice));
     }
 
-    fn hold(&mut self, notice: Notice<S>, reason: HeldReason, said: &mut Vec<Said<S>>) {
-        let held = Some(Held { kind: notice.kind, to: notice.to.code(), reason });
+    fn hold(&mut self, notice: Notice<S>, reason: SuppressReason, said: &mut Vec<Emitted<S>>) {
+        let held = Some(Suppressed { kind: notice.kind, to: notice.to.code(), reason });
         if self.held != held {
             self.held = held;
-            said.push(Said::Held(notice, reason));
+            said.push(Emitted::Suppressed(notice, reason));
         }
     }
 
     /// Returns the first reason that suppresses a notification.
-    fn obstacle(&self, notice: &Notice<S>, scene: &Scene<'_>) -> Option<HeldReason> {
+    fn suppressed_by(&self, notice: &Notice<S>, scene: &NotifyContext<'_>) -> Option<SuppressReason> {
         let problem = matches!(notice.kind, MessageKind::Problem | MessageKind::Reminder);
         let (notify, now) = (&scene.rules.notify, scene.now.mono);
         let early = |since: Mono| now.since(since) < notify.delay;
         let obstacles = [
-            (scene.silence.is_some(), scene.silence.unwrap_or(HeldReason::NotCurrent)),
-            (self.awaits_result, HeldReason::NotCurrent),
-            (self.in_downtime, HeldReason::Downtime),
-            (problem && self.ack.is_some(), HeldReason::Acknowledged),
-            (problem && !notify.states.has(notice.to.code()), HeldReason::State),
-            (!notify.kinds.has(notice.kind), HeldReason::Kind),
+            (scene.silence.is_some(), scene.silence.unwrap_or(SuppressReason::NotCurrent)),
+            (self.awaits_result, SuppressReason::NotCurrent),
+            (self.in_downtime, SuppressReason::Downtime),
+            (problem && self.ack.is_some(), SuppressReason::Acknowledged),
+            (problem && !notify.states.has(notice.to.code()), SuppressReason::State),
+            (!notify.kinds.has(notice.kind), SuppressReason::Kind),
             (
-                problem && self.told == Told::Nothing && self.problem_since.is_some_and(early),
-                HeldReason::Delay,
+                problem && self.told == LastNotified::Nothing && self.problem_since.is_some_and(early),
+                SuppressReason::Delay,
             ),
         ];
-        obstacles.into_iter().find(|(stands, _)| *stands).map(|(_, reason)| reason)
+        obstacles.into_iter().find(|(facts, _)| *facts).map(|(_, reason)| reason)
     }
 
     /// Notifies each hard failure of a volatile checkable. If these are suppressed, that is no
     /// transition and is not recorded.
-    fn repeat(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn repeat(&mut self, track: &Track<S>, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         let again = scene.rules.volatile && !self.flapping && !track.is_soft();
-        if again && track.hard.is_problem() && self.told == Told::Problem(track.hard) {
+        if again && track.hard.is_problem() && self.told == LastNotified::Problem(track.hard) {
             let notice = Notice::about(MessageKind::Problem, track.hard);
-            if self.obstacle(&notice, scene).is_none() {
+            if self.suppressed_by(&notice, scene).is_none() {
                 self.tell(notice, scene.now.mono, said);
             }
         }
@@ -363,18 +370,25 @@ impl<S: Level> Voice<S> {
 
     /// Notifies receivers of an operator's action if they asked for its kind, even if other
     /// notifications are suppressed.
-    fn mention(&mut self, kind: MessageKind, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn mention(
+        &mut self,
+        kind: MessageKind,
+        track: &Track<S>,
+        scene: &NotifyContext<'_>,
+        said: &mut Vec<Emitted<S>>,
+    ) {
         if scene.rules.notify.kinds.has(kind) {
-            said.push(Said::Told(Notice::about(kind, track.status)));
+            said.push(Emitted::LastNotified(Notice::about(kind, track.status)));
         }
     }
 
     /// Sends reminders by timer while they are not suppressed. After a suppression the interval
     /// begins anew.
-    fn remind(&mut self, track: &Track<S>, scene: &Scene<'_>, said: &mut Vec<Said<S>>) {
+    fn remind(&mut self, track: &Track<S>, scene: &NotifyContext<'_>, said: &mut Vec<Emitted<S>>) {
         let notice = Notice::about(MessageKind::Reminder, track.hard);
-        let owed = self.told == Told::Problem(track.hard) && !track.is_soft() && !self.flapping;
-        let wanted = scene.rules.notify.interval.filter(|_| owed && self.obstacle(&notice, scene).is_none());
+        let owed = self.told == LastNotified::Problem(track.hard) && !track.is_soft() && !self.flapping;
+        let wanted =
+            scene.rules.notify.interval.filter(|_| owed && self.suppressed_by(&notice, scene).is_none());
         let Some(interval) = wanted else {
             self.remind_from = None;
             return;
@@ -385,7 +399,7 @@ impl<S: Level> Voice<S> {
         }
     }
 
-    fn next_look(&self, track: &Track<S>, scene: &Scene<'_>) -> Option<Mono> {
+    fn next_look(&self, track: &Track<S>, scene: &NotifyContext<'_>) -> Option<Mono> {
         let (now, notify) = (scene.now, &scene.rules.notify);
         let after = |from: Option<Mono>, wait: Option<Duration>| Some(from? + wait?);
         let delay = after(self.problem_since.filter(|_| track.hard.is_problem()), Some(notify.delay));
@@ -398,7 +412,7 @@ impl<S: Level> Voice<S> {
 }
 
 /// Returns the notification of the hard state that flapping replaces.
-fn hard_notice<S: Level>(told: Told<S>, track: &Track<S>) -> Notice<S> {
+fn hard_notice<S: Level>(told: LastNotified<S>, track: &Track<S>) -> Notice<S> {
     let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
     Notice { kind, from: told.state(), to: track.hard }
 }

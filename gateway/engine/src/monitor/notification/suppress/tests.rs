@@ -18,9 +18,9 @@ struct Stage {
     rules: Alerting,
     windows: Vec<Window>,
     covered: bool,
-    silence: Option<HeldReason>,
+    silence: Option<SuppressReason>,
     track: Track<State>,
-    voice: Voice<State>,
+    voice: Notifier<State>,
     said: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Stage {
             covered: false,
             silence: None,
             track: Track::pending(),
-            voice: Voice::default(),
+            voice: Notifier::default(),
             said: Vec::new(),
         }
     }
@@ -51,8 +51,11 @@ impl Stage {
         stage
     }
 
-    fn act(&mut self, act: impl FnOnce(&mut Voice<State>, &Track<State>, &Scene<'_>) -> Vec<Said<State>>) {
-        let scene = Scene {
+    fn act(
+        &mut self,
+        act: impl FnOnce(&mut Notifier<State>, &Track<State>, &NotifyContext<'_>) -> Vec<Emitted<State>>,
+    ) {
+        let scene = NotifyContext {
             now: at(self.now),
             rules: &self.rules,
             windows: &self.windows,
@@ -69,7 +72,7 @@ impl Stage {
     fn result(&mut self, state: State) -> &mut Self {
         let before = self.track.status;
         let change = self.track.apply(state, self.attempts);
-        self.act(|voice, track, scene| voice.hear(before, track, change.as_ref(), scene));
+        self.act(|voice, track, scene| voice.on_result(before, track, change.as_ref(), scene));
         self
     }
 
@@ -84,7 +87,7 @@ impl Stage {
         let end = self.now + secs;
         while let Some(due) = self.voice.due().filter(|due| *due <= at(end).mono) {
             self.now = due.since(at(0).mono).as_secs().max(self.now);
-            self.act(Voice::review);
+            self.act(Notifier::re_evaluate);
         }
         self.now = end;
         self
@@ -94,7 +97,7 @@ impl Stage {
     fn restart(&mut self) -> &mut Self {
         let (notified, state) = (self.voice.notified(), self.voice.state(at(self.now)));
         let ack = self.voice.ack.take();
-        self.voice = Voice::restored(notified, state, at(self.now));
+        self.voice = Notifier::restored(notified, state, at(self.now));
         if let Some(ack) = ack {
             self.voice.recall_ack(*ack);
         }
@@ -116,7 +119,7 @@ impl Stage {
         let duration = flexible.map(Duration::from_secs);
         let plan = Downtime { id: Id::from_i64(id), scope, when: When::Once { start, end, duration } };
         self.windows.extend(Window::of(&plan, &host));
-        self.act(Voice::review);
+        self.act(Notifier::re_evaluate);
         self
     }
 
@@ -125,14 +128,16 @@ impl Stage {
     }
 }
 
-fn words(said: &Said<State>) -> String {
+fn words(said: &Emitted<State>) -> String {
     match said {
-        Said::Told(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
-        Said::Held(n, reason) => format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name()),
-        Said::Flapping { begins, .. } => format!("flapping {begins}"),
-        Said::Downtime { begins, .. } => format!("downtime {begins}"),
-        Said::Acknowledged(state, _) => format!("acknowledged {0}>{0}", state.name()),
-        Said::AckEnded(_, end) => format!("ack {}", end.name()),
+        Emitted::LastNotified(n) => format!("{} {}>{}", n.kind.name(), n.from.name(), n.to.name()),
+        Emitted::Suppressed(n, reason) => {
+            format!("held {} {} ({})", n.kind.name(), n.to.name(), reason.name())
+        }
+        Emitted::Flapping { begins, .. } => format!("flapping {begins}"),
+        Emitted::Downtime { begins, .. } => format!("downtime {begins}"),
+        Emitted::Acknowledged(state, _) => format!("acknowledged {0}>{0}", state.name()),
+        Emitted::AckEnded(_, end) => format!("ack {}", end.name()),
     }
 }
 
@@ -354,7 +359,7 @@ fn flapping_that_ends_well_is_closed_by_its_end() {
 fn what_comes_of_an_unreachable_object_says_nothing_of_how_steady_it_is() {
     let mut stage = flapping();
     for _ in 0..4 {
-        stage.result(OK).silence = Some(HeldReason::Unreachable);
+        stage.result(OK).silence = Some(SuppressReason::Unreachable);
         stage.result(CRITICAL).result(CRITICAL).silence = None;
     }
     assert!(!stage.said().iter().any(|said| said.contains("flapping")));
@@ -392,11 +397,11 @@ fn what_is_still_wrong_when_flapping_ends_is_told_once() {
 #[test]
 fn services_of_a_host_that_is_down_wait_for_a_newer_result() {
     let mut stage = Stage::new();
-    stage.silence = Some(HeldReason::HostDown);
+    stage.silence = Some(SuppressReason::HostDown);
     stage.result(CRITICAL);
     stage.silence = None;
     stage.pass(10);
-    stage.act(Voice::review);
+    stage.act(Notifier::re_evaluate);
     assert_eq!(
         stage.said(),
         ["0 held problem critical (host_down)", "10 held problem critical (not_current)"]

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::id::Id;
-use crate::messages::{GATEWAY, HeldReason, IncidentId, MessageKind};
+use crate::messages::{GATEWAY, IncidentId, MessageKind, SuppressReason};
 use crate::notification::{MESSAGES_AN_HOUR, Selector, Severity};
 
 const OPS: ContactId = Id::from_i64(1);
@@ -73,7 +73,7 @@ impl Desk {
     /// Hands in a notice of host `host`; its number is its place in the order of all.
     fn say(&mut self, host: i64, kind: MessageKind, severity: Option<Severity>) -> Vec<String> {
         self.last += 1;
-        let object = Object { host: Id::from_i64(host), service: None };
+        let object = CheckableId { host: Id::from_i64(host), service: None };
         let labels = Arc::new([("site".to_owned(), "north".to_owned())].into());
         let notice = Notice {
             id: NoticeId(self.last),
@@ -121,7 +121,7 @@ fn words(outputs: Vec<Output>) -> Vec<String> {
         Output::Post { contact, items, .. } => {
             Some(format!("{} <- {}", contact.as_i64(), items.iter().map(item).collect::<Vec<_>>().join(" ")))
         }
-        Output::Held { contact, notice, why } => {
+        Output::Suppressed { contact, notice, why } => {
             let contact = contact.map_or("-".to_owned(), |c| c.as_i64().to_string());
             Some(format!("{contact} not {}: {why:?}", notice.0))
         }
@@ -129,7 +129,7 @@ fn words(outputs: Vec<Output>) -> Vec<String> {
             let items: Vec<_> = items.iter().map(|n| n.0).collect();
             Some(format!("{} digest {items:?}", contact.as_i64()))
         }
-        Output::Waits(_) | Output::Told { .. } | Output::Wait(_) => None,
+        Output::Waits(_) | Output::Notified { .. } | Output::Wait(_) => None,
     };
     outputs.into_iter().filter_map(word).collect()
 }
@@ -251,7 +251,7 @@ fn an_acknowledgement_that_nobody_is_told_of_ends_the_wait_too() {
     desk.down(7);
     desk.down(8);
     desk.pass(60);
-    let taken_care_of = Object { host: Id::from_i64(7), service: None };
+    let taken_care_of = CheckableId { host: Id::from_i64(7), service: None };
     assert_eq!(words(desk.put(Input::Acknowledged(taken_care_of))), ["2 not 1: Acknowledged"]);
     assert_eq!(desk.pass(1_800), ["1810: 2 <- 2"]);
 }
@@ -358,7 +358,7 @@ fn a_wait_survives_a_restart_and_a_clock_that_is_set_back() {
     let notice = |id| Notice {
         id: NoticeId(id),
         at: desk.now().wall,
-        object: Object { host: Id::from_i64(id), service: None },
+        object: CheckableId { host: Id::from_i64(id), service: None },
         labels: Arc::default(),
         kind: MessageKind::Problem,
         severity: Some(Severity::Critical),
@@ -389,7 +389,7 @@ fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
     desk.pass(5);
     // A notice of another site would otherwise leave alone.
     desk.last += 1;
-    let object = Object { host: Id::from_i64(8), service: Some("ping".into()) };
+    let object = CheckableId { host: Id::from_i64(8), service: Some("ping".into()) };
     let (id, at, kind) = (NoticeId(desk.last), desk.now().wall, MessageKind::Problem);
     let severity = Some(Severity::Critical);
     let labels = Arc::new([("site".to_owned(), "south".to_owned())].into());
@@ -397,7 +397,7 @@ fn what_turns_out_to_be_one_incident_leaves_as_one_message() {
     desk.put(Input::Notice(other));
     desk.pass(3);
     let wide = [(incident(1), incident(1)), (incident(2), incident(1))];
-    desk.put(Input::Wide(wide.into()));
+    desk.put(Input::IncidentRoots(wide.into()));
     assert_eq!(desk.pass(20), ["15: 1 <- 1 2"]);
     desk.incident = Some(incident(2));
     desk.down(9);
@@ -432,7 +432,7 @@ fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
     let mut desk = Desk::new(one(Contact { group_wait: Duration::ZERO, ..contact(OPS) }, delayed));
     desk.down(7);
     desk.pass(60);
-    let object = Object { host: Id::from_i64(7), service: None };
+    let object = CheckableId { host: Id::from_i64(7), service: None };
     assert_eq!(words(desk.put(Input::Acknowledged(object.clone()))), ["1 not 1: Acknowledged"]);
     assert_eq!(desk.pass(3_000), NOTHING);
     let notice = Notice {
@@ -451,16 +451,16 @@ fn an_escalation_begins_anew_when_nobody_takes_care_any_more() {
     assert_eq!(words(desk.put(ended)), NOTHING, "it was told");
 }
 
-fn of_host(host: i64) -> Object {
-    Object { host: Id::from_i64(host), service: None }
+fn of_host(host: i64) -> CheckableId {
+    CheckableId { host: Id::from_i64(host), service: None }
 }
 
 /// The suppressed hosts; no other is suppressed.
-fn stands(standing: &[(i64, Standing)]) -> Input {
+fn stands(standing: &[(i64, Suppression)]) -> Input {
     Input::Stands(standing.iter().map(|(host, standing)| (of_host(*host), *standing)).collect())
 }
 
-const DOWNTIME: Standing = Standing::Silent(HeldReason::Downtime);
+const DOWNTIME: Suppression = Suppression::Silent(SuppressReason::Downtime);
 
 #[test]
 fn an_escalation_waits_for_the_end_of_a_downtime_that_began_meanwhile() {
@@ -487,7 +487,7 @@ fn what_is_over_when_the_silence_ends_is_told_to_nobody() {
     desk.pass(20);
     desk.down(8);
     desk.pass(20);
-    desk.put(stands(&[(8, Standing::Well)]));
+    desk.put(stands(&[(8, Suppression::Well)]));
     assert_eq!(desk.pass(1_800), ["5420: 2 not 3: Over"]);
 }
 
@@ -501,7 +501,7 @@ fn what_waits_for_others_or_was_too_much_stays_when_a_silence_begins() {
     assert_eq!(desk.pass(20), ["10: 1 <- 2"]);
     desk.put(stands(&[]));
     assert_eq!(desk.pass(20), ["36: 1 <- 1"]);
-    desk.put(stands(&[(8, Standing::Silent(HeldReason::Unreachable))]));
+    desk.put(stands(&[(8, Suppression::Silent(SuppressReason::Unreachable))]));
     desk.up(8);
     assert_eq!(desk.pass(20), ["55: 1 <- 3/2"], "an end that was said is told");
 }
@@ -514,7 +514,7 @@ fn a_known_problem_that_got_worse_is_not_told_while_somebody_takes_care() {
     desk.warn(7);
     desk.pass(10 * 3_600);
     desk.down(7);
-    desk.put(stands(&[(7, Standing::Silent(HeldReason::Acknowledged))]));
+    desk.put(stands(&[(7, Suppression::Silent(SuppressReason::Acknowledged))]));
     assert_eq!(desk.pass(14 * 3_600), NOTHING);
     desk.put(stands(&[]));
     assert_eq!(desk.pass(20).len(), 1);
@@ -544,6 +544,6 @@ fn what_turns_out_to_be_one_incident_escalates_as_one() {
         desk.pass(600);
     }
     let [first, second] = [7, 8].map(|n| IncidentId(Id::from_i64(n)));
-    desk.put(Input::Wide([(first, first), (second, first)].into()));
+    desk.put(Input::IncidentRoots([(first, first), (second, first)].into()));
     assert_eq!(desk.pass(700), ["1810: 2 <- 1 2"]);
 }

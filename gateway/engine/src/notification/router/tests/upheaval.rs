@@ -82,12 +82,12 @@ fn what_waits_follows_the_rule_as_it_is_now() {
 
 #[test]
 fn nobody_is_reminded_of_what_fell_silent_while_the_reminder_waited() {
-    for why in [HeldReason::Downtime, HeldReason::Acknowledged] {
+    for why in [SuppressReason::Downtime, SuppressReason::Acknowledged] {
         let mut desk = Desk::new(one(contact(OPS), rule(OPS)));
         desk.down(7);
         desk.pass(20);
         desk.say(7, MessageKind::Reminder, Some(Severity::Critical));
-        desk.put(stands(&[(7, Standing::Silent(why))]));
+        desk.put(stands(&[(7, Suppression::Silent(why))]));
         let said = desk.pass(30);
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("30: 1 not 2:"), "{said:?}");
@@ -247,7 +247,10 @@ fn nothing_leaves_before_all_was_said_that_is_known() {
     }
     desk.secs += 10;
     assert_eq!(words(desk.put(stands(&[(9, DOWNTIME)]))), NOTHING);
-    assert_eq!(words(desk.put(Input::Wide([7, 8].map(|n| (incident(n), incident(7))).into()))), NOTHING);
+    assert_eq!(
+        words(desk.put(Input::IncidentRoots([7, 8].map(|n| (incident(n), incident(7))).into()))),
+        NOTHING
+    );
     assert_eq!(words(desk.put(Input::Timeout)), ["1 <- 1 2"]);
 }
 
@@ -268,7 +271,7 @@ fn flapping_that_ended_without_a_word_is_not_told_later() {
     let late = Rule { delay: Duration::from_secs(900), ..rule(OPS) };
     let mut desk = Desk::new(one(contact(OPS), late));
     desk.say(7, MessageKind::FlappingStart, None);
-    desk.put(stands(&[(7, Standing::Well)]));
+    desk.put(stands(&[(7, Suppression::Well)]));
     assert_eq!(desk.pass(1_000), ["900: 1 not 1: Over"]);
 }
 
