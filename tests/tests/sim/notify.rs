@@ -232,7 +232,7 @@ impl Store {
                     self.told.insert((contact, object), told);
                 }
                 Output::Notified { contact, object, told: None } => {
-                    drop(self.told.remove(&(contact, object)))
+                    self.told.remove(&(contact, object));
                 }
                 Output::Digest { .. } => {}
                 Output::Wait(_) => return,
