@@ -5,7 +5,7 @@
 //! It knows no sockets, files, database, runtime or clock. The shell (`fleetgate`) carries the
 //! messages of [`wire`] between the two halves, the network and the store.
 
-mod calendar;
+pub mod calendar;
 pub mod id;
 pub mod incident;
 pub mod messages;

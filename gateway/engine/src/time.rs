@@ -3,8 +3,6 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-pub use crate::calendar::moment;
-
 /// A point on the boot-time clock in nanoseconds: it never steps, and it counts a suspend.
 /// Deadlines and ages use it. It means nothing after a restart of the machine and is never stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -26,10 +26,12 @@ use super::parse::{self, Fields};
 use super::problem::Problem;
 use super::render;
 use super::write::ApiTx;
-use crate::config::secret_url::SecretUrl;
+use crate::config::LONGEST_GROUP_WAIT;
 use crate::config::time_of_day;
-use crate::http::outbound::Purpose;
-use crate::notification::{BUILT_IN_NAME, LONGEST_GROUP_WAIT, Settings, webhook};
+use crate::notification::{BUILT_IN_NAME, Settings, webhook};
+use crate::outbound::Purpose;
+use crate::outbound::address;
+use crate::outbound::secret_url::SecretUrl;
 use crate::store::SqliteConnection;
 use crate::store::contacts::{self, BUILT_IN, Contact, secret_place};
 use crate::store::events::Object;
@@ -242,7 +244,7 @@ fn addresses(emails: &[String], webhook: Option<&SecretUrl>) -> Vec<Address> {
 /// Checks whether a webhook may be stored. The host name is resolved, so that a wrong one is
 /// reported at once.
 async fn permitted(app: &AppState, url: Option<&str>) -> Result<(), Problem> {
-    let host = url.and_then(|url| webhook::address(url).ok()).map(|url| webhook::host_of(&url));
+    let host = url.and_then(|url| address::parse(url).ok()).map(|url| address::host_of(&url));
     let Some(host) = host else { return Ok(()) };
     let asked = app.config.outbound.may_save(&host, Purpose::Call).await;
     asked.map_err(|refused| Problem::invalid("webhook_url", refused.to_string()))
@@ -256,7 +258,7 @@ pub(super) async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Cont
     };
     found.ok_or_else(|| match text {
         BUILT_IN_NAME => Problem::conflict("built_in", "this contact is made by mail.to in fleetgate.toml"),
-        _ => Kind::Contact.unknown(text),
+        _ => Kind::Contact.unknown(text).into(),
     })
 }
 
@@ -328,7 +330,7 @@ fn parse_change(before: Contact, change: ContactChange, now: Wall) -> Result<Con
     }
     if let Some(url) = change.webhook_url {
         after.webhook_url =
-            url.and_then(|u| fields.take("webhook_url", webhook::address(&u)).map(SecretUrl::from));
+            url.and_then(|u| fields.take("webhook_url", address::parse(&u)).map(SecretUrl::from));
         after.webhook_secret = after.webhook_secret.filter(|_| after.webhook_url.is_some());
     }
     if let Some(zone) = change.time_zone {

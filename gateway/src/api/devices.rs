@@ -1,6 +1,6 @@
 //! Devices: identity and tunnel. `hosts` has their states.
 
-use crate::http::outbound::Purpose;
+use crate::outbound::Purpose;
 use crate::store::SqliteConnection;
 use axum::Json;
 use axum::extract::State;

@@ -334,7 +334,7 @@ async fn own_enrolment(
 }
 
 fn unknown(text: &str) -> Problem {
-    Kind::Enrolment.unknown(text)
+    Kind::Enrolment.unknown(text).into()
 }
 
 fn wants_lines(headers: &HeaderMap) -> bool {

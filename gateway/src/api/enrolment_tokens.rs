@@ -169,7 +169,7 @@ async fn show(
 ) -> Result<Json<model::EnrolmentToken>, Problem> {
     let mut conn = app.store.reader().await?;
     let found = enrolment_tokens::find(&mut conn, Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token))
+    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
 /// Ends a token at once. Devices that came in by it stay.
@@ -185,7 +185,7 @@ async fn revoke(
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !enrolment_tokens::revoke(write.tx(), id, now).await? {
-        return Err(Kind::Token.unknown(&token));
+        return Err(Kind::Token.unknown(&token).into());
     }
     write.event("enrolment_token.revoked", (Object::Token, id), "revoked", json!({})).await?;
     write.commit().await?;

@@ -170,7 +170,7 @@ async fn decide(
 
 async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Enrolment, Problem> {
     let found = enrolments::by_id(conn, Kind::Enrolment.parse(text)?).await?;
-    found.ok_or_else(|| Kind::Enrolment.unknown(text))
+    found.ok_or_else(|| Kind::Enrolment.unknown(text).into())
 }
 
 fn wire(enrolment: &Enrolment) -> model::Enrolment {

@@ -73,9 +73,11 @@ async fn settings(
 async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Stored, Problem> {
     match named {
         Named::Id(id) => {
-            stored::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+            stored::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
         }
-        Named::Name(name) => stored::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+        Named::Name(name) => {
+            stored::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name).into())
+        }
     }
 }
 

@@ -132,16 +132,18 @@ pub(super) fn wire(app: &AppState, row: Listed) -> Host {
 pub(super) async fn load(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     match named {
         Named::Id(id) => {
-            hosts::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+            hosts::by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
         }
-        Named::Name(name) => hosts::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name)),
+        Named::Name(name) => {
+            hosts::by_name(conn, &name).await?.ok_or_else(|| Kind::Host.unknown(&name).into())
+        }
     }
 }
 
 /// Finds a host, including a removed one by its id. Its name may belong to another host by now.
 pub(super) async fn load_ever(conn: &mut SqliteConnection, named: Named) -> Result<Listed, Problem> {
     let Named::Id(id) = named else { return load(conn, named).await };
-    hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)))
+    hosts::ever_by_id(conn, id).await?.ok_or_else(|| Kind::Host.unknown(&Kind::Host.text(id)).into())
 }
 
 /// Applies [`load_spec`] to any host, including a removed one.
@@ -152,7 +154,7 @@ async fn load_ever_spec(
 ) -> Result<HostSpec, Problem> {
     let host = load_ever(conn, named).await?;
     let spec = snapshot::ever_host_spec(conn, host.id, &app.config.timing).await;
-    spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name))
+    spec.map_err(Problem::internal)?.ok_or_else(|| Kind::Host.unknown(&host.name).into())
 }
 
 /// Returns the host with its services as they are checked.
@@ -166,7 +168,7 @@ pub(super) async fn load_spec(
 ) -> Result<HostSpec, Problem> {
     let host = load(conn, named).await?;
     let spec = snapshot::host_spec(conn, host.id, &app.config.timing).await.map_err(Problem::internal)?;
-    spec.ok_or_else(|| Kind::Host.unknown(&host.name))
+    spec.ok_or_else(|| Kind::Host.unknown(&host.name).into())
 }
 
 /// Returns the definition of a host from memory.

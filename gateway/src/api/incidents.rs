@@ -172,12 +172,12 @@ fn not_open(row: &IncidentRow, advice: &str) -> Problem {
 /// # Errors
 /// Returns 404 for an invalid id, because it names nothing.
 pub(super) fn parse(text: &str) -> Result<IncidentId, Problem> {
-    Kind::Incident.parse(text).map(IncidentId)
+    Ok(IncidentId(Kind::Incident.parse(text)?))
 }
 
 async fn load(conn: &mut SqliteConnection, incident: &str) -> Result<IncidentRow, Problem> {
     let row = stored::find(conn, parse(incident)?).await?;
-    row.ok_or_else(|| Kind::Incident.unknown(incident))
+    row.ok_or_else(|| Kind::Incident.unknown(incident).into())
 }
 
 fn wire(row: &IncidentRow, now: Wall) -> model::Incident {

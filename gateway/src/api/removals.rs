@@ -68,7 +68,7 @@ async fn forget(
     let id = Kind::Removal.parse(&removal)?;
     let mut write = ApiTx::begin(&app, &who).await?;
     if !stored::forget(write.tx(), id).await? {
-        return Err(Kind::Removal.unknown(&removal));
+        return Err(Kind::Removal.unknown(&removal).into());
     }
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)

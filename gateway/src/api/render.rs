@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use fleetgate_engine::calendar::moment;
 use fleetgate_engine::messages::{
     DropReason, IncidentId, PathCheck, PeerStatus, Refusal, ServiceState, Threshold, UnprovedHandshakes,
     WireDay,
 };
 use fleetgate_engine::monitor::traffic_budget;
-use fleetgate_engine::time::{Wall, moment};
+use fleetgate_engine::time::Wall;
 use fleetgate_engine::verdict::Verdict;
 use fleetgate_probes::range::Range;
 use fleetgate_probes::sample::Status;

@@ -158,7 +158,7 @@ async fn load(conn: &mut SqliteConnection, text: &str) -> Result<Rule, Problem> 
         Named::Id(id) => contacts::find_rule(conn, id).await?,
         Named::Name(name) => contacts::find_rule_named(conn, &name).await?,
     };
-    found.ok_or_else(|| Kind::Rule.unknown(text))
+    found.ok_or_else(|| Kind::Rule.unknown(text).into())
 }
 
 /// Converts an unknown contact to a field error, because the name comes from the body.

@@ -113,7 +113,7 @@ async fn show(
     Path(token): Path<String>,
 ) -> Result<Json<model::ApiToken>, Problem> {
     let found = app.store.api_token(Kind::Token.parse(&token)?).await?;
-    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token))
+    found.map(|(t, _)| Json(wire(&t))).ok_or_else(|| Kind::Token.unknown(&token).into())
 }
 
 /// Ends a token at once.
@@ -128,7 +128,7 @@ async fn revoke(
     let mut write = ApiTx::begin(&app, &who).await?;
     let now = write.now;
     if !tokens::revoke(write.tx(), id, now).await? {
-        return Err(Kind::Token.unknown(&token));
+        return Err(Kind::Token.unknown(&token).into());
     }
     write.event("token.revoked", (Object::Token, id), "revoked", json!({})).await?;
     write.commit().await?;

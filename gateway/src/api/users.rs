@@ -191,7 +191,7 @@ async fn load(conn: &mut SqliteConnection, user: &str) -> Result<User, Problem> 
         Named::Id(id) => access::user_by_id(conn, id).await?,
         Named::Name(name) => access::user_named(conn, &name).await?,
     };
-    found.ok_or_else(|| Kind::User.unknown(user))
+    found.ok_or_else(|| Kind::User.unknown(user).into())
 }
 
 fn wire(user: &User) -> model::User {

@@ -26,7 +26,7 @@ pub use make::{Made, Order, Workshop, make};
 pub use restore::{UPLOAD, finish_restore, is_half_restored, restore, stage, unstage};
 
 use crate::clock;
-use crate::data_dir::first_start;
+use crate::data_dir;
 use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{HISTORY_FILE, MAIN_FILE, SIDE_FILES, beside};
 
@@ -80,7 +80,7 @@ pub fn new_folder(data: &Path, what: &str) -> anyhow::Result<PathBuf> {
 pub fn move_gateway(data: &Path, to: &Path) -> anyhow::Result<()> {
     let databases = [MAIN_FILE, HISTORY_FILE]
         .map(|name| ["", SIDE_FILES[0], SIDE_FILES[1]].map(|side| beside(Path::new(name), side)));
-    let others = [first_start::MARK, SSH_FILE, WIREGUARD_FILE].map(PathBuf::from);
+    let others = [data_dir::FIRST_START, SSH_FILE, WIREGUARD_FILE].map(PathBuf::from);
     for name in databases.into_iter().flatten().chain(others) {
         match fs::rename(data.join(&name), to.join(&name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -15,8 +15,9 @@ use anyhow::{Context as _, bail, ensure};
 use super::archive::{self, CONTENTS, Head, SETTINGS_FILE};
 use super::make::counting;
 use super::{Phase, Progress, apart, move_gateway, new_folder, sync};
+use crate::data_dir;
+use crate::data_dir::secret_file;
 use crate::data_dir::{DataDir, LOCK};
-use crate::data_dir::{first_start, secret_file};
 use crate::identity::{Identity, SSH_FILE, WIREGUARD_FILE};
 use crate::store::copy;
 use crate::store::files::{HISTORY_FILE, MAIN_FILE};
@@ -199,7 +200,7 @@ pub fn finish_restore(data: &Path) -> anyhow::Result<bool> {
     }
     if !staged.join(MOVED).exists() {
         let lies_there = |name: &&str| fs::symlink_metadata(data.join(name)).is_ok();
-        if [MAIN_FILE, HISTORY_FILE, WIREGUARD_FILE, SSH_FILE, first_start::MARK].iter().any(lies_there) {
+        if [MAIN_FILE, HISTORY_FILE, WIREGUARD_FILE, SSH_FILE, data_dir::FIRST_START].iter().any(lies_there) {
             move_gateway(data, &new_folder(data, "before-restore")?)?;
         }
         mark(&staged, MOVED)?;

@@ -423,10 +423,10 @@ async fn a_restore_that_is_cut_off_while_it_reads_is_no_gateway_and_can_be_done_
     let dir = private_dir();
     fs::create_dir(dir.path().join(".fleetgate-restore")).unwrap();
     fs::write(dir.path().join(".fleetgate-restore/gateway.key"), "half").unwrap();
-    let error = crate::data_dir::first_start::examine(dir.path()).await.unwrap_err().to_string();
+    let error = crate::first_start::examine(dir.path()).await.unwrap_err().to_string();
     assert!(error.contains("cut off") && error.contains("fleetgate restore FILE"), "{error}");
     restore_to(&made.file, dir.path()).await.unwrap();
-    assert!(crate::data_dir::first_start::examine(dir.path()).await.is_ok());
+    assert!(crate::first_start::examine(dir.path()).await.is_ok());
 }
 
 #[tokio::test]

@@ -18,15 +18,16 @@ use super::device::present;
 use super::{Connection, serve};
 use crate::cli::out;
 use crate::clock;
-use crate::config::{Config, TimingDefaults};
+use crate::config::Config;
 use crate::data_dir::{self, DataDir};
 use crate::demo::control::{self, Control, Order};
 use crate::demo::fleet::{self, DemoFleet, Gateway, Member, Recruit};
 use crate::demo::{plan, rental};
 use crate::health::telemetry;
-use crate::http::outbound::Outbound;
+use crate::outbound::Outbound;
 use crate::server::Server;
 use crate::signals::{self, Signals};
+use crate::store::TimingDefaults;
 use crate::store::definition;
 
 /// Marks a directory as a demo's, which the next demo may empty.

@@ -3,6 +3,13 @@
 //! serde stays in here. The result is checked: addresses are parsed, paths resolved, prefixes
 //! plausible.
 
+pub(crate) mod mail_hello;
+mod pool;
+pub mod public_url;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -16,12 +23,13 @@ use serde::Deserialize;
 
 use crate::config::public_url::PublicUrl;
 use crate::data_dir::secret_file;
-use crate::health::{telemetry, watchdog};
-use crate::http::outbound::Outbound;
+use crate::health::telemetry;
 use crate::maintenance::retention::Retention;
 use crate::monitor::uplink_probe;
-use crate::notification;
-use crate::notification::webhook;
+use crate::outbound::Outbound;
+use crate::outbound::address;
+use crate::outbound::secret_url::SecretUrl;
+use crate::store::TimingDefaults;
 use crate::store::addresses::Pools;
 
 /// The settings in force.
@@ -49,7 +57,7 @@ pub struct Config {
     /// Time of the daily digest of open problems, for the contact that `mail.to` makes.
     pub digest: Option<jiff::civil::Time>,
     /// Target of the gateway's own heartbeat.
-    pub heartbeat: Option<watchdog::Target>,
+    pub heartbeat: Option<HeartbeatTarget>,
     /// Probes of the gateway's own uplink.
     pub uplink: uplink_probe::Uplink,
     /// The rule for addresses of webhooks, the heartbeat, and hosts checked without a tunnel.
@@ -73,13 +81,20 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub struct TimingDefaults {
+/// Default group wait: hosts that fail together are notified together, and the delay is too short to
+/// matter.
+pub const GROUP_WAIT: Duration = Duration::from_secs(10);
+/// Longest group wait. A group leaves after 90 s at the latest, so a longer wait for quiet would have
+/// no effect.
+pub const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(60);
+/// The shortest interval that the settings may give: more frequent pings would flood the receiver.
+pub const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The address and the interval of the ping.
+#[derive(Clone, Debug)]
+pub struct HeartbeatTarget {
+    pub url: SecretUrl,
     pub interval: Duration,
-    pub retry: Duration,
-    pub attempts: u32,
-    pub timeout: Duration,
-    pub ping_interval: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -452,14 +467,14 @@ fn retention(file: &RetentionFile) -> anyhow::Result<Retention> {
     Ok(Retention { keep: time("keep", file.keep.unwrap_or(DEFAULT_RETENTION))?, audit })
 }
 
-fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<watchdog::Target> {
-    let url = webhook::address(file.url.reveal()).map_err(|e| anyhow::anyhow!("heartbeat.url: {e}"))?;
-    webhook::permitted(&url, outbound).context("heartbeat.url")?;
+fn heartbeat(file: &HeartbeatFile, outbound: &Outbound) -> anyhow::Result<HeartbeatTarget> {
+    let url = address::parse(file.url.reveal()).map_err(|e| anyhow::anyhow!("heartbeat.url: {e}"))?;
+    address::permitted(&url, outbound).context("heartbeat.url")?;
     let interval = seconds("heartbeat.interval", file.interval, 60.0)?;
-    if interval < watchdog::SHORTEST {
+    if interval < SHORTEST_HEARTBEAT {
         bail!("heartbeat.interval = {}: expected at least 5 seconds", interval.as_secs_f64());
     }
-    Ok(watchdog::Target { url: url.into(), interval })
+    Ok(HeartbeatTarget { url: url.into(), interval })
 }
 
 fn uplink(file: &UplinkFile) -> anyhow::Result<uplink_probe::Uplink> {
@@ -526,8 +541,8 @@ fn log_filter(text: String) -> anyhow::Result<String> {
 }
 
 fn group_wait(given: Option<f64>) -> anyhow::Result<Duration> {
-    let longest = notification::LONGEST_GROUP_WAIT.as_secs_f64();
-    let s = given.unwrap_or(notification::GROUP_WAIT.as_secs_f64());
+    let longest = LONGEST_GROUP_WAIT.as_secs_f64();
+    let s = given.unwrap_or(GROUP_WAIT.as_secs_f64());
     if !(0.0..=longest).contains(&s) {
         bail!("notifications.group_wait = {s}: expected seconds between 0 and {longest}");
     }
@@ -601,7 +616,7 @@ fn mail(file: MailFile) -> anyhow::Result<MailConfig> {
 }
 
 fn hello(text: &str) -> anyhow::Result<String> {
-    crate::notification::mail::hello::setting(text).with_context(|| {
+    crate::config::mail_hello::setting(text).with_context(|| {
         format!("mail.hello: {text:?} is neither a name such as gateway.example.com nor an address")
     })
 }
@@ -625,10 +640,3 @@ fn no_address(key: &str, text: &str) -> String {
 fn is_this_machine(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
-
-mod pool;
-pub mod public_url;
-mod refusal;
-pub mod secret_url;
-#[cfg(test)]
-mod tests;

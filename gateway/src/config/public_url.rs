@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use fleetgate_keys::endpoint::{is_host, port_number};
 
-use crate::config::secret_url::without_login;
+use crate::outbound::secret_url::without_login;
 
 /// Longest accepted URL: longer than any real one. Every mail contains it.
 const LONGEST: usize = 300;

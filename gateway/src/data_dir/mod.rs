@@ -1,5 +1,7 @@
 //! The data directory: its path, its permissions, and the lock that admits one gateway.
 
+pub mod secret_file;
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+/// File name of the mark of an unfinished first start.
+pub const FIRST_START: &str = "first-start";
 /// The socket for commands on the same machine.
 pub const SOCKET: &str = "fleetgate.sock";
 /// File that is locked while a gateway runs in the directory.
@@ -149,6 +153,3 @@ mod tests {
         assert_eq!(mode(dir.path()), 0o755);
     }
 }
-
-pub mod first_start;
-pub mod secret_file;

@@ -19,11 +19,11 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::TimingDefaults;
 use crate::engine::commit_wait;
 use crate::engine::commit_wait::{Admission, Content, Settled, Shown, Waiter};
 use crate::engine::definitions::{Definition, Definitions};
 use crate::engine::live_state::{Change, LiveState};
+use crate::store::TimingDefaults;
 use crate::store::{Refusal, Store, Trouble, snapshot};
 use crate::tunnel::thread::sleep;
 

@@ -1,6 +1,10 @@
 //! Whether the writes to each database succeed. The writer sets it; `/readyz` and `/healthz` read it.
 //! It makes no decisions.
 
+pub mod memory;
+pub mod progress;
+pub mod telemetry;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -54,8 +58,3 @@ mod tests {
         assert!(health.wrote(Part::States, true) && health.is_well(Part::States));
     }
 }
-
-pub mod memory;
-pub mod progress;
-pub mod telemetry;
-pub mod watchdog;

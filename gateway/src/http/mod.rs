@@ -1,6 +1,5 @@
 //! HTTP at the edge: the servers of the API and the page, and the gateway's own outgoing connections.
 
-pub(crate) mod outbound;
 pub mod pem;
 pub mod server;
 pub mod web;

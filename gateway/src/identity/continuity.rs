@@ -13,13 +13,11 @@ use anyhow::{Context as _, bail};
 use fleetgate_keys::PublicKey;
 use ipnet::IpNet;
 
-use crate::data_dir::first_start;
+use crate::first_start;
 use crate::identity::Identity;
 use crate::store::addresses::{self, Pools};
 use crate::store::{SqliteConnection, Store, settings};
 
-/// Names in the table of settings.
-pub const PUBLIC_KEY: &str = "gateway_public_key";
 /// The fingerprint of the key that the gateway logs in with.
 const SSH_KEY: &str = "gateway_ssh_key";
 const POOL_V4: &str = "pool_v4";
@@ -46,7 +44,7 @@ impl Known {
     /// written.
     pub async fn keep(&self, store: &Store, data: &Path) -> anyhow::Result<()> {
         let mut tx = store.begin().await?;
-        let key: Option<PublicKey> = find(&mut tx, PUBLIC_KEY, data).await?;
+        let key: Option<PublicKey> = find(&mut tx, settings::PUBLIC_KEY, data).await?;
         if key.is_some_and(|key| key != self.key) {
             let hint = first_start::restore_hint(data);
             bail!("gateway.key is not the key of this database: both must come from the same backup. {hint}");
@@ -76,7 +74,7 @@ impl Known {
                 );
             }
         }
-        settings::put(&mut tx, PUBLIC_KEY, &self.key.to_string()).await?;
+        settings::put(&mut tx, settings::PUBLIC_KEY, &self.key.to_string()).await?;
         settings::put(&mut tx, SSH_KEY, &self.ssh).await?;
         settings::put(&mut tx, POOL_V4, &self.pools.v4.to_string()).await?;
         settings::put(&mut tx, POOL_V6, &self.pools.v6.to_string()).await?;

@@ -1,13 +1,15 @@
 //! The gateway's own keys: generated at the first start, readable by their owner only.
 
+pub mod continuity;
+
 use std::path::Path;
 
 use anyhow::Context as _;
 use fleetgate_keys::ssh_key::SshKey;
 use fleetgate_keys::{PrivateKey, SealKey};
 
-use crate::data_dir::first_start::{Reached, Step, restore_hint};
 use crate::data_dir::secret_file;
+use crate::first_start::{Reached, Step, restore_hint};
 
 pub const WIREGUARD_FILE: &str = "gateway.key";
 pub const SSH_FILE: &str = "gateway_ssh_key";
@@ -92,5 +94,3 @@ mod tests {
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
 }
-
-pub mod continuity;

@@ -3,6 +3,13 @@
 //! Probes through a tunnel go to the tunnel thread; direct ones and SSH run in tasks of their own. It
 //! makes no decisions.
 
+mod metrics;
+pub mod ssh;
+#[cfg(test)]
+mod tests;
+pub(crate) mod uplink_probe;
+pub mod verdict_inputs;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -21,8 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::health::progress::{Component, Progress};
-use crate::http::outbound::{Outbound, Purpose};
 use crate::monitor::ssh::{SessionKey, SshClient};
+use crate::outbound::{Outbound, Purpose};
 use crate::tunnel::stream::{Streams, TunnelStream};
 use crate::tunnel::thread::sleep;
 use crate::writer::Writer;
@@ -264,10 +271,3 @@ impl MonitorThread {
         deadline
     }
 }
-
-mod metrics;
-pub mod ssh;
-#[cfg(test)]
-mod tests;
-pub(crate) mod uplink_probe;
-pub mod verdict_inputs;

@@ -30,12 +30,12 @@ pub use delivery::Failure;
 pub use delivery::Pace;
 pub use routing::BUILT_IN_NAME;
 
-use crate::config::{Config, MailConfig, TimingDefaults};
+use crate::config::{Config, HeartbeatTarget, MailConfig};
 use crate::engine::live_state::LiveState;
-use crate::health::watchdog;
-use crate::http::outbound::Outbound;
 use crate::notification::mail::smtp::Smtp;
+use crate::outbound::Outbound;
 use crate::store::Store;
+use crate::store::TimingDefaults;
 use delivery::DeliveryWorker;
 use dispatcher::Dispatcher;
 
@@ -46,13 +46,6 @@ pub(crate) async fn heard(store: &Store, config: &Config) -> String {
     format!("{:?}", routing::load(&mut conn, &Settings::from(config)).await.expect("rows"))
 }
 
-/// Default group wait: hosts that fail together are notified together, and the delay is too short to
-/// matter.
-pub const GROUP_WAIT: Duration = Duration::from_secs(10);
-/// Longest group wait. A group leaves after 90 s at the latest, so a longer wait for quiet would have
-/// no effect.
-pub const LONGEST_GROUP_WAIT: Duration = Duration::from_secs(60);
-
 /// The settings of notifications. They may change while the gateway runs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -61,7 +54,7 @@ pub struct Settings {
     pub group_wait: Duration,
     /// Digest time of the built-in contact, in the machine's time zone.
     pub digest: Option<Time>,
-    pub heartbeat: Option<watchdog::Target>,
+    pub heartbeat: Option<HeartbeatTarget>,
     /// The rule for addresses of webhooks and the heartbeat; read at the start.
     pub outbound: Outbound,
     /// Timing of checks for hosts without their own.

@@ -13,17 +13,17 @@ use fleetgate_engine::id::Id;
 use fleetgate_engine::notification::ContactId;
 use fleetgate_engine::time::Wall;
 use hmac::{Hmac, Mac as _};
+use reqwest::StatusCode;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{StatusCode, Url};
 use serde::Serialize;
 use sha2::Sha256;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::api::ids::{self, Kind};
 use crate::clock;
-use crate::http::outbound::{Outbound, Purpose, Refused};
+use crate::ids::{self, Kind};
+use crate::outbound::{Outbound, Purpose, address};
 use crate::store::contacts::{self, secret_place};
 use crate::store::notices::NoticeRow;
 use crate::store::outbox::{self, Contents, MessageRow};
@@ -31,8 +31,6 @@ use crate::store::{SqliteConnection, Store};
 
 /// Notices in one body; `count` is their total.
 pub const LISTED: i64 = 500;
-/// The longest URL that browsers and proxies accept.
-const MAX_URL: usize = 2_048;
 pub const SECRET_PREFIX: &str = "fgw_";
 const SIGNATURE: &str = "x-fleetgate-signature";
 const MESSAGE_ID: &str = "x-fleetgate-message";
@@ -133,40 +131,6 @@ fn told(notice: &NoticeRow, public_url: Option<&str>) -> Told {
     }
 }
 
-/// Parses a URL that can be called: http or https, without a login. [`Outbound`] decides whether it may
-/// be called.
-///
-/// # Errors
-/// Describes the expected form.
-pub fn address(text: &str) -> Result<String, &'static str> {
-    let wanted = "an address such as https://hooks.example.com/fleet is expected";
-    let url: Url = text.parse().map_err(|_| wanted)?;
-    if text.len() > MAX_URL || !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(wanted);
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("no login is expected in the address: the signature proves who calls");
-    }
-    Ok(url.to_string())
-}
-
-/// Returns the host of a URL that [`address`] accepted.
-pub fn host_of(url: &str) -> String {
-    let url: Option<Url> = url.parse().ok();
-    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    // The brackets of an IPv6 address belong to the URL.
-    host.trim_start_matches('[').trim_end_matches(']').to_owned()
-}
-
-/// Checks whether a URL that [`address`] accepted may be called, if it contains an address and not a
-/// name.
-///
-/// # Errors
-/// Names the refused address.
-pub fn permitted(url: &str, outbound: &Outbound) -> Result<(), Refused> {
-    host_of(url).parse().map_or(Ok(()), |ip| outbound.permit(ip, Purpose::Call))
-}
-
 /// Resolves as the system does, and leaves out refused addresses.
 struct Resolver(Outbound);
 
@@ -263,8 +227,8 @@ impl Client {
         secret: &[u8],
     ) -> Result<(), Failure> {
         let refused = |e: &dyn std::fmt::Display| Failure::Refused(Failure::shorten(&e.to_string()));
-        let url = address(message.address.reveal()).map_err(|e| refused(&e))?;
-        permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
+        let url = address::parse(message.address.reveal()).map_err(|e| refused(&e))?;
+        address::permitted(&url, &self.outbound).map_err(|e| refused(&e))?;
         let body = serde_json::to_vec(&Body::new(message, contents, public_url)).map_err(|e| refused(&e))?;
         let signed = signature(secret, clock::wall().as_millis() / 1_000, &body);
         let request = self
@@ -355,11 +319,11 @@ mod tests {
     #[test]
     fn only_plain_web_addresses_are_called() {
         for good in ["https://hooks.example.com/x?y=1", "http://127.0.0.1:9/", "http://[2001:db8::1]/"] {
-            assert!(address(good).is_ok(), "{good}");
+            assert!(address::parse(good).is_ok(), "{good}");
         }
         for bad in ["", "example.com", "file:///etc/passwd", "ftp://example.com/", "http://u:p@example.com/"]
         {
-            assert!(address(bad).is_err(), "{bad}");
+            assert!(address::parse(bad).is_err(), "{bad}");
         }
         for local in [
             "http://169.254.169.254/latest",
@@ -368,7 +332,10 @@ mod tests {
             "http://[fe80::1]/",
             "http://[::ffff:169.254.169.254]/",
         ] {
-            assert!(permitted(&address(local).unwrap(), &Outbound::default()).is_err(), "{local}");
+            assert!(
+                address::permitted(&address::parse(local).unwrap(), &Outbound::default()).is_err(),
+                "{local}"
+            );
         }
     }
 

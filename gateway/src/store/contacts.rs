@@ -13,7 +13,7 @@ use sqlx::{FromRow, Row as _};
 
 use super::access::{id, wall};
 use super::managed::Managed;
-use crate::config::secret_url::SecretUrl;
+use crate::outbound::secret_url::SecretUrl;
 
 /// A recipient and its addresses. The store keeps its secret.
 #[derive(Clone, Debug, PartialEq)]

@@ -340,7 +340,7 @@ pub async fn check_main(file: &Path) -> anyhow::Result<Known> {
 }
 
 async fn known(conn: &mut SqliteConnection) -> anyhow::Result<Known> {
-    let key = settings::find(conn, crate::identity::continuity::PUBLIC_KEY).await?;
+    let key = settings::find(conn, settings::PUBLIC_KEY).await?;
     Ok(Known { key: key.map(|k| k.parse()).transpose()?, schema: version(conn).await? })
 }
 

@@ -15,7 +15,7 @@ use fleetgate_probes::sample::{Metric, Status};
 use tempfile::TempDir;
 
 use super::Store;
-use crate::config::TimingDefaults;
+use crate::store::TimingDefaults;
 
 pub(crate) async fn store() -> (Store, TempDir) {
     let dir = tempfile::tempdir().expect("a temporary folder");

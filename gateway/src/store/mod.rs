@@ -93,6 +93,16 @@ const BUSY: Duration = Duration::from_secs(10);
 /// Changes to the main database that happen together or not at all.
 pub type Tx = sqlx::Transaction<'static, Sqlite>;
 
+/// How a host is checked unless its spec or profile says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct TimingDefaults {
+    pub interval: Duration,
+    pub retry: Duration,
+    pub attempts: u32,
+    pub timeout: Duration,
+    pub ping_interval: Duration,
+}
+
 /// Handles to both databases. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {

@@ -4,7 +4,7 @@
 //! Parsing is strict. A value out of bounds is refused with the field's name. This module knows the
 //! names of time zones.
 
-use fleetgate_engine::monitor::downtime::recurrence::{Every, Hours, Recurrence};
+use fleetgate_engine::calendar::recurrence::{Every, Hours, Recurrence};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 
 use super::snapshot;
-use crate::config::TimingDefaults;
+use crate::store::TimingDefaults;
 
 /// A host and the settings that select its profiles.
 #[derive(Clone, Debug)]

@@ -30,6 +30,9 @@ impl Store {
     }
 }
 
+/// Names in the table of settings.
+pub const PUBLIC_KEY: &str = "gateway_public_key";
+
 /// # Errors
 /// Fails when the database cannot be read.
 pub async fn find(conn: &mut SqliteConnection, name: &str) -> sqlx::Result<Option<String>> {

@@ -18,6 +18,8 @@ mod moved;
 mod pending;
 mod samples;
 mod share;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -252,6 +254,3 @@ impl Task {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,6 @@
 //! Checks the layers of docs/architecture.md. A failure prints the rule's reason.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use fleetgate_tests::layers::{mentions, sources};
@@ -116,4 +117,74 @@ fn sql_stays_in_the_store() {
         &["gateway/src/store/"],
         &["sqlx::"],
     );
+}
+
+const CRATES: [&str; 5] = ["keys/src", "probes/src", "gateway/engine/src", "gateway/src", "tests/src"];
+
+#[test]
+fn a_folder_s_module_is_its_mod_rs() {
+    let beside = |file: &PathBuf| file.with_extension("").is_dir() && !file.ends_with("src/main.rs");
+    let files = CRATES.iter().flat_map(|dir| sources(&root().join(dir)));
+    let twice: Vec<PathBuf> = files.filter(beside).collect();
+    assert!(twice.is_empty(), "one convention, x/mod.rs: {twice:?}");
+}
+
+/// Files that join the parts: they know all of them, and nothing may know them.
+const JOINTS: [&str; 3] = ["lib", "main", "server"];
+
+/// The imports between the folders of a crate, tests left out: who imports, who is imported, where.
+fn imports(dir: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let base = root().join(dir);
+    let folder = |file: &Path| {
+        let below = file.strip_prefix(&base).expect("below the crate");
+        let first = below.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+        first.trim_end_matches(".rs").to_owned()
+    };
+    let files = sources(&base);
+    let folders: BTreeSet<String> = files.iter().map(|file| folder(file)).collect();
+    let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for file in &files {
+        let name = file.to_string_lossy().into_owned();
+        let from = folder(file);
+        if JOINTS.contains(&from.as_str())
+            || TESTS.iter().any(|t| name.contains(t))
+            || name.contains("fixture")
+        {
+            continue;
+        }
+        for line in mentions(file, &["crate::"]) {
+            let code = line.split_once("crate::").map_or("", |(_, code)| code);
+            let names = code.trim_start_matches('{').split(|c: char| !c.is_alphanumeric() && c != '_');
+            // `crate::{a, b}` names several, `crate::a::B` one.
+            let several = code.starts_with('{');
+            let named = names.filter(|n| !n.is_empty()).take(if several { usize::MAX } else { 1 });
+            for to in named.filter(|n| *n != from && folders.contains(*n)) {
+                found.entry(from.clone()).or_default().entry(to.to_owned()).or_insert(line.clone());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn no_two_folders_import_each_other() {
+    for dir in ["gateway/engine/src", "gateway/src"] {
+        let imports = imports(dir);
+        assert!(imports.len() > 3, "{dir}: the check looks in the wrong place");
+        for (from, to) in &imports {
+            for (other, there) in to {
+                let back = imports.get(other).and_then(|of| of.get(from));
+                assert!(back.is_none(), "{from} and {other} import each other:\n{there}\n{}", back.unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_roots_of_the_crates_hold_few_files() {
+    for dir in CRATES {
+        let entries = std::fs::read_dir(root().join(dir)).expect("a crate").flatten();
+        let files = entries.filter(|e| e.path().extension().is_some_and(|e| e == "rs")).count();
+        assert!(files <= 12, "{dir} has {files} files in its root: a domain is a folder");
+    }
 }

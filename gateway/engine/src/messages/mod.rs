@@ -10,6 +10,7 @@
 //! Values only: no module here decides anything.
 
 mod excerpt;
+pub mod flapping;
 mod incident;
 mod monitor;
 mod notification;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use fleetgate_probes::plugin::PluginResult;
 
+use crate::calendar::recurrence::Recurrence;
 use crate::id::{HostId, Id};
+use crate::messages::flapping::Ring;
 use crate::messages::incident::IncidentId;
-use crate::monitor::downtime::recurrence::Recurrence;
-use crate::monitor::flapping::Ring;
 use crate::time::Wall;
 
 /// The notification settings of a host or service.

@@ -4,20 +4,9 @@
 //! records. Call [`Monitor::handle`], then drain [`Monitor::poll_output`] until it returns `Wait`.
 //! This module only dispatches: it finds the host of an input, and the hosts that are due.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
-
-use crate::id::{HostId, Id, PeerId};
-use crate::messages::{
-    Downtime, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
-    ProbeId, ProbeReply, Record, Timing, TunnelEvent, WakeReason,
-};
-use crate::time::{Mono, Now, Step, Wall};
-
 mod context;
 mod dependency;
 pub mod downtime;
-pub mod flapping;
 mod host;
 mod incidents;
 mod interpret;
@@ -36,6 +25,16 @@ mod tests;
 mod thresholds;
 pub mod traffic_budget;
 mod uplink;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::id::{HostId, Id, PeerId};
+use crate::messages::{
+    Downtime, HostScope, HostSnapshot, HostSpec, MonitorInput, MonitorOutput, Outcome, PassiveResult,
+    ProbeId, ProbeReply, Record, Timing, TunnelEvent, WakeReason,
+};
+use crate::time::{Mono, Now, Step, Wall};
 
 use crate::monitor::host::allowed_silence::AllowedSilence;
 use crate::monitor::uplink::fleet_silence::FleetSilence;

@@ -7,6 +7,8 @@
 
 mod causes;
 mod endpoint_flaps;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::borrow::Cow;
@@ -442,6 +444,3 @@ impl ServiceFacts {
         !self.is_hung() && self.status.is_some_and(|status| status != Status::Ok)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,8 +3,9 @@
 use fleetgate_probes::sample::Status;
 
 use super::{Carriage, Clocks, Evidence, Finding, Kind, Others, ServiceFacts};
+use crate::calendar::moment;
 use crate::messages::{DirectReply, HostStatus, PathCheck, Refusal};
-use crate::time::{Wall, age, moment};
+use crate::time::{Wall, age};
 
 /// Services named in one sentence. The complete list is next to it.
 const MAX_NAMED: usize = 3;

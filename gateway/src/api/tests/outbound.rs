@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::testing::{Answer, TestApi};
-use crate::http::outbound::Outbound;
+use crate::outbound::Outbound;
 
 fn refused(answer: &Answer, field: &str) -> bool {
     let error = &answer.json["errors"][0];

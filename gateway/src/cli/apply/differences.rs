@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::plan::Wanted;
 use crate::api::merge;
-use crate::config::secret_url::SecretUrl;
+use crate::outbound::secret_url::SecretUrl;
 
 /// Fields that count only for a new resource.
 const AT_BIRTH: [&str; 3] = ["public_key", "tunnel", "ssh.host_key"];

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Settings, Wakeups};
 use crate::clock;
-use crate::config::TimingDefaults;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::progress::Component;
 use crate::notification::delivery::backoff::{AddressBackoff, Line};
 use crate::notification::delivery::record::{give_up_unreachable, note_dropped};
 use crate::notification::mail::smtp::Smtp;
 use crate::notification::webhook;
+use crate::store::TimingDefaults;
 use crate::store::outbox::{self, MessageRow, withdrawn};
 use crate::store::{Store, backlog};
 

@@ -9,10 +9,10 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{MailConfig, MailSecurity};
-use crate::http::outbound::Outbound;
 use crate::notification::mail::sink::{Manner, Sink};
 use crate::notification::test_sink;
 use crate::notification::test_sink::HookSink;
+use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact};
 use crate::store::managed::Managed;
 use crate::store::outbox::{Channel, Kind, NewMessage};

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, Wakeups};
-use crate::api::ids::Kind as Name;
 use crate::clock;
 use crate::engine::live_state::{Change, LiveState};
 use crate::health::progress::Component;
+use crate::ids::Kind as Name;
 use crate::notification::reason_text;
 use crate::notification::routing;
 use crate::notification::routing::{Known, Reach};

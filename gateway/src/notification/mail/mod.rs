@@ -3,7 +3,6 @@
 //! It decides neither when to send nor whether to retry.
 
 mod dialogue;
-pub(crate) mod hello;
 mod incident_part;
 pub mod render;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Channel;
-use crate::config::secret_url::SecretUrl;
+use crate::outbound::secret_url::SecretUrl;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {

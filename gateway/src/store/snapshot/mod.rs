@@ -26,7 +26,7 @@ use sqlx::{FromRow, Row as _};
 use super::devices::route_named;
 use super::states::{self, HostRow, ServiceRow};
 use super::{Store, acknowledgements, alerting, definition, profiles, wire_days, zones};
-use crate::config::TimingDefaults;
+use crate::store::TimingDefaults;
 
 impl Store {
     /// Returns the peer for the tunnel. `None` if there is no such peer (any more).

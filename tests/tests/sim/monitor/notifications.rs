@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::clerk::{Again, Clerk, Plan, Rules};
+use fleetgate_engine::calendar::recurrence::{Hours, Recurrence};
 use fleetgate_engine::id::{HostId, Id};
 use fleetgate_engine::messages::{
     Acknowledgement, Alerting, Check, Downtime, EventKind, Flapping, HostScope, HostSnapshot, HostSpec,
     HostState, HostStatus, Kinds, MessageKind, MonitorInput, MonitorOutput, Notify, Outcome, PassiveResult,
     Record, RoutePolicy, Scope, ServiceSpec, ServiceState, SshSpec, StateType, States, Ticket, Timing, When,
 };
-use fleetgate_engine::monitor::downtime::recurrence::{Hours, Recurrence};
 use fleetgate_engine::monitor::{Config, Monitor};
 use fleetgate_engine::time::{Mono, Now, Wall};
 use fleetgate_probes::plugin::PluginResult;

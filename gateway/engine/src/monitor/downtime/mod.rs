@@ -112,7 +112,7 @@ impl Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::monitor::downtime::recurrence::{Hours, Recurrence};
+    use crate::calendar::recurrence::{Hours, Recurrence};
 
     fn at(secs: i64) -> Wall {
         Wall::from_millis(secs * 1_000)
@@ -206,5 +206,3 @@ mod tests {
         assert_eq!(next(25, true), None);
     }
 }
-
-pub mod recurrence;

@@ -4,6 +4,18 @@
 //! keep their last states, marked as not current. `vital.rs` contains the host's own check,
 //! `round.rs` the checks of its services, and `news.rs` the events from the tunnel.
 
+pub(super) mod alive;
+pub(super) mod allowed_silence;
+pub(super) mod check;
+pub(super) mod job;
+pub(super) mod passive;
+pub(super) mod path_check;
+pub(super) mod service_checks;
+pub(super) mod ssh_session;
+pub(super) mod tunnel_check;
+pub(super) mod tunnel_events;
+pub(super) mod undecided;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -622,15 +634,3 @@ fn resumed(planned: Option<Mono>, soft: bool, id: HostId, timing: &Timing, ctx: 
         None => ctx.slot(id, timing),
     }
 }
-
-pub(super) mod alive;
-pub(super) mod allowed_silence;
-pub(super) mod check;
-pub(super) mod job;
-pub(super) mod passive;
-pub(super) mod path_check;
-pub(super) mod service_checks;
-pub(super) mod ssh_session;
-pub(super) mod tunnel_check;
-pub(super) mod tunnel_events;
-pub(super) mod undecided;

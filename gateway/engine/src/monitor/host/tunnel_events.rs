@@ -7,9 +7,10 @@ use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::calendar::moment;
 use crate::id::PeerId;
 use crate::messages::{Event, EventKind, HostStatus, Record, Refusal, TunnelEvent};
-use crate::time::{Mono, Wall, moment};
+use crate::time::{Mono, Wall};
 
 use crate::monitor::context::Ctx;
 use crate::monitor::host::Host;

@@ -6,6 +6,8 @@
 //! not its state or its schedule.
 
 mod builtin;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -434,6 +436,3 @@ fn differ(change: &ServiceOverride, service: &mut ServiceSpec) {
     service.freshness = change.freshness.or(service.freshness);
     service.alerting = change.alerting.over(service.alerting);
 }
-
-#[cfg(test)]
-mod tests;

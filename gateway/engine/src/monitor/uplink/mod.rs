@@ -2,6 +2,9 @@
 //! while the gateway may be cut off, and one notification covers all hosts. Failures count again
 //! once a host is heard, or the uplink is back.
 
+pub(super) mod fleet_silence;
+pub(super) mod health;
+
 use crate::id::HostId;
 use crate::messages::{EventKind, GATEWAY, HostStatus, MessageKind, MonitorOutput, Record, UplinkReading};
 use crate::time::{Now, Wall};
@@ -149,6 +152,3 @@ fn lost_words(fault: Option<&str>, loss: Loss) -> String {
     };
     format!("{why}. Nothing is told of the hosts meanwhile")
 }
-
-pub(super) mod fleet_silence;
-pub(super) mod health;

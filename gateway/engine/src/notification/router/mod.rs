@@ -7,6 +7,8 @@
 //! ([`crate::notification::rate_limit`]). `plan` evaluates the rules.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -587,6 +589,3 @@ fn next_digest(contact: &Contact, last: Wall) -> Option<Wall> {
     }
     None
 }
-
-#[cfg(test)]
-mod tests;

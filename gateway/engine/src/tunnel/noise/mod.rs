@@ -13,6 +13,11 @@
 //! This file does not know peers, endpoints or stamps; the caller decides which initiations are
 //! new.
 
+#[cfg(test)]
+pub mod peer;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -656,8 +661,3 @@ fn reason(error: &WireGuardError) -> DropReason {
         _ => DropReason::Crypto,
     }
 }
-
-#[cfg(test)]
-pub mod peer;
-#[cfg(test)]
-mod tests;

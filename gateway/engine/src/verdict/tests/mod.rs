@@ -1,5 +1,8 @@
 //! The claims that a verdict may make, and the fault matrix.
 
+mod clock;
+mod world;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,9 +10,6 @@ use crate::id::Id;
 use crate::messages::{
     ATTEMPTS, DirectReply, NotificationState, ReplacedKeyUse, StateType, UnprovedHandshakes,
 };
-
-mod clock;
-mod world;
 
 use world::{Fault, World};
 

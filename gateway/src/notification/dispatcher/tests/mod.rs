@@ -5,7 +5,7 @@ use jiff::civil::Time;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::http::outbound::Outbound;
+use crate::outbound::Outbound;
 use crate::store::contacts::{self, Contact, Rule};
 use crate::store::managed::Managed;
 use crate::store::outbox::{MessageRow, Wanted};

@@ -18,11 +18,12 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::clock;
+use crate::config::mail_hello;
 use crate::config::{MailConfig, MailSecurity};
 use crate::http::pem;
 use crate::notification::mail::dialogue;
 use crate::notification::mail::dialogue::{Dialogue, Step};
-use crate::notification::mail::{hello, trust};
+use crate::notification::mail::trust;
 
 /// Characters kept of an error: a server's reply may be a page.
 const MAX_ERROR: usize = 500;
@@ -95,7 +96,7 @@ impl Transport {
 
     async fn hello(&self, stream: &TcpStream) -> String {
         let local = stream.local_addr().map_or(std::net::Ipv4Addr::LOCALHOST.into(), |address| address.ip());
-        hello::name(self.mail.hello.as_deref(), local).await
+        mail_hello::name(self.mail.hello.as_deref(), local).await
     }
 
     /// Tries one address after another. Each has a share of the time, so that a dead one leaves time for

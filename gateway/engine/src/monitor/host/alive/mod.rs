@@ -13,6 +13,9 @@
 //!
 //! This module knows nothing of attempts, states and schedules.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -645,6 +648,3 @@ fn ssh_failure(failure: &SshFailure) -> String {
 pub fn millis(d: Duration) -> String {
     format!("{:.1} ms", d.as_secs_f64() * 1000.0)
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,6 +6,9 @@
 //! time of its next evaluation. Its state is persisted with that of the checkable. This module
 //! knows no check schedule and no receiver.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::id::Id;
@@ -15,8 +18,8 @@ use crate::messages::{
 };
 use crate::time::{Mono, Now};
 
+use crate::messages::flapping::Ring;
 use crate::monitor::downtime::{Begun, Window};
-use crate::monitor::flapping::Ring;
 use crate::monitor::notification::transition;
 use crate::monitor::notification::transition::{LastNotified, Notice};
 use crate::monitor::state::{Change, Level, Track};
@@ -416,6 +419,3 @@ fn hard_notice<S: Level>(told: LastNotified<S>, track: &Track<S>) -> Notice<S> {
     let kind = if track.hard.is_problem() { MessageKind::Problem } else { MessageKind::Recovery };
     Notice { kind, from: told.state(), to: track.hard }
 }
-
-#[cfg(test)]
-mod tests;

@@ -5,6 +5,9 @@
 //! file, and removes the mark when the first login was shown. With the mark, the next start completes
 //! one that was cut off. Without it, a directory that lacks a file is refused.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +15,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::backup;
+use crate::data_dir::FIRST_START;
 use crate::data_dir::secret_file;
 use crate::identity::{SSH_FILE, WIREGUARD_FILE};
 use crate::store::files::{self, HISTORY_FILE, MAIN_FILE, Main};
 
-/// File name of the mark of an unfinished first start.
-pub const MARK: &str = "first-start";
 const MARK_TEXT: &str = "A first start of fleetgate is not over: the next start completes it.\n";
 
 /// The kind of start.
@@ -95,7 +97,7 @@ pub fn restore_hint(dir: &Path) -> String {
 /// # Errors
 /// A [`Refusal`], or an error when the directory cannot be read.
 pub async fn examine(data: &Path) -> anyhow::Result<Found> {
-    if lies_in(data, MARK) {
+    if lies_in(data, FIRST_START) {
         return Ok(Found::FirstStart);
     }
     let ours = [WIREGUARD_FILE, SSH_FILE, HISTORY_FILE, MAIN_FILE];
@@ -135,9 +137,9 @@ fn lies_in(data: &Path, name: &str) -> bool {
 /// # Errors
 /// Fails when the directory cannot be written.
 pub fn begin(data: &Path) -> anyhow::Result<()> {
-    match lies_in(data, MARK) {
+    match lies_in(data, FIRST_START) {
         true => Ok(()),
-        false => secret_file::write_new(&data.join(MARK), MARK_TEXT),
+        false => secret_file::write_new(&data.join(FIRST_START), MARK_TEXT),
     }
 }
 
@@ -146,7 +148,7 @@ pub fn begin(data: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// Fails when the directory cannot be written.
 pub fn finish(data: &Path) -> anyhow::Result<()> {
-    let mark = data.join(MARK);
+    let mark = data.join(FIRST_START);
     match fs::remove_file(&mark) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => File::open(data).and_then(|dir| dir.sync_all()),
@@ -178,6 +180,3 @@ fn set_aside(data: &Path) -> anyhow::Result<PathBuf> {
     backup::move_gateway(data, &folder)?;
     Ok(folder)
 }
-
-#[cfg(test)]
-mod tests;

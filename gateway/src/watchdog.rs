@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::config::secret_url::SecretUrl;
+use crate::config::HeartbeatTarget;
 use crate::engine::handle::Handle;
 use crate::health::progress::{Component, Progress};
 use crate::notification::{Settings, Wakeups, webhook};
@@ -26,18 +26,9 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Time within which a component finishes the round it was asked for. A commit on a slow disk takes a
 /// second.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The shortest interval that the settings may give: more frequent pings would flood the receiver.
-pub const SHORTEST: Duration = Duration::from_secs(5);
 /// Timeout of one ping.
 const PING_PATIENCE: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(50);
-
-/// The address and the interval of the ping.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub url: SecretUrl,
-    pub interval: Duration,
-}
 
 /// Handles to the components that are asked for a round.
 pub struct Components {
@@ -88,7 +79,7 @@ impl Watchdog {
     }
 
     /// Half of the watchdog's timeout, but at least as often as the ping is due.
-    fn every(&self, target: Option<&Target>) -> Duration {
+    fn every(&self, target: Option<&HeartbeatTarget>) -> Duration {
         let watchdog = self.watchdog.map_or(LOOK, |w| w / 2);
         watchdog.min(LOOK).min(target.map_or(LOOK, |t| t.interval))
     }
@@ -133,7 +124,7 @@ impl Watchdog {
         }
     }
 
-    fn beat(&mut self, target: Option<&Target>, pinged: &mut Option<Mono>) {
+    fn beat(&mut self, target: Option<&HeartbeatTarget>, pinged: &mut Option<Mono>) {
         if self.watchdog.is_some() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
@@ -164,7 +155,7 @@ fn note(answer: reqwest::Result<reqwest::Response>) {
 
 #[cfg(test)]
 mod tests {
-    use crate::http::outbound::Outbound;
+    use crate::outbound::Outbound;
     use std::sync::{Arc, Mutex};
 
     use tokio::sync::mpsc;
@@ -212,7 +203,7 @@ mod tests {
             }
         });
         let sink = HookSink::start(manners).await;
-        let target = Target { url: sink.url().into(), interval: INTERVAL };
+        let target = HeartbeatTarget { url: sink.url().into(), interval: INTERVAL };
         let quiet = Settings {
             mail: None,
             public_url: None,

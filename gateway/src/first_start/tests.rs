@@ -60,7 +60,7 @@ async fn a_first_start_that_fails_after_any_step_is_completed_by_the_next() {
         server.login_shown().unwrap();
         server.stop().await;
         let server = start(dir.path(), &|_| Ok(())).await.unwrap();
-        assert!(server.first_admin.is_none() && !lies_in(dir.path(), MARK), "{failing:?}");
+        assert!(server.first_admin.is_none() && !lies_in(dir.path(), FIRST_START), "{failing:?}");
         server.stop().await;
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! The caller supplies the zone and the time.
 
+pub mod recurrence;
+
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time, Weekday, time};
 use jiff::tz::TimeZone;

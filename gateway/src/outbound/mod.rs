@@ -5,6 +5,9 @@
 //! connection, since a name may resolve to another address by then. `outbound.allow` opens networks
 //! that the rule closes.
 
+pub mod address;
+pub mod secret_url;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

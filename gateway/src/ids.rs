@@ -1,0 +1,136 @@
+//! Ids and names in paths and responses. Names never contain `_`, so that a path accepts either.
+
+use fleetgate_engine::id::Id;
+use fleetgate_engine::time::Wall;
+
+/// The kind of resource that an id names. Its prefix stands before the id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hosts and devices, which share their ids.
+    Host,
+    Enrolment,
+    Token,
+    User,
+    Acknowledgement,
+    Downtime,
+    Contact,
+    Rule,
+    /// A notification, before it becomes messages.
+    Notice,
+    /// A message to one address.
+    Message,
+    Incident,
+    /// A managed resource that was removed.
+    Removal,
+}
+
+impl Kind {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Kind::Host => "h_",
+            Kind::Enrolment => "e_",
+            Kind::Token => "t_",
+            Kind::User => "u_",
+            Kind::Acknowledgement => "a_",
+            Kind::Downtime => "d_",
+            Kind::Contact => "c_",
+            Kind::Rule => "r_",
+            Kind::Notice => "n_",
+            Kind::Message => "m_",
+            Kind::Incident => "i_",
+            Kind::Removal => "g_",
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Kind::Host => "host or device",
+            Kind::Enrolment => "enrolment",
+            Kind::Token => "token",
+            Kind::User => "user",
+            Kind::Acknowledgement => "acknowledgement",
+            Kind::Downtime => "downtime",
+            Kind::Contact => "contact",
+            Kind::Rule => "rule",
+            Kind::Notice => "notification",
+            Kind::Message => "message",
+            Kind::Incident => "incident",
+            Kind::Removal => "removal",
+        }
+    }
+
+    pub fn text(self, id: Id) -> String {
+        format!("{}{id}", self.prefix())
+    }
+
+    /// # Errors
+    /// Fails for an invalid id, because it names nothing.
+    pub fn parse(self, text: &str) -> Result<Id, Unknown> {
+        let id = text.strip_prefix(self.prefix()).and_then(|rest| rest.parse().ok());
+        id.ok_or_else(|| self.unknown(text))
+    }
+
+    pub fn unknown(self, text: &str) -> Unknown {
+        // The text is hostile. Valid names are short.
+        let shown: String = text.chars().take(80).collect();
+        Unknown(format!("no {} is called {shown:?}", self.noun()))
+    }
+}
+
+/// An id or a name that names nothing, as a sentence for the caller.
+#[derive(Debug)]
+pub struct Unknown(pub String);
+
+/// An id or a name from a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    Id(Id),
+    Name(String),
+}
+
+impl Kind {
+    pub fn named(self, text: &str) -> Named {
+        match self.parse(text) {
+            Ok(id) => Named::Id(id),
+            Err(_) => Named::Name(text.to_owned()),
+        }
+    }
+}
+
+/// Generates an id. The database's primary key ensures that it is unique.
+///
+/// # Panics
+/// Panics when the operating system provides no randomness.
+pub fn new_id(now: Wall) -> Id {
+    let mut random = [0u8; 4];
+    getrandom::fill(&mut random).expect("the operating system gives random bytes");
+    Id::new(now.as_millis(), u32::from_ne_bytes(random))
+}
+
+/// Returns the id for events that have nothing to name.
+pub fn nothing() -> Id {
+    Id::from_i64(0)
+}
+
+/// Formats a time as RFC 3339 in UTC.
+pub fn time(at: Wall) -> String {
+    jiff::Timestamp::from_millisecond(at.as_millis()).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_takes_an_id_or_a_name() {
+        let id = Id::from_i64(7);
+        assert_eq!(Kind::Host.named(&Kind::Host.text(id)), Named::Id(id));
+        assert_eq!(Kind::Host.named("cam-07"), Named::Name("cam-07".into()));
+        assert!(Kind::User.parse(&Kind::Host.text(id)).is_err());
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(Wall::from_millis(1_700_000_000_250)), "2023-11-14T22:13:20.25Z");
+    }
+}
