@@ -16,7 +16,7 @@ mod routing;
 #[cfg(test)]
 pub(crate) mod sink;
 pub mod webhook;
-mod words;
+pub mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

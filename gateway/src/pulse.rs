@@ -29,7 +29,7 @@ impl Organ {
     pub const fn name(self) -> &'static str {
         match self {
             Organ::Scheduler => "scheduler",
-            Organ::Store => "store",
+            Organ::Store => "writer",
             Organ::Router => "router",
             Organ::Outbox => "outbox",
         }

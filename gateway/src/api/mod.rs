@@ -10,6 +10,8 @@ mod backups;
 mod cascade;
 mod client;
 mod conf;
+#[cfg(test)]
+mod conformance;
 mod contacts;
 mod devices;
 mod document;
@@ -19,7 +21,9 @@ mod enrol;
 mod enrolment_tokens;
 mod enrolments;
 mod etag;
+mod event_schemas;
 mod events;
+mod examples;
 mod extract;
 mod gateway;
 mod guards;
@@ -45,6 +49,7 @@ mod permission;
 mod problem;
 mod profile_rules;
 mod profiles;
+mod query;
 mod refusals;
 mod removals;
 mod render;
@@ -234,6 +239,7 @@ pub fn router(state: AppState) -> axum::Router {
     let routes = routes
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::layer))
         .layer(middleware::from_fn(etag::layer))
+        .layer(middleware::from_fn(query::layer))
         .merge(health::routes())
         .merge(enrol::script_route())
         .merge(swagger)
@@ -241,7 +247,7 @@ pub fn router(state: AppState) -> axum::Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
         .fallback(elsewhere);
     let [uploads, many] = [uploads, many].map(|routes| {
-        let routes = routes.layer(middleware::from_fn(etag::layer));
+        let routes = routes.layer(middleware::from_fn(etag::layer)).layer(middleware::from_fn(query::layer));
         routes.route_layer(middleware::from_fn_with_state(state.clone(), permission::layer))
     });
     edge::wrap(routes, &state, results::BODY_LIMIT)

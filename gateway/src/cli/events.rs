@@ -22,7 +22,7 @@ pub(crate) struct EventsArgs {
 }
 
 pub(crate) async fn run(client: &Client, args: EventsArgs) -> anyhow::Result<()> {
-    let mut query = vec![("limit", args.lines.to_string()), ("order", "desc".to_owned())];
+    let mut query = vec![("limit", args.lines.to_string())];
     query.extend(args.host.clone().map(|h| ("host", h)));
     // Listening first: what happens between the two is then shown twice at most, never lost.
     let stream = if args.follow { Some(client.stream("/stream").await?) } else { None };
@@ -73,7 +73,7 @@ fn name(e: &Event) -> String {
 /// A change of state as `UP -> DOWN`, everything else by its name.
 fn what(e: &Event) -> String {
     match (e.data["from"].as_str(), e.data["to"].as_str()) {
-        (Some(from), Some(to)) if e.kind == "notification_held" => {
+        (Some(from), Some(to)) if e.kind == "notification.suppressed" => {
             let kind = table::safe(e.data["kind"].as_str().unwrap_or_default());
             format!("not told: {kind} {} -> {}", table::state(from), table::state(to))
         }

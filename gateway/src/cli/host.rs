@@ -208,7 +208,7 @@ async fn show(client: &Client, name: &str) -> anyhow::Result<()> {
     let host: Host = client.get(&format!("/hosts/{name}"), &[]).await?;
     // A host that was removed has none any more.
     let settings: Option<HostSettings> = client.get(&format!("/hosts/{name}/settings"), &[]).await.ok();
-    let services: Vec<Service> = pages(client, &format!("/hosts/{name}/services"), &[]).await?;
+    let services = client.get::<Page<Service>>(&format!("/hosts/{name}/services"), &[]).await?.items;
     if client.json {
         out::line!(
             "{}",
@@ -254,11 +254,8 @@ fn headline(h: &Host, settings: Option<&HostSettings>) {
     set.iter().for_each(|line| out::line!("{line}"));
     let (since, last) =
         (table::ago(h.state.since.as_deref(), now), table::ago(h.state.last_check.as_deref(), now));
-    let by = if matches!(h.state.source.as_str(), "none" | "") {
-        String::new()
-    } else {
-        format!(" by {}", h.state.source)
-    };
+    let by = h.state.source.as_deref().filter(|source| *source != "none");
+    let by = by.map(|source| format!(" by {source}")).unwrap_or_default();
     let asked = h.state.check_requested_at.as_deref();
     let asked = asked.map(|at| format!(", asked to check {}", table::ago(Some(at), now))).unwrap_or_default();
     out::line!("  since {since}, last check {last}{by}{asked}");

@@ -97,7 +97,7 @@ fn print(n: &Notification) {
     }
 }
 
-/// `sent      ops      email to ops@example.org at 12:00:00`.
+/// `sent       ops          email to ops@example.org at 12:00:00`.
 fn line(o: &NotificationOutcome) -> String {
     let contact = o.contact.as_deref().unwrap_or("nobody");
     let way = match (&o.channel, &o.address) {
@@ -107,7 +107,7 @@ fn line(o: &NotificationOutcome) -> String {
     let at = o.at.as_deref().map(table::clock_time).unwrap_or_default();
     let when = match o.outcome.as_str() {
         "sent" => format!("at {at}"),
-        "waiting" if !is_planned(&o.reason) => format!("since {at}"),
+        "waiting" if !o.reason.as_deref().is_some_and(is_planned) => format!("since {at}"),
         "waiting" => format!("until {at}"),
         "sending" => format!("due {at}"),
         _ => String::new(),
@@ -115,7 +115,7 @@ fn line(o: &NotificationOutcome) -> String {
     let head = format!("{way} {when}");
     let said = [head.trim(), &table::safe(&o.text), &table::safe(&o.evidence)].map(str::to_owned);
     let said: Vec<&str> = said.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
-    format!("{:<9} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
+    format!("{:<10} {:<12} {}", o.outcome.replace('_', " "), table::safe(contact), said.join(": "))
 }
 
 /// Whether the end of a wait is known.
@@ -182,7 +182,7 @@ mod tests {
             channel: None,
             address: None,
             at: Some("2026-01-02T12:00:00Z".into()),
-            reason: String::new(),
+            reason: None,
             text: String::new(),
             evidence: String::new(),
             attempts: 0,
@@ -196,15 +196,18 @@ mod tests {
             address: Some("ops@example.org".into()),
             ..outcome("sent")
         };
-        assert_eq!(line(&sent), "sent      ops          email to ops@example.org at 2026-01-02 12:00:00Z");
-        let held =
-            NotificationOutcome { contact: None, text: "a downtime\u{1b}[2J".into(), ..outcome("held") };
+        assert_eq!(line(&sent), "sent       ops          email to ops@example.org at 2026-01-02 12:00:00Z");
+        let held = NotificationOutcome {
+            contact: None,
+            text: "a downtime\u{1b}[2J".into(),
+            ..outcome("suppressed")
+        };
         let waits = NotificationOutcome {
-            reason: "downtime".into(),
+            reason: Some("downtime".into()),
             text: "in a downtime".into(),
             ..outcome("waiting")
         };
-        assert_eq!(line(&waits), "waiting   ops          since 2026-01-02 12:00:00Z: in a downtime");
-        assert_eq!(line(&held), "held      nobody       a downtime\u{fffd}[2J");
+        assert_eq!(line(&waits), "waiting    ops          since 2026-01-02 12:00:00Z: in a downtime");
+        assert_eq!(line(&held), "suppressed nobody       a downtime\u{fffd}[2J");
     }
 }

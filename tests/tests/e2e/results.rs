@@ -89,7 +89,7 @@ fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() 
         let said = gateway.attempt(args).unwrap_or_else(|said| said);
         words.iter().for_each(|word| assert!(said.contains(word), "{args:?} without {word:?}: {said}"));
     };
-    shows(&["incident", "list"], &[&id, "several services on cam-1 are not well"]);
+    shows(&["incident", "list"], &[&id, "several services on cam-1 have problems"]);
     shows(&["incident", "show", &id], &["2 of 2 not well", "cam-1/backup, since", "cam-1/sync, since"]);
     for command in [vec!["host", "show", "cam-1"], vec!["status"], vec!["why", &id]] {
         shows(&command, &[&id]);

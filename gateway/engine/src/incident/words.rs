@@ -4,22 +4,22 @@ use crate::id::HostId;
 use crate::wire::{CauseKind, Extent, GATEWAY, Matter};
 
 pub fn service(host: &str, service: &str, site: Option<String>) -> Matter {
-    let words = format!("{service} on {host} is not well");
+    let words = format!("{service} on {host} has a problem");
     Matter { extent: Extent::Service, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
 pub fn services(host: &str, site: Option<String>) -> Matter {
-    let words = format!("several services on {host} are not well");
+    let words = format!("several services on {host} have problems");
     Matter { extent: Extent::Host, cause: CauseKind::ServiceFailed, words, site, head: None }
 }
 
 /// Of many hosts; how many is what its members say.
 pub fn alike(service: &str) -> Matter {
-    everywhere(format!("{service} is not well on many hosts at once"))
+    everywhere(format!("{service} has a problem on many hosts at once"))
 }
 
 pub fn several_alike() -> Matter {
-    everywhere("several services are not well on many hosts at once".to_owned())
+    everywhere("several services have problems on many hosts at once".to_owned())
 }
 
 fn everywhere(words: String) -> Matter {
@@ -28,7 +28,7 @@ fn everywhere(words: String) -> Matter {
 
 /// Hosts that have nothing in common but the time.
 pub fn crowd() -> Matter {
-    let words = "many hosts fell silent together".to_owned();
+    let words = "many hosts stopped answering at once".to_owned();
     Matter { extent: Extent::Fleet, cause: CauseKind::HostDown, words, site: None, head: None }
 }
 
@@ -38,25 +38,25 @@ pub fn host(name: &str, id: HostId, site: Option<String>) -> Matter {
 }
 
 pub fn behind(name: &str, id: HostId, site: Option<String>) -> Matter {
-    let words = format!("{name} is down, and what stands behind it cannot be reached");
+    let words = format!("{name} is down, and the hosts behind it are unreachable");
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: Some(id) }
 }
 
 /// The device itself is there, by another way: it does not head what is behind its tunnel.
 pub fn behind_tunnel(name: &str, site: Option<String>) -> Matter {
-    let words = format!("the tunnel of {name} is dead, and what stands behind it cannot be reached");
+    let words = format!("the tunnel of {name} is down, and the hosts behind it are unreachable");
     Matter { extent: Extent::Site, cause: CauseKind::ParentDown, words, site, head: None }
 }
 
 /// A switch, a floor, or whatever else many hosts of one place share.
 pub fn part_of_site(name: &str) -> Matter {
-    let words = format!("many hosts of {name} fell silent together");
+    let words = format!("many hosts of {name} stopped answering at once");
     Matter { words, ..site(name) }
 }
 
 /// How many of them is what its members say.
 pub fn site(site: &str) -> Matter {
-    let words = format!("most of {site} fell silent together");
+    let words = format!("most of {site} stopped answering at once");
     Matter {
         extent: Extent::Site,
         cause: CauseKind::SiteLost,

@@ -203,18 +203,18 @@ impl HeldReason {
     /// For people.
     pub const fn words(self) -> &'static str {
         match self {
-            HeldReason::HostDown => "its host is down, which speaks for it",
-            HeldReason::Unreachable => "it cannot be reached: all its parents are down",
-            HeldReason::NotCurrent => "what is known is not current: the next result decides",
+            HeldReason::HostDown => "its host is down",
+            HeldReason::Unreachable => "it is unreachable: all its parents are down",
+            HeldReason::NotCurrent => "its state is stale: the next result decides",
             HeldReason::ParentInDoubt => {
-                "its parent, the gateway's own uplink, or others with it may be down too: that is being asked"
+                "its parents, its neighbours and the gateway's own uplink are being checked first"
             }
             HeldReason::Downtime => "it is in a downtime",
-            HeldReason::Acknowledged => "somebody has acknowledged it",
-            HeldReason::Flapping => "it changes too often to be told each time",
-            HeldReason::State => "this state is not to be told (notify.states)",
-            HeldReason::Kind => "messages of this kind are not wanted (notify.types)",
-            HeldReason::Delay => "it has not lasted long enough yet (notify.delay_s)",
+            HeldReason::Acknowledged => "the problem is acknowledged",
+            HeldReason::Flapping => "it is flapping",
+            HeldReason::State => "notify.states excludes this state",
+            HeldReason::Kind => "notify.types excludes this type",
+            HeldReason::Delay => "notify.delay_s has not passed yet",
         }
     }
 }
@@ -275,10 +275,13 @@ pub enum AckEnd {
 }
 
 impl AckEnd {
+    pub const ALL: [AckEnd; 5] =
+        [AckEnd::Well, AckEnd::StateChanged, AckEnd::Expired, AckEnd::LeftIncident, AckEnd::Late];
+
     /// The lower-case name used in the API, the store and the log.
     pub const fn name(self) -> &'static str {
         match self {
-            AckEnd::Well => "well",
+            AckEnd::Well => "recovered",
             AckEnd::StateChanged => "state_changed",
             AckEnd::Expired => "expired",
             AckEnd::LeftIncident => "left_incident",
@@ -289,11 +292,11 @@ impl AckEnd {
     /// For people.
     pub const fn words(self) -> &'static str {
         match self {
-            AckEnd::Well => "it is well again",
+            AckEnd::Well => "it recovered",
             AckEnd::StateChanged => "the state changed, and it was not sticky",
             AckEnd::Expired => "its time is over",
-            AckEnd::LeftIncident => "it does not belong to the acknowledged incident any more",
-            AckEnd::Late => "when it came all was well, or belonged to another incident",
+            AckEnd::LeftIncident => "it left the acknowledged incident",
+            AckEnd::Late => "the problem was over, or belonged to another incident",
         }
     }
 }

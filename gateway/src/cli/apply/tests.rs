@@ -414,7 +414,7 @@ async fn what_somebody_changes_while_a_file_is_applied_stays_as_it_is() {
     let client = fleet.connect().managed_by("apply");
     for step in plan::plan(&wanted, &found, &policy).iter().filter(|s| s.act == Act::Change) {
         let refused = act(&client, step, None).await.unwrap_err().to_string();
-        assert!(refused.contains("changed this meanwhile"), "{}: {refused}", step.name);
+        assert!(refused.contains("this was changed meanwhile"), "{}: {refused}", step.name);
     }
     assert_eq!(fleet.get("/hosts/cam-07/settings").await["interval_s"], 120.0);
 }

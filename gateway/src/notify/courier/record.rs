@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use fleetgate_engine::id::Id;
 use fleetgate_engine::time::Wall;
 use fleetgate_engine::wire::Excerpt;
 use tokio_util::sync::CancellationToken;
 
 use super::{Round, doubled};
+use crate::api::ids::Kind as Name;
 use crate::clock;
 use crate::live::Change;
 use crate::store::SqliteConnection;
@@ -118,7 +120,7 @@ async fn note(
         service,
         evidence: evidence.into(),
         data: serde_json::json!({
-            "message": message.id, "to": message.address.to_string(), "contact": message.contact_name,
+            "message": Name::Message.text(Id::from_i64(message.id)), "to": message.address.to_string(), "contact": message.contact_name,
             "notifications": contents.total(),
         }),
         ..NewEvent::new(now, kind, about, &cause, SYSTEM)
@@ -135,7 +137,7 @@ pub(super) async fn note_dropped(
     let about = events::about(dropped.host, dropped.service.is_some());
     let event = NewEvent {
         service: dropped.service.as_deref(),
-        data: serde_json::json!({ "message": dropped.message, "to": dropped.address.to_string() }),
+        data: serde_json::json!({ "message": Name::Message.text(Id::from_i64(dropped.message)), "to": dropped.address.to_string() }),
         ..NewEvent::new(now, "message.superseded", about, &dropped.why, SYSTEM)
     };
     events::append(tx, &event).await

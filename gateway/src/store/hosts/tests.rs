@@ -110,7 +110,7 @@ async fn lists_are_filtered_and_continue_after_a_name() {
     for (wanted, expected) in [("up", "a"), ("down", "b"), ("unreachable", "c"), ("pending", "d")] {
         assert_eq!(names(&store, state(wanted)).await, [expected]);
     }
-    let label = |v: &str| Filter { label: Some(("site".into(), v.to_owned())), ..Filter::default() };
+    let label = |v: &str| Filter { labels: vec![("site".into(), v.to_owned())], ..Filter::default() };
     assert_eq!(names(&store, label("North")).await, ["a", "d"]);
     assert!(names(&store, label("Nor")).await.is_empty());
     assert_eq!(names(&store, Filter { q: Some("NORTH".into()), ..Filter::default() }).await, ["a", "d"]);
