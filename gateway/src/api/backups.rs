@@ -267,7 +267,7 @@ fn path_of(folder: &FilePath, name: &str) -> Option<PathBuf> {
 /// The file of a backup. It contains the keys of the gateway.
 #[utoipa::path(get, path = "/backups/{name}/file", operation_id = "download_backup", tag = "gateway",
     security(("token" = ["unlimited:admin"])), params(("name" = String, Path)),
-    responses((status = 200, body = model::names::BackupFile, content_type = "application/x-tar")))]
+    responses((status = 200, body = model::names::BackupFile, content_type = "application/octet-stream")))]
 async fn download(
     State(app): State<AppState>,
     who: Principal,
@@ -282,7 +282,7 @@ async fn download(
     write.of_nothing("backup.downloaded", "fetched over the API", json!({ "name": name })).await?;
     write.commit().await?;
     let headers = [
-        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
         // As it is: packing a database for each reader would take the gateway's time.
         (header::CONTENT_ENCODING, "identity".to_owned()),

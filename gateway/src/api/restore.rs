@@ -105,7 +105,7 @@ fn running() -> Problem {
 /// that never had a host takes one; what it has made at its first start goes into a folder beside. Until then
 /// it takes no other change (409 `restore_staged`).
 #[utoipa::path(post, path = "/restore", operation_id = "restore", tag = "gateway",
-    security(("token" = ["unlimited:admin"])), request_body(content = inline(BackupFile), content_type = "application/x-tar"),
+    security(("token" = ["unlimited:admin"])), request_body(content = inline(BackupFile), content_type = "application/octet-stream"),
     responses((status = 202, body = Restore, description = "whole; takes effect at the next start")))]
 async fn restore(
     State(app): State<AppState>,

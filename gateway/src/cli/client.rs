@@ -137,7 +137,8 @@ impl Client {
     ) -> anyhow::Result<T> {
         let body = reqwest::Body::wrap_stream(tokio_util::io::ReaderStream::new(file));
         let request = self.request(Method::POST, path).body(body);
-        let request = request.header("content-type", "application/x-tar").header("content-length", size);
+        let request =
+            request.header("content-type", "application/octet-stream").header("content-length", size);
         let response = self.judged(request).await?;
         response.json().await.context("the gateway's answer is not what this version expects")
     }
