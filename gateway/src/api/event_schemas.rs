@@ -40,8 +40,7 @@ pub(super) fn add(document: &mut Value) {
     for (_, data) in KINDS {
         schemas[data.name] = schema(data);
     }
-    let names: std::collections::BTreeSet<&str> = KINDS.iter().map(|(_, data)| data.name).collect();
-    let refs: Vec<Value> = names.iter().map(|name| json!({ "$ref": reference(name) })).collect();
+    let refs: Vec<Value> = by_needs().iter().map(|data| json!({ "$ref": reference(data.name) })).collect();
     schemas["EventData"] = json!({ "description": "The data of an event, by its kind.", "anyOf": refs });
     let by_kind: Map<String, Value> =
         KINDS.iter().map(|(kind, data)| ((*kind).to_owned(), reference(data.name).into())).collect();
@@ -66,6 +65,15 @@ pub(super) fn add(document: &mut Value) {
     });
     let answer = &mut document["paths"]["/api/v1/stream"]["get"]["responses"]["200"];
     answer["content"]["text/event-stream"]["schema"] = json!({ "$ref": reference("StreamMessage") });
+}
+
+/// Each once. A client that tries one after the other finds the right one: what needs more fields comes first.
+fn by_needs() -> Vec<&'static Data> {
+    let mut all: Vec<&Data> = KINDS.iter().map(|(_, data)| data).collect();
+    let needed = |data: &Data| data.fields.iter().filter(|field| field.needed).count();
+    all.sort_by_key(|data| (std::cmp::Reverse(needed(data)), data.name));
+    all.dedup();
+    all
 }
 
 fn schema(data: &Data) -> Value {
