@@ -1,4 +1,4 @@
-//! Tables and colours for a terminal; plain text for everything else.
+//! Tables and colours for a terminal, plain text for everything else.
 
 use std::io::IsTerminal as _;
 
@@ -10,10 +10,10 @@ use crate::cli::out;
 use crate::clock;
 pub(crate) use crate::text::{harmless as safe, harmless_output as safe_output};
 
-/// Columns of one letter are harder to read than lines that the terminal breaks.
+/// Lines broken by the terminal are easier to read than columns of one letter.
 const NARROWEST: u16 = 60;
 
-/// Prints rows under headers; to a pipe without colours and at full width.
+/// Prints rows under headers. A pipe gets no colours and the full width.
 pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(headers);
@@ -26,7 +26,8 @@ pub(crate) fn print(headers: &[&str], rows: Vec<Vec<String>>) {
     }
 }
 
-/// Into the terminal. One that does not say how wide it is (a serial line, a container) gets full lines.
+/// Fits the table to the terminal. A terminal of unknown width (a serial line, a container) gets
+/// full lines.
 fn fit(table: &mut Table) {
     table.set_content_arrangement(ContentArrangement::Dynamic);
     match table.width() {
@@ -39,31 +40,31 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from_millisecond(clock::wall().as_millis()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// A state's word in its colour.
+/// Returns a state's word in its colour.
 pub(crate) fn state(word: &str) -> String {
     coloured(&word.replace('_', " ").to_uppercase(), word)
 }
 
-/// The same where nothing is to stand out.
+/// Returns a state's word without emphasis.
 pub(crate) fn calm_state(word: &str) -> String {
     word.replace('_', " ").to_uppercase().dimmed().to_string()
 }
 
-/// What stands beside a state, in words.
+/// Returns the marks beside a state, in words.
 pub(crate) fn marks(acknowledged: bool, in_downtime: bool, flapping: bool) -> String {
     let all = [(acknowledged, "acknowledged"), (in_downtime, "in downtime"), (flapping, "flapping")];
     let words: Vec<&str> = all.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")).dimmed().to_string() }
 }
 
-/// `user:ada until 2026-01-02 12:00:00Z: on it`.
+/// Formats `user:ada until 2026-01-02 12:00:00Z: on it`.
 pub(crate) fn known_to(author: &str, expires: Option<&str>, comment: &str) -> String {
     let until = expires.map(|at| format!(" until {}", clock_time(at))).unwrap_or_default();
     let comment = if comment.is_empty() { String::new() } else { format!(": {}", safe(comment)) };
     format!("{}{until}{comment}", safe(author))
 }
 
-/// `anstream` takes the colour away where there is no terminal.
+/// `anstream` removes the colours if there is no terminal.
 pub(crate) fn coloured(shown: &str, state: &str) -> String {
     match state {
         "up" | "ok" | "approved" => shown.green().to_string(),
@@ -74,7 +75,7 @@ pub(crate) fn coloured(shown: &str, state: &str) -> String {
     }
 }
 
-/// `3m ago` of an RFC 3339 time; a dash where there is none.
+/// Formats an RFC 3339 time as `3m ago`, and a missing one as a dash.
 pub(crate) fn ago(time: Option<&str>, now: Timestamp) -> String {
     let Some(then) = time.and_then(|t| t.parse::<Timestamp>().ok()) else { return "-".to_owned() };
     let secs = now.duration_since(then).as_secs();
@@ -87,12 +88,12 @@ pub(crate) fn ago(time: Option<&str>, now: Timestamp) -> String {
     }
 }
 
-/// An RFC 3339 time to the second.
+/// Formats an RFC 3339 time to the second.
 pub(crate) fn clock_time(time: &str) -> String {
     time.parse::<Timestamp>().map_or_else(|_| safe(time), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }
 
-/// Three digits behind the point at most, none that say nothing.
+/// Formats a number with at most three decimals, without trailing zeros.
 pub(crate) fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

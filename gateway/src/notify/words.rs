@@ -1,4 +1,4 @@
-//! Why a notice was not told, in words and as a stable name.
+//! The reason why a notice was suppressed, as text and as a stable name.
 
 use fleetgate_engine::notify::Hold;
 

@@ -1,9 +1,9 @@
-//! How a plan reads.
+//! The text of a plan.
 
 use super::differences::Difference;
 use super::plan::{Act, Step};
 
-/// One line a step, and below it what differs.
+/// Writes one line per step, with the differences below it.
 pub fn render(steps: &[Step]) -> String {
     let mut text = String::new();
     for step in steps {
@@ -36,7 +36,7 @@ fn line(d: &Difference) -> String {
     }
 }
 
-/// `1 to make, 2 to change, 1 kept`; `None`: nothing is to be done or told.
+/// Returns `1 to make, 2 to change, 1 kept`. `None` if there is nothing to do or report.
 pub fn summary(steps: &[Step]) -> Option<String> {
     let count = |acts: &[Act]| steps.iter().filter(|s| acts.contains(&s.act)).count();
     let parts = [
