@@ -90,20 +90,23 @@ fn what_fails_together_is_listed_shown_acknowledged_and_taken_back_by_command() 
         words.iter().for_each(|word| assert!(said.contains(word), "{args:?} without {word:?}: {said}"));
     };
     shows(&["incident", "list"], &[&id, "several services on cam-1 are not well"]);
-    shows(&["incident", "show", &id], &["2 of 2 not well", "cam-1/backup, since", "cam-1/sync, since"]);
+    shows(
+        &["incident", "show", &id],
+        &["problems: 2 of 2 members", "cam-1/backup, since", "cam-1/sync, since"],
+    );
     for command in [vec!["host", "show", "cam-1"], vec!["status"], vec!["why", &id]] {
         shows(&command, &[&id]);
     }
 
     gateway.cli(&["incident", "ack", &id, "-m", "on my way", "--sticky", "--for", "4h"]);
-    shows(&["incident", "show", &id], &["known to ", " until ", "on my way"]);
+    shows(&["incident", "show", &id], &["acknowledged by ", " until ", "on my way"]);
     shows(&["host", "show", "cam-1"], &["acknowledged"]);
     gateway.cli(&["incident", "unack", &id]);
-    assert!(!gateway.cli(&["incident", "show", &id]).contains("known to"));
+    assert!(!gateway.cli(&["incident", "show", &id]).contains("acknowledged by"));
     assert!(gateway.refused(&["incident", "unack", &id]).contains("is not acknowledged"));
 
     send("backup", 0);
-    shows(&["incident", "show", &id], &["1 of 2 not well", "cam-1/backup, left"]);
+    shows(&["incident", "show", &id], &["problems: 1 of 2 members", "cam-1/backup, recovered"]);
     send("sync", 0);
     let late = gateway.refused(&["incident", "ack", &id]);
     assert!(late.contains("nothing of") && late.contains("is wrong any more"), "{late}");

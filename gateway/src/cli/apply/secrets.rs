@@ -36,13 +36,13 @@ fn makes_secrets(steps: &[Step]) -> impl Iterator<Item = &Step> {
 /// When there is something already where a secret of these steps is to go.
 pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()> {
     if out.exists() && !out.is_dir() {
-        bail!("--out {}: a folder is expected", out.display());
+        bail!("--out {}: not a folder", out.display());
     }
     for step in makes_secrets(steps) {
         let place = out.join(file(step));
         if place.symlink_metadata().is_ok() {
             let at = refusals::place(fleet, step, "");
-            bail!("{at}: {} is there already: move it away, or name another folder", place.display());
+            bail!("{at}: {} exists already: move it away, or name another folder", place.display());
         }
     }
     Ok(())
@@ -81,7 +81,7 @@ pub fn tell_homeless(steps: &[Step]) {
     let devices = makes_secrets(steps).filter(|step| step.kind == Kind::Device);
     let names: Vec<&str> = devices.map(|step| step.name.as_str()).collect();
     if !names.is_empty() {
-        anstream::eprintln!("--out DIR is needed for the configurations, shown once, of {}", few(&names));
+        anstream::eprintln!("--out DIR is required for the configurations (not stored) of {}", few(&names));
     }
 }
 
@@ -93,7 +93,7 @@ fn few(names: &[&str]) -> String {
 
 fn lost_words(lost: &[&str], out: &Path) -> String {
     format!(
-        "never heard, and without a configuration in {}: {}; `fleetgate device reissue NAME` gives one again",
+        "never connected, and without a configuration in {}: {}; `fleetgate device reissue NAME` prints a new one",
         out.display(),
         few(lost)
     )
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_few_of_many_are_named() {
         let said = lost_words(&["a"; 12], Path::new("conf"));
-        assert!(said.starts_with("never heard, and without a configuration in conf: a, a, a"), "{said}");
+        assert!(said.starts_with("never connected, and without a configuration in conf: a, a, a"), "{said}");
         assert!(said.contains(" and 2 more; "), "{said}");
     }
 }

@@ -219,10 +219,7 @@ async fn a_key_has_its_place_before_it_is_made() {
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("x.conf"), "of another").unwrap();
     let refused = fleet.apply("[devices.x]\n", |_| {}).await.unwrap_err().to_string();
-    assert!(
-        refused.contains("fleet.toml:1: device x: ") && refused.contains("is there already"),
-        "{refused}"
-    );
+    assert!(refused.contains("fleet.toml:1: device x: ") && refused.contains("exists already"), "{refused}");
     assert_eq!(fleet.get("/devices").await["items"], json!([]));
     // Seen only when it is tried: nothing can be made in there, whoever asks.
     let nowhere = Some(PathBuf::from("/proc"));
