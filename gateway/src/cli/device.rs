@@ -10,16 +10,20 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::host::pages;
+use super::import;
 use super::removal::{self, Along};
 use super::table::{self, Column};
 use crate::api::model::Device;
 use crate::cli::out;
+use crate::names;
 use crate::secret_file::Place;
 
 #[derive(Subcommand)]
 pub(crate) enum DeviceCommand {
     /// Add a device and print its WireGuard configuration, which is not stored
     Add(AddArgs),
+    /// Add many devices from a CSV file
+    Import(import::ImportArgs),
     /// List devices
     List,
     /// Show keys, addresses and networks of one device
@@ -217,6 +221,7 @@ pub(crate) fn labels(pairs: Vec<(String, String)>) -> anyhow::Result<Map<String,
 pub(crate) async fn run(client: &Client, command: DeviceCommand) -> anyhow::Result<()> {
     match command {
         DeviceCommand::Add(args) => add(client, args).await,
+        DeviceCommand::Import(args) => import::run(client, args).await,
         DeviceCommand::List => list(client).await,
         DeviceCommand::Show { device } => show(client, &device).await,
         DeviceCommand::Rename { device, name } => {
@@ -359,10 +364,9 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
         place.keep(conf).with_context(|| {
             format!("{name} was added; `fleetgate device reissue {name}` prints a new configuration")
         })?;
-        return said(
-            client,
-            &format!("{name}: the configuration is in {}; the gateway does not store it", out.display()),
-        );
+        let kept =
+            format!("{name}: the configuration is in {}; the gateway does not store it", out.display());
+        return said(client, &format!("{kept}{}", other_name(name, out)));
     }
     if client.json {
         out::line!("{}", serde_json::to_string_pretty(made)?);
@@ -375,7 +379,26 @@ fn credentials(client: &Client, made: &Value, qr: bool, out: Option<(&Path, Plac
         Some(code) => out::line!("{code}"),
         None => out::text!("{}", shown["conf"].as_str().unwrap_or_default()),
     }
-    said(client, &format!("{name}: this configuration is not stored and not shown again"))
+    said(
+        client,
+        &format!("{name}: this configuration is not stored and not shown again. {}", file_to_save(name)),
+    )
+}
+
+/// `wg-quick` names the interface after the file.
+fn file_to_save(name: &str) -> String {
+    format!("For wg-quick, save it as {}", names::conf_file(name))
+}
+
+/// What to do with a file that `wg-quick` refuses; nothing of any other.
+fn other_name(name: &str, out: &Path) -> String {
+    if names::is_interface_file(out) {
+        return String::new();
+    }
+    format!(
+        ". wg-quick refuses file names of more than 15 characters: rename it to {}",
+        names::conf_file(name)
+    )
 }
 
 pub(super) const COLUMNS: [Column; 6] = [
@@ -468,6 +491,14 @@ mod tests {
     fn what_was_not_given_is_left_out_and_false_is_not() {
         let body = json!({ "a": null, "b": false, "c": { "d": null, "e": 1 } });
         assert_eq!(present(body), json!({ "b": false, "c": { "e": 1 } }));
+    }
+
+    #[test]
+    fn a_file_that_wg_quick_refuses_gets_another_name() {
+        let out = |file| other_name("bridge-north-camera-07", Path::new(file));
+        assert_eq!(out("conf/fleet0.conf"), "");
+        assert!(out("bridge-north-camera-07.conf").ends_with("rename it to bridge-north-ca.conf"));
+        assert!(file_to_save("cam-07").ends_with("save it as cam-07.conf"));
     }
 
     #[test]

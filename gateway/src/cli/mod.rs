@@ -14,6 +14,7 @@ mod events;
 mod gateway;
 mod host;
 mod host_change;
+mod import;
 mod incident;
 mod limits;
 mod metrics;

@@ -2,22 +2,25 @@
 //!
 //! Promises that what is made has its place before it is made. Never writes over a file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::plan::{Act, Kind, Step, Wanted};
 use super::refusals::{self, Names};
+use crate::names;
 use crate::secret_file::Place;
 
 /// Names in one hint: a killed run leaves one behind, a folder of another name all of them.
 const MOST_NAMED: usize = 10;
 
-/// The name of the file for what a new thing shows once.
-fn file(step: &Step) -> String {
-    let what = if step.kind == Kind::Device { "conf" } else { "webhook-secret" };
-    format!("{}.{what}", step.name)
+/// The file for what a new thing shows once, below the folder of all of them.
+fn file(step: &Step) -> PathBuf {
+    match step.kind {
+        Kind::Device => names::conf_path(&step.name),
+        _ => format!("{}.webhook-secret", step.name).into(),
+    }
 }
 
 fn shows_once(step: &Step) -> bool {
@@ -54,8 +57,10 @@ pub fn have_room(fleet: &Path, out: &Path, steps: &[Step]) -> anyhow::Result<()>
 /// When it cannot be kept there.
 pub fn reserve(out: Option<&Path>, step: &Step) -> anyhow::Result<Option<Place>> {
     let Some(folder) = out.filter(|_| shows_once(step)) else { return Ok(None) };
+    let file = folder.join(file(step));
+    let folder = file.parent().unwrap_or(folder);
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    Place::reserve(&folder.join(file(step))).map(Some)
+    Place::reserve(&file).map(Some)
 }
 
 /// Devices of the file that are there and whose tunnel was never up: what they need may never have reached
@@ -69,7 +74,7 @@ pub fn unheard(wanted: &[Wanted], names: &Names) -> Vec<String> {
 
 /// A run that was killed between making a device and keeping its configuration leaves such behind.
 pub fn tell_lost(out: &Path, unheard: &[String]) {
-    let lost = |name: &&String| !out.join(format!("{name}.conf")).exists();
+    let lost = |name: &&String| !out.join(names::conf_path(name)).exists();
     let lost: Vec<&str> = unheard.iter().filter(lost).map(String::as_str).collect();
     if !lost.is_empty() {
         anstream::eprintln!("{}", lost_words(&lost, out));
