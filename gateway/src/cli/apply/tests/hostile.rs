@@ -41,7 +41,7 @@ const REFUSED: [(&str, &str); 30] = [
         ":5: device x: budget_bytes_per_day: without a tunnel",
     ),
     ("[devices.x]\npublic_key = \"x\"", ":3: device x: public_key: "),
-    ("[devices.x]\nnetworks = [\"172.24.0.0/24\"]", ":3: device x: networks: 172.24.0.0/24: this overlaps"),
+    ("[devices.x]\nnetworks = [\"10.112.0.0/24\"]", ":3: device x: networks: 10.112.0.0/24: this overlaps"),
     ("[devices.x]\nnetworks = [\"224.0.0.0/24\"]", ":3: device x: networks: 224.0.0.0/24: no network"),
     (
         "[devices.x]\nnetworks = [\"10.1.0.0/24\"]\n[hosts.n]\nvia = \"x\"\n\naddress = \"10.2.0.1\"",
