@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, DEMO};
 use super::device::present;
-use super::{Connection, serve};
+use super::{Connection, serve, terminal};
 use crate::cli::out;
 use crate::config::{Config, TimingDefaults};
 use crate::data_dir::{self, DataDir};
@@ -84,6 +84,8 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
         out::line!("{}", control::send(&path, &order.into()).await?);
         return Ok(());
     }
+    // As `nohup` wants it; asked before there is a handler of ours.
+    let outlives_terminal = signals::hangup_is_ignored();
     let mut signals = Signals::listen()?;
     let data = fresh_directory(&path)?;
     let config = settings(&path)?;
@@ -92,7 +94,8 @@ pub(crate) async fn run(to: &Connection, args: DemoArgs) -> anyhow::Result<()> {
     let Some(server) = serve::started(&mut signals, start).await? else { return Ok(()) };
     let ended = tokio::select! {
         ended = entertain(&server, &path, to.data.is_some()) => ended,
-        ended = serve::until_stopped(&server, &mut signals, || false) => ended,
+        ended = serve::until_stopped(&server, &mut signals, || outlives_terminal) => ended,
+        () = terminal::closed(), if !outlives_terminal => Ok(()),
     };
     server.stop().await;
     ended

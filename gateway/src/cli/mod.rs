@@ -29,6 +29,9 @@ mod service;
 mod settings;
 mod status;
 mod table;
+mod terminal;
+#[cfg(test)]
+mod tests;
 mod token;
 mod trouble;
 mod user;
